@@ -1,0 +1,42 @@
+"""Random draws: the r in y = A(x, r).
+
+A draw is a vector of standard normals, one vector a face, handed to the anonymizer as an argument.
+In production it comes from the operating system's CSPRNG and is forgotten with the batch; nothing
+stores it. A seeded source exists for tests and for the attackers of the evaluation.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+DrawSource = Callable[[Sequence[str], int, int], NDArray[np.float32]]
+"""(record ids, draw size, attempt) -> float32 ``len(ids) x size``, standard normal."""
+
+
+def _normals(raw: bytes, shape: tuple[int, int]) -> NDArray[np.float32]:
+    uniform = (np.frombuffer(raw, np.uint32).astype(np.float64) + 0.5) / 2.0**32
+    return ndtri(uniform).astype(np.float32).reshape(shape)
+
+
+def system_draws(record_ids: Sequence[str], size: int, attempt: int = 0) -> NDArray[np.float32]:
+    """Fresh draws from the operating system's CSPRNG; the ids and the attempt play no part."""
+    shape = (len(record_ids), size)
+    return _normals(os.urandom(4 * shape[0] * shape[1]), shape)
+
+
+def seeded_draws(seed: int) -> DrawSource:
+    """Reproducible draws, a function of (seed, record id, attempt) alone. For tests only:
+    whoever knows the seed knows every draw."""
+
+    def draw(record_ids: Sequence[str], size: int, attempt: int = 0) -> NDArray[np.float32]:
+        raw = b"".join(
+            hashlib.shake_256(f"{seed}|{record_id}|{attempt}".encode()).digest(4 * size)
+            for record_id in record_ids
+        )
+        return _normals(raw, (len(record_ids), size))
+
+    return draw
