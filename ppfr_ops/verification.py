@@ -1,0 +1,115 @@
+"""Face verification from scores: accuracy over folds, AUC, EER, TAR at a FAR.
+
+A comparison is *genuine* when both images show one person, else *impostor*; its score is the dot
+product of two templates, and it is accepted when the score is at or above a threshold.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score, roc_curve
+
+Scores = NDArray[np.floating]
+Labels = NDArray[np.bool_]
+
+FARS = (1e-2, 1e-3)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Rates in 0..1; ``accuracy_std`` over the folds; ``tar`` by FAR."""
+
+    accuracy: float
+    accuracy_std: float
+    auc: float
+    eer: float
+    tar: dict[str, float]
+    thresholds: dict[str, float]
+    genuine: int
+    impostor: int
+
+
+def pair_scores(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Dot products of templates ``N x D`` row by row; ``N``."""
+    return np.einsum("nd,nd->n", a, b)
+
+
+def best_threshold(scores: Scores, same: Labels) -> float:
+    """The threshold with the highest accuracy; halfway to the next score below."""
+    order = np.argsort(-scores, kind="stable")
+    ranked, hits = scores[order], same[order]
+    # accepting the first k: genuine among them plus impostors among the rest
+    right = np.concatenate([[0], np.cumsum(hits)]) + np.concatenate(
+        [np.cumsum((~hits)[::-1])[::-1], [0]]
+    )
+    distinct = np.concatenate([[True], ranked[1:] != ranked[:-1], [True]])
+    k = int(np.argmax(np.where(distinct, right, -1)))
+    if k == 0:
+        return float(np.nextafter(ranked[0], np.inf))
+    if k == len(ranked):
+        return float(ranked[-1])
+    return float((ranked[k - 1] + ranked[k]) / 2)
+
+
+def threshold_at_far(impostor: Scores, far: float) -> float:
+    """The lowest threshold that accepts at most ``far`` of the impostor scores."""
+    ranked = np.sort(impostor)[::-1]
+    allowed = int(np.floor(far * len(ranked) + 1e-9))
+    if allowed >= len(ranked):
+        return float(ranked[-1])
+    return float(np.nextafter(ranked[allowed], np.inf))
+
+
+def fold_accuracies(scores: Scores, same: Labels, folds: NDArray[np.integer]) -> Scores:
+    """LFW's protocol: the threshold chosen on all other folds, accuracy on the fold itself.
+
+    Raises:
+        ValueError: fewer than two folds.
+    """
+    names = np.unique(folds)
+    if len(names) < 2:
+        raise ValueError("the pairs need at least two folds, to choose the threshold elsewhere")
+    values = []
+    for name in names:
+        held = folds == name
+        threshold = best_threshold(scores[~held], same[~held])
+        values.append(float(((scores[held] >= threshold) == same[held]).mean()))
+    return np.array(values)
+
+
+def verify(
+    scores: Scores, same: Labels, folds: NDArray[np.integer], fars: Sequence[float] = FARS
+) -> Verification:
+    """All of it.
+
+    Args:
+        scores: ``N``, higher is more alike.
+        same: ``N``, True for genuine.
+        folds: ``N``.
+        fars: false accept rates at which to give the true accept rate.
+
+    Raises:
+        ValueError: NaN scores, only one kind of pair, or fewer than two folds.
+    """
+    scores = np.asarray(scores, np.float64)
+    same = np.asarray(same, bool)
+    if not np.isfinite(scores).all():
+        raise ValueError("a score is NaN or infinite")
+    if same.all() or not same.any():
+        raise ValueError("the pairs need both genuine and impostor comparisons")
+    accuracies = fold_accuracies(scores, same, np.asarray(folds))
+    fpr, tpr, _ = roc_curve(same, scores)
+    crossing = int(np.argmin(np.abs(fpr - (1 - tpr))))
+    thresholds = {f"{far:g}": threshold_at_far(scores[~same], far) for far in fars}
+    return Verification(
+        accuracy=float(accuracies.mean()),
+        accuracy_std=float(accuracies.std()),
+        auc=float(roc_auc_score(same, scores)),
+        eer=float((fpr[crossing] + 1 - tpr[crossing]) / 2),
+        tar={key: float((scores[same] >= value).mean()) for key, value in thresholds.items()},
+        thresholds=thresholds,
+        genuine=int(same.sum()),
+        impostor=int((~same).sum()),
+    )
