@@ -32,11 +32,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .anonymizers import FACE_SIZE, Faces
+from .memory import keep_freed_memory
 from .metrics import psnr, ssim
 
-Publish = Callable[[Faces, NDArray[np.int64], np.random.Generator], NDArray[np.uint8]]
-"""(faces ``N x 112 x 112 x 3``, their indices, generator) -> what the attacker sees of them,
-uint8 ``N x 112 x 112 x 3k``: k pictures of every face, stacked along the channels."""
+View = NDArray[Any]
+"""What an attacker sees: uint8 or float32 ``N x 112 x 112 x 3k`` in 0..255, k pictures of every
+face stacked along the channels."""
+
+Publish = Callable[[Faces, NDArray[np.int64], np.random.Generator], View]
+"""(faces ``N x 112 x 112 x 3``, their indices, generator) -> the attacker's view of them."""
 
 Progress = Callable[["CurvePoint"], None]
 
@@ -73,9 +77,9 @@ def _up(channels_in: int, channels_out: int) -> nn.Module:
 
 
 class _UNet(nn.Module):
-    """Trunk over 28x28, 14x14 and 7x7 with skips; about 4 M parameters."""
+    """Trunk over 28x28, 14x14 and 7x7 with skips; about 2 M parameters."""
 
-    def __init__(self, channels: int, widths: tuple[int, int, int] = (64, 128, 256)) -> None:
+    def __init__(self, channels: int, widths: tuple[int, int, int] = (48, 96, 192)) -> None:
         super().__init__()
         a, b, c = widths
         self.stem = nn.Sequential(nn.Conv2d(channels, a, 3, padding=1), _Block(a))
@@ -96,11 +100,11 @@ class _UNet(nn.Module):
 
 
 class _Residual(nn.Module):
-    """Bottleneck at 14x14 with a dilated residual trunk, no skips; about 3 M parameters."""
+    """Bottleneck at 14x14 with a dilated residual trunk, no skips; about 2 M parameters."""
 
-    def __init__(self, channels: int, width: int = 160, blocks: int = 6) -> None:
+    def __init__(self, channels: int, width: int = 128, blocks: int = 6) -> None:
         super().__init__()
-        self.width = 64
+        self.width = 48
         self.body = nn.Sequential(
             nn.Conv2d(channels, width, 4, stride=2, padding=1),
             *(_Block(width, dilation=(1, 2, 4)[i % 3]) for i in range(blocks)),
@@ -174,8 +178,8 @@ class CurvePoint:
     val_psnr: float
 
 
-def to_tensor(images: NDArray[np.uint8]) -> Tensor:
-    """uint8 ``N x H x W x C`` to float32 ``N x C x H x W`` in 0..1."""
+def to_tensor(images: View) -> Tensor:
+    """uint8 or float ``N x H x W x C`` in 0..255 to float32 ``N x C x H x W`` in 0..1."""
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div_(255)
 
 
@@ -281,6 +285,7 @@ class RecoveryAttack:
             ValueError: no originals, a view of other than ``channels`` planes, or a checkpoint of
                 another attack.
         """
+        keep_freed_memory()  # else page faults cost a CPU step several times its arithmetic
         if validation is None:
             held = np.arange(len(originals)) % 10 == 9
             originals, validation = originals[~held], originals[held]
@@ -359,7 +364,7 @@ class RecoveryAttack:
         for slow, fast in zip(self.average.parameters(), self.model.parameters(), strict=True):
             slow.lerp_(fast, 1 - keep)
 
-    def _measure(self, faces: Faces, seen: NDArray[np.uint8], loss: float) -> CurvePoint:
+    def _measure(self, faces: Faces, seen: View, loss: float) -> CurvePoint:
         scores, errors = [], []
         recovered = self.recover(seen)
         for start in range(0, len(faces), 64):
@@ -376,11 +381,11 @@ class RecoveryAttack:
         )
 
     @torch.inference_mode()
-    def recover(self, published: NDArray[np.uint8], batch_size: int = 64) -> Faces:
+    def recover(self, published: View, batch_size: int = 64) -> Faces:
         """The attacker's guess at the originals.
 
         Args:
-            published: uint8 ``N x 112 x 112 x channels``.
+            published: uint8 or float32 ``N x 112 x 112 x channels``, 0..255.
 
         Returns:
             uint8 ``N x 112 x 112 x 3``.
@@ -438,7 +443,7 @@ def mean_face(faces: Faces) -> Faces:
 
 def _batches(
     originals: Faces, publish: Publish, size: int, rng: np.random.Generator
-) -> Iterator[tuple[Faces, NDArray[np.uint8]]]:
+) -> Iterator[tuple[Faces, View]]:
     while True:
         order = rng.permutation(len(originals))
         for start in range(0, len(order) - size + 1, size):
