@@ -16,6 +16,7 @@ not rewarded for it) and, beside them, every image stretched by itself.
 """
 
 import copy
+import math
 import os
 import queue
 import threading
@@ -227,7 +228,7 @@ class RecoveryAttack:
         net: str = "unet",
         channels: int = 3,
         batch: int = 32,
-        learning_rate: float = 1.5e-3,
+        learning_rate: float = 1e-3,
         seed: int = 0,
         bf16: bool | None = None,
         device: str | None = None,
@@ -239,8 +240,9 @@ class RecoveryAttack:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = Attacker(net, channels)
-        self.model = model.to(self.device, memory_format=torch.channels_last)
+        self.model = model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.best = copy.deepcopy(self.average)
         self.curve: list[CurvePoint] = []
         self.step = 0
         self.seconds = 0.0
@@ -317,6 +319,7 @@ class RecoveryAttack:
         ending: int | None = None  # the step at which a spent budget ends the run
         batches = _prefetch(_batches(originals, publish, self.batch, rng))
         recent: list[float] = []
+        usual = math.inf  # running gradient norm
         self.model.train()
         try:
             for target, seen in batches:
@@ -328,8 +331,12 @@ class RecoveryAttack:
                 )
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
-                nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-                optimizer.step()
+                norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), 1.0))
+                if math.isfinite(norm):
+                    capped = min(norm, 5 * usual)
+                    if norm == capped:  # a spike would undo minutes of work
+                        optimizer.step()
+                    usual = capped if math.isinf(usual) else 0.95 * usual + 0.05 * capped
                 self.step += 1
                 self._average()
                 recent.append(float(loss.detach()))
@@ -340,6 +347,8 @@ class RecoveryAttack:
                 if last or self.step % every == 0:
                     point = self._measure(validation, val_seen, float(np.mean(recent)))
                     recent.clear()
+                    if not self.curve or point.val_ssim > max(p.val_ssim for p in self.curve):
+                        self.best.load_state_dict(self.average.state_dict())
                     self.curve.append(point)
                     if checkpoint is not None:
                         self._save(checkpoint, optimizer)
@@ -366,7 +375,7 @@ class RecoveryAttack:
 
     def _measure(self, faces: Faces, seen: View, loss: float) -> CurvePoint:
         scores, errors = [], []
-        recovered = self.recover(seen)
+        recovered = self._recover(self.average, seen)
         for start in range(0, len(faces), 64):
             a = to_tensor(recovered[start : start + 64])
             b = to_tensor(faces[start : start + 64])
@@ -380,9 +389,9 @@ class RecoveryAttack:
             float(torch.cat(errors).mean()),
         )
 
-    @torch.inference_mode()
     def recover(self, published: View, batch_size: int = 64) -> Faces:
-        """The attacker's guess at the originals.
+        """The attacker's guess at the originals, by the averaged weights that did best on the
+        held-back faces.
 
         Args:
             published: uint8 or float32 ``N x 112 x 112 x channels``, 0..255.
@@ -390,8 +399,12 @@ class RecoveryAttack:
         Returns:
             uint8 ``N x 112 x 112 x 3``.
         """
+        return self._recover(self.best, published, batch_size)
+
+    @torch.inference_mode()
+    def _recover(self, model: nn.Module, published: View, batch_size: int = 64) -> Faces:
         parts = [
-            to_uint8(self._forward(self.average, to_tensor(published[i : i + batch_size])))
+            to_uint8(self._forward(model, to_tensor(published[i : i + batch_size])))
             for i in range(0, len(published), batch_size)
         ]
         return np.concatenate(parts) if parts else np.zeros((0, FACE_SIZE, FACE_SIZE, 3), np.uint8)
@@ -410,6 +423,7 @@ class RecoveryAttack:
             "identity": self._identity(),
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
+            "best": self.best.state_dict(),
             "optimizer": optimizer.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
@@ -426,6 +440,7 @@ class RecoveryAttack:
             raise ValueError(f"checkpoint {path.name} belongs to another attack")
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
+        self.best.load_state_dict(state["best"])
         optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.curve = [CurvePoint(**point) for point in state["curve"]]
