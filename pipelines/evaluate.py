@@ -1,0 +1,514 @@
+"""``ppfr evaluate``: the whole protocol on one method or one sanitized dataset."""
+
+import os
+
+# Waiting threads must not spin: on a shared machine that costs several times the work itself.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import platform
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+class InputProblem(click.ClickException):
+    """One clear line, exit code 2."""
+
+    exit_code = 2
+
+
+EXAMPLES = """
+\b
+Examples:
+  # a first look, in minutes
+  ppfr evaluate --method signed-field --quick \\
+      --gallery lfw_aligned --pairs lfw_pairs.parquet --attack-faces utk_aligned \\
+      --fr dlib=dlib.onnx --fr mobileface=mobileface.onnx --black-box faceres=faceres.onnx \\
+      --out eval/signed-field
+  # the real thing, other options of the method; stop it and start it again as you like
+  ppfr evaluate --method highpass --method-option sigma=4 --full … --out eval/highpass-4
+  # a dataset that was sanitized before; rows as in the gallery
+  ppfr evaluate --sanitized out/ --gallery originals/ --pairs pairs.parquet … --out eval/mine
+  # fail (exit code 3) unless it is good enough
+  ppfr evaluate … --require 'rec_ssim<=0.55' --require 'black_box_accuracy>=0.9'
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.option("--method", help="Name of the anonymizer.")
+@click.option(
+    "--method-option", "method_options", multiple=True, metavar="KEY=VALUE", help="Repeatable."
+)
+@click.option(
+    "--sanitized",
+    type=click.Path(exists=True),
+    help="Sanitized faces instead of (or, with --method, beside) a method; Parquet.",
+)
+@click.option("--gallery", required=True, help="Original faces with pairs, Parquet; only measured.")
+@click.option("--pairs", "pairs_path", required=True, help="Parquet: a, b, same, fold.")
+@click.option("--attack-faces", help="Faces of other people that the attackers train on, Parquet.")
+@click.option(
+    "--fr",
+    "surrogates",
+    multiple=True,
+    metavar="NAME=PATH[,…]",
+    help="FR model that had a part in training. Repeatable. Options: convention=arcface, "
+    "channels=bgr.",
+)
+@click.option(
+    "--black-box",
+    "black_boxes",
+    multiple=True,
+    metavar="NAME=PATH[,…]",
+    help="FR model that had none; the headline is their mean. Repeatable.",
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for results.")
+@click.option("--quick", "mode", flag_value="quick", help="Minutes: fewer pairs, a short attack.")
+@click.option("--full", "mode", flag_value="full", default=True, help="Everything (default).")
+@click.option("--attacks", help="Comma-separated: unet,residual,averaging,fixed,leaked; or none.")
+@click.option("--attack-steps", type=click.IntRange(1), help="Steps of the main attackers.")
+@click.option("--side-steps", type=click.IntRange(1), help="Of averaging, fixed and leaked.")
+@click.option("--attack-seconds", type=float, help="Wall clock of each attacker, at most.")
+@click.option("--test-faces", type=click.IntRange(2), help="Gallery faces the attack is tested on.")
+@click.option("--averaging-faces", type=click.IntRange(64), help="Training faces of averaging.")
+@click.option("--pairs-per-fold", type=click.IntRange(2), help="Only the first of every fold.")
+@click.option("--format", "image_format", default="jpeg", show_default=True, help="jpeg or png.")
+@click.option("--quality", default=95, show_default=True, help="JPEG quality.")
+@click.option("--seed", default=0, show_default=True, help="Of draws, attackers and samples.")
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    help="Keep templates here between runs. They are biometric data: a place of your own.",
+)
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; default: all.")
+@click.option("--show-faces", is_flag=True, help="Also a grid of original and recovered faces.")
+@click.option("--label", help="Name in tables and plots; default: method and options.")
+@click.option("--require", "requirements", multiple=True, metavar="NAME<=VALUE", help="Or exit 3.")
+@click.option("--force", is_flag=True, help="Start over where --out holds another evaluation.")
+@click.option("--dry-run", is_flag=True, help="Check the input, say what would be done, stop.")
+def main(**options: Any) -> None:
+    """Measure what is published: does recognition still work, what does a person see, what does an
+    attacker get back?
+
+    Writes evaluation.json, tables as Parquet and plots to --out. Exit codes: 0 done, 2 wrong
+    input, 3 done but a requirement was missed.
+    """
+    from ppfr_ops.evaluation import InputError
+
+    try:
+        sys.exit(_run(**options))
+    except InputError as error:
+        raise InputProblem(" ".join(str(error).split())) from None
+
+
+def _log(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _settings(mode: str, options: dict[str, Any]) -> tuple[Any, str]:
+    from pydantic import ValidationError
+
+    from ppfr_ops.evaluation import FULL, QUICK, InputError, Settings
+
+    base = QUICK if mode == "quick" else FULL
+    names = (
+        "seed",
+        "attack_steps",
+        "side_steps",
+        "attack_seconds",
+        "test_faces",
+        "averaging_faces",
+        "pairs_per_fold",
+    )
+    changes = {name: options[name] for name in names if options[name] is not None}
+    if options["attacks"] is not None:
+        wanted = [name for name in options["attacks"].split(",") if name not in ("", "none")]
+        unknown = set(wanted) - set(FULL.attacks)
+        if unknown:
+            raise InputError(
+                f"unknown attack {min(unknown)!r}; there are: {', '.join(FULL.attacks)}, none"
+            )
+        changes["attacks"] = tuple(wanted)
+    try:
+        settings = Settings.model_validate({**base.model_dump(), **changes})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{first['loc'][0]}: {first['msg']}") from None
+    same = settings.model_dump(exclude={"seed"}) == base.model_dump(exclude={"seed"})
+    return settings, mode if same else "custom"
+
+
+_COMPARE = {"<=": lambda a, b: a <= b, ">=": lambda a, b: a >= b}
+
+
+def _requirement(text: str) -> tuple[str, str, float]:
+    from ppfr_ops.evaluation import InputError
+    from schemas.evaluation import Headline
+
+    for sign in _COMPARE:
+        name, found, value = text.partition(sign)
+        if found:
+            known = [key for key in Headline.model_fields if key != "fr_accuracy"]
+            if name.strip() not in known:
+                raise InputError(f"--require {text}: there are {', '.join(known)}")
+            try:
+                return name.strip(), sign, float(value)
+            except ValueError:
+                break
+    raise InputError(f"--require {text}: expected NAME<=VALUE or NAME>=VALUE")
+
+
+def _models(
+    surrogates: tuple[str, ...], black_boxes: tuple[str, ...], threads: int
+) -> dict[str, Any]:
+    import numpy as np
+
+    from ppfr_ops.evaluation import InputError
+    from ppfr_ops.recognizers import Recognizer, RecognizerSpec
+
+    models: dict[str, Any] = {}
+    for role, texts in (("surrogate", surrogates), ("black_box", black_boxes)):
+        for text in texts:
+            try:
+                spec = RecognizerSpec.parse(text)
+                if spec.name in models:
+                    raise InputError(f"FR model {spec.name!r} is given twice")
+                model = Recognizer(spec, threads)
+                rng = np.random.default_rng(0)
+                model.embed(rng.integers(0, 256, (2, 112, 112, 3), dtype=np.uint8))
+            except InputError:
+                raise
+            except (ValueError, FileNotFoundError) as error:
+                raise InputError(str(error)) from None
+            except Exception:
+                raise InputError(
+                    f"FR model {text.partition('=')[0]!r} cannot take N x 3 x 112 x 112 faces"
+                ) from None
+            models[spec.name] = (model, role)
+    if not models:
+        raise InputError("no FR model: give --fr NAME=PATH or --black-box NAME=PATH")
+    return models
+
+
+def _run(**options: Any) -> int:
+    import torch
+
+    from ppfr_ops.anonymizers import create
+    from ppfr_ops.evaluation import (
+        EmbeddingCache,
+        Evaluation,
+        InputError,
+        read_faces,
+        read_pairs,
+        write_text,
+    )
+    from ppfr_ops.memory import keep_freed_memory
+    from ppfr_ops.publishing import Encoding, Publisher
+
+    started = time.monotonic()
+    keep_freed_memory()
+    threads = options["threads"] or os.cpu_count() or 1
+    torch.set_num_threads(threads)
+    settings, mode = _settings(options["mode"], options)
+    requirements = [_requirement(text) for text in options["requirements"]]
+    if not options["method"] and not options["sanitized"]:
+        raise InputError("give --method NAME or --sanitized DIR")
+    if options["method_options"] and not options["method"]:
+        raise InputError("--method-option needs --method")
+    publisher, method_options = None, {}
+    try:
+        encoding = Encoding(options["image_format"], options["quality"])
+        if options["method"]:
+            for text in options["method_options"]:
+                key, equals, value = text.partition("=")
+                if not equals:
+                    raise InputError(f"--method-option {text}: expected KEY=VALUE")
+                method_options[key] = value
+            publisher = Publisher(create(options["method"], method_options), encoding)
+    except InputError:
+        raise
+    except (ValueError, OSError) as error:
+        raise InputError(str(error)) from None
+    gallery = read_faces(options["gallery"], "gallery")
+    pairs = read_pairs(options["pairs_path"], gallery)
+    published = None
+    if options["sanitized"]:
+        sanitized = read_faces(options["sanitized"], "sanitized")
+        if len(sanitized) != len(gallery):
+            raise InputError(
+                f"sanitized: {len(sanitized)} faces, but the gallery has {len(gallery)}"
+            )
+        published = sanitized.images
+    attack_faces = None
+    if options["attack_faces"]:
+        attack_faces = read_faces(options["attack_faces"], "attack faces")
+        if len(attack_faces) < 10 * settings.batch:
+            raise InputError(
+                f"attack faces: {len(attack_faces)}, needed: {10 * settings.batch} at least"
+            )
+    models = _models(options["surrogates"], options["black_boxes"], threads)
+
+    label = options["label"] or " ".join(
+        [options["method"] or "sanitized", *(f"{k}={v}" for k, v in method_options.items())]
+    )
+    out: Path = options["out"]
+    digests = {name: model.spec.digest() for name, (model, _) in models.items()}
+    facts: dict[str, Any] = {
+        "method_digest": publisher.anonymizer.digest() if publisher else None,
+        "gallery": gallery.sha256(),
+        "attack_faces": attack_faces.sha256() if attack_faces else None,
+        "published": sanitized.sha256() if published is not None else None,
+        "models": {name: (digests[name], role) for name, (_, role) in models.items()},
+        "encoding": f"{encoding.format} {encoding.quality}",
+        "settings": settings.model_dump(mode="json"),
+        "pairs": len(pairs.a),
+    }
+    if options["dry_run"]:
+        plan = Evaluation(
+            gallery, pairs, models, attack_faces, publisher, published, settings, out,
+            EmbeddingCache(None, _log), _log,
+        )  # fmt: skip
+        _log(f"{label}: would measure {len(plan.pairs.a)} pairs with {', '.join(models)}")
+        for name in plan.attack_names():
+            _log(f"  attack {name}")
+        for name, reason in plan.skipped.items():
+            _log(f"  not {name}: {reason}")
+        return 0
+    _claim(out, facts, options["force"])
+    cache = EmbeddingCache(options["cache"], _log)
+    run = Evaluation(
+        gallery, pairs, models, attack_faces, publisher, published, settings, out, cache, _log
+    )
+    document = _measure(run, label, method_options, mode, facts, encoding)
+    write_text(out / "evaluation.json", document.model_dump_json(indent=2) + "\n")
+    from ppfr_ops.plots import draw_all
+
+    draw_all(document.model_dump(), out)
+    if options["show_faces"]:
+        _show(run, out)
+    _summary(document)
+    _log(f"done in {time.monotonic() - started:.0f} s: {out / 'evaluation.json'}")
+    missed = [
+        f"{name} is {value if value is None else round(value, 4)}, required {sign} {bound:g}"
+        for name, sign, bound in requirements
+        if (value := getattr(document.headline, name)) is None or not _COMPARE[sign](value, bound)
+    ]
+    for line in missed:
+        _log(f"missed: {line}")
+    return 3 if missed else 0
+
+
+def _claim(out: Path, facts: dict[str, Any], force: bool) -> None:
+    """Go on with what an earlier run of the same evaluation left in ``out``, or start over."""
+    import json
+    import shutil
+
+    from ppfr_ops.evaluation import InputError, write_text
+
+    mark = out / "stages" / "facts.json"
+    wanted = json.loads(json.dumps(facts))
+    if mark.is_file() and json.loads(mark.read_text()) == wanted:
+        return
+    if out.exists() and any(out.iterdir()):
+        if not force or not (mark.is_file() or (out / "evaluation.json").is_file()):
+            raise InputError(
+                f"{out} holds something else; choose another --out"
+                + (" or start over with --force" if mark.is_file() else "")
+            )
+        for name in ("stages", "tables", "plots", "checkpoints"):
+            shutil.rmtree(out / name, ignore_errors=True)
+        (out / "evaluation.json").unlink(missing_ok=True)
+    write_text(mark, json.dumps(wanted))
+
+
+def _measure(
+    run: Any,
+    label: str,
+    method_options: dict[str, Any],
+    mode: str,
+    facts: dict[str, Any],
+    encoding: Any,
+) -> Any:
+    from importlib.metadata import version
+
+    import numpy as np
+    import torch
+
+    from ppfr_ops import __version__
+    from schemas.evaluation import Evaluation as Document
+
+    utility = run.stage("utility", run.utility)
+    seen = run.stage("disclosure", run.disclosure)
+    diversity = run.stage("diversity", run.diversity) if run.publisher else run.diversity()
+    linkage = run.stage("linkage", run.linkage)
+    attackers: dict[str, Any] = {}
+    held: list[float] | None = None
+    for name in run.attack_names():
+        found = dict(run.stage(f"recovery_{name}", lambda name=name: run.recovery(name)))
+        back = found.pop("held_rec_ssim", None)
+        fresh = [a for a in attackers.values() if a["knows"] == "fresh"]
+        if back is not None and all(found["rec_ssim"] >= a["rec_ssim"] for a in fresh):
+            held = back
+        attackers[name] = found
+    recovery = None
+    if attackers:
+        floors = [(a.pop("floor_ssim"), a.pop("floor_psnr")) for a in attackers.values()]
+        standard = {n: a for n, a in attackers.items() if a["knows"] == "fresh"} or attackers
+        best = max(standard, key=lambda n: standard[n]["rec_ssim"])
+        recovery = {
+            "floor_ssim": floors[0][0],
+            "floor_psnr": floors[0][1],
+            "test_faces": min(run.settings.test_faces, len(run.gallery)),
+            "best": best,
+            **{key: standard[best][key] for key in ("rec_ssim", "rec_psnr", "recovery_gain")},
+            "attackers": attackers,
+        }
+    groups = run.stage("groups", lambda: run.groups(held))
+    black = [n for n, (_, role) in run.models.items() if role == "black_box"]
+    accuracy = {n: u["protected_protected"]["accuracy"] for n, u in utility.items()}
+    lead = black[0] if black else next(iter(run.models))
+    headline = {
+        "black_box_accuracy": float(np.mean([accuracy[n] for n in black])) if black else None,
+        "fr_accuracy": accuracy,
+        "disclosure": seen["disclosure"]["mean"],
+        "disclosure_p99": seen["disclosure"]["p99"],
+        "rec_ssim": recovery["rec_ssim"] if recovery else None,
+        "recovery_gain": recovery["recovery_gain"] if recovery else None,
+        "draw_similarity": diversity["draw_similarity"] if diversity else None,
+        "rank1": linkage[lead]["rank1"] if linkage else None,
+        "d_sys": linkage[lead]["d_sys"] if linkage else None,
+    }
+    anonymizer = run.publisher.anonymizer if run.publisher else None
+    did = [
+        f"verification over {len(run.pairs.a)} pairs in {len(set(run.pairs.folds.tolist()))} folds",
+        f"disclosure on {seen['faces']} faces",
+        *(
+            f"{a['knows']} attack: {a['net']}, {a['steps']} steps of {run.settings.batch} faces"
+            for a in attackers.values()
+        ),
+    ]
+    return Document.model_validate(
+        {
+            "label": label,
+            "method": anonymizer.name if anonymizer else None,
+            "options": anonymizer.model_dump(mode="json") if anonymizer else {},
+            "method_digest": facts["method_digest"],
+            "draw_size": anonymizer.draw_size if anonymizer else None,
+            "encoding": facts["encoding"],
+            "mode": mode,
+            "did": did,
+            "skipped": run.skipped,
+            "seed": run.settings.seed,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": {
+                "ppfr-sanitizer": __version__,
+                "python": platform.python_version(),
+                **{name: version(name) for name in ("torch", "onnxruntime", "numpy")},
+            },
+            "machine": {
+                "processor": platform.machine(),
+                "cores": str(os.cpu_count()),
+                "threads": str(torch.get_num_threads()),
+                "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+            },
+            "settings": facts["settings"],
+            "models": {
+                name: {
+                    "role": role,
+                    "sha256": facts["models"][name][0],
+                    "convention": model.spec.convention,
+                    "channels": model.spec.channels,
+                }
+                for name, (model, role) in run.models.items()
+            },
+            "gallery": {"faces": len(run.gallery), "sha256": facts["gallery"]},
+            "attack_faces": {"faces": len(run.attack_faces), "sha256": facts["attack_faces"]}
+            if run.attack_faces
+            else None,
+            "seconds": run.seconds,
+            "headline": headline,
+            "utility": utility,
+            "disclosure": seen,
+            "diversity": diversity,
+            "linkage": linkage,
+            "recovery": recovery,
+            "groups": groups,
+            "remarks": _remarks(linkage, recovery, attackers, anonymizer),
+        }
+    )
+
+
+def _remarks(linkage: Any, recovery: Any, attackers: dict[str, Any], anonymizer: Any) -> list[str]:
+    remarks = []
+    if linkage:
+        name = max(linkage, key=lambda n: linkage[n]["rank1"])
+        found = linkage[name]
+        remarks.append(
+            f"Linkable: whoever holds another photo of a person and the FR model {name} finds that "
+            f"person among {found['people']} in {found['rank1']:.1%} of cases (unprotected "
+            f"{found['rank1_original']:.1%}, chance {found['chance']:.2%}). What is published "
+            "remains personal data unless this is at chance."
+        )
+    for name, attacker in attackers.items():
+        if not attacker["flattened"]:
+            remarks.append(
+                f"The attacker {name} was still improving when it stopped "
+                f"(+{attacker['rise_in_last_fifth']:.3f} SSIM in the last fifth): more steps get "
+                "more back."
+            )
+    if "leaked" in attackers:
+        gain = attackers["leaked"]["rec_ssim"] - recovery["rec_ssim"]
+        remarks.append(
+            f"With the record's own draw leaked the attacker gets {gain:+.3f} SSIM more: that is "
+            "what the randomness protects. Keep no draw."
+        )
+    if anonymizer is not None and anonymizer.draw_size == 0:
+        remarks.append("The method takes no draws: everything it hides rests on the method alone.")
+    return remarks
+
+
+def _show(run: Any, out: Path) -> None:
+    from ppfr_ops.evaluation import evenly
+    from ppfr_ops.plots import face_grid
+
+    index = evenly(len(run.gallery), 10)
+    rows = [("original", run.gallery.images[index]), ("published", run.published[index])]
+    face_grid(rows, out / "plots" / "faces.png")
+
+
+def _summary(document: Any) -> None:
+    head = document.headline
+    click.echo(f"{document.label} ({document.mode})")
+    for name, found in document.utility.items():
+        click.echo(
+            f"  {name:<12} accuracy {found.original.accuracy:.4f} -> "
+            f"{found.protected_protected.accuracy:.4f} ({found.role.replace('_', ' ')})"
+        )
+    click.echo(
+        f"  disclosure   {head.disclosure:.3f} "
+        f"(another person's face {document.disclosure.other_person.mean:.3f})"
+    )
+    if document.diversity:
+        click.echo(f"  two draws    {head.draw_similarity:.3f} alike")
+    if document.recovery:
+        for name, attacker in document.recovery.attackers.items():
+            click.echo(
+                f"  {name:<12} recovers SSIM {attacker.rec_ssim:.3f}, {attacker.rec_psnr:.1f} dB "
+                f"in {attacker.steps} steps (floor {document.recovery.floor_ssim:.3f})"
+            )
+    if document.groups and document.groups.largest_gaps:
+        gap = document.groups.largest_gaps[0]
+        click.echo(
+            f"  largest gap  {gap.measure} by {gap.attribute}: {gap.lowest_group} {gap.lowest:.3f}"
+            f" to {gap.highest_group} {gap.highest:.3f}"
+        )
+    for remark in document.remarks:
+        click.echo(f"  ! {remark}")
+
+
+if __name__ == "__main__":
+    main()
