@@ -103,3 +103,53 @@ def ssim(a: Tensor, b: Tensor, stride: int = 1) -> Tensor:
 def psnr(a: Tensor, b: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB of images in 0..1; ``N``, 100 at most (equal images)."""
     return -10 * ((a - b) ** 2).mean((1, 2, 3)).clamp_min(1e-10).log10()
+
+
+_MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363)
+
+
+def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Multi-scale SSIM (Wang, Simoncelli, Bovik 2003), over the first four of the paper's five
+    scales with their weights made to sum to 1: the fifth is smaller than the window on a face of
+    112 px. Contrast-structure terms below 0 count as 0; ``N``, 0..1, 1 for equal images.
+
+    Args:
+        a, b: ``N x C x H x W`` in 0..1, sides of at least 88 px.
+
+    Raises:
+        ValueError: a side is too short for four scales.
+    """
+    if min(a.shape[-2:]) < 88:
+        raise ValueError(f"sides of at least 88 px needed, got {tuple(a.shape)}")
+    weights = [weight / sum(_MS_SSIM_WEIGHTS) for weight in _MS_SSIM_WEIGHTS]
+    c1, c2 = 0.01**2, 0.03**2
+    result = torch.ones_like(a[:, :, 0, 0])
+    for scale, weight in enumerate(weights):
+        if scale:
+            a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
+        mean_a, mean_b, aa, bb, ab = _smooth(torch.cat([a, b, a * a, b * b, a * b], 1)).chunk(5, 1)
+        cov = ab - mean_a * mean_b
+        term = (2 * cov + c2) / ((aa - mean_a**2) + (bb - mean_b**2) + c2)
+        if scale == len(weights) - 1:
+            term = term * (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+        result = result * term.mean((-2, -1)).clamp_min(0) ** weight
+    return result.mean(1)
+
+
+def lowfreq_corr(a: Tensor, b: Tensor, sigma: float = 4.0) -> Tensor:
+    """Pearson correlation of what a Gaussian low-pass leaves of the two luminances: shading and
+    layout without features; ``N``, -1..1, 0 if a plane is flat.
+
+    Args:
+        a, b: ``N x 3 x H x W`` in 0..1.
+        sigma: standard deviation of the low-pass, px.
+    """
+    planes = torch.cat([luminance(a), luminance(b)], 1)
+    radius = int(3 * sigma)
+    rows = _band(planes.shape[-2] + 2 * radius, 1, sigma, radius).to(planes)
+    columns = _band(planes.shape[-1] + 2 * radius, 1, sigma, radius).to(planes)
+    low = rows @ F.pad(planes, (radius,) * 4, mode="reflect") @ columns.T
+    low = low - low.mean((-2, -1), keepdim=True)
+    x, y = low.unbind(1)
+    scale = (x**2).mean((-2, -1)) * (y**2).mean((-2, -1))
+    return ((x * y).mean((-2, -1)) / scale.sqrt().clamp_min(1e-9)).clamp(-1, 1)

@@ -1,0 +1,390 @@
+"""What an engine carries: the job to every worker, a unit's number to one of them, a status back.
+
+Engines log and print what they carry, so a job hides its content and a status holds an id, counts
+and a reason code, and nothing else.
+"""
+
+import hashlib
+import json
+import os
+import platform
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas import VERSION
+from schemas.dead_letters import REASONS
+from schemas.ledger import merge
+from schemas.manifest import Counts, Manifest, Method, Model, UnitShards
+from schemas.records import RESERVED_COLUMNS
+
+from . import __version__
+from .anonymizers import create
+from .draws import seeded_draws, system_draws
+from .images import Encoding
+from .ledger import Ledger
+from .recognizers import Recognizer, RecognizerSpec
+from .sanitizer import Sanitizer, pseudonyms
+from .units import Columns, InputError, Plan, plan, read_unit, record_id, sources
+
+MIN_KEY_BYTES = 16
+
+
+class SanitizeOptions(BaseModel):
+    """What is to be done. The fields are the options of ``ppfr sanitize`` that every engine
+    shares; its repr hides everything that names a source."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: str = Field(repr=False)
+    output: str = Field(repr=False)
+    input_format: Literal["auto", "parquet", "images", "webdataset"] = "auto"
+    image_column: str | None = None
+    method: str = "signed-field"
+    method_options: dict[str, str] = {}
+    fr: tuple[str, ...] = Field((), repr=False)
+    keep_columns: tuple[str, ...] = ()
+    identity_column: str | None = None
+    identity_key_file: str | None = Field(None, repr=False)
+    output_format: Literal["jpeg", "png", "webp"] = "jpeg"
+    quality: int = Field(95, ge=1, le=100)
+    unit_rows: int = Field(1000, ge=1, le=100_000)
+    batch_size: int = Field(64, ge=1, le=4096)
+    limit: int | None = Field(None, ge=1)
+    seed: int | None = Field(None, repr=False)
+    max_dead_letter_rate: float = Field(0.01, ge=0, le=1)
+    mapping: str | None = Field(None, repr=False)
+    overwrite: bool = False
+
+    @property
+    def encoding(self) -> Encoding:
+        return Encoding(self.output_format, self.quality)
+
+    def recognizer_specs(self) -> list[RecognizerSpec]:
+        return [RecognizerSpec.parse(text) for text in self.fr]
+
+
+@dataclass(frozen=True, repr=False)
+class Job:
+    """Everything that a worker needs to do any unit of a run."""
+
+    options: SanitizeOptions
+    plan: Plan
+    key: bytes | None
+    method_digest: str
+    settings: Mapping[str, str]
+    """Digests that an output's runs must agree on."""
+
+    def __repr__(self) -> str:
+        return f"Job({len(self.plan.units)} units)"
+
+    @property
+    def settings_digest(self) -> str:
+        return _digest(dict(self.settings))
+
+
+@dataclass(frozen=True)
+class Status:
+    """What became of a unit; safe to print, log and send anywhere."""
+
+    unit: str
+    state: Literal["committed", "skipped", "failed"]
+    rows_in: int = 0
+    records: int = 0
+    dead_letters: int = 0
+    reason: str = ""
+    """Of a failed unit: the type of the error and where it came from."""
+
+
+def prepare(options: SanitizeOptions) -> Job:
+    """Check the options, plan the units, and digest what the output depends on.
+
+    Raises:
+        ValueError: anything that the user has to change; one line.
+    """
+    key = _read_key(options)
+    specs = options.recognizer_specs()
+    names = [spec.name for spec in specs]
+    if len(set(names)) < len(names):
+        raise InputError("two FR models have the same name")
+    clash = sorted(RESERVED_COLUMNS & set(options.keep_columns))
+    if clash:
+        raise InputError(f"--keep-column {clash[0]}: the output has a column of that name already")
+    if options.identity_column in options.keep_columns:
+        raise InputError("the identity column leaves as pseudonyms only; do not keep it as it is")
+    _check_places(options)
+    anonymizer = create(options.method, options.method_options)
+    for spec in specs:
+        if not os.path.isfile(spec.path):
+            raise InputError(f"FR model {spec.name!r}: no such file")
+    chosen = plan(
+        options.input,
+        Columns(options.image_column, options.identity_column, options.keep_columns),
+        format=options.input_format,
+        unit_rows=options.unit_rows,
+        key=key,
+        limit=options.limit,
+    )
+    method_digest = anonymizer.digest()
+    settings = {
+        "schema version": VERSION,
+        "method or method option": method_digest,
+        "FR model": _digest([[spec.name, spec.digest()] for spec in specs]),
+        "output format or quality": _digest([options.output_format, options.quality]),
+        "set of columns": _digest(
+            [
+                options.image_column,
+                options.identity_column,
+                [[item.name, str(item.type)] for item in chosen.keep],
+            ]
+        ),
+        # A keyed digest of a constant: tells another key, and nothing about this one.
+        "identity key": "" if key is None else pseudonyms(key)("which key this is")[:16],
+        "source of draws": "system" if options.seed is None else "seeded",
+        "input": chosen.digest(),
+    }
+    return Job(options, chosen, key, method_digest, settings)
+
+
+def build_sanitizer(job: Job, threads: int = 0) -> Sanitizer:
+    """Load method and models.
+
+    Raises:
+        ValueError: a model cannot be loaded.
+    """
+    options = job.options
+    return Sanitizer(
+        create(options.method, options.method_options),
+        options.encoding,
+        [Recognizer(spec, threads) for spec in options.recognizer_specs()],
+        draws=system_draws if options.seed is None else seeded_draws(options.seed),
+        keep=job.plan.keep,
+        pseudonymize=pseudonyms(job.key) if job.key and options.identity_column else None,
+        batch_size=options.batch_size,
+    )
+
+
+class Worker:
+    """Does units, one after the other. Built once per process.
+
+    Args:
+        job: the job.
+        threads: threads that the numeric libraries may use; 0: as they like.
+    """
+
+    def __init__(self, job: Job, threads: int = 0) -> None:
+        import cv2
+        import torch
+
+        if threads:
+            torch.set_num_threads(threads)
+            cv2.setNumThreads(threads)
+        self.job = job
+        self.ledger = Ledger(job.options.output)
+        self.sanitizer = build_sanitizer(job, threads)
+
+    def process(self, ordinal: int) -> Status:
+        """Read, sanitize and commit a unit, unless that was done before. Raises nothing."""
+        unit = self.job.plan.units[ordinal]
+        try:
+            entry = self.ledger.committed(unit.id)
+            state: Literal["committed", "skipped"] = "skipped"
+            if entry is None:
+                self.ledger.attempt(unit.id)
+                table = read_unit(self.job.plan, unit)
+                entry = self.ledger.commit(
+                    unit.id,
+                    self.sanitizer(table, unit.id),
+                    table.num_rows,
+                    method_digest=self.job.method_digest,
+                    settings_digest=self.job.settings_digest,
+                )
+                state = "committed"
+        except Exception as error:
+            return Status(unit.id, "failed", reason=describe(error))
+        dead = sum(entry.dead_letters.values())
+        return Status(unit.id, state, entry.rows_in, entry.records, dead)
+
+
+def finish(job: Job, engine: str) -> tuple[Manifest, list[str]]:
+    """Reconcile the ledger with the plan and write the manifest if nothing is missing.
+
+    Args:
+        engine: name and version of what carried the units.
+
+    Returns:
+        The manifest and the ids of the units that are still to be done.
+    """
+    ledger = Ledger(job.options.output)
+    ledger.sweep()
+    entries = ledger.entries()
+    missing = [unit.id for unit in job.plan.units if unit.id not in entries]
+    done = [entries[unit.id] for unit in job.plan.units if unit.id in entries]
+    codes: Counter[str] = Counter()
+    for entry in done:
+        codes.update(entry.dead_letters)
+    names = list(dict.fromkeys(name for entry in done for name in entry.metrics))
+    merged = {
+        name: merge([entry.metrics[name] for entry in done if name in entry.metrics])
+        for name in names
+    }
+    options = job.options
+    anonymizer = create(options.method, options.method_options)
+    manifest = Manifest(
+        versions=versions(),
+        engine=engine,
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        method=Method(
+            name=anonymizer.name,
+            options=anonymizer.model_dump(mode="json"),
+            digest=job.method_digest,
+        ),
+        recognizers=[
+            Model(name=spec.name, digest=spec.digest()) for spec in options.recognizer_specs()
+        ],
+        options={
+            "input_format": job.plan.format,
+            "keep_columns": list(options.keep_columns),
+            "identity": "pseudonyms" if options.identity_column else "none",
+            "output_format": options.output_format,
+            "quality": options.quality,
+            "unit_rows": options.unit_rows,
+            "limit": options.limit,
+            "max_dead_letter_rate": options.max_dead_letter_rate,
+            "draws": "system" if options.seed is None else "seeded, for tests only",
+        },
+        settings_digest=job.settings_digest,
+        plan_digest=job.settings["input"],
+        counts=Counts(
+            units=len(done),
+            rows_in=sum(entry.rows_in for entry in done),
+            records=sum(entry.records for entry in done),
+            dead_letters=sum(codes.values()),
+            dead_letters_by_code=dict(codes.most_common()),
+        ),
+        metrics={name: value for name, value in merged.items() if value is not None},
+        shards=[UnitShards(unit=entry.unit, shards=entry.shards) for entry in done],
+    )
+    if not missing:
+        ledger.write_manifest(manifest.model_dump_json(indent=1))
+    return manifest, missing
+
+
+def too_many_dead(job: Job, manifest: Manifest) -> str | None:
+    """Why the run's exit code is 3; None if it is not."""
+    counts = manifest.counts
+    fatal = [code for code in counts.dead_letters_by_code if REASONS[code].fatal]
+    if fatal:
+        return f"input was lost that cannot be counted ({', '.join(fatal)})"
+    allowed = job.options.max_dead_letter_rate
+    if counts.dead_letters > allowed * counts.rows_in:
+        return (
+            f"{counts.dead_letters} dead letters of {counts.rows_in} rows, allowed: {allowed:.2%}"
+        )
+    return None
+
+
+def versions() -> dict[str, str]:
+    """Of this program, Python and the libraries that touch a pixel or a shard."""
+    names = ("ppfr-sanitizer", "torch", "numpy", "opencv-python-headless", "pillow", "onnxruntime")
+    found = {"python": platform.python_version()}
+    for name in (*names, "pyarrow"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = __version__ if name == "ppfr-sanitizer" else "none"
+    return found
+
+
+def write_mapping(job: Job) -> int:
+    """Write the owner's mapping; returns its rows. Mode 0600, complete or not there at all."""
+    target = Path(os.path.abspath(str(job.options.mapping)))
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    schema = pa.schema([("record_id", pa.string()), ("source", pa.string()), ("row", pa.int64())])
+    rows = 0
+    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file, pq.ParquetWriter(file, schema) as writer:
+            for unit in job.plan.units:
+                found = list(sources(job.plan, unit))
+                ids = [record_id(unit.id, row) for row in range(len(found))]
+                names, positions = zip(*found, strict=True)
+                writer.write_table(pa.table([ids, list(names), list(positions)], schema=schema))
+                rows += len(found)
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return rows
+
+
+def describe(error: BaseException) -> str:
+    """An error without its text, which may quote paths or bytes: type, errno, and where."""
+    trace = error.__traceback__
+    place = "?"
+    while trace is not None:
+        name = trace.tb_frame.f_globals.get("__name__", "?")
+        if name.partition(".")[0] in ("ppfr_ops", "pipelines", "schemas", "__main__"):
+            place = f"{name}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    text = type(error).__name__
+    if isinstance(error, OSError) and error.errno:
+        text += f" ({os.strerror(error.errno)})"
+    return f"{text} at {place}"
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _read_key(options: SanitizeOptions) -> bytes | None:
+    if options.identity_key_file is None:
+        if options.identity_column is not None:
+            raise InputError(
+                "--identity-column needs --identity-key-file: identities leave as keyed "
+                "pseudonyms only (make a key with: openssl rand -hex 32 > FILE)"
+            )
+        return None
+    try:
+        key = Path(options.identity_key_file).read_bytes().strip()
+    except OSError as error:
+        raise InputError(f"the identity key cannot be read ({type(error).__name__})") from None
+    if len(key) < MIN_KEY_BYTES:
+        raise InputError(
+            f"the identity key has {len(key)} bytes, needed: {MIN_KEY_BYTES} or more "
+            "(make one with: openssl rand -hex 32 > FILE)"
+        )
+    return key
+
+
+def _check_places(options: SanitizeOptions) -> None:
+    source = options.input.partition("*")[0]
+    places = {"input": source, "output": options.output}
+    roots = {name: _absolute(url) for name, url in places.items()}
+    if _inside(roots["output"], roots["input"]) or _inside(roots["input"], roots["output"]):
+        raise InputError("input and output must not lie inside each other")
+    for name, path in (
+        ("the mapping", options.mapping),
+        ("the identity key", options.identity_key_file),
+    ):
+        if path is not None and _inside(_absolute(path), roots["output"]):
+            raise InputError(f"{name} must not lie inside the output: it undoes the pseudonyms")
+
+
+def _absolute(url: str) -> str:
+    fs, path = fsspec.core.url_to_fs(url)
+    protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
+    return f"{protocol}:{os.path.realpath(path) if protocol == 'file' else path}"
+
+
+def _inside(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")

@@ -1,0 +1,255 @@
+"""A unit's table goes in; records, metrics and dead letters come out. No engine, files or clock.
+
+For every row: decode, anonymize, encode, decode what was encoded, measure. Nothing but the encoded
+output of the method is ever put into a record.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from schemas.dead_letters import DEAD_LETTERS_SCHEMA, REASONS
+from schemas.metrics import metrics_schema
+from schemas.records import IMAGE_TYPE, records_schema
+
+from . import metrics
+from .anonymizers import FACE_SIZE, Anonymizer, Faces
+from .draws import DrawSource, system_draws
+from .images import Encoding, ImageError, decode
+from .ledger import Tables
+from .recognizers import Recognizer
+from .units import READ_ERROR
+
+Pseudonymize = Callable[[str], str]
+
+
+def pseudonyms(key: bytes) -> Pseudonymize:
+    """Identities to pseudonyms: HMAC-SHA-256 under the owner's key over ``identity|VALUE``, hex."""
+
+    def pseudonym(identity: str) -> str:
+        return hmac.new(key, f"identity|{identity}".encode(), hashlib.sha256).hexdigest()
+
+    return pseudonym
+
+
+@dataclass(frozen=True)
+class _Face:
+    """One aligned face of one row."""
+
+    record_id: str
+    row: int
+    pixels: NDArray[np.uint8]
+
+
+@dataclass
+class _Results:
+    """What a unit's rows have become so far."""
+
+    record_ids: list[str] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    images: list[bytes] = field(default_factory=list)
+    metrics: list[dict[str, NDArray[np.float32]]] = field(default_factory=list)
+    dead: list[dict[str, str]] = field(default_factory=list)
+
+    def bury(self, record_id: str, unit: str, code: str, detail: str = "") -> None:
+        reason = REASONS[code]
+        message = f"{reason.text}: {detail}" if detail else reason.text
+        self.dead.append(
+            {
+                "record_id": record_id,
+                "unit": unit,
+                "stage": reason.stage,
+                "code": code,
+                "message": message,
+            }
+        )
+
+
+def measure(originals: Faces, published: Faces, again: Faces) -> dict[str, NDArray[np.float32]]:
+    """The measures of ``schemas.metrics.MEASURES``, each ``N``.
+
+    Args:
+        originals, published, again: uint8 ``N x H x W x 3``; ``published`` and ``again`` are
+            decoded from what was encoded, ``again`` with another draw.
+    """
+    with torch.inference_mode():
+        x, y, z = (
+            torch.from_numpy(faces).permute(0, 3, 1, 2).contiguous().float() / 255
+            for faces in (originals, published, again)
+        )
+        values = {
+            "disclosure": metrics.disclosure(x, y),
+            "ssim": metrics.ssim(x, y),
+            "ms_ssim": metrics.ms_ssim(x, y),
+            "psnr": metrics.psnr(x, y),
+            "lowfreq_corr": metrics.lowfreq_corr(x, y),
+            "draw_similarity": metrics.disclosure(y, z),
+        }
+        return {name: value.numpy() for name, value in values.items()}
+
+
+class _Failed(Exception):
+    """A batch failed at some stage; ``code`` says at which."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+
+
+class Sanitizer:
+    """Anonymizes, encodes and measures. Built once per worker.
+
+    Args:
+        anonymizer: the method.
+        encoding: how pictures are stored.
+        recognizers: FR models to measure with; none is fine.
+        draws: where the randomness comes from.
+        keep: the columns to copy, with their types.
+        pseudonymize: what happens to identities; None: there is no identity column.
+        batch_size: faces a batch.
+    """
+
+    def __init__(
+        self,
+        anonymizer: Anonymizer,
+        encoding: Encoding,
+        recognizers: Sequence[Recognizer] = (),
+        *,
+        draws: DrawSource = system_draws,
+        keep: Sequence[pa.Field] = (),
+        pseudonymize: Pseudonymize | None = None,
+        batch_size: int = 64,
+    ) -> None:
+        self.anonymizer = anonymizer
+        self.encoding = encoding
+        self.recognizers = tuple(recognizers)
+        self.draws = draws
+        self.keep = tuple(keep)
+        self.pseudonymize = pseudonymize
+        self.batch_size = batch_size
+        self.records_schema = records_schema(keep, pseudonymize is not None)
+        self.metrics_schema = metrics_schema([recognizer.name for recognizer in recognizers])
+
+    def __call__(self, table: pa.Table, unit: str) -> Tables:
+        """Sanitize a unit.
+
+        Args:
+            table: as ``units.read_unit`` gives it.
+            unit: id of the unit, for the dead letters.
+
+        Returns:
+            Records, metrics and dead letters, in the order of the rows; every row is in the
+            records or in the dead letters.
+        """
+        results = _Results()
+        batch: list[_Face] = []
+        for face in self._faces(table, unit, results):
+            batch.append(face)
+            if len(batch) == self.batch_size:
+                self._publish(batch, unit, results)
+                batch = []
+        self._publish(batch, unit, results)
+        return self._tables(table, results)
+
+    def _faces(self, table: pa.Table, unit: str, results: _Results) -> Iterator[_Face]:
+        columns = (table[name] for name in ("record_id", "image", READ_ERROR))
+        for row, values in enumerate(zip(*columns, strict=True)):
+            record_id, picture, read_error = (value.as_py() for value in values)
+            if read_error is not None:
+                results.bury(record_id, unit, read_error)
+            elif picture is None:
+                results.bury(record_id, unit, "no_bytes")
+            else:
+                try:
+                    pixels = decode(picture, size=(FACE_SIZE, FACE_SIZE))
+                except ImageError as error:
+                    results.bury(record_id, unit, error.code, error.detail)
+                else:
+                    yield _Face(record_id, row, pixels)
+
+    def _publish(self, batch: list[_Face], unit: str, results: _Results) -> None:
+        """Append a batch to the results; a batch that fails is halved down to the culprit."""
+        if not batch:
+            return
+        try:
+            images, measured = self._attempt(batch)
+        except _Failed as failed:
+            if len(batch) == 1:
+                results.bury(batch[0].record_id, unit, failed.code)
+                return
+            middle = len(batch) // 2
+            self._publish(batch[:middle], unit, results)
+            self._publish(batch[middle:], unit, results)
+            return
+        results.record_ids += [face.record_id for face in batch]
+        results.rows += [face.row for face in batch]
+        results.images += images
+        results.metrics.append(measured)
+
+    def _attempt(self, batch: list[_Face]) -> tuple[list[bytes], dict[str, NDArray[np.float32]]]:
+        originals = np.stack([face.pixels for face in batch])
+        ids = [face.record_id for face in batch]
+        # Method, encoder and models are others' code: whatever they raise is one record's failure.
+        try:
+            published = self._anonymize(originals, ids, 0)
+            again = self._anonymize(originals, ids, 1) if self.anonymizer.draw_size else None
+        except Exception:
+            raise _Failed("method_failed") from None
+        try:
+            images = [self.encoding.encode(face) for face in published]
+            seen = np.stack([self.encoding.decode(data) for data in images])
+            seen_again = seen if again is None else self.encoding.round_trip(again)
+        except Exception:
+            raise _Failed("encoder_failed") from None
+        try:
+            measured = measure(originals, seen, seen_again)
+            for recognizer in self.recognizers:
+                templates = recognizer.embed(originals), recognizer.embed(seen)
+                cosine = np.einsum("nd,nd->n", *templates)
+                measured[f"id_cosine_{recognizer.name}"] = np.clip(cosine, -1, 1)
+        except Exception:
+            raise _Failed("not_measured") from None
+        return images, measured
+
+    def _anonymize(self, faces: Faces, ids: Sequence[str], draw: int) -> Faces:
+        draws = self.draws(ids, self.anonymizer.draw_size, draw)
+        published = self.anonymizer(faces, draws)
+        if published.shape != faces.shape or published.dtype != np.uint8:
+            raise ValueError("the method gave another shape or dtype")
+        return published
+
+    def _tables(self, table: pa.Table, results: _Results) -> Tables:
+        rows = pa.array(results.rows, pa.int64())
+        ids = pa.array(results.record_ids, pa.string())
+        paths = [f"{record_id}{self.encoding.suffix}" for record_id in results.record_ids]
+        pictures = pa.StructArray.from_arrays(
+            [pa.array(results.images, pa.binary()), pa.array(paths, pa.string())],
+            fields=list(IMAGE_TYPE),
+        )
+        columns: list[pa.Array | pa.ChunkedArray] = [ids, pictures]
+        if self.pseudonymize is not None:
+            identities = table["identity"].take(rows).to_pylist()
+            hidden = [None if name is None else self.pseudonymize(name) for name in identities]
+            columns.append(pa.array(hidden, pa.string()))
+        columns += [table[f"keep.{item.name}"].take(rows) for item in self.keep]
+        measured = {
+            name: np.concatenate(
+                [np.zeros(0, np.float32), *(part[name] for part in results.metrics)]
+            )
+            for name in self.metrics_schema.names[1:]
+        }
+        order = {record_id: row for row, record_id in enumerate(table["record_id"].to_pylist())}
+        dead = sorted(results.dead, key=lambda letter: order[letter["record_id"]])
+        return Tables(
+            pa.table(columns, schema=self.records_schema),
+            pa.table(
+                [ids, *(pa.array(values, pa.float32()) for values in measured.values())],
+                schema=self.metrics_schema,
+            ),
+            pa.Table.from_pylist(dead, DEAD_LETTERS_SCHEMA),
+        )

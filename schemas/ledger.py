@@ -1,0 +1,62 @@
+"""``_ledger/``: one entry a unit; its presence is the commit."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from . import VERSION
+
+Kind = Literal["data", "metrics", "dead_letters"]
+KINDS: tuple[Kind, ...] = ("data", "metrics", "dead_letters")
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Shard(_Model):
+    """One Parquet file of the output."""
+
+    path: str
+    """Relative to the output."""
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class Statistic(_Model):
+    """A metric over the records of a unit or a run; null values left out."""
+
+    count: int
+    mean: float
+    min: float
+    max: float
+
+
+class LedgerEntry(_Model):
+    schema_version: str = VERSION
+    unit: str
+    copy_id: str
+    """Which attempt's files count; random."""
+    rows_in: int
+    records: int
+    dead_letters: dict[str, int]
+    """Count by reason code."""
+    shards: dict[Kind, Shard]
+    method_digest: str
+    settings_digest: str
+    metrics: dict[str, Statistic]
+
+
+def merge(parts: list[Statistic]) -> Statistic | None:
+    """One statistic over several; None if there is nothing in them."""
+    count = sum(part.count for part in parts)
+    if not count:
+        return None
+    filled = [part for part in parts if part.count]
+    return Statistic(
+        count=count,
+        mean=sum(part.mean * part.count for part in filled) / count,
+        min=min(part.min for part in filled),
+        max=max(part.max for part in filled),
+    )

@@ -1,0 +1,56 @@
+"""``manifest.json``: what was done, with what, and what came of it."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from . import VERSION
+from .ledger import Kind, Shard, Statistic
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Method(_Model):
+    name: str
+    options: dict[str, Any]
+    digest: str
+    """sha256 over name, options and weights."""
+
+
+class Model(_Model):
+    name: str
+    digest: str
+    """sha256 of the file."""
+
+
+class Counts(_Model):
+    units: int
+    rows_in: int
+    records: int
+    dead_letters: int
+    dead_letters_by_code: dict[str, int]
+
+
+class UnitShards(_Model):
+    unit: str
+    shards: dict[Kind, Shard]
+
+
+class Manifest(_Model):
+    schema_version: str = VERSION
+    versions: dict[str, str]
+    """Of this program, Python and the libraries that touch a pixel or a shard."""
+    engine: str
+    finished_at: str
+    """UTC, ISO 8601."""
+    method: Method
+    recognizers: list[Model]
+    options: dict[str, Any]
+    """What shaped the output; no path of input, key or model, and no seed."""
+    settings_digest: str
+    plan_digest: str
+    counts: Counts
+    metrics: dict[str, Statistic]
+    shards: list[UnitShards]
