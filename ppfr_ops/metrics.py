@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 DISCLOSURE_SCALES = (1, 2, 4, 8)
+PART_PENALTY = 0.5
+SEARCH_PENALTY = 0.5
 _EPS = 2e-4
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -23,7 +25,8 @@ def luminance(images: Tensor) -> Tensor:
 def _stretch(planes: Tensor) -> Tensor:
     """Every plane to mean 0 and standard deviation 0.25: what a viewer's brightness knob undoes."""
     centred = planes - planes.mean((-2, -1), keepdim=True)
-    return centred * (0.25 / centred.std((-2, -1), keepdim=True, correction=0).clamp_min(1e-6))
+    deviation = (centred * centred).mean((-2, -1), keepdim=True).clamp_min(1e-12).sqrt()
+    return centred * (0.25 / deviation)
 
 
 @lru_cache(maxsize=64)
@@ -47,40 +50,205 @@ def _smooth(planes: Tensor, stride: int = 1) -> Tensor:
     return rows @ planes @ columns.T
 
 
-def _local_correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Mean over the image of |sigma_ab| / sqrt((sigma_a^2 + eps)(sigma_b^2 + eps)); ``N x C``."""
+def _correlation_map(a: Tensor, b: Tensor, stride: int = 1) -> Tensor:
+    """|sigma_ab| / sqrt((sigma_a^2 + eps)(sigma_b^2 + eps)) at every position.
+
+    ``a``: ``N x 1 x H x W`` or ``N x C x H x W``, ``b``: ``N x C x H x W``; both are stretched
+    first. Gives ``N x C x h x w``.
+    """
     a, b = _stretch(a), _stretch(b)
-    b = b.expand_as(a)
-    mean_a, mean_b, aa, bb, ab = _smooth(torch.cat([a, b, a * a, b * b, a * b], 1)).chunk(5, 1)
-    var_a = (aa - mean_a**2).clamp_min(0)
-    var_b = (bb - mean_b**2).clamp_min(0)
-    cov = ab - mean_a * mean_b
-    return (cov.abs() / ((var_a + _EPS) * (var_b + _EPS)).sqrt()).mean((-2, -1))
+    mean_a, mean_b = _smooth(a, stride), _smooth(b, stride)
+    var_a = (_smooth(a * a, stride) - mean_a**2).clamp_min(0) + _EPS
+    var_b = (_smooth(b * b, stride) - mean_b**2).clamp_min(0) + _EPS
+    cov = _smooth(a * b, stride) - mean_a * mean_b
+    return cov.abs() / (var_a * var_b).sqrt()
 
 
-def _gradient(plane: Tensor) -> Tensor:
-    dx = plane[..., 1:-1, 2:] - plane[..., 1:-1, :-2]
-    dy = plane[..., 2:, 1:-1] - plane[..., :-2, 1:-1]
+def _gradient(planes: Tensor) -> Tensor:
+    """Gradient magnitude from the two diagonals of 2x2 px (Roberts); one row and column less."""
+    down = planes[..., 1:, 1:] - planes[..., :-1, :-1]
+    up = planes[..., 1:, :-1] - planes[..., :-1, 1:]
+    return (down**2 + up**2 + 1e-12).sqrt()
+
+
+def _wide_gradient(planes: Tensor) -> Tensor:
+    """Gradient magnitude from central differences, which skip a pixel and so see through stripes
+    and checkerboards of alternating sign; two rows and columns less."""
+    dx = planes[..., 1:-1, 2:] - planes[..., 1:-1, :-2]
+    dy = planes[..., 2:, 1:-1] - planes[..., :-2, 1:-1]
     return (dx**2 + dy**2 + 1e-12).sqrt()
 
 
-def disclosure_planes(original: Tensor, published: Tensor) -> Tensor:
-    """Local correlation for every way of looking; ``N x ways``, each 0..1."""
+def _handicap(values: Tensor, penalty: float) -> Tensor:
+    """What a way of looking that searches has to give away: 1 stays 1, and what unrelated images
+    reach by chance falls below what they reach without a search."""
+    return 1 - (1 - values) * (1 + penalty)
+
+
+def _colour_mix(light: Tensor, channels: Tensor) -> Tensor:
+    """The mix of the channels closest to ``light`` (least squares, ridge): an eye that looks at
+    hue or saturation, or a person who mixes the channels until a face appears; ``N x 1 x H x W``.
+    """
+    target = _stretch(light).flatten(2)
+    planes = _stretch(channels).flatten(2)
+    gram = planes @ planes.transpose(1, 2) / planes.shape[-1]
+    ridge = 1e-3 * torch.eye(planes.shape[1], dtype=planes.dtype, device=planes.device)
+    weights = torch.linalg.solve(gram + ridge, planes @ target.transpose(1, 2) / planes.shape[-1])
+    return (weights.transpose(1, 2) @ planes).view_as(light)
+
+
+@lru_cache(maxsize=16)
+def _box(length: int, radius: int = 2) -> Tensor:
+    """Moving mean over 5 as a banded matrix; fewer at the ends."""
+    offsets = torch.arange(length)
+    band = ((offsets[:, None] - offsets[None, :]).abs() <= radius).float()
+    return band / band.sum(1, keepdim=True)
+
+
+def _detail(planes: Tensor) -> Tensor:
+    """Planes less their local mean over 5x5: what is seen through a smooth veil."""
+    rows, columns = _box(planes.shape[-2]).to(planes), _box(planes.shape[-1]).to(planes)
+    return planes - rows @ planes @ columns.T
+
+
+def _half(planes: Tensor) -> Tensor:
+    """Average pooling by 2."""
+    rows = planes[..., ::2, :] + planes[..., 1::2, :]
+    return (rows[..., ::2] + rows[..., 1::2]) / 4
+
+
+def _aligned_ways(original: Tensor, published: Tensor) -> list[Tensor]:
     light_x, light_y = luminance(original), luminance(published)
     planes_y = torch.cat([light_y, published], 1)
-    values = []
+    ways = []
+    x, y = light_x, planes_y
     for scale in DISCLOSURE_SCALES:
-        pooled_x, pooled_y = F.avg_pool2d(light_x, scale), F.avg_pool2d(planes_y, scale)
-        values.append(_local_correlation(pooled_y, pooled_x))
+        if scale > 1:
+            x, y = _half(x), _half(y)
+        stride = 2 if scale == 1 else 1
+        seen = [y]
+        if scale > 1:
+            seen.append(_colour_mix(x, y[:, 1:]))
         if scale <= 4:
-            values.append(_local_correlation(_gradient(pooled_y[:, :1]), _gradient(pooled_x)))
-    return torch.cat(values, 1)
+            seen.append(_detail(y[:, :1]))
+        maps = _correlation_map(x, torch.cat(seen, 1), stride)
+        ways.append(maps.mean((-2, -1)))
+        if scale <= 2:  # a part of the face in the clear: nine overlapping quarters
+            quarter = (maps.shape[-2] // 2, maps.shape[-1] // 2)
+            step = (quarter[0] // 2, quarter[1] // 2)
+            parts = F.avg_pool2d(maps[:, :4], quarter, step)
+            ways.append(_handicap(parts.flatten(2).amax(2), PART_PENALTY))
+        if scale <= 4:
+            gradient_x, gradient_y = _gradient(x), _gradient(y[:, :1])
+            ways.append(_correlation_map(gradient_x, gradient_y, stride).mean((-2, -1)))
+            wide = _correlation_map(_wide_gradient(x), _wide_gradient(y[:, :1]), stride)
+            ways.append(wide.mean((-2, -1)))
+            # a drawing: the lines of the original as published tones
+            drawn = _correlation_map(gradient_x, y[:, :1, :-1, :-1], stride)
+            ways.append(drawn.mean((-2, -1)))
+    # texture whose strength carries the picture, or the picture folded at its mean
+    envelope = _half(_half(F.pad(_gradient(light_y), (0, 1, 0, 1), mode="replicate")))
+    x = _half(_half(light_x))
+    folded = (x - x.mean((-2, -1), keepdim=True)).abs()
+    both = torch.cat([x, folded], 1)
+    ways.append(_correlation_map(both, envelope.expand_as(both)).mean((-2, -1)))
+    return ways
 
 
-def disclosure(original: Tensor, published: Tensor) -> Tensor:
+def disclosure_planes(original: Tensor, published: Tensor) -> Tensor:
+    """Local correlation for every way of looking straight at it; ``N x ways``, at most 1."""
+    return torch.cat(_aligned_ways(original, published), 1)
+
+
+def _dihedral(planes: Tensor) -> Tensor:
+    """All eight mirrored and turned versions of square planes: ``N x 1 x H x H`` to ``N x 8``."""
+    turned = [torch.rot90(planes, k, (-2, -1)) for k in range(4)]
+    return torch.cat([*turned, *(part.flip(-1) for part in turned)], 1)
+
+
+def _roll(planes: Tensor, down: Tensor, right: Tensor) -> Tensor:
+    """Circular shift by ``down`` and ``right`` px, one of each an image; ``N x 1 x H x W``."""
+    height, width = planes.shape[-2:]
+    rows = (torch.arange(height, device=planes.device) - down[:, None]) % height
+    columns = (torch.arange(width, device=planes.device) - right[:, None]) % width
+    rows = rows[:, None, :, None].expand(-1, 1, -1, width)
+    columns = columns[:, None, None, :].expand(-1, 1, height, -1)
+    return planes.gather(2, rows).gather(3, columns)
+
+
+def _search(templates: Tensor, scene: Tensor) -> Tensor:
+    """Where in the scene does one of the templates lie, and how well does it fit there?
+
+    Args:
+        templates: ``N x T x h x h``: one picture in T poses.
+        scene: ``N x 1 x H x H``, ``H >= h``.
+
+    Returns:
+        ``N``: mean local correlation over the part of the template inside the scene, at the pose
+        and offset of the highest circular cross-correlation; 0 where less than half is inside.
+    """
+    side, size = scene.shape[-1], templates.shape[-1]
+    room = side + size
+    with torch.no_grad():
+        spectrum = torch.fft.rfft2(_stretch(scene), s=(room, room))
+        patterns = torch.fft.rfft2(_stretch(templates), s=(room, room))
+        cross = torch.fft.irfft2(spectrum * patterns.conj(), s=(room, room)).abs()
+        offsets = torch.arange(room, device=scene.device)
+        offsets = torch.where(offsets < side, offsets, offsets - room)
+        inside = torch.minimum(offsets + size, offsets.new_tensor(side)) - offsets.clamp_min(0)
+        inside = inside.clamp_min(0).to(scene.dtype)
+        area = inside[:, None] * inside[None, :]
+        # a sum over n positions of unrelated pictures grows with the root of n
+        cross = torch.where(area >= 0.5 * size * size, cross / area.clamp_min(1).sqrt(), 0.0)
+        best = cross.flatten(1).argmax(1)
+        pose, place = best // room**2, best % room**2
+        down, right = offsets[place // room], offsets[place % room]
+    template = templates.gather(1, pose[:, None, None, None].expand(-1, 1, size, size))
+    pad = room - side
+    padded = F.pad(scene, (0, pad, 0, pad))
+    mask = F.pad(torch.ones_like(scene), (0, pad, 0, pad))
+    found = _roll(padded, -down, -right)[..., :size, :size]
+    valid = _roll(mask, -down, -right)[..., :size, :size]
+    mean = (found * valid).sum((-2, -1), keepdim=True) / valid.sum((-2, -1), keepdim=True)
+    found = torch.where(valid > 0, found, mean)
+    weights = (_smooth(valid) > 0.999).to(scene.dtype)
+    maps = _correlation_map(template, found) * weights
+    counted = weights.sum((1, 2, 3))
+    total = maps.sum((1, 2, 3)) / counted.clamp_min(1)
+    return torch.where(counted >= 0.2 * weights[0].numel(), total, torch.zeros_like(total))
+
+
+def _hidden_ways(original: Tensor, published: Tensor) -> list[Tensor]:
+    """Moved, mirrored, turned, smaller, in the low bits, on a few pixels only."""
+    light_x, light_y = luminance(original), luminance(published)
+    coarse_x, middle_y = _half(_half(light_x)), _half(light_y)
+    coarse_y = _half(middle_y)
+    ways = [
+        _handicap(_search(_dihedral(coarse_x), coarse_y), SEARCH_PENALTY),
+        _handicap(_search(_dihedral(coarse_x), middle_y), SEARCH_PENALTY),
+    ]
+    ways = [way[:, None] for way in ways]
+    levels = (published * 255).round()
+    for bits in (1, 2, 4):
+        low = _half(_half(torch.remainder(levels, 2**bits)))
+        ways.append(_correlation_map(coarse_x, low).mean((-2, -1)))
+    return ways
+
+
+def disclosure(original: Tensor, published: Tensor, search: bool = True) -> Tensor:
     """What of the original a person can see: the strongest local correlation over all ways of
-    looking (inverted, squinting, from afar, one colour, brightened); ``N``, 0 nothing to 1 all."""
-    return disclosure_planes(original, published).amax(1)
+    looking (inverted, squinting, from afar, one colour or a mix of them, brightened, through a
+    veil, lines only, a part of it, ...); ``N``, 0 nothing to 1 all.
+
+    Args:
+        original, published: ``N x 3 x H x W`` in 0..1, RGB; H and W a multiple of 8.
+        search: look for a face that was moved, mirrored, turned, shrunk or put into the low bits
+            as well; a loss does without.
+    """
+    ways = _aligned_ways(original, published)
+    if search:
+        ways += _hidden_ways(original, published)
+    return torch.cat(ways, 1).amax(1)
 
 
 def ssim(a: Tensor, b: Tensor, stride: int = 1) -> Tensor:
