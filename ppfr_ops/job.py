@@ -16,9 +16,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas import VERSION
@@ -27,16 +29,18 @@ from schemas.ledger import merge
 from schemas.manifest import Counts, Manifest, Method, Model, UnitShards
 from schemas.records import RESERVED_COLUMNS
 
-from . import __version__
+from . import __version__, isolation
 from .anonymizers import create
 from .draws import seeded_draws, system_draws
 from .images import Encoding
-from .ledger import Ledger
+from .ledger import Ledger, Tables
 from .recognizers import Recognizer, RecognizerSpec
 from .sanitizer import Sanitizer, pseudonyms
-from .units import Columns, InputError, Plan, plan, read_unit, record_id, sources
+from .units import Columns, InputError, Plan, Unit, plan, read_unit, record_id, sources
 
 MIN_KEY_BYTES = 16
+MAX_ATTEMPTS = 3
+"""How often a unit may die with its process before it is taken apart."""
 
 
 class SanitizeOptions(BaseModel):
@@ -173,6 +177,13 @@ def build_sanitizer(job: Job, threads: int = 0) -> Sanitizer:
     )
 
 
+def limit_threads(threads: int) -> None:
+    """Threads of a call into torch or OpenCV; 0: as they like."""
+    if threads:
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(threads)
+
+
 class Worker:
     """Does units, one after the other. Built once per process.
 
@@ -182,13 +193,9 @@ class Worker:
     """
 
     def __init__(self, job: Job, threads: int = 0) -> None:
-        import cv2
-        import torch
-
-        if threads:
-            torch.set_num_threads(threads)
-            cv2.setNumThreads(threads)
+        limit_threads(threads)
         self.job = job
+        self.threads = threads
         self.ledger = Ledger(job.options.output)
         self.sanitizer = build_sanitizer(job, threads)
 
@@ -199,12 +206,10 @@ class Worker:
             entry = self.ledger.committed(unit.id)
             state: Literal["committed", "skipped"] = "skipped"
             if entry is None:
-                self.ledger.attempt(unit.id)
-                table = read_unit(self.job.plan, unit)
                 entry = self.ledger.commit(
                     unit.id,
-                    self.sanitizer(table, unit.id),
-                    table.num_rows,
+                    self._sanitize(unit, ordinal),
+                    unit.rows,
                     method_digest=self.job.method_digest,
                     settings_digest=self.job.settings_digest,
                 )
@@ -213,6 +218,17 @@ class Worker:
             return Status(unit.id, "failed", reason=describe(error))
         dead = sum(entry.dead_letters.values())
         return Status(unit.id, state, entry.rows_in, entry.records, dead)
+
+    def _sanitize(self, unit: Unit, ordinal: int) -> Tables:
+        """Attempts that left no commit killed their process. After three of them the unit is
+        taken apart in child processes; if even that dies three times, all of it is given up."""
+        before = self.ledger.attempt(unit.id)
+        if before >= 2 * MAX_ATTEMPTS:
+            ids = [record_id(unit.id, row) for row in range(unit.rows)]
+            return self.sanitizer.bury(ids, unit.id, "killed_worker")
+        if before >= MAX_ATTEMPTS:
+            return isolation.sanitize_apart(self.job, ordinal, self.sanitizer, self.threads)
+        return self.sanitizer(read_unit(self.job.plan, unit), unit.id)
 
 
 def finish(job: Job, engine: str) -> tuple[Manifest, list[str]]:
@@ -245,7 +261,7 @@ def finish(job: Job, engine: str) -> tuple[Manifest, list[str]]:
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         method=Method(
             name=anonymizer.name,
-            options=anonymizer.model_dump(mode="json"),
+            options=anonymizer.options(),
             digest=job.method_digest,
         ),
         recognizers=[

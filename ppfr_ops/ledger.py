@@ -19,7 +19,7 @@ import io
 import json
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,15 @@ class Tables:
             "metrics": self.metrics,
             "dead_letters": self.dead_letters,
         }[kind]
+
+
+def concatenate(parts: Sequence[Tables]) -> Tables:
+    """The parts of a unit, in order."""
+    return Tables(
+        pa.concat_tables([part.records for part in parts]),
+        pa.concat_tables([part.metrics for part in parts]),
+        pa.concat_tables([part.dead_letters for part in parts]),
+    )
 
 
 def statistics(metrics: pa.Table) -> dict[str, Statistic]:

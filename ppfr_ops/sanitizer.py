@@ -156,6 +156,17 @@ class Sanitizer:
         self._publish(batch, unit, results)
         return self._tables(table, results)
 
+    def bury(self, record_ids: Sequence[str], unit: str, code: str) -> Tables:
+        """Records that all became dead letters for one and the same reason."""
+        results = _Results()
+        for record_id in record_ids:
+            results.bury(record_id, unit, code)
+        return Tables(
+            self.records_schema.empty_table(),
+            self.metrics_schema.empty_table(),
+            pa.Table.from_pylist(results.dead, DEAD_LETTERS_SCHEMA),
+        )
+
     def _faces(self, table: pa.Table, unit: str, results: _Results) -> Iterator[_Face]:
         columns = (table[name] for name in ("record_id", "image", READ_ERROR))
         for row, values in enumerate(zip(*columns, strict=True)):

@@ -91,13 +91,30 @@ def methods() -> dict[str, type[Anonymizer]]:
     return dict(sorted(_METHODS.items()))
 
 
+def _plugin(name: str) -> type[Anonymizer]:
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError):
+        raise ValueError(f"method {name!r}: no class {attribute} in a module {module}") from None
+    if not (isinstance(found, type) and issubclass(found, Anonymizer)):
+        raise ValueError(f"method {name!r} is no ppfr_ops.anonymizers.Anonymizer")
+    found.name = name
+    return found
+
+
 def create(name: str, options: Mapping[str, Any] | None = None) -> Anonymizer:
     """Build a method from its name and options (values may be strings, as a command line has them).
 
+    Args:
+        name: a registered name, or ``module:Class`` of an ``Anonymizer`` of one's own.
+
     Raises:
-        ValueError: unknown method, unknown option or a value out of range; one line that says which.
+        ValueError: unknown method, unknown option or a value out of range; one line says which.
     """
     known = methods()
+    if ":" in name:
+        known = {**known, name: _plugin(name)}
     if name not in known:
         raise ValueError(f"unknown method {name!r}; there are: {', '.join(known)}")
     try:
