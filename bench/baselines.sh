@@ -4,7 +4,7 @@
 #
 #   bench/baselines.sh ../shared results [cache folder] [steps] [threads]
 set -euo pipefail
-shared=$1 out=$2 cache=${3:-$2/cache} steps=${4:-400} threads=${5:-2}
+shared=$1 out=$2 cache=${3:-$2/cache} steps=${4:-300} threads=${5:-2}
 here=$(cd "$(dirname "$0")/.." && pwd)
 
 row() { # label, steps, method, options…
@@ -22,10 +22,10 @@ row() { # label, steps, method, options…
 }
 
 row highpass-2 "$steps" highpass sigma=2 gain=2.5
-row signed-field-28 "$((2 * steps))" signed-field sigma=2 gain=2.5 grid=28
+row signed-field-28 "$((5 * steps / 3))" signed-field sigma=2 gain=2.5 grid=28
 row blur-6 "$steps" blur sigma=6
 row pixelate-16 "$steps" pixelate block=16
-row signed-field-14 "$((2 * steps))" signed-field sigma=2 gain=2.5 grid=14
+row signed-field-14 "$((5 * steps / 3))" signed-field sigma=2 gain=2.5 grid=14
 row highpass-1 "$steps" highpass sigma=1 gain=5
 row blur-3 "$steps" blur sigma=3
 row pixelate-8 "$steps" pixelate block=8

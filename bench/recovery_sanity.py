@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from ppfr_ops.anonymizers import Anonymizer, Faces, create
 from ppfr_ops.attacks import RecoveryAttack, flattened, mean_face, to_tensor
+from ppfr_ops.images import Encoding
 from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.metrics import psnr, ssim
-from ppfr_ops.publishing import Encoding, Publisher
+from ppfr_ops.publishing import Publisher
 
 
 class Identity(Anonymizer):

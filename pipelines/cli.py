@@ -10,6 +10,7 @@ import click
 COMMANDS = {
     "sanitize": "turn a dataset of faces into one that can be shared",
     "evaluate": "measure a method: recognition, disclosure, what an attacker gets back",
+    "compare": "put evaluations side by side",
     "train": "train the learned anonymizer",
 }
 """Name (and file: ``-`` is ``_``) to the line in the help. The command is the file's ``main``."""

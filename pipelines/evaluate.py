@@ -6,7 +6,6 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import platform
-import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +13,7 @@ from typing import Any
 
 import click
 
-
-class InputProblem(click.ClickException):
-    """One clear line, exit code 2."""
-
-    exit_code = 2
-
+from pipelines.cli import Refused, run
 
 EXAMPLES = """
 \b
@@ -31,8 +25,9 @@ Examples:
       --out eval/signed-field
   # the real thing, other options of the method; stop it and start it again as you like
   ppfr evaluate --method highpass --method-option sigma=4 --full … --out eval/highpass-4
-  # a dataset that was sanitized before; rows as in the gallery
-  ppfr evaluate --sanitized out/ --gallery originals/ --pairs pairs.parquet … --out eval/mine
+  # what ppfr sanitize wrote; with --method too, so that attackers can train
+  ppfr evaluate --sanitized out/ --mapping owner/mapping.parquet --gallery originals/ \\
+      --pairs pairs.parquet … --out eval/mine
   # fail (exit code 3) unless it is good enough
   ppfr evaluate … --require 'rec_ssim<=0.55' --require 'black_box_accuracy>=0.9'
 """
@@ -47,6 +42,12 @@ Examples:
     "--sanitized",
     type=click.Path(exists=True),
     help="Sanitized faces instead of (or, with --method, beside) a method; Parquet.",
+)
+@click.option(
+    "--mapping",
+    type=click.Path(exists=True),
+    help="The owner's mapping of --sanitized (ppfr sanitize --mapping); without it rows are "
+    "matched by their order.",
 )
 @click.option("--gallery", required=True, help="Original faces with pairs, Parquet; only measured.")
 @click.option("--pairs", "pairs_path", required=True, help="Parquet: a, b, same, fold.")
@@ -76,7 +77,9 @@ Examples:
 @click.option("--test-faces", type=click.IntRange(2), help="Gallery faces the attack is tested on.")
 @click.option("--averaging-faces", type=click.IntRange(64), help="Training faces of averaging.")
 @click.option("--pairs-per-fold", type=click.IntRange(2), help="Only the first of every fold.")
-@click.option("--format", "image_format", default="jpeg", show_default=True, help="jpeg or png.")
+@click.option(
+    "--format", "image_format", default="jpeg", show_default=True, help="jpeg, png or webp."
+)
 @click.option("--quality", default=95, show_default=True, help="JPEG quality.")
 @click.option("--seed", default=0, show_default=True, help="Of draws, attackers and samples.")
 @click.option(
@@ -90,7 +93,7 @@ Examples:
 @click.option("--require", "requirements", multiple=True, metavar="NAME<=VALUE", help="Or exit 3.")
 @click.option("--force", is_flag=True, help="Start over where --out holds another evaluation.")
 @click.option("--dry-run", is_flag=True, help="Check the input, say what would be done, stop.")
-def main(**options: Any) -> None:
+def main(**options: Any) -> int:
     """Measure what is published: does recognition still work, what does a person see, what does an
     attacker get back?
 
@@ -100,9 +103,9 @@ def main(**options: Any) -> None:
     from ppfr_ops.evaluation import InputError
 
     try:
-        sys.exit(_run(**options))
+        return _run(**options)
     except InputError as error:
-        raise InputProblem(" ".join(str(error).split())) from None
+        raise Refused(" ".join(str(error).split())) from None
 
 
 def _log(line: str) -> None:
@@ -202,12 +205,15 @@ def _run(**options: Any) -> int:
         EmbeddingCache,
         Evaluation,
         InputError,
+        pixels_sha256,
         read_faces,
         read_pairs,
+        read_sanitized,
         write_text,
     )
+    from ppfr_ops.images import Encoding
     from ppfr_ops.memory import keep_freed_memory
-    from ppfr_ops.publishing import Encoding, Publisher
+    from ppfr_ops.publishing import Publisher
 
     started = time.monotonic()
     keep_freed_memory()
@@ -237,12 +243,10 @@ def _run(**options: Any) -> int:
     pairs = read_pairs(options["pairs_path"], gallery)
     published = None
     if options["sanitized"]:
-        sanitized = read_faces(options["sanitized"], "sanitized")
-        if len(sanitized) != len(gallery):
-            raise InputError(
-                f"sanitized: {len(sanitized)} faces, but the gallery has {len(gallery)}"
-            )
-        published = sanitized.images
+        published, there = read_sanitized(options["sanitized"], options["mapping"], gallery)
+        if not there.all():
+            _log(f"{(~there).sum()} of {len(gallery)} faces were not published: left out")
+            published, gallery, pairs = published[there], gallery.keep(there), pairs.keep(there)
     attack_faces = None
     if options["attack_faces"]:
         attack_faces = read_faces(options["attack_faces"], "attack faces")
@@ -261,7 +265,7 @@ def _run(**options: Any) -> int:
         "method_digest": publisher.anonymizer.digest() if publisher else None,
         "gallery": gallery.sha256(),
         "attack_faces": attack_faces.sha256() if attack_faces else None,
-        "published": sanitized.sha256() if published is not None else None,
+        "published": pixels_sha256(published) if published is not None else None,
         "models": {name: (digests[name], role) for name, (_, role) in models.items()},
         "encoding": f"{encoding.format} {encoding.quality}",
         "settings": settings.model_dump(mode="json"),
@@ -395,7 +399,7 @@ def _measure(
         {
             "label": label,
             "method": anonymizer.name if anonymizer else None,
-            "options": anonymizer.model_dump(mode="json") if anonymizer else {},
+            "options": anonymizer.options() if anonymizer else {},
             "method_digest": facts["method_digest"],
             "draw_size": anonymizer.draw_size if anonymizer else None,
             "encoding": facts["encoding"],
@@ -511,4 +515,4 @@ def _summary(document: Any) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

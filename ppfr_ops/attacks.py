@@ -119,7 +119,7 @@ class _Residual(nn.Module):
         return self.body(x)
 
 
-NETS: dict[str, type[nn.Module]] = {"unet": _UNet, "residual": _Residual}
+NETS: dict[str, type[_UNet] | type[_Residual]] = {"unet": _UNet, "residual": _Residual}
 
 
 class Attacker(nn.Module):
@@ -127,6 +127,10 @@ class Attacker(nn.Module):
 
     Shapes: ``N x 3k x 112 x 112`` in 0..1 to ``N x 3 x 112 x 112``, about 0..1 (not clipped).
     """
+
+    mean: Tensor
+    std: Tensor
+    base: Tensor
 
     def __init__(self, net: str = "unet", channels: int = 3) -> None:
         super().__init__()
@@ -136,7 +140,7 @@ class Attacker(nn.Module):
         self.trunk = NETS[net](2 * folded)
         direct = folded if net == "unet" else 0
         self.direct = direct
-        self.head = nn.Conv2d(int(self.trunk.width) + direct, 3 * _FOLD**2, 3, padding=1)
+        self.head = nn.Conv2d(self.trunk.width + direct, 3 * _FOLD**2, 3, padding=1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
         self.register_buffer("mean", torch.full((1, channels, 1, 1), 0.5))

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
@@ -31,6 +30,7 @@ from .attacks import (
     mean_face,
     to_tensor,
 )
+from .images import ImageError, decode
 from .linkage import linkage, linkage_sets, train_student
 from .metrics import disclosure, luminance, psnr, ssim
 from .publishing import Publisher, texture_probe
@@ -55,20 +55,20 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     seed: int = 0
-    pairs_per_fold: int | None = Field(None, ge=2, description="None: all")
-    disclosure_faces: int = Field(2000, ge=2)
-    attack_steps: int = Field(3000, ge=1)
-    attack_seconds: float | None = Field(None, gt=0)
+    pairs_per_fold: int | None = Field(default=None, ge=2, description="None: all")
+    disclosure_faces: int = Field(default=2000, ge=2)
+    attack_steps: int = Field(default=3000, ge=1)
+    attack_seconds: float | None = Field(default=None, gt=0)
     side_steps: int = Field(
-        1000, ge=1, description="steps of the averaging, fixed and leaked forms"
+        default=1000, ge=1, description="steps of the averaging, fixed and leaked forms"
     )
     attacks: tuple[str, ...] = ("unet", "residual", "averaging", "fixed", "leaked")
-    batch: int = Field(32, ge=1)
-    test_faces: int = Field(500, ge=2)
-    pictures: int = Field(32, ge=2, description="K of the averaging attack")
-    averaging_faces: int = Field(1024, ge=64)
-    student_pairs: int = Field(256, ge=8)
-    group_faces: int = Field(964, ge=2)
+    batch: int = Field(default=32, ge=1)
+    test_faces: int = Field(default=500, ge=2)
+    pictures: int = Field(default=32, ge=2, description="K of the averaging attack")
+    averaging_faces: int = Field(default=1024, ge=64)
+    student_pairs: int = Field(default=256, ge=8)
+    group_faces: int = Field(default=964, ge=2)
 
 
 FULL = Settings()
@@ -97,24 +97,65 @@ class FaceSet:
     names: list[str]
     identities: list[str] | None
     attributes: dict[str, list[int | None]]
+    origins: list[tuple[str, int]]
+    """File and row; never written out."""
 
     def __len__(self) -> int:
         return len(self.images)
 
     def sha256(self) -> str:
-        return hashlib.sha256(self.images.tobytes()).hexdigest()
+        return pixels_sha256(self.images)
 
+    def keep(self, mask: NDArray[np.bool_]) -> "FaceSet":
+        """Only the faces where ``mask`` is True."""
 
-def _decode(data: bytes, place: str) -> Faces:
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    if pixels is None:
-        raise InputError(f"{place}: not a readable image")
-    if pixels.shape != (FACE_SIZE, FACE_SIZE, 3):
-        height, width = pixels.shape[:2]
-        raise InputError(
-            f"{place}: {width}x{height} px, needed: aligned faces of {FACE_SIZE}x{FACE_SIZE}"
+        def some(values: list[Any]) -> list[Any]:
+            return [value for value, kept in zip(values, mask, strict=True) if kept]
+
+        return FaceSet(
+            self.images[mask],
+            some(self.names),
+            None if self.identities is None else some(self.identities),
+            {name: some(values) for name, values in self.attributes.items()},
+            some(self.origins),
         )
-    return np.ascontiguousarray(pixels[..., ::-1])
+
+
+def pixels_sha256(images: Faces) -> str:
+    """sha256 of the decoded pixels, hex."""
+    return hashlib.sha256(images.tobytes()).hexdigest()
+
+
+def _decode(rows: list[dict[str, Any] | None], what: str) -> Faces:
+    images = np.empty((len(rows), FACE_SIZE, FACE_SIZE, 3), np.uint8)
+    for i, row in enumerate(rows):
+        try:
+            images[i] = decode((row or {}).get("bytes") or b"", size=(FACE_SIZE, FACE_SIZE))
+        except ImageError as error:
+            detail = f" ({error.detail})" if error.detail else ""
+            raise InputError(
+                f"{what}, row {i}: {error.code.replace('_', ' ')}{detail}, needed: an aligned face "
+                f"of {FACE_SIZE}x{FACE_SIZE} px"
+            ) from None
+    return images
+
+
+def _table(path: str, what: str) -> tuple[pa.Table, list[tuple[str, int]]]:
+    """A Parquet file or folder, and the file and row that every row comes from."""
+    try:
+        files = sorted(pads.dataset(path, format="parquet").files)
+        tables = [pq.read_table(file) for file in files]
+        table = pa.concat_tables(tables, promote_options="default")
+    except (OSError, ValueError):
+        raise InputError(f"{what}: no readable Parquet data in {path}") from None
+    if "image" not in table.column_names or not pa.types.is_struct(
+        table.schema.field("image").type
+    ):
+        raise InputError(f"{what}: no column image: struct<bytes, path> in {path}")
+    if table.num_rows == 0:
+        raise InputError(f"{what}: no faces in {path}")
+    origins = [(f, row) for f, part in zip(files, tables, strict=True) for row in range(len(part))]
+    return table, origins
 
 
 def read_faces(path: str, what: str) -> FaceSet:
@@ -124,28 +165,72 @@ def read_faces(path: str, what: str) -> FaceSet:
     Raises:
         InputError: nothing there, no such columns, or a picture that is no aligned face.
     """
-    try:
-        table = pads.dataset(path, format="parquet").to_table()
-    except (OSError, pa.ArrowInvalid):
-        raise InputError(f"{what}: no readable Parquet data in {path}") from None
-    if "image" not in table.column_names or not pa.types.is_struct(
-        table.schema.field("image").type
-    ):
-        raise InputError(f"{what}: no column image: struct<bytes, path> in {path}")
-    if table.num_rows == 0:
-        raise InputError(f"{what}: no faces in {path}")
+    table, origins = _table(path, what)
     rows = table.column("image").to_pylist()
-    images = np.stack(
-        [_decode((row or {}).get("bytes"), f"{what}, row {i}") for i, row in enumerate(rows)]
-    )
-    names = [(row or {}).get("path") or "" for row in rows]
     identities = table.column("identity").to_pylist() if "identity" in table.column_names else None
     attributes = {
         name: table.column(name).to_pylist()
         for name in GROUP_ATTRIBUTES
         if name in table.column_names
     }
-    return FaceSet(images, names, identities, attributes)
+    names = [(row or {}).get("path") or "" for row in rows]
+    return FaceSet(_decode(rows, what), names, identities, attributes, origins)
+
+
+def read_sanitized(
+    path: str, mapping: str | None, gallery: FaceSet
+) -> tuple[Faces, NDArray[np.bool_]]:
+    """What ``ppfr sanitize`` published for the gallery.
+
+    Args:
+        path: its output folder (or any Parquet folder with ``record_id`` and ``image``).
+        mapping: its mapping, ``record_id``, ``source``, ``row``; None: by the order of the records,
+            which must be as many as the gallery has faces.
+        gallery: the originals.
+
+    Returns:
+        uint8 ``N x 112 x 112 x 3`` in the order of the gallery, and ``N``: False where nothing was
+        published.
+
+    Raises:
+        InputError: not readable, or not of this gallery.
+    """
+    data = Path(path) / "data"
+    table, _ = _table(str(data) if data.is_dir() else path, "sanitized")
+    if "record_id" not in table.column_names:
+        raise InputError("sanitized: no column record_id")
+    table = table.sort_by("record_id")
+    if mapping is None:
+        if len(table) != len(gallery):
+            raise InputError(
+                f"sanitized: {len(table)} records, but the gallery has {len(gallery)} faces; "
+                "--mapping says which is which"
+            )
+        return _decode(table.column("image").to_pylist(), "sanitized"), np.ones(len(gallery), bool)
+    try:
+        owner = pq.read_table(mapping, columns=["record_id", "source", "row"])
+    except (OSError, ValueError, KeyError):
+        raise InputError("mapping: no readable record_id, source, row") from None
+    places = {(Path(file).name, row): i for i, (file, row) in enumerate(gallery.origins)}
+    if len(places) < len(gallery):
+        raise InputError("mapping: files of the gallery share a name")
+    found = {
+        record: places.get((Path(source).name, row))
+        for record, source, row in zip(
+            *(owner.column(name).to_pylist() for name in ("record_id", "source", "row")),
+            strict=True,
+        )
+    }
+    known = [found.get(record) for record in table.column("record_id").to_pylist()]
+    mine = np.flatnonzero([place is not None for place in known])
+    if len(mine) == 0:
+        raise InputError("mapping: no record of --sanitized comes from the gallery")
+    published = np.zeros_like(gallery.images)
+    there = np.zeros(len(gallery), bool)
+    where = np.array([known[i] for i in mine])
+    published[where] = _decode(table.column("image").take(pa.array(mine)).to_pylist(), "sanitized")
+    there[where] = True
+    return published, there
 
 
 @dataclass(frozen=True)
@@ -160,6 +245,12 @@ class Pairs:
     def images(self) -> NDArray[np.int64]:
         """Indices of all images that take part, sorted."""
         return np.unique(np.concatenate([self.a, self.b]))
+
+    def keep(self, mask: NDArray[np.bool_]) -> "Pairs":
+        """For a gallery of which only the faces where ``mask`` is True are left."""
+        place = np.cumsum(mask) - 1
+        rows = mask[self.a] & mask[self.b]
+        return Pairs(place[self.a[rows]], place[self.b[rows]], self.same[rows], self.folds[rows])
 
     def first(self, per_fold: int) -> "Pairs":
         """At most ``per_fold`` pairs of every fold, genuine and impostor alternating."""

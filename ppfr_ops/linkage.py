@@ -155,11 +155,10 @@ class Student(nn.Module):
 
     def __init__(self, seen: int, target: int, hidden: int = 256) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Dropout(0.2), nn.Linear(seen, hidden), nn.GELU(), nn.Linear(hidden, target)
-        )
-        nn.init.zeros_(self.body[-1].weight)
-        nn.init.zeros_(self.body[-1].bias)
+        last = nn.Linear(hidden, target)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.body = nn.Sequential(nn.Dropout(0.2), nn.Linear(seen, hidden), nn.GELU(), last)
 
     def forward(self, own: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
         return F.normalize(own + self.body(seen), dim=1)

@@ -60,7 +60,7 @@ def draw_all(document: dict[str, Any], folder: Path) -> list[Path]:
         for column, model in enumerate(models):
             for row, kind in enumerate(("original", "protected_protected")):
                 values, axis = scores[f"{model}_{kind}"], axes[row][column]
-                bins = np.linspace(values.min(), values.max(), 60)
+                bins = np.linspace(values.min(), values.max(), 60).tolist()
                 axis.hist(values[~same], bins, alpha=0.6, density=True, label="impostor")
                 axis.hist(values[same], bins, alpha=0.6, density=True, label="genuine")
                 axis.set_title(f"{model}, {'before' if row == 0 else 'after'}", fontsize=10)
@@ -72,7 +72,7 @@ def draw_all(document: dict[str, Any], folder: Path) -> list[Path]:
     table = _columns(folder, "disclosure")
     if table is not None:
         figure, axis = plt.subplots(figsize=(6, 3.6))
-        bins = np.linspace(0, 1, 61)
+        bins = np.linspace(0, 1, 61).tolist()
         axis.hist(
             table["other_person"], bins, alpha=0.5, color="0.6", label="another person's face"
         )

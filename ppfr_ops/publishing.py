@@ -3,44 +3,14 @@
 Everything is measured on what is published, which is the image decoded from the encoded bytes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from .anonymizers import FACE_SIZE, Anonymizer, Faces
 from .attacks import Publish, View
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """How published images are stored; JPEG without chroma subsampling unless said otherwise."""
-
-    format: str = "jpeg"
-    quality: int = 95
-
-    def __post_init__(self) -> None:
-        if self.format not in ("jpeg", "png"):
-            raise ValueError(f"unknown image format {self.format!r}; there are: jpeg, png")
-        if not 1 <= self.quality <= 100:
-            raise ValueError(f"quality is 1 to 100, got {self.quality}")
-
-    def round_trip(self, faces: Faces) -> Faces:
-        """Encode and decode: what a reader of the output gets."""
-        if self.format == "png":
-            return faces
-        flags = [
-            cv2.IMWRITE_JPEG_QUALITY,
-            self.quality,
-            cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
-            cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
-        ]
-        out = np.empty_like(faces)
-        for face, target in zip(faces, out, strict=True):
-            data = cv2.imencode(".jpg", face[..., ::-1], flags)[1]
-            target[:] = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
-        return out
+from .images import Encoding
 
 
 @dataclass(frozen=True)
@@ -48,7 +18,7 @@ class Publisher:
     """y = decode(encode(A(x, r)))."""
 
     anonymizer: Anonymizer
-    encoding: Encoding = Encoding()
+    encoding: Encoding = field(default_factory=Encoding)
 
     def __call__(self, faces: Faces, draws: NDArray[np.float32]) -> Faces:
         return self.encoding.round_trip(self.anonymizer(faces, draws))

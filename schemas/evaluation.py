@@ -8,8 +8,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION = 1
-
 
 class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -189,7 +187,7 @@ class Data(_Document):
 
 
 class Evaluation(_Document):
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     label: str
     method: str | None
     options: dict[str, object]
