@@ -57,9 +57,13 @@ class Anonymizer(BaseModel):
             return faces.copy()
         return self.anonymize(faces, draws)
 
+    def options(self) -> dict[str, Any]:
+        """The options that shape the output, as a manifest may show them: no path, no device."""
+        return self.model_dump(mode="json")
+
     def digest(self) -> str:
         """sha256 over method, options and (where there are any) weights: what ran, exactly."""
-        text = json.dumps({"method": self.name, "options": self.model_dump()}, sort_keys=True)
+        text = json.dumps({"method": self.name, "options": self.options()}, sort_keys=True)
         return hashlib.sha256(text.encode() + self.weights_digest().encode()).hexdigest()
 
     def weights_digest(self) -> str:
@@ -68,7 +72,7 @@ class Anonymizer(BaseModel):
 
 
 _METHODS: dict[str, type[Anonymizer]] = {}
-_MODULES = ("blur", "pixelate", "highpass", "signed_field")
+_MODULES = ("blur", "pixelate", "highpass", "signed_field", "stochastic_local")
 
 A = TypeVar("A", bound=type[Anonymizer])
 
