@@ -30,6 +30,7 @@ def _stretch(planes: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # a cached tensor must serve training too
 def _band(length: int, stride: int = 1, sigma: float = 1.5, radius: int = 5) -> Tensor:
     """Gaussian window as a banded matrix, valid positions only; a matrix product is several times
     faster than a depthwise convolution on a CPU, forwards and backwards."""
@@ -98,6 +99,7 @@ def _colour_mix(light: Tensor, channels: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def _box(length: int, radius: int = 2) -> Tensor:
     """Moving mean over 5 as a banded matrix; fewer at the ends."""
     offsets = torch.arange(length)
