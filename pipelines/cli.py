@@ -9,6 +9,8 @@ import click
 
 COMMANDS = {
     "sanitize": "turn a dataset of faces into one that can be shared",
+    "sample": "write the embedded sample, faces drawn by code",
+    "methods": "list the methods and their options",
     "evaluate": "measure a method: recognition, disclosure, what an attacker gets back",
     "compare": "put evaluations side by side",
     "train": "train the learned anonymizer",

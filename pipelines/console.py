@@ -1,13 +1,16 @@
 """What the person at the terminal sees: progress while it runs, a summary and where to look."""
 
 import time
+from collections import Counter
+from collections.abc import Collection
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ppfr_ops.job import Job, Status
+from ppfr_ops.job import MAX_ATTEMPTS, Job, Status, too_many_dead, write_mapping
+from ppfr_ops.ledger import Tables
 from schemas.manifest import Manifest
 
 console = Console(stderr=True, highlight=False)
@@ -25,7 +28,7 @@ class RunProgress:
 
     def __init__(self, units: int) -> None:
         self.units = units
-        self.done = self.faces = self.dead = self.failed = 0
+        self.done = self.faces = self.dead = self.failed_in_a_row = 0
         self._began = self._printed = time.monotonic()
         self._bar = Progress(
             TextColumn("[bold]units"),
@@ -60,9 +63,14 @@ class RunProgress:
         self.done += 1
         self.faces += status.rows_in
         self.dead += status.dead_letters
+        self.failed_in_a_row = self.failed_in_a_row + 1 if status.state == "failed" else 0
         if status.state == "failed":
-            self.failed += 1
             console.print(f"unit {status.unit} failed: {status.reason}", markup=False)
+        elif status.attempts >= MAX_ATTEMPTS:
+            console.print(
+                f"unit {status.unit} killed its worker {status.attempts} times and was taken "
+                f"apart: {status.dead_letters} dead letters"
+            )
         self._bar.update(self._task, completed=self.done, rate=self.rate, dead=self.dead)
         now = time.monotonic()
         last = self.done == self.units
@@ -75,16 +83,67 @@ class RunProgress:
             )
 
 
-def summary(job: Job, manifest: Manifest, seconds: float, fresh_faces: int) -> None:
-    """The table at the end."""
-    counts = manifest.counts
+def announce(job: Job, done: Collection[str]) -> list[int]:
+    """Say what there is to do; returns the numbers of the units still to be done."""
+    plan = job.plan
+    todo = [number for number, unit in enumerate(plan.units) if unit.id not in done]
+    console.print(
+        f"{plan.rows:,} rows in {len(plan.units):,} units, {len(plan.units) - len(todo):,} of "
+        f"them done before" + (f"; {plan.ignored:,} other files ignored" if plan.ignored else "")
+    )
+    if job.options.seed is not None:
+        console.print("[bold red]--seed is for tests: who knows it can undo what this run writes")
+    return todo
+
+
+def show_preview(job: Job, tables: Tables) -> None:
+    """What a dry run found: means with 95 % confidence intervals."""
+    announce(job, ())
+    count = tables.records.num_rows
+    table = _table()
+    table.add_row("tried", f"{count + tables.dead_letters.num_rows} rows; nothing was written")
+    codes = Counter(tables.dead_letters["code"].to_pylist())
+    table.add_row("dead letters", _by_code(dict(codes)) or "0")
+    for name in tables.metrics.column_names[1:]:
+        values = tables.metrics[name].drop_null().to_numpy()
+        if len(values) > 1:
+            margin = 1.96 * values.std(ddof=1) / len(values) ** 0.5
+            table.add_row(name, f"mean {values.mean():.3f} +- {margin:.3f}")
+    console.print(table)
+
+
+def conclude(job: Job, manifest: Manifest, seconds: float, fresh_faces: int, as_json: bool) -> int:
+    """After the last unit: mapping, summary, exit code."""
+    if job.options.mapping:
+        rows = write_mapping(job)
+        console.print(f"mapping of {rows:,} rows written; it undoes the pseudonyms, lock it away")
+    _summary(job, manifest, seconds, fresh_faces)
+    if as_json:
+        print(manifest.model_dump_json(exclude={"shards"}, indent=1))
+    problem = too_many_dead(job, manifest)
+    if problem:
+        console.print(f"Error: {problem}", markup=False)
+    return 3 if problem else 0
+
+
+def _table() -> Table:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()
+    return table
+
+
+def _by_code(codes: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {code}" for code, count in codes.items())
+
+
+def _summary(job: Job, manifest: Manifest, seconds: float, fresh_faces: int) -> None:
+    counts = manifest.counts
+    table = _table()
     table.add_row("rows in", f"{counts.rows_in:,} in {counts.units:,} units")
     table.add_row("published", f"{counts.records:,}")
-    by_code = ", ".join(f"{n:,} {code}" for code, n in counts.dead_letters_by_code.items())
-    table.add_row("dead letters", f"{counts.dead_letters:,}" + (f" ({by_code})" if by_code else ""))
+    codes = _by_code(counts.dead_letters_by_code)
+    table.add_row("dead letters", f"{counts.dead_letters:,}" + (f": {codes}" if codes else ""))
     for name, value in manifest.metrics.items():
         text = f"mean {value.mean:.3f}, {value.min:.3f} to {value.max:.3f}"
         table.add_row(name, text)

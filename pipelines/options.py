@@ -87,6 +87,13 @@ _OPTIONS = (
         default=True,
         help="Go on with what is there (the default), or remove it and begin anew.",
     ),
+    click.option(
+        "--metrics",
+        type=click.Choice(["full", "basic", "none"]),
+        default="full",
+        show_default=True,
+        help="basic leaves out disclosure and draw_similarity, which take most of the time.",
+    ),
     click.option("--limit", type=click.IntRange(min=1), help="Only the first rows, that many."),
     click.option(
         "--mapping",

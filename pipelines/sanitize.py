@@ -16,25 +16,21 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
+from importlib.metadata import version
 from typing import Any
 
 import click
 
 from pipelines.cli import Refused, run
-from pipelines.console import RunProgress, console, summary
+from pipelines.console import RunProgress, announce, conclude, console, show_preview
 from pipelines.options import collect, sanitize_options
-from ppfr_ops.job import (
-    Job,
-    Status,
-    Worker,
-    finish,
-    prepare,
-    too_many_dead,
-    write_mapping,
-)
+from ppfr_ops.job import Job, Status, Worker, describe, finish, preflight, prepare, preview
 from ppfr_ops.ledger import Ledger
+
+MAX_FAILED_IN_A_ROW = 5
+"""Units; then it is the disk or the store, and the run ends."""
 
 EXAMPLES = """
 \b
@@ -72,7 +68,16 @@ Exit codes: 0 finished; 2 wrong usage or input; 3 more dead letters than allowed
     envvar="RAY_ADDRESS",
     help="A running Ray cluster. Default: RAY_ADDRESS, else Ray is started on this machine.",
 )
-def main(actors: int | None, gpus_per_actor: float, ray_address: str | None, **values: Any) -> int:
+@click.option("--dry-run", is_flag=True, help="Plan, try a few records, write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="The manifest's figures on stdout, too.")
+def main(
+    actors: int | None,
+    gpus_per_actor: float,
+    ray_address: str | None,
+    dry_run: bool,
+    as_json: bool,
+    **values: Any,
+) -> int:
     """Turn a dataset of aligned faces into one that can be shared.
 
     Writes data/, metrics/ and dead_letters/, one Parquet file a unit each, and manifest.json.
@@ -80,38 +85,27 @@ def main(actors: int | None, gpus_per_actor: float, ray_address: str | None, **v
     began = time.monotonic()
     try:
         job = prepare(collect(values))
+        preflight(job)
+        if dry_run:
+            show_preview(job, preview(job))
+            return 0
         ledger = Ledger(job.options.output)
         ledger.open(job.settings, overwrite=job.options.overwrite)
     except ValueError as error:
         raise Refused(str(error)) from None
-    if job.options.seed is not None:
-        console.print("[bold red]--seed is for tests: do not share what this run writes")
-    done = ledger.entries()
-    todo = [n for n, unit in enumerate(job.plan.units) if unit.id not in done]
-    console.print(
-        f"{job.plan.rows:,} rows in {len(job.plan.units):,} units, "
-        f"{len(job.plan.units) - len(todo):,} done before"
-    )
-    fresh = 0
+    todo = announce(job, ledger.entries())
+    progress = RunProgress(len(todo))
     if todo:
-        with RunProgress(len(todo)) as progress:
+        with progress:
             for status in on_ray(job, todo, actors, gpus_per_actor, ray_address):
                 progress.add(status)
-            fresh = progress.faces
-    import ray
-
-    manifest, missing = finish(job, f"ray {ray.__version__}")
+                if progress.failed_in_a_row == MAX_FAILED_IN_A_ROW:
+                    break
+    manifest, missing = finish(job, f"ray {version('ray')}")
     if missing:
         console.print(f"Error: {len(missing)} units unfinished; the same command goes on")
         return 1
-    if job.options.mapping:
-        write_mapping(job)
-    summary(job, manifest, time.monotonic() - began, fresh)
-    problem = too_many_dead(job, manifest)
-    if problem:
-        console.print(f"Error: {problem}", markup=False)
-        return 3
-    return 0
+    return conclude(job, manifest, time.monotonic() - began, progress.faces, as_json)
 
 
 class _Actor:
@@ -120,10 +114,20 @@ class _Actor:
     def __init__(self, job_ref: Any, threads: int) -> None:
         import ray
 
-        self._worker = Worker(ray.get(job_ref), threads)
+        self._units = ray.get(job_ref[0]).plan.units
+        try:
+            self._worker: Worker | None = Worker(ray.get(job_ref[0]), threads)
+        except Exception as error:
+            # Raised, Ray would print it with its arguments, and start the actor again for ever.
+            self._worker, self._reason = None, describe(error)
+
+    def _process(self, number: int) -> Status:
+        if self._worker is None:
+            return Status(self._units[number].id, "failed", reason=self._reason)
+        return self._worker.process(number)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        statuses = [asdict(self._worker.process(int(number))) for number in batch["item"]]
+        statuses = [asdict(self._process(int(number))) for number in batch["item"]]
         return {name: [status[name] for status in statuses] for name in statuses[0]}
 
 
@@ -158,7 +162,7 @@ def on_ray(
         context.target_max_block_size = None
         dataset = ray.data.from_items(todo, override_num_blocks=len(todo)).map_batches(
             _Actor,
-            fn_constructor_args=(ray.put(job), max(1, cpus // count)),
+            fn_constructor_args=([ray.put(job)], max(1, cpus // count)),
             batch_size=None,
             compute=ray.data.ActorPoolStrategy(size=count),
             num_cpus=share,
@@ -172,30 +176,41 @@ def on_ray(
 def _ray(address: str | None) -> Iterator[None]:
     """A connection to a cluster, or a Ray of our own that leaves nothing behind."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    console.print("connecting to Ray" if address else "starting Ray (3 to 5 s)")
     import ray
+    import ray.data
 
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
-        console.print("connecting to Ray")
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        with redirect_stdout(sys.stderr):
+            ray.init(address=address, **quiet)
+            try:
+                yield
+            finally:
+                ray.shutdown()
+        return
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    _remove_stale_sessions()
+    folder = tempfile.mkdtemp(prefix=f"{_SESSION}{os.getpid()}-")
+    # Ray prints a screenful on stdout for every worker that dies; the statuses say it in a line.
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         try:
+            ray.init(address="local", include_dashboard=False, _temp_dir=folder, **quiet)
             yield
         finally:
             ray.shutdown()
-        return
-    console.print("starting Ray (3 to 5 s)")
-    folder = tempfile.mkdtemp(prefix="ppfr-ray-")
-    try:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _temp_dir=folder,
-        )
-        yield
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+_SESSION = "ppfr-ray-"
+
+
+def _remove_stale_sessions() -> None:
+    """Session folders of runs that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_SESSION}*"):
+        owner = folder.name.removeprefix(_SESSION).partition("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -25,18 +25,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas import VERSION
 from schemas.dead_letters import REASONS
-from schemas.ledger import merge
+from schemas.ledger import LedgerEntry, merge
 from schemas.manifest import Counts, Manifest, Method, Model, UnitShards
 from schemas.records import RESERVED_COLUMNS
 
-from . import __version__, isolation
+from . import __version__, isolation, sample
 from .anonymizers import create
 from .draws import seeded_draws, system_draws
 from .images import Encoding
-from .ledger import Ledger, Tables
+from .ledger import Ledger, Tables, concatenate
 from .recognizers import Recognizer, RecognizerSpec
-from .sanitizer import Sanitizer, pseudonyms
-from .units import Columns, InputError, Plan, Unit, plan, read_unit, record_id, sources
+from .sanitizer import Level, Sanitizer, pseudonyms
+from .units import Columns, InputError, Plan, plan, read_unit, record_id, sources
 
 MIN_KEY_BYTES = 16
 MAX_ATTEMPTS = 3
@@ -63,6 +63,7 @@ class SanitizeOptions(BaseModel):
     quality: int = Field(95, ge=1, le=100)
     unit_rows: int = Field(1000, ge=1, le=100_000)
     batch_size: int = Field(64, ge=1, le=4096)
+    metrics: Level = "full"
     limit: int | None = Field(None, ge=1)
     seed: int | None = Field(None, repr=False)
     max_dead_letter_rate: float = Field(0.01, ge=0, le=1)
@@ -105,6 +106,8 @@ class Status:
     rows_in: int = 0
     records: int = 0
     dead_letters: int = 0
+    attempts: int = 0
+    """How often work on it had begun before in vain, which means: it took its process along."""
     reason: str = ""
     """Of a failed unit: the type of the error and where it came from."""
 
@@ -144,6 +147,7 @@ def prepare(options: SanitizeOptions) -> Job:
         "method or method option": method_digest,
         "FR model": _digest([[spec.name, spec.digest()] for spec in specs]),
         "output format or quality": _digest([options.output_format, options.quality]),
+        "choice of metrics": options.metrics,
         "set of columns": _digest(
             [
                 options.image_column,
@@ -174,6 +178,7 @@ def build_sanitizer(job: Job, threads: int = 0) -> Sanitizer:
         keep=job.plan.keep,
         pseudonymize=pseudonyms(job.key) if job.key and options.identity_column else None,
         batch_size=options.batch_size,
+        level=options.metrics,
     )
 
 
@@ -204,31 +209,74 @@ class Worker:
         unit = self.job.plan.units[ordinal]
         try:
             entry = self.ledger.committed(unit.id)
-            state: Literal["committed", "skipped"] = "skipped"
-            if entry is None:
-                entry = self.ledger.commit(
-                    unit.id,
-                    self._sanitize(unit, ordinal),
-                    unit.rows,
-                    method_digest=self.job.method_digest,
-                    settings_digest=self.job.settings_digest,
-                )
-                state = "committed"
+            if entry is not None:
+                return _status(entry, "skipped")
+            before = self.ledger.attempt(unit.id)
+            entry = self.ledger.commit(
+                unit.id,
+                self._sanitize(ordinal, before),
+                unit.rows,
+                method_digest=self.job.method_digest,
+                settings_digest=self.job.settings_digest,
+            )
         except Exception as error:
             return Status(unit.id, "failed", reason=describe(error))
-        dead = sum(entry.dead_letters.values())
-        return Status(unit.id, state, entry.rows_in, entry.records, dead)
+        return _status(entry, "committed", before)
 
-    def _sanitize(self, unit: Unit, ordinal: int) -> Tables:
+    def _sanitize(self, ordinal: int, before: int) -> Tables:
         """Attempts that left no commit killed their process. After three of them the unit is
         taken apart in child processes; if even that dies three times, all of it is given up."""
-        before = self.ledger.attempt(unit.id)
+        unit = self.job.plan.units[ordinal]
         if before >= 2 * MAX_ATTEMPTS:
             ids = [record_id(unit.id, row) for row in range(unit.rows)]
             return self.sanitizer.bury(ids, unit.id, "killed_worker")
         if before >= MAX_ATTEMPTS:
             return isolation.sanitize_apart(self.job, ordinal, self.sanitizer, self.threads)
         return self.sanitizer(read_unit(self.job.plan, unit), unit.id)
+
+
+def _status(
+    entry: LedgerEntry, state: Literal["committed", "skipped"], attempts: int = 0
+) -> Status:
+    dead = sum(entry.dead_letters.values())
+    return Status(entry.unit, state, entry.rows_in, entry.records, dead, attempts)
+
+
+def preflight(job: Job) -> None:
+    """Load everything once and sanitize a drawn face, so that a method or model that cannot work
+    is known before any worker starts.
+
+    Raises:
+        ValueError: one line that says what does not work.
+    """
+    sanitizer = build_sanitizer(job)
+    drawn = sample.faces(1)
+    draws = sanitizer.draws(["preflight"], sanitizer.anonymizer.draw_size, 0)
+    try:
+        published = sanitizer.anonymizer(drawn, draws)
+    except Exception as error:
+        raise InputError(f"method {job.options.method!r} fails: {describe(error)}") from None
+    for recognizer in sanitizer.recognizers:
+        try:
+            recognizer.embed(published)
+        except Exception as error:
+            raise InputError(f"FR model {recognizer.name!r} fails: {describe(error)}") from None
+
+
+def preview(job: Job, records: int = 64) -> Tables:
+    """Sanitize a few rows from all over the plan and write nothing.
+
+    Args:
+        records: rows, about.
+    """
+    sanitizer = build_sanitizer(job)
+    units = job.plan.units[:: max(1, len(job.plan.units) // 4)][:4]
+    parts = []
+    for unit in units:
+        table = read_unit(job.plan, unit)
+        step = max(1, table.num_rows * len(units) // records)
+        parts.append(sanitizer(table.take(list(range(0, table.num_rows, step))), unit.id))
+    return concatenate(parts)
 
 
 def finish(job: Job, engine: str) -> tuple[Manifest, list[str]]:
@@ -274,6 +322,7 @@ def finish(job: Job, engine: str) -> tuple[Manifest, list[str]]:
             "output_format": options.output_format,
             "quality": options.quality,
             "unit_rows": options.unit_rows,
+            "metrics": options.metrics,
             "limit": options.limit,
             "max_dead_letter_rate": options.max_dead_letter_rate,
             "draws": "system" if options.seed is None else "seeded, for tests only",

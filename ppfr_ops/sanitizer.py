@@ -8,6 +8,7 @@ import hashlib
 import hmac
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +27,7 @@ from .ledger import Tables
 from .recognizers import Recognizer
 from .units import READ_ERROR
 
+Level = Literal["full", "basic", "none"]
 Pseudonymize = Callable[[str], str]
 
 
@@ -71,27 +73,32 @@ class _Results:
         )
 
 
-def measure(originals: Faces, published: Faces, again: Faces) -> dict[str, NDArray[np.float32]]:
+def measure(
+    originals: Faces, published: Faces, again: Faces | None
+) -> dict[str, NDArray[np.float32]]:
     """The measures of ``schemas.metrics.MEASURES``, each ``N``.
 
     Args:
         originals, published, again: uint8 ``N x H x W x 3``; ``published`` and ``again`` are
-            decoded from what was encoded, ``again`` with another draw.
+            decoded from what was encoded, ``again`` with another draw. Without ``again`` only the
+            quick measures are taken.
     """
     with torch.inference_mode():
-        x, y, z = (
-            torch.from_numpy(faces).permute(0, 3, 1, 2).contiguous().float() / 255
-            for faces in (originals, published, again)
-        )
+        x, y = _tensor(originals), _tensor(published)
         values = {
-            "disclosure": metrics.disclosure(x, y),
             "ssim": metrics.ssim(x, y),
             "ms_ssim": metrics.ms_ssim(x, y),
             "psnr": metrics.psnr(x, y),
             "lowfreq_corr": metrics.lowfreq_corr(x, y),
-            "draw_similarity": metrics.disclosure(y, z),
         }
+        if again is not None:
+            values["disclosure"] = metrics.disclosure(x, y)
+            values["draw_similarity"] = metrics.disclosure(y, _tensor(again))
         return {name: value.numpy() for name, value in values.items()}
+
+
+def _tensor(faces: Faces) -> torch.Tensor:
+    return torch.from_numpy(faces).permute(0, 3, 1, 2).contiguous().float() / 255
 
 
 class _Failed(Exception):
@@ -112,6 +119,8 @@ class Sanitizer:
         keep: the columns to copy, with their types.
         pseudonymize: what happens to identities; None: there is no identity column.
         batch_size: faces a batch.
+        level: ``full``; ``basic``: without ``disclosure`` and ``draw_similarity``; ``none``. What
+            is not measured is null.
     """
 
     def __init__(
@@ -124,6 +133,7 @@ class Sanitizer:
         keep: Sequence[pa.Field] = (),
         pseudonymize: Pseudonymize | None = None,
         batch_size: int = 64,
+        level: Level = "full",
     ) -> None:
         self.anonymizer = anonymizer
         self.encoding = encoding
@@ -132,6 +142,7 @@ class Sanitizer:
         self.keep = tuple(keep)
         self.pseudonymize = pseudonymize
         self.batch_size = batch_size
+        self.level = level
         self.records_schema = records_schema(keep, pseudonymize is not None)
         self.metrics_schema = metrics_schema([recognizer.name for recognizer in recognizers])
 
@@ -205,27 +216,39 @@ class Sanitizer:
     def _attempt(self, batch: list[_Face]) -> tuple[list[bytes], dict[str, NDArray[np.float32]]]:
         originals = np.stack([face.pixels for face in batch])
         ids = [face.record_id for face in batch]
+        stage = "method_failed"
         # Method, encoder and models are others' code: whatever they raise is one record's failure.
         try:
             published = self._anonymize(originals, ids, 0)
-            again = self._anonymize(originals, ids, 1) if self.anonymizer.draw_size else None
-        except Exception:
-            raise _Failed("method_failed") from None
-        try:
+            again = published
+            if self.level == "full" and self.anonymizer.draw_size:
+                again = self._anonymize(originals, ids, 1)
+            stage = "encoder_failed"
             images = [self.encoding.encode(face) for face in published]
-            seen = np.stack([self.encoding.decode(data) for data in images])
-            seen_again = seen if again is None else self.encoding.round_trip(again)
+            stage = "not_measured"
+            measured = self._measure(originals, images, None if again is published else again)
         except Exception:
-            raise _Failed("encoder_failed") from None
-        try:
-            measured = measure(originals, seen, seen_again)
-            for recognizer in self.recognizers:
-                templates = recognizer.embed(originals), recognizer.embed(seen)
-                cosine = np.einsum("nd,nd->n", *templates)
-                measured[f"id_cosine_{recognizer.name}"] = np.clip(cosine, -1, 1)
-        except Exception:
-            raise _Failed("not_measured") from None
+            raise _Failed(stage) from None
         return images, measured
+
+    def _measure(
+        self, originals: Faces, images: Sequence[bytes], again: Faces | None
+    ) -> dict[str, NDArray[np.float32]]:
+        """Every metric on what a reader of the output decodes."""
+        if self.level == "none":
+            return {}
+        seen = np.stack([self.encoding.decode(data) for data in images])
+        if self.level == "basic":
+            measured = measure(originals, seen, None)
+        else:
+            measured = measure(
+                originals, seen, seen if again is None else self.encoding.round_trip(again)
+            )
+        for recognizer in self.recognizers:
+            templates = recognizer.embed(originals), recognizer.embed(seen)
+            cosine = np.einsum("nd,nd->n", *templates)
+            measured[f"id_cosine_{recognizer.name}"] = np.clip(cosine, -1, 1)
+        return measured
 
     def _anonymize(self, faces: Faces, ids: Sequence[str], draw: int) -> Faces:
         draws = self.draws(ids, self.anonymizer.draw_size, draw)
@@ -248,19 +271,15 @@ class Sanitizer:
             hidden = [None if name is None else self.pseudonymize(name) for name in identities]
             columns.append(pa.array(hidden, pa.string()))
         columns += [table[f"keep.{item.name}"].take(rows) for item in self.keep]
-        measured = {
-            name: np.concatenate(
-                [np.zeros(0, np.float32), *(part[name] for part in results.metrics)]
-            )
-            for name in self.metrics_schema.names[1:]
-        }
+        measured = []
+        for name in self.metrics_schema.names[1:]:
+            parts = [part[name] for part in results.metrics if name in part]
+            values = pa.array(np.concatenate(parts), pa.float32()) if parts else None
+            measured.append(pa.nulls(len(ids), pa.float32()) if values is None else values)
         order = {record_id: row for row, record_id in enumerate(table["record_id"].to_pylist())}
         dead = sorted(results.dead, key=lambda letter: order[letter["record_id"]])
         return Tables(
             pa.table(columns, schema=self.records_schema),
-            pa.table(
-                [ids, *(pa.array(values, pa.float32()) for values in measured.values())],
-                schema=self.metrics_schema,
-            ),
+            pa.table([ids, *measured], schema=self.metrics_schema),
             pa.Table.from_pylist(dead, DEAD_LETTERS_SCHEMA),
         )
