@@ -235,9 +235,10 @@ class Trainer:
         sketching = self.config.local and self.step < self.config.sketch_steps
         return "sketch" if sketching else "match"
 
-    def _generate(
+    def generate(
         self, net: Generator, codes: Tensor, draws: Tensor, ramp: float, faces: Tensor
     ) -> Tensor:
+        """Pictures ``N x 3 x 112 x 112`` in 0..1 by ``net``; ``ramp``: share of the randomness."""
         if not self.config.stochastic:
             draws, ramp = torch.zeros_like(draws), 0.0
         kind = torch.device(self.device).type
@@ -280,7 +281,7 @@ class Trainer:
         detail = light - (lowpass(light, config.sigma) if config.sigma else 0.5)
         target = torch.sigmoid(8 * detail).expand_as(faces)
         draws = self._draws(len(index))
-        drawn = self._generate(self.generator, self.codes[index], draws, 0.0, faces)
+        drawn = self.generate(self.generator, self.codes[index], draws, 0.0, faces)
         loss = 4 * F.l1_loss(drawn, target) + 20 * F.mse_loss(drawn, target)
         loss.backward()
         return {"phase": "sketch", "loss": loss.item()}
@@ -297,7 +298,7 @@ class Trainer:
         codes = F.normalize(codes, dim=1) * 128**0.5
         ramp = min(1.0, 0.1 + step / config.ramp_steps)
         twice = faces.repeat(2, 1, 1, 1)
-        drawn = self._generate(self.generator, codes, self._draws(2 * count), ramp, twice)
+        drawn = self.generate(self.generator, codes, self._draws(2 * count), ramp, twice)
         seen = drawn + (torch.rand(drawn.shape, generator=self.random).to(drawn) - 0.5) / 255
         if config.diversity:
             seen = diversify(seen, self.random)
@@ -366,7 +367,7 @@ class Trainer:
             for part in batches:
                 pixels = to_tensor(seen[part]).to(self.device)
                 codes = self.code(source.embed(pixels * 255))
-                parts.append(self._generate(self.average, codes, draws[part], 1.0, pixels))
+                parts.append(self.generate(self.average, codes, draws[part], 1.0, pixels))
             views.append((torch.cat(parts) * 255).round() / 255)
         result: dict[str, Any] = {"step": self.step}
         accuracies = []
@@ -375,9 +376,9 @@ class Trainer:
                 torch.cat([surrogate.embed(view[part] * 255) for part in batches]) for view in views
             )
             original = surrogate.embeddings[index]
-            accuracies.append(_balanced_accuracy(first @ second.T))
+            accuracies.append(balanced_accuracy(first @ second.T))
             result[f"accuracy_{surrogate.name}"] = accuracies[-1]
-            result[f"accuracy_original_{surrogate.name}"] = _balanced_accuracy(first @ original.T)
+            result[f"accuracy_original_{surrogate.name}"] = balanced_accuracy(first @ original.T)
         originals = to_tensor(faces[:200]).to(self.device)
         shown = disclosure_planes(originals, views[0][:200]).amax(1)
         result["disclosure"], result["disclosure_max"] = shown.mean().item(), shown.max().item()
@@ -473,7 +474,7 @@ def _contrast(a: Tensor, b: Tensor, same: Tensor, temperature: float) -> Tensor:
     return (F.cross_entropy(scores, same) + F.cross_entropy(scores.T, same)) / 2
 
 
-def _balanced_accuracy(scores: Tensor) -> float:
+def balanced_accuracy(scores: Tensor) -> float:
     """Best mean of genuine and impostor accuracy over thresholds; ``N x N``, genuine diagonal."""
     genuine = scores.diag()
     impostor = scores[~torch.eye(len(scores), dtype=torch.bool, device=scores.device)]

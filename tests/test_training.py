@@ -1,0 +1,97 @@
+"""Training of the learned anonymizer: resumable to the bit, refuses nonsense, writes weights."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from pipelines.train import main
+from ppfr_ops.sample import faces as make
+from ppfr_ops.training import TrainConfig, Trainer, balanced_accuracy
+
+TINY = TrainConfig(batch=4, sketch_steps=2, match_steps=2, validate_every=1, adversary_weight=0.5)
+
+
+@pytest.fixture(scope="module")
+def faces() -> np.ndarray:
+    return make(48, seed=0)
+
+
+@pytest.fixture(scope="module")
+def surrogates(shared) -> dict[str, Path]:
+    names = ("dlib", "mobileface")
+    return {name: shared / "models" / f"{name}.ts.pt" for name in names}
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(faces, surrogates, tmp_path) -> None:
+    straight = Trainer(TINY, faces, surrogates)
+    for _ in range(4):
+        straight.advance()
+    first = Trainer(TINY, faces, surrogates)
+    for _ in range(3):
+        first.advance()
+    first.save(tmp_path / "checkpoint.pt")
+    second = Trainer(TINY, faces, surrogates)
+    second.load(tmp_path / "checkpoint.pt")
+    second.advance()
+    for a, b in zip(straight.generator.parameters(), second.generator.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_checkpoint_of_another_configuration_is_refused(faces, surrogates, tmp_path) -> None:
+    trainer = Trainer(TINY, faces, surrogates)
+    trainer.save(tmp_path / "checkpoint.pt")
+    other = Trainer(TINY.model_copy(update={"sigma": 3.0}), faces, surrogates)
+    with pytest.raises(ValueError, match="another configuration"):
+        other.load(tmp_path / "checkpoint.pt")
+
+
+@pytest.mark.parametrize("part", ["disrupt", "local", "stochastic", "bottleneck", "diversity"])
+def test_every_part_can_be_turned_off(part, faces, surrogates) -> None:
+    config = TrainConfig.model_validate(TINY.model_dump() | {part: False, "sketch_steps": 0})
+    trainer = Trainer(config, faces, surrogates)
+    entry = trainer.advance()
+    assert np.isfinite(entry["loss"])
+    assert ("disclosure" in entry) == (part != "disrupt")
+    assert ("draw_similarity" in entry) == (part != "stochastic")
+    assert (trainer.generator.face is not None) == (part == "bottleneck")
+    assert len(trainer.surrogates) == (1 if part == "diversity" else 2)
+
+
+def test_the_sketch_learns(faces, surrogates) -> None:
+    config = TINY.model_copy(update={"sketch_steps": 40, "seed": 1})
+    trainer = Trainer(config, faces, surrogates)
+    losses = [trainer.advance()["loss"] for _ in range(40)]
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+
+
+def test_command_writes_log_curves_and_weights(shared, surrogates, tmp_path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from ppfr_ops.images import Encoding
+
+    cells = [{"bytes": Encoding().encode(face), "path": ""} for face in make(48, seed=0)]
+    pq.write_table(pa.table({"image": cells}), tmp_path / "faces.parquet")
+    config = tmp_path / "tiny.yaml"
+    config.write_text(json.dumps(TINY.model_dump()))
+    fr = [arg for name, path in surrogates.items() for arg in ("--fr", f"{name}={path}")]
+    base = ["--faces", str(tmp_path / "faces.parquet"), *fr, "--config", str(config)]
+    out = tmp_path / "out"
+    result = CliRunner().invoke(main, [*base, "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    names = {path.name for path in out.iterdir()}
+    assert names >= {"log.jsonl", "losses.png", "checkpoint.pt", "best.safetensors"}
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["validation"]["step"] == 4
+    refused = CliRunner().invoke(main, [*base, "--out", str(out), "--set", "sigma=-1"])
+    assert refused.exit_code == 2 and "sigma" in refused.output
+
+
+def test_balanced_accuracy() -> None:
+    assert balanced_accuracy(torch.eye(50)) == 1.0
+    random = torch.Generator().manual_seed(0)
+    assert balanced_accuracy(torch.rand(200, 200, generator=random)) < 0.6
