@@ -1,0 +1,141 @@
+"""The attackers: they learn what can be learned, stop where nothing can, and resume."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ppfr_ops import sample
+from ppfr_ops.anonymizers import Faces, create
+from ppfr_ops.attacks import (
+    NETS,
+    CurvePoint,
+    RecoveryAttack,
+    flattened,
+    mean_face,
+    to_tensor,
+)
+from ppfr_ops.images import Encoding
+from ppfr_ops.metrics import ssim
+from ppfr_ops.publishing import Publisher, texture_probe
+
+
+@pytest.fixture(scope="module")
+def faces() -> Faces:
+    return sample.faces(120, seed=0)
+
+
+def show(faces: Faces, index: np.ndarray, rng: np.random.Generator) -> Faces:
+    return 255 - faces
+
+
+def noise(faces: Faces, index: np.ndarray, rng: np.random.Generator) -> Faces:
+    return rng.integers(0, 256, faces.shape, dtype=np.uint8)
+
+
+def score(recovered: Faces, faces: Faces) -> float:
+    return float(ssim(to_tensor(recovered), to_tensor(faces)).mean())
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_every_attacker_has_a_million_parameters_and_starts_at_the_mean_face(
+    net: str, faces: Faces
+) -> None:
+    attack = RecoveryAttack(net, batch=8)
+    assert attack.parameters >= 1_000_000
+    attack.train(faces, noise, steps=1)
+    recovered = attack.recover(faces[:4])
+    floor = score(np.repeat(mean_face(faces)[None], 4, 0), faces[:4])
+    assert score(recovered, faces[:4]) == pytest.approx(floor, abs=0.05)
+
+
+def test_it_recovers_an_inverted_face_and_nothing_from_noise(faces: Faces) -> None:
+    test = faces[:20]
+    floor = score(np.repeat(mean_face(faces)[None], 20, 0), test)
+    attack = RecoveryAttack("unet", batch=8, seed=3)
+    curve = attack.train(faces[20:], show, steps=30, points=3)
+    assert [point.step for point in curve] == [10, 20, 30]
+    assert score(attack.recover(255 - test), test) > floor + 0.4 * (1 - floor)
+    attack = RecoveryAttack("unet", batch=8, seed=3)
+    attack.train(faces[20:], noise, steps=12, points=3)
+    seen = np.random.default_rng(0).integers(0, 256, test.shape, dtype=np.uint8)
+    assert score(attack.recover(seen), test) < floor + 0.03
+
+
+def test_a_stopped_attack_goes_on(tmp_path: Path, faces: Faces) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop(point: CurvePoint) -> None:
+        if point.step == 4:
+            raise Stopped
+
+    path = tmp_path / "attack.pt"
+    with pytest.raises(Stopped):
+        RecoveryAttack(batch=8).train(
+            faces, show, steps=8, points=4, checkpoint=path, on_point=stop
+        )
+    calls: list[int] = []
+    again = RecoveryAttack(batch=8)
+    curve = again.train(
+        faces, show, 8, points=4, checkpoint=path, on_point=lambda point: calls.append(point.step)
+    )
+    assert [point.step for point in curve] == [2, 4, 6, 8] and calls == [6, 8]
+    # done: nothing is trained any more, the weights are there
+    third = RecoveryAttack(batch=8)
+    assert third.train(faces, show, 8, points=4, checkpoint=path) == curve
+    np.testing.assert_array_equal(third.recover(faces[:2]), again.recover(faces[:2]))
+    with pytest.raises(ValueError, match="another attack"):
+        RecoveryAttack(batch=8, seed=1).train(faces, show, 8, checkpoint=path)
+
+
+def test_a_time_limit_ends_it(faces: Faces) -> None:
+    curve = RecoveryAttack(batch=8).train(faces, show, steps=10_000, seconds=1.0, points=1000)
+    assert curve[-1].step < 200
+
+
+def test_the_view_must_have_the_planes_announced(faces: Faces) -> None:
+    with pytest.raises(ValueError, match="planes"):
+        RecoveryAttack(channels=6, batch=8).train(faces, show, steps=1)
+
+
+def test_global_random_state_is_left_alone(faces: Faces) -> None:
+    before = torch.random.get_rng_state()
+    RecoveryAttack(batch=8).train(faces, show, steps=1)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_flattened() -> None:
+    def curve(*values: float) -> list[CurvePoint]:
+        return [CurvePoint(10 * (i + 1), 0, 0, v, 0) for i, v in enumerate(values)]
+
+    assert flattened(curve(0.5, 0.7, 0.8, 0.85, 0.852))[0]
+    rising, rise = flattened(curve(0.5, 0.6, 0.7, 0.8, 0.9))
+    assert not rising and rise == pytest.approx(0.1)
+    assert not flattened(curve(0.5))[0]
+
+
+def test_views(faces: Faces) -> None:
+    publisher = Publisher(create("signed-field"), Encoding("png"))
+    x, index = faces[:3], np.arange(3)
+
+    def rng() -> np.random.Generator:
+        return np.random.default_rng(5)
+
+    fresh, fixed = publisher.fresh(), publisher.fixed(seed=0)
+    assert (fresh(x, index, rng()) == fresh(x, index, rng())).all()
+    one = np.repeat(x[:1], 3, 0)
+    drawn = fresh(one, index, rng())
+    assert (drawn[0] != drawn[1]).any()
+    held = fixed(one, index, rng())
+    assert (held[0] == held[1]).all() and (held == fixed(one, index, rng())).all()
+    leaked = publisher.leaked(texture_probe(mean_face(faces), 0))(one, index, rng())
+    assert leaked.shape == (3, 112, 112, 6)
+    assert (leaked[0, ..., 3:] != leaked[1, ..., 3:]).any()  # the probe shows the draw
+    mean = publisher.averaged(8, rng(), x)
+    assert mean.shape == (3, 112, 112, 6) and mean.dtype == np.float32
+    plain = Publisher(create("blur"), Encoding("png")).averaged(4, rng(), x)
+    blurred = create("blur")(x, np.zeros((3, 0), np.float32))
+    np.testing.assert_allclose(plain[..., :3], blurred)
+    assert np.abs(plain[..., 3:]).max() < 1
