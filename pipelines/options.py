@@ -73,7 +73,7 @@ _OPTIONS = (
         show_default=True,
         help="Rows of a unit, at most: what is held in memory, and what a crash costs.",
     ),
-    click.option("--batch-size", type=click.IntRange(1, 4096), default=64, show_default=True),
+    click.option("--batch-size", type=click.IntRange(1, 4096), default=32, show_default=True),
     click.option(
         "--max-dead-letter-rate",
         type=click.FloatRange(0, 1),

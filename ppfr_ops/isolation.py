@@ -117,7 +117,7 @@ def sanitize_apart(job: "Job", ordinal: int, sanitizer: Sanitizer, threads: int)
 
 
 def _serve(pipe: Connection) -> None:
-    from .job import build_sanitizer, describe, limit_threads
+    from .job import build_sanitizer, describe, tune_process
 
     # Where memory runs out, this process is the one to go.
     try:
@@ -127,7 +127,7 @@ def _serve(pipe: Connection) -> None:
         pass
     try:
         job, ordinal, threads = pickle.loads(pipe.recv_bytes())
-        limit_threads(threads)
+        tune_process(threads)
         sanitizer = build_sanitizer(job, threads)
         unit = job.plan.units[ordinal]
         table = read_unit(job.plan, unit)

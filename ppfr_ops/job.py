@@ -34,6 +34,7 @@ from .anonymizers import create
 from .draws import seeded_draws, system_draws
 from .images import Encoding
 from .ledger import Ledger, Tables, concatenate
+from .memory import keep_freed_memory
 from .recognizers import Recognizer, RecognizerSpec
 from .sanitizer import Level, Sanitizer, pseudonyms
 from .units import Columns, InputError, Plan, plan, read_unit, record_id, sources
@@ -62,7 +63,7 @@ class SanitizeOptions(BaseModel):
     output_format: Literal["jpeg", "png", "webp"] = "jpeg"
     quality: int = Field(95, ge=1, le=100)
     unit_rows: int = Field(1000, ge=1, le=100_000)
-    batch_size: int = Field(64, ge=1, le=4096)
+    batch_size: int = Field(32, ge=1, le=4096)
     metrics: Level = "full"
     limit: int | None = Field(None, ge=1)
     seed: int | None = Field(None, repr=False)
@@ -182,8 +183,13 @@ def build_sanitizer(job: Job, threads: int = 0) -> Sanitizer:
     )
 
 
-def limit_threads(threads: int) -> None:
-    """Threads of a call into torch or OpenCV; 0: as they like."""
+def tune_process(threads: int) -> None:
+    """Set this process up for bulk work.
+
+    Args:
+        threads: of a call into torch or OpenCV; 0: as they like.
+    """
+    keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
@@ -198,7 +204,7 @@ class Worker:
     """
 
     def __init__(self, job: Job, threads: int = 0) -> None:
-        limit_threads(threads)
+        tune_process(threads)
         self.job = job
         self.threads = threads
         self.ledger = Ledger(job.options.output)

@@ -278,10 +278,12 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 _MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363)
 
 
-def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Multi-scale SSIM (Wang, Simoncelli, Bovik 2003), over the first four of the paper's five
-    scales with their weights made to sum to 1: the fifth is smaller than the window on a face of
-    112 px. Contrast-structure terms below 0 count as 0; ``N``, 0..1, 1 for equal images.
+def ssim_and_ms_ssim(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """``ssim`` and multi-scale SSIM (Wang, Simoncelli, Bovik 2003) in one go; ``N`` each.
+
+    MS-SSIM is over the first four of the paper's five scales with their weights made to sum to 1:
+    the fifth is smaller than the window on a face of 112 px. Contrast-structure terms below 0
+    count as 0; 0..1, 1 for equal images.
 
     Args:
         a, b: ``N x C x H x W`` in 0..1, sides of at least 88 px.
@@ -293,17 +295,24 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
         raise ValueError(f"sides of at least 88 px needed, got {tuple(a.shape)}")
     weights = [weight / sum(_MS_SSIM_WEIGHTS) for weight in _MS_SSIM_WEIGHTS]
     c1, c2 = 0.01**2, 0.03**2
-    result = torch.ones_like(a[:, :, 0, 0])
+    product = torch.ones_like(a[:, :, 0, 0])
+    single = product
     for scale, weight in enumerate(weights):
         if scale:
             a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
-        mean_a, mean_b, aa, bb, ab = _smooth(torch.cat([a, b, a * a, b * b, a * b], 1)).chunk(5, 1)
-        cov = ab - mean_a * mean_b
-        term = (2 * cov + c2) / ((aa - mean_a**2) + (bb - mean_b**2) + c2)
-        if scale == len(weights) - 1:
-            term = term * (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-        result = result * term.mean((-2, -1)).clamp_min(0) ** weight
-    return result.mean(1)
+        # Only the sum of the two variances is needed: four planes to smooth rather than five.
+        planes = torch.cat([a, b, a * a + b * b, a * b], 1)
+        mean_a, mean_b, squares, cross = _smooth(planes).chunk(4, 1)
+        means, ab = mean_a * mean_a + mean_b * mean_b, mean_a * mean_b
+        structure = (2 * (cross - ab) + c2) / (squares - means + c2)
+        if scale in (0, len(weights) - 1):
+            full = structure * (2 * ab + c1) / (means + c1)
+            if scale == 0:
+                single = full.mean((-2, -1))
+            else:
+                structure = full
+        product = product * structure.mean((-2, -1)).clamp_min(0) ** weight
+    return single.mean(1), product.mean(1)
 
 
 def lowfreq_corr(a: Tensor, b: Tensor, sigma: float = 4.0) -> Tensor:

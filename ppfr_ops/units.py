@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -114,7 +115,7 @@ def plan(
     Raises:
         InputError: nothing there, no such column, mixed formats.
     """
-    fs, paths = _listing(source)
+    fs, root, paths = _listing(source)
     chosen, paths, ignored = _choose(paths, format)
     if chosen == "parquet":
         columns, keep = _parquet_columns(fs, paths, columns)
@@ -128,9 +129,8 @@ def plan(
     found = list(_limited(units, limit))
     if not found:
         raise InputError("the input holds no rows")
-    base = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
     named = tuple(
-        replace(unit, id=_unit_id(ordinal, unit, base, key)) for ordinal, unit in enumerate(found)
+        replace(unit, id=_unit_id(ordinal, unit, root, key)) for ordinal, unit in enumerate(found)
     )
     return Plan(source, chosen, named, columns, keep, ignored)
 
@@ -177,13 +177,16 @@ def sources(plan: Plan, unit: Unit) -> Iterator[tuple[str, int]]:
 # -- planning ---------------------------------------------------------------------------------
 
 
-def _listing(source: str) -> tuple[fsspec.AbstractFileSystem, list[str]]:
+def _listing(source: str) -> tuple[fsspec.AbstractFileSystem, str, list[str]]:
+    """The file system, the folder that ids are relative to, and the files, sorted."""
     try:
         fs, root = fsspec.core.url_to_fs(source)
         if any(sign in root for sign in "*?["):
             paths = [path for path in fs.glob(root) if fs.isfile(path)]
+            root = os.path.dirname(re.split(r"[*?\[]", root, maxsplit=1)[0])
         elif fs.isfile(root):
             paths = [root]
+            root = os.path.dirname(root)
         elif fs.exists(root):
             paths = fs.find(root)
         else:
@@ -193,7 +196,7 @@ def _listing(source: str) -> tuple[fsspec.AbstractFileSystem, list[str]]:
             raise
         raise InputError(f"the input cannot be listed ({type(error).__name__})") from None
     visible = [p for p in paths if not os.path.basename(p).startswith((".", "_"))]
-    return fs, sorted(visible)
+    return fs, root, sorted(visible)
 
 
 def _suffix(path: str) -> str:
@@ -240,10 +243,10 @@ def _slice(unit: Unit, count: int) -> tuple[str, ...]:
     return unit.sources[:count] if unit.format == "images" else unit.sources
 
 
-def _unit_id(ordinal: int, unit: Unit, base: str, key: bytes | None) -> str:
+def _unit_id(ordinal: int, unit: Unit, root: str, key: bytes | None) -> str:
     if key is None:
         return f"u{ordinal:06d}"
-    names = "|".join(os.path.relpath(path, base or None) for path in unit.sources)
+    names = "|".join(os.path.relpath(path, root or None) for path in unit.sources)
     text = f"unit|{names}|{unit.start}|{unit.stop}"
     return "u" + hmac.new(key, text.encode(), hashlib.sha256).hexdigest()[:12]
 
