@@ -60,6 +60,7 @@ def decode(
         raise ImageError("empty")
     if len(data) > MAX_BYTES:
         raise ImageError("too_large", f"{len(data)} bytes, allowed: {MAX_BYTES}")
+    Image.init()  # Pillow loads the rarer formats only then, and a name it lacks is a KeyError
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
