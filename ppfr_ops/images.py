@@ -17,7 +17,7 @@ from .anonymizers import Faces
 Picture = NDArray[np.uint8]
 """uint8 ``H x W x 3``, RGB."""
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 """What is decoded; Pillow knows more, some of which start other programs."""
 
 MAX_PIXELS = 100_000_000
