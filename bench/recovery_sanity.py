@@ -97,7 +97,7 @@ def main(
             "rec_psnr": round(float(psnr(recovered, truth).mean()), 2),
             "floor": round(floor, 4),
             "flattened": flat,
-            "rise_in_last_fifth": round(rise, 4),
+            "rise_in_last_fifth": rise and round(rise, 4),
         }
         print(json.dumps(result), flush=True)
         if out:

@@ -93,7 +93,8 @@ Examples:
 @click.option("--require", "requirements", multiple=True, metavar="NAME<=VALUE", help="Or exit 3.")
 @click.option("--force", is_flag=True, help="Start over where --out holds another evaluation.")
 @click.option("--dry-run", is_flag=True, help="Check the input, say what would be done, stop.")
-def main(**options: Any) -> int:
+@click.pass_context
+def main(context: click.Context, **options: Any) -> None:
     """Measure what is published: does recognition still work, what does a person see, what does an
     attacker get back?
 
@@ -103,7 +104,7 @@ def main(**options: Any) -> int:
     from ppfr_ops.evaluation import InputError
 
     try:
-        return _run(**options)
+        context.exit(_run(**options))
     except InputError as error:
         raise Refused(" ".join(str(error).split())) from None
 
@@ -458,10 +459,13 @@ def _remarks(linkage: Any, recovery: Any, attackers: dict[str, Any], anonymizer:
             "remains personal data unless this is at chance."
         )
     for name, attacker in attackers.items():
-        if not attacker["flattened"]:
+        rise = attacker["rise_in_last_fifth"]
+        if rise is None:
+            remarks.append(f"The attacker {name} ran for too few steps to say anything.")
+        elif not attacker["flattened"]:
             remarks.append(
                 f"The attacker {name} was still improving when it stopped "
-                f"(+{attacker['rise_in_last_fifth']:.3f} SSIM in the last fifth): more steps get "
+                f"(+{rise:.3f} SSIM in the last fifth): more steps get "
                 "more back."
             )
     if "leaked" in attackers:

@@ -194,15 +194,14 @@ def to_uint8(images: Tensor) -> NDArray[np.uint8]:
     return np.ascontiguousarray(scaled.permute(0, 2, 3, 1).cpu().numpy())
 
 
-def flattened(curve: list[CurvePoint], tolerance: float = 0.01) -> tuple[bool, float]:
+def flattened(curve: list[CurvePoint], tolerance: float = 0.01) -> tuple[bool, float | None]:
     """Whether the best validation SSIM rose by less than ``tolerance`` in the last fifth of the
-    steps, and by how much it rose."""
-    if len(curve) < 2:
-        return False, float("nan")
-    cut = 0.8 * curve[-1].step
-    before = [point.val_ssim for point in curve if point.step <= cut] or [curve[0].val_ssim]
+    steps, and by how much it rose; None for a curve too short to tell."""
+    before = [point.val_ssim for point in curve if point.step <= 0.8 * curve[-1].step]
+    if not before:
+        return False, None
     gain = max(0.0, max(point.val_ssim for point in curve) - max(before))
-    return gain < tolerance and any(point.step <= cut for point in curve), gain
+    return gain < tolerance, gain
 
 
 def bf16_pays() -> bool:

@@ -84,7 +84,8 @@ class Recovery(_Document):
     id_match: dict[str, float]
     """By FR model: share of recovered faces matched to the original at FAR 1e-3."""
     flattened: bool
-    rise_in_last_fifth: float
+    rise_in_last_fifth: float | None
+    """Of the held-back SSIM; null where the curve is too short to tell."""
     curve: list[Point]
 
 

@@ -113,7 +113,7 @@ def test_flattened() -> None:
     assert flattened(curve(0.5, 0.7, 0.8, 0.85, 0.852))[0]
     rising, rise = flattened(curve(0.5, 0.6, 0.7, 0.8, 0.9))
     assert not rising and rise == pytest.approx(0.1)
-    assert not flattened(curve(0.5))[0]
+    assert flattened(curve(0.5)) == (False, None)
 
 
 def test_views(faces: Faces) -> None:

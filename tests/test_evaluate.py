@@ -1,0 +1,349 @@
+"""``ppfr evaluate`` and ``ppfr compare`` from the outside: results, resume, wrong input."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from pipelines.cli import group
+from ppfr_ops import sample
+from ppfr_ops.images import Encoding
+from schemas.evaluation import Evaluation
+from schemas.records import IMAGE_TYPE
+
+PEOPLE, PHOTOS = 40, 4
+
+
+class Corner(torch.nn.Module):
+    """A made FR model: the picture, 16x16 px of it, centred."""
+
+    def forward(self, faces: torch.Tensor) -> torch.Tensor:
+        small = torch.nn.functional.avg_pool2d(faces, 7).flatten(1)
+        return torch.nn.functional.normalize(small - small.mean(1, keepdim=True), dim=1)
+
+
+class Broken(torch.nn.Module):
+    def forward(self, faces: torch.Tensor) -> torch.Tensor:
+        return faces.flatten(1)[:, :8] * float("nan")
+
+
+class Larger(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(160 * 160 * 3, 4)
+
+    def forward(self, faces: torch.Tensor) -> torch.Tensor:
+        return self.layer(faces.flatten(1))
+
+
+def write_faces(path: Path, images: np.ndarray, names: list[str], **columns: Any) -> None:
+    encoding = Encoding("png")
+    rows = [{"bytes": encoding.encode(i), "path": n} for i, n in zip(images, names, strict=True)]
+    pq.write_table(pa.table({"image": pa.array(rows, IMAGE_TYPE), **columns}), path)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A gallery of made people, pairs in four folds, faces to attack with, FR models."""
+    root = tmp_path_factory.mktemp("world")
+    rng = np.random.default_rng(0)
+    base = sample.faces(PEOPLE, seed=1)
+    noise = rng.normal(0, 12, (PEOPLE, PHOTOS, 112, 112, 3))
+    images = np.clip(base[:, None] + noise, 0, 255).astype(np.uint8).reshape(-1, 112, 112, 3)
+    names = [f"person{p:02d}_{i}.jpg" for p in range(PEOPLE) for i in range(PHOTOS)]
+    who = [f"person{p:02d}" for p in range(PEOPLE) for _ in range(PHOTOS)]
+    (root / "gallery").mkdir()
+    for part in range(2):
+        half = slice(part * 80, part * 80 + 80)
+        write_faces(
+            root / "gallery" / f"part-{part}.parquet", images[half], names[half], identity=who[half]
+        )
+    pairs: list[tuple[str, str, bool, int]] = []
+    for p in range(PEOPLE):
+        other = (p + 1) % PEOPLE
+        pairs.append((f"person{p:02d}_0.jpg", f"person{p:02d}_1.jpg", True, p % 4))
+        pairs.append((f"person{p:02d}_0.jpg", f"person{other:02d}_0.jpg", False, p % 4))
+    write_pairs(root / "pairs.parquet", pairs)
+    attack = np.roll(np.concatenate([base] * 9), 1, 2)[:340]
+    write_faces(
+        root / "attack.parquet",
+        attack,
+        [f"a{i}" for i in range(len(attack))],
+        age=pa.array([(i * 7) % 90 if i % 11 else None for i in range(340)], pa.int16()),
+        gender=pa.array([i // 10 % 2 for i in range(340)], pa.int8()),
+    )
+    for name, module in (("corner", Corner()), ("broken", Broken()), ("larger", Larger())):
+        torch.jit.script(module).save(str(root / f"{name}.pt"))
+    return root
+
+
+def write_pairs(path: Path, rows: list[tuple[str, str, bool, int]]) -> None:
+    a, b, same, fold = zip(*rows, strict=True)
+    pq.write_table(
+        pa.table({"a": a, "b": b, "same": same, "fold": pa.array(fold, pa.int8())}), path
+    )
+
+
+def evaluate(world: Path, out: Path, *extra: str, **instead: str) -> Result:
+    options = {
+        "method": "signed-field",
+        "gallery": str(world / "gallery"),
+        "pairs": str(world / "pairs.parquet"),
+        "attack-faces": str(world / "attack.parquet"),
+        "black-box": f"corner={world / 'corner.pt'}",
+        "out": str(out),
+    } | {key.replace("_", "-"): value for key, value in instead.items()}
+    arguments = [f"--{key}={value}" for key, value in options.items() if value]
+    return CliRunner().invoke(group, ["evaluate", *arguments, *extra])
+
+
+SHORT = ("--attack-steps=2", "--side-steps=1", "--averaging-faces=64", "--test-faces=8")
+
+
+@pytest.fixture(scope="module")
+def finished(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out") / "signed"
+    result = evaluate(world, out, *SHORT, "--attacks=unet,averaging,fixed,leaked")
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def test_everything_is_measured(finished: Path) -> None:
+    document = Evaluation.model_validate_json((finished / "evaluation.json").read_text())
+    assert document.mode == "custom" and document.method == "signed-field"
+    assert document.utility is not None and document.linkage is not None
+    assert document.utility["corner"].original.accuracy > 0.95
+    assert document.headline.black_box_accuracy == (
+        document.utility["corner"].protected_protected.accuracy
+    )
+    assert document.linkage["corner"].rank1_original == 1
+    assert document.linkage["corner"].student is not None
+    assert document.diversity is not None and document.diversity.draw_similarity < 0.7
+    assert document.recovery is not None and document.recovery.best == "unet"
+    knows = {name: a.knows for name, a in document.recovery.attackers.items()}
+    assert knows == {
+        "unet": "fresh",
+        "averaging": "averaging",
+        "fixed": "fixed",
+        "leaked": "leaked",
+    }
+    assert [a.steps for a in document.recovery.attackers.values()] == [2, 1, 1, 1]
+    assert document.recovery.attackers["averaging"].pictures == 32
+    assert document.groups is not None and set(document.groups.attributes) == {"age", "gender"}
+    gaps = [gap.gap for gap in document.groups.largest_gaps]
+    assert gaps == sorted(gaps, reverse=True)
+    assert any("personal data" in remark for remark in document.remarks)
+    assert any("Keep no draw" in remark for remark in document.remarks)
+    plots = {path.name for path in (finished / "plots").iterdir()}
+    assert plots == {"roc.png", "scores.png", "disclosure.png", "recovery.png"}
+    tables = {path.stem for path in (finished / "tables").iterdir()}
+    assert {"scores", "identity", "disclosure", "diversity", "linkage", "recovery_unet"} <= tables
+    for folder in ("tables", "stages", "checkpoints"):
+        assert not list((finished / folder).glob("*.tmp"))
+
+
+def test_no_name_leaves_the_evaluation(finished: Path, world: Path) -> None:
+    for path in finished.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            assert b"person0" not in data and str(world).encode() not in data
+
+
+def test_it_goes_on_where_it_was(world: Path, finished: Path) -> None:
+    before = json.loads((finished / "evaluation.json").read_text())
+    (finished / "evaluation.json").unlink()
+    (finished / "stages" / "disclosure.json").unlink()
+    result = evaluate(world, finished, *SHORT, "--attacks=unet,averaging,fixed,leaked")
+    assert result.exit_code == 0 and result.output.count("done by an earlier run") >= 7
+    after = json.loads((finished / "evaluation.json").read_text())
+    for volatile in ("created", "seconds"):
+        before.pop(volatile), after.pop(volatile)
+    assert after == before
+
+
+def test_another_evaluation_is_not_overwritten(world: Path, finished: Path) -> None:
+    before = (finished / "evaluation.json").read_bytes()
+    result = evaluate(world, finished, *SHORT, "--attacks=unet", method="blur")
+    assert result.exit_code == 2 and "--force" in result.output
+    assert (finished / "evaluation.json").read_bytes() == before
+
+
+def test_requirements(world: Path, tmp_path: Path) -> None:
+    result = evaluate(world, tmp_path / "a", "--attacks=none", "--require=disclosure<=0.01")
+    assert result.exit_code == 3 and "missed: disclosure" in result.output
+    result = evaluate(world, tmp_path / "a", "--attacks=none", "--require=disclosure<=0.99")
+    assert result.exit_code == 0
+    result = evaluate(world, tmp_path / "b", "--require=beauty>=1")
+    assert result.exit_code == 2 and not (tmp_path / "b").exists()
+
+
+def test_dry_run_writes_nothing(world: Path, tmp_path: Path) -> None:
+    result = evaluate(world, tmp_path / "out", "--dry-run", method="blur")
+    assert result.exit_code == 0 and "would measure 80 pairs" in result.output
+    assert "takes no draws" in result.output and not (tmp_path / "out").exists()
+
+
+def test_what_sanitize_wrote(world: Path, tmp_path: Path) -> None:
+    runner = CliRunner()
+    gallery = world / "gallery"
+    from ppfr_ops.anonymizers import create
+    from ppfr_ops.evaluation import read_faces
+
+    faces = read_faces(str(gallery), "gallery")
+    blurred = create("blur")(faces.images, np.zeros((len(faces), 0), np.float32))
+    ids = [f"u{i:06d}" for i in range(len(faces))]
+    shuffled = np.random.default_rng(0).permutation(len(faces))
+    (tmp_path / "published" / "data").mkdir(parents=True)
+    kept = shuffled[shuffled != 5]
+    write_faces(
+        tmp_path / "published" / "data" / "u0.parquet",
+        blurred[kept],
+        [ids[i] for i in kept],
+        record_id=[ids[i] for i in kept],
+    )
+    pq.write_table(
+        pa.table(
+            {
+                "record_id": ids,
+                "source": [f"/somewhere/gallery/{Path(file).name}" for file, _ in faces.origins],
+                "row": [row for _, row in faces.origins],
+            }
+        ),
+        tmp_path / "mapping.parquet",
+    )
+    sanitized = f"--sanitized={tmp_path / 'published'}"
+    result = evaluate(world, tmp_path / "a", sanitized, "--attacks=none", method="")
+    assert result.exit_code == 2 and "--mapping" in result.output
+    mapping = f"--mapping={tmp_path / 'mapping.parquet'}"
+    result = evaluate(world, tmp_path / "a", sanitized, mapping, method="")
+    assert result.exit_code == 0, result.output
+    assert "1 of 160 faces were not published" in result.output
+    result = evaluate(
+        world, tmp_path / "b", "--attacks=none", "--format=png", method="blur", attack_faces=""
+    )
+    assert result.exit_code == 0, result.output
+    a, b = (
+        Evaluation.model_validate_json((tmp_path / name / "evaluation.json").read_text())
+        for name in "ab"
+    )
+    assert a.method is None and set(a.skipped) >= {"diversity", "recovery", "groups", "student"}
+    assert a.disclosure is not None and b.disclosure is not None
+    assert a.disclosure.disclosure.mean == pytest.approx(b.disclosure.disclosure.mean, abs=5e-3)
+
+    compared = runner.invoke(
+        group,
+        ["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "c")],
+    )
+    assert compared.exit_code == 0, compared.output
+    assert "| blur |" in compared.output and "galleries differ" in compared.output
+    assert {path.name for path in (tmp_path / "c").iterdir()} == {
+        "table.md",
+        "table.parquet",
+        "plane.png",
+    }
+    assert pq.read_table(tmp_path / "c" / "table.parquet")["label"].to_pylist() == [
+        "sanitized",
+        "blur",
+    ]
+
+
+def _one_fold(path: Path) -> None:
+    write_pairs(
+        path,
+        [
+            ("person00_0.jpg", "person00_1.jpg", True, 0),
+            ("person00_0.jpg", "person01_1.jpg", False, 0),
+        ],
+    )
+
+
+def _missing(path: Path) -> None:
+    write_pairs(
+        path,
+        [
+            ("person00_0.jpg", "somebody.jpg", True, 0),
+            ("person00_0.jpg", "person01_1.jpg", False, 1),
+        ],
+    )
+
+
+def _small(path: Path) -> None:
+    write_faces(path, np.zeros((2, 64, 64, 3), np.uint8), ["a", "b"])
+
+
+def _rotten(path: Path) -> None:
+    rows = [{"bytes": b"SECRETBYTES" * 9, "path": "/home/owner/alice.jpg"}]
+    pq.write_table(pa.table({"image": pa.array(rows, IMAGE_TYPE)}), path)
+
+
+def _text(path: Path) -> None:
+    path.write_text("not parquet")
+
+
+@pytest.mark.parametrize(
+    ("option", "make", "message"),
+    [
+        ("pairs", _one_fold, "only one fold"),
+        ("pairs", _missing, "1 of the images named are not in the gallery"),
+        ("pairs", _small, "column a, b, fold, same missing"),
+        ("pairs", _text, "no readable Parquet"),
+        ("gallery", _small, "needed: an aligned face of 112x112"),
+        ("gallery", _rotten, "gallery, row 0"),
+        ("gallery", _text, "no readable Parquet"),
+        ("attack_faces", _rotten, "attack faces, row 0"),
+    ],
+)
+def test_wrong_data(world: Path, tmp_path: Path, option: str, make: Any, message: str) -> None:
+    make(tmp_path / "input.parquet")
+    result = evaluate(world, tmp_path / "out", **{option: str(tmp_path / "input.parquet")})
+    assert_refused(result, message, tmp_path / "out")
+    assert "SECRET" not in result.output and "alice" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("extra", "instead", "message"),
+    [
+        (("--fr=larger={world}/larger.pt",), {}, "'larger' cannot take N x 3 x 112 x 112"),
+        (("--fr=broken={world}/broken.pt",), {}, "'broken' gave an embedding that is NaN"),
+        (("--fr=gone={world}/gone.onnx",), {}, "'gone': no file"),
+        (("--fr=pairs={world}/pairs.parquet",), {}, "neither .onnx nor"),
+        (("--fr=corner={world}/corner.pt",), {}, "'corner' is given twice"),
+        (("--fr=nonsense",), {}, "expected NAME=PATH"),
+        ((), {"black_box": ""}, "no FR model"),
+        ((), {"method": "melt"}, "unknown method 'melt'"),
+        ((), {"method": ""}, "--method NAME or --sanitized DIR"),
+        (("--method-option=sigma=-1",), {}, "option 'sigma'"),
+        (("--method-option=sigma",), {}, "expected KEY=VALUE"),
+        (("--attacks=guess",), {}, "unknown attack 'guess'"),
+        (("--format=bmp",), {}, "unknown image format"),
+        (("--require=disclosure",), {}, "expected NAME<=VALUE"),
+    ],
+)
+def test_wrong_options(
+    world: Path, tmp_path: Path, extra: tuple[str, ...], instead: dict[str, str], message: str
+) -> None:
+    filled = [text.format(world=world) for text in extra]
+    result = evaluate(world, tmp_path / "out", *filled, **instead)
+    assert_refused(result, message, tmp_path / "out")
+
+
+def assert_refused(result: Result, message: str, out: Path) -> None:
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+    assert len(result.output.strip().splitlines()) == 1
+    assert not out.exists()
+
+
+def test_compare_refuses_what_is_no_evaluation(tmp_path: Path) -> None:
+    runner = CliRunner()
+    result = runner.invoke(group, ["compare", str(tmp_path)])
+    assert result.exit_code == 2 and "no evaluation.json" in result.output
+    (tmp_path / "evaluation.json").write_text('{"schema_version": 2}')
+    result = runner.invoke(group, ["compare", str(tmp_path)])
+    assert result.exit_code == 2 and len(result.output.strip().splitlines()) == 1
