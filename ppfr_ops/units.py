@@ -5,6 +5,7 @@ slice of a sorted listing of pictures. Units come from the listing alone, so pla
 the same units. The repr of a unit shows its id only: engines print what they carry.
 """
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -25,6 +26,8 @@ IMAGE_SUFFIXES = frozenset(
 )
 FOLDER_COLUMN = "folder"
 """The one column that a tree of pictures has besides the pictures: the name of the folder."""
+
+_BATCH_ROWS = 256
 
 READ_ERROR = "read_error"
 """Column of a unit table: why a row could not be read (a code of ``REASONS``), else null."""
@@ -350,53 +353,58 @@ def _parquet_units(
 
 
 def _read_parquet(fs: fsspec.AbstractFileSystem, plan: Plan, unit: Unit) -> pa.Table:
-    count = unit.stop - unit.start
-    if not count:
+    if unit.start == unit.stop:
         return _errors(plan, [])
     image = cast(str, plan.columns.image)
+    wanted = [image, *plan.columns.keep]
+    if plan.columns.identity:
+        wanted.append(plan.columns.identity)
     parts: list[pa.Table] = []
-    done = 0
-    code = "unreadable_row"
-    try:
-        with fs.open(unit.sources[0], "rb") as file:
-            parquet = _open_parquet(file)
-            schema = parquet.schema_arrow
-            wanted = [image, *plan.columns.keep]
-            if plan.columns.identity:
-                wanted.append(plan.columns.identity)
-            if any(schema.get_field_index(name) < 0 for name in wanted):
-                code = "missing_column"
-                raise pa.ArrowInvalid("missing column")
-            groups, skip = _groups(parquet, unit.start, unit.stop)
-            kind = schema.field(image).type
-            leaves = [f"{image}.bytes" if pa.types.is_struct(kind) else image, *wanted[1:]]
-            for batch in parquet.iter_batches(batch_size=256, row_groups=groups, columns=leaves):
-                piece = pa.Table.from_batches([batch]).slice(skip, count - done)
-                skip = max(0, skip - batch.num_rows)
-                if piece.num_rows:
-                    parts.append(_unit_table(plan, piece, image))
-                    done += piece.num_rows
-                if done == count:
-                    break
-    except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        pass
-    if done < count:
-        parts.append(_errors(plan, [code] * (count - done)))
+    with contextlib.suppress(OSError, pa.ArrowException), fs.open(unit.sources[0], "rb") as file:
+        parquet = _open_parquet(file)
+        schema = parquet.schema_arrow
+        if any(schema.get_field_index(name) < 0 for name in wanted):
+            return _errors(plan, ["missing_column"] * (unit.stop - unit.start))
+        nested = pa.types.is_struct(schema.field(image).type)
+        leaves = [f"{image}.bytes" if nested else image, *wanted[1:]]
+        first = 0
+        for group in range(parquet.num_row_groups):
+            rows = parquet.metadata.row_group(group).num_rows
+            start, stop = max(unit.start - first, 0), min(unit.stop - first, rows)
+            if start < stop:
+                parts += _read_group(plan, parquet, group, start, stop, leaves, image)
+            first += rows
+    done = sum(part.num_rows for part in parts)
+    parts.append(_errors(plan, ["unreadable_row"] * (unit.stop - unit.start - done)))
     return pa.concat_tables(parts)
 
 
-def _groups(parquet: pq.ParquetFile, start: int, stop: int) -> tuple[list[int], int]:
-    """Row groups that hold the range, and the rows to skip in the first."""
-    groups: list[int] = []
-    first = skip = 0
-    for index in range(parquet.num_row_groups):
-        rows = parquet.metadata.row_group(index).num_rows
-        if first < stop and first + rows > start:
-            if not groups:
-                skip = start - first
-            groups.append(index)
-        first += rows
-    return groups, skip
+def _read_group(
+    plan: Plan,
+    parquet: pq.ParquetFile,
+    group: int,
+    start: int,
+    stop: int,
+    leaves: Sequence[str],
+    image: str,
+) -> list[pa.Table]:
+    """Rows ``start`` to ``stop`` of a row group; what is damaged as errors."""
+    parts: list[pa.Table] = []
+    row = 0
+    done = start
+    with contextlib.suppress(OSError, pa.ArrowException):
+        for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=list(leaves)):
+            piece = pa.Table.from_batches([batch])
+            piece = piece.slice(max(start - row, 0), stop - max(start, row))
+            row += batch.num_rows
+            if piece.num_rows:
+                parts.append(_unit_table(plan, piece, image))
+                done += piece.num_rows
+            if done == stop:
+                break
+    if done < stop:
+        parts.append(_errors(plan, ["unreadable_row"] * (stop - done)))
+    return parts
 
 
 def _unit_table(plan: Plan, piece: pa.Table, image: str) -> pa.Table:
@@ -578,7 +586,7 @@ def _sample_row(
     if wanted is not None:
         pictures = [wanted] if wanted in sample.members else []
     else:
-        pictures = [name for name in sample.members if _suffix("." + name) in IMAGE_SUFFIXES]
+        pictures = [name for name in sample.members if _suffix(f"x.{name}") in IMAGE_SUFFIXES]
     row: dict[str, Any] = {"image": None, READ_ERROR: None}
     if len(pictures) > 1:
         row[READ_ERROR] = "several_images"

@@ -1,0 +1,68 @@
+"""The public surface: a changed column has to be changed here too, on purpose."""
+
+import pyarrow as pa
+
+from ppfr_ops.images import decode  # noqa: F401  (the reasons below are raised there)
+from schemas import VERSION
+from schemas.dead_letters import DEAD_LETTERS_SCHEMA, REASONS
+from schemas.ledger import LedgerEntry
+from schemas.manifest import Manifest
+from schemas.metrics import metrics_schema
+from schemas.records import records_schema
+
+INVENTORY = {
+    "records/1": {
+        "record_id": "string",
+        "image": "struct<bytes: binary, path: string>",
+        "identity": "string",
+        "age": "int16",
+    },
+    "metrics/1": {
+        "record_id": "string",
+        "disclosure": "float",
+        "ssim": "float",
+        "ms_ssim": "float",
+        "psnr": "float",
+        "lowfreq_corr": "float",
+        "draw_similarity": "float",
+        "id_cosine_dlib": "float",
+    },
+    "dead_letters/1": {
+        "record_id": "string",
+        "unit": "string",
+        "stage": "string",
+        "code": "string",
+        "message": "string",
+    },
+}
+
+
+def test_inventory() -> None:
+    schemas = (
+        records_schema([pa.field("age", pa.int16())], identity=True),
+        metrics_schema(["dlib"]),
+        DEAD_LETTERS_SCHEMA,
+    )
+    found = {
+        schema.metadata[b"ppfr_schema"].decode(): {field.name: str(field.type) for field in schema}
+        for schema in schemas
+    }
+    assert found == INVENTORY
+    assert VERSION == "1"
+
+
+def test_every_field_is_described_and_every_metric_has_unit_and_range() -> None:
+    for schema in (records_schema(identity=True), metrics_schema(["dlib"]), DEAD_LETTERS_SCHEMA):
+        for field in schema:
+            assert field.metadata[b"description"]
+    for field in list(metrics_schema(["dlib"]))[1:]:
+        assert field.metadata[b"unit"] and field.metadata[b"range"]
+
+
+def test_ledger_and_manifest_refuse_unknown_fields() -> None:
+    assert LedgerEntry.model_config["extra"] == Manifest.model_config["extra"] == "forbid"
+
+
+def test_reasons_name_a_stage_of_the_schema() -> None:
+    stages = DEAD_LETTERS_SCHEMA.field("stage").metadata[b"range"].decode().split(" | ")
+    assert {reason.stage for reason in REASONS.values()} <= set(stages)
