@@ -132,10 +132,10 @@ class Ledger:
 
     def recover(self) -> None:
         """Complete what was committed and remove what was not. For the driver, before any work."""
-        entries = self.entries()
-        for unit, entry in entries.items():
-            if not self._complete(entry):
-                self._remove(self.path("_ledger", "units", f"{unit}.json"))
+        for path in self._list("_ledger", "units"):
+            entry = self.entry(os.path.basename(path).removesuffix(".json"))
+            if entry is None or not self._complete(entry):
+                self._remove(path)
         self.sweep()
 
     def sweep(self) -> None:

@@ -1,0 +1,156 @@
+"""Committing a unit: once, whole, whatever dies in between."""
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ppfr_ops.ledger import Ledger, LedgerError, Tables
+from schemas.dead_letters import DEAD_LETTERS_SCHEMA
+from schemas.ledger import KINDS, LedgerEntry
+from schemas.metrics import metrics_schema
+from schemas.records import records_schema
+
+SETTINGS = {"method": "a", "input": "b"}
+
+
+def tables(mark: str = "x", count: int = 3) -> Tables:
+    ids = [f"u-{row}" for row in range(count)]
+    images = [{"bytes": mark.encode(), "path": f"{name}.jpg"} for name in ids]
+    metrics = {name: pa.array([0.5] * count, pa.float32()) for name in metrics_schema().names[1:]}
+    return Tables(
+        pa.table({"record_id": ids, "image": images}, schema=records_schema()),
+        pa.table({"record_id": ids, **metrics}, schema=metrics_schema()),
+        DEAD_LETTERS_SCHEMA.empty_table(),
+    )
+
+
+def commit(ledger: Ledger, unit: str, mark: str = "x") -> LedgerEntry:
+    return ledger.commit(unit, tables(mark), 3, method_digest="m", settings_digest="s")
+
+
+@pytest.fixture(params=["local", "memory"])
+def output(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "local":
+        return str(tmp_path / "out")
+    store = fsspec.filesystem("memory")
+    if store.exists("/out"):
+        store.rm("/out", recursive=True)
+    return "memory://out"
+
+
+def opened(output: str) -> Ledger:
+    ledger = Ledger(output)
+    ledger.open(SETTINGS)
+    return ledger
+
+
+def files(output: str) -> set[str]:
+    fs, root = fsspec.core.url_to_fs(output)
+    return {path.removeprefix(root).lstrip("/") for path in fs.find(root)}
+
+
+def test_commit_leaves_the_shards_and_the_entry_and_nothing_else(output: str) -> None:
+    ledger = opened(output)
+    assert ledger.attempt("u1") == 0
+    entry = commit(ledger, "u1")
+    shards = {f"{kind}/u1.parquet" for kind in KINDS}
+    assert files(output) == shards | {"_ledger/run.json", "_ledger/units/u1.json"}
+    fs, root = fsspec.core.url_to_fs(output)
+    for shard in entry.shards.values():
+        data = fs.cat_file(f"{root}/{shard.path}")
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (shard.bytes, shard.sha256)
+        assert pq.read_metadata(pa.BufferReader(data)).num_rows == shard.rows
+    assert ledger.committed("u1") == entry == ledger.entries()["u1"]
+    assert entry.metrics["disclosure"].mean == 0.5
+
+
+def test_the_first_copy_counts_and_a_late_one_changes_nothing(output: str) -> None:
+    first = commit(opened(output), "u1", "first")
+    late = commit(Ledger(output), "u1", "late")
+    assert late == first
+    fs, root = fsspec.core.url_to_fs(output)
+    data = fs.cat_file(f"{root}/data/u1.parquet")
+    assert hashlib.sha256(data).hexdigest() == first.shards["data"].sha256
+    assert not any(name.startswith("_staging") for name in files(output))
+
+
+def test_many_copies_at_once_leave_one(tmp_path: Path) -> None:
+    opened(str(tmp_path))
+    with ThreadPoolExecutor(8) as pool:
+        marks = [f"copy {number}" for number in range(16)]
+        entries = list(pool.map(lambda mark: commit(Ledger(str(tmp_path)), "u1", mark), marks))
+    assert len({entry.copy_id for entry in entries}) == 1
+    data = (tmp_path / "data" / "u1.parquet").read_bytes()
+    assert hashlib.sha256(data).hexdigest() == entries[0].shards["data"].sha256
+    Ledger(str(tmp_path)).recover()
+    assert not list((tmp_path / "_staging").iterdir())
+
+
+@pytest.mark.parametrize("moved", range(4))
+def test_death_at_any_step_is_undone_or_completed(output: str, moved: int) -> None:
+    """The entry exists and ``moved`` of its files were moved; then everything died."""
+    ledger = opened(output)
+    entry = commit(ledger, "u1")
+    fs = ledger.fs
+    for kind in KINDS[moved:]:
+        staged = ledger.path("_staging", f"u1.{entry.copy_id}.{kind}.parquet")
+        fs.mv(ledger.path(entry.shards[kind].path), staged)
+    fs.pipe_file(ledger.path("_staging", "u2.1234.data.parquet"), b"half")
+    fs.pipe_file(ledger.path("_ledger", "attempts", "u1.1"), b"")
+    again = opened(output)
+    assert again.entries() == {"u1": entry}
+    shards = {f"{kind}/u1.parquet" for kind in KINDS}
+    assert files(output) == shards | {"_ledger/run.json", "_ledger/units/u1.json"}
+
+
+def test_an_entry_without_its_files_is_done_again(output: str) -> None:
+    ledger = opened(output)
+    entry = commit(ledger, "u1")
+    ledger.fs.rm_file(ledger.path(entry.shards["metrics"].path))
+    again = opened(output)
+    assert again.entries() == {} and again.committed("u1") is None
+    assert files(output) == {"_ledger/run.json"}
+    assert commit(again, "u1").unit == "u1"
+
+
+def test_a_damaged_entry_does_not_count(tmp_path: Path) -> None:
+    ledger = opened(str(tmp_path))
+    commit(ledger, "u1")
+    (tmp_path / "_ledger" / "units" / "u1.json").write_text('{"unit": "u1"')
+    opened(str(tmp_path))
+    assert commit(opened(str(tmp_path)), "u1", "new").unit == "u1"
+
+
+def test_attempts_are_counted_until_the_commit(output: str) -> None:
+    ledger = opened(output)
+    assert [ledger.attempt("u1") for _ in range(3)] == [0, 1, 2]
+    assert ledger.attempt("u10") == 0
+    assert opened(output).attempt("u1") == 3
+    commit(ledger, "u1")
+    assert ledger.attempt("u1") == 0
+
+
+def test_other_settings_and_foreign_folders_are_refused(output: str) -> None:
+    commit(opened(output), "u1")
+    with pytest.raises(LedgerError, match="another method; give the same options"):
+        Ledger(output).open({**SETTINGS, "method": "other"})
+    Ledger(output).open({**SETTINGS, "method": "other"}, overwrite=True)
+    assert files(output) == {"_ledger/run.json"}
+    fs, root = fsspec.core.url_to_fs(output)
+    fs.makedirs(f"{root}-foreign/data", exist_ok=True)
+    fs.pipe_file(f"{root}-foreign/data/theirs.parquet", b"precious")
+    for overwrite in (False, True):
+        with pytest.raises(LedgerError, match="not empty"):
+            Ledger(f"{output}-foreign").open(SETTINGS, overwrite=overwrite)
+    assert fs.cat_file(f"{root}-foreign/data/theirs.parquet") == b"precious"
+
+
+def test_run_settings_are_plain_to_read(tmp_path: Path) -> None:
+    opened(str(tmp_path))
+    assert json.loads((tmp_path / "_ledger" / "run.json").read_text()) == SETTINGS

@@ -1,0 +1,223 @@
+"""A unit's rows become records, metrics and dead letters, each row exactly one of them."""
+
+import hashlib
+import hmac
+import io
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from numpy.typing import NDArray
+from pictures import DEAD, FACE, HANDLED, PLANTED, jpeg
+from PIL import Image
+from pydantic import Field
+
+from ppfr_ops import metrics
+from ppfr_ops.anonymizers import Anonymizer, Faces, create, methods
+from ppfr_ops.draws import seeded_draws
+from ppfr_ops.images import Encoding, decode
+from ppfr_ops.ledger import Tables
+from ppfr_ops.sample import faces
+from ppfr_ops.sanitizer import Sanitizer, measure, pseudonyms
+from schemas.dead_letters import DEAD_LETTERS_SCHEMA
+from schemas.metrics import metrics_schema
+from schemas.records import records_schema
+
+KEY = b"a key of the owner"
+
+
+def unit_table(pictures: list[bytes | None], **columns: pa.Array) -> pa.Table:
+    count = len(pictures)
+    return pa.table(
+        {
+            "record_id": [f"u-{row:06d}" for row in range(count)],
+            "image": pa.array(pictures, pa.large_binary()),
+            "read_error": pa.nulls(count, pa.string()),
+            **columns,
+        }
+    )
+
+
+def originals(count: int) -> list[bytes | None]:
+    return [jpeg(face) for face in faces(count, seed=5)]
+
+
+class Fails(Anonymizer):
+    """Raises on dark faces, with the face in the message, as libraries do."""
+
+    limit: float = Field(100.0)
+
+    def anonymize(self, batch: Faces, draws: NDArray[np.float32]) -> Faces:
+        if (batch.mean((1, 2, 3)) < self.limit).any():
+            raise RuntimeError(f"cannot: {batch.tobytes()[:100]!r} of Jane Doe")
+        return 255 - batch
+
+
+def test_every_row_is_published_or_a_dead_letter_in_order() -> None:
+    cases = [*HANDLED.values(), *(make for make, _ in DEAD.values())]
+    pictures = [pair for make in cases for pair in (jpeg(), make())]
+    result = Sanitizer(create("pixelate"), Encoding(), batch_size=7)(unit_table(pictures), "u")
+    published = result.records["record_id"].to_pylist()
+    dead = result.dead_letters["record_id"].to_pylist()
+    assert published == sorted(published) and dead == sorted(dead)
+    assert sorted(published + dead) == [f"u-{row:06d}" for row in range(len(pictures))]
+    assert len(published) == len(cases) + len(HANDLED)
+    codes = [code for _, code in DEAD.values()]
+    assert result.dead_letters["code"].to_pylist() == codes
+    assert result.metrics["record_id"] == result.records["record_id"]
+    assert result.records.schema.equals(records_schema(), check_metadata=True)
+    assert result.metrics.schema.equals(metrics_schema(), check_metadata=True)
+    assert result.dead_letters.schema.equals(DEAD_LETTERS_SCHEMA, check_metadata=True)
+
+
+def test_no_metadata_no_name_and_no_byte_of_a_picture_in_any_output() -> None:
+    pictures = [make() for make in HANDLED.values()] + [make() for make, _ in DEAD.values()]
+    result = Sanitizer(create("signed-field"), Encoding())(unit_table(pictures), "u")
+    for table in (result.records, result.metrics, result.dead_letters):
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        assert PLANTED not in sink.getvalue().to_pybytes()
+    for image in result.records["image"].to_pylist():
+        with Image.open(io.BytesIO(image["bytes"])) as opened:
+            assert not opened.getexif() and "comment" not in opened.info
+
+
+@pytest.mark.parametrize(
+    ("method", "encoding"),
+    list(
+        itertools.product(
+            [name for name in methods() if name != "stochastic-local"],
+            [Encoding("jpeg", 100), Encoding("png"), Encoding("webp", 100)],
+        )
+    ),
+    ids=str,
+)
+def test_no_output_is_an_input_under_any_options(method: str, encoding: Encoding) -> None:
+    pictures = [encoding.encode(face) for face in faces(4, seed=1)]
+    result = Sanitizer(create(method), encoding, level="none")(unit_table(list(pictures)), "u")
+    published = [image["bytes"] for image in result.records["image"].to_pylist()]
+    assert len(published) == 4 and not set(published) & set(pictures)
+    for data, original in zip(published, pictures, strict=True):
+        seen, truth = encoding.decode(data).astype(int), encoding.decode(original).astype(int)
+        assert np.abs(seen - truth).mean() > 3
+
+
+def test_metrics_are_those_of_the_bytes_in_the_shard() -> None:
+    pictures = originals(3)
+    sanitizer = Sanitizer(create("blur", {"sigma": "3"}), Encoding(quality=40))
+    result = sanitizer(unit_table(pictures), "u")
+    x = np.stack([decode(data) for data in pictures if data])
+    y = np.stack([decode(image["bytes"]) for image in result.records["image"].to_pylist()])
+    for name, values in measure(x, y, y).items():
+        np.testing.assert_allclose(result.metrics[name].to_numpy(), values, atol=1e-4)
+
+
+def test_seeded_draws_do_not_depend_on_batches_or_slices() -> None:
+    table = unit_table(originals(7))
+
+    def run(size: int) -> Sanitizer:
+        return Sanitizer(
+            create("signed-field"), Encoding(), draws=seeded_draws(7), batch_size=size, level="none"
+        )
+
+    whole = run(3)(table, "u").records
+    assert whole == run(100)(table, "u").records
+    parts = [run(2)(table.slice(start, 3), "u").records for start in (0, 3, 6)]
+    assert whole == pa.concat_tables(parts)
+
+
+def test_system_draws_differ_every_time() -> None:
+    sanitizer = Sanitizer(create("signed-field"), Encoding(), level="none")
+    table = unit_table(originals(2))
+    assert sanitizer(table, "u").records != sanitizer(table, "u").records
+
+
+def test_a_method_that_fails_on_one_face_costs_that_face_only() -> None:
+    pictures = [jpeg(np.full_like(FACE, value)) for value in (200, 30, 201, 202, 203)]
+    result = Sanitizer(Fails(), Encoding())(unit_table(list(pictures)), "u")
+    assert result.records.num_rows == 4
+    letter = result.dead_letters.to_pylist()[0]
+    assert (letter["record_id"], letter["code"]) == ("u-000001", "method_failed")
+    assert "Jane" not in letter["message"] and "\\x" not in letter["message"]
+
+
+def test_identities_leave_as_keyed_pseudonyms_and_kept_columns_as_they_are() -> None:
+    pictures = [*originals(2), b"broken", *originals(1)]
+    table = unit_table(
+        pictures,
+        **{
+            "identity": pa.array(["Jane", "John", "Jane", None]),
+            "keep.age": pa.array([1, 2, 3, None], pa.int16()),
+        },
+    )
+    sanitizer = Sanitizer(
+        create("pixelate"),
+        Encoding(),
+        keep=[pa.field("age", pa.int16())],
+        pseudonymize=pseudonyms(KEY),
+        level="basic",
+    )
+    records = sanitizer(table, "u").records
+    expected = [
+        hmac.new(KEY, f"identity|{name}".encode(), hashlib.sha256).hexdigest()
+        for name in ("Jane", "John")
+    ]
+    assert records["identity"].to_pylist() == [*expected, None]
+    assert records["age"].to_pylist() == [1, 2, None]
+
+
+def test_levels_leave_out_what_they_say() -> None:
+    table = unit_table(originals(2))
+
+    def measured(level: str) -> set[str]:
+        result: Tables = Sanitizer(create("blur"), Encoding(), level=level)(table, "u")  # type: ignore[arg-type]
+        return {n for n in result.metrics.column_names if not result.metrics[n].null_count}
+
+    quick = {"record_id", "ssim", "ms_ssim", "psnr", "lowfreq_corr"}
+    assert measured("full") == quick | {"disclosure", "draw_similarity"}
+    assert measured("basic") == quick
+    assert measured("none") == {"record_id"}
+
+
+def test_an_empty_unit_is_fine() -> None:
+    result = Sanitizer(create("blur"), Encoding())(unit_table([]), "u")
+    assert result.records.num_rows == result.metrics.num_rows == result.dead_letters.num_rows == 0
+
+
+def test_ssim_agrees_with_scikit_image_and_ms_ssim_with_its_definition() -> None:
+    from skimage.metrics import structural_similarity
+
+    x, y = faces(2, seed=8)
+    a, b = (torch.from_numpy(f).permute(2, 0, 1)[None].double() / 255 for f in (x, y))
+    single, multi = metrics.ssim_and_ms_ssim(a, b)
+    options = {"channel_axis": 2, "data_range": 255, "gaussian_weights": True, "sigma": 1.5}
+    theirs = structural_similarity(x, y, use_sample_covariance=False, full=True, **options)[1]
+    assert single.item() == pytest.approx(theirs[5:-5, 5:-5].mean(), abs=1e-4)
+    assert single.item() == pytest.approx(metrics.ssim(a, b).item(), abs=1e-6)
+    one, whole = metrics.ssim_and_ms_ssim(a, a)
+    assert one.item() == pytest.approx(1) and whole.item() == pytest.approx(1)
+    assert 0 <= multi.item() < 1
+    with pytest.raises(ValueError, match="at least 88 px"):
+        metrics.ssim_and_ms_ssim(a[..., :80], b[..., :80])
+
+
+def test_lowfreq_corr_sees_shading_and_its_sign_and_not_detail() -> None:
+    a = torch.from_numpy(faces(4, seed=8)).permute(0, 3, 1, 2).float() / 255
+    noise = torch.randn(a.shape, generator=torch.Generator().manual_seed(0)) * 0.1
+    assert (metrics.lowfreq_corr(a, a) > 0.999).all()
+    assert (metrics.lowfreq_corr(a, 1 - a) < -0.999).all()
+    assert (metrics.lowfreq_corr(a, a + noise) > 0.99).all()
+    assert (metrics.lowfreq_corr(a, torch.zeros_like(a)) == 0).all()
+
+
+def test_operations_load_no_engine() -> None:
+    code = (
+        "import sys, ppfr_ops.job, ppfr_ops.isolation\n"
+        "assert not {'ray', 'apache_beam'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
