@@ -191,7 +191,7 @@ def _ray(address: str | None) -> Iterator[None]:
         return
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     _remove_stale_sessions()
-    folder = tempfile.mkdtemp(prefix=f"{_SESSION}{os.getpid()}-")
+    folder = tempfile.mkdtemp(prefix=f"{_SESSION}{os.getpid()}-", dir=_session_root())
     # Ray prints a screenful on stdout for every worker that dies; the statuses say it in a line.
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         try:
@@ -205,9 +205,15 @@ def _ray(address: str | None) -> Iterator[None]:
 _SESSION = "ppfr-ray-"
 
 
+def _session_root() -> Path:
+    """Ray puts sockets there, whose paths must not exceed 107 bytes."""
+    root = Path(tempfile.gettempdir())
+    return root if len(str(root)) <= 20 else Path("/tmp")
+
+
 def _remove_stale_sessions() -> None:
     """Session folders of runs that were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_SESSION}*"):
+    for folder in _session_root().glob(f"{_SESSION}*"):
         owner = folder.name.removeprefix(_SESSION).partition("-")[0]
         if owner.isdigit() and not Path(f"/proc/{owner}").exists():
             shutil.rmtree(folder, ignore_errors=True)
