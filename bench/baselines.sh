@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# The results table of docs/results.md: every baseline at two strengths, all 6,000 LFW pairs, three
-# FR models, one recovery attacker. A row that is there already is not measured again.
+# The results table of docs/results.md: every baseline at two strengths, three FR models, one
+# recovery attacker. A row that is there already is not measured again.
 #
-#   bench/baselines.sh ../shared results [cache folder] [steps] [threads]
+#   bench/baselines.sh ../shared results [cache folder] [threads]
 set -euo pipefail
-shared=$1 out=$2 cache=${3:-$2/cache} steps=${4:-300} threads=${5:-2}
+shared=$1 out=$2 cache=${3:-$2/cache} threads=${4:-2}
 here=$(cd "$(dirname "$0")/.." && pwd)
 
-row() { # label, steps, method, options…
-    local label=$1 steps=$2 method=$3 options=()
-    shift 3
+row() { # label, attack steps, pairs a fold (of 600), method, options…
+    local label=$1 steps=$2 pairs=$3 method=$4 options=()
+    shift 4
     for option in "$@"; do options+=(--method-option "$option"); done
+    [ "$pairs" = 600 ] || options+=(--pairs-per-fold "$pairs")
     [ -f "$out/$label/evaluation.json" ] && return
     "${PYTHON:-python}" "$here/pipelines/evaluate.py" --label "$label" --method "$method" "${options[@]}" \
         --gallery "$shared/data/lfw_aligned" --pairs "$shared/data/lfw_pairs.parquet" \
@@ -21,11 +22,11 @@ row() { # label, steps, method, options…
         --out "$out/$label"
 }
 
-row highpass-2 "$steps" highpass sigma=2 gain=2.5
-row signed-field-28 "$((5 * steps / 3))" signed-field sigma=2 gain=2.5 grid=28
-row blur-6 "$steps" blur sigma=6
-row pixelate-16 "$steps" pixelate block=16
-row signed-field-14 "$((5 * steps / 3))" signed-field sigma=2 gain=2.5 grid=14
-row highpass-1 "$steps" highpass sigma=1 gain=5
-row blur-3 "$steps" blur sigma=3
-row pixelate-8 "$steps" pixelate block=8
+row highpass-2 400 600 highpass sigma=2 gain=2.5
+row signed-field-28 500 600 signed-field sigma=2 gain=2.5 grid=28
+row blur-6 300 600 blur sigma=6
+row signed-field-14 300 200 signed-field sigma=2 gain=2.5 grid=14
+row pixelate-16 150 200 pixelate block=16
+row highpass-1 150 200 highpass sigma=1 gain=5
+row blur-3 150 200 blur sigma=3
+row pixelate-8 150 200 pixelate block=8

@@ -62,6 +62,7 @@ def _row(document: Any) -> dict[str, Any]:
     row["other_person"] = document.disclosure.other_person.mean if document.disclosure else None
     row["draw_similarity"] = head.draw_similarity
     row["rank1"] = head.rank1
+    row["rank1_student"] = head.rank1_student
     row["d_sys"] = head.d_sys
     row["rec_ssim"] = head.rec_ssim
     row["rec_psnr"] = document.recovery.rec_psnr if document.recovery else None

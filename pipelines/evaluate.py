@@ -361,12 +361,11 @@ def _measure(
         attackers[name] = found
     recovery = None
     if attackers:
-        floors = [(a.pop("floor_ssim"), a.pop("floor_psnr")) for a in attackers.values()]
+        floor = run.floor()
         standard = {n: a for n, a in attackers.items() if a["knows"] == "fresh"} or attackers
         best = max(standard, key=lambda n: standard[n]["rec_ssim"])
         recovery = {
-            "floor_ssim": floors[0][0],
-            "floor_psnr": floors[0][1],
+            **{f"floor_{name}": value for name, value in floor.items()},
             "test_faces": min(run.settings.test_faces, len(run.gallery)),
             "best": best,
             **{key: standard[best][key] for key in ("rec_ssim", "rec_psnr", "recovery_gain")},
@@ -385,6 +384,9 @@ def _measure(
         "recovery_gain": recovery["recovery_gain"] if recovery else None,
         "draw_similarity": diversity["draw_similarity"] if diversity else None,
         "rank1": linkage[lead]["rank1"] if linkage else None,
+        "rank1_student": linkage[lead]["student"]["rank1"]
+        if linkage and linkage[lead]["student"]
+        else None,
         "d_sys": linkage[lead]["d_sys"] if linkage else None,
     }
     anonymizer = run.publisher.anonymizer if run.publisher else None
@@ -450,13 +452,18 @@ def _measure(
 def _remarks(linkage: Any, recovery: Any, attackers: dict[str, Any], anonymizer: Any) -> list[str]:
     remarks = []
     if linkage:
-        name = max(linkage, key=lambda n: linkage[n]["rank1"])
-        found = linkage[name]
+        rates = {
+            name: (found["rank1"], (found["student"] or {}).get("rank1", 0.0))
+            for name, found in linkage.items()
+        }
+        name = max(rates, key=lambda n: max(rates[n]))
+        found, (plain, taught) = linkage[name], rates[name]
         remarks.append(
             f"Linkable: whoever holds another photo of a person and the FR model {name} finds that "
-            f"person among {found['people']} in {found['rank1']:.1%} of cases (unprotected "
-            f"{found['rank1_original']:.1%}, chance {found['chance']:.2%}). What is published "
-            "remains personal data unless this is at chance."
+            f"person among {found['people']} in {max(plain, taught):.1%} of cases"
+            + (f", taught by {found['student']['pairs']} known pairs" if taught > plain else "")
+            + f" (unprotected {found['rank1_original']:.1%}, chance {found['chance']:.2%}). What "
+            "is published remains personal data unless this is at chance."
         )
     for name, attacker in attackers.items():
         rise = attacker["rise_in_last_fifth"]

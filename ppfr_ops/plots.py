@@ -49,7 +49,7 @@ def draw_all(document: dict[str, Any], folder: Path) -> list[Path]:
             axis.set(xscale="log", xlim=(1e-4, 1), ylim=(0, 1.01), xlabel="FAR", title=model)
             axis.grid(alpha=0.3)
         axes[0][0].set_ylabel("TAR")
-        axes[0][0].legend(loc="lower right", fontsize=8)
+        axes[0][0].legend(loc="upper left", fontsize=8)
         drawn.append(folder / "plots" / "roc.png")
         _save(figure, drawn[-1])
 

@@ -92,6 +92,8 @@ class Recovery(_Document):
 class RecoverySummary(_Document):
     floor_ssim: float
     floor_psnr: float
+    floor_disclosure: float
+    """The mean training face in place of a recovered one."""
     test_faces: int
     best: str
     rec_ssim: float
@@ -172,6 +174,8 @@ class Headline(_Document):
     recovery_gain: float | None
     draw_similarity: float | None
     rank1: float | None
+    """Linkage by the first black box (or FR model), at face value and taught by known pairs."""
+    rank1_student: float | None
     d_sys: float | None
 
 
