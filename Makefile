@@ -1,0 +1,47 @@
+# make sanitize   sets up .venv and sanitizes the embedded sample
+# make test       sets up .venv with everything the tests need, and runs them
+# make quality    lint and types; make style puts right what it can
+# make lock       resolves the dependencies anew
+VENV ?= .venv
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+OUT ?= out
+BIN = $(VENV)/bin
+EXTRAS = dev,beam,s3
+
+.PHONY: sanitize test quality style lock clean
+
+sanitize: $(VENV)/.core
+	$(BIN)/ppfr sample $(OUT)/sample
+	$(BIN)/ppfr sanitize --overwrite --input $(OUT)/sample --output $(OUT)/sanitized
+
+test: $(VENV)/.all
+	$(BIN)/python -m pytest $(PYTEST)
+
+quality: $(VENV)/.all
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+style: $(VENV)/.all
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: setup.py requirements.lock | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable .
+	touch $@
+
+$(VENV)/.all: setup.py requirements.lock | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[$(EXTRAS)]'
+	touch $@ $(VENV)/.core
+
+lock:
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet '.[$(EXTRAS)]'
+	build/lock/bin/pip freeze --exclude ppfr-sanitizer | sed 's/+cpu$$//' > requirements.lock
+	rm -rf build
+
+clean:
+	rm -rf $(VENV) build out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
