@@ -88,7 +88,9 @@ Examples:
     help="Keep templates here between runs. They are biometric data: a place of your own.",
 )
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; default: all.")
-@click.option("--show-faces", is_flag=True, help="Also a grid of original and recovered faces.")
+@click.option(
+    "--show-faces", is_flag=True, help="Also grids of faces: original, published, recovered."
+)
 @click.option("--label", help="Name in tables and plots; default: method and options.")
 @click.option("--require", "requirements", multiple=True, metavar="NAME<=VALUE", help="Or exit 3.")
 @click.option("--force", is_flag=True, help="Start over where --out holds another evaluation.")
@@ -286,15 +288,18 @@ def _run(**options: Any) -> int:
     _claim(out, facts, options["force"])
     cache = EmbeddingCache(options["cache"], _log)
     run = Evaluation(
-        gallery, pairs, models, attack_faces, publisher, published, settings, out, cache, _log
-    )
-    document = _measure(run, label, method_options, mode, facts, encoding)
+        gallery, pairs, models, attack_faces, publisher, published, settings, out, cache, _log,
+        options["show_faces"],
+    )  # fmt: skip
+    try:
+        document = _measure(run, label, facts, mode)
+    except InputError:
+        _withdraw(out)
+        raise
     write_text(out / "evaluation.json", document.model_dump_json(indent=2) + "\n")
     from ppfr_ops.plots import draw_all
 
     draw_all(document.model_dump(), out)
-    if options["show_faces"]:
-        _show(run, out)
     _summary(document)
     _log(f"done in {time.monotonic() - started:.0f} s: {out / 'evaluation.json'}")
     missed = [
@@ -330,14 +335,19 @@ def _claim(out: Path, facts: dict[str, Any], force: bool) -> None:
     write_text(mark, json.dumps(wanted))
 
 
-def _measure(
-    run: Any,
-    label: str,
-    method_options: dict[str, Any],
-    mode: str,
-    facts: dict[str, Any],
-    encoding: Any,
-) -> Any:
+def _withdraw(out: Path) -> None:
+    """Leave nothing of a run that wrong input ended, unless a stage of it is worth going on."""
+    import shutil
+
+    stages = [path.name for path in (out / "stages").iterdir()]
+    if stages == ["facts.json"] and not (out / "checkpoints").exists():
+        shutil.rmtree(out / "stages")
+        shutil.rmtree(out / "tables", ignore_errors=True)
+        if not any(out.iterdir()):
+            out.rmdir()
+
+
+def _measure(run: Any, label: str, facts: dict[str, Any], mode: str) -> Any:
     from importlib.metadata import version
 
     import numpy as np
@@ -486,18 +496,9 @@ def _remarks(linkage: Any, recovery: Any, attackers: dict[str, Any], anonymizer:
     return remarks
 
 
-def _show(run: Any, out: Path) -> None:
-    from ppfr_ops.evaluation import evenly
-    from ppfr_ops.plots import face_grid
-
-    index = evenly(len(run.gallery), 10)
-    rows = [("original", run.gallery.images[index]), ("published", run.published[index])]
-    face_grid(rows, out / "plots" / "faces.png")
-
-
 def _summary(document: Any) -> None:
     head = document.headline
-    click.echo(f"{document.label} ({document.mode})")
+    click.echo(f"{document.label} ({document.mode}: {'; '.join(document.did)})")
     for name, found in document.utility.items():
         click.echo(
             f"  {name:<12} accuracy {found.original.accuracy:.4f} -> "

@@ -33,6 +33,7 @@ from .attacks import (
 from .images import ImageError, decode
 from .linkage import linkage, linkage_sets, train_student
 from .metrics import disclosure, luminance, psnr, ssim
+from .plots import face_grid
 from .publishing import Publisher, texture_probe
 from .recognizers import Embeddings, Recognizer
 from .verification import Verification, pair_scores, threshold_at_far, verify
@@ -416,6 +417,7 @@ class Evaluation:
         folder: where stages, tables and checkpoints go.
         cache: of templates.
         log: takes a line of progress.
+        show_faces: also draw grids of original, published and recovered faces.
     """
 
     def __init__(
@@ -430,7 +432,9 @@ class Evaluation:
         folder: Path,
         cache: EmbeddingCache,
         log: Log,
+        show_faces: bool = False,
     ) -> None:
+        self.show_faces = show_faces
         self.gallery, self.models, self.publisher = gallery, models, publisher
         self.pairs = pairs.first(settings.pairs_per_fold) if settings.pairs_per_fold else pairs
         self.settings, self.folder, self.cache, self.log = settings, folder, cache, log
@@ -757,7 +761,17 @@ class Evaluation:
                     parts.append(view(faces[part], rows[part], rng))
             return np.concatenate(parts)
 
-        recovered = attack.recover(see(truth, index))
+        shown = see(truth, index)
+        recovered = attack.recover(shown)
+        if self.show_faces:
+            first = evenly(len(truth), 10)
+            pictures_of = (
+                ("original", truth),
+                ("seen", np.clip(shown[..., :3], 0, 255).astype(np.uint8)),
+                ("recovered", recovered),
+            )
+            grid = [(title, faces[first]) for title, faces in pictures_of]
+            face_grid(grid, self.folder / "plots" / f"faces_{name}.png")
         like = likeness(truth, recovered)
         seen = disclosures(truth, recovered)
         self.table(
