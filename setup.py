@@ -5,7 +5,7 @@ from setuptools import find_packages, setup
 setup(
     name="ppfr-sanitizer",
     version="0.1.0",
-    description="Turn a face dataset into one that can be shared and still be recognised by machines",
+    description="Face datasets that can be shared: protected from eyes, recognised by machines",
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["ppfr_ops*", "pipelines*", "schemas*"]),

@@ -1,6 +1,6 @@
 """What keeping freed memory gains: one step through the FR encoder, with and without.
 
-    python bench/allocator.py
+python bench/allocator.py
 """
 
 import subprocess

@@ -49,7 +49,7 @@ def main() -> None:
     with FlopCounterMode(display=False) as counter:
         learned(faces[:1], draws[:1])
     flops = counter.get_total_flops()
-    half = torch.bfloat16 if model.half else torch.float32
+    half = torch.bfloat16 if model.bf16 else torch.float32
     result: dict[str, object] = {"flops_per_face": flops, "dtype": str(half)}
 
     def anonymize() -> None:

@@ -32,7 +32,7 @@ from .anonymizers.stochastic_local import Codes, save_weights
 from .attacks import Attacker, bf16_pays, recovery_loss, to_tensor
 from .memory import keep_freed_memory
 from .metrics import disclosure_planes, luminance, ssim
-from .networks import DrawLayout, Generator, encoder_from_torchscript, lowpass
+from .networks import DrawLayout, Generator, encoder_from_torchscript, lowpass, place
 
 Log = Callable[[dict[str, Any]], None]
 
@@ -113,7 +113,7 @@ def load_surrogate(name: str, path: Path, faces: Faces, train: Tensor, device: s
         return F.normalize(script(pixels.contiguous()).float(), dim=1)
 
     if "net.b.0.c1.w" in dict(script.named_buffers()):
-        encoder = encoder_from_torchscript(script).to(device, memory_format=torch.channels_last)
+        encoder = place(encoder_from_torchscript(script), device)
         if bf16_pays():  # the same network, three times as fast
             for layer in (encoder.stem, encoder.blocks, encoder.head):
                 layer.bfloat16()
@@ -206,13 +206,14 @@ class Trainer:
         self.code.std.copy_((source.embeddings[self.train] - source.mean).std(0))
         self.codes = self.code(source.embeddings)
         torch.manual_seed(config.seed)
-        self.generator = Generator(
+        generator = Generator(
             config.sigma if config.disrupt else 0.0,
             config.field if config.disrupt else 0.0,
             config.warp,
             config.pose,
             sees_face=not config.bottleneck,
-        ).to(device, memory_format=torch.channels_last)
+        )
+        self.generator = place(generator, device)
         self.generator.out.weight.data *= 4  # logits of some contrast from the first step on
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
@@ -220,7 +221,7 @@ class Trainer:
         )
         self.adversary: Attacker | None = None
         if config.adversary_weight:
-            self.adversary = Attacker("unet").to(device, memory_format=torch.channels_last)
+            self.adversary = place(Attacker("unet"), device)
             self.adversary_optimizer = torch.optim.AdamW(self.adversary.parameters(), 1e-3)
         self.random = torch.Generator().manual_seed(config.seed)
         self.step = 0

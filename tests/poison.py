@@ -1,4 +1,4 @@
-"""A method for the tests: it kills its process on a marked face, as a broken native library does."""
+"""A method for the tests: it kills its process on a marked face, as broken native code does."""
 
 import os
 import signal

@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..memory import keep_freed_memory
-from ..networks import CODE_SIZE, DrawLayout, Generator, IdentityEncoder
+from ..networks import CODE_SIZE, DrawLayout, Generator, IdentityEncoder, place
 from . import Anonymizer, Faces, register
 
 FORMAT = 1
@@ -125,10 +125,10 @@ class Model(nn.Module):
             parts[part][rest] = value.float()
         for part, state in parts.items():
             getattr(self, part).load_state_dict(state)
-        self.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
+        place(self.requires_grad_(False).eval(), device)
         self.device = device
-        self.half = _bf16_pays(device)
-        if self.half:
+        self.bf16 = _bf16_pays(device)
+        if self.bf16:
             for layer in (self.encoder.stem, self.encoder.blocks, self.encoder.head):
                 layer.bfloat16()
         self._known: OrderedDict[bytes, Tensor] = OrderedDict()
@@ -154,7 +154,7 @@ class Model(nn.Module):
     def publish(self, codes: Tensor, draws: Tensor, scales: Presets) -> Tensor:
         """Codes and draws to pictures, uint8 ``N x 3 x 112 x 112``."""
         kind = torch.device(self.device).type
-        with torch.autocast(kind, torch.bfloat16, enabled=self.half):
+        with torch.autocast(kind, torch.bfloat16, enabled=self.bf16):
             pictures = self.generator(codes, draws, scales.field, scales.warp, scales.pose)
         return (pictures.float() * 255).round().clamp(0, 255).to(torch.uint8)
 
