@@ -1,7 +1,6 @@
 """Train the learned anonymizer: ``ppfr train`` or ``python pipelines/train.py``."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -150,4 +149,6 @@ def main(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from pipelines.cli import run
+
+    run(main)
