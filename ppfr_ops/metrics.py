@@ -141,13 +141,11 @@ def _aligned_ways(original: Tensor, published: Tensor) -> list[Tensor]:
             parts = F.avg_pool2d(maps[:, :4], quarter, step)
             ways.append(_handicap(parts.flatten(2).amax(2), PART_PENALTY))
         if scale <= 4:
-            gradient_x, gradient_y = _gradient(x), _gradient(y[:, :1])
-            ways.append(_correlation_map(gradient_x, gradient_y, stride).mean((-2, -1)))
+            # the lines of the original, as lines or drawn as tones
+            lines = torch.cat([_gradient(y[:, :1]), y[:, :1, :-1, :-1]], 1)
+            ways.append(_correlation_map(_gradient(x), lines, stride).mean((-2, -1)))
             wide = _correlation_map(_wide_gradient(x), _wide_gradient(y[:, :1]), stride)
             ways.append(wide.mean((-2, -1)))
-            # a drawing: the lines of the original as published tones
-            drawn = _correlation_map(gradient_x, y[:, :1, :-1, :-1], stride)
-            ways.append(drawn.mean((-2, -1)))
     # texture whose strength carries the picture, or the picture folded at its mean
     envelope = _half(_half(F.pad(_gradient(light_y), (0, 1, 0, 1), mode="replicate")))
     x = _half(_half(light_x))
@@ -232,7 +230,7 @@ def _hidden_ways(original: Tensor, published: Tensor) -> list[Tensor]:
     ways = [way[:, None] for way in ways]
     levels = (published * 255).round()
     for bits in (1, 2, 4):
-        low = _half(_half(torch.remainder(levels, 2**bits)))
+        low = _half(_half(levels - 2**bits * (levels / 2**bits).floor()))
         ways.append(_correlation_map(coarse_x, low).mean((-2, -1)))
     return ways
 
