@@ -70,7 +70,10 @@ Examples:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for results.")
 @click.option("--quick", "mode", flag_value="quick", help="Minutes: fewer pairs, a short attack.")
 @click.option("--full", "mode", flag_value="full", default=True, help="Everything (default).")
-@click.option("--attacks", help="Comma-separated: unet,residual,averaging,fixed,leaked; or none.")
+@click.option(
+    "--attacks",
+    help="Comma-separated: unet, residual, templates, averaging, fixed, leaked; or none.",
+)
 @click.option("--attack-steps", type=click.IntRange(1), help="Steps of the main attackers.")
 @click.option("--side-steps", type=click.IntRange(1), help="Of averaging, fixed and leaked.")
 @click.option("--attack-seconds", type=float, help="Wall clock of each attacker, at most.")

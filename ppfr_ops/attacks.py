@@ -40,13 +40,16 @@ View = NDArray[Any]
 """What an attacker sees: uint8 or float32 ``N x 112 x 112 x 3k`` in 0..255, k pictures of every
 face stacked along the channels."""
 
-Publish = Callable[[Faces, NDArray[np.int64], np.random.Generator], View]
+Context = NDArray[np.float32]
+"""What an attacker knows besides, a vector a face: float32 ``N x D``, any scale."""
+
+Publish = Callable[[Faces, NDArray[np.int64], np.random.Generator], View | tuple[View, Context]]
 """(faces ``N x 112 x 112 x 3``, their indices, generator) -> the attacker's view of them."""
 
 Progress = Callable[["CurvePoint"], None]
 
 _FOLD = 4  # px: pixel-unshuffle in front of every network
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 
 
 def _norm(channels: int) -> nn.Module:
@@ -91,11 +94,14 @@ class _UNet(nn.Module):
         self.up0 = _up(b, a)
         self.dec0 = nn.Sequential(nn.Conv2d(2 * a, a, 3, padding=1), _Block(a))
         self.width = a
+        self.coarse = c * 7 * 7
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, coarse_extra: Tensor | None = None) -> Tensor:
         fine = self.stem(x)
         middle = self.down1(fine)
         coarse = self.down2(middle)
+        if coarse_extra is not None:
+            coarse = coarse + coarse_extra.view_as(coarse)
         middle = self.dec1(torch.cat([middle, self.up1(coarse)], 1))
         return self.dec0(torch.cat([fine, self.up0(middle)], 1))
 
@@ -115,7 +121,9 @@ class _Residual(nn.Module):
             _Block(self.width),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+        self.coarse = 0
+
+    def forward(self, x: Tensor, coarse_extra: Tensor | None = None) -> Tensor:
         return self.body(x)
 
 
@@ -125,19 +133,29 @@ NETS: dict[str, type[_UNet] | type[_Residual]] = {"unet": _UNet, "residual": _Re
 class Attacker(nn.Module):
     """A trunk between normalisation and output, published planes to faces.
 
-    Shapes: ``N x 3k x 112 x 112`` in 0..1 to ``N x 3 x 112 x 112``, about 0..1 (not clipped).
+    Shapes: ``N x 3k x 112 x 112`` in 0..1, and a context of ``N x context`` if that is not 0, to
+    ``N x 3 x 112 x 112``, about 0..1 (not clipped).
     """
 
     mean: Tensor
     std: Tensor
     base: Tensor
+    context_mean: Tensor
+    context_std: Tensor
 
-    def __init__(self, net: str = "unet", channels: int = 3) -> None:
+    def __init__(self, net: str = "unet", channels: int = 3, context: int = 0) -> None:
         super().__init__()
         if net not in NETS:
             raise ValueError(f"unknown attacker {net!r}; there are: {', '.join(NETS)}")
         folded = channels * _FOLD**2
         self.trunk = NETS[net](2 * folded)
+        self.known: nn.Module | None = None
+        if context:
+            if not self.trunk.coarse:
+                raise ValueError(f"attacker {net!r} takes no context")
+            self.known = nn.Sequential(
+                nn.Linear(context, 384), nn.SiLU(), nn.Linear(384, self.trunk.coarse)
+            )
         direct = folded if net == "unet" else 0
         self.direct = direct
         self.head = nn.Conv2d(self.trunk.width + direct, 3 * _FOLD**2, 3, padding=1)
@@ -146,21 +164,30 @@ class Attacker(nn.Module):
         self.register_buffer("mean", torch.full((1, channels, 1, 1), 0.5))
         self.register_buffer("std", torch.full((1, channels, 1, 1), 0.25))
         self.register_buffer("base", torch.full((1, 3, FACE_SIZE, FACE_SIZE), 0.5))
+        self.register_buffer("context_mean", torch.zeros(1, context))
+        self.register_buffer("context_std", torch.ones(1, context))
 
     @torch.no_grad()
-    def calibrate(self, published: Tensor, originals: Tensor) -> None:
+    def calibrate(self, published: Tensor, context: Tensor | None, originals: Tensor) -> None:
         """Input statistics from published images; the mean original is where training starts."""
+        if context is not None:
+            self.context_mean.copy_(context.mean(0, keepdim=True))
+            self.context_std.copy_(context.std(0, keepdim=True).clamp_min(1e-6))
         self.mean.copy_(published.mean((0, 2, 3), keepdim=True))
         self.std.copy_(published.std((0, 2, 3), keepdim=True).clamp_min(0.5 / 255))
         self.base.copy_(originals.mean(0, keepdim=True))
 
-    def forward(self, published: Tensor) -> Tensor:
+    def forward(self, published: Tensor, context: Tensor | None = None) -> Tensor:
         planes = (published - self.mean) / self.std
         spread = published.std((-2, -1), keepdim=True).clamp_min(0.5 / 255)
         own = (published - published.mean((-2, -1), keepdim=True)) / spread
         folded = F.pixel_unshuffle(torch.cat([planes, own], 1), _FOLD)
         folded = folded.contiguous(memory_format=torch.channels_last)
-        features = self.trunk(folded)
+        extra = None
+        if self.known is not None:
+            assert context is not None
+            extra = self.known((context - self.context_mean) / self.context_std)
+        features = self.trunk(folded, extra)
         if self.direct:
             features = torch.cat([features, folded[:, : self.direct]], 1)
         out = F.pixel_shuffle(self.head(F.silu(features) if not self.direct else features), _FOLD)
@@ -218,6 +245,7 @@ class RecoveryAttack:
     Args:
         net: ``unet`` or ``residual``.
         channels: planes of what the attacker sees, 3 a picture.
+        context: length of the vector that the attacker knows besides; ``unet`` only.
         batch: faces a step.
         learning_rate: peak; AdamW, a short warm-up, then constant, then down to zero over the
             last fifth of the steps.
@@ -230,6 +258,7 @@ class RecoveryAttack:
         self,
         net: str = "unet",
         channels: int = 3,
+        context: int = 0,
         batch: int = 32,
         learning_rate: float = 1e-3,
         seed: int = 0,
@@ -237,12 +266,13 @@ class RecoveryAttack:
         device: str | None = None,
     ) -> None:
         self.net, self.channels, self.batch, self.seed = net, channels, batch, seed
+        self.context = context
         self.learning_rate = learning_rate
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.bf16 = bf16_pays() if bf16 is None else bf16
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = Attacker(net, channels)
+            model = Attacker(net, channels, context)
         self.model = model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.best = copy.deepcopy(self.average)
@@ -255,9 +285,19 @@ class RecoveryAttack:
         """Number of learned values."""
         return sum(p.numel() for p in self.model.parameters())
 
-    def _forward(self, model: nn.Module, published: Tensor) -> Tensor:
+    def _forward(self, model: nn.Module, seen: tuple[View, Context | None]) -> Tensor:
+        planes = to_tensor(seen[0]).to(self.device)
+        known = None if seen[1] is None else torch.from_numpy(seen[1]).to(self.device)
         with torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
-            return model(published.to(self.device))
+            return model(planes, known)
+
+    def _split(self, view: View | tuple[View, Context]) -> tuple[View, Context | None]:
+        seen, known = view if isinstance(view, tuple) else (view, None)
+        if seen.shape[-1] != self.channels:
+            raise ValueError(f"the view has {seen.shape[-1]} planes, not {self.channels}")
+        if self.context != (0 if known is None else known.shape[1]):
+            raise ValueError(f"the view comes without a context of length {self.context}")
+        return seen, known
 
     def train(
         self,
@@ -299,9 +339,9 @@ class RecoveryAttack:
         validation = validation[:256]
         rng = np.random.default_rng([self.seed, 1])
         val_index = np.arange(len(validation)) + len(originals)
-        val_seen = publish(validation, val_index, np.random.default_rng([self.seed, 2]))
-        if val_seen.shape[-1] != self.channels:
-            raise ValueError(f"the view has {val_seen.shape[-1]} planes, not {self.channels}")
+        val_seen = self._split(
+            publish(validation, val_index, np.random.default_rng([self.seed, 2]))
+        )
         optimizer = torch.optim.AdamW(
             self.model.parameters(), self.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4
         )
@@ -310,8 +350,9 @@ class RecoveryAttack:
             rng = np.random.default_rng([self.seed, 1, self.step])
         else:
             first = rng.choice(len(originals), min(256, len(originals)), replace=False)
-            seen = publish(originals[first], first, rng)
-            self.model.calibrate(to_tensor(seen), to_tensor(originals[first]))
+            seen, known = self._split(publish(originals[first], first, rng))
+            vectors = None if known is None else torch.from_numpy(known)
+            self.model.calibrate(to_tensor(seen), vectors, to_tensor(originals[first]))
             self.model.base.copy_(_mean_face(originals))
             self.average.load_state_dict(self.model.state_dict())
         if self.step >= steps:
@@ -325,13 +366,12 @@ class RecoveryAttack:
         usual = math.inf  # running gradient norm
         self.model.train()
         try:
-            for target, seen in batches:
+            for target, view in batches:
                 rate = self._rate(steps, ending)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                loss = recovery_loss(
-                    self._forward(self.model, to_tensor(seen)), to_tensor(target).to(self.device)
-                )
+                recovered = self._forward(self.model, self._split(view))
+                loss = recovery_loss(recovered, to_tensor(target).to(self.device))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), 1.0))
@@ -376,7 +416,7 @@ class RecoveryAttack:
         for slow, fast in zip(self.average.parameters(), self.model.parameters(), strict=True):
             slow.lerp_(fast, 1 - keep)
 
-    def _measure(self, faces: Faces, seen: View, loss: float) -> CurvePoint:
+    def _measure(self, faces: Faces, seen: tuple[View, Context | None], loss: float) -> CurvePoint:
         scores, errors = [], []
         recovered = self._recover(self.average, seen)
         for start in range(0, len(faces), 64):
@@ -392,24 +432,32 @@ class RecoveryAttack:
             float(torch.cat(errors).mean()),
         )
 
-    def recover(self, published: View, batch_size: int = 64) -> Faces:
+    def recover(
+        self, published: View, context: Context | None = None, batch_size: int = 64
+    ) -> Faces:
         """The attacker's guess at the originals, by the averaged weights that did best on the
         held-back faces.
 
         Args:
             published: uint8 or float32 ``N x 112 x 112 x channels``, 0..255.
+            context: float32 ``N x context``, if the attacker takes one.
 
         Returns:
             uint8 ``N x 112 x 112 x 3``.
         """
-        return self._recover(self.best, published, batch_size)
+        seen = self._split(published if context is None else (published, context))
+        return self._recover(self.best, seen, batch_size)
 
     @torch.inference_mode()
-    def _recover(self, model: nn.Module, published: View, batch_size: int = 64) -> Faces:
-        parts = [
-            to_uint8(self._forward(model, to_tensor(published[i : i + batch_size])))
-            for i in range(0, len(published), batch_size)
-        ]
+    def _recover(
+        self, model: nn.Module, seen: tuple[View, Context | None], batch_size: int = 64
+    ) -> Faces:
+        planes, known = seen
+        parts = []
+        for start in range(0, len(planes), batch_size):
+            rows = slice(start, start + batch_size)
+            batch = planes[rows], None if known is None else known[rows]
+            parts.append(to_uint8(self._forward(model, batch)))
         return np.concatenate(parts) if parts else np.zeros((0, FACE_SIZE, FACE_SIZE, 3), np.uint8)
 
     def _identity(self) -> dict[str, Any]:
@@ -417,6 +465,7 @@ class RecoveryAttack:
             "version": CHECKPOINT_VERSION,
             "net": self.net,
             "channels": self.channels,
+            "context": self.context,
             "batch": self.batch,
             "seed": self.seed,
         }
@@ -461,7 +510,7 @@ def mean_face(faces: Faces) -> Faces:
 
 def _batches(
     originals: Faces, publish: Publish, size: int, rng: np.random.Generator
-) -> Iterator[tuple[Faces, View]]:
+) -> Iterator[tuple[Faces, View | tuple[View, Context]]]:
     while True:
         order = rng.permutation(len(originals))
         for start in range(0, len(order) - size + 1, size):

@@ -39,6 +39,9 @@ from .recognizers import Embeddings, Recognizer
 from .verification import Verification, pair_scores, threshold_at_far, verify
 
 Log = Callable[[str], None]
+STANDARD = (*NETS, "templates")
+"""Attackers that hold the method, and a fresh draw for every picture."""
+
 GROUP_ATTRIBUTES = ("age", "gender", "ethnicity")
 _AGES = ((0, 12), (13, 19), (20, 34), (35, 49), (50, 64), (65, 200))
 _NAMES = {
@@ -63,7 +66,7 @@ class Settings(BaseModel):
     side_steps: int = Field(
         default=1000, ge=1, description="steps of the averaging, fixed and leaked forms"
     )
-    attacks: tuple[str, ...] = ("unet", "residual", "averaging", "fixed", "leaked")
+    attacks: tuple[str, ...] = ("unet", "residual", "templates", "averaging", "fixed", "leaked")
     batch: int = Field(default=32, ge=1)
     test_faces: int = Field(default=500, ge=2)
     pictures: int = Field(default=32, ge=2, description="K of the averaging attack")
@@ -696,7 +699,7 @@ class Evaluation:
             return []
         names = []
         for name in self.settings.attacks:
-            if name in NETS or self.publisher.anonymizer.draw_size > 0:
+            if name in STANDARD or self.publisher.anonymizer.draw_size > 0:
                 names.append(name)
             else:
                 self.skipped[f"recovery_{name}"] = "the method takes no draws: same as unet"
@@ -705,18 +708,28 @@ class Evaluation:
     def recovery(self, name: str) -> dict[str, Any]:
         """Train one attacker and measure it on the gallery (and on the held-back faces)."""
         assert self.publisher is not None and self.attack_faces is not None
-        settings = self.settings
+        settings, publisher = self.settings, self.publisher
         tested = min(200, settings.test_faces) if name == "averaging" else settings.test_faces
         index = evenly(len(self.gallery), tested)
         truth = self.gallery.images[index]
         held = self.attack_faces.images[self.held]
         rng = self._rng(6)
         train, validation, pictures = self.training, held, 1
+        # the models that the method was trained with are the attacker's too
+        helpers = [model for model, role in self.models.values() if role == "surrogate"]
+        helpers = helpers or [model for model, _ in self.models.values()]
+        fresh = self.publisher.fresh()
+
+        def templates(faces: Faces, rows: NDArray[np.int64], rng: np.random.Generator) -> Any:
+            seen = np.asarray(fresh(faces, rows, rng))
+            return seen, np.concatenate([model.embed(seen, 32) for model in helpers], 1)
+
         views: dict[str, Publish] = {
+            "templates": templates,
             "fixed": self.publisher.fixed(settings.seed),
             "leaked": self.publisher.leaked(texture_probe(mean_face(self.training), settings.seed)),
         }
-        view = views.get(name, self.publisher.fresh())
+        view = views.get(name, fresh)
         if name == "averaging":
             pictures = settings.pictures
             train = train[evenly(len(train), settings.averaging_faces)]
@@ -733,10 +746,12 @@ class Evaluation:
             def view(faces: Faces, rows: NDArray[np.int64], _: np.random.Generator) -> Any:
                 return stored[rows]
 
-        steps = settings.attack_steps if name in NETS else settings.side_steps
+        steps = settings.attack_steps if name in STANDARD else settings.side_steps
+        width = templates(held[:1], self.held[:1], rng)[1].shape[1] if name == "templates" else 0
         attack = RecoveryAttack(
             name if name in NETS else "unet",
             channels=6 if name in ("averaging", "leaked") else 3,
+            context=width,
             batch=settings.batch,
             seed=settings.seed,
         )
@@ -752,17 +767,20 @@ class Evaluation:
             train, view, steps, validation, checkpoint, settings.attack_seconds, on_point=report
         )
 
-        def see(faces: Faces, rows: NDArray[np.int64]) -> Any:
-            parts = []
+        def see(faces: Faces, rows: NDArray[np.int64]) -> tuple[Any, Any]:
+            seen: list[Any] = []
+            known: list[Any] = []
             for part in _chunks(len(faces), 32):
                 if name == "averaging":
-                    parts.append(self.publisher.averaged(pictures, rng, faces[part]))  # type: ignore[union-attr]
+                    found: Any = publisher.averaged(pictures, rng, faces[part])
                 else:
-                    parts.append(view(faces[part], rows[part], rng))
-            return np.concatenate(parts)
+                    found = view(faces[part], rows[part], rng)
+                seen.append(found[0] if isinstance(found, tuple) else found)
+                known.append(found[1] if isinstance(found, tuple) else None)
+            return np.concatenate(seen), np.concatenate(known) if known[0] is not None else None
 
-        shown = see(truth, index)
-        recovered = attack.recover(shown)
+        shown, known = see(truth, index)
+        recovered = attack.recover(shown, known)
         if self.show_faces:
             first = evenly(len(truth), 10)
             pictures_of = (
@@ -781,8 +799,8 @@ class Evaluation:
         flat, rise = flattened(curve)
         floor = self.floor()["ssim"]
         result = {
-            "knows": name if name not in NETS else "fresh",
-            "net": attack.net,
+            "knows": name if name not in STANDARD else "fresh",
+            "net": attack.net + ("+templates" if known is not None else ""),
             "parameters": attack.parameters,
             "steps": attack.step,
             "seconds": round(attack.seconds, 1),
@@ -800,10 +818,10 @@ class Evaluation:
                 for point in curve
             ],
         }
-        if name in NETS and self.attack_faces.attributes:
+        if name in STANDARD and self.attack_faces.attributes:
             rows = self.held[evenly(len(self.held), settings.group_faces)]
             faces = self.attack_faces.images[rows]
-            back = attack.recover(see(faces, rows))
+            back = attack.recover(*see(faces, rows))
             result["held_rec_ssim"] = [float(v) for v in likeness(faces, back)["ssim"]]
         self.log(
             f"  {name}: SSIM {result['rec_ssim']:.4f}, {result['rec_psnr']:.2f} dB after "

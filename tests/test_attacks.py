@@ -100,6 +100,23 @@ def test_the_view_must_have_the_planes_announced(faces: Faces) -> None:
         RecoveryAttack(channels=6, batch=8).train(faces, show, steps=1)
 
 
+def test_what_the_attacker_knows_besides_is_used(faces: Faces) -> None:
+    def told(faces: Faces, index: np.ndarray, rng: np.random.Generator) -> tuple:
+        small = faces.reshape(len(faces), 8, 14, 8, 14, 3).mean((2, 4), dtype=np.float32)
+        return noise(faces, index, rng), small.reshape(len(faces), -1)
+
+    test = faces[:20]
+    floor = score(np.repeat(mean_face(faces)[None], 20, 0), test)
+    attack = RecoveryAttack("unet", context=192, batch=8, seed=1)
+    attack.train(faces[20:], told, steps=40, points=4)
+    seen, known = told(test, np.arange(20), np.random.default_rng(0))
+    assert score(attack.recover(seen, known), test) > floor + 0.02
+    with pytest.raises(ValueError, match="context"):
+        attack.recover(seen)
+    with pytest.raises(ValueError, match="no context"):
+        RecoveryAttack("residual", context=8)
+
+
 def test_global_random_state_is_left_alone(faces: Faces) -> None:
     before = torch.random.get_rng_state()
     RecoveryAttack(batch=8).train(faces, show, steps=1)
