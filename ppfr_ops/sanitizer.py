@@ -30,6 +30,9 @@ from .units import READ_ERROR
 Level = Literal["full", "basic", "none"]
 Pseudonymize = Callable[[str], str]
 
+REDRAWS = 4
+"""Fresh draws that a record gets which shows more than allowed."""
+
 
 def pseudonyms(key: bytes) -> Pseudonymize:
     """Identities to pseudonyms: HMAC-SHA-256 under the owner's key over ``identity|VALUE``, hex."""
@@ -122,6 +125,8 @@ class Sanitizer:
         batch_size: faces a batch.
         level: ``full``; ``basic``: without ``disclosure`` and ``draw_similarity``; ``none``. What
             is not measured is null.
+        max_disclosure: a record above it is drawn again, and buried if no draw helps; None: the
+            limit is the method's own, which may be none. Needs level ``full``.
     """
 
     def __init__(
@@ -135,6 +140,7 @@ class Sanitizer:
         pseudonymize: Pseudonymize | None = None,
         batch_size: int = 32,
         level: Level = "full",
+        max_disclosure: float | None = None,
     ) -> None:
         self.anonymizer = anonymizer
         self.encoding = encoding
@@ -144,6 +150,7 @@ class Sanitizer:
         self.pseudonymize = pseudonymize
         self.batch_size = batch_size
         self.level = level
+        self.limit = anonymizer.disclosure_limit if max_disclosure is None else max_disclosure
         self.records_schema = records_schema(keep, pseudonymize is not None)
         self.metrics_schema = metrics_schema([recognizer.name for recognizer in recognizers])
 
@@ -209,10 +216,18 @@ class Sanitizer:
             self._publish(batch[:middle], unit, results)
             self._publish(batch[middle:], unit, results)
             return
-        results.record_ids += [face.record_id for face in batch]
-        results.rows += [face.row for face in batch]
-        results.images += images
-        results.metrics.append(measured)
+        kept = np.arange(len(batch))
+        if self.limit is not None and "disclosure" in measured:
+            shown = measured["disclosure"]
+            for face, value in zip(batch, shown, strict=True):
+                if value > self.limit:
+                    detail = f"disclosure {value:.3f}, allowed {self.limit:g}"
+                    results.bury(face.record_id, unit, "too_disclosing", detail)
+            kept = np.flatnonzero(shown <= self.limit)
+        results.record_ids += [batch[i].record_id for i in kept]
+        results.rows += [batch[i].row for i in kept]
+        results.images += [images[i] for i in kept]
+        results.metrics.append({name: values[kept] for name, values in measured.items()})
 
     def _attempt(self, batch: list[_Face]) -> tuple[list[bytes], dict[str, NDArray[np.float32]]]:
         originals = np.stack([face.pixels for face in batch])
@@ -228,9 +243,35 @@ class Sanitizer:
             images = [self.encoding.encode(face) for face in published]
             stage = "not_measured"
             measured = self._measure(originals, images, None if again is published else again)
+            stage = "method_failed"
+            self._draw_again(originals, again, ids, images, measured)
         except Exception:
             raise _Failed(stage) from None
         return images, measured
+
+    def _draw_again(
+        self,
+        originals: Faces,
+        again: Faces,
+        ids: Sequence[str],
+        images: list[bytes],
+        measured: dict[str, NDArray[np.float32]],
+    ) -> None:
+        """Replace, in place, what shows more than allowed by a fresh draw that shows less."""
+        if self.limit is None or "disclosure" not in measured or not self.anonymizer.draw_size:
+            return
+        for draw in range(2, 2 + REDRAWS):
+            over = np.flatnonzero(measured["disclosure"] > self.limit)
+            if len(over) == 0:
+                return
+            fresh = self._anonymize(originals[over], [ids[int(i)] for i in over], draw)
+            encoded = [self.encoding.encode(face) for face in fresh]
+            better = self._measure(originals[over], encoded, again[over])
+            for place, index in enumerate(over):
+                if better["disclosure"][place] < measured["disclosure"][index]:
+                    images[index] = encoded[place]
+                    for name, values in better.items():
+                        measured[name][index] = values[place]
 
     def _measure(
         self, originals: Faces, images: Sequence[bytes], again: Faces | None

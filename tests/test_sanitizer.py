@@ -221,3 +221,36 @@ def test_operations_load_no_engine() -> None:
         "assert not {'ray', 'apache_beam'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class _Shy(Anonymizer):
+    """Shows the face unless its draw says otherwise."""
+
+    name = "shy"
+    disclosure_limit = 0.6
+
+    @property
+    def draw_size(self) -> int:
+        return 1
+
+    def anonymize(self, faces: Faces, draws: NDArray[np.float32]) -> Faces:
+        noise = np.random.default_rng(0).integers(0, 256, faces.shape, np.uint8)
+        return np.where(draws[:, :, None, None] > 0.5, noise, faces).astype(np.uint8)
+
+
+def test_what_shows_too_much_is_drawn_again_and_else_buried() -> None:
+    pictures = faces(40, seed=3)
+    table = unit_table([Encoding("png").encode(face) for face in pictures])
+    sanitizer = Sanitizer(_Shy(), Encoding(), draws=seeded_draws(5))
+    result = sanitizer(table, "u")
+    shown = np.asarray(result.metrics["disclosure"])
+    assert (shown <= 0.6).all() and len(shown) > 25  # five draws, each good with 31 %
+    codes = result.dead_letters["code"].to_pylist()
+    assert set(codes) <= {"too_disclosing"} and len(shown) + len(codes) == 40
+    loose = Sanitizer(_Shy(), Encoding(), draws=seeded_draws(5), max_disclosure=1.0)(table, "u")
+    assert len(loose.records) == 40 and np.asarray(loose.metrics["disclosure"]).max() > 0.9
+    for record, value in zip(result.records.to_pylist(), shown, strict=True):
+        picture = Encoding.decode(record["image"]["bytes"])
+        row = int(record["record_id"][-6:])
+        again = measure(pictures[row][None], picture[None], picture[None])
+        assert again["disclosure"][0] == pytest.approx(value, abs=1e-4)

@@ -26,6 +26,8 @@ class Anonymizer(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: ClassVar[str]
+    disclosure_limit: ClassVar[float | None] = None
+    """A record that discloses more is drawn again, and not published if no draw helps."""
 
     @property
     def draw_size(self) -> int:

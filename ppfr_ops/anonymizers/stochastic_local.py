@@ -186,6 +186,8 @@ STRENGTHS = {
 
 @register("stochastic-local")
 class StochasticLocal(Anonymizer):
+    disclosure_limit = 0.60
+
     strength: Literal["strict", "standard", "useful"] = Field(
         "standard", description="how far draws of one face lie apart: strict, standard or useful"
     )
