@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import sys
 import traceback
 
@@ -51,7 +52,8 @@ class Refused(click.ClickException):
 
 def run(command: click.Command) -> None:
     """Run a command as a program. One line for each error; a traceback only with PPFR_DEBUG=1,
-    for messages of libraries quote paths."""
+    for messages of libraries quote paths. SIGTERM ends it as Ctrl-C does, tidily."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = command.main(standalone_mode=False)
     except click.UsageError as error:

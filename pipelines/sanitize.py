@@ -190,16 +190,35 @@ def _ray(address: str | None) -> Iterator[None]:
                 ray.shutdown()
         return
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # Else its C++ side alarms people about an actor that it could not restart if we let go of it.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # Ray gives its workers the lowest priority but four; here they are the work itself.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     _remove_stale_sessions()
     folder = tempfile.mkdtemp(prefix=f"{_SESSION}{os.getpid()}-", dir=_session_root())
     # Ray prints a screenful on stdout for every worker that dies; the statuses say it in a line.
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         try:
-            ray.init(address="local", include_dashboard=False, _temp_dir=folder, **quiet)
+            with _silent_stderr():
+                ray.init(address="local", include_dashboard=False, _temp_dir=folder, **quiet)
             yield
         finally:
             ray.shutdown()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Nothing of native code reaches the terminal; exceptions do."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 _SESSION = "ppfr-ray-"

@@ -1,0 +1,176 @@
+"""What the engine costs: faces/s of ``ppfr sanitize`` over those of a bare loop, and its memory.
+
+Everything runs in processes of its own, is timed from start to exit (imports, loading, Ray's start
+and stop included), on the same drawn faces, with the same options, on the same cores, in turns. The
+bare loop reads units, sanitizes them and writes the three tables with pyarrow: no ledger, no
+hashes, no fsync, no engine. It runs once as one process with all threads and once as one process a
+core; the faster one counts.
+
+    python bench/pipeline_efficiency.py                      # 20,000 faces, the ratio
+    python bench/pipeline_efficiency.py --memory             # peak on 40,000 over 10,000 faces
+    python bench/pipeline_efficiency.py --faces 2000 --rounds 1
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+SCRIPT = str(ROOT / "pipelines" / "sanitize.py")
+
+
+def write_input(folder: Path, count: int, unit_rows: int) -> None:
+    """Drawn faces, 500 different ones over and over, in files of one unit each."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from ppfr_ops.images import Encoding
+    from ppfr_ops.sample import faces
+
+    encoded = [Encoding().encode(face) for face in faces(min(count, 500))]
+    folder.mkdir()
+    for start in range(0, count, unit_rows):
+        rows = range(start, min(start + unit_rows, count))
+        images = [{"bytes": encoded[row % len(encoded)], "path": f"{row}.jpg"} for row in rows]
+        pq.write_table(pa.table({"image": images}), folder / f"{start:08d}.parquet")
+
+
+def bare_loop(source: str, output: str, metrics: str, part: int, parts: int, threads: int) -> None:
+    """The same operations without the pipeline."""
+    import pyarrow.parquet as pq
+
+    from ppfr_ops.job import SanitizeOptions, build_sanitizer, prepare, tune_process
+    from ppfr_ops.units import read_unit
+
+    tune_process(threads)
+    job = prepare(SanitizeOptions(input=source, output=output, metrics=metrics))
+    sanitizer = build_sanitizer(job, threads)
+    for unit in job.plan.units[part::parts]:
+        tables = sanitizer(read_unit(job.plan, unit), unit.id)
+        for kind in ("data", "metrics", "dead_letters"):
+            target = Path(output) / kind / f"{unit.id}.parquet"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(tables.of(kind), target, compression="zstd", use_dictionary=False)
+
+
+def tree(pid: int) -> list[int]:
+    """A process and all its descendants."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, ValueError):
+                continue
+            children.setdefault(parent, []).append(int(entry.name))
+    found, queue = [], [pid]
+    while queue:
+        found.append(queue.pop())
+        queue += children.get(found[-1], [])
+    return found
+
+
+def proportional_kib(pids: list[int]) -> int:
+    """Memory of processes, what they share counted once."""
+    total = 0
+    for pid in pids:
+        try:
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1])
+        except OSError:
+            continue
+    return total
+
+
+def run(commands: list[list[str]]) -> tuple[float, float]:
+    """Run commands at the same time; wall seconds and peak MiB of all their processes."""
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    began = time.perf_counter()
+    running = [
+        subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        for command in commands
+    ]
+    peak = 0
+    while any(process.poll() is None for process in running):
+        peak = max(peak, sum(proportional_kib(tree(process.pid)) for process in running))
+        time.sleep(0.5)
+    seconds = time.perf_counter() - began
+    if any(process.returncode for process in running):
+        raise SystemExit(f"failed: {commands}")
+    return seconds, peak / 1024
+
+
+def pipeline(source: Path, output: Path, arguments: argparse.Namespace) -> list[list[str]]:
+    options = ["--input", str(source), "--output", str(output), "--metrics", arguments.metrics]
+    return [[sys.executable, SCRIPT, *options, "--actors", str(arguments.cores)]]
+
+
+def bare(
+    source: Path, output: Path, arguments: argparse.Namespace, processes: int
+) -> list[list[str]]:
+    threads = arguments.cores // processes
+    base = [sys.executable, __file__, "--bare", str(source), str(output)]
+    base += ["--metrics", arguments.metrics, "--cores", str(threads)]
+    return [[*base, "--part", str(part), "--parts", str(processes)] for part in range(processes)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--faces", type=int, default=20_000)
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--unit-rows", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--metrics", choices=["full", "basic", "none"], default="full")
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--bare", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--part", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--parts", type=int, default=1, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.bare:
+        return bare_loop(
+            *arguments.bare, arguments.metrics, arguments.part, arguments.parts, arguments.cores
+        )
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores])
+    result: dict[str, object] = {"cores": arguments.cores, "metrics": arguments.metrics}
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        if arguments.memory:
+            peaks = {}
+            for count in (10_000, 40_000):
+                write_input(work / f"in{count}", count, arguments.unit_rows)
+                _, peaks[count] = run(
+                    pipeline(work / f"in{count}", work / f"out{count}", arguments)
+                )
+            result |= {f"peak MiB, {count} faces": round(peak) for count, peak in peaks.items()}
+            result["ratio of peaks"] = round(peaks[40_000] / peaks[10_000], 3)
+        else:
+            write_input(work / "in", arguments.faces, arguments.unit_rows)
+            best: dict[str, float] = {}
+            for turn in range(arguments.rounds):
+                candidates = {
+                    "pipeline": pipeline(work / "in", work / f"pipeline{turn}", arguments),
+                    "bare, one process a core": bare(
+                        work / "in", work / f"many{turn}", arguments, arguments.cores
+                    ),
+                    "bare, one process": bare(work / "in", work / f"one{turn}", arguments, 1),
+                }
+                for name, commands in candidates.items():
+                    seconds, _ = run(commands)
+                    best[name] = min(best.get(name, seconds), seconds)
+                    print(f"{name}: {arguments.faces / seconds:.0f} faces/s", file=sys.stderr)
+            result |= {f"{name}, faces/s": round(arguments.faces / s) for name, s in best.items()}
+            fastest = min(seconds for name, seconds in best.items() if name != "pipeline")
+            result["ratio"] = round(fastest / best["pipeline"], 3)
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
