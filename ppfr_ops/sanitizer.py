@@ -98,11 +98,12 @@ def measure(
         if again is not None:
             values["disclosure"] = metrics.disclosure(x, y)
             values["draw_similarity"] = metrics.disclosure(y, _tensor(again))
-        return {name: value.numpy() for name, value in values.items()}
+        return {name: value.cpu().numpy() for name, value in values.items()}
 
 
 def _tensor(faces: Faces) -> torch.Tensor:
-    return torch.from_numpy(faces).permute(0, 3, 1, 2).contiguous().float() / 255
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.from_numpy(faces).to(device).permute(0, 3, 1, 2).contiguous().float() / 255
 
 
 class _Failed(Exception):
