@@ -75,6 +75,12 @@ _OPTIONS = (
     ),
     click.option("--batch-size", type=click.IntRange(1, 4096), default=32, show_default=True),
     click.option(
+        "--max-disclosure",
+        type=click.FloatRange(0, 1, min_open=True),
+        help="Draw a record again that discloses more, and bury it if no draw helps. Default: the "
+        "method's own limit (stochastic-local: 0.60).",
+    ),
+    click.option(
         "--max-dead-letter-rate",
         type=click.FloatRange(0, 1),
         default=0.01,
@@ -86,6 +92,17 @@ _OPTIONS = (
         "resume",
         default=True,
         help="Go on with what is there (the default), or remove it and begin anew.",
+    ),
+    click.option(
+        "--incremental",
+        is_flag=True,
+        help="The input may have changed since the last run: do what is new or changed, and no "
+        "more. Needs --identity-key-file.",
+    ),
+    click.option(
+        "--propagate-deletions",
+        is_flag=True,
+        help="With --incremental: take back what was published of files that are gone.",
     ),
     click.option(
         "--metrics",

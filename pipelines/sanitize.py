@@ -14,7 +14,6 @@ if not __package__:  # run as a file, from a checkout
 import logging
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
@@ -24,13 +23,10 @@ from typing import Any
 import click
 
 from pipelines.cli import Refused, run
-from pipelines.console import RunProgress, announce, conclude, console, show_preview
+from pipelines.console import console
+from pipelines.driver import drive
 from pipelines.options import collect, sanitize_options
-from ppfr_ops.job import Job, Status, Worker, describe, finish, preflight, prepare, preview
-from ppfr_ops.ledger import Ledger
-
-MAX_FAILED_IN_A_ROW = 5
-"""Units; then it is the disk or the store, and the run ends."""
+from ppfr_ops.job import Job, Status, Worker, describe
 
 EXAMPLES = """
 \b
@@ -45,6 +41,9 @@ Examples:
   # a tree of aligned crops, one folder a person, stronger method
   ppfr sanitize --input crops/ --output shared/ --identity-column folder \\
       --identity-key-file key --method signed-field --method-option grid=14
+  # a dataset in object storage that grows, every night; what was deleted there is taken back
+  ppfr sanitize --input s3://faces/in --output s3://faces/out --identity-key-file key \\
+      --incremental --propagate-deletions
   # what would happen, on a sample, without writing anything
   ppfr sanitize --input tars/ --output shared/ --dry-run
 
@@ -82,30 +81,13 @@ def main(
 
     Writes data/, metrics/ and dead_letters/, one Parquet file a unit each, and manifest.json.
     """
-    began = time.monotonic()
-    try:
-        job = prepare(collect(values))
-        preflight(job)
-        if dry_run:
-            show_preview(job, preview(job))
-            return 0
-        ledger = Ledger(job.options.output)
-        ledger.open(job.settings, overwrite=job.options.overwrite)
-    except ValueError as error:
-        raise Refused(str(error)) from None
-    todo = announce(job, ledger.entries())
-    progress = RunProgress(len(todo))
-    if todo:
-        with progress:
-            for status in on_ray(job, todo, actors, gpus_per_actor, ray_address):
-                progress.add(status)
-                if progress.failed_in_a_row == MAX_FAILED_IN_A_ROW:
-                    break
-    manifest, missing = finish(job, f"ray {version('ray')}")
-    if missing:
-        console.print(f"Error: {len(missing)} units unfinished; the same command goes on")
-        return 1
-    return conclude(job, manifest, time.monotonic() - began, progress.faces, as_json)
+    return drive(
+        collect(values),
+        lambda job, todo: on_ray(job, todo, actors, gpus_per_actor, ray_address),
+        f"ray {version('ray')}",
+        dry_run=dry_run,
+        as_json=as_json,
+    )
 
 
 class _Actor:

@@ -4,6 +4,7 @@ Engines log and print what they carry, so a job hides its content and a status h
 and a reason code, and nothing else.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import cv2
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas import VERSION
 from schemas.dead_letters import REASONS
-from schemas.ledger import LedgerEntry, merge
+from schemas.ledger import LedgerEntry, Source, merge
 from schemas.manifest import Counts, Manifest, Method, Model, UnitShards
 from schemas.records import RESERVED_COLUMNS
 
@@ -37,7 +37,8 @@ from .ledger import Ledger, Tables, concatenate
 from .memory import keep_freed_memory
 from .recognizers import Recognizer, RecognizerSpec
 from .sanitizer import Level, Sanitizer, pseudonyms
-from .units import Columns, InputError, Plan, plan, read_unit, record_id, sources
+from .storage import open_store
+from .units import Columns, InputError, Plan, content, plan, read_unit, record_id, sources
 
 MIN_KEY_BYTES = 16
 MAX_ATTEMPTS = 3
@@ -67,9 +68,12 @@ class SanitizeOptions(BaseModel):
     metrics: Level = "full"
     limit: int | None = Field(None, ge=1)
     seed: int | None = Field(None, repr=False)
+    max_disclosure: float | None = Field(None, gt=0, le=1)
     max_dead_letter_rate: float = Field(0.01, ge=0, le=1)
     mapping: str | None = Field(None, repr=False)
     overwrite: bool = False
+    incremental: bool = False
+    propagate_deletions: bool = False
 
     @property
     def encoding(self) -> Encoding:
@@ -89,6 +93,8 @@ class Job:
     method_digest: str
     settings: Mapping[str, str]
     """Digests that an output's runs must agree on."""
+    fence: int | None = None
+    """Of the run's lease; a worker commits nothing once there is a higher one."""
 
     def __repr__(self) -> str:
         return f"Job({len(self.plan.units)} units)"
@@ -129,6 +135,15 @@ def prepare(options: SanitizeOptions) -> Job:
         raise InputError(f"--keep-column {clash[0]}: the output has a column of that name already")
     if options.identity_column in options.keep_columns:
         raise InputError("the identity column leaves as pseudonyms only; do not keep it as it is")
+    if options.incremental and key is None:
+        raise InputError(
+            "--incremental needs --identity-key-file: ids have to survive a growing input, and "
+            "must not tell names (make a key with: openssl rand -hex 32 > FILE)"
+        )
+    if options.incremental and (options.limit is not None or options.overwrite):
+        raise InputError("--incremental goes with neither --limit nor --overwrite")
+    if options.propagate_deletions and not options.incremental:
+        raise InputError("--propagate-deletions needs --incremental")
     _check_places(options)
     anonymizer = create(options.method, options.method_options)
     for spec in specs:
@@ -180,6 +195,7 @@ def build_sanitizer(job: Job, threads: int = 0) -> Sanitizer:
         pseudonymize=pseudonyms(job.key) if job.key and options.identity_column else None,
         batch_size=options.batch_size,
         level=options.metrics,
+        max_disclosure=options.max_disclosure,
     )
 
 
@@ -207,7 +223,7 @@ class Worker:
         tune_process(threads)
         self.job = job
         self.threads = threads
-        self.ledger = Ledger(job.options.output)
+        self.ledger = Ledger(job.options.output, job.fence)
         self.sanitizer = build_sanitizer(job, threads)
 
     def process(self, ordinal: int) -> Status:
@@ -218,27 +234,37 @@ class Worker:
             if entry is not None:
                 return _status(entry, "skipped")
             before = self.ledger.attempt(unit.id)
+            tables, source = self._sanitize(ordinal, before)
             entry = self.ledger.commit(
                 unit.id,
-                self._sanitize(ordinal, before),
+                tables,
                 unit.rows,
                 method_digest=self.job.method_digest,
                 settings_digest=self.job.settings_digest,
+                source=source,
             )
         except Exception as error:
+            # It failed, but its process lives: that is no reason to take it apart one day.
+            with contextlib.suppress(Exception):
+                self.ledger.forget_attempts(unit.id)
             return Status(unit.id, "failed", reason=describe(error))
         return _status(entry, "committed", before)
 
-    def _sanitize(self, ordinal: int, before: int) -> Tables:
+    def _sanitize(self, ordinal: int, before: int) -> tuple[Tables, Source | None]:
         """Attempts that left no commit killed their process. After three of them the unit is
         taken apart in child processes; if even that dies three times, all of it is given up."""
         unit = self.job.plan.units[ordinal]
+        source = self.job.plan.fingerprints.get(unit.id)
         if before >= 2 * MAX_ATTEMPTS:
             ids = [record_id(unit.id, row) for row in range(unit.rows)]
-            return self.sanitizer.bury(ids, unit.id, "killed_worker")
+            return self.sanitizer.bury(ids, unit.id, "killed_worker"), source
         if before >= MAX_ATTEMPTS:
-            return isolation.sanitize_apart(self.job, ordinal, self.sanitizer, self.threads)
-        return self.sanitizer(read_unit(self.job.plan, unit), unit.id)
+            apart = isolation.sanitize_apart(self.job, ordinal, self.sanitizer, self.threads)
+            return apart, source
+        table = read_unit(self.job.plan, unit)
+        if source is not None and self.job.key is not None:
+            source = source.model_copy(update={"content": content(table, self.job.key)})
+        return self.sanitizer(table, unit.id), source
 
 
 def _status(
@@ -294,11 +320,15 @@ def finish(job: Job, engine: str) -> tuple[Manifest, list[str]]:
     Returns:
         The manifest and the ids of the units that are still to be done.
     """
-    ledger = Ledger(job.options.output)
-    ledger.sweep()
+    ledger = Ledger(job.options.output, job.fence)
+    if not ledger.fenced_off():
+        ledger.sweep()
     entries = ledger.entries()
     missing = [unit.id for unit in job.plan.units if unit.id not in entries]
     done = [entries[unit.id] for unit in job.plan.units if unit.id in entries]
+    # Published once, gone from the input since, and not taken back.
+    planned = {unit.id for unit in job.plan.units}
+    done += [entry for unit, entry in sorted(entries.items()) if unit not in planned]
     codes: Counter[str] = Counter()
     for entry in done:
         codes.update(entry.dead_letters)
@@ -330,6 +360,7 @@ def finish(job: Job, engine: str) -> tuple[Manifest, list[str]]:
             "unit_rows": options.unit_rows,
             "metrics": options.metrics,
             "limit": options.limit,
+            "max_disclosure": options.max_disclosure or anonymizer.disclosure_limit,
             "max_dead_letter_rate": options.max_dead_letter_rate,
             "draws": "system" if options.seed is None else "seeded, for tests only",
         },
@@ -345,7 +376,7 @@ def finish(job: Job, engine: str) -> tuple[Manifest, list[str]]:
         metrics={name: value for name, value in merged.items() if value is not None},
         shards=[UnitShards(unit=entry.unit, shards=entry.shards) for entry in done],
     )
-    if not missing:
+    if not missing and not ledger.fenced_off():
         ledger.write_manifest(manifest.model_dump_json(indent=1))
     return manifest, missing
 
@@ -452,7 +483,7 @@ def _check_places(options: SanitizeOptions) -> None:
 
 
 def _absolute(url: str) -> str:
-    fs, path = fsspec.core.url_to_fs(url)
+    fs, path = open_store(url)
     protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
     return f"{protocol}:{os.path.realpath(path) if protocol == 'file' else path}"
 

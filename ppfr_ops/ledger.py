@@ -10,6 +10,9 @@ something that the next run completes, and a late copy of a committed unit chang
     OUTPUT/_ledger/run.json                          what run this output belongs to
     OUTPUT/_ledger/units/UNIT.json                   the entries
     OUTPUT/_ledger/attempts/UNIT.N                   work begun and not committed yet
+    OUTPUT/_ledger/lease/FENCE.json                  which run is at work (``lease``)
+    OUTPUT/_ledger/last.json                         the last run: when, how much was planned
+    OUTPUT/_ledger/tombstones/UNIT.json              deleted upstream
     OUTPUT/_staging/                                 files of copies not committed yet
 """
 
@@ -23,14 +26,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import ValidationError
 
-from schemas.ledger import KINDS, Kind, LedgerEntry, Shard, Statistic
+from schemas.ledger import KINDS, Kind, LedgerEntry, Shard, Source, Statistic, Tombstone
+
+from .storage import Patient, open_store
 
 ROW_GROUP = 256
 """Rows a row group: what a reader of one record has to fetch."""
@@ -84,50 +88,74 @@ class Ledger:
 
     Args:
         output: any fsspec URL or local path of a folder.
+        fence: of the lease that this run holds; nothing is committed once another run has a
+            higher one. None: do not look.
     """
 
-    def __init__(self, output: str) -> None:
-        self.fs, root = fsspec.core.url_to_fs(output, use_listings_cache=False)
+    def __init__(self, output: str, fence: int | None = None) -> None:
+        self.fs, root = open_store(output)
         self.root = root.rstrip("/")
         self.local = isinstance(self.fs, LocalFileSystem)
+        self.fence = fence
 
     def path(self, *parts: str) -> str:
         return "/".join((self.root, *parts))
 
     # -- a run ------------------------------------------------------------------------------
 
-    def open(self, settings: Mapping[str, str], overwrite: bool = False) -> None:
+    def check(
+        self, settings: Mapping[str, str], overwrite: bool = False, growing: bool = False
+    ) -> None:
+        """Find out whether ``open`` would refuse; changes nothing.
+
+        Raises:
+            LedgerError: the output belongs to something else, or to a run with other settings.
+            StoreError: the store does not let us in.
+        """
+        if isinstance(self.fs, Patient):
+            self.fs.check(self.root)
+        begun = self._read_json("_ledger", "run.json")
+        if begun is None:
+            ours = (self.path("_staging/"), self.path("_ledger/lease/"))
+            if any(not path.startswith(ours) for path in self.fs.find(self.root)):
+                raise LedgerError("the output folder is not empty, and not of an earlier run")
+        elif not overwrite:
+            changed = sorted(
+                key
+                for key in begun | dict(settings)
+                if begun.get(key) != settings.get(key) and not (growing and key == "input")
+            )
+            if changed:
+                raise LedgerError(
+                    f"the output holds a run with another {', '.join(changed)}; "
+                    "give the same options to go on with it, or --overwrite to begin anew"
+                )
+
+    def open(
+        self, settings: Mapping[str, str], overwrite: bool = False, growing: bool = False
+    ) -> None:
         """Begin a run or take up an earlier one, and clear away what died in between.
 
         Args:
             settings: digests of what shapes the output; an earlier run must agree on all.
             overwrite: remove what an earlier run left, rather than go on with it.
+            growing: the input may be another than that of the earlier run.
 
         Raises:
             LedgerError: the output belongs to something else, or to a run with other settings.
         """
-        begun = self._read_json("_ledger", "run.json")
-        if begun is None and any(
-            not path.startswith(self.path("_staging/")) for path in self.fs.find(self.root)
-        ):
-            raise LedgerError("the output folder is not empty, and not of an earlier run")
-        if begun is not None and overwrite:
-            for name in OWN:
-                if self.fs.exists(self.path(name)):
-                    self.fs.rm(self.path(name), recursive=True)
-            begun = None
-        if begun is None:
-            for kind in (*KINDS, "_ledger/units", "_ledger/attempts", "_staging"):
-                self.fs.makedirs(self.path(kind), exist_ok=True)
+        self.check(settings, overwrite, growing)
+        if overwrite:
+            # The lease is of this run, and its number must never fall.
+            for path in self.fs.find(self.root):
+                name = path.removeprefix(f"{self.root}/")
+                if name.partition("/")[0] in OWN and not name.startswith("_ledger/lease/"):
+                    self._remove(path)
+        if self._read_json("_ledger", "run.json") != dict(settings):
+            if self.local:
+                for kind in (*KINDS, "_ledger/units", "_ledger/attempts", "_staging"):
+                    self.fs.makedirs(self.path(kind), exist_ok=True)
             self._put(json.dumps(dict(settings), indent=1).encode(), "_ledger", "run.json")
-        elif begun != dict(settings):
-            changed = sorted(
-                key for key in begun | dict(settings) if begun.get(key) != settings.get(key)
-            )
-            raise LedgerError(
-                f"the output holds a run with another {', '.join(changed)}; "
-                "give the same options to go on with it, or --overwrite to begin anew"
-            )
         self.recover()
 
     def recover(self) -> None:
@@ -136,6 +164,8 @@ class Ledger:
             entry = self.entry(os.path.basename(path).removesuffix(".json"))
             if entry is None or not self._complete(entry):
                 self._remove(path)
+        if isinstance(self.fs, Patient):
+            self.fs.abort_uploads(self.root)
         self.sweep()
 
     def sweep(self) -> None:
@@ -150,6 +180,11 @@ class Ledger:
             for path in self._list(kind):
                 if os.path.basename(path).removesuffix(".parquet") not in entries:
                     self._remove(path)
+
+    def committed_ids(self) -> set[str]:
+        """Ids of the units that have an entry; reads none of them."""
+        names = (os.path.basename(path) for path in self._list("_ledger", "units"))
+        return {name.removesuffix(".json") for name in names if name.endswith(".json")}
 
     def entries(self) -> dict[str, LedgerEntry]:
         """All valid entries by unit id."""
@@ -170,6 +205,54 @@ class Ledger:
     def write_manifest(self, text: str) -> None:
         self._put(text.encode(), "manifest.json")
 
+    def read(self, *parts: str) -> dict[str, Any] | None:
+        """A JSON document of ours; None if it is not there, or not whole."""
+        return self._read_json(*parts)
+
+    def write(self, document: Mapping[str, Any], *parts: str) -> None:
+        self._put(json.dumps(dict(document), indent=1).encode(), *parts)
+
+    def create(self, document: Mapping[str, Any], *parts: str) -> bool:
+        """Write a document that must not exist yet; False if it does."""
+        return self._create(json.dumps(dict(document), indent=1).encode(), *parts)
+
+    def names(self, *parts: str) -> list[str]:
+        """What a folder holds, sorted."""
+        return [os.path.basename(path.rstrip("/")) for path in self._list(*parts)]
+
+    def remove(self, *parts: str) -> None:
+        self._remove(self.path(*parts))
+
+    # -- units that are no more -------------------------------------------------------------
+
+    def retire(self, unit: str) -> None:
+        """Take back what was published of a unit; the entry goes first, so that a death in
+        between leaves files that count for nothing and are swept up."""
+        self.remove("_ledger", "units", f"{unit}.json")
+        for kind in KINDS:
+            self.remove(kind, f"{unit}.parquet")
+
+    def bury(self, tombstone: Tombstone) -> None:
+        """Note that a unit was deleted upstream."""
+        self.write(tombstone.model_dump(), "_ledger", "tombstones", f"{tombstone.unit}.json")
+
+    def tombstones(self) -> dict[str, Tombstone]:
+        """By unit id."""
+        found = {}
+        for name in self.names("_ledger", "tombstones"):
+            raw = self.read("_ledger", "tombstones", name)
+            if raw is not None:
+                stone = Tombstone.model_validate(raw)
+                found[stone.unit] = stone
+        return found
+
+    def restamp(self, entry: LedgerEntry, source: Source) -> None:
+        """Note that a unit's source has another stamp and still the same content."""
+        renewed = entry.model_copy(update={"source": source})
+        self._put(
+            renewed.model_dump_json(indent=1).encode(), "_ledger", "units", f"{entry.unit}.json"
+        )
+
     # -- a unit -----------------------------------------------------------------------------
 
     def committed(self, unit: str) -> LedgerEntry | None:
@@ -184,13 +267,32 @@ class Ledger:
         self._put(b"", "_ledger", "attempts", f"{unit}.{secrets.token_hex(4)}")
         return before
 
+    def forget_attempts(self, unit: str) -> None:
+        """The unit is done, or failed in an orderly way: its process lives."""
+        for path in self._list("_ledger", "attempts"):
+            if _unit_of(path) == unit:
+                self._remove(path)
+
     def commit(
-        self, unit: str, tables: Tables, rows_in: int, *, method_digest: str, settings_digest: str
+        self,
+        unit: str,
+        tables: Tables,
+        rows_in: int,
+        *,
+        method_digest: str,
+        settings_digest: str,
+        source: Source | None = None,
     ) -> LedgerEntry:
         """Publish a unit.
 
+        Args:
+            source: fingerprint of what it was made of, for incremental runs.
+
         Returns:
             The entry that counts: an earlier copy's, if one was committed first.
+
+        Raises:
+            LedgerError: another run has taken over the output.
         """
         copy = secrets.token_hex(8)
         shards: dict[Kind, Shard] = {}
@@ -207,20 +309,35 @@ class Ledger:
             method_digest=method_digest,
             settings_digest=settings_digest,
             metrics=statistics(tables.metrics),
+            source=source,
         )
-        text = entry.model_dump_json(indent=1).encode()
-        if not self._create(text, "_ledger", "units", f"{unit}.json"):
+        if self.fenced_off():
             for kind in KINDS:
                 self._remove(self._staged(unit, copy, kind))
+            raise LedgerError("another run has taken over this output")
+        text = entry.model_dump_json(indent=1).encode()
+        if not self._create(text, "_ledger", "units", f"{unit}.json"):
             earlier = self.entry(unit)
+            # A creation that is tried again, because its answer got lost, finds itself.
+            if earlier is None or earlier.copy_id != copy:
+                for kind in KINDS:
+                    self._remove(self._staged(unit, copy, kind))
             if earlier is None:
                 raise LedgerError(f"the ledger entry of unit {unit} is damaged; run again")
             entry = earlier
-        self._complete(entry)
-        for path in self._list("_ledger", "attempts"):
-            if _unit_of(path) == unit:
-                self._remove(path)
+        if not self._complete(entry):
+            if entry.copy_id == copy:
+                self.remove("_ledger", "units", f"{unit}.json")
+            raise LedgerError(f"the files of unit {unit} were removed; run again")
+        self.forget_attempts(unit)
         return entry
+
+    def fenced_off(self) -> bool:
+        """Whether another run has taken over."""
+        if self.fence is None:
+            return False
+        fences = [name.removesuffix(".json") for name in self.names("_ledger", "lease")]
+        return any(name.isdigit() and int(name) > self.fence for name in fences)
 
     # -- files ------------------------------------------------------------------------------
 
@@ -229,7 +346,8 @@ class Ledger:
 
     def _stage(self, unit: str, copy: str, kind: Kind, table: pa.Table) -> Shard:
         target = self._staged(unit, copy, kind)
-        with self.fs.open(target, "wb") as file:
+        # An object is put in one piece (in parts from 100 MB on), so that it can be put again.
+        with self.fs.open(target, "wb") if self.local else io.BytesIO() as file:
             hashed = _Hashed(file)
             pq.write_table(
                 table,
@@ -242,6 +360,8 @@ class Ledger:
             hashed.flush()
             if self.local:
                 os.fsync(file.fileno())
+            else:
+                self.fs.pipe_file(target, file.getvalue())
         return Shard(
             path=f"{kind}/{unit}.parquet",
             rows=table.num_rows,
@@ -255,6 +375,7 @@ class Ledger:
             final = self.path(shard.path)
             if self._size(final) == shard.bytes:
                 continue
+            # A retry may find the file moved by the try before it.
             with contextlib.suppress(FileNotFoundError):
                 self._move(self._staged(entry.unit, entry.copy_id, kind), final)
             if self._size(final) != shard.bytes:
@@ -266,7 +387,8 @@ class Ledger:
             os.replace(source, target)
             _sync_folder(os.path.dirname(target))
         else:
-            self.fs.mv(source, target)
+            self.fs.copy(source, target)
+            self._remove(source)
 
     def _size(self, path: str) -> int | None:
         try:
@@ -298,6 +420,7 @@ class Ledger:
         target = self.path(*parts)
         if self.local:
             temporary = self._write_temporary(data)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
             os.replace(temporary, target)
             _sync_folder(os.path.dirname(target))
         else:
@@ -313,6 +436,7 @@ class Ledger:
                 return False
             return True
         temporary = self._write_temporary(data)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
         try:
             os.link(temporary, target)
         except FileExistsError:

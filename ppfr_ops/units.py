@@ -12,13 +12,16 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import IO, Any, Literal, cast
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from schemas.ledger import Source
+
+from .storage import Patient, StoreError, open_store
 
 Format = Literal["parquet", "images", "webdataset"]
 IMAGE_SUFFIXES = frozenset(
@@ -82,6 +85,8 @@ class Plan:
     """The allow-list with the types that it has in the input."""
     ignored: int = 0
     """Files in the listing that are of another format."""
+    fingerprints: Mapping[str, Source] = field(default_factory=dict)
+    """By unit id: what it would be made of, as the listing has it; only with a key."""
 
     def __repr__(self) -> str:
         return f"Plan({len(self.units)} units)"
@@ -118,14 +123,14 @@ def plan(
     Raises:
         InputError: nothing there, no such column, mixed formats.
     """
-    fs, root, paths = _listing(source)
-    chosen, paths, ignored = _choose(paths, format)
+    fs, root, details = _listing(source)
+    chosen, paths, ignored = _choose(sorted(details), format)
     if chosen == "parquet":
         columns, keep = _parquet_columns(fs, paths, columns)
         units = _parquet_units(fs, paths, unit_rows)
     elif chosen == "images":
         columns, keep = _image_columns(columns)
-        units = _image_units(paths, unit_rows)
+        units = _image_units(paths, unit_rows, root, key)
     else:
         keep = tuple(pa.field(name, pa.string()) for name in columns.keep)
         units = _tar_units(fs, paths, unit_rows)
@@ -135,7 +140,36 @@ def plan(
     named = tuple(
         replace(unit, id=_unit_id(ordinal, unit, root, key)) for ordinal, unit in enumerate(found)
     )
-    return Plan(source, chosen, named, columns, keep, ignored)
+    fingerprints = {}
+    if key is not None:
+        fingerprints = {unit.id: _source(unit, root, key, details) for unit in named}
+    return Plan(source, chosen, named, columns, keep, ignored, fingerprints)
+
+
+def content(table: pa.Table, key: bytes) -> str:
+    """HMAC over everything in a unit's table, hex: changes when any row does."""
+    digest = hmac.new(key, b"content|", hashlib.sha256)
+    for column in table.column_names:
+        digest.update(f"|{column}|".encode())
+        for value in table[column]:
+            item = value.as_py()
+            data = item if isinstance(item, bytes) else repr(item).encode()
+            digest.update(b"%d:" % len(data))
+            digest.update(data)
+    return digest.hexdigest()
+
+
+def _source(unit: Unit, root: str, key: bytes, details: Mapping[str, str]) -> Source:
+    def mark(kind: str, text: str) -> str:
+        return hmac.new(key, f"{kind}|{text}".encode(), hashlib.sha256).hexdigest()[:32]
+
+    names = [os.path.relpath(path, root or None) for path in unit.sources]
+    stamps = "|".join(details[path] for path in unit.sources)
+    return Source(
+        stamp=mark("stamp", stamps),
+        content=None,
+        files=tuple(mark("file", name) for name in names),
+    )
 
 
 def read_unit(plan: Plan, unit: Unit) -> pa.Table:
@@ -146,7 +180,7 @@ def read_unit(plan: Plan, unit: Unit) -> pa.Table:
         (null where there is none), ``read_error`` string, ``identity`` string (if asked for), and
         the columns to keep. A row that cannot be read is there all the same, with its reason.
     """
-    fs, _ = fsspec.core.url_to_fs(plan.input)
+    fs, _ = open_store(plan.input)
     read = {"parquet": _read_parquet, "images": _read_images, "webdataset": _read_tar}[unit.format]
     table = read(fs, plan, unit)
     if unit.damaged is not None:
@@ -169,7 +203,7 @@ def sources(plan: Plan, unit: Unit) -> Iterator[tuple[str, int]]:
     elif unit.format == "images":
         yield from ((path, 0) for path in unit.sources)
     else:
-        fs, _ = fsspec.core.url_to_fs(plan.input)
+        fs, _ = open_store(plan.input)
         with fs.open(unit.sources[0], "rb") as file:
             for row, sample in enumerate(_samples(file, unit.offset, unit.stop - unit.start)):
                 yield f"{unit.sources[0]}#{sample.key}", unit.start + row
@@ -180,26 +214,45 @@ def sources(plan: Plan, unit: Unit) -> Iterator[tuple[str, int]]:
 # -- planning ---------------------------------------------------------------------------------
 
 
-def _listing(source: str) -> tuple[fsspec.AbstractFileSystem, str, list[str]]:
-    """The file system, the folder that ids are relative to, and the files, sorted."""
+def _listing(source: str) -> tuple[Any, str, dict[str, str]]:
+    """The file system, the folder that ids are relative to, and the files with their stamps."""
     try:
-        fs, root = fsspec.core.url_to_fs(source)
+        fs, root = open_store(source)
+        if isinstance(fs, Patient):
+            fs.check(re.split(r"[*?\[]", root, maxsplit=1)[0])
         if any(sign in root for sign in "*?["):
-            paths = [path for path in fs.glob(root) if fs.isfile(path)]
+            found = {
+                path: info
+                for path, info in fs.glob(root, detail=True).items()
+                if info["type"] == "file"
+            }
             root = os.path.dirname(re.split(r"[*?\[]", root, maxsplit=1)[0])
-        elif fs.isfile(root):
-            paths = [root]
-            root = os.path.dirname(root)
-        elif fs.exists(root):
-            paths = fs.find(root)
         else:
-            raise InputError("the input does not exist")
-    except (OSError, ImportError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+            found = fs.find(root, detail=True)
+            if root in found:
+                root = os.path.dirname(root)
+            elif not found and not fs.exists(root):
+                raise InputError("the input does not exist")
+    except StoreError as error:
+        raise InputError(f"the input: {error}") from None
+    except OSError as error:
         raise InputError(f"the input cannot be listed ({type(error).__name__})") from None
-    visible = [p for p in paths if not os.path.basename(p).startswith((".", "_"))]
-    return fs, root, sorted(visible)
+    return (
+        fs,
+        root,
+        {
+            path: _stamp(info)
+            for path, info in found.items()
+            if not os.path.basename(path).startswith((".", "_"))
+        },
+    )
+
+
+def _stamp(info: Mapping[str, Any]) -> str:
+    """What changes when a file does: its size, and its ETag or modification time."""
+    names = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
+    version = next((info[name] for name in names if info.get(name) is not None), None)
+    return f"{info.get('size')}|{version}"
 
 
 def _suffix(path: str) -> str:
@@ -250,7 +303,9 @@ def _unit_id(ordinal: int, unit: Unit, root: str, key: bytes | None) -> str:
     if key is None:
         return f"u{ordinal:06d}"
     names = "|".join(os.path.relpath(path, root or None) for path in unit.sources)
-    text = f"unit|{names}|{unit.start}|{unit.stop}"
+    # Where a picture stands in the listing is no part of what it is.
+    place = "" if unit.format == "images" else f"|{unit.start}|{unit.stop}"
+    text = f"unit|{names}{place}"
     return "u" + hmac.new(key, text.encode(), hashlib.sha256).hexdigest()[:12]
 
 
@@ -292,7 +347,7 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 
 def _parquet_columns(
-    fs: fsspec.AbstractFileSystem, paths: Sequence[str], columns: Columns
+    fs: Any, paths: Sequence[str], columns: Columns
 ) -> tuple[Columns, tuple[pa.Field, ...]]:
     schema = None
     for path in paths:
@@ -338,9 +393,7 @@ def _names(schema: pa.Schema) -> str:
     return ", ".join(schema.names)
 
 
-def _parquet_units(
-    fs: fsspec.AbstractFileSystem, paths: Sequence[str], unit_rows: int
-) -> Iterator[Unit]:
+def _parquet_units(fs: Any, paths: Sequence[str], unit_rows: int) -> Iterator[Unit]:
     for path in paths:
         try:
             with fs.open(path, "rb") as file:
@@ -352,7 +405,7 @@ def _parquet_units(
             yield Unit("", "parquet", (path,), start, stop)
 
 
-def _read_parquet(fs: fsspec.AbstractFileSystem, plan: Plan, unit: Unit) -> pa.Table:
+def _read_parquet(fs: Any, plan: Plan, unit: Unit) -> pa.Table:
     if unit.start == unit.stop:
         return _errors(plan, [])
     image = cast(str, plan.columns.image)
@@ -452,12 +505,32 @@ def _image_columns(columns: Columns) -> tuple[Columns, tuple[pa.Field, ...]]:
     return columns, tuple(pa.field(name, pa.string()) for name in columns.keep)
 
 
-def _image_units(paths: Sequence[str], unit_rows: int) -> Iterator[Unit]:
-    for start, stop in _even(len(paths), unit_rows):
+def _image_units(
+    paths: Sequence[str], unit_rows: int, root: str, key: bytes | None
+) -> Iterator[Unit]:
+    if key is None:
+        ranges = list(_even(len(paths), unit_rows))
+    else:
+        ranges = list(_by_names(paths, unit_rows, root, key))
+    for start, stop in ranges:
         yield Unit("", "images", tuple(paths[start:stop]), start, stop)
 
 
-def _read_images(fs: fsspec.AbstractFileSystem, plan: Plan, unit: Unit) -> pa.Table:
+def _by_names(
+    paths: Sequence[str], unit_rows: int, root: str, key: bytes
+) -> Iterator[tuple[int, int]]:
+    """Ranges that end where a keyed hash of a name says so (content-defined chunking), or where
+    they are full: a file more or less changes the units around it and no others."""
+    start = 0
+    for place, path in enumerate(paths, 1):
+        name = os.path.relpath(path, root or None).encode()
+        ends = int.from_bytes(hmac.digest(key, b"cut|" + name, "sha256")[:8]) % unit_rows < 2
+        if place - start == unit_rows or place == len(paths) or (ends and unit_rows > 2):
+            yield start, place
+            start = place
+
+
+def _read_images(fs: Any, plan: Plan, unit: Unit) -> pa.Table:
     data: list[bytes | None] = []
     codes: list[str | None] = []
     for path in unit.sources:
@@ -528,9 +601,7 @@ def _samples(file: IO[bytes], offset: int, count: int | None = None) -> Iterator
         yield current
 
 
-def _tar_units(
-    fs: fsspec.AbstractFileSystem, paths: Sequence[str], unit_rows: int
-) -> Iterator[Unit]:
+def _tar_units(fs: Any, paths: Sequence[str], unit_rows: int) -> Iterator[Unit]:
     for path in paths:
         offsets: list[int] = []
         damaged = None
@@ -556,7 +627,7 @@ def _tar_units(
             )
 
 
-def _read_tar(fs: fsspec.AbstractFileSystem, plan: Plan, unit: Unit) -> pa.Table:
+def _read_tar(fs: Any, plan: Plan, unit: Unit) -> pa.Table:
     rows: list[dict[str, Any]] = []
     count = unit.stop - unit.start
     if count:

@@ -33,6 +33,28 @@ class Statistic(_Model):
     max: float
 
 
+class Source(_Model):
+    """Fingerprint of what a unit was made of. All are HMACs under the owner's key, so nobody else
+    can recognise an original by them."""
+
+    stamp: str
+    """Of sizes, and ETags or modification times."""
+    content: str | None
+    """Of the rows as they were read; null where the unit had to be taken apart."""
+    files: tuple[str, ...]
+
+
+class Tombstone(_Model):
+    """A unit whose source was deleted upstream."""
+
+    unit: str
+    seen: str
+    """UTC, ISO 8601: when the deletion was noticed."""
+    records: int
+    removed: bool
+    """Whether what was published of it was taken back."""
+
+
 class LedgerEntry(_Model):
     schema_version: str = VERSION
     unit: str
@@ -46,6 +68,8 @@ class LedgerEntry(_Model):
     method_digest: str
     settings_digest: str
     metrics: dict[str, Statistic]
+    source: Source | None = None
+    """Only where units have keyed ids."""
 
 
 def merge(parts: list[Statistic]) -> Statistic | None:
