@@ -27,6 +27,6 @@ row signed-field-28 500 600 signed-field sigma=2 gain=2.5 grid=28
 row blur-6 300 600 blur sigma=6
 row signed-field-14 300 200 signed-field sigma=2 gain=2.5 grid=14
 row pixelate-16 150 200 pixelate block=16
-row highpass-1 150 200 highpass sigma=1 gain=5
-row blur-3 150 200 blur sigma=3
-row pixelate-8 150 200 pixelate block=8
+row highpass-1 120 100 highpass sigma=1 gain=5
+row blur-3 120 100 blur sigma=3
+row pixelate-8 120 100 pixelate block=8
