@@ -180,7 +180,7 @@ def _digest(path: Path) -> str:
 STRENGTHS = {
     "strict": Presets(field=1.25, warp=1.25, pose=1.25),
     "standard": Presets(field=1.0, warp=1.0, pose=1.0),
-    "useful": Presets(field=0.6, warp=0.6, pose=0.6),
+    "useful": Presets(field=0.4, warp=0.4, pose=0.4),
 }
 
 

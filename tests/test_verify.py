@@ -1,0 +1,225 @@
+"""Verify finds what was done to an output, and nothing where nothing was done."""
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from PIL import Image, PngImagePlugin
+
+from pipelines.verify import main
+from ppfr_ops.images import Encoding
+from ppfr_ops.job import SanitizeOptions, Worker, finish, prepare
+from ppfr_ops.ledger import Ledger
+from ppfr_ops.sample import faces
+from ppfr_ops.verify import SIGNATURE, foreign_part, sign, verify
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory) -> Path:
+    """Three units, one of them with a dead letter, sanitized without an engine and signed."""
+    folder = tmp_path_factory.mktemp("verify")
+    (folder / "in").mkdir()
+    cells = [{"bytes": Encoding().encode(face), "path": "x"} for face in faces(12, seed=0)]
+    cells[5]["bytes"] = b"no picture"
+    pq.write_table(pa.table({"image": cells, "age": list(range(12))}), folder / "in/a.parquet")
+    options = SanitizeOptions(
+        input=str(folder / "in"),
+        output=str(folder / "out"),
+        method="pixelate",
+        unit_rows=4,
+        keep_columns=("age",),
+        max_dead_letter_rate=0.5,
+    )
+    job = prepare(options)
+    Ledger(options.output).open(job.settings)
+    worker = Worker(job)
+    for ordinal in range(len(job.plan.units)):
+        worker.process(ordinal)
+    finish(job, "test")
+    key = Ed25519PrivateKey.generate()
+    pem, none = serialization.Encoding.PEM, serialization.NoEncryption()
+    (folder / "key").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, none))
+    public = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+    (folder / "pub").write_bytes(public)
+    sign(options.output, key)
+    return folder
+
+
+@pytest.fixture
+def output(untouched: Path, tmp_path: Path) -> Path:
+    shutil.copytree(untouched / "out", tmp_path / "out")
+    return tmp_path / "out"
+
+
+def shards(output: Path, kind: str) -> list[Path]:
+    return sorted((output / kind).glob("*.parquet"))
+
+
+def reseal(output: Path) -> None:
+    """What a forger does: every digest in manifest and ledger is made to fit again."""
+    manifest = json.loads((output / "manifest.json").read_text())
+    for unit in manifest["shards"]:
+        for shard in unit["shards"].values():
+            data = (output / shard["path"]).read_bytes()
+            shard["bytes"], shard["sha256"] = len(data), hashlib.sha256(data).hexdigest()
+            shard["rows"] = pq.read_metadata(io.BytesIO(data)).num_rows
+        entry = output / "_ledger" / "units" / f"{unit['unit']}.json"
+        content = json.loads(entry.read_text())
+        content["shards"] = unit["shards"]
+        entry.write_text(json.dumps(content))
+    (output / "manifest.json").write_text(json.dumps(manifest))
+
+
+def rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    pq.write_table(change(pq.read_table(path)), path)
+
+
+def flip_a_byte(output: Path) -> None:
+    data = bytearray(shards(output, "data")[0].read_bytes())
+    data[len(data) // 2] ^= 1
+    shards(output, "data")[0].write_bytes(bytes(data))
+
+
+def remove_a_shard(output: Path) -> None:
+    shards(output, "metrics")[1].unlink()
+
+
+def add_a_shard(output: Path) -> None:
+    shutil.copy(shards(output, "data")[0], output / "data" / "u999999.parquet")
+
+
+def double_a_row(output: Path) -> None:
+    first, second = shards(output, "data")[0], shards(output, "data")[2]
+    row = pq.read_table(first).slice(0, 1)
+    rewrite(second, lambda table: pa.concat_tables([table, row]))
+    reseal(output)
+
+
+def change_a_metric(output: Path) -> None:
+    def lower(table: pa.Table) -> pa.Table:
+        values = pa.array(np.zeros(len(table), "f"))
+        return table.set_column(1, table.schema.field(1), values)
+
+    rewrite(shards(output, "metrics")[0], lower)
+
+
+def forge(output: Path) -> None:
+    change_a_metric(output)
+    reseal(output)
+
+
+def plant_exif(output: Path) -> None:
+    def plant(table: pa.Table) -> pa.Table:
+        cells = table["image"].to_pylist()
+        picture = Image.open(io.BytesIO(cells[0]["bytes"]))
+        exif, target = Image.Exif(), io.BytesIO()
+        exif[0x010E] = "Jane Doe"
+        picture.save(target, "JPEG", exif=exif)
+        cells[0]["bytes"] = target.getvalue()
+        column = pa.array(cells, table.schema.field("image").type)
+        return table.set_column(1, table.schema.field(1), column)
+
+    rewrite(shards(output, "data")[0], plant)
+    reseal(output)
+
+
+def add_a_column(output: Path) -> None:
+    rewrite(
+        shards(output, "data")[0],
+        lambda table: table.append_column("name", pa.array(["Jane"] * len(table))),
+    )
+    reseal(output)
+
+
+TAMPERINGS = {
+    flip_a_byte: ("data/u000000.parquet", "sha256"),
+    remove_a_shard: ("metrics/u000001.parquet", "missing"),
+    add_a_shard: ("data/u999999.parquet", "not in the manifest"),
+    double_a_row: ("data/u000002.parquet", "is in data/u000000.parquet too"),
+    change_a_metric: ("metrics/u000000.parquet", "manifest"),
+    forge: ("manifest.json", "not what was signed"),
+    plant_exif: ("data/u000000.parquet", "APP1"),
+    add_a_column: ("data/u000000.parquet", "'name' is not on the allow-list"),
+}
+
+
+def test_nothing_is_found_where_nothing_was_done(untouched: Path) -> None:
+    assert list(verify(str(untouched / "out"))) == []
+    arguments = [str(untouched / "out"), "--public-key", str(untouched / "pub")]
+    result = CliRunner().invoke(main, arguments, standalone_mode=False)
+    assert result.return_value == 0 and result.output.strip() == "all holds"
+
+
+@pytest.mark.parametrize("tamper", TAMPERINGS, ids=lambda tamper: tamper.__name__)
+def test_every_tampering_is_named(tamper, output: Path, untouched: Path) -> None:
+    tamper(output)
+    arguments = [str(output), "--public-key", str(untouched / "pub"), "--json"]
+    result = CliRunner().invoke(main, arguments, standalone_mode=False)
+    assert result.return_value == 1
+    file, reason = TAMPERINGS[tamper]
+    findings = json.loads(result.output)["findings"]
+    assert any(f["file"] == file and reason in f["reason"] for f in findings), findings
+
+
+def test_the_forgery_is_found_by_the_signature_alone(output: Path) -> None:
+    forge(output)
+    assert list(verify(str(output))) == []
+
+
+def test_a_missing_signature_and_a_foreign_key_are_findings(output: Path, untouched: Path) -> None:
+    other = Ed25519PrivateKey.generate().public_key()
+    assert [f.file for f in verify(str(output), other)] == ["manifest.json"]
+    (output / SIGNATURE).unlink()
+    assert [str(f) for f in verify(str(output), other)] == [f"{SIGNATURE}: there is no signature"]
+
+
+def test_nothing_to_verify_is_wrong_usage(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, [str(tmp_path)])
+    assert result.exit_code == 2 and "no manifest.json" in result.output
+
+
+def _with(format_: str, **options: object) -> bytes:
+    target = io.BytesIO()
+    Image.fromarray(faces(1, seed=0)[0]).save(target, format_, **options)
+    return target.getvalue()
+
+
+def _png_text() -> PngImagePlugin.PngInfo:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("name", "Jane Doe")
+    return info
+
+
+@pytest.mark.parametrize("format_", ["jpeg", "png", "webp"])
+def test_our_own_pictures_hold_nothing_foreign(format_) -> None:
+    for face in faces(5, seed=2):
+        assert foreign_part(Encoding(format_).encode(face)) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (_with("JPEG", comment=b"Jane"), "COM"),
+        (_with("JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"), "APP1"),
+        (_with("JPEG", icc_profile=b"x" * 200), "APP2"),
+        (_with("JPEG") + b"thumbnail", "after the end"),
+        (_with("JPEG")[:-200], "truncated"),
+        (_with("PNG", pnginfo=_png_text()), "tEXt"),
+        (_with("PNG") + b"more", "after the end"),
+        (_with("WEBP", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"), "VP8X"),
+        (b"GIF89a", "not a JPEG"),
+        (b"", "not a JPEG"),
+    ],
+)
+def test_foreign_parts_of_pictures_are_named(data: bytes, reason: str) -> None:
+    assert reason in (foreign_part(data) or "")
