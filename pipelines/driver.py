@@ -70,7 +70,7 @@ def _work(job: Job, engine: Engine, carrier: str, began: float, as_json: bool) -
     last |= {"started": _now(), "finished": None, "exit_code": None}
     ledger.write(last, "_ledger", "last.json")
     if options.incremental:
-        console.print(f"since the last run: {reconcile(job, ledger)} units")
+        console.print(f"since the last run: {reconcile(job, ledger)} units", soft_wrap=True)
     todo = announce(job, ledger.committed_ids())
     progress = RunProgress(len(todo))
     if todo:

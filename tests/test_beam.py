@@ -1,0 +1,210 @@
+"""The same run on Ray and on Beam."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import apache_beam as beam
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+from click.testing import CliRunner
+from test_sanitize import (
+    ROOT,
+    SCRIPT,
+    assert_sound,
+    environment,
+    good,
+    kill_tree,
+    sanitize,
+    short_tmp,
+    write_faces,
+)
+
+from pipelines.sanitize_beam import main, on_beam
+from ppfr_ops.job import SanitizeOptions, Worker, prepare
+from ppfr_ops.ledger import Ledger
+
+__all__ = ["short_tmp"]
+BEAM = ROOT / "pipelines" / "sanitize_beam.py"
+heavy = pytest.mark.skipif(
+    not os.environ.get("PPFR_HEAVY"), reason="takes long and adds little: PPFR_HEAVY=1 runs it"
+)
+
+
+def source(folder: Path, files: int, rows: int) -> Path:
+    pictures = good(rows)
+    for number in range(files):
+        write_faces(folder / f"{number:02d}.parquet", pictures)
+    return folder
+
+
+def assert_same(first: Path, second: Path) -> None:
+    for kind in ("data", "metrics", "dead_letters"):
+        names = sorted(path.name for path in (first / kind).iterdir())
+        assert names == sorted(path.name for path in (second / kind).iterdir()) and names
+        for name in names:
+            assert (first / kind / name).read_bytes() == (second / kind / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_ray_and_beam_write_the_same_bytes(tmp_path: Path, short_tmp: Path) -> None:
+    folder = source(tmp_path / "in", 3, 16)
+    write_faces(folder / "bad.parquet", [*good(4), b"no picture", None])
+    options = ("--input", folder, "--method", "highpass", "--seed", "7", "--unit-rows", "8")
+    options += ("--max-dead-letter-rate", "0.5")
+    ray = sanitize(short_tmp, *options, "--output", tmp_path / "ray")
+    assert ray.returncode == 0, ray.stderr
+    done = CliRunner().invoke(main, [*map(str, options), "--output", str(tmp_path / "beam")])
+    assert done.exit_code == 0, done.output
+    assert_same(tmp_path / "ray", tmp_path / "beam")
+    manifests = [assert_sound(tmp_path / name) for name in ("ray", "beam")]
+    assert manifests[0].metrics == manifests[1].metrics
+    assert manifests[0].counts == manifests[1].counts
+    assert [text.engine.split()[0] for text in manifests] == ["ray", "beam"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("first", "second"), [(SCRIPT, BEAM), pytest.param(BEAM, SCRIPT, marks=heavy)]
+)
+def test_begun_by_one_and_killed_finished_by_the_other(
+    tmp_path: Path, short_tmp: Path, first: Path, second: Path
+) -> None:
+    folder, output = source(tmp_path / "in", 12, 24), tmp_path / "out"
+    options = ["--input", str(folder), "--output", str(output), "--method", "highpass"]
+    options += ["--unit-rows", "24", "--seed", "3"]
+    process = subprocess.Popen(
+        [sys.executable, str(first), *options],
+        env=environment(short_tmp),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    units = output / "_ledger" / "units"
+    deadline = time.monotonic() + 120
+    while len(list(units.glob("*.json"))) < 5 and time.monotonic() < deadline:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.005)
+    kill_tree(process)
+    finished = {path.name: path.read_bytes() for path in units.glob("*.json")}
+    assert 5 <= len(finished) < 12
+    done = subprocess.run(
+        [sys.executable, str(second), *options],
+        env=environment(short_tmp),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    for name, data in finished.items():
+        assert (units / name).read_bytes() == data
+    assert assert_sound(output).counts.records == 12 * 24
+
+
+def job_of(tmp_path: Path, **more: object) -> tuple[SanitizeOptions, list[int]]:
+    folder = tmp_path / "in"
+    if not folder.exists():
+        write_faces(folder / "a.parquet", [*good(12), b"no picture"])
+    options = SanitizeOptions(
+        input=str(folder),
+        output=str(tmp_path / "out"),
+        method="pixelate",
+        metrics="basic",
+        unit_rows=5,
+        **more,
+    )
+    job = prepare(options)
+    Ledger(options.output).open(job.settings)
+    return job, list(range(len(job.plan.units)))
+
+
+def test_one_model_a_process_and_what_the_counters_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, todo = job_of(tmp_path)
+    built, results = [], []
+    made, ran = Worker.__init__, beam.Pipeline.run
+
+    def build(self: Worker, *args: object) -> None:
+        built.append(1)
+        made(self, *args)
+
+    def run(self: beam.Pipeline, *args: object) -> object:
+        results.append(ran(self, *args))
+        return results[-1]
+
+    monkeypatch.setattr(Worker, "__init__", build)
+    monkeypatch.setattr(beam.Pipeline, "run", run)
+    statuses = list(on_beam(job, todo, PipelineOptions([])))
+    assert len(statuses) == len(todo) == 3 and len(built) == 1
+    found = results[0].metrics().query()
+    counters = {item.key.metric.name: item.result for item in found["counters"]}
+    assert counters["units committed"] == 3
+    assert (counters["rows in"], counters["records"], counters["dead letters"]) == (13, 12, 1)
+    spread = {item.key.metric.name: item.result for item in found["distributions"]}
+    assert spread["ssim x 1e6"].count == 3 and spread["ssim x 1e6"].max <= 1_000_000
+
+
+def test_dead_letters_are_a_tagged_output_without_bytes(tmp_path: Path) -> None:
+    from apache_beam.testing.util import assert_that, equal_to
+
+    from pipelines.sanitize_beam import build
+
+    job, todo = job_of(tmp_path)
+    with beam.Pipeline() as pipeline:
+        outputs = build(pipeline, job, todo)
+        assert_that(outputs.dead_letters, equal_to([("u000002", "not_an_image", 1)]))
+
+
+def test_a_unit_that_fails_ends_in_exit_code_1_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = source(tmp_path / "Jane_Doe", 2, 4)
+
+    def fail(self: Ledger, unit: str) -> int:
+        raise OSError(28, "no space", str(folder))
+
+    monkeypatch.setattr(Ledger, "attempt", fail)
+    options = ["--input", str(folder), "--output", str(tmp_path / "out"), "--method", "pixelate"]
+    done = CliRunner().invoke(main, options, standalone_mode=False)
+    assert done.return_value == 1, done.output
+    assert "units failed: 2 x OSError (No space left on device)" in done.stderr
+    assert "Jane_Doe" not in done.output
+
+
+def test_wrong_usage_is_one_line(tmp_path: Path) -> None:
+    base = ["--input", str(tmp_path / "nope"), "--output", str(tmp_path / "out")]
+    for options, message in ((base, "the input does not exist"), ([*base, "x"], "come after --")):
+        done = CliRunner().invoke(main, options)
+        assert done.exit_code == 2 and message in done.stderr, done.output
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+@heavy
+@pytest.mark.slow
+def test_two_worker_processes(tmp_path: Path, short_tmp: Path) -> None:
+    folder, output = source(tmp_path / "in", 2, 16), tmp_path / "out"
+    command = [sys.executable, str(BEAM), "--input", str(folder), "--output", str(output)]
+    command += ["--method", "pixelate", "--unit-rows", "8", "--metrics", "basic", "--"]
+    command += ["--runner=FnApiRunner", "--direct_running_mode=multi_processing"]
+    done = subprocess.run(
+        [*command, "--direct_num_workers=2"],
+        env=environment(short_tmp),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert assert_sound(output).counts.records == 32
+
+
+def test_prism(tmp_path: Path) -> None:
+    """Beam's portable runner, where its binary is at hand."""
+    prism = shutil.which("prism")
+    if prism is None:
+        pytest.skip("PrismRunner: no binary named prism on the path")
+    job, todo = job_of(tmp_path)
+    options = PipelineOptions(["--runner=PrismRunner", f"--prism_location={prism}"])
+    assert {status.state for status in on_beam(job, todo, options)} == {"committed"}

@@ -1,0 +1,221 @@
+"""Object storage over HTTP: moto's S3 server, and a proxy before it that fails."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+from faulty import FAULTS, FaultyProxy
+from moto.server import ThreadedMotoServer
+
+from pipelines.sanitize_beam import main as on_beam
+from ppfr_ops.ledger import Ledger
+from ppfr_ops.sample import write_sample
+from ppfr_ops.storage import Patient, StoreError, open_store
+from schemas.manifest import Manifest
+
+KEY = "AKIAEXAMPLE"
+ROWS, UNITS = 64, 8
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[int]:
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    yield server.get_host_and_port()[1]
+    server.stop()
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-the-test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setitem(fsspec.config.conf, "s3", {})
+    fsspec.config.conf["s3"]["config_kwargs"] = {
+        "read_timeout": 1,
+        "connect_timeout": 2,
+        "retries": {"mode": "standard", "total_max_attempts": 1},
+    }
+    return monkeypatch
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("faces")
+    write_sample(folder, count=ROWS, identities=4, files=2)
+    return folder
+
+
+@pytest.fixture
+def buckets(moto: int, environment: pytest.MonkeyPatch, sample: Path) -> Iterator[object]:
+    """Buckets ``faces`` (filled) and ``shared`` (empty); a client that no fault touches."""
+    client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{moto}")
+    for name in ("faces", "shared"):
+        client.create_bucket(Bucket=name)
+    for path in sorted(sample.iterdir()):
+        client.put_object(Bucket="faces", Key=f"set/{path.name}", Body=path.read_bytes())
+    yield client
+    for name in ("faces", "shared"):
+        for item in client.list_objects_v2(Bucket=name).get("Contents", []):
+            client.delete_object(Bucket=name, Key=item["Key"])
+        client.delete_bucket(Bucket=name)
+
+
+def at(environment: pytest.MonkeyPatch, url: str) -> None:
+    environment.setenv("AWS_ENDPOINT_URL", url)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+def sanitize(*options: str) -> Result:
+    base = ["--method", "pixelate", "--metrics", "basic", "--unit-rows", str(ROWS // UNITS)]
+    return CliRunner().invoke(on_beam, [*base, *options])
+
+
+def assert_sound(client: object) -> Manifest:
+    """Every row once, every object as the manifest says, nothing else, no upload left open."""
+    found = {
+        item["Key"]: client.get_object(Bucket="shared", Key=item["Key"])["Body"].read()
+        for item in client.list_objects_v2(Bucket="shared").get("Contents", [])
+    }
+    manifest = Manifest.model_validate_json(found.pop("out/manifest.json"))
+    ids: list[str] = []
+    for unit in manifest.shards:
+        assert found.pop(f"out/_ledger/units/{unit.unit}.json")
+        for kind, shard in unit.shards.items():
+            data = found.pop(f"out/{shard.path}")
+            assert hashlib.sha256(data).hexdigest() == shard.sha256
+            if kind == "data":
+                ids += pq.read_table(pa.BufferReader(data))["record_id"].to_pylist()
+    assert len(ids) == len(set(ids)) == manifest.counts.records
+    assert {name.rpartition("/")[0] for name in found} == {"out/_ledger", "out/_ledger/lease"}
+    assert "Uploads" not in client.list_multipart_uploads(Bucket="shared")
+    assert not any(b"secret-of-the-test" in data for data in found.values())
+    return manifest
+
+
+def test_a_store_that_fails_one_request_in_ten(
+    moto: int, buckets: object, environment: pytest.MonkeyPatch
+) -> None:
+    with FaultyProxy(moto, every=10) as proxy:
+        at(environment, proxy.url)
+        done = sanitize("--input", "s3://faces/set", "--output", "s3://shared/out", "--json")
+        assert done.exit_code == 0, done.output
+    assert "secret-of-the-test" not in done.output and KEY not in done.output
+    assert json.loads(done.stdout)["counts"]["records"] == ROWS
+    assert all(proxy.faults[fault] >= 2 for fault in FAULTS), proxy.faults
+    manifest = assert_sound(buckets)
+    assert manifest.counts.records == ROWS and manifest.counts.units == UNITS
+    assert proxy.requests < 150 * UNITS
+
+
+def test_every_answer_lost_half_way_and_still_once(
+    moto: int, buckets: object, environment: pytest.MonkeyPatch
+) -> None:
+    """A conditional put whose answer got lost finds its own entry when it is tried again."""
+    with FaultyProxy(moto, every=4, only="reset") as proxy:
+        at(environment, proxy.url)
+        options = ("--input", "s3://faces/set", "--output", "s3://shared/out", "--limit", "24")
+        done = sanitize(*options)
+        assert done.exit_code == 0, done.output
+    assert assert_sound(buckets).counts.records == 24
+
+
+def test_conditional_put_lets_one_win(
+    moto: int, buckets: object, environment: pytest.MonkeyPatch
+) -> None:
+    at(environment, f"http://127.0.0.1:{moto}")
+    ledger = Ledger("s3://shared/out")
+    assert ledger.create({"copy": 1}, "_ledger", "units", "u.json")
+    assert not ledger.create({"copy": 2}, "_ledger", "units", "u.json")
+    assert ledger.read("_ledger", "units", "u.json") == {"copy": 1}
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "key", "message"),
+    [
+        ("s3://faces/set", "s3://shared/out", "AKIAWRONG", "the input: the store refuses access"),
+        ("s3://nowhere/set", "s3://shared/out", KEY, "the input: there is no such bucket"),
+        ("s3://faces/nothing", "s3://shared/out", KEY, "the input does not exist"),
+        ("s3://faces/set", "s3://nowhere/out", KEY, "there is no such bucket"),
+        ("nope://faces/set", "s3://shared/out", KEY, "store nope://"),
+    ],
+)
+def test_what_cannot_work_is_one_line_at_once(
+    moto: int,
+    buckets: object,
+    environment: pytest.MonkeyPatch,
+    source: str,
+    output: str,
+    key: str,
+    message: str,
+) -> None:
+    with FaultyProxy(moto, access_key=KEY) as proxy:
+        environment.setenv("AWS_ACCESS_KEY_ID", key)
+        at(environment, proxy.url)
+        done = sanitize("--input", source, "--output", output)
+        assert done.exit_code == 2, done.output
+        assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+        assert proxy.requests <= 20
+    assert "Contents" not in buckets.list_objects_v2(Bucket="shared")
+    assert {item["Name"] for item in buckets.list_buckets()["Buckets"]} == {"faces", "shared"}
+
+
+def test_retries_end(moto: int, buckets: object, environment: pytest.MonkeyPatch) -> None:
+    environment.setattr("ppfr_ops.storage.ATTEMPTS", 2)
+    with FaultyProxy(moto, every=1, only="503") as proxy:
+        at(environment, proxy.url)
+        fs, path = open_store("s3://faces/set")
+        began = time.monotonic()
+        with pytest.raises(StoreError, match="does not answer, or fails again and again"):
+            fs.find(path)
+        assert proxy.requests <= 5 * 2 and time.monotonic() - began < 20
+
+
+def test_a_store_that_is_away_makes_no_dead_letters(
+    moto: int, buckets: object, environment: pytest.MonkeyPatch
+) -> None:
+    """Not to be reached is not damaged: the unit fails, and the next run does it."""
+    from ppfr_ops.job import SanitizeOptions, Worker, prepare
+
+    at(environment, f"http://127.0.0.1:{moto}")
+    options = SanitizeOptions(
+        input="s3://faces/set", output="s3://shared/out", method="pixelate", metrics="basic"
+    )
+    job = prepare(options)
+    Ledger(options.output).open(job.settings)
+    worker = Worker(job)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    environment.setattr("ppfr_ops.storage.ATTEMPTS", 1)
+    environment.setattr("s3fs.S3FileSystem.retries", 1)
+    with FaultyProxy(moto, every=1, only="500") as proxy:
+        environment.setenv("AWS_ENDPOINT_URL", proxy.url)
+        status = worker.process(0)
+    assert status.state == "failed" and "StoreError" in status.reason
+    at(environment, f"http://127.0.0.1:{moto}")
+    again = Worker(job).process(0)
+    assert (again.state, again.dead_letters, again.attempts) == ("committed", 0, 0)
+
+
+def test_uploads_that_died_are_aborted(
+    moto: int, buckets: object, environment: pytest.MonkeyPatch
+) -> None:
+    at(environment, f"http://127.0.0.1:{moto}")
+    for key in ("out/data/u.parquet", "elsewhere/theirs"):
+        buckets.create_multipart_upload(Bucket="shared", Key=key)
+    fs, path = open_store("s3://shared/out")
+    assert isinstance(fs, Patient)
+    fs.abort_uploads(path)
+    left = buckets.list_multipart_uploads(Bucket="shared")["Uploads"]
+    assert [upload["Key"] for upload in left] == ["elsewhere/theirs"]
+    for upload in left:
+        buckets.abort_multipart_upload(
+            Bucket="shared", Key=upload["Key"], UploadId=upload["UploadId"]
+        )
