@@ -14,6 +14,7 @@ if not __package__:  # run as a file, from a checkout
 import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
@@ -67,12 +68,21 @@ Exit codes: 0 finished; 2 wrong usage or input; 3 more dead letters than allowed
     envvar="RAY_ADDRESS",
     help="A running Ray cluster. Default: RAY_ADDRESS, else Ray is started on this machine.",
 )
+@click.option(
+    "--cluster-wait",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Ask a cluster that scales for --actors workers, and wait so long for them.",
+)
 @click.option("--dry-run", is_flag=True, help="Plan, try a few records, write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="The manifest's figures on stdout, too.")
 def main(
     actors: int | None,
     gpus_per_actor: float,
     ray_address: str | None,
+    cluster_wait: float,
     dry_run: bool,
     as_json: bool,
     **values: Any,
@@ -83,7 +93,7 @@ def main(
     """
     return drive(
         collect(values),
-        lambda job, todo: on_ray(job, todo, actors, gpus_per_actor, ray_address),
+        lambda job, todo: on_ray(job, todo, actors, gpus_per_actor, ray_address, cluster_wait),
         f"ray {version('ray')}",
         dry_run=dry_run,
         as_json=as_json,
@@ -114,7 +124,12 @@ class _Actor:
 
 
 def on_ray(
-    job: Job, todo: list[int], actors: int | None, gpus: float, address: str | None
+    job: Job,
+    todo: list[int],
+    actors: int | None,
+    gpus: float,
+    address: str | None,
+    wait: float = 0.0,
 ) -> Iterator[Status]:
     """Do units on Ray; statuses as they come.
 
@@ -123,10 +138,13 @@ def on_ray(
         actors: workers; None: one a CPU, or as many as the GPUs carry.
         gpus: of a worker.
         address: of a cluster; None: start one here.
+        wait: for a cluster that scales, s.
     """
     with _ray(address):
         import ray
 
+        if wait:
+            _scale(min(actors or 1, len(todo)), gpus, wait)
         cluster = ray.cluster_resources()
         cpus = int(cluster.get("CPU", 1))
         if gpus and cluster.get("GPU", 0) < gpus:
@@ -152,6 +170,19 @@ def on_ray(
         )
         for row in dataset.iter_rows():
             yield Status(**row)
+
+
+def _scale(actors: int, gpus: float, wait: float) -> None:
+    """Ask the cluster for room and wait until it is there; go on with what there is then."""
+    import ray
+    from ray.autoscaler.sdk import request_resources
+
+    kind, each = ("GPU", gpus) if gpus else ("CPU", 1.0)
+    request_resources(bundles=[{kind: each}] * actors)
+    console.print(f"asked the cluster for {actors} workers; waiting up to {wait:g} s")
+    deadline = time.monotonic() + wait
+    while ray.cluster_resources().get(kind, 0) < actors * each and time.monotonic() < deadline:
+        time.sleep(1)
 
 
 @contextmanager

@@ -1,0 +1,229 @@
+"""deploy/: manifests against the fields that the APIs have; commands against our own options.
+
+The schemas are strict extracts, written after the API references of KubeRay v1 (RayJob,
+RayCluster) and Kubernetes 1.32 (CronJob, Pod): an unknown or misspelt field fails.
+"""
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from pipelines.sanitize import main as sanitize
+
+DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
+Schema = dict[str, Any]
+
+
+def obj(required: str = "", **properties: Schema) -> Schema:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required.split(),
+        "additionalProperties": False,
+    }
+
+
+def many(item: Schema) -> Schema:
+    return {"type": "array", "items": item, "minItems": 1}
+
+
+TEXT: Schema = {"type": "string"}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+FLAG: Schema = {"type": "boolean"}
+TEXTS: Schema = {"type": "object", "additionalProperties": TEXT}
+QUANTITY: Schema = {"type": "string", "pattern": r"^\d+(\.\d+)?(m|[KMGT]i?)?$"}
+QUANTITIES: Schema = {"type": "object", "additionalProperties": QUANTITY}
+NAME: Schema = {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "maxLength": 63}
+META = obj(name=NAME, namespace=NAME, labels=TEXTS, annotations=TEXTS)
+CONTAINER = obj(
+    "name image",
+    name=NAME,
+    image=TEXT,
+    command=many(TEXT),
+    args=many(TEXT),
+    env=many(obj("name", name=TEXT, value=TEXT)),
+    envFrom=many(obj(secretRef=obj("name", name=NAME), configMapRef=obj("name", name=NAME))),
+    ports=many(obj("containerPort", containerPort=COUNT, name=NAME)),
+    resources=obj(requests=QUANTITIES, limits=QUANTITIES),
+    volumeMounts=many(obj("name mountPath", name=NAME, mountPath=TEXT, readOnly=FLAG)),
+)
+VOLUME = obj(
+    "name",
+    name=NAME,
+    secret=obj("secretName", secretName=NAME, defaultMode={**COUNT, "maximum": 0o777}),
+    emptyDir=obj(medium={"enum": ["", "Memory"]}, sizeLimit=QUANTITY),
+)
+POD = obj(
+    "containers",
+    containers=many(CONTAINER),
+    volumes=many(VOLUME),
+    restartPolicy={"enum": ["Always", "OnFailure", "Never"]},
+    automountServiceAccountToken=FLAG,
+    securityContext=obj(runAsNonRoot=FLAG, runAsUser=COUNT, fsGroup=COUNT),
+    tolerations=many(
+        obj(key=TEXT, operator={"enum": ["Exists", "Equal"]}, value=TEXT, effect=TEXT)
+    ),
+    nodeSelector=TEXTS,
+)
+TEMPLATE = obj("spec", metadata=META, spec=POD)
+CLUSTER = obj(
+    "headGroupSpec",
+    rayVersion={"type": "string", "pattern": r"^\d+\.\d+\.\d+$"},
+    enableInTreeAutoscaling=FLAG,
+    autoscalerOptions=obj(idleTimeoutSeconds=COUNT, resources=obj()),
+    headGroupSpec=obj("template", rayStartParams=TEXTS, serviceType=TEXT, template=TEMPLATE),
+    workerGroupSpecs=many(
+        obj(
+            "groupName template maxReplicas minReplicas",
+            groupName=NAME,
+            replicas=COUNT,
+            minReplicas=COUNT,
+            maxReplicas=COUNT,
+            idleTimeoutSeconds=COUNT,
+            rayStartParams=TEXTS,
+            template=TEMPLATE,
+        )
+    ),
+)
+JOB = obj(
+    "template",
+    template=TEMPLATE,
+    backoffLimit=COUNT,
+    activeDeadlineSeconds=COUNT,
+    ttlSecondsAfterFinished=COUNT,
+    podFailurePolicy=obj(
+        "rules",
+        rules=many(
+            obj(
+                "action",
+                action={"enum": ["FailJob", "Ignore", "Count", "FailIndex"]},
+                onExitCodes=obj(
+                    "operator values",
+                    containerName=NAME,
+                    operator={"enum": ["In", "NotIn"]},
+                    values=many(COUNT),
+                ),
+            )
+        ),
+    ),
+)
+SPECS: dict[tuple[str, str], Schema] = {
+    ("ray.io/v1", "RayCluster"): CLUSTER,
+    ("ray.io/v1", "RayJob"): obj(
+        "entrypoint rayClusterSpec",
+        entrypoint=TEXT,
+        submissionMode={"enum": ["K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"]},
+        backoffLimit=COUNT,
+        activeDeadlineSeconds=COUNT,
+        shutdownAfterJobFinishes=FLAG,
+        ttlSecondsAfterFinished=COUNT,
+        runtimeEnvYAML=TEXT,
+        rayClusterSpec=CLUSTER,
+    ),
+    ("batch/v1", "CronJob"): obj(
+        "schedule jobTemplate",
+        schedule={"type": "string", "pattern": r"^(\S+ ){4}\S+$"},
+        concurrencyPolicy={"enum": ["Allow", "Forbid", "Replace"]},
+        startingDeadlineSeconds=COUNT,
+        successfulJobsHistoryLimit=COUNT,
+        failedJobsHistoryLimit=COUNT,
+        jobTemplate=obj("spec", spec=JOB),
+    ),
+}
+
+
+def check(manifest: Schema) -> None:
+    spec = SPECS[manifest["apiVersion"], manifest["kind"]]
+    jsonschema.validate(
+        manifest, obj("metadata spec", apiVersion=TEXT, kind=TEXT, metadata=META, spec=spec)
+    )
+
+
+def load(name: str) -> Schema:
+    return yaml.safe_load((DEPLOY / "kubernetes" / name).read_text())
+
+
+@pytest.mark.parametrize("path", sorted(DEPLOY.glob("kubernetes/*.yaml")), ids=lambda p: p.name)
+def test_manifests_have_the_fields_that_the_apis_have(path: Path) -> None:
+    manifest = yaml.safe_load(path.read_text())
+    check(manifest)
+    manifest["spec"]["conurrencyPolicy"] = "Forbid"
+    with pytest.raises(jsonschema.ValidationError):
+        check(manifest)
+
+
+def test_gpu_workers_scale_to_zero_and_volumes_exist() -> None:
+    job = load("rayjob.yaml")["spec"]["rayClusterSpec"]
+    for cluster in (job, load("raycluster.yaml")["spec"]):
+        group = cluster["workerGroupSpecs"][0]
+        assert cluster["enableInTreeAutoscaling"]
+        assert (group["minReplicas"], group["replicas"]) == (0, 0) and group["maxReplicas"]
+        limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+        assert limits["nvidia.com/gpu"] == "1"
+    pods = [job["headGroupSpec"], job["workerGroupSpecs"][0]]
+    specs = [item["template"]["spec"] for item in pods]
+    specs.append(load("cronjob.yaml")["spec"]["jobTemplate"]["spec"]["template"]["spec"])
+    for spec in specs:
+        mounts = {item["name"] for item in spec["containers"][0]["volumeMounts"]}
+        assert mounts == {item["name"] for item in spec["volumes"]}
+
+
+def commands() -> dict[str, list[str]]:
+    pod = load("cronjob.yaml")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    service = (DEPLOY / "systemd" / "ppfr.service").read_text()
+    started = re.search(r"^ExecStart=/usr/bin/env (.*)$", service, re.M)
+    assert started
+    return {
+        "RayJob": shlex.split(load("rayjob.yaml")["spec"]["entrypoint"]),
+        "CronJob": ["ppfr", *pod["containers"][0]["args"]],
+        "systemd": shlex.split(started[1]),
+    }
+
+
+@pytest.mark.parametrize("name", commands())
+def test_their_commands_are_ones_that_we_understand(name: str) -> None:
+    program, command, *options = commands()[name]
+    assert (program, command) == ("ppfr", "sanitize")
+    values = sanitize.make_context("ppfr sanitize", options).params
+    assert values["input"] and values["output"] and values["identity_key_file"]
+    assert not any(re.search("secret|password|token", text, re.I) for text in options)
+
+
+def test_versions_agree_with_the_lock() -> None:
+    lock = (DEPLOY.parent / "requirements.lock").read_text()
+    for cluster in (load("rayjob.yaml")["spec"]["rayClusterSpec"], load("raycluster.yaml")["spec"]):
+        assert f"ray=={cluster['rayVersion']}" in lock
+
+
+def test_systemd_units() -> None:
+    for path in sorted((DEPLOY / "systemd").iterdir()):
+        for line in path.read_text().splitlines():
+            assert not line or line[0] in "#[" or re.match(r"[A-Z][A-Za-z]+=\S", line), line
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("systemd-analyze is not here; only the form of the units was checked")
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(DEPLOY / "systemd" / "ppfr.timer")],
+        capture_output=True,
+        text=True,
+    )
+    assert "ppfr" not in done.stderr, done.stderr
+
+
+def test_the_image_holds_what_it_needs_and_no_more() -> None:
+    text = (DEPLOY / "Dockerfile").read_text()
+    copied = {name for line in re.findall(r"^COPY (.*)$", text, re.M) for name in line.split()[:-1]}
+    allowed = {
+        line[1:]
+        for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+        if line.startswith("!")
+    }
+    assert copied == allowed
+    assert all((DEPLOY.parent / name).exists() for name in copied)
+    assert "USER ppfr" in text
