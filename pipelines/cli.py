@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "measure a method: recognition, disclosure, what an attacker gets back",
     "compare": "put evaluations side by side",
     "train": "train the learned anonymizer",
+    "report": "say whether an output may be released; report, dataset card, Croissant, lineage",
     "verify": "check an output against its manifest, shard by shard; sign it",
 }
 """Name (and file: ``-`` is ``_``) to the line in the help. The command is the file's ``main``."""

@@ -39,7 +39,10 @@ from .storage import Patient, open_store
 ROW_GROUP = 256
 """Rows a row group: what a reader of one record has to fetch."""
 
-OWN = (*KINDS, "_ledger", "_staging", "manifest.json")
+DOCUMENTS = ("README.md", "croissant.json", "report.html")
+"""What ``ppfr report`` writes beside the manifest."""
+
+OWN = (*KINDS, "_ledger", "_staging", "manifest.json", "manifest.sig", *DOCUMENTS)
 """Everything in an output that is ours, and that ``--overwrite`` removes."""
 
 
@@ -204,6 +207,10 @@ class Ledger:
 
     def write_manifest(self, text: str) -> None:
         self._put(text.encode(), "manifest.json")
+
+    def put_document(self, name: str, text: str) -> None:
+        """Write one of ``DOCUMENTS``."""
+        self._put(text.encode(), name)
 
     def read(self, *parts: str) -> dict[str, Any] | None:
         """A JSON document of ours; None if it is not there, or not whole."""

@@ -26,7 +26,7 @@ from schemas.manifest import Manifest
 from schemas.metrics import metrics_schema
 from schemas.records import RESERVED_COLUMNS, records_schema
 
-from .ledger import Ledger
+from .ledger import DOCUMENTS, Ledger
 
 SIGNATURE = "manifest.sig"
 
@@ -265,7 +265,7 @@ def _check_counts(ledger: Ledger, manifest: Manifest) -> Iterator[Finding]:
 
 def _check_files(ledger: Ledger, manifest: Manifest) -> Iterator[Finding]:
     expected = {shard.path for unit in manifest.shards for shard in unit.shards.values()}
-    known = expected | {"manifest.json", SIGNATURE}
+    known = expected | {"manifest.json", SIGNATURE, *DOCUMENTS}
     for path in sorted(ledger.fs.find(ledger.root)):
         name = path.removeprefix(f"{ledger.root}/")
         if name not in known and not name.startswith("_ledger/"):
