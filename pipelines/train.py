@@ -81,6 +81,11 @@ def plot_losses(log: Path, picture: Path) -> None:
     default=DEFAULT,
     help="YAML of the run; the default is that of the shipped weights.",
 )
+@click.option(
+    "--init",
+    type=click.Path(exists=True, path_type=Path),
+    help="Begin with the generator of these weights (safetensors).",
+)
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change one setting.")
 @click.option("--resume/--overwrite", default=True, help="Continue from the checkpoint in --out.")
 @click.option("--threads", default=0, help="CPU threads; 0: all.")
@@ -91,6 +96,7 @@ def main(
     surrogates: tuple[str, ...],
     out: Path,
     config: Path,
+    init: Path | None,
     changes: tuple[str, ...],
     resume: bool,
     threads: int,
@@ -142,6 +148,8 @@ def main(
     try:
         paths = {spec.name: Path(spec.path) for spec in specs}
         trainer = Trainer(parsed, images, paths, device)  # type: ignore[arg-type]
+        if init is not None and not checkpoint.exists():
+            trainer.start_from(init)
         best = trainer.run(out, log)
     except ValueError as error:
         raise click.UsageError(str(error)) from None

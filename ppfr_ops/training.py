@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from .anonymizers import Faces
-from .anonymizers.stochastic_local import Codes, save_weights
+from .anonymizers.stochastic_local import Codes, Model, save_weights
 from .attacks import Attacker, bf16_pays, recovery_loss, to_tensor
 from .memory import keep_freed_memory
 from .metrics import disclosure_planes, luminance, ssim
@@ -389,6 +389,16 @@ class Trainer:
         excess = max(0.0, result["disclosure"] - 0.45) + max(0.0, result["draw_similarity"] - 0.6)
         result["score"] = float(np.mean(accuracies)) - 2 * excess
         return result
+
+    def start_from(self, path: Path) -> None:
+        """Begin with the generator of finished weights.
+
+        Raises:
+            FileNotFoundError, ValueError: not weights of this method.
+        """
+        weights = Model(path, self.device).generator.state_dict()
+        self.generator.load_state_dict(weights)
+        self.average.load_state_dict(weights)
 
     def save(self, path: Path) -> None:
         """Checkpoint, whole or not at all."""
