@@ -23,7 +23,9 @@ _OPTIONS = (
         help="Column of the pictures: binary, or Hugging Face's image struct. "
         "WebDataset: extension of the member. Default: image, or the only one there is.",
     ),
-    click.option("--method", default="signed-field", show_default=True, help="See ppfr methods."),
+    click.option(
+        "--method", default="stochastic-local", show_default=True, help="See ppfr methods."
+    ),
     click.option(
         "--method-option",
         "method_options",

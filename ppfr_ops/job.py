@@ -55,7 +55,7 @@ class SanitizeOptions(BaseModel):
     output: str = Field(repr=False)
     input_format: Literal["auto", "parquet", "images", "webdataset"] = "auto"
     image_column: str | None = None
-    method: str = "signed-field"
+    method: str = "stochastic-local"
     method_options: dict[str, str] = {}
     fr: tuple[str, ...] = Field((), repr=False)
     keep_columns: tuple[str, ...] = ()
