@@ -11,7 +11,9 @@ from rich.table import Table
 
 from ppfr_ops.job import MAX_ATTEMPTS, Job, Status, too_many_dead, write_mapping
 from ppfr_ops.ledger import Tables
-from schemas.manifest import Manifest
+from ppfr_ops.release import Figures, forecast
+from schemas.manifest import Counts, Manifest
+from schemas.policy import Policy
 
 console = Console(stderr=True, highlight=False)
 
@@ -110,6 +112,28 @@ def show_preview(job: Job, tables: Tables) -> None:
             margin = 1.96 * values.std(ddof=1) / len(values) ** 0.5
             table.add_row(name, f"mean {values.mean():.3f} +- {margin:.3f}")
     console.print(table)
+    if job.policy is not None:
+        _show_forecast(job.policy, tables)
+
+
+def _show_forecast(policy: Policy, tables: Tables) -> None:
+    dead = Counter(tables.dead_letters["code"].to_pylist())
+    records, lost = tables.records.num_rows, tables.dead_letters.num_rows
+    counts = Counts(
+        units=0,
+        rows_in=records + lost,
+        records=records,
+        dead_letters=lost,
+        dead_letters_by_code=dict(dead),
+    )
+    table = Table(box=None, pad_edge=False)
+    for title in ("policy", "required", "sample", "95 % interval", "would be"):
+        table.add_column(title)
+    for item in forecast(policy, Figures(counts, tables.metrics)):
+        found = "not measured" if item.found is None else f"{item.found:.3f}"
+        interval = f"{item.low:.3f} to {item.high:.3f}" if item.low <= item.high else "none"
+        table.add_row(item.name, item.bound, found, interval, item.holds)
+    console.print(table)
 
 
 def conclude(job: Job, manifest: Manifest, seconds: float, fresh_faces: int, as_json: bool) -> int:
@@ -123,7 +147,11 @@ def conclude(job: Job, manifest: Manifest, seconds: float, fresh_faces: int, as_
     problem = too_many_dead(job, manifest)
     if problem:
         console.print(f"Error: {problem}", markup=False)
-    return 3 if problem else 0
+    short = [] if manifest.verdict is None else manifest.verdict.checks
+    for check in short:
+        if not check.holds:
+            console.print(f"Error: policy not met: {check}", markup=False)
+    return 3 if problem or any(not check.holds for check in short) else 0
 
 
 def _table() -> Table:

@@ -90,6 +90,12 @@ _OPTIONS = (
         help="Share of records that may fail before the exit code is 3.",
     ),
     click.option(
+        "--policy",
+        metavar="FILE",
+        help="Thresholds, YAML (docs/policy.md): records that fall short are drawn again, then "
+        "held back; the release as a whole decides verdict and exit code.",
+    ),
+    click.option(
         "--resume/--overwrite",
         "resume",
         default=True,

@@ -103,7 +103,7 @@ def main(
         document = {
             "passed": passed,
             "reason": why,
-            "checks": [check.__dict__ for check in checks],
+            "checks": [check.model_dump() for check in checks],
             "findings": [finding.__dict__ for finding in findings],
         }
         click.echo(json.dumps(document, indent=2))

@@ -10,8 +10,9 @@ import pyarrow as pa
 import yaml
 
 from schemas.evaluation import Evaluation
+from schemas.manifest import Check
 
-from .release import Check, Release, figure
+from .release import Release, figure
 
 PRODUCER = "https://pypi.org/project/ppfr-sanitizer"
 SAFE = "protected (pseudonymised) faces"

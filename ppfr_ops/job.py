@@ -26,7 +26,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from schemas import VERSION
 from schemas.dead_letters import REASONS
 from schemas.ledger import LedgerEntry, Source, merge
-from schemas.manifest import Counts, Manifest, Method, Model, UnitShards
+from schemas.manifest import Counts, Manifest, Method, Model, UnitShards, Verdict
+from schemas.policy import Policy, parse
 from schemas.records import RESERVED_COLUMNS
 
 from . import __version__, isolation, sample
@@ -36,6 +37,7 @@ from .images import Encoding
 from .ledger import Ledger, Tables, concatenate
 from .memory import keep_freed_memory
 from .recognizers import Recognizer, RecognizerSpec
+from .release import Figures, assess, quarantined, read_all
 from .sanitizer import Level, Sanitizer, pseudonyms
 from .storage import open_store
 from .units import Columns, InputError, Plan, content, plan, read_unit, record_id, sources
@@ -70,6 +72,7 @@ class SanitizeOptions(BaseModel):
     seed: int | None = Field(None, repr=False)
     max_disclosure: float | None = Field(None, gt=0, le=1)
     max_dead_letter_rate: float = Field(0.01, ge=0, le=1)
+    policy: str | None = Field(None, repr=False)
     mapping: str | None = Field(None, repr=False)
     overwrite: bool = False
     incremental: bool = False
@@ -93,6 +96,7 @@ class Job:
     method_digest: str
     settings: Mapping[str, str]
     """Digests that an output's runs must agree on."""
+    policy: Policy | None = None
     fence: int | None = None
     """Of the run's lease; a worker commits nothing once there is a higher one."""
 
@@ -125,6 +129,7 @@ def prepare(options: SanitizeOptions) -> Job:
     Raises:
         ValueError: anything that the user has to change; one line.
     """
+    policy = _read_policy(options)
     key = _read_key(options)
     specs = options.recognizer_specs()
     names = [spec.name for spec in specs]
@@ -176,7 +181,9 @@ def prepare(options: SanitizeOptions) -> Job:
         "source of draws": "system" if options.seed is None else "seeded",
         "input": chosen.digest(),
     }
-    return Job(options, chosen, key, method_digest, settings)
+    if policy is not None:
+        settings["policy for records"] = _digest(policy.model_dump(include={"record", "redraws"}))
+    return Job(options, chosen, key, method_digest, settings, policy)
 
 
 def build_sanitizer(job: Job, threads: int = 0) -> Sanitizer:
@@ -196,6 +203,7 @@ def build_sanitizer(job: Job, threads: int = 0) -> Sanitizer:
         batch_size=options.batch_size,
         level=options.metrics,
         max_disclosure=options.max_disclosure,
+        policy=job.policy,
     )
 
 
@@ -376,6 +384,11 @@ def finish(job: Job, engine: str) -> tuple[Manifest, list[str]]:
         metrics={name: value for name, value in merged.items() if value is not None},
         shards=[UnitShards(unit=entry.unit, shards=entry.shards) for entry in done],
     )
+    if job.policy is not None and not missing:
+        metrics = read_all(ledger, manifest.shards, "metrics")
+        checks = assess(job.policy, Figures(manifest.counts, metrics))
+        passed = all(check.holds for check in checks)
+        manifest = manifest.model_copy(update={"verdict": Verdict(passed=passed, checks=checks)})
     if not missing and not ledger.fenced_off():
         ledger.write_manifest(manifest.model_dump_json(indent=1))
     return manifest, missing
@@ -388,10 +401,10 @@ def too_many_dead(job: Job, manifest: Manifest) -> str | None:
     if fatal:
         return f"input was lost that cannot be counted ({', '.join(fatal)})"
     allowed = job.options.max_dead_letter_rate
-    if counts.dead_letters > allowed * counts.rows_in:
-        return (
-            f"{counts.dead_letters} dead letters of {counts.rows_in} rows, allowed: {allowed:.2%}"
-        )
+    # How much may be held back is for the policy to say.
+    dead = counts.dead_letters - (quarantined(counts) if job.policy is not None else 0)
+    if dead > allowed * counts.rows_in:
+        return f"{dead} dead letters of {counts.rows_in} rows, allowed: {allowed:.2%}"
     return None
 
 
@@ -466,6 +479,26 @@ def _read_key(options: SanitizeOptions) -> bytes | None:
             "(make one with: openssl rand -hex 32 > FILE)"
         )
     return key
+
+
+def _read_policy(options: SanitizeOptions) -> Policy | None:
+    if options.policy is None:
+        return None
+    try:
+        policy = parse(Path(options.policy).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the policy cannot be read ({type(error).__name__})") from None
+    names = [spec.name for spec in options.recognizer_specs()]
+    for metric in policy.record:
+        model = metric.removeprefix("id_cosine_")
+        if model != metric and model not in names:
+            raise InputError(f"policy, record.{metric}: there is no --fr {model}=…")
+        slow = metric in ("disclosure", "draw_similarity")
+        if options.metrics == "none" or (slow and options.metrics == "basic"):
+            raise InputError(
+                f"policy, record.{metric}: not measured by --metrics {options.metrics}"
+            )
+    return policy
 
 
 def _check_places(options: SanitizeOptions) -> None:

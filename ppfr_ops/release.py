@@ -4,17 +4,20 @@ a policy. Reads no picture."""
 import io
 from collections import Counter
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from scipy.stats import binomtest, bootstrap
 
 from schemas.dead_letters import DEAD_LETTERS_SCHEMA
 from schemas.evaluation import Evaluation
 from schemas.ledger import Kind
-from schemas.manifest import Manifest
+from schemas.manifest import Check, Counts, Manifest, UnitShards
+from schemas.metrics import metrics_schema
 from schemas.policy import Policy
 
 from .ledger import Ledger
@@ -30,28 +33,27 @@ class ReleaseError(ValueError):
     """An output that cannot be reported on; one line."""
 
 
-@dataclass(frozen=True)
-class Release:
-    """What an output holds, less the pictures."""
+def quarantined(counts: Counts) -> int:
+    """Rows that were held back because they fell short."""
+    codes = counts.dead_letters_by_code
+    return sum(count for code, count in codes.items() if code in QUARANTINE)
 
-    manifest: Manifest
+
+@dataclass(frozen=True)
+class Figures:
+    """What can be held against a policy."""
+
+    counts: Counts
     metrics: pa.Table
     """All records, as ``schemas.metrics``."""
-    dead_letters: pa.Table
-    columns: pa.Schema
-    """Of ``data/``."""
-    last: dict[str, object]
-    """The last run: ``started``, ``finished``, ``exit_code``, where noted."""
-    signed: bool
 
     @property
     def quarantined(self) -> int:
-        codes = self.manifest.counts.dead_letters_by_code
-        return sum(count for code, count in codes.items() if code in QUARANTINE)
+        return quarantined(self.counts)
 
     @property
     def failed(self) -> int:
-        return self.manifest.counts.dead_letters - self.quarantined
+        return self.counts.dead_letters - self.quarantined
 
     def values(self, metric: str) -> NDArray[np.float64]:
         """One metric of every record that has it; ``N``."""
@@ -63,6 +65,19 @@ class Release:
     def measured(self) -> list[str]:
         """Metrics with at least one value."""
         return [name for name in self.metrics.column_names[1:] if len(self.values(name))]
+
+
+@dataclass(frozen=True)
+class Release(Figures):
+    """What an output holds, less the pictures."""
+
+    manifest: Manifest
+    dead_letters: pa.Table
+    columns: pa.Schema
+    """Of ``data/``."""
+    last: dict[str, object]
+    """The last run: ``started``, ``finished``, ``exit_code``, where noted."""
+    signed: bool
 
 
 def open_release(output: str) -> Release:
@@ -82,30 +97,38 @@ def open_release(output: str) -> Release:
         manifest = Manifest.model_validate_json(ledger.fs.cat_file(path))
     except ValidationError:
         raise ReleaseError("manifest.json does not have the form of a manifest") from None
-
-    def tables(kind: Kind) -> list[pa.Table]:
-        found = []
-        for unit in manifest.shards:
-            shard = unit.shards[kind]
-            try:
-                data = ledger.fs.cat_file(ledger.path(shard.path))
-                found.append(pq.read_table(io.BytesIO(data)))
-            except (OSError, pa.ArrowException):
-                raise ReleaseError(f"{shard.path} cannot be read; see ppfr verify") from None
-        return found
-
     try:
-        metrics, dead = tables("metrics"), tables("dead_letters")
         return Release(
+            counts=manifest.counts,
+            metrics=read_all(ledger, manifest.shards, "metrics"),
             manifest=manifest,
-            metrics=pa.concat_tables(metrics) if metrics else pa.table({"record_id": []}),
-            dead_letters=pa.concat_tables(dead) if dead else DEAD_LETTERS_SCHEMA.empty_table(),
+            dead_letters=read_all(ledger, manifest.shards, "dead_letters"),
             columns=_columns(ledger, manifest),
             last=ledger.read("_ledger", "last.json") or {},
             signed=bool(ledger.fs.exists(ledger.path("manifest.sig"))),
         )
     except (pa.ArrowException, KeyError):
         raise ReleaseError("the shards do not fit together; see ppfr verify") from None
+
+
+def read_all(ledger: Ledger, units: list[UnitShards], kind: Kind) -> pa.Table:
+    """All shards of a kind as one table.
+
+    Raises:
+        ReleaseError: one is missing or unreadable.
+        KeyError, pa.ArrowException: they do not fit together.
+    """
+    found = []
+    for unit in units:
+        shard = unit.shards[kind]
+        try:
+            found.append(pq.read_table(io.BytesIO(ledger.fs.cat_file(ledger.path(shard.path)))))
+        except (OSError, pa.ArrowException):
+            raise ReleaseError(f"{shard.path} cannot be read; see ppfr verify") from None
+    if found:
+        return pa.concat_tables(found)
+    empty = metrics_schema() if kind == "metrics" else DEAD_LETTERS_SCHEMA
+    return empty.empty_table()
 
 
 def _columns(ledger: Ledger, manifest: Manifest) -> pa.Schema:
@@ -131,7 +154,7 @@ def read_evaluation(text: str | bytes) -> Evaluation:
         raise ReleaseError("the evaluation does not have the form of evaluation.json") from None
 
 
-def figure(name: str, release: Release, evaluation: Evaluation | None) -> float | None:
+def figure(name: str, release: Figures, evaluation: Evaluation | None) -> float | None:
     """A figure that a policy may name; None if it was not measured.
 
     ``METRIC_mean``, ``_min``, ``_max``, ``_p01`` … ``_p99`` over the records; counts and rates;
@@ -139,7 +162,7 @@ def figure(name: str, release: Release, evaluation: Evaluation | None) -> float 
     ``rank1_student``, and ``id_match_MODEL``: share of the records whose cosine is above the
     model's threshold of FAR 1e-3 on originals.
     """
-    counts = release.manifest.counts
+    counts = release.counts
     rows = max(counts.rows_in, 1)
     fixed = {
         "records": counts.records,
@@ -170,37 +193,30 @@ def figure(name: str, release: Release, evaluation: Evaluation | None) -> float 
     return float(whole[kind]) if kind in whole else None
 
 
-@dataclass(frozen=True)
-class Check:
-    """A threshold and what was found; what was not measured does not hold."""
-
-    name: str
-    bound: str
-    found: float | None
-    holds: bool
-
-    def __str__(self) -> str:
-        found = "not measured" if self.found is None else f"{self.found:.4g}"
-        return f"{self.name}: {found}, required {self.bound}"
-
-
-def assess(policy: Policy, release: Release, evaluation: Evaluation | None = None) -> list[Check]:
+def assess(policy: Policy, release: Figures, evaluation: Evaluation | None = None) -> list[Check]:
     """Hold a release against a policy: every dataset figure, and the worst record of every
     metric that records are held to."""
     checks = []
     for name, bound in policy.record.items():
         values = release.values(name)
-        short = len(values) < release.manifest.counts.records
+        short = len(values) < release.counts.records
         worst = None
         if len(values) and not short:
             worst = float(values.min() if bound.sign == ">=" else values.max())
-        holds = worst is not None and bound.holds(values.min()) and bound.holds(values.max())
-        if not release.manifest.counts.records:
+        holds = (
+            worst is not None
+            and bound.holds(float(values.min()))
+            and bound.holds(float(values.max()))
+        )
+        if not release.counts.records:
             holds = True
-        checks.append(Check(f"every record's {name}", str(bound), worst, holds))
+        checks.append(
+            Check(name=f"every record's {name}", bound=str(bound), found=worst, holds=holds)
+        )
     for name, bound in policy.dataset.items():
         found = figure(name, release, evaluation)
-        checks.append(Check(name, str(bound), found, found is not None and bound.holds(found)))
+        holds = found is not None and bound.holds(found)
+        checks.append(Check(name=name, bound=str(bound), found=found, holds=holds))
     return checks
 
 
@@ -212,3 +228,57 @@ def by_reason(release: Release) -> Counter[tuple[str, str]]:
         strict=True,
     )
     return Counter((code, message.partition(":")[0]) for code, message in rows)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A dataset figure on a sample, with its 95 % confidence interval."""
+
+    name: str
+    bound: str
+    found: float | None
+    low: float
+    high: float
+    holds: Literal["met", "open", "not met"]
+    """``open``: the interval has values on both sides of the threshold."""
+
+
+def forecast(policy: Policy, figures: Figures) -> list[Forecast]:
+    """What a sample says of the whole. Shares get Wilson's interval, figures of metrics the
+    percentile bootstrap; what only an evaluation or the whole can tell is left ``open``."""
+    result = []
+    for name, bound in policy.dataset.items():
+        found = figure(name, figures, None)
+        low, high = _interval(name, figures)
+        if found is None or not low <= high:
+            result.append(Forecast(name, str(bound), found, low, high, "open"))
+            continue
+        ends = {bound.holds(low), bound.holds(high)}
+        holds: Literal["met", "open", "not met"] = "open"
+        if len(ends) == 1:
+            holds = "met" if ends == {True} else "not met"
+        result.append(Forecast(name, str(bound), found, low, high, holds))
+    return result
+
+
+def _interval(name: str, figures: Figures) -> tuple[float, float]:
+    """NaN where there is none."""
+    shares = {"dead_letter_rate": figures.failed, "quarantine_rate": figures.quarantined}
+    if name in shares and figures.counts.rows_in:
+        found = binomtest(shares[name], figures.counts.rows_in).proportion_ci(method="wilson")
+        return float(found.low), float(found.high)
+    metric, _, kind = name.rpartition("_")
+    values = figures.values(metric)
+    # The extremes of a sample say nothing about those of the whole.
+    if len(values) < 8 or not (kind == "mean" or kind.startswith("p")):
+        return float("nan"), float("nan")
+
+    def statistic(sample: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+        if kind == "mean":
+            return np.asarray(np.mean(sample, axis=axis))
+        return np.asarray(np.percentile(sample, int(kind[1:]), axis=axis))
+
+    spread = bootstrap(
+        (values,), statistic, n_resamples=2000, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    return float(spread.low), float(spread.high)

@@ -15,11 +15,12 @@ import matplotlib
 import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from schemas.dead_letters import REASONS
 from schemas.evaluation import Evaluation
-from schemas.manifest import Method
+from schemas.manifest import Check, Method
 from schemas.policy import Bound, Policy
 
 from . import sample
@@ -27,7 +28,7 @@ from .anonymizers import create
 from .cards import Publication, columns, environment, linkage_in_words
 from .draws import system_draws
 from .images import Encoding
-from .release import QUARANTINE, Check, Release, by_reason, figure
+from .release import QUARANTINE, Release, by_reason, figure
 from .verify import Finding
 
 WORST = 10
@@ -171,7 +172,7 @@ def _drawing(figure_: Figure, salt: str, titles: Mapping[str, str]) -> Markup:
             f'<g id="{name}">', f'<g id="{salt}-{name}"><title>{Markup.escape(title)}</title>'
         )
     # Matplotlib numbers its groups from 1 in every drawing; ids have to be unique in the page.
-    svg = re.sub(r'id="([a-z]+\w*_\d+)"', rf'id="{salt}-\1"', svg)
+    svg = re.sub(r'id="([a-z][\w.]*_\d+)"', rf'id="{salt}-\1"', svg)
     svg = re.sub(r'(width|height)="[\d.]+pt" ?', "", svg, count=2)
     return Markup(svg)
 
@@ -184,7 +185,15 @@ def _axes(xlabel: str, ylabel: str) -> tuple[Figure, Any]:
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="y", alpha=0.3)
     axis.set_axisbelow(True)
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     return drawing, axis
+
+
+def _legend(axis: Any) -> None:
+    """Above the axes, where it hides nothing."""
+    axis.legend(
+        fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderpad=0
+    )
 
 
 def _histogram(name: str, values: NDArray[np.float64], policy: Policy) -> Plot:
@@ -218,7 +227,7 @@ def _histogram(name: str, values: NDArray[np.float64], policy: Policy) -> Plot:
             label=f"{kind} {bound}",
         )
     if bounds:
-        axis.legend(fontsize=8)
+        _legend(axis)
     points = {f"{p}th percentile": float(np.percentile(values, p)) for p in (5, 50, 95, 99)}
     rows = [("records", f"{len(values):,}"), ("mean", f"{values.mean():.4f}")]
     rows += [("lowest", f"{values.min():.4f}")]
@@ -245,7 +254,7 @@ def _recovery(evaluation: Evaluation) -> Plot:
     attackers = recovery.attackers
     drawing, axis = _axes("SSIM of what came back to the original", "")
     names = list(attackers)
-    bars = axis.barh(names, [attackers[n].rec_ssim for n in names], color=_COLOURS["bar"])
+    bars = axis.barh(names, [attackers[n].rec_ssim for n in names], 0.5, color=_COLOURS["bar"])
     titles = {}
     for index, (bar, name) in enumerate(zip(bars, names, strict=True)):
         bar.set_gid(f"bar{index}")
@@ -253,7 +262,8 @@ def _recovery(evaluation: Evaluation) -> Plot:
     axis.set_ylabel("attacker")
     axis.axvline(recovery.floor_ssim, color=_COLOURS["bound"], label="floor: the mean face")
     axis.set_xlim(0, 1)
-    axis.legend(fontsize=8, loc="lower right")
+    axis.set_ylim(-0.8, len(names) - 0.2)
+    _legend(axis)
     return Plot(
         title="recovery: what a network trained to rebuild faces gets back",
         alt="Bars: SSIM of recovered faces by attacker, "

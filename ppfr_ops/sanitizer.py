@@ -6,7 +6,7 @@ output of the method is ever put into a record.
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from schemas.dead_letters import DEAD_LETTERS_SCHEMA, REASONS
 from schemas.metrics import metrics_schema
+from schemas.policy import Bound, Policy
 from schemas.records import IMAGE_TYPE, records_schema
 
 from . import metrics
@@ -128,6 +129,8 @@ class Sanitizer:
             is not measured is null.
         max_disclosure: a record above it is drawn again, and buried if no draw helps; None: the
             limit is the method's own, which may be none. Needs level ``full``.
+        policy: a record that falls short of its ``record`` bounds is drawn again too, as often as
+            the policy says, and buried if no draw helps.
     """
 
     def __init__(
@@ -142,6 +145,7 @@ class Sanitizer:
         batch_size: int = 32,
         level: Level = "full",
         max_disclosure: float | None = None,
+        policy: Policy | None = None,
     ) -> None:
         self.anonymizer = anonymizer
         self.encoding = encoding
@@ -151,7 +155,14 @@ class Sanitizer:
         self.pseudonymize = pseudonymize
         self.batch_size = batch_size
         self.level = level
-        self.limit = anonymizer.disclosure_limit if max_disclosure is None else max_disclosure
+        limit = anonymizer.disclosure_limit if max_disclosure is None else max_disclosure
+        self.bounds: list[tuple[str, Bound, str]] = []
+        """Metric, what a record must meet, and the code of a record that never does."""
+        if limit is not None:
+            self.bounds.append(("disclosure", Bound(sign="<=", value=limit), "too_disclosing"))
+        if policy is not None:
+            self.bounds += [(name, bound, "below_policy") for name, bound in policy.record.items()]
+        self.redraws = REDRAWS if policy is None else policy.redraws
         self.records_schema = records_schema(keep, pseudonymize is not None)
         self.metrics_schema = metrics_schema([recognizer.name for recognizer in recognizers])
 
@@ -217,14 +228,15 @@ class Sanitizer:
             self._publish(batch[:middle], unit, results)
             self._publish(batch[middle:], unit, results)
             return
-        kept = np.arange(len(batch))
-        if self.limit is not None and "disclosure" in measured:
-            shown = measured["disclosure"]
-            for face, value in zip(batch, shown, strict=True):
-                if value > self.limit:
-                    detail = f"disclosure {value:.3f}, allowed {self.limit:g}"
-                    results.bury(face.record_id, unit, "too_disclosing", detail)
-            kept = np.flatnonzero(shown <= self.limit)
+        fit = np.ones(len(batch), bool)
+        for name, bound, code in self._bounds(measured):
+            for index in np.flatnonzero(fit):
+                value = float(measured[name][index])
+                if not bound.holds(value):
+                    detail = f"{name} {value:.3f}, required {bound}"
+                    results.bury(batch[int(index)].record_id, unit, code, detail)
+                    fit[index] = False
+        kept = np.flatnonzero(fit)
         results.record_ids += [batch[i].record_id for i in kept]
         results.rows += [batch[i].row for i in kept]
         results.images += [images[i] for i in kept]
@@ -258,21 +270,37 @@ class Sanitizer:
         images: list[bytes],
         measured: dict[str, NDArray[np.float32]],
     ) -> None:
-        """Replace, in place, what shows more than allowed by a fresh draw that shows less."""
-        if self.limit is None or "disclosure" not in measured or not self.anonymizer.draw_size:
+        """Replace, in place, what falls short by a fresh draw that falls less short."""
+        if not self._bounds(measured) or not self.anonymizer.draw_size:
             return
-        for draw in range(2, 2 + REDRAWS):
-            over = np.flatnonzero(measured["disclosure"] > self.limit)
+        for draw in range(2, 2 + self.redraws):
+            lack = self._lack(measured)
+            over = np.flatnonzero(lack > 0)
             if len(over) == 0:
                 return
             fresh = self._anonymize(originals[over], [ids[int(i)] for i in over], draw)
             encoded = [self.encoding.encode(face) for face in fresh]
             better = self._measure(originals[over], encoded, again[over])
+            fresh_lack = self._lack(better)
             for place, index in enumerate(over):
-                if better["disclosure"][place] < measured["disclosure"][index]:
+                if fresh_lack[place] < lack[index]:
                     images[index] = encoded[place]
                     for name, values in better.items():
                         measured[name][index] = values[place]
+
+    def _bounds(self, measured: Mapping[str, NDArray[np.float32]]) -> list[tuple[str, Bound, str]]:
+        """Those whose metric is measured."""
+        return [item for item in self.bounds if item[0] in measured]
+
+    def _lack(self, measured: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float64]:
+        """How far every record is from meeting all bounds, summed; 0: it meets them; ``N``."""
+        count = len(next(iter(measured.values())))
+        total = np.zeros(count)
+        for name, bound, _ in self._bounds(measured):
+            values = measured[name].astype(np.float64)
+            missing = np.array([0 if bound.holds(value) else 1 for value in values.tolist()])
+            total += missing * (1e-9 + np.abs(values - bound.value))
+        return total
 
     def _measure(
         self, originals: Faces, images: Sequence[bytes], again: Faces | None

@@ -52,6 +52,7 @@ REASONS = {
     "encoder_failed": Reason("encode", "the encoder failed on this face"),
     "not_measured": Reason("measure", "a metric or FR model failed on this face"),
     "too_disclosing": Reason("measure", "shows more of the face than allowed, with every draw"),
+    "below_policy": Reason("measure", "falls short of the policy, with every draw"),
     "killed_worker": Reason("worker", "killed the process that worked on it, again and again"),
 }
 """Every code that ``dead_letters/`` may hold."""

@@ -33,6 +33,27 @@ class Counts(_Model):
     dead_letters_by_code: dict[str, int]
 
 
+class Check(_Model):
+    """A requirement and what was found; what was not measured does not hold."""
+
+    name: str
+    bound: str
+    """Sign and value: ``<= 0.6``."""
+    found: float | None
+    holds: bool
+
+    def __str__(self) -> str:
+        found = "not measured" if self.found is None else f"{self.found:.4g}"
+        return f"{self.name}: {found}, required {self.bound}"
+
+
+class Verdict(_Model):
+    """Of a policy on the run."""
+
+    passed: bool
+    checks: list[Check]
+
+
 class UnitShards(_Model):
     unit: str
     shards: dict[Kind, Shard]
@@ -54,3 +75,5 @@ class Manifest(_Model):
     counts: Counts
     metrics: dict[str, Statistic]
     shards: list[UnitShards]
+    verdict: Verdict | None = None
+    """Null where the run was given no policy."""

@@ -1,0 +1,222 @@
+"""The gate: drawn again, held back, counted, judged; and policies that cannot be used."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from numpy.typing import NDArray
+
+from pipelines.cli import group
+from pipelines.driver import drive
+from ppfr_ops.anonymizers import Anonymizer, Faces
+from ppfr_ops.images import Encoding
+from ppfr_ops.job import Job, SanitizeOptions, Status, Worker
+from ppfr_ops.release import Figures, assess, figure, forecast
+from ppfr_ops.sample import faces
+from schemas.manifest import Counts, Manifest
+from schemas.policy import DEFAULT, PolicyError, parse
+
+RECORDS = 120
+HOPELESS = (7, 50, 90)
+"""Rows whose pictures are marked; no draw helps them."""
+
+
+class Leaky(Anonymizer):
+    """Noise; but one draw in twenty, and every draw of a marked face, shows the face."""
+
+    @property
+    def draw_size(self) -> int:
+        return 1
+
+    def anonymize(self, batch: Faces, draws: NDArray[np.float32]) -> Faces:
+        noise = np.random.default_rng(0).integers(0, 256, batch.shape, np.uint8)
+        marked = batch[:, :8, :8].mean((1, 2, 3)) > 250
+        bad = marked | (draws[:, 0] > NormalDist().inv_cdf(0.95))
+        return np.where(bad[:, None, None, None], batch, noise)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("policy")
+    pictures = faces(RECORDS, seed=2)
+    pictures[:, :8, :8] = 100
+    pictures[list(HOPELESS), :8, :8] = 255
+    cells = [{"bytes": Encoding("png").encode(picture), "path": None} for picture in pictures]
+    pq.write_table(pa.table({"image": cells}), folder / "a.parquet")
+    return folder
+
+
+def here(job: Job, todo: list[int]) -> Iterator[Status]:
+    """An engine: this process."""
+    worker = Worker(job)
+    return (worker.process(number) for number in todo)
+
+
+def run(source: Path, output: Path, policy: str, *, dry_run: bool = False) -> int:
+    file = output.parent / "policy.yaml"
+    file.write_text(policy)
+    options = SanitizeOptions(
+        input=str(source),
+        output=str(output),
+        method="test_policy:Leaky",
+        policy=str(file),
+        unit_rows=40,
+        seed=1,
+    )
+    return drive(options, here, "here 1", dry_run=dry_run, as_json=False)
+
+
+POLICY = """\
+record:
+  disclosure: "<= 0.6"
+redraws: {redraws}
+dataset:
+  quarantine_rate: "<= {rate}"
+  disclosure_max: "<= 0.6"
+"""
+
+
+def outcome(output: Path) -> tuple[Manifest, set[str], set[int]]:
+    manifest = Manifest.model_validate_json((output / "manifest.json").read_bytes())
+    dead = pq.read_table(output / "dead_letters")
+    rows = {
+        int(name[1:7]) * 40 + int(name[-6:])
+        for name in pq.read_table(output / "dead_letters")["record_id"].to_pylist()
+    }
+    return manifest, set(dead["code"].to_pylist()), rows
+
+
+def test_records_are_drawn_again_the_rest_is_held_back(source, tmp_path, capfd) -> None:
+    assert run(source, tmp_path / "none", POLICY.format(redraws=0, rate=0.2)) == 0
+    _, codes, at_first = outcome(tmp_path / "none")
+    assert set(HOPELESS) < at_first and codes == {"below_policy"}
+    assert 0.02 < (len(at_first) - 3) / RECORDS < 0.12  # the first draw fails 5 %
+
+    assert run(source, tmp_path / "redrawn", POLICY.format(redraws=4, rate=0.03)) == 0
+    again, _, at_last = outcome(tmp_path / "redrawn")
+    assert at_last == set(HOPELESS)
+    assert again.counts.records == RECORDS - 3 and again.counts.dead_letters == 3
+    assert again.counts.dead_letters_by_code == {"below_policy": 3}
+    assert again.verdict is not None and again.verdict.passed
+    assert again.metrics["disclosure"].max <= 0.6
+
+    # Nothing is left to be done; the same records are judged anew.
+    assert run(source, tmp_path / "redrawn", POLICY.format(redraws=4, rate=0.02)) == 3
+    strict, _, _ = outcome(tmp_path / "redrawn")
+    assert strict.verdict is not None and not strict.verdict.passed
+    failed = [check for check in strict.verdict.checks if not check.holds]
+    assert [(check.name, check.found) for check in failed] == [("quarantine_rate", 3 / RECORDS)]
+    assert "policy not met: quarantine_rate: 0.025, required <= 0.02" in capfd.readouterr().err
+
+
+def test_a_dry_run_says_what_would_happen_and_writes_nothing(source, tmp_path, capfd) -> None:
+    assert run(source, tmp_path / "out", POLICY.format(redraws=4, rate=0.5), dry_run=True) == 0
+    said = capfd.readouterr().err
+    assert "95 % interval" in said and "quarantine_rate" in said and "met" in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "reason"),
+    [
+        ("record: [", 1, "expected"),
+        ("just words", 1, "expected keys"),
+        ("record:\n  disclosure: '< 0.5'\n", 2, "expected a sign and a number"),
+        ("redraws: 2\ndataset:\n  records: '>= 1'\n  beauty: '>= 1'\n", 4, "no such figure"),
+        ("record:\n\n  charm: '>= 1'\n", 3, "no such metric"),
+        ("redraws: -1\n", 1, "greater than or equal to 0"),
+        ("version: 1\nrecords:\n  disclosure: '<= 1'\n", 2, "Extra inputs"),
+        ("version: 7\n", 1, "Input should be 1"),
+    ],
+)
+def test_a_malformed_policy_is_refused_before_any_work(
+    text, line, reason, source, tmp_path
+) -> None:
+    with pytest.raises(PolicyError) as raised:
+        parse(text)
+    assert str(raised.value).startswith(f"policy, line {line}: ") and reason in str(raised.value)
+    (tmp_path / "p.yaml").write_text(text)
+    where = ["--input", str(source), "--output", str(tmp_path / "out")]
+    for command in (["sanitize", *where], ["sanitize", *where, "--dry-run"]):
+        done = CliRunner().invoke(group, [*command, "--policy", str(tmp_path / "p.yaml")])
+        assert done.exit_code == 2 and f"line {line}" in done.output
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"metrics": "basic"}, "not measured"),
+        ({"policy": "record: {id_cosine_dlib: '>= 0.5'}"}, "there is no --fr dlib"),
+    ],
+)
+def test_a_policy_on_what_is_not_measured_is_refused(options, reason, source, tmp_path) -> None:
+    (tmp_path / "p.yaml").write_text(options.get("policy", DEFAULT))
+    command = ["sanitize", "--input", str(source), "--output", str(tmp_path / "out")]
+    command += ["--policy", str(tmp_path / "p.yaml"), "--metrics", options.get("metrics", "full")]
+    done = CliRunner().invoke(group, command)
+    assert done.exit_code == 2 and reason in done.output
+
+
+def figures(values: list[float], dead: dict[str, int]) -> Figures:
+    lost = sum(dead.values())
+    counts = Counts(
+        units=1,
+        rows_in=len(values) + lost,
+        records=len(values),
+        dead_letters=lost,
+        dead_letters_by_code=dead,
+    )
+    ids = [str(index) for index in range(len(values))]
+    return Figures(counts, pa.table({"record_id": ids, "disclosure": pa.array(values)}))
+
+
+def test_figures_of_a_policy() -> None:
+    some = figures([0.1, 0.2, 0.6], {"below_policy": 1, "too_disclosing": 1, "empty": 5})
+    found = {
+        "records": 3,
+        "dead_letters": 5,
+        "dead_letter_rate": 0.5,
+        "quarantined": 2,
+        "quarantine_rate": 0.2,
+        "disclosure_mean": 0.3,
+        "disclosure_max": 0.6,
+        "disclosure_p50": 0.2,
+    }
+    for name, value in found.items():
+        assert figure(name, some, None) == pytest.approx(value)
+    for name in ("rank1", "id_match_dlib", "psnr_mean"):
+        assert figure(name, some, None) is None
+
+
+def test_what_was_not_measured_is_not_met() -> None:
+    policy = parse("record: {disclosure: '<= 1'}\ndataset: {rec_ssim: '<= 1', records: '>= 1'}")
+    partly = figures([0.1], {})
+    partly = Figures(partly.counts.model_copy(update={"records": 2}), partly.metrics)
+    assert [check.holds for check in assess(policy, partly)] == [False, False, True]
+
+
+def test_a_forecast_is_sure_only_where_the_whole_interval_is() -> None:
+    rng = np.random.default_rng(0)
+    some = figures(rng.normal(0.5, 0.05, 64).tolist(), {"below_policy": 2})
+    text = "dataset: {disclosure_mean: '<= %s', quarantine_rate: '<= %s', rec_ssim: '<= 1'}"
+    said = [item.holds for item in forecast(parse(text % (0.6, 0.5)), some)]
+    assert said == ["met", "met", "open"]
+    said = [item.holds for item in forecast(parse(text % (0.5, 0.05)), some)]
+    assert said == ["open", "open", "open"]
+    assert forecast(parse(text % (0.4, 0.001)), some)[0].holds == "not met"
+    wilson = forecast(parse(text % (0.4, 0.001)), some)[1]
+    assert (wilson.low, wilson.high) == pytest.approx((0.0083, 0.1039), abs=1e-3)
+
+
+def test_the_default_policy_can_be_read_and_is_the_documented_one() -> None:
+    assert parse(DEFAULT).record["disclosure"].value == 0.6
+    page = Path(__file__).parent.parent / "docs" / "policy.md"
+    assert DEFAULT in page.read_text()
+    assert json.dumps(parse(DEFAULT).model_dump())
