@@ -29,6 +29,8 @@ from pipelines.driver import drive
 from pipelines.options import collect, sanitize_options
 from ppfr_ops.job import Job, Status, Worker, describe
 
+START_TRIES = 3
+
 EXAMPLES = """
 \b
 Examples:
@@ -208,16 +210,32 @@ def _ray(address: str | None) -> Iterator[None]:
     # Ray gives its workers the lowest priority but four; here they are the work itself.
     os.environ.setdefault("RAY_worker_niceness", "0")
     _remove_stale_sessions()
-    folder = tempfile.mkdtemp(prefix=f"{_SESSION}{os.getpid()}-", dir=_session_root())
     # Ray prints a screenful on stdout for every worker that dies; the statuses say it in a line.
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        folder = tempfile.mkdtemp(prefix=f"{_SESSION}{os.getpid()}-", dir=_session_root())
         try:
-            with _silent_stderr():
-                ray.init(address="local", include_dashboard=False, _temp_dir=folder, **quiet)
+            _start(folder, quiet)
             yield
         finally:
             ray.shutdown()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(folder: str, quiet: dict[str, Any]) -> None:
+    """Start a Ray of our own; it allows itself 30 s, which a busy machine may exceed."""
+    import ray
+
+    for _ in range(START_TRIES):
+        try:
+            with _silent_stderr():
+                ray.init(address="local", include_dashboard=False, _temp_dir=folder, **quiet)
+            return
+        except Exception:
+            ray.shutdown()
+    raise click.ClickException(
+        f"Ray did not start, {START_TRIES} times; is the machine overloaded? "
+        "What is done is kept; the same command goes on"
+    )
 
 
 @contextmanager

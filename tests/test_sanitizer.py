@@ -4,8 +4,10 @@ import hashlib
 import hmac
 import io
 import itertools
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -254,3 +256,13 @@ def test_what_shows_too_much_is_drawn_again_and_else_buried() -> None:
         row = int(record["record_id"][-6:])
         again = measure(pictures[row][None], picture[None], picture[None])
         assert again["disclosure"][0] == pytest.approx(value, abs=1e-4)
+
+
+def test_nothing_phones_home_or_leaves_files_behind(tmp_path: Path) -> None:
+    code = "import ppfr_ops.job, onnxruntime; onnxruntime.InferenceSession"
+    environment = {**os.environ, "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    environment["PYTHONPATH"] = str(Path(__file__).resolve().parent.parent)
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [path for path in left if "matplotlib" not in str(path)]
