@@ -69,8 +69,12 @@ def linkage_in_words(evaluation: Evaluation | None) -> str:
     )
     if evaluation is None or not evaluation.linkage:
         return f"{plain} For this method no linkage was measured."
-    model, found = max(evaluation.linkage.items(), key=lambda item: item[1].rank1)
-    rate = max(found.rank1, found.student.rank1 if found.student else 0.0)
+    rates = {
+        name: max(item.rank1, item.student.rank1 if item.student else 0.0)
+        for name, item in evaluation.linkage.items()
+    }
+    model, rate = max(rates.items(), key=lambda item: item[1])
+    found = evaluation.linkage[model]
     return (
         f"{plain} Measured for this method: with {model}, the right person among "
         f"{found.people:,} comes first in {rate:.1%} of searches (unprotected "

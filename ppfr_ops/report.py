@@ -185,7 +185,6 @@ def _axes(xlabel: str, ylabel: str) -> tuple[Figure, Any]:
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="y", alpha=0.3)
     axis.set_axisbelow(True)
-    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     return drawing, axis
 
 
@@ -203,6 +202,7 @@ def _histogram(name: str, values: NDArray[np.float64], policy: Policy) -> Plot:
     counts, edges = np.histogram(values, bins=30, range=(low, high))
     label = f"{name} (dB)" if name == "psnr" else name
     drawing, axis = _axes(label, "records")
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     bars = axis.bar(edges[:-1], counts, np.diff(edges), align="edge", color=_COLOURS["bar"])
     titles = {}
     for index, bar in enumerate(bars):
