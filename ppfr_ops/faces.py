@@ -189,9 +189,9 @@ class CenterFace:
         views.append(mirror)
         centre = ((width - 1) / 2, (height - 1) / 2)
         for angle in (-30, 30):
-            turned = cv2.getRotationMatrix2D(centre, angle, 0.75 * shrink)
+            turned = np.asarray(cv2.getRotationMatrix2D(centre, angle, 0.75 * shrink), np.float64)
             turned[:, 2] += (shrink - 1) * np.array(centre)
-            views.append(turned)
+            views.append(turned.astype(np.float64))
         return views
 
     def _look(
@@ -340,7 +340,7 @@ def align(picture: Picture, landmarks: ArrayLike) -> NDArray[np.uint8]:
         if scale < 0.5:  # average first what would be skipped, only around the face
             window = _window(matrix, picture.shape, FACE_SIZE)
             source = np.ascontiguousarray(picture[window])
-            source = cv2.GaussianBlur(source, (0, 0), 0.4 / scale)
+            source = cv2.GaussianBlur(source, (0, 0), 0.4 / scale).astype(np.uint8)
             matrix[:, 2] += matrix[:, :2] @ (window[1].start, window[0].start)
         crop[:] = cv2.warpAffine(source, matrix, (FACE_SIZE, FACE_SIZE), flags=cv2.INTER_LINEAR)
     return crops
@@ -350,11 +350,11 @@ def _window(matrix: NDArray[np.float64], shape: Sequence[int], side: float) -> t
     """The part of a picture that a square of the template with half of ``side`` around covers."""
     low, high = -side / 2, FACE_SIZE + side / 2
     corners = np.array([[low, low], [low, high], [high, low], [high, high]])
-    back = cv2.invertAffineTransform(matrix)
+    back = np.asarray(cv2.invertAffineTransform(matrix), np.float64)
     return _clip(corners @ back[:, :2].T + back[:, 2], shape)
 
 
-def _clip(points: NDArray[np.float64], shape: Sequence[int]) -> tuple[slice, slice]:
+def _clip(points: NDArray[np.floating], shape: Sequence[int]) -> tuple[slice, slice]:
     low, high = np.floor(points.min(0)) - 1, np.ceil(points.max(0)) + 2
     x0, x1 = np.clip([low[0], high[0]], 0, shape[1]).astype(int)
     y0, y1 = np.clip([low[1], high[1]], 0, shape[0]).astype(int)
@@ -413,7 +413,8 @@ def protect(
         rest = np.zeros_like(canvas)
         if background == "blur":
             small = cv2.resize(canvas, (24, 24), interpolation=cv2.INTER_AREA)
-            rest = cv2.resize(small, canvas.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+            wide = cv2.resize(small, canvas.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+            rest = wide.astype(np.uint8)
         canvas = np.where(changed[..., None], canvas, rest)
         changed = np.ones_like(changed)
     return Protected(canvas, changed, treatments)
