@@ -1,0 +1,356 @@
+"""What the owner and the receivers are handed: right, readable, and nobody's face or name in it."""
+
+import base64
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+import threading
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import click
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from pipelines.cli import group
+from ppfr_ops.cards import Publication, croissant
+from ppfr_ops.images import Encoding
+from ppfr_ops.job import SanitizeOptions, Worker, finish, prepare
+from ppfr_ops.ledger import Ledger
+from ppfr_ops.release import open_release
+from ppfr_ops.sample import faces
+from ppfr_ops.verify import sign
+from schemas.manifest import Manifest
+
+LOOSE = "record: {disclosure: '<= 1'}\ndataset: {disclosure_p99: '<= 1', records: '>= 1'}\n"
+PERSON = "Jane_Doe"
+
+
+def make(folder: Path, seed: int | None = None) -> Path:
+    """An output of two units with a dead letter, sanitized without an engine."""
+    (folder / "in" / PERSON).mkdir(parents=True)
+    cells = [
+        {"bytes": Encoding().encode(face), "path": f"{PERSON}_{index}.jpg"}
+        for index, face in enumerate(faces(11, seed=4))
+    ]
+    cells.append({"bytes": b"no picture", "path": f"{PERSON}.jpg"})
+    table = pa.table({"image": cells, "identity": [PERSON] * 12, "age": list(range(12))})
+    pq.write_table(table, folder / "in" / PERSON / "a.parquet")
+    (folder / "key").write_text("0123456789abcdef" * 4)
+    options = SanitizeOptions(
+        input=str(folder / "in"),
+        output=str(folder / "out"),
+        method="signed-field",
+        unit_rows=6,
+        keep_columns=("age",),
+        identity_column="identity",
+        identity_key_file=str(folder / "key"),
+        seed=seed,
+    )
+    job = prepare(options)
+    Ledger(options.output).open(job.settings)
+    worker = Worker(job)
+    for ordinal in range(len(job.plan.units)):
+        worker.process(ordinal)
+    finish(job, "test 1")
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    make(folder)
+    (folder / "loose.yaml").write_text(LOOSE)
+    return folder
+
+
+@pytest.fixture
+def output(folder: Path, tmp_path: Path) -> Path:
+    shutil.copytree(folder / "out", tmp_path / "out")
+    shutil.copy(folder / "loose.yaml", tmp_path)
+    return tmp_path / "out"
+
+
+@dataclass(frozen=True)
+class Done:
+    exit_code: int
+    output: str
+
+
+def ppfr(*arguments: str) -> Done:
+    """As ``pipelines.cli.run`` does, where a command's value is the exit code."""
+    done = CliRunner().invoke(group, arguments, standalone_mode=False)
+    if isinstance(done.exception, click.ClickException):
+        return Done(done.exception.exit_code, done.output + done.exception.format_message())
+    if done.exception is not None:
+        raise done.exception
+    return Done(done.return_value, done.output)
+
+
+def report(output: Path, *options: str) -> Done:
+    return ppfr("report", str(output), "--policy", str(output.parent / "loose.yaml"), *options)
+
+
+class Page(html.parser.HTMLParser):
+    """Checks nesting, and collects what a page refers to."""
+
+    VOID = frozenset({"meta", "img", "br"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        self.ids += [value for key, value in attrs if key == "id" and value]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        self.ids += [value for key, value in attrs if key == "id" and value]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_one_page_that_needs_nothing_and_says_it_all(output: Path) -> None:
+    done = report(output)
+    assert done.exit_code == 0, done.output
+    text = (output / "report.html").read_text()
+    page = Page(text)
+    assert len(page.ids) == len(set(page.ids))
+    tags = [tag for tag, _ in page.seen]
+    assert not {"script", "link", "iframe", "object"} & set(tags)
+    for tag, attributes in page.seen:
+        for key in ("src", "href", "xlink:href"):
+            value = attributes.get(key) or "#"
+            assert value.startswith(("#", "data:image/")), (tag, value)
+        if tag == "img":
+            assert attributes.get("alt")
+        if tag == "th":
+            assert attributes.get("scope")
+    assert not re.search(r"url\((?!#)", text) and "@import" not in text
+    # A plot for each metric: axes labelled, bars in it, described, with a table.
+    assert tags.count("svg") == tags.count("details") == 6
+    labels = [
+        attributes["aria-label"] for tag, attributes in page.seen if "aria-label" in attributes
+    ]
+    assert sum("Histogram of" in (label or "") for label in labels) == 6
+    assert text.count(">records</text>") == 6 and ">disclosure</text>" in text
+    # Verdict first, then linkage, in plain words.
+    assert text.index("May be released") < text.index("Still personal data") < text.index("What is")
+    assert "not_an_image" in text and "none: whoever can write" in text
+    for word in ("anonymous", "anonymised", "gdpr compliant", "certified"):
+        assert word not in text.lower()
+
+
+def test_pictures_are_of_the_sample_and_no_name_leaves(output: Path, tmp_path: Path) -> None:
+    lineage = tmp_path / "lineage.ndjson"
+    done = report(output, "--lineage", str(lineage), "--json")
+    written = [output / "report.html", output / "README.md", output / "croissant.json", lineage]
+    said = done.output + "".join(path.read_text() for path in written)
+    assert PERSON not in said and PERSON.lower() not in said.lower()
+    assert str(tmp_path) not in said and "a.parquet" not in said
+    shown = re.findall(r"data:image/\w+;base64,([\w+/=]+)", said)
+    assert len(shown) == 8
+    drawn = [Encoding().encode(face) for face in faces(4, identities=4)]
+    assert [base64.b64decode(data) for data in shown[::2]] == drawn
+    published = pq.read_table(output / "data")["image"].to_pylist()
+    assert not {base64.b64decode(data) for data in shown} & {cell["bytes"] for cell in published}
+
+
+def test_the_documents_do_not_disturb_verify(output: Path) -> None:
+    assert report(output).exit_code == 0
+    assert ppfr("verify", str(output)).exit_code == 0
+
+
+def test_what_does_not_hold_is_not_released(output: Path, tmp_path: Path) -> None:
+    strict = tmp_path / "strict.yaml"
+    strict.write_text("record: {disclosure: '<= 0.01'}\ndataset: {rec_ssim: '<= 0.55'}\n")
+    done = report(output, "--policy", str(strict))
+    assert done.exit_code == 3 and "rec_ssim: not measured" in done.output
+    assert "2 of 2 requirements" in done.output
+    shard = next((output / "data").iterdir())
+    data = bytearray(shard.read_bytes())
+    data[100] ^= 1
+    shard.write_bytes(data)
+    done = report(output)
+    assert done.exit_code == 3 and f"data/{shard.name}: its sha256" in done.output
+    assert "Must not be released" in (output / "report.html").read_text()
+
+
+def test_a_seeded_run_is_not_released(tmp_path: Path) -> None:
+    output = make(tmp_path, seed=3)
+    (tmp_path / "loose.yaml").write_text(LOOSE)
+    done = report(output)
+    assert done.exit_code == 3 and "the draws came from a seed" in done.output
+
+
+def test_the_signature_is_told(output: Path, tmp_path: Path) -> None:
+    key, other = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    sign(str(output), key)
+    pem, form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    for name, owner in (("key", key), ("other", other)):
+        (tmp_path / name).write_bytes(owner.public_key().public_bytes(pem, form))
+    assert report(output, "--public-key", str(tmp_path / "key")).exit_code == 0
+    assert "valid, by the key given" in (output / "report.html").read_text()
+    assert report(output, "--public-key", str(tmp_path / "other")).exit_code == 3
+    assert "not valid for the key given" in (output / "report.html").read_text()
+
+
+def test_wrong_input_is_one_line(tmp_path: Path, output: Path) -> None:
+    bad = tmp_path / "bad.json"
+    bad.write_text("{}")
+    for arguments in (
+        [str(tmp_path / "nothing")],
+        [str(output), "--evaluation", str(bad)],
+        [str(output), "--policy", str(tmp_path / "absent.yaml")],
+    ):
+        done = ppfr("report", *arguments)
+        assert done.exit_code == 2 and len(done.output.strip().splitlines()) == 1
+
+
+def test_the_card_has_front_matter_and_every_column(output: Path) -> None:
+    report(output, "--name", "faces-x", "--license", "cc-by-nc-4.0", "--creator", "An Office")
+    import yaml
+
+    _, front, body = (output / "README.md").read_text().split("---\n", 2)
+    values = yaml.safe_load(front)
+    assert values["license"] == "cc-by-nc-4.0" and values["size_categories"] == ["n<1K"]
+    assert values["configs"][0]["data_files"] == "data/*.parquet"
+    for column in ("record_id", "image", "identity", "age"):
+        assert f"| `{column}` |" in body
+    assert "This is personal data" in body and "An Office" in body
+
+
+def test_croissant_names_every_shard_with_its_digest(output: Path) -> None:
+    document = croissant(open_release(str(output)), Publication("faces-x", "cc-by-nc-4.0"))
+    manifest = Manifest.model_validate_json((output / "manifest.json").read_bytes())
+    files = {
+        item["@id"]: item for item in document["distribution"] if "FileObject" in item["@type"]
+    }
+    assert {path: item["sha256"] for path, item in files.items()} == {
+        unit.shards["data"].path: unit.shards["data"].sha256 for unit in manifest.shards
+    }
+    assert "http://mlcommons.org/croissant/1.1" in document["conformsTo"]
+    kinds = {field["name"]: field["dataType"] for field in document["recordSet"][0]["field"]}
+    assert kinds["image"] == "sc:ImageObject" and kinds["age"] == "sc:Integer"
+
+
+def test_mlcroissant_and_datasets_accept_the_output(output: Path, tmp_path: Path) -> None:
+    """Both need other versions of what the project pins, so they may live elsewhere."""
+    import os
+    import sys
+
+    python = os.environ.get("PPFR_HF_PYTHON", sys.executable)
+    found = subprocess.run([python, "-c", "import mlcroissant, datasets"], capture_output=True)
+    if found.returncode:
+        pytest.skip("no mlcroissant and datasets: PPFR_HF_PYTHON names a Python that has them")
+    report(output, "--name", "faces-x", "--license", "cc-by-nc-4.0")
+    code = """
+import json, sys
+import datasets, mlcroissant
+described = mlcroissant.Dataset(jsonld=f"{sys.argv[1]}/croissant.json")
+records = list(described.records("records"))
+opened = datasets.load_dataset(
+    "parquet", data_files=f"{sys.argv[1]}/data/*.parquet", split="train", cache_dir=sys.argv[2]
+)
+print(json.dumps({
+    "issues": sorted(described.metadata.ctx.issues.errors),
+    "croissant": len(records),
+    "keys": sorted(records[0]),
+    "size": records[0]["records/image"].size,
+    "rows": len(opened),
+    "decoded": opened[0]["image"].size,
+    "columns": opened.column_names,
+}))
+"""
+    done = subprocess.run(
+        [python, "-c", code, str(output), str(tmp_path / "cache")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    values = json.loads(done.stdout.splitlines()[-1])
+    assert values["issues"] == [] and values["croissant"] == values["rows"] == 11
+    assert values["size"] == values["decoded"] == [112, 112]
+    assert values["columns"] == ["record_id", "image", "identity", "age"]
+
+
+def check_event(event: dict) -> None:
+    """What OpenLineage's schema 2-0-2 requires of a RunEvent and of every facet."""
+    assert {"eventTime", "producer", "schemaURL", "run", "job"} <= event.keys()
+    assert datetime.fromisoformat(event["eventTime"]).tzinfo is not None
+    uuid.UUID(event["run"]["runId"])
+    for thing in (event["job"], *event["inputs"], *event["outputs"]):
+        assert thing["namespace"] and thing["name"]
+    holders = [event["run"], event["job"], *event["inputs"], *event["outputs"]]
+    for holder in holders:
+        for kind in ("facets", "inputFacets", "outputFacets"):
+            for facet in holder.get(kind, {}).values():
+                assert facet["_producer"].startswith("https://")
+                assert facet["_schemaURL"].startswith("https://openlineage.io/spec/facets/")
+
+
+def test_lineage_goes_to_a_file_and_to_an_endpoint(output: Path, tmp_path: Path) -> None:
+    got: list[dict] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(201 if self.path == "/api/v1/lineage" else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Collector)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        base = f"http://127.0.0.1:{server.server_port}"
+        assert report(output, "--lineage", f"{base}/api/v1/lineage").exit_code == 0
+        refused = report(output, "--lineage", f"{base}/elsewhere")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert refused.exit_code == 1 and "HTTP 404" in refused.output
+    file = tmp_path / "lineage.ndjson"
+    assert report(output, "--lineage", str(file)).exit_code == 0
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert lines == got[:2]
+    assert [event["eventType"] for event in lines] == ["START", "COMPLETE"]
+    assert len({event["run"]["runId"] for event in lines}) == 1
+    for event in lines:
+        check_event(event)
+    statistics = lines[1]["outputs"][0]["outputFacets"]["outputStatistics"]
+    assert statistics["rowCount"] == 11 and statistics["fileCount"] == 2
+    failed = tmp_path / "failed.ndjson"
+    strict = tmp_path / "strict.yaml"
+    strict.write_text("record: {disclosure: '<= 0.01'}\n")
+    report(output, "--lineage", str(failed), "--policy", str(strict))
+    assert json.loads(failed.read_text().splitlines()[1])["eventType"] == "FAIL"
+
+
+def test_figures_on_the_page_are_those_in_the_metrics(output: Path) -> None:
+    report(output)
+    text = (output / "report.html").read_text()
+    shown = pq.read_table(output / "metrics")["disclosure"].to_numpy()
+    worst = pq.read_table(output / "metrics")["record_id"].to_pylist()[int(np.argmax(shown))]
+    place = text.index("Records to look at first")
+    assert worst in text[place : place + 600] and f"{shown.max():.4f}" in text[place : place + 600]
