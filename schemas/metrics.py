@@ -18,7 +18,9 @@ MEASURES = (
         "0 nothing to 1 all",
     ),
     described("ssim", _F, "structural similarity to the original, 11x11 Gaussian", "1", "-1 to 1"),
-    described("ms_ssim", _F, "structural similarity over scales (docs/measuring.md)", "1", "0 to 1"),
+    described(
+        "ms_ssim", _F, "structural similarity over scales (docs/measuring.md)", "1", "0 to 1"
+    ),
     described("psnr", _F, "peak signal-to-noise ratio to the original", "dB", "0 to 100"),
     described(
         "lowfreq_corr",
