@@ -42,17 +42,21 @@ def write_input(folder: Path, count: int, unit_rows: int) -> None:
         pq.write_table(pa.table({"image": images}), folder / f"{start:08d}.parquet")
 
 
-def bare_loop(source: str, output: str, metrics: str, part: int, parts: int, threads: int) -> None:
+def bare_loop(arguments: argparse.Namespace) -> None:
     """The same operations without the pipeline."""
     import pyarrow.parquet as pq
 
     from ppfr_ops.job import SanitizeOptions, build_sanitizer, prepare, tune_process
     from ppfr_ops.units import read_unit
 
-    tune_process(threads)
-    job = prepare(SanitizeOptions(input=source, output=output, metrics=metrics))
-    sanitizer = build_sanitizer(job, threads)
-    for unit in job.plan.units[part::parts]:
+    source, output = arguments.bare
+    tune_process(arguments.cores)
+    options = SanitizeOptions(
+        input=source, output=output, metrics=arguments.metrics, method=arguments.method
+    )
+    job = prepare(options)
+    sanitizer = build_sanitizer(job, arguments.cores)
+    for unit in job.plan.units[arguments.part :: arguments.parts]:
         tables = sanitizer(read_unit(job.plan, unit), unit.id)
         for kind in ("data", "metrics", "dead_letters"):
             target = Path(output) / kind / f"{unit.id}.parquet"
@@ -110,6 +114,7 @@ def run(commands: list[list[str]]) -> tuple[float, float]:
 
 def pipeline(source: Path, output: Path, arguments: argparse.Namespace) -> list[list[str]]:
     options = ["--input", str(source), "--output", str(output), "--metrics", arguments.metrics]
+    options += ["--method", arguments.method]
     return [[sys.executable, SCRIPT, *options, "--actors", str(arguments.cores)]]
 
 
@@ -118,7 +123,8 @@ def bare(
 ) -> list[list[str]]:
     threads = arguments.cores // processes
     base = [sys.executable, __file__, "--bare", str(source), str(output)]
-    base += ["--metrics", arguments.metrics, "--cores", str(threads)]
+    base += ["--metrics", arguments.metrics, "--method", arguments.method]
+    base += ["--cores", str(threads)]
     return [[*base, "--part", str(part), "--parts", str(processes)] for part in range(processes)]
 
 
@@ -129,17 +135,17 @@ def main() -> None:
     parser.add_argument("--unit-rows", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--metrics", choices=["full", "basic", "none"], default="full")
+    parser.add_argument("--method", default="signed-field")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--bare", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--part", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--parts", type=int, default=1, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.bare:
-        return bare_loop(
-            *arguments.bare, arguments.metrics, arguments.part, arguments.parts, arguments.cores
-        )
+        return bare_loop(arguments)
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores])
     result: dict[str, object] = {"cores": arguments.cores, "metrics": arguments.metrics}
+    result["method"] = arguments.method
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         if arguments.memory:
