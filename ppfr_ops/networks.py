@@ -107,7 +107,7 @@ class DrawLayout:
 
     FIELD = (3, 6, 6)
     WARP = (2, 5, 5)
-    POSE = (4,)
+    POSE = (5,)
     NOISE = ((8, 7, 7), (8, 14, 14), (2, 28, 28))
     SIZE = sum(math.prod(shape) for shape in (FIELD, WARP, POSE, *NOISE))
 
@@ -127,8 +127,8 @@ class Generator(nn.Module):
 
     The picture depends on the face through the code alone, so no attacker can get back more than
     the code holds (data processing inequality), whatever they know of the draw. What is drawn at
-    random: noise maps at three scales that decide which local features stand where, a smooth warp
-    and a small pose that move them, and a low-frequency colour field that replaces the global
+    random: noise maps at three scales that decide which local features stand where, a mirror, a
+    small pose and a smooth warp that move them, and a low-frequency field that replaces the global
     features; the generator's own low frequencies are filtered out. The features are drawn in
     luminance, band-limited and of bounded contrast: colour, single-pixel patterns and saturation
     are where a network finds tricks that fool the surrogates and nobody else.
@@ -145,6 +145,8 @@ class Generator(nn.Module):
         field: float = 0.8,
         warp: float = 1.5,
         pose: float = 1.0,
+        colour: float = 1.0,
+        mirror: bool = False,
         sees_face: bool = False,
     ) -> None:
         """
@@ -153,10 +155,13 @@ class Generator(nn.Module):
             field: standard deviation of the random low-frequency field, logits.
             warp: standard deviation of the random smooth displacement, px.
             pose: scale of the random shift (2.5 px), rotation (4 degrees) and zoom (4 %).
+            colour: share of the field that differs between channels, 0..1; 0: a grey one.
+            mirror: mirror every other picture, by the toss of a coin.
             sees_face: open a second way past the code, for the ablation; never shipped.
         """
         super().__init__()
         self.sigma, self.field, self.warp, self.pose = sigma, field, warp, pose
+        self.colour, self.mirror = colour, mirror
         n7, n14, n28 = (shape[0] for shape in DrawLayout.NOISE)
         self.code = nn.Linear(CODE_SIZE, 96 * 49)
         self.c7 = nn.Conv2d(96 + n7, 96, 3, padding=1)
@@ -207,17 +212,35 @@ class Generator(nn.Module):
         Returns:
             ``N x 3 x 112 x 112`` in 0..1.
         """
-        glow, bend, place, noise = DrawLayout.split(draws)
-        signal = lowpass(self.signal(codes, noise, faces), self.FINE)
+        return self.veil(self.features(codes, draws, faces), draws, field, warp, pose)
+
+    def features(self, codes: Tensor, draws: Tensor, faces: Tensor | None = None) -> Tensor:
+        """The signal in its band and bounds, ``N x 1 x 112 x 112``, logits."""
+        signal = lowpass(self.signal(codes, DrawLayout.split(draws)[3], faces), self.FINE)
         if self.sigma:
             signal = signal - lowpass(signal, self.sigma)
-        signal = self.LIMIT * torch.tanh(signal / self.LIMIT)
+        return self.LIMIT * torch.tanh(signal / self.LIMIT)
+
+    def veil(
+        self,
+        signal: Tensor,
+        draws: Tensor,
+        field: float = 1.0,
+        warp: float = 1.0,
+        pose: float = 1.0,
+    ) -> Tensor:
+        """Features, moved and under a field as the draw says; ``N x 3 x 112 x 112`` in 0..1."""
+        glow, bend, place, _ = DrawLayout.split(draws)
+        if self.mirror:
+            signal = torch.where((place[:, 4] > 0).view(-1, 1, 1, 1), signal.flip(3), signal)
         warp, pose, field = warp * self.warp, pose * self.pose, field * self.field
         if warp or pose:
             grid = _warp_grid(bend * warp, place * pose)
             signal = F.grid_sample(signal, grid, padding_mode="reflection", align_corners=False)
         signal = signal.expand(-1, 3, -1, -1)
         if field:
+            grey = glow.mean(1, keepdim=True) * 3**0.5  # as strong as one channel
+            glow = (1 - self.colour**2) ** 0.5 * grey + self.colour * glow
             size = (FACE_SIZE, FACE_SIZE)
             signal = signal + field * F.interpolate(glow, size, mode="bicubic", align_corners=False)
         return torch.sigmoid(signal)
@@ -239,7 +262,8 @@ def lowpass(images: Tensor, sigma: float) -> Tensor:
 def _warp_grid(warp: Tensor, pose: Tensor) -> Tensor:
     """Sampling grid ``N x 112 x 112 x 2`` of a smooth displacement (px) and a pose.
 
-    pose: shift x, shift y (times 2.5 px), rotation (times 4 degrees), zoom (times 4 %).
+    pose: shift x, shift y (times 2.5 px), rotation (times 4 degrees), zoom (times 4 %); what
+    follows is not looked at.
     """
     shift = pose[:, :2] * 2.5 * 2 / FACE_SIZE
     angle = pose[:, 2] * math.radians(4)

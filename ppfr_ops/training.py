@@ -34,6 +34,9 @@ from .memory import keep_freed_memory
 from .metrics import disclosure_planes, luminance, ssim
 from .networks import DrawLayout, Generator, encoder_from_torchscript, lowpass, place
 
+VALIDATION_NOISE = 0.8
+"""Standard deviation of the noise on a validation face's code, in units of the code's own."""
+
 Log = Callable[[dict[str, Any]], None]
 
 
@@ -57,6 +60,10 @@ class TrainConfig(BaseModel):
     field: float = Field(0.8, ge=0, description="random low-frequency field, logits")
     warp: float = Field(1.5, ge=0, description="random smooth displacement, px")
     pose: float = Field(1.0, ge=0, description="random shift, rotation and zoom")
+    colour: float = Field(1.0, ge=0, le=1, description="share of the field that is coloured")
+    mirror: bool = Field(False, description="mirror every other picture")
+    gain: float = Field(8.0, gt=0, description="of the high-pass that is sketched, logits")
+    anchor_weight: float = Field(0.0, ge=0, description="of the sketch while matching (L1)")
     disclosure_bound: float = Field(0.38, gt=0, le=1)
     draw_bound: float = Field(0.50, gt=0, le=1)
     disclosure_weight: float = Field(10.0, ge=0)
@@ -211,6 +218,8 @@ class Trainer:
             config.field if config.disrupt else 0.0,
             config.warp,
             config.pose,
+            config.colour,
+            config.mirror,
             sees_face=not config.bottleneck,
         )
         self.generator = place(generator, device)
@@ -236,17 +245,24 @@ class Trainer:
         sketching = self.config.local and self.step < self.config.sketch_steps
         return "sketch" if sketching else "match"
 
+    def features(self, net: Generator, codes: Tensor, draws: Tensor, faces: Tensor) -> Tensor:
+        """Local features by ``net``, logits, before a draw moves or veils them."""
+        kind = torch.device(self.device).type
+        with torch.autocast(kind, torch.bfloat16, enabled=bf16_pays()):
+            return net.features(codes, draws, faces).float()
+
     def generate(
         self, net: Generator, codes: Tensor, draws: Tensor, ramp: float, faces: Tensor
     ) -> Tensor:
         """Pictures ``N x 3 x 112 x 112`` in 0..1 by ``net``; ``ramp``: share of the randomness."""
         if not self.config.stochastic:
-            draws, ramp = torch.zeros_like(draws), 0.0
-        kind = torch.device(self.device).type
-        with torch.autocast(kind, torch.bfloat16, enabled=bf16_pays()):
-            return net(codes, draws, ramp, ramp, ramp, faces).float()
+            draws = torch.zeros_like(draws)
+        signal = self.features(net, codes, draws, faces)
+        return net.veil(signal, draws, ramp, ramp, ramp)
 
     def _draws(self, count: int) -> Tensor:
+        if not self.config.stochastic:
+            return torch.zeros(count, DrawLayout.SIZE, device=self.device)
         return torch.randn(count, DrawLayout.SIZE, generator=self.random).to(self.device)
 
     def _batch(self, size: int) -> tuple[Tensor, Tensor]:
@@ -278,14 +294,17 @@ class Trainer:
         done = self.step / config.sketch_steps
         self._rate(config.sketch_lr * min(1.0, (self.step + 1) / 30) * (1 - 0.8 * done))
         index, faces = self._batch(2 * config.batch)
-        light = luminance(faces)
-        detail = light - (lowpass(light, config.sigma) if config.sigma else 0.5)
-        target = torch.sigmoid(8 * detail).expand_as(faces)
+        target = self._target(faces)
         draws = self._draws(len(index))
-        drawn = self.generate(self.generator, self.codes[index], draws, 0.0, faces)
+        drawn = self.features(self.generator, self.codes[index], draws, faces).sigmoid()
         loss = 4 * F.l1_loss(drawn, target) + 20 * F.mse_loss(drawn, target)
         loss.backward()
         return {"phase": "sketch", "loss": loss.item()}
+
+    def _target(self, faces: Tensor) -> Tensor:
+        """What the sketch is of: the amplified high-pass, ``N x 1 x 112 x 112`` in 0..1."""
+        light, sigma = luminance(faces), self.config.sigma
+        return torch.sigmoid(self.config.gain * (light - (lowpass(light, sigma) if sigma else 0.5)))
 
     def _match(self) -> dict[str, Any]:
         config, count = self.config, self.config.batch
@@ -299,7 +318,9 @@ class Trainer:
         codes = F.normalize(codes, dim=1) * 128**0.5
         ramp = min(1.0, 0.1 + step / config.ramp_steps)
         twice = faces.repeat(2, 1, 1, 1)
-        drawn = self.generate(self.generator, codes, self._draws(2 * count), ramp, twice)
+        draws = self._draws(2 * count)
+        signal = self.features(self.generator, codes, draws, twice)
+        drawn = self.generator.veil(signal, draws, ramp, ramp, ramp)
         seen = drawn + (torch.rand(drawn.shape, generator=self.random).to(drawn) - 0.5) / 255
         if config.diversity:
             seen = diversify(seen, self.random)
@@ -326,6 +347,10 @@ class Trainer:
             # before the randomness is up, draws are alike through no fault of the generator
             loss = loss + ramp * config.draw_weight * _excess(planes, config.draw_bound)
             log["draw_similarity"] = planes.amax(1).mean().item()
+        if config.anchor_weight:
+            anchor = F.l1_loss(signal.sigmoid(), self._target(twice))
+            loss = loss + config.anchor_weight * anchor
+            log["anchor"] = anchor.item()
         contrast = luminance(drawn).std((1, 2, 3))
         loss = loss + 10 * F.relu(config.contrast_bound - contrast).mean()
         if self.adversary is not None:
@@ -354,8 +379,9 @@ class Trainer:
     @torch.no_grad()
     def validate(self, count: int = 400) -> dict[str, Any]:
         """The averaged generator on faces kept back: verification of a face against its mirror
-        image, each with a draw of its own (stand-in for two photos of a person), per surrogate,
-        and disclosure, likeness of draws and contrast."""
+        image, each with noise on the code and a draw of its own (stand-in for two photos of a
+        person; mirrored alone, they are told apart too easily to say anything), per surrogate, and
+        disclosure, likeness of draws and contrast."""
         index = self.validation[:count]
         faces = self.faces[index.numpy()]
         source = self.surrogates[0]
@@ -364,10 +390,12 @@ class Trainer:
         for seed, seen in enumerate((faces, np.ascontiguousarray(faces[:, :, ::-1]))):
             random = torch.Generator().manual_seed(seed)
             draws = torch.randn(len(index), DrawLayout.SIZE, generator=random).to(self.device)
+            noise = VALIDATION_NOISE * torch.randn(len(index), 128, generator=random)
             parts = []
             for part in batches:
                 pixels = to_tensor(seen[part]).to(self.device)
-                codes = self.code(source.embed(pixels * 255))
+                codes = self.code(source.embed(pixels * 255)) + noise[part].to(self.device)
+                codes = F.normalize(codes, dim=1) * 128**0.5
                 parts.append(self.generate(self.average, codes, draws[part], 1.0, pixels))
             views.append((torch.cat(parts) * 255).round() / 255)
         result: dict[str, Any] = {"step": self.step}

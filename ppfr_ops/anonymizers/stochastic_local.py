@@ -80,7 +80,8 @@ def save_weights(
         tensors[f"codes.{name}"] = value.float().contiguous()
     for name, value in generator.state_dict().items():
         tensors[f"generator.{name}"] = value.bfloat16().contiguous()
-    config = {key: getattr(generator, key) for key in ("sigma", "field", "warp", "pose")}
+    settings = ("sigma", "field", "warp", "pose", "colour", "mirror")
+    config = {key: getattr(generator, key) for key in settings}
     metadata = {"format": str(FORMAT), "generator": json.dumps(config), "about": json.dumps(about)}
     save_file(tensors, path, metadata=metadata)
 
