@@ -76,7 +76,7 @@ class TrainConfig(BaseModel):
 
     # Switches of the ablation, (a) to (e).
     disrupt: bool = Field(True, description="(a) no low frequencies of the face, disclosure bound")
-    local: bool = Field(True, description="(b) the sketch of local features to start from")
+    local: bool = Field(True, description="(b) the sketch of local features, first and as anchor")
     stochastic: bool = Field(True, description="(c) noise, warp, pose and field from the draw")
     bottleneck: bool = Field(True, description="(d) the face is seen through its code alone")
     diversity: bool = Field(True, description="(e) several surrogates, diverse input")
@@ -347,7 +347,7 @@ class Trainer:
             # before the randomness is up, draws are alike through no fault of the generator
             loss = loss + ramp * config.draw_weight * _excess(planes, config.draw_bound)
             log["draw_similarity"] = planes.amax(1).mean().item()
-        if config.anchor_weight:
+        if config.anchor_weight and config.local:
             anchor = F.l1_loss(signal.sigmoid(), self._target(twice))
             loss = loss + config.anchor_weight * anchor
             log["anchor"] = anchor.item()

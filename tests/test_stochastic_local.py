@@ -74,6 +74,26 @@ def test_the_picture_depends_on_the_face_through_its_code_alone(faces: np.ndarra
     assert torch.equal(drawn, with_face)
 
 
+def test_a_face_and_its_mirror_image_have_one_code(faces: np.ndarray) -> None:
+    model = create("stochastic-local").model()
+    codes, mirrored = (model.encode(f) for f in (faces, np.ascontiguousarray(faces[:, :, ::-1])))
+    likeness = torch.nn.functional.cosine_similarity(codes, mirrored)
+    assert likeness.min() > 0.99
+    assert torch.nn.functional.cosine_similarity(codes, mirrored.roll(1, 0)).max() < 0.98
+
+
+def test_mirrored_draws_mirror_the_features() -> None:
+    torch.manual_seed(0)
+    net = Generator(mirror=True).eval()
+    draws = torch.randn(2, DrawLayout.SIZE)
+    place = DrawLayout.split(draws)[2]
+    place[:, 4] = torch.tensor([1.0, -1.0])  # a view of draws
+    signal = net.features(torch.randn(1, 128).expand(2, -1), draws)
+    mirrored, plain = net.veil(signal, draws, field=0, warp=0, pose=0)
+    assert torch.allclose(plain[0], signal[1, 0].sigmoid())
+    assert torch.allclose(mirrored[0], signal[0, 0].sigmoid().flip(1))
+
+
 def test_batches_do_not_matter_beyond_rounding(faces: np.ndarray) -> None:
     ids = [str(i) for i in range(len(faces))]
     whole, single = create("stochastic-local"), create("stochastic-local", {"batch": 1})

@@ -135,13 +135,18 @@ class Model(nn.Module):
         self._known: OrderedDict[bytes, Tensor] = OrderedDict()
 
     def encode(self, faces: Faces) -> Tensor:
-        """uint8 ``N x 112 x 112 x 3`` to codes ``N x 128``; codes of faces just seen are kept, for
-        the second draw of a face needs them again."""
+        """uint8 ``N x 112 x 112 x 3`` to codes ``N x 128``.
+
+        A face's embedding is the mean of its own and its mirror image's, the usual way to take out
+        some of what differs between photos of a person. Codes of faces just seen are kept, for the
+        second draw of a face needs them again.
+        """
         keys = [hashlib.blake2b(face, digest_size=16).digest() for face in faces]
         new = [index for index, key in enumerate(keys) if key not in self._known]
         if new:
             pixels = torch.from_numpy(faces[new]).permute(0, 3, 1, 2).to(self.device).float()
-            for index, code in zip(new, self.codes(self.encoder(pixels)), strict=True):
+            embeddings = (self.encoder(pixels) + self.encoder(pixels.flip(3))) / 2
+            for index, code in zip(new, self.codes(embeddings), strict=True):
                 self._known[keys[index]] = code
         codes = torch.stack([self._known[key] for key in keys])
         while len(self._known) > _CODES_KEPT:
