@@ -126,6 +126,12 @@ _OPTIONS = (
         help="Write record_id, source, row as Parquet, for the owner's safe.",
     ),
     click.option(
+        "--signing-key",
+        metavar="FILE",
+        help="PEM, Ed25519: sign the manifest, which has the digest of every shard; ppfr verify "
+        "--public-key checks it.",
+    ),
+    click.option(
         "--seed",
         type=int,
         help="Reproducible draws, for tests ONLY: who knows the seed can undo the method.",

@@ -41,6 +41,7 @@ from .release import Figures, assess, quarantined, read_all
 from .sanitizer import Level, Sanitizer, pseudonyms
 from .storage import open_store
 from .units import Columns, InputError, Plan, content, plan, read_unit, record_id, sources
+from .verify import SIGNATURE, load_signing_key, sign
 
 MIN_KEY_BYTES = 16
 MAX_ATTEMPTS = 3
@@ -74,6 +75,7 @@ class SanitizeOptions(BaseModel):
     max_dead_letter_rate: float = Field(0.01, ge=0, le=1)
     policy: str | None = Field(None, repr=False)
     mapping: str | None = Field(None, repr=False)
+    signing_key: str | None = Field(None, repr=False)
     overwrite: bool = False
     incremental: bool = False
     propagate_deletions: bool = False
@@ -149,6 +151,8 @@ def prepare(options: SanitizeOptions) -> Job:
         raise InputError("--incremental goes with neither --limit nor --overwrite")
     if options.propagate_deletions and not options.incremental:
         raise InputError("--propagate-deletions needs --incremental")
+    if options.signing_key is not None:
+        load_signing_key(options.signing_key)
     _check_places(options)
     anonymizer = create(options.method, options.method_options)
     for spec in specs:
@@ -390,7 +394,10 @@ def finish(job: Job, engine: str) -> tuple[Manifest, list[str]]:
         passed = all(check.holds for check in checks)
         manifest = manifest.model_copy(update={"verdict": Verdict(passed=passed, checks=checks)})
     if not missing and not ledger.fenced_off():
+        ledger.remove(SIGNATURE)  # of an earlier manifest
         ledger.write_manifest(manifest.model_dump_json(indent=1))
+        if options.signing_key is not None:
+            sign(options.output, load_signing_key(options.signing_key))
     return manifest, missing
 
 
@@ -469,8 +476,17 @@ def _read_key(options: SanitizeOptions) -> bytes | None:
                 "pseudonyms only (make a key with: openssl rand -hex 32 > FILE)"
             )
         return None
+    return read_key(options.identity_key_file)
+
+
+def read_key(path: str) -> bytes:
+    """The owner's key of the pseudonyms.
+
+    Raises:
+        InputError: no readable file, or too short.
+    """
     try:
-        key = Path(options.identity_key_file).read_bytes().strip()
+        key = Path(path).read_bytes().strip()
     except OSError as error:
         raise InputError(f"the identity key cannot be read ({type(error).__name__})") from None
     if len(key) < MIN_KEY_BYTES:
@@ -510,9 +526,10 @@ def _check_places(options: SanitizeOptions) -> None:
     for name, path in (
         ("the mapping", options.mapping),
         ("the identity key", options.identity_key_file),
+        ("the signing key", options.signing_key),
     ):
         if path is not None and _inside(_absolute(path), roots["output"]):
-            raise InputError(f"{name} must not lie inside the output: it undoes the pseudonyms")
+            raise InputError(f"{name} must not lie inside the output: it is for the owner alone")
 
 
 def _absolute(url: str) -> str:
