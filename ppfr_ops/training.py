@@ -31,7 +31,7 @@ from .anonymizers import Faces
 from .anonymizers.stochastic_local import Codes, Model, save_weights
 from .attacks import Attacker, bf16_pays, recovery_loss, to_tensor
 from .memory import keep_freed_memory
-from .metrics import disclosure_planes, luminance, ssim
+from .metrics import disclosure, disclosure_planes, luminance, ssim
 from .networks import DrawLayout, Generator, encoder_from_torchscript, lowpass, place
 
 VALIDATION_NOISE = 0.8
@@ -314,11 +314,16 @@ class Trainer:
         index, faces = self._batch(count)
         noise = torch.rand(2 * count, 1, generator=self.random) * 2 * config.code_noise
         jitter = noise * torch.randn(2 * count, 128, generator=self.random)
+        few = min(8, count)
+        jitter[count : count + few] = jitter[:few]  # so that nothing but the draw tells them apart
         codes = self.codes[index].repeat(2, 1) + jitter.to(self.device)
         codes = F.normalize(codes, dim=1) * 128**0.5
         ramp = min(1.0, 0.1 + step / config.ramp_steps)
         twice = faces.repeat(2, 1, 1, 1)
         draws = self._draws(2 * count)
+        if config.mirror:  # a mirrored picture is told apart for nothing; ask more than that
+            sides = DrawLayout.split(draws)[2][:, 4]
+            sides[count : count + few] = sides[:few]
         signal = self.features(self.generator, codes, draws, twice)
         drawn = self.generator.veil(signal, draws, ramp, ramp, ramp)
         seen = drawn + (torch.rand(drawn.shape, generator=self.random).to(drawn) - 0.5) / 255
@@ -337,7 +342,6 @@ class Trainer:
             original = (original + _contrast(second, target, same, config.temperature)) / 2
             loss = loss + identity + 0.5 * pair + 0.5 * original
             log[surrogate.name] = [identity.item(), pair.item(), original.item()]
-        few = min(8, count)
         if config.disrupt:
             planes = disclosure_planes(faces[:few], drawn[:few])
             loss = loss + config.disclosure_weight * _excess(planes, config.disclosure_bound)
@@ -411,7 +415,12 @@ class Trainer:
         originals = to_tensor(faces[:200]).to(self.device)
         shown = disclosure_planes(originals, views[0][:200]).amax(1)
         result["disclosure"], result["disclosure_max"] = shown.mean().item(), shown.max().item()
-        between = disclosure_planes(views[0][:200], views[1][:200]).amax(1)
+        codes, some = self.codes[index[:200]], draws[:200]
+        drawn = [
+            self.generate(self.average, codes, other, 1.0, originals)
+            for other in (some, some.roll(1, 0))
+        ]
+        between = disclosure(*drawn)
         result["draw_similarity"] = between.mean().item()
         result["contrast"] = luminance(views[0]).std((1, 2, 3)).mean().item()
         excess = max(0.0, result["disclosure"] - 0.45) + max(0.0, result["draw_similarity"] - 0.6)
