@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 import pyarrow as pa
 import yaml
+from markupsafe import Markup
 
 from schemas.evaluation import Evaluation
 from schemas.manifest import Check
@@ -38,14 +39,24 @@ class Publication:
 
 
 def environment() -> jinja2.Environment:
-    """Templates of this package; whatever they are given is escaped in HTML."""
-    return jinja2.Environment(
+    """Templates of this package; whatever they are given is escaped in HTML. Filters:
+    ``breakable`` lets a long name break after its underscores, ``said`` says a value in words."""
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("ppfr_ops"),
         autoescape=jinja2.select_autoescape(("html.j2",)),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["breakable"] = lambda text: Markup("_<wbr>").join(str(text).split("_"))
+    made.filters["said"] = _said
+    return made
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
 
 
 def columns(release: Release) -> list[tuple[str, str, str]]:
@@ -75,10 +86,11 @@ def linkage_in_words(evaluation: Evaluation | None) -> str:
     }
     model, rate = max(rates.items(), key=lambda item: item[1])
     found = evaluation.linkage[model]
+    taught = "" if rate == found.rank1 else ", once the model is taught by pairs that are known"
     return (
         f"{plain} Measured for this method: with {model}, the right person among "
         f"{found.people:,} comes first in {rate:.1%} of searches (unprotected "
-        f"{found.rank1_original:.1%}, by chance {found.chance:.2%})."
+        f"{found.rank1_original:.1%}, by chance {found.chance:.2%}){taught}."
     )
 
 
@@ -302,7 +314,7 @@ def lineage_events(
     output = {
         "namespace": "ppfr",
         "name": publication.name,
-        "facets": {"schema": _facet("1-1-1/SchemaDatasetFacet", fields=fields)},
+        "facets": {"schema": _facet("1-2-0/SchemaDatasetFacet", fields=fields)},
         "outputFacets": {
             "outputStatistics": _facet(
                 "1-0-2/OutputStatisticsOutputDatasetFacet",
@@ -318,7 +330,7 @@ def lineage_events(
         "name": "sanitize",
         "facets": {
             "jobType": _facet(
-                "2-0-3/JobTypeJobFacet", processingType="BATCH", integration="PPFR", jobType="JOB"
+                "2-0-4/JobTypeJobFacet", processingType="BATCH", integration="PPFR", jobType="JOB"
             )
         },
     }

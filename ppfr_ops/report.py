@@ -140,6 +140,7 @@ def _utility(release: Release, evaluation: Evaluation | None) -> list[dict[str, 
                 "accuracy": found.protected_protected.accuracy if found else None,
                 "original": found.original.accuracy if found else None,
                 "rank1": linked.rank1 if linked else None,
+                "taught": linked.student.rank1 if linked and linked.student else None,
                 "chance": linked.chance if linked else None,
             }
         )

@@ -1,17 +1,20 @@
 """What the owner and the receivers are handed: right, readable, and nobody's face or name in it."""
 
 import base64
+import copy
 import html.parser
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
-import uuid
 from dataclasses import dataclass
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import click
 import numpy as np
@@ -21,9 +24,11 @@ import pytest
 from click.testing import CliRunner
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from PIL import Image
+from pydantic import TypeAdapter
 
 from pipelines.cli import group
-from ppfr_ops.cards import Publication, croissant
+from ppfr_ops.cards import Publication, croissant, lineage_events
 from ppfr_ops.images import Encoding
 from ppfr_ops.job import SanitizeOptions, Worker, finish, prepare
 from ppfr_ops.ledger import Ledger
@@ -104,7 +109,7 @@ def report(output: Path, *options: str) -> Done:
 class Page(html.parser.HTMLParser):
     """Checks nesting, and collects what a page refers to."""
 
-    VOID = frozenset({"meta", "img", "br"})
+    VOID = frozenset({"meta", "img", "br", "wbr"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -253,14 +258,6 @@ def test_croissant_names_every_shard_with_its_digest(output: Path) -> None:
 
 
 def test_mlcroissant_and_datasets_accept_the_output(output: Path, tmp_path: Path) -> None:
-    """Both need other versions of what the project pins, so they may live elsewhere."""
-    import os
-    import sys
-
-    python = os.environ.get("PPFR_HF_PYTHON", sys.executable)
-    found = subprocess.run([python, "-c", "import mlcroissant, datasets"], capture_output=True)
-    if found.returncode:
-        pytest.skip("no mlcroissant and datasets: PPFR_HF_PYTHON names a Python that has them")
     report(output, "--name", "faces-x", "--license", "cc-by-nc-4.0")
     code = """
 import json, sys
@@ -281,7 +278,7 @@ print(json.dumps({
 }))
 """
     done = subprocess.run(
-        [python, "-c", code, str(output), str(tmp_path / "cache")],
+        [sys.executable, "-c", code, str(output), str(tmp_path / "cache")],
         capture_output=True,
         text=True,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
@@ -293,19 +290,98 @@ print(json.dumps({
     assert values["columns"] == ["record_id", "image", "identity", "age"]
 
 
+def as_official(event: dict) -> object:
+    """The event in the classes that OpenLineage generates from its schema: they know every field,
+    refuse what is missing or not theirs, and check times, UUIDs and URLs; types are checked here.
+    """
+    from openlineage.client import event_v2, facet_v2
+
+    def put(cls: type, values: dict, **built: object) -> object:
+        hints = get_type_hints(cls)
+        for name, value in values.items():
+            TypeAdapter(hints[name]).validate_python(value, strict=True)
+        return cls(**values, **built)
+
+    def facets(found: dict) -> dict:
+        return {name: facet(values) for name, values in found.items()}
+
+    def facet(values: dict) -> object:
+        values = dict(values)
+        producer, url = values.pop("_producer"), values.pop("_schemaURL")
+        wanted = url.rpartition("/")[2]
+        cls = next(
+            getattr(module, wanted) for module in vars(facet_v2).values() if hasattr(module, wanted)
+        )
+        nested = {}
+        if "fields" in values:
+            kind = facet_v2.schema_dataset.SchemaDatasetFacetFields
+            nested["fields"] = [put(kind, field) for field in values.pop("fields")]
+        made = put(cls, values, producer=producer, **nested)
+        assert made._schemaURL == url
+        return made
+
+    def dataset(cls: type, values: dict, own: str) -> object:
+        values = dict(values)
+        found = {key: facets(values.pop(key, {})) for key in ("facets", own)}
+        return put(cls, values, **found)
+
+    rest = dict(event)
+    run, job = dict(rest.pop("run")), dict(rest.pop("job"))
+    url = rest.pop("schemaURL")
+    kind = event_v2.RunState(rest.pop("eventType"))
+    inputs = [dataset(event_v2.InputDataset, d, "inputFacets") for d in rest.pop("inputs")]
+    outputs = [dataset(event_v2.OutputDataset, d, "outputFacets") for d in rest.pop("outputs")]
+    run_facets, job_facets = facets(run.pop("facets")), facets(job.pop("facets"))
+    made = put(
+        event_v2.RunEvent,
+        rest,
+        eventType=kind,
+        run=put(event_v2.Run, run, facets=run_facets),
+        job=put(event_v2.Job, job, facets=job_facets),
+        inputs=inputs,
+        outputs=outputs,
+    )
+    assert made.schemaURL == url
+    return made
+
+
+def filled(value: object) -> object:
+    """Without empty objects, which say nothing."""
+    if isinstance(value, dict):
+        return {key: filled(item) for key, item in value.items() if item not in ({}, [], None)}
+    return [filled(item) for item in value] if isinstance(value, list) else value
+
+
 def check_event(event: dict) -> None:
-    """What OpenLineage's schema 2-0-2 requires of a RunEvent and of every facet."""
-    assert {"eventTime", "producer", "schemaURL", "run", "job"} <= event.keys()
+    """It is what OpenLineage's own client would have sent, to the last field."""
+    from openlineage.client.serde import Serde
+
+    assert filled(Serde.to_dict(as_official(event))) == filled(event)
     assert datetime.fromisoformat(event["eventTime"]).tzinfo is not None
-    uuid.UUID(event["run"]["runId"])
-    for thing in (event["job"], *event["inputs"], *event["outputs"]):
-        assert thing["namespace"] and thing["name"]
-    holders = [event["run"], event["job"], *event["inputs"], *event["outputs"]]
-    for holder in holders:
-        for kind in ("facets", "inputFacets", "outputFacets"):
-            for facet in holder.get(kind, {}).values():
-                assert facet["_producer"].startswith("https://")
-                assert facet["_schemaURL"].startswith("https://openlineage.io/spec/facets/")
+
+
+def test_the_check_of_lineage_finds_what_the_schema_forbids(output: Path) -> None:
+    """No test is worth more than what it refuses."""
+    release = open_release(str(output))
+    good = lineage_events(release, Publication("faces-x"), True)[1]
+    check_event(good)
+    for place, value in {
+        ("eventType",): "DONE",
+        ("eventTime",): "2026-11-23",
+        ("run", "runId"): "none",
+        ("job", "name"): None,
+        ("extra",): 1,
+        ("job", "facets", "jobType", "integration"): 3,
+        ("outputs", 0, "outputFacets", "outputStatistics", "rowCount"): "11",
+        ("outputs", 0, "facets", "schema", "_schemaURL"): "https://openlineage.io/other",
+    }.items():
+        bad = copy.deepcopy(good)
+        holder: Any = bad
+        for key in place[:-1]:
+            holder = holder[key]
+        holder[place[-1]] = value
+        with pytest.raises((ValueError, TypeError, KeyError, AssertionError, StopIteration)):
+            check_event(bad)
 
 
 def test_lineage_goes_to_a_file_and_to_an_endpoint(output: Path, tmp_path: Path) -> None:
@@ -354,3 +430,30 @@ def test_figures_on_the_page_are_those_in_the_metrics(output: Path) -> None:
     worst = pq.read_table(output / "metrics")["record_id"].to_pylist()[int(np.argmax(shown))]
     place = text.index("Records to look at first")
     assert worst in text[place : place + 600] and f"{shown.max():.4f}" in text[place : place + 600]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_sticks_out_on_a_phone_or_a_desk(output: Path, tmp_path: Path, width: int) -> None:
+    """In a real browser: the margin at the right stays empty, and the page is not blank."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no chromium on the path")
+    report(output, "--name", "a name as long as names of datasets get to be in the wild")
+    shutil.copy(output / "report.html", tmp_path / "report.html")
+    # A window is at least 500 wide; a frame need not be.
+    (tmp_path / "frame.html").write_text(
+        f'<body style="margin:0"><iframe src="report.html" scrolling="no" '
+        f'style="width:{width}px;height:7000px;border:0"></iframe></body>'
+    )
+    command = [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    command += ["--no-first-run", "--disable-background-networking", "--disable-sync"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={max(width, 500)},7000"]
+    picture = tmp_path / "picture.png"
+    command += [f"--screenshot={picture}", (tmp_path / "frame.html").as_uri()]
+    subprocess.run(command, capture_output=True, timeout=120, check=True)
+    with Image.open(picture) as shot:
+        seen = np.asarray(shot.convert("L"))[:, :width]
+    written = np.flatnonzero((seen < 250).any(0))
+    assert written[0] >= 10 and written[-1] < width - 10, (written[0], written[-1])
+    assert (seen[:6000] < 250).any(1).mean() > 0.3
