@@ -232,6 +232,9 @@ def croissant(
         "version": publication.version,
         "datePublished": manifest.finished_at[:10],
         "license": publication.license or "unknown",
+        "citeAs": ", ".join(
+            filter(None, (publication.creator, publication.name, f"version {publication.version}"))
+        ),
         "url": publication.url or f"urn:sha256:{manifest.settings_digest}",
         "isLiveDataset": False,
         "rai:dataCollection": "Photos of faces; what is published was made from them by the method "
