@@ -850,6 +850,10 @@ class Evaluation:
         rows = self.held[evenly(len(self.held), self.settings.group_faces)]
         x = faces.images[rows]
         y = self._publish(x, 5)
+        # the stand-in for a second photo, where identities are not known
+        mirrored = self._publish(np.ascontiguousarray(x[:, :, ::-1]), 6)
+        scores: dict[str, NDArray[np.float32]] = {}
+        cut: dict[str, float] = {}
         seen = disclosures(x, y)
         measures: dict[str, NDArray[Any]] = {"disclosure": seen}
         if recovered is not None:
@@ -859,6 +863,10 @@ class Evaluation:
             a = self.cache.embed(model, x, "groups")
             b = self.cache.embed(model, y, "groups")
             measures[f"id_match_{name}"] = pair_scores(a, b) >= threshold
+            c = self.cache.embed(model, mirrored, "groups, mirrored")
+            scores[name] = b @ c.T
+            cuts = np.quantile(np.diag(scores[name]), np.linspace(0, 1, 201))
+            cut[name] = max(cuts, key=lambda value: _balanced(scores[name], value))
         attributes: dict[str, dict[str, Any]] = {}
         gaps: dict[str, dict[str, Any]] = {}
         for attribute, values in faces.attributes.items():
@@ -878,9 +886,13 @@ class Evaluation:
                         for key, value in means.items()
                         if key.startswith("id_match_")
                     },
+                    "accuracy": {
+                        name: _balanced(matrix[np.ix_(mask, mask)], cut[name])
+                        for name, matrix in scores.items()
+                    },
                 }
             attributes[attribute] = entry
-            for key in measures:
+            for key in (*measures, *(f"accuracy_{name}" for name in scores)):
                 ranked = sorted((_measure(group, key), label) for label, group in entry.items())
                 if len(ranked) > 1:
                     gap = {
@@ -899,9 +911,18 @@ class Evaluation:
 
 
 def _measure(group: dict[str, Any], key: str) -> float:
-    if key.startswith("id_match_"):
-        return float(group["id_match"][key.removeprefix("id_match_")])
+    for kind in ("id_match", "accuracy"):
+        if key.startswith(f"{kind}_"):
+            return float(group[kind][key.removeprefix(f"{kind}_")])
     return float(group[key])
+
+
+def _balanced(scores: NDArray[np.float32], threshold: float) -> float:
+    """Mean of genuine (the diagonal of ``N x N``) and impostor accuracy at a threshold."""
+    passed = scores >= threshold
+    genuine = np.diag(passed).mean()
+    impostor = (passed.sum() - np.diag(passed).sum()) / (passed.size - len(passed))
+    return float((genuine + 1 - impostor) / 2)
 
 
 def _same(sets: Any) -> Any:

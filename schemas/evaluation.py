@@ -144,6 +144,9 @@ class Group(_Document):
     disclosure: float
     rec_ssim: float | None
     id_match: dict[str, float]
+    accuracy: dict[str, float] = {}
+    """Published faces against their published mirror images and against the others of the group,
+    at one threshold for all groups: mean of genuine and impostor accuracy, by FR model."""
 
 
 class Gap(_Document):

@@ -78,13 +78,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pairs.append((f"person{p:02d}_0.jpg", f"person{p:02d}_1.jpg", True, p % 4))
         pairs.append((f"person{p:02d}_0.jpg", f"person{other:02d}_0.jpg", False, p % 4))
     write_pairs(root / "pairs.parquet", pairs)
-    attack = np.roll(np.concatenate([base] * 9), 1, 2)[:340]
+    attack = np.roll(np.concatenate([base] * 11), 1, 2)[:440]
     write_faces(
         root / "attack.parquet",
         attack,
         [f"a{i}" for i in range(len(attack))],
-        age=pa.array([(i * 7) % 90 if i % 11 else None for i in range(340)], pa.int16()),
-        gender=pa.array([i // 10 % 2 for i in range(340)], pa.int8()),
+        age=pa.array([(i * 7) % 90 if i % 11 else None for i in range(440)], pa.int16()),
+        gender=pa.array([i // 10 % 2 for i in range(440)], pa.int8()),
     )
     modules = {"corner": Corner(), "broken": Broken(), "moody": Moody(), "larger": Larger()}
     for name, module in modules.items():
@@ -149,6 +149,10 @@ def test_everything_is_measured(finished: Path) -> None:
     assert document.groups is not None and set(document.groups.attributes) == {"age", "gender"}
     gaps = [gap.gap for gap in document.groups.largest_gaps]
     assert gaps == sorted(gaps, reverse=True)
+    measured = {gap.measure.partition("_")[0] for gap in document.groups.largest_gaps}
+    assert {"accuracy", "disclosure"} <= measured
+    for group_ in document.groups.attributes["gender"].values():
+        assert all(0.4 <= value <= 1 for value in group_.accuracy.values()) and group_.accuracy
     assert any("personal data" in remark for remark in document.remarks)
     assert any("Keep no draw" in remark for remark in document.remarks)
     plots = {path.name for path in (finished / "plots").iterdir()}
