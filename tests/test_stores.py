@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,6 +117,36 @@ def test_a_store_that_fails_one_request_in_ten(
     manifest = assert_sound(buckets)
     assert manifest.counts.records == ROWS and manifest.counts.units == UNITS
     assert proxy.requests < 150 * UNITS
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("PPFR_HEAVY"), reason="takes long: PPFR_HEAVY=1 runs it")
+def test_the_command_on_ray_through_a_store_that_fails(
+    moto: int, buckets: object, environment: pytest.MonkeyPatch
+) -> None:
+    """As a user has it: workers are processes of their own, options come from the environment."""
+    environment.setenv("FSSPEC_S3", json.dumps(fsspec.config.conf["s3"]))
+    command = [sys.executable, "-m", "pipelines.sanitize", "--actors", "2", "--unit-rows", "8"]
+    command += ["--method", "highpass", "--input", "s3://faces/set"]
+    with FaultyProxy(moto, every=10) as proxy:
+        environment.setenv("AWS_ENDPOINT_URL", proxy.url)
+        began = time.monotonic()
+        done = subprocess.run(
+            [*command, "--output", "s3://shared/out"], capture_output=True, text=True, timeout=280
+        )
+        assert done.returncode == 0, done.stderr
+        print(f"{proxy.requests} requests, faults {dict(proxy.faults)}", end=", ")
+        print(f"{time.monotonic() - began:.0f} s")
+    assert all(proxy.faults[fault] >= 2 for fault in FAULTS), proxy.faults
+    manifest = assert_sound(buckets)
+    assert manifest.counts.records == ROWS and manifest.counts.units == UNITS
+    assert "secret-of-the-test" not in done.stderr and KEY not in done.stderr
+    environment.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{moto}")
+    done = subprocess.run(
+        [*command, "--output", "s3://nowhere/out"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.strip() == "Error: there is no such bucket"
 
 
 def test_every_answer_lost_half_way_and_still_once(
