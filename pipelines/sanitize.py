@@ -11,9 +11,11 @@ from pathlib import Path
 if not __package__:  # run as a file, from a checkout
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import importlib
 import logging
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -144,6 +146,7 @@ def on_ray(
     """
     with _ray(address):
         import ray
+        import ray.data
 
         if wait:
             _scale(min(actors or 1, len(todo)), gpus, wait)
@@ -193,7 +196,6 @@ def _ray(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     console.print("connecting to Ray" if address else "starting Ray (3 to 5 s)")
     import ray
-    import ray.data
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
@@ -225,6 +227,8 @@ def _start(folder: str, quiet: dict[str, Any]) -> None:
     """Start a Ray of our own; it allows itself 30 s, which a busy machine may exceed."""
     import ray
 
+    # Starting is waiting for processes; meanwhile the import that comes next.
+    threading.Thread(target=importlib.import_module, args=("ray.data",), daemon=True).start()
     for _ in range(START_TRIES):
         try:
             with _silent_stderr():
