@@ -2,6 +2,8 @@
 
 import json
 import os
+import secrets
+import socket
 import subprocess
 import sys
 import time
@@ -85,19 +87,31 @@ def test_a_node_dies_and_then_the_driver(cluster: object, faces: Path, tmp_path:
     assert assert_sound(output).counts.records == UNITS * ROWS
 
 
+def free_ports(count: int) -> list[int]:
+    """Beyond those that Ray keeps for its workers (10002 to 19999)."""
+    taken = [socket.create_server(("127.0.0.1", 0)) for _ in range(8 * count)]
+    found = [item.getsockname()[1] for item in taken]
+    for item in taken:
+        item.close()
+    return [port for port in found if port > 20000][:count]
+
+
 def test_ray_job_submit(faces: Path, tmp_path: Path) -> None:
     ray = str(Path(sys.executable).parent / "ray")
-    port, gcs = 18265, 16399
+    port, gcs = free_ports(2)
+    (tmp_path / "token").write_text(secrets.token_hex(32))
     paths = {**environment(Path("/tmp")), "RAY_USAGE_STATS_ENABLED": "0"}
+    paths |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
     folder = Path("/tmp") / f"rj{os.getpid()}"
+    said_by_head = (tmp_path / "head").open("wb")
     head = subprocess.Popen(
         [
             *(ray, "start", "--head", "--block", "--num-cpus=2", f"--port={gcs}"),
             *(f"--dashboard-port={port}", "--include-dashboard=true", f"--temp-dir={folder}"),
         ],
         env=paths,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=said_by_head,
+        stderr=said_by_head,
     )
     address = f"http://127.0.0.1:{port}"
 
@@ -121,9 +135,10 @@ def test_ray_job_submit(faces: Path, tmp_path: Path) -> None:
 
     try:
         listing = [ray, "job", "list", "--address", address]
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 150
         while subprocess.run(listing, env=paths, capture_output=True).returncode:
-            assert time.monotonic() < deadline and head.poll() is None
+            assert time.monotonic() < deadline, "the head does not answer"
+            assert head.poll() is None, (tmp_path / "head").read_text()[-2000:]
             time.sleep(1)
         base = ("--input", faces, "--output", tmp_path / "out", "--unit-rows", ROWS)
         done = submit("ppfr-good", *base, "--method", "highpass")
@@ -138,4 +153,5 @@ def test_ray_job_submit(faces: Path, tmp_path: Path) -> None:
         assert info("ppfr-bad") == ["FAILED", 2]
     finally:
         kill_tree(head)
+        said_by_head.close()
         subprocess.run(["rm", "-rf", str(folder)])
