@@ -71,6 +71,7 @@ def main() -> None:
     parser.add_argument("--metrics", default="basic")
     arguments = parser.parse_args()
     rows = arguments.faces // arguments.units
+    cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "in").mkdir()
@@ -86,7 +87,10 @@ def main() -> None:
                 *(python, "-c", LOOP, str(folder / "in"), str(output)),
                 *(arguments.method, arguments.metrics, str(rows)),
             ],
-            "ray": [python, str(pipelines / "sanitize.py"), *shape, "--output", str(output)],
+            "ray": [
+                *(python, str(pipelines / "sanitize.py"), *shape, "--output", str(output)),
+                *("--actors", str(cores)),
+            ],
             "beam": beam,
             "beam, 2 processes": [*beam, "--", *two, "--direct_num_workers=2"],
         }
@@ -96,7 +100,7 @@ def main() -> None:
             for name, command in commands.items():
                 found[name].append(measure(command, output, rows))
                 shutil.rmtree(output)
-    print(f"{arguments.faces} faces, {arguments.units} units, {os.cpu_count()} CPUs, ", end="")
+    print(f"{arguments.faces} faces, {arguments.units} units, {cores} CPUs, ", end="")
     print(f"{arguments.method}, metrics {arguments.metrics}, median of {arguments.rounds} rounds")
     print("| engine | faces/s, whole command | over bare loop | at work | over bare loop |")
     print("| --- | --- | --- | --- | --- |")

@@ -148,6 +148,8 @@ def on_ray(
         import ray
         import ray.data
 
+        if address is None:  # after the import, which sets levels of its own
+            logging.getLogger("ray.data").setLevel(logging.ERROR)
         if wait:
             _scale(min(actors or 1, len(todo)), gpus, wait)
         cluster = ray.cluster_resources()
@@ -206,7 +208,6 @@ def _ray(address: str | None) -> Iterator[None]:
             finally:
                 ray.shutdown()
         return
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     # Else its C++ side alarms people about an actor that it could not restart if we let go of it.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     # Ray gives its workers the lowest priority but four; here they are the work itself.

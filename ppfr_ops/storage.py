@@ -64,6 +64,11 @@ def open_store(url: str) -> tuple[Any, str]:
     protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
     if isinstance(fs, LocalFileSystem) or "memory" in protocols:
         return fs, path
+    if "s3" in protocols:
+        # So that a part of an upload is tried again, and not the whole of it.
+        import s3fs.core
+
+        s3fs.core.set_custom_error_handler(_fault_of_the_server)
     return Patient(fs), path
 
 
@@ -175,6 +180,11 @@ def patiently(call: Callable[[], T]) -> T:
         longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2**attempt)
         time.sleep(random.uniform(0, longest))
     raise AssertionError("unreachable")
+
+
+def _fault_of_the_server(error: BaseException) -> bool:
+    answer = getattr(error, "response", None) or {}
+    return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) >= 500
 
 
 def _library(error: BaseException) -> bool:

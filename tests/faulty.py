@@ -22,6 +22,7 @@ class FaultyProxy:
         every: one request in so many fails, drawn at random; 0: none.
         access_key: any other is refused as S3 refuses it; None: let everybody in.
         only: the fault that is made; None: each in turn.
+        where: only requests fail whose path has this in it.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class FaultyProxy:
         every: int = 0,
         access_key: str | None = None,
         only: str | None = None,
+        where: str = "",
         seed: int = 1,
     ) -> None:
         self.faults: Counter[str] = Counter()
@@ -46,7 +48,7 @@ class FaultyProxy:
             def _fault(self) -> str | None:
                 with lock:
                     proxy.requests += 1
-                    if not every or rng.randrange(every):
+                    if not every or where not in self.path or rng.randrange(every):
                         return None
                     fault = only or FAULTS[proxy.faults.total() % len(FAULTS)]
                     proxy.faults[fault] += 1

@@ -252,3 +252,28 @@ def test_uploads_that_died_are_aborted(
         buckets.abort_multipart_upload(
             Bucket="shared", Key=upload["Key"], UploadId=upload["UploadId"]
         )
+
+
+def test_a_large_object_goes_up_in_parts_and_is_aborted_if_one_fails(
+    moto: int, buckets: object, environment: pytest.MonkeyPatch
+) -> None:
+    fsspec.config.conf["s3"]["config_kwargs"]["read_timeout"] = 60
+    environment.setattr("ppfr_ops.storage.ATTEMPTS", 2)
+    environment.setattr("s3fs.S3FileSystem.retries", 2)
+    large = bytes(101 * 2**20)
+    with FaultyProxy(moto, every=1, only="500", where="partNumber=3") as proxy:
+        at(environment, proxy.url)
+        fs, _ = open_store("s3://shared/out")
+        with pytest.raises(StoreError):
+            fs.pipe_file("shared/out/data/u.parquet", large)
+        assert proxy.faults["500"] == 2 * 2
+    assert "Uploads" not in buckets.list_multipart_uploads(Bucket="shared")
+    assert "Contents" not in buckets.list_objects_v2(Bucket="shared")
+    with FaultyProxy(moto, every=3, only="500", where="partNumber=") as proxy:
+        at(environment, proxy.url)
+        fs, _ = open_store("s3://shared/out")
+        fs.pipe_file("shared/out/data/u.parquet", large)
+        assert proxy.faults["500"] >= 1
+    found = buckets.head_object(Bucket="shared", Key="out/data/u.parquet")
+    assert found["ContentLength"] == len(large)
+    assert "Uploads" not in buckets.list_multipart_uploads(Bucket="shared")
