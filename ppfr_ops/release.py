@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from scipy.stats import binomtest, bootstrap
 
 from schemas.dead_letters import DEAD_LETTERS_SCHEMA
 from schemas.evaluation import Evaluation
@@ -263,6 +262,8 @@ def forecast(policy: Policy, figures: Figures) -> list[Forecast]:
 
 def _interval(name: str, figures: Figures) -> tuple[float, float]:
     """NaN where there is none."""
+    from scipy.stats import binomtest, bootstrap  # a second to import; workers never need it
+
     shares = {"dead_letter_rate": figures.failed, "quarantine_rate": figures.quarantined}
     if name in shares and figures.counts.rows_in:
         found = binomtest(shares[name], figures.counts.rows_in).proportion_ci(method="wilson")
