@@ -122,6 +122,24 @@ class DrawLayout:
         return field, warp, pose, noise
 
 
+class _Refine(nn.Module):
+    """A residual branch that the code modulates channel by channel; adds nothing at first."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(CODE_SIZE, 2 * channels)
+        self.c1 = nn.Conv2d(channels, hidden, 3, padding=1)
+        self.c2 = nn.Conv2d(hidden, channels, 3, padding=1)
+        for layer in (self.modulation, self.c2):
+            nn.init.zeros_(layer.weight)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor, codes: Tensor) -> Tensor:
+        gain, shift = self.modulation(codes)[:, :, None, None].chunk(2, 1)
+        return x + self.c2(F.silu(self.c1(x * (1 + gain) + shift)))
+
+
 class Generator(nn.Module):
     """Identity code and draw to a picture of local features under a random global layout.
 
@@ -147,6 +165,7 @@ class Generator(nn.Module):
         pose: float = 1.0,
         colour: float = 1.0,
         mirror: bool = False,
+        refine: bool = False,
         sees_face: bool = False,
     ) -> None:
         """
@@ -157,11 +176,12 @@ class Generator(nn.Module):
             pose: scale of the random shift (2.5 px), rotation (4 degrees) and zoom (4 %).
             colour: share of the field that differs between channels, 0..1; 0: a grey one.
             mirror: mirror every other picture, by the toss of a coin.
+            refine: twice the weights, in residual branches at every scale.
             sees_face: open a second way past the code, for the ablation; never shipped.
         """
         super().__init__()
         self.sigma, self.field, self.warp, self.pose = sigma, field, warp, pose
-        self.colour, self.mirror = colour, mirror
+        self.colour, self.mirror, self.refine = colour, mirror, refine
         n7, n14, n28 = (shape[0] for shape in DrawLayout.NOISE)
         self.code = nn.Linear(CODE_SIZE, 96 * 49)
         self.c7 = nn.Conv2d(96 + n7, 96, 3, padding=1)
@@ -171,6 +191,8 @@ class Generator(nn.Module):
         self.c56 = nn.Conv2d(64, 48, 3, padding=1)
         self.c56b = nn.Conv2d(48, 48, 3, padding=1)
         self.out = nn.Conv2d(48, 4, 3, padding=1)
+        sizes = ((96, 192), (96, 192), (64, 128), (48, 64)) if refine else ()
+        self.branches = nn.ModuleList(_Refine(*size) for size in sizes)
         self.face = nn.Conv2d(12, 48, 3, padding=1) if sees_face else None
 
     def signal(self, codes: Tensor, noise: list[Tensor], faces: Tensor | None = None) -> Tensor:
@@ -180,16 +202,19 @@ class Generator(nn.Module):
         def up(x: Tensor) -> Tensor:
             return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
+        def refine(scale: int, x: Tensor) -> Tensor:
+            return self.branches[scale](x, codes) if self.refine else x
+
         x = self.code(codes).view(-1, 96, 7, 7).contiguous(memory_format=torch.channels_last)
-        x = F.silu(self.c7(torch.cat([x, n7.to(x.dtype)], 1)))
-        x = F.silu(self.c14(torch.cat([up(x), n14.to(x.dtype)], 1)))
+        x = refine(0, F.silu(self.c7(torch.cat([x, n7.to(x.dtype)], 1))))
+        x = refine(1, F.silu(self.c14(torch.cat([up(x), n14.to(x.dtype)], 1))))
         x = F.silu(self.c28(torch.cat([up(x), n28.to(x.dtype)], 1)))
-        x = F.silu(self.c28b(x)) + x
+        x = refine(2, F.silu(self.c28b(x)) + x)
         x = self.c56(up(x))
         if self.face is not None and faces is not None:
             x = x + self.face(F.pixel_unshuffle(faces - lowpass(faces, 2.0), 2))
         x = F.silu(x)
-        x = F.silu(self.c56b(x)) + x
+        x = refine(3, F.silu(self.c56b(x)) + x)
         return F.pixel_shuffle(self.out(x).float(), 2)
 
     def forward(

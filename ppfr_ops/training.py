@@ -62,6 +62,10 @@ class TrainConfig(BaseModel):
     pose: float = Field(1.0, ge=0, description="random shift, rotation and zoom")
     colour: float = Field(1.0, ge=0, le=1, description="share of the field that is coloured")
     mirror: bool = Field(False, description="mirror every other picture")
+    refine: bool = Field(False, description="twice the weights in the generator")
+    rivals: int = Field(
+        0, ge=0, description="more faces to be told from: recent pictures, and all originals if > 0"
+    )
     gain: float = Field(8.0, gt=0, description="of the high-pass that is sketched, logits")
     anchor_weight: float = Field(0.0, ge=0, description="of the sketch while matching (L1)")
     disclosure_bound: float = Field(0.38, gt=0, le=1)
@@ -171,6 +175,17 @@ def _excess(planes: Tensor, bound: float) -> Tensor:
     return F.relu(planes.amax(1) - bound).mean() + 0.05 * F.relu(planes - bound).sum(1).mean()
 
 
+@dataclass(frozen=True)
+class Rivals:
+    """Templates that a picture must not be taken for.
+
+    ``own``: boolean ``N x len(templates)``, where they are of the very face and don't count.
+    """
+
+    templates: Tensor
+    own: Tensor
+
+
 class Trainer:
     """One run: state, a step of either phase, validation, checkpoint.
 
@@ -220,6 +235,7 @@ class Trainer:
             config.pose,
             config.colour,
             config.mirror,
+            config.refine,
             sees_face=not config.bottleneck,
         )
         self.generator = place(generator, device)
@@ -233,6 +249,8 @@ class Trainer:
             self.adversary = place(Attacker("unet"), device)
             self.adversary_optimizer = torch.optim.AdamW(self.adversary.parameters(), 1e-3)
         self.random = torch.Generator().manual_seed(config.seed)
+        self.recent: dict[str, tuple[Tensor, Tensor]] = {}
+        """Per surrogate, templates of the latest pictures and the faces that they are of."""
         self.step = 0
         self.best: dict[str, Any] = {}
 
@@ -337,9 +355,13 @@ class Trainer:
             target = surrogate.centred(surrogate.embeddings[index])
             identity = 1 - (found * target.repeat(2, 1)).sum(1).mean()
             first, second = found[:count], found[count:]
-            pair = _contrast(first, second, same, config.temperature)
-            original = _contrast(first, target, same, config.temperature)
-            original = (original + _contrast(second, target, same, config.temperature)) / 2
+            pictures, originals = self._rivals(surrogate, index)
+            pair = _contrast(first, second, same, config.temperature, pictures)
+            original = _contrast(first, target, same, config.temperature, originals)
+            original += _contrast(second, target, same, config.temperature, originals)
+            original = original / 2
+            if config.rivals:
+                self._remember(surrogate.name, first.detach(), index)
             loss = loss + identity + 0.5 * pair + 0.5 * original
             log[surrogate.name] = [identity.item(), pair.item(), original.item()]
         if config.disrupt:
@@ -363,6 +385,25 @@ class Trainer:
             log["adversary_ssim"] = caught.item()
         loss.backward()
         return {**log, "loss": loss.item()}
+
+    def _rivals(self, surrogate: Surrogate, index: Tensor) -> tuple[Rivals | None, Rivals | None]:
+        """Templates of other faces' recent pictures, and of all other faces."""
+        if not self.config.rivals:
+            return None, None
+        originals = surrogate.centred(surrogate.embeddings[self.train])
+        pictures = None
+        if surrogate.name in self.recent:
+            templates, whose = self.recent[surrogate.name]
+            pictures = Rivals(templates, whose[None] == index[:, None])
+        return pictures, Rivals(originals, self.train[None] == index[:, None])
+
+    def _remember(self, name: str, templates: Tensor, index: Tensor) -> None:
+        before = self.recent.get(name, (templates[:0], index[:0]))
+        keep = self.config.rivals
+        self.recent[name] = (
+            torch.cat([templates, before[0]])[:keep],
+            torch.cat([index, before[1]])[:keep],
+        )
 
     def _adversary(self, drawn: Tensor, faces: Tensor) -> Tensor:
         """Let the reconstructor learn, then say how much of the faces it gets back (SSIM)."""
@@ -432,8 +473,10 @@ class Trainer:
             FileNotFoundError, ValueError: not weights of this method.
         """
         weights = Model(path, self.device).generator.state_dict()
-        self.generator.load_state_dict(weights)
-        self.average.load_state_dict(weights)
+        for net in (self.generator, self.average):
+            missing, unknown = net.load_state_dict(weights, strict=False)
+            if unknown or any(not name.startswith("branches.") for name in missing):
+                raise ValueError(f"{path.name} holds a generator of another make")
 
     def save(self, path: Path) -> None:
         """Checkpoint, whole or not at all."""
@@ -514,10 +557,17 @@ class Trainer:
         os.replace(draft, path)
 
 
-def _contrast(a: Tensor, b: Tensor, same: Tensor, temperature: float) -> Tensor:
-    """Contrastive loss both ways (InfoNCE): every face must find its own among the batch."""
+def _contrast(
+    a: Tensor, b: Tensor, same: Tensor, temperature: float, rivals: Rivals | None = None
+) -> Tensor:
+    """Contrastive loss both ways (InfoNCE): every face must find its own among the batch, and
+    ``a`` among the rivals too."""
     scores = a @ b.T / temperature
-    return (F.cross_entropy(scores, same) + F.cross_entropy(scores.T, same)) / 2
+    forth = scores
+    if rivals is not None:
+        more = (a @ rivals.templates.T / temperature).masked_fill(rivals.own, -math.inf)
+        forth = torch.cat([scores, more], 1)
+    return (F.cross_entropy(forth, same) + F.cross_entropy(scores.T, same)) / 2
 
 
 def balanced_accuracy(scores: Tensor) -> float:

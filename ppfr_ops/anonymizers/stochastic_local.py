@@ -66,21 +66,22 @@ def save_weights(
     generator: Generator,
     about: dict[str, object],
 ) -> None:
-    """Write one safetensors file: the encoder in 8 bits a weight, the generator in bfloat16."""
+    """Write one safetensors file: encoder and generator in 8 bits a weight."""
     tensors: dict[str, Tensor] = {}
-    for name, value in encoder.state_dict().items():
-        if value.dim() == 1 or value.numel() < 64:
-            tensors[f"encoder.{name}"] = value.float().contiguous()
-            continue
-        scale = value.flatten(1).abs().amax(1).clamp_min(1e-12) / 127
-        shape = (-1,) + (1,) * (value.dim() - 1)
-        tensors[f"encoder.{name}"] = (value / scale.view(shape)).round().to(torch.int8).contiguous()
-        tensors[f"encoder.{name}.scale"] = scale.float().contiguous()
+    parts = {"encoder": encoder, "generator": generator}
+    for part, network in parts.items():
+        for name, value in network.state_dict().items():
+            name = f"{part}.{name}"
+            if value.dim() == 1 or value.numel() < 64:
+                tensors[name] = value.float().contiguous()
+                continue
+            scale = value.flatten(1).abs().amax(1).clamp_min(1e-12) / 127
+            shape = (-1,) + (1,) * (value.dim() - 1)
+            tensors[name] = (value / scale.view(shape)).round().to(torch.int8).contiguous()
+            tensors[f"{name}.scale"] = scale.float().contiguous()
     for name, value in codes.state_dict().items():
         tensors[f"codes.{name}"] = value.float().contiguous()
-    for name, value in generator.state_dict().items():
-        tensors[f"generator.{name}"] = value.bfloat16().contiguous()
-    settings = ("sigma", "field", "warp", "pose", "colour", "mirror")
+    settings = ("sigma", "field", "warp", "pose", "colour", "mirror", "refine")
     config = {key: getattr(generator, key) for key in settings}
     metadata = {"format": str(FORMAT), "generator": json.dumps(config), "about": json.dumps(about)}
     save_file(tensors, path, metadata=metadata)
