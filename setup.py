@@ -10,7 +10,7 @@ setup(
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["ppfr_ops*", "pipelines*", "schemas*"]),
     include_package_data=True,
-    package_data={"ppfr_ops": ["**/*.safetensors", "**/*.yaml", "**/*.md", "**/*.j2"]},
+    package_data={"ppfr_ops": ["**/*.safetensors", "**/*.yaml", "**/*.md", "**/*.j2", "**/*.onnx"]},
     install_requires=[
         "torch==2.13.0",
         "ray[data,default]>=2.60,<2.61",

@@ -60,10 +60,10 @@ def bare_loop(arguments: argparse.Namespace) -> None:
     sanitizer = build_sanitizer(job, arguments.cores)
     for unit in job.plan.units[arguments.part :: arguments.parts]:
         tables = sanitizer(read_unit(job.plan, unit), unit.id)
-        for kind in ("data", "metrics", "dead_letters"):
+        for kind, table in tables.items().items():
             target = Path(output) / kind / f"{unit.id}.parquet"
             target.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(tables.of(kind), target, compression="zstd", use_dictionary=False)
+            pq.write_table(table, target, compression="zstd", use_dictionary=False)
 
 
 def tree(pid: int) -> list[int]:

@@ -9,7 +9,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ppfr_ops.job import MAX_ATTEMPTS, Job, Status, too_many_dead, write_mapping
+from ppfr_ops.job import (
+    MAX_ATTEMPTS,
+    Job,
+    Status,
+    review_queue,
+    too_many_dead,
+    write_detections,
+    write_mapping,
+    write_review,
+)
 from ppfr_ops.ledger import Tables
 from ppfr_ops.release import Figures, forecast
 from schemas.manifest import Counts, Manifest
@@ -142,6 +151,8 @@ def conclude(job: Job, manifest: Manifest, seconds: float, fresh_faces: int, as_
         rows = write_mapping(job)
         console.print(f"mapping of {rows:,} rows written; it undoes the pseudonyms, lock it away")
     _summary(job, manifest, seconds, fresh_faces)
+    if job.options.photographs is not None:
+        _photographs(job, manifest)
     if as_json:
         print(manifest.model_dump_json(exclude={"shards"}, indent=1))
     problem = too_many_dead(job, manifest)
@@ -152,6 +163,22 @@ def conclude(job: Job, manifest: Manifest, seconds: float, fresh_faces: int, as_
         if not check.holds:
             console.print(f"Error: policy not met: {check}", markup=False)
     return 3 if problem or any(not check.holds for check in short) else 0
+
+
+def _photographs(job: Job, manifest: Manifest) -> None:
+    """What there is to say and to write of photographs besides."""
+    if job.options.detections_out:
+        console.print(f"{write_detections(job, manifest):,} faces written to --detections-out")
+    queue = review_queue(job, manifest)
+    if job.options.review_out:
+        write_review(job, queue)
+        console.print(f"{len(queue):,} photographs to look at, listed in --review-out")
+    elif queue:
+        console.print(
+            f"{len(queue):,} photographs that a person should look at; --review-out FILE lists them"
+        )
+    if manifest.options["no_face"] == "pass":
+        console.print("[bold red]--no-face pass: where no face was found, nothing was covered")
 
 
 def _table() -> Table:
@@ -169,7 +196,8 @@ def _summary(job: Job, manifest: Manifest, seconds: float, fresh_faces: int) -> 
     counts = manifest.counts
     table = _table()
     table.add_row("rows in", f"{counts.rows_in:,} in {counts.units:,} units")
-    table.add_row("published", f"{counts.records:,}")
+    extra = f", {counts.extra_faces:+,} by the faces in them" if counts.extra_faces else ""
+    table.add_row("published", f"{counts.records:,}{extra}")
     codes = _by_code(counts.dead_letters_by_code)
     table.add_row("dead letters", f"{counts.dead_letters:,}" + (f": {codes}" if codes else ""))
     for name, value in manifest.metrics.items():

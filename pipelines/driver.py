@@ -6,9 +6,24 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from pipelines.cli import Refused
-from pipelines.console import RunProgress, announce, conclude, console, show_preview
+from pipelines.console import (
+    RunProgress,
+    announce,
+    conclude,
+    console,
+    show_preview,
+)
 from ppfr_ops.increments import reconcile
-from ppfr_ops.job import Job, SanitizeOptions, Status, finish, preflight, prepare, preview
+from ppfr_ops.job import (
+    Job,
+    SanitizeOptions,
+    Status,
+    finish,
+    preflight,
+    prepare,
+    preview,
+    retire_reviewed,
+)
 from ppfr_ops.lease import EXPIRY_SECONDS, Lease
 from ppfr_ops.ledger import Ledger
 
@@ -71,6 +86,8 @@ def _work(job: Job, engine: Engine, carrier: str, began: float, as_json: bool) -
     ledger.write(last, "_ledger", "last.json")
     if options.incremental:
         console.print(f"since the last run: {reconcile(job, ledger)} units", soft_wrap=True)
+    if job.verdicts is not None:
+        console.print(f"{retire_reviewed(job, ledger)} units to be done anew, by verdicts")
     todo = announce(job, ledger.committed_ids())
     progress = RunProgress(len(todo))
     if todo:

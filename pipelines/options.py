@@ -8,6 +8,83 @@ from pydantic import ValidationError
 
 from pipelines.cli import Refused
 from ppfr_ops.job import SanitizeOptions
+from ppfr_ops.photographs import PhotographOptions
+
+_PHOTOGRAPHS = (
+    click.option(
+        "--output-faces",
+        type=click.Choice(["crops", "in-place"]),
+        default="crops",
+        show_default=True,
+        help="Of photographs: a record a face, aligned; or the whole picture, heads covered.",
+    ),
+    click.option(
+        "--no-face",
+        type=click.Choice(["quarantine", "drop", "pass"]),
+        default="quarantine",
+        show_default=True,
+        help="A photograph in which no face is found: dead letter, left out, or (in-place only) "
+        "published AS IT IS.",
+    ),
+    click.option(
+        "--background",
+        type=click.Choice(["keep", "blur", "black"]),
+        default="keep",
+        show_default=True,
+        help="In-place: what is not a head may tell who it is, too.",
+    ),
+    click.option(
+        "--face-threshold",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        default=0.2,
+        show_default=True,
+        help="Score from which on something is taken for a face.",
+    ),
+    click.option(
+        "--face-sure",
+        type=click.FloatRange(0, 1),
+        default=0.35,
+        show_default=True,
+        help="Faces of a lower score are pixelated rather than given to the method.",
+    ),
+    click.option(
+        "--smallest-face",
+        type=click.FloatRange(min=1),
+        default=32,
+        show_default=True,
+        metavar="PX",
+        help="And so are smaller ones.",
+    ),
+    click.option(
+        "--thorough",
+        is_flag=True,
+        help="Always look twice (enlarged, shrunk, mirrored, turned), not only where the first "
+        "look finds nothing.",
+    ),
+    click.option(
+        "--detector",
+        default="centerface",
+        show_default=True,
+        metavar="MODULE:NAME",
+        help="A detector of your own (docs/faces.md).",
+    ),
+    click.option(
+        "--boxes-column",
+        metavar="NAME",
+        help="Boxes that are known, [[x0, y0, x1, y1], …] in px; nothing else counts as a face "
+        "then. WebDataset: a key of the sample's json.",
+    ),
+    click.option(
+        "--landmarks-column",
+        metavar="NAME",
+        help="Their five landmarks, [[[x, y], …], …]; the detector is not asked at all then.",
+    ),
+    click.option(
+        "--keep-regions-column",
+        metavar="NAME",
+        help="Boxes whose faces are to be left alone.",
+    ),
+)
 
 _OPTIONS = (
     click.option("--input", required=True, help="File, folder, glob or fsspec URL of the faces."),
@@ -71,9 +148,8 @@ _OPTIONS = (
     click.option(
         "--unit-rows",
         type=click.IntRange(1, 100_000),
-        default=1000,
-        show_default=True,
-        help="Rows of a unit, at most: what is held in memory, and what a crash costs.",
+        help="Rows of a unit, at most: what is held in memory, and what a crash costs. Default: "
+        "1000, of photographs 200.",
     ),
     click.option("--batch-size", type=click.IntRange(1, 4096), default=32, show_default=True),
     click.option(
@@ -136,6 +212,32 @@ _OPTIONS = (
         type=int,
         help="Reproducible draws, for tests ONLY: who knows the seed can undo the method.",
     ),
+    click.option(
+        "--faces",
+        type=click.Choice(["aligned", "detect"]),
+        default="aligned",
+        show_default=True,
+        help="aligned: every picture is one face, 112x112. detect: photographs; find the faces.",
+    ),
+    *_PHOTOGRAPHS,
+    click.option(
+        "--detections-out",
+        metavar="NAME",
+        help="Write every face's box, landmarks, score and treatment as NAME.parquet and "
+        "NAME.jsonl.",
+    ),
+    click.option(
+        "--review-out",
+        metavar="FILE",
+        help="Write a CSV of the photographs that a person should look at, worst first; it names "
+        "sources.",
+    ),
+    click.option(
+        "--verdicts",
+        metavar="FILE",
+        help="That CSV, its column verdict filled in: ok, drop, or cover (boxes as "
+        "[[x0, y0, x1, y1], …]). Does the units concerned anew.",
+    ),
 )
 
 
@@ -158,6 +260,16 @@ def collect(values: dict[str, Any]) -> SanitizeOptions:
         raise Refused("--method-option: expected KEY=VALUE")
     values["method_options"] = {name: value for name, _, value in pairs}
     values["overwrite"] = not values.pop("resume")
+    detect = values.pop("faces") == "detect"
+    photographs = {name: values.pop(name) for name in PhotographOptions.model_fields}
+    if not detect:
+        default = PhotographOptions().model_dump()
+        changed = [name for name, value in photographs.items() if value != default[name]]
+        if changed:
+            raise Refused(f"--{changed[0].replace('_', '-')} goes with --faces detect")
+    values["photographs"] = PhotographOptions(**photographs) if detect else None
+    if values["unit_rows"] is None:
+        values["unit_rows"] = 200 if detect else 1000
     try:
         return SanitizeOptions.model_validate(values)
     except ValidationError as error:

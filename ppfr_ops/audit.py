@@ -5,7 +5,6 @@ or a dead letter, once. Then records drawn at random, so that nobody can tell wh
 from the input and measured again. Read-only, and no finding names a source.
 """
 
-import io
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
@@ -22,7 +20,7 @@ from schemas.ledger import Kind, Shard
 from schemas.manifest import Manifest, UnitShards
 
 from .images import ImageError, decode
-from .ledger import Ledger
+from .ledger import Ledger, read_table
 from .recognizers import Recognizer
 from .sanitizer import measure, pseudonyms
 from .units import Columns, Plan, Unit, plan, read_unit, record_id
@@ -156,7 +154,7 @@ def _rows_of(ledger: Ledger, unit: Unit, published: UnitShards) -> Iterator[Find
 
 
 def _read(ledger: Ledger, shard: Shard, columns: list[str] | None = None) -> pa.Table:
-    return pq.read_table(io.BytesIO(ledger.fs.cat_file(ledger.path(shard.path))), columns=columns)
+    return read_table(ledger.fs.cat_file(ledger.path(shard.path)), columns)
 
 
 # -- a sample, measured again ---------------------------------------------------------------

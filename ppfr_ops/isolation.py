@@ -9,10 +9,10 @@ import pickle
 import subprocess
 import sys
 from multiprocessing.connection import Connection, Pipe
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from .ledger import Tables, concatenate
-from .sanitizer import Sanitizer
+from .sanitizer import Base
 from .units import read_unit, record_id
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class _Child:
         self._process.wait()
 
 
-def sanitize_apart(job: "Job", ordinal: int, sanitizer: Sanitizer, threads: int) -> Tables:
+def sanitize_apart(job: "Job", ordinal: int, sanitizer: Base[Any], threads: int) -> Tables:
     """Sanitize a unit in child processes.
 
     Args:

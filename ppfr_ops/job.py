@@ -5,12 +5,13 @@ and a reason code, and nothing else.
 """
 
 import contextlib
+import csv
 import hashlib
 import json
 import os
 import platform
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -28,7 +29,7 @@ from schemas.dead_letters import REASONS
 from schemas.ledger import LedgerEntry, Source, merge
 from schemas.manifest import Counts, Manifest, Method, Model, UnitShards, Verdict
 from schemas.policy import Policy, parse
-from schemas.records import RESERVED_COLUMNS
+from schemas.records import FACE_COLUMNS, RESERVED_COLUMNS
 
 from . import __version__, isolation, sample
 from .anonymizers import create
@@ -36,11 +37,21 @@ from .draws import seeded_draws, system_draws
 from .images import Encoding
 from .ledger import Ledger, Tables, concatenate
 from .memory import keep_freed_memory
+from .photographs import (
+    CropSanitizer,
+    Doubt,
+    PhotographOptions,
+    PictureSanitizer,
+    Review,
+    doubts,
+    read_verdicts,
+    verdict_digest,
+)
 from .recognizers import Recognizer, RecognizerSpec
-from .release import Figures, assess, quarantined, read_all
-from .sanitizer import Level, Sanitizer, pseudonyms
+from .release import Figures, assess, intended, quarantined, read_all
+from .sanitizer import Base, Level, Sanitizer, pseudonyms
 from .storage import open_store
-from .units import Columns, InputError, Plan, content, plan, read_unit, record_id, sources
+from .units import Columns, InputError, Plan, Unit, content, plan, read_unit, record_id, sources
 from .verify import SIGNATURE, load_signing_key, sign
 
 MIN_KEY_BYTES = 16
@@ -79,6 +90,11 @@ class SanitizeOptions(BaseModel):
     overwrite: bool = False
     incremental: bool = False
     propagate_deletions: bool = False
+    photographs: PhotographOptions | None = None
+    """None: the input is aligned faces."""
+    verdicts: str | None = Field(None, repr=False)
+    detections_out: str | None = Field(None, repr=False)
+    review_out: str | None = Field(None, repr=False)
 
     @property
     def encoding(self) -> Encoding:
@@ -99,11 +115,18 @@ class Job:
     settings: Mapping[str, str]
     """Digests that an output's runs must agree on."""
     policy: Policy | None = None
+    verdicts: Mapping[str, Review] | None = None
+    """Of people on photographs; None: the run was given none."""
     fence: int | None = None
     """Of the run's lease; a worker commits nothing once there is a higher one."""
 
     def __repr__(self) -> str:
         return f"Job({len(self.plan.units)} units)"
+
+    def verdicts_on(self, unit: Unit) -> str:
+        """Digest of the verdicts on a unit's photographs; empty where there are none."""
+        ids = (record_id(unit.id, row) for row in range(unit.rows))
+        return verdict_digest(self.verdicts, ids) if self.verdicts else ""
 
     @property
     def settings_digest(self) -> str:
@@ -137,7 +160,10 @@ def prepare(options: SanitizeOptions) -> Job:
     names = [spec.name for spec in specs]
     if len(set(names)) < len(names):
         raise InputError("two FR models have the same name")
-    clash = sorted(RESERVED_COLUMNS & set(options.keep_columns))
+    photographs = options.photographs
+    crops = photographs is not None and photographs.output_faces == "crops"
+    reserved = RESERVED_COLUMNS.union(FACE_COLUMNS if crops else ())
+    clash = sorted(reserved & set(options.keep_columns))
     if clash:
         raise InputError(f"--keep-column {clash[0]}: the output has a column of that name already")
     if options.identity_column in options.keep_columns:
@@ -153,6 +179,8 @@ def prepare(options: SanitizeOptions) -> Job:
         raise InputError("--propagate-deletions needs --incremental")
     if options.signing_key is not None:
         load_signing_key(options.signing_key)
+    _check_photographs(options)
+    verdicts = None if options.verdicts is None else read_verdicts(options.verdicts)
     _check_places(options)
     anonymizer = create(options.method, options.method_options)
     for spec in specs:
@@ -160,7 +188,12 @@ def prepare(options: SanitizeOptions) -> Job:
             raise InputError(f"FR model {spec.name!r}: no such file")
     chosen = plan(
         options.input,
-        Columns(options.image_column, options.identity_column, options.keep_columns),
+        Columns(
+            options.image_column,
+            options.identity_column,
+            options.keep_columns,
+            {} if photographs is None else photographs.given,
+        ),
         format=options.input_format,
         unit_rows=options.unit_rows,
         key=key,
@@ -187,28 +220,34 @@ def prepare(options: SanitizeOptions) -> Job:
     }
     if policy is not None:
         settings["policy for records"] = _digest(policy.model_dump(include={"record", "redraws"}))
-    return Job(options, chosen, key, method_digest, settings, policy)
+    if photographs is not None:
+        settings["option for photographs"] = photographs.digest()
+    return Job(options, chosen, key, method_digest, settings, policy, verdicts)
 
 
-def build_sanitizer(job: Job, threads: int = 0) -> Sanitizer:
+def build_sanitizer(job: Job, threads: int = 0) -> Base[Any]:
     """Load method and models.
 
     Raises:
         ValueError: a model cannot be loaded.
     """
     options = job.options
-    return Sanitizer(
-        create(options.method, options.method_options),
-        options.encoding,
-        [Recognizer(spec, threads) for spec in options.recognizer_specs()],
-        draws=system_draws if options.seed is None else seeded_draws(options.seed),
-        keep=job.plan.keep,
-        pseudonymize=pseudonyms(job.key) if job.key and options.identity_column else None,
-        batch_size=options.batch_size,
-        level=options.metrics,
-        max_disclosure=options.max_disclosure,
-        policy=job.policy,
-    )
+    common: dict[str, Any] = {
+        "anonymizer": create(options.method, options.method_options),
+        "encoding": options.encoding,
+        "recognizers": [Recognizer(spec, threads) for spec in options.recognizer_specs()],
+        "draws": system_draws if options.seed is None else seeded_draws(options.seed),
+        "keep": job.plan.keep,
+        "pseudonymize": pseudonyms(job.key) if job.key and options.identity_column else None,
+        "batch_size": options.batch_size,
+        "level": options.metrics,
+        "max_disclosure": options.max_disclosure,
+        "policy": job.policy,
+    }
+    if options.photographs is None:
+        return Sanitizer(**common)
+    kind = CropSanitizer if options.photographs.output_faces == "crops" else PictureSanitizer
+    return kind(options.photographs, job.verdicts or {}, threads, **common)
 
 
 def tune_process(threads: int) -> None:
@@ -254,6 +293,7 @@ class Worker:
                 method_digest=self.job.method_digest,
                 settings_digest=self.job.settings_digest,
                 source=source,
+                verdicts=self.job.verdicts_on(unit),
             )
         except Exception as error:
             # It failed, but its process lives: that is no reason to take it apart one day.
@@ -300,6 +340,11 @@ def preflight(job: Job) -> None:
         published = sanitizer.anonymizer(drawn, draws)
     except Exception as error:
         raise InputError(f"method {job.options.method!r} fails: {describe(error)}") from None
+    if isinstance(sanitizer, CropSanitizer | PictureSanitizer):
+        try:
+            sanitizer.find.detect(list(drawn))
+        except Exception as error:
+            raise InputError(f"the detector fails: {describe(error)}") from None
     for recognizer in sanitizer.recognizers:
         try:
             recognizer.embed(published)
@@ -371,6 +416,7 @@ def finish(job: Job, engine: str) -> tuple[Manifest, list[str]]:
             "quality": options.quality,
             "unit_rows": options.unit_rows,
             "metrics": options.metrics,
+            **({} if options.photographs is None else options.photographs.model_dump()),
             "limit": options.limit,
             "max_disclosure": options.max_disclosure or anonymizer.disclosure_limit,
             "max_dead_letter_rate": options.max_dead_letter_rate,
@@ -381,6 +427,7 @@ def finish(job: Job, engine: str) -> tuple[Manifest, list[str]]:
         counts=Counts(
             units=len(done),
             rows_in=sum(entry.rows_in for entry in done),
+            extra_faces=sum(entry.extra_faces for entry in done),
             records=sum(entry.records for entry in done),
             dead_letters=sum(codes.values()),
             dead_letters_by_code=dict(codes.most_common()),
@@ -409,10 +456,71 @@ def too_many_dead(job: Job, manifest: Manifest) -> str | None:
         return f"input was lost that cannot be counted ({', '.join(fatal)})"
     allowed = job.options.max_dead_letter_rate
     # How much may be held back is for the policy to say.
-    dead = counts.dead_letters - (quarantined(counts) if job.policy is not None else 0)
+    dead = counts.dead_letters - intended(counts)
+    dead -= quarantined(counts) if job.policy is not None else 0
     if dead > allowed * counts.rows_in:
         return f"{dead} dead letters of {counts.rows_in} rows, allowed: {allowed:.2%}"
     return None
+
+
+def retire_reviewed(job: Job, ledger: Ledger) -> int:
+    """Take back the units on whose photographs there are other verdicts now; returns how many."""
+    if job.verdicts is None:
+        return 0
+    entries = ledger.entries()
+    units = [unit for unit in job.plan.units if unit.id in entries]
+    changed = [unit.id for unit in units if entries[unit.id].verdicts != job.verdicts_on(unit)]
+    for unit in changed:
+        ledger.retire(unit)
+    return len(changed)
+
+
+def write_detections(job: Job, manifest: Manifest) -> int:
+    """Write ``--detections-out``: ``NAME.parquet`` and ``NAME.jsonl``; returns the faces."""
+    target = Path(os.path.abspath(str(job.options.detections_out)))
+    target = target.with_suffix("") if target.suffix in (".parquet", ".jsonl") else target
+    table = read_all(Ledger(job.options.output), manifest.shards, "detections")
+    pq.write_table(table, f"{target}.parquet")
+    with open(f"{target}.jsonl", "w", encoding="utf-8") as file:
+        for batch in table.to_batches(10_000):
+            file.writelines(json.dumps(row) + "\n" for row in batch.to_pylist())
+    return int(table.num_rows)
+
+
+def review_queue(job: Job, manifest: Manifest) -> list[Doubt]:
+    """Photographs that a person should look at, worst first."""
+    assert job.options.photographs is not None
+    ledger = Ledger(job.options.output)
+    return doubts(
+        read_all(ledger, manifest.shards, "detections"),
+        read_all(ledger, manifest.shards, "dead_letters"),
+        job.options.photographs.face_sure,
+        job.verdicts or (),
+    )
+
+
+def write_review(job: Job, queue: Sequence[Doubt]) -> None:
+    """Write ``--review-out``, a table to be filled in and given back as ``--verdicts``. It names
+    the sources, so it is for the owner alone: mode 0600."""
+    wanted = {doubt.source_id for doubt in queue}
+    places: dict[str, tuple[str, int]] = {}
+    for unit in job.plan.units:
+        names = [record_id(unit.id, row) for row in range(unit.rows)]
+        if wanted.intersection(names):
+            places.update(zip(names, sources(job.plan, unit), strict=True))
+    target = str(job.options.review_out)
+    descriptor = os.open(target, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+    with os.fdopen(descriptor, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            ("source_id", "reason", "score", "faces", "source", "row", "verdict", "boxes")
+        )
+        for doubt in queue:
+            source, row = places[doubt.source_id]
+            score = f"{doubt.score:.3f}"
+            writer.writerow(
+                (doubt.source_id, doubt.reason, score, doubt.faces, source, row, "", "")
+            )
 
 
 def versions() -> dict[str, str]:
@@ -517,6 +625,22 @@ def _read_policy(options: SanitizeOptions) -> Policy | None:
     return policy
 
 
+def _check_photographs(options: SanitizeOptions) -> None:
+    chosen = options.photographs
+    if chosen is None:
+        names = ("verdicts", "detections_out", "review_out")
+        given = [name for name in names if getattr(options, name) is not None]
+        if given:
+            raise InputError(f"--{given[0].replace('_', '-')} goes with --faces detect")
+        return
+    if chosen.output_faces == "crops" and chosen.no_face == "pass":
+        raise InputError("--no-face pass goes with --output-faces in-place")
+    if chosen.output_faces == "crops" and chosen.background != "keep":
+        raise InputError("--background goes with --output-faces in-place")
+    if chosen.landmarks_column is not None and chosen.boxes_column is None:
+        raise InputError("--landmarks-column goes with --boxes-column")
+
+
 def _check_places(options: SanitizeOptions) -> None:
     source = options.input.partition("*")[0]
     places = {"input": source, "output": options.output}
@@ -527,6 +651,9 @@ def _check_places(options: SanitizeOptions) -> None:
         ("the mapping", options.mapping),
         ("the identity key", options.identity_key_file),
         ("the signing key", options.signing_key),
+        ("the review queue", options.review_out),
+        ("the verdicts", options.verdicts),
+        ("--detections-out", options.detections_out),
     ):
         if path is not None and _inside(_absolute(path), roots["output"]):
             raise InputError(f"{name} must not lie inside the output: it is for the owner alone")

@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import ValidationError
 
-from schemas.ledger import KINDS, Kind, LedgerEntry, Shard, Source, Statistic, Tombstone
+from schemas.ledger import ALL_KINDS, KINDS, Kind, LedgerEntry, Shard, Source, Statistic, Tombstone
 
 from .storage import Patient, open_store
 
@@ -42,7 +42,7 @@ ROW_GROUP = 256
 DOCUMENTS = ("README.md", "croissant.json", "report.html")
 """What ``ppfr report`` writes beside the manifest."""
 
-OWN = (*KINDS, "_ledger", "_staging", "manifest.json", "manifest.sig", *DOCUMENTS)
+OWN = (*ALL_KINDS, "_ledger", "_staging", "manifest.json", "manifest.sig", *DOCUMENTS)
 """Everything in an output that is ours, and that ``--overwrite`` removes."""
 
 
@@ -52,18 +52,22 @@ class LedgerError(ValueError):
 
 @dataclass(frozen=True)
 class Tables:
-    """What a unit became. All three have their schema from ``schemas``."""
+    """What a unit became. All have their schema from ``schemas``; only units of photographs have
+    ``detections``."""
 
     records: pa.Table
     metrics: pa.Table
     dead_letters: pa.Table
+    detections: pa.Table | None = None
 
-    def of(self, kind: Kind) -> pa.Table:
-        return {
+    def items(self) -> dict[Kind, pa.Table]:
+        tables: dict[Kind, pa.Table | None] = {
             "data": self.records,
             "metrics": self.metrics,
             "dead_letters": self.dead_letters,
-        }[kind]
+            "detections": self.detections,
+        }
+        return {kind: table for kind, table in tables.items() if table is not None}
 
 
 def concatenate(parts: Sequence[Tables]) -> Tables:
@@ -72,7 +76,16 @@ def concatenate(parts: Sequence[Tables]) -> Tables:
         pa.concat_tables([part.records for part in parts]),
         pa.concat_tables([part.metrics for part in parts]),
         pa.concat_tables([part.dead_letters for part in parts]),
+        pa.concat_tables([part.detections for part in parts if part.detections is not None])
+        if any(part.detections is not None for part in parts)
+        else None,
     )
+
+
+def read_table(data: bytes, columns: list[str] | None = None) -> pa.Table:
+    """A Parquet file in memory as a table. ``pyarrow.parquet.read_table`` would let go of the
+    bytes in a thread of its own, which ends the program with SIGABRT if it is about to exit."""
+    return pq.ParquetFile(io.BytesIO(data)).read(columns)
 
 
 def statistics(metrics: pa.Table) -> dict[str, Statistic]:
@@ -179,7 +192,7 @@ class Ledger:
         for path in self._list("_ledger", "attempts"):
             if _unit_of(path) in entries:
                 self._remove(path)
-        for kind in KINDS:
+        for kind in ALL_KINDS:
             for path in self._list(kind):
                 if os.path.basename(path).removesuffix(".parquet") not in entries:
                     self._remove(path)
@@ -236,7 +249,7 @@ class Ledger:
         """Take back what was published of a unit; the entry goes first, so that a death in
         between leaves files that count for nothing and are swept up."""
         self.remove("_ledger", "units", f"{unit}.json")
-        for kind in KINDS:
+        for kind in ALL_KINDS:
             self.remove(kind, f"{unit}.parquet")
 
     def bury(self, tombstone: Tombstone) -> None:
@@ -289,10 +302,12 @@ class Ledger:
         method_digest: str,
         settings_digest: str,
         source: Source | None = None,
+        verdicts: str = "",
     ) -> LedgerEntry:
         """Publish a unit.
 
         Args:
+            verdicts: digest of those of people that were heeded.
             source: fingerprint of what it was made of, for incremental runs.
 
         Returns:
@@ -303,8 +318,8 @@ class Ledger:
         """
         copy = secrets.token_hex(8)
         shards: dict[Kind, Shard] = {}
-        for kind in KINDS:
-            shards[kind] = self._stage(unit, copy, kind, tables.of(kind))
+        for kind, table in tables.items().items():
+            shards[kind] = self._stage(unit, copy, kind, table)
         codes = tables.dead_letters["code"].value_counts().to_pylist()
         entry = LedgerEntry(
             unit=unit,
@@ -316,10 +331,12 @@ class Ledger:
             method_digest=method_digest,
             settings_digest=settings_digest,
             metrics=statistics(tables.metrics),
+            extra_faces=tables.records.num_rows + tables.dead_letters.num_rows - rows_in,
+            verdicts=verdicts,
             source=source,
         )
         if self.fenced_off():
-            for kind in KINDS:
+            for kind in shards:
                 self._remove(self._staged(unit, copy, kind))
             raise LedgerError("another run has taken over this output")
         text = entry.model_dump_json(indent=1).encode()
@@ -327,7 +344,7 @@ class Ledger:
             earlier = self.entry(unit)
             # A creation that is tried again, because its answer got lost, finds itself.
             if earlier is None or earlier.copy_id != copy:
-                for kind in KINDS:
+                for kind in shards:
                     self._remove(self._staged(unit, copy, kind))
             if earlier is None:
                 raise LedgerError(f"the ledger entry of unit {unit} is damaged; run again")
@@ -391,6 +408,7 @@ class Ledger:
 
     def _move(self, source: str, target: str) -> None:
         if self.local:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
             os.replace(source, target)
             _sync_folder(os.path.dirname(target))
         else:

@@ -1,7 +1,6 @@
 """An output as its owner sees it: manifest, every metric, every dead letter; and whether it meets
 a policy. Reads no picture."""
 
-import io
 from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
@@ -12,14 +11,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from schemas.dead_letters import DEAD_LETTERS_SCHEMA
+from schemas.dead_letters import DEAD_LETTERS_SCHEMA, REASONS
+from schemas.detections import detections_schema
 from schemas.evaluation import Evaluation
 from schemas.ledger import Kind
 from schemas.manifest import Check, Counts, Manifest, UnitShards
 from schemas.metrics import metrics_schema
 from schemas.policy import Policy
 
-from .ledger import Ledger
+from .ledger import Ledger, read_table
 
 QUARANTINE = frozenset({"too_disclosing", "below_policy"})
 """Reason codes of records that were sound and fell short; other dead letters are failures."""
@@ -38,6 +38,12 @@ def quarantined(counts: Counts) -> int:
     return sum(count for code, count in codes.items() if code in QUARANTINE)
 
 
+def intended(counts: Counts) -> int:
+    """Rows that were left out because the owner asked for it."""
+    codes = counts.dead_letters_by_code
+    return sum(count for code, count in codes.items() if REASONS[code].intended)
+
+
 @dataclass(frozen=True)
 class Figures:
     """What can be held against a policy."""
@@ -52,7 +58,7 @@ class Figures:
 
     @property
     def failed(self) -> int:
-        return self.counts.dead_letters - self.quarantined
+        return self.counts.dead_letters - self.quarantined - intended(self.counts)
 
     def values(self, metric: str) -> NDArray[np.float64]:
         """One metric of every record that has it; ``N``."""
@@ -121,13 +127,13 @@ def read_all(ledger: Ledger, units: list[UnitShards], kind: Kind) -> pa.Table:
     for unit in units:
         shard = unit.shards[kind]
         try:
-            found.append(pq.read_table(io.BytesIO(ledger.fs.cat_file(ledger.path(shard.path)))))
+            found.append(read_table(ledger.fs.cat_file(ledger.path(shard.path))))
         except (OSError, pa.ArrowException):
             raise ReleaseError(f"{shard.path} cannot be read; see ppfr verify") from None
     if found:
         return pa.concat_tables(found)
-    empty = metrics_schema() if kind == "metrics" else DEAD_LETTERS_SCHEMA
-    return empty.empty_table()
+    empty = {"metrics": metrics_schema(), "detections": detections_schema()}
+    return empty.get(kind, DEAD_LETTERS_SCHEMA).empty_table()
 
 
 def _columns(ledger: Ledger, manifest: Manifest) -> pa.Schema:

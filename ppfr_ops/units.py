@@ -71,6 +71,14 @@ class Columns:
     """None: found out by the planner (Parquet), or whatever picture a sample holds (tar)."""
     identity: str | None = None
     keep: tuple[str, ...] = ()
+    given: Mapping[str, str] = field(default_factory=dict)
+    """Columns of what the owner knows of the faces: ``boxes``, ``landmarks``, ``regions``."""
+
+    @property
+    def beside(self) -> list[str]:
+        """All that a row needs beside its picture."""
+        identity = [self.identity] if self.identity else []
+        return [*self.keep, *identity, *self.given.values()]
 
 
 @dataclass(frozen=True, repr=False)
@@ -177,8 +185,9 @@ def read_unit(plan: Plan, unit: Unit) -> pa.Table:
 
     Returns:
         ``unit.rows`` rows, in the order of the source: ``record_id`` string, ``image`` binary
-        (null where there is none), ``read_error`` string, ``identity`` string (if asked for), and
-        the columns to keep. A row that cannot be read is there all the same, with its reason.
+        (null where there is none), ``read_error`` string, ``identity`` string (if asked for),
+        ``given.boxes`` and the like as JSON texts (if there), and the columns to keep. A row that
+        cannot be read is there all the same, with its reason.
     """
     fs, _ = open_store(plan.input)
     read = {"parquet": _read_parquet, "images": _read_images, "webdataset": _read_tar}[unit.format]
@@ -376,8 +385,7 @@ def _parquet_columns(
             f"column {image!r} holds no pictures (binary, or a struct with binary 'bytes'); "
             f"these do: {', '.join(pictures) or 'none'}"
         )
-    wanted = [*columns.keep, *([columns.identity] if columns.identity else [])]
-    for name in wanted:
+    for name in columns.beside:
         if schema.get_field_index(name) < 0:
             raise InputError(f"no column {name!r} in the input; there are: {_names(schema)}")
     keep = tuple(schema.field(name).remove_metadata() for name in columns.keep)
@@ -409,9 +417,7 @@ def _read_parquet(fs: Any, plan: Plan, unit: Unit) -> pa.Table:
     if unit.start == unit.stop:
         return _errors(plan, [])
     image = cast(str, plan.columns.image)
-    wanted = [image, *plan.columns.keep]
-    if plan.columns.identity:
-        wanted.append(plan.columns.identity)
+    wanted = list(dict.fromkeys([image, *plan.columns.beside]))
     parts: list[pa.Table] = []
     with contextlib.suppress(OSError, pa.ArrowException), fs.open(unit.sources[0], "rb") as file:
         parquet = _open_parquet(file)
@@ -471,6 +477,9 @@ def _unit_table(plan: Plan, piece: pa.Table, image: str) -> pa.Table:
     }
     if plan.columns.identity:
         data["identity"] = _text(piece[plan.columns.identity])
+    for role, name in plan.columns.given.items():
+        texts = [None if value is None else json.dumps(value) for value in piece[name].to_pylist()]
+        data[f"given.{role}"] = pa.array(texts, pa.string())
     for item in plan.keep:
         data[f"keep.{item.name}"] = piece[item.name].cast(item.type)
     return pa.table(data)
@@ -490,6 +499,8 @@ def _errors(plan: Plan, codes: Sequence[str]) -> pa.Table:
     }
     if plan.columns.identity:
         data["identity"] = pa.nulls(count, pa.string())
+    for role in plan.columns.given:
+        data[f"given.{role}"] = pa.nulls(count, pa.string())
     for item in plan.keep:
         data[f"keep.{item.name}"] = pa.nulls(count, item.type)
     return pa.table(data)
@@ -499,8 +510,8 @@ def _errors(plan: Plan, codes: Sequence[str]) -> pa.Table:
 
 
 def _image_columns(columns: Columns) -> tuple[Columns, tuple[pa.Field, ...]]:
-    for name in (*columns.keep, columns.identity):
-        if name not in (None, FOLDER_COLUMN):
+    for name in columns.beside:
+        if name != FOLDER_COLUMN or name in columns.given.values():
             raise InputError(f"no column {name!r}: pictures have only the column {FOLDER_COLUMN!r}")
     return columns, tuple(pa.field(name, pa.string()) for name in columns.keep)
 
@@ -663,12 +674,13 @@ def _sample_row(
         row[READ_ERROR] = "several_images"
     elif pictures:
         row["image"] = read(sample.members[pictures[0]])
-    names = {name: f"keep.{name}" for name in plan.columns.keep}
+    names = [(name, f"keep.{name}") for name in plan.columns.keep]
+    names += [(name, f"given.{role}") for role, name in plan.columns.given.items()]
     if plan.columns.identity or names:
         values = _sample_values(sample, read)
         if plan.columns.identity:
             row["identity"] = values.get(plan.columns.identity)
-        row.update({target: values.get(name) for name, target in names.items()})
+        row.update({target: values.get(name) for name, target in names})
     return row
 
 

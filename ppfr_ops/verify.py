@@ -7,26 +7,25 @@ recompute its digests; only the signature finds that.
 
 import base64
 import hashlib
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import ValidationError
 
 from schemas.dead_letters import DEAD_LETTERS_SCHEMA
-from schemas.ledger import KINDS, Kind, Shard
+from schemas.detections import detections_schema
+from schemas.ledger import ALL_KINDS, KINDS, Kind, Shard
 from schemas.manifest import Manifest
 from schemas.metrics import metrics_schema
 from schemas.records import RESERVED_COLUMNS, records_schema
 
-from .ledger import DOCUMENTS, Ledger
+from .ledger import DOCUMENTS, Ledger, read_table
 
 SIGNATURE = "manifest.sig"
 
@@ -213,10 +212,11 @@ def verify(output: str, public_key: Ed25519PublicKey | None = None) -> Iterator[
     yield from _check_counts(ledger, manifest)
     yield from _check_files(ledger, manifest)
     seen: dict[str, str] = {}
-    totals = dict.fromkeys(KINDS, 0)
+    totals = dict.fromkeys(ALL_KINDS, 0)
+    kinds = ALL_KINDS if "output_faces" in manifest.options else KINDS
     for unit in manifest.shards:
         ids: dict[Kind, list[str]] = {}
-        for kind in KINDS:
+        for kind in kinds:
             shard = unit.shards.get(kind)
             if shard is None:
                 yield Finding("manifest.json", f"unit {unit.unit} has no shard in {kind}")
@@ -231,6 +231,8 @@ def verify(output: str, public_key: Ed25519PublicKey | None = None) -> Iterator[
                 yield from _check_pictures(shard.path, table)
         if {"data", "metrics"} <= ids.keys() and ids["data"] != ids["metrics"]:
             yield Finding(unit.shards["metrics"].path, "its record ids are not those in data/")
+        if not set(ids.get("detections", ())) <= set(ids.get("data", ())):
+            yield Finding(unit.shards["detections"].path, "tells of records that are not in data/")
         for kind in ("data", "dead_letters"):
             for record in ids.get(kind, []):
                 if record in seen:
@@ -252,6 +254,8 @@ def _check_counts(ledger: Ledger, manifest: Manifest) -> Iterator[Finding]:
         yield Finding("manifest.json", f"counts {counts.units} units, lists {len(manifest.shards)}")
     if sum(counts.dead_letters_by_code.values()) != counts.dead_letters:
         yield Finding("manifest.json", "its dead letters by code do not add up")
+    if counts.rows_in + counts.extra_faces != counts.records + counts.dead_letters:
+        yield Finding("manifest.json", "its rows, records and dead letters do not add up")
     entries = ledger.entries()
     listed = {unit.unit: unit.shards for unit in manifest.shards}
     for name in sorted(entries.keys() - listed.keys()):
@@ -275,11 +279,15 @@ def _check_files(ledger: Ledger, manifest: Manifest) -> Iterator[Finding]:
 def _expected_schema(manifest: Manifest, kind: Kind, found: pa.Schema) -> pa.Schema:
     if kind == "dead_letters":
         return DEAD_LETTERS_SCHEMA
+    names = [model.name for model in manifest.recognizers]
     if kind == "metrics":
-        return metrics_schema([model.name for model in manifest.recognizers])
+        return metrics_schema(names, manifest.options.get("output_faces") == "in-place")
+    if kind == "detections":
+        return detections_schema(names)
     allowed = list(manifest.options.get("keep_columns", []))
     keep = [found.field(name) for name in allowed if name in found.names]
-    return records_schema(keep, manifest.options.get("identity") == "pseudonyms")
+    faces = manifest.options.get("output_faces") == "crops"
+    return records_schema(keep, manifest.options.get("identity") == "pseudonyms", faces)
 
 
 def _check_shard(
@@ -295,7 +303,7 @@ def _check_shard(
     elif hashlib.sha256(data).hexdigest() != shard.sha256:
         findings.append(Finding(shard.path, "its sha256 is not that in the manifest"))
     try:
-        table = pq.read_table(io.BytesIO(data))
+        table = read_table(data)
     except (pa.ArrowException, OSError):
         return None, [*findings, Finding(shard.path, "is no readable Parquet file")]
     expected = _expected_schema(manifest, kind, table.schema)

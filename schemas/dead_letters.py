@@ -31,6 +31,8 @@ class Reason:
     text: str
     fatal: bool = False
     """More may be lost than can be counted, so the run ends with exit code 3 at any rate."""
+    intended: bool = False
+    """The owner asked for it, so it is no failure."""
 
 
 REASONS = {
@@ -48,6 +50,11 @@ REASONS = {
     "several_frames": Reason("decode", "animated or of several pages"),
     "unsupported_pixels": Reason("decode", "pixels of an unsupported kind"),
     "wrong_size": Reason("align", "not an aligned face"),
+    "no_face": Reason("align", "no face was found"),
+    "no_face_dropped": Reason("align", "no face was found; dropped as asked", intended=True),
+    "wrong_boxes": Reason("align", "the boxes, landmarks or regions given cannot be used"),
+    "detector_failed": Reason("align", "the detector failed on this picture"),
+    "rejected": Reason("align", "a person who reviewed it said so", intended=True),
     "method_failed": Reason("anonymize", "the method failed on this face"),
     "encoder_failed": Reason("encode", "the encoder failed on this face"),
     "not_measured": Reason("measure", "a metric or FR model failed on this face"),

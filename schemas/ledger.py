@@ -6,8 +6,11 @@ from pydantic import BaseModel, ConfigDict
 
 from . import VERSION
 
-Kind = Literal["data", "metrics", "dead_letters"]
+Kind = Literal["data", "metrics", "dead_letters", "detections"]
 KINDS: tuple[Kind, ...] = ("data", "metrics", "dead_letters")
+"""What every unit has."""
+ALL_KINDS: tuple[Kind, ...] = (*KINDS, "detections")
+"""Units of photographs have detections besides."""
 
 
 class _Model(BaseModel):
@@ -68,6 +71,10 @@ class LedgerEntry(_Model):
     method_digest: str
     settings_digest: str
     metrics: dict[str, Statistic]
+    extra_faces: int = 0
+    """Records and dead letters beyond one a row: a photograph's second, third … face."""
+    verdicts: str = ""
+    """Digest of the verdicts of people that were heeded; empty: none."""
     source: Source | None = None
     """Only where units have keyed ids."""
 

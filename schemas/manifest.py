@@ -28,6 +28,8 @@ class Model(_Model):
 class Counts(_Model):
     units: int
     rows_in: int
+    extra_faces: int = 0
+    """``rows_in + extra_faces = records + dead_letters``: photographs may hold several faces."""
     records: int
     dead_letters: int
     dead_letters_by_code: dict[str, int]

@@ -39,16 +39,30 @@ MEASURES = (
 )
 
 
-def metrics_schema(recognizers: Sequence[str] = ()) -> pa.Schema:
-    """Schema of a metrics shard.
+PICTURE_FIELDS = (
+    described("faces", pa.int32(), "faces that were found in the photograph", "1", "0 or more"),
+    described(
+        "smallest_face",
+        _F,
+        "longer side of the smallest box",
+        "px",
+        "above 0, or null without a face",
+    ),
+    described("changed_share", _F, "share of the pixels that may have changed", "1", "0 to 1"),
+    described(
+        "residual_faces",
+        pa.int32(),
+        "faces that the detector finds in the published photograph",
+        "1",
+        "0 or more",
+    ),
+)
+"""Of photographs that are published whole."""
 
-    Args:
-        recognizers: names of the FR models, in order.
-    """
-    fields = [
-        described("record_id", pa.string(), "the record in data/", range_="unique, never null"),
-        *MEASURES,
-    ]
+
+def metric_fields(recognizers: Sequence[str] = ()) -> list[pa.Field]:
+    """All measures of a face."""
+    fields = list(MEASURES)
     for name in recognizers:
         fields.append(
             described(
@@ -59,4 +73,20 @@ def metrics_schema(recognizers: Sequence[str] = ()) -> pa.Schema:
                 "-1 to 1",
             )
         )
+    return fields
+
+
+def metrics_schema(recognizers: Sequence[str] = (), pictures: bool = False) -> pa.Schema:
+    """Schema of a metrics shard.
+
+    Args:
+        recognizers: names of the FR models, in order.
+        pictures: records are whole photographs; of the measures of their anonymized faces the
+            worst stands for all: the largest, of cosines the smallest.
+    """
+    fields = [
+        described("record_id", pa.string(), "the record in data/", range_="unique, never null"),
+        *metric_fields(recognizers),
+        *(PICTURE_FIELDS if pictures else ()),
+    ]
     return versioned("metrics", fields)

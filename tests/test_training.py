@@ -12,7 +12,15 @@ from pipelines.train import main
 from ppfr_ops.sample import faces as make
 from ppfr_ops.training import TrainConfig, Trainer, balanced_accuracy
 
-TINY = TrainConfig(batch=4, sketch_steps=2, match_steps=2, validate_every=1, adversary_weight=0.5)
+TINY = TrainConfig(
+    batch=4,
+    sketch_steps=2,
+    match_steps=2,
+    validate_every=1,
+    adversary_weight=0.5,
+    refine=True,
+    rivals=6,
+)
 
 
 @pytest.fixture(scope="module")

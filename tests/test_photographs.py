@@ -1,0 +1,302 @@
+"""Photographs: whose word counts, what is published of each, what becomes of the rest."""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from pipelines.driver import drive
+from pipelines.sanitize import main
+from pipelines.verify import main as verify
+from ppfr_ops import faces, sample
+from ppfr_ops.anonymizers import create
+from ppfr_ops.draws import seeded_draws
+from ppfr_ops.images import Encoding, Picture, decode
+from ppfr_ops.job import Job, SanitizeOptions, Status, Worker
+from ppfr_ops.photographs import (
+    CropSanitizer,
+    PhotographOptions,
+    PictureSanitizer,
+    Review,
+    doubts,
+    read_verdicts,
+)
+from ppfr_ops.units import READ_ERROR, InputError
+from schemas.detections import detections_schema
+from schemas.metrics import metrics_schema
+from schemas.records import records_schema
+
+PLACES = ((20, 30), (150, 60))
+"""Left and top of where faces stand in the pictures below."""
+
+
+class Marked:
+    """A detector that knows where faces stand: the blue of a picture's first pixel is their
+    number; 255 makes it fail. Scores fall: 0.9, 0.3."""
+
+    def __call__(self, pictures: Any) -> list[faces.Detections]:
+        return [self._one(int(picture[0, 0, 2])) for picture in pictures]
+
+    def _one(self, count: int) -> faces.Detections:
+        if count == 255:
+            raise RuntimeError("a detector that fails")
+        points = np.stack([faces.TEMPLATE + place for place in PLACES])[:count]
+        boxes = np.concatenate([points.min(1) - 20, points.max(1) + 20], 1)
+        scores = np.array([0.9, 0.3], np.float32)[:count]
+        return faces.Detections(
+            boxes.astype(np.float32).reshape(-1, 4),
+            points.astype(np.float32).reshape(-1, 5, 2),
+            scores,
+            np.zeros(count, bool),
+        )
+
+
+def photograph(count: int, seed: int = 0) -> Picture:
+    """Grey, with made faces at ``PLACES``."""
+    picture = np.full((200, 300, 3), 128, np.uint8)
+    for (x, y), face in zip(PLACES, sample.faces(2, seed=seed)[:count], strict=False):
+        picture[y : y + 112, x : x + 112] = face
+    picture[0, 0, 2] = count
+    return picture
+
+
+def unit(pictures: list[Picture], **given: list[str | None]) -> pa.Table:
+    png = Encoding("png")
+    return pa.table(
+        {
+            "record_id": [f"u-{row:06d}" for row in range(len(pictures))],
+            "image": pa.array([png.encode(picture) for picture in pictures], pa.large_binary()),
+            READ_ERROR: pa.nulls(len(pictures), pa.string()),
+            **{f"given.{role}": pa.array(values, pa.string()) for role, values in given.items()},
+        }
+    )
+
+
+def build(
+    output: str = "crops", verdicts: dict[str, Review] | None = None, **options: Any
+) -> CropSanitizer | PictureSanitizer:
+    chosen = PhotographOptions(output_faces=output, detector="test_photographs:Marked", **options)
+    kind = CropSanitizer if output == "crops" else PictureSanitizer
+    method = create("signed-field", {})
+    return kind(
+        chosen, verdicts or {}, 1, method, Encoding("png"), draws=seeded_draws(1), batch_size=2
+    )
+
+
+def codes(tables: Any) -> dict[str, str]:
+    letters = tables.dead_letters.to_pylist()
+    return {letter["record_id"]: letter["code"] for letter in letters}
+
+
+def test_a_record_a_face() -> None:
+    tables = build()(unit([photograph(2), photograph(0), photograph(1)]), "u")
+    assert tables.records.schema.equals(records_schema(faces=True), check_metadata=True)
+    assert tables.detections.schema.equals(detections_schema(), check_metadata=True)
+    records = tables.records.to_pylist()
+    ids = [record["record_id"] for record in records]
+    assert ids == ["u-000000-f000", "u-000000-f001", "u-000002-f000"]
+    assert ids == tables.metrics["record_id"].to_pylist()
+    assert ids == tables.detections["record_id"].to_pylist()
+    treatments = [record["treatment"] for record in records]
+    assert treatments == ["anonymized", "pixelated_unsure", "anonymized"]
+    assert codes(tables) == {"u-000001": "no_face"}
+    assert records[0]["source_id"] == "u-000000" and records[1]["face"] == 1
+    assert np.allclose(records[0]["landmarks"], (faces.TEMPLATE + PLACES[0]).ravel(), atol=1e-3)
+    coarse = decode(records[1]["image"]["bytes"])
+    assert len(np.unique(coarse.reshape(-1, 3), axis=0)) <= 16
+    assert tables.detections["disclosure"].to_pylist() == tables.metrics["disclosure"].to_pylist()
+
+
+def test_a_record_a_photograph() -> None:
+    pictures = [photograph(2), photograph(1, seed=3), photograph(0)]
+    tables = build("in-place", no_face="pass")(unit(pictures), "u")
+    assert tables.metrics.schema.equals(metrics_schema(pictures=True), check_metadata=True)
+    assert len(tables.records) == 3 and not codes(tables)
+    for record, before in zip(tables.records.to_pylist(), pictures, strict=True):
+        after = decode(record["image"]["bytes"])
+        assert after.shape == before.shape
+        assert np.array_equal(after[:, 296:], before[:, 296:])
+    measured = tables.metrics.to_pylist()
+    assert [row["faces"] for row in measured] == [2, 1, 0]
+    assert [row["residual_faces"] for row in measured] == [2, 1, 0]
+    assert measured[2]["disclosure"] is None and measured[2]["changed_share"] == 0
+    assert np.array_equal(decode(tables.records["image"][2].as_py()["bytes"]), pictures[2])
+    found = tables.detections.to_pylist()
+    assert [row["treatment"] for row in found] == ["anonymized", "pixelated_unsure", "anonymized"]
+    # of the first photograph only the first face went through the method
+    assert measured[0]["disclosure"] == pytest.approx(found[0]["disclosure"])
+    assert all(row["disclosure"] is not None for row in found)
+    assert measured[1]["disclosure"] < 0.6
+
+
+@pytest.mark.parametrize("output", ["crops", "in-place"])
+def test_no_face(output: str) -> None:
+    table = unit([photograph(0)])
+    assert codes(build(output)(table, "u")) == {"u-000000": "no_face"}
+    assert codes(build(output, no_face="drop")(table, "u")) == {"u-000000": "no_face_dropped"}
+
+
+@pytest.mark.parametrize("output", ["crops", "in-place"])
+def test_a_detector_that_fails_costs_one_photograph(output: str) -> None:
+    broken = photograph(1)
+    broken[0, 0, 2] = 255
+    tables = build(output)(unit([photograph(1), broken, photograph(1)]), "u")
+    assert codes(tables) == {"u-000001": "detector_failed"}
+    assert len(tables.records) == 2
+
+
+def test_boxes_of_the_owner() -> None:
+    box = [float(PLACES[0][0]), float(PLACES[0][1]), PLACES[0][0] + 112.0, PLACES[0][1] + 112.0]
+    given = [
+        json.dumps([box]),
+        json.dumps([[400, 0, 420, 20]]),
+        json.dumps([[0, 0, float("nan"), 5]]),
+        json.dumps([[5, 5, 5, 9]]),
+        json.dumps([[1, 2, 3]]),
+        '"not boxes"',
+        None,
+        "[]",
+    ]
+    tables = build(boxes_column="boxes")(unit([photograph(1)] * len(given), boxes=given), "u")
+    records = tables.records.to_pylist()
+    assert [record["record_id"] for record in records] == ["u-000000-f000"]
+    assert records[0]["box"] == box and records[0]["score"] == 1
+    assert records[0]["treatment"] == "anonymized"  # by the landmarks that the detector found
+    found = codes(tables)
+    assert Counter(found.values()) == {"wrong_boxes": 6, "no_face": 1}
+    assert "outside" in tables.dead_letters["message"][0].as_py()
+
+
+def test_landmarks_of_the_owner_are_enough_without_a_detector() -> None:
+    picture = photograph(1)
+    picture[0, 0, 2] = 255  # it would fail
+    marks = json.dumps([(faces.TEMPLATE + PLACES[0]).tolist()])
+    table = unit([picture], boxes=["[[20, 30, 132, 142]]"], landmarks=[marks])
+    tables = build(boxes_column="boxes", landmarks_column="marks")(table, "u")
+    assert tables.records["treatment"].to_pylist() == ["anonymized"]
+
+
+def test_regions_to_leave_alone() -> None:
+    table = unit([photograph(2)], regions=[json.dumps([[10, 10, 140, 150]])])
+    done = build("in-place", keep_regions_column="regions", background="black")(table, "u")
+    assert done.detections["treatment"].to_pylist() == ["left_alone", "pixelated_unsure"]
+    after = decode(done.records["image"][0].as_py()["bytes"])
+    x0, y0, x1, y1 = (round(value) for value in done.detections["box"][0].as_py())
+    assert np.array_equal(after[y0:y1, x0:x1], photograph(2)[y0:y1, x0:x1])
+    assert (after[-5:, -5:] == 0).all()
+    crops = build(keep_regions_column="regions")(table, "u")
+    assert crops.records["face"].to_pylist() == [0] and len(crops.records) == 1
+
+
+def test_verdicts_are_heeded(tmp_path: Path) -> None:
+    said = {
+        "u-000000": Review("drop"),
+        "u-000001": Review("cover", ((250.0, 150.0, 290.0, 190.0),)),
+        "u-000002": Review("ok"),
+    }
+    table = unit([photograph(1), photograph(1), photograph(0)])
+    tables = build("in-place", said)(table, "u")
+    assert codes(tables) == {"u-000000": "rejected"}
+    found = tables.detections.to_pylist()
+    assert [row["treatment"] for row in found] == ["anonymized", "pixelated_by_verdict"]
+    assert len(tables.records) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("id,word\n1,ok\n", "expected columns"),
+        ("source_id,verdict,boxes\na,maybe,\n", "line 2: expected ok"),
+        ("source_id,verdict,boxes\na,,\nb,cover,here\n", "line 3: cover needs boxes"),
+    ],
+)
+def test_verdicts_that_cannot_be_read(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "v.csv").write_text(text)
+    with pytest.raises(InputError, match=reason):
+        read_verdicts(str(tmp_path / "v.csv"))
+
+
+def test_the_worst_doubt_comes_first() -> None:
+    tables = build()(unit([photograph(2), photograph(0), photograph(1)]), "u")
+    queue = doubts(tables.detections, tables.dead_letters, 0.35)
+    assert [(doubt.source_id, doubt.reason) for doubt in queue] == [
+        ("u-000001", "no face found"),
+        ("u-000000", "score near the threshold"),
+    ]
+    settled = doubts(tables.detections, tables.dead_letters, 0.35, {"u-000001"})
+    assert [doubt.source_id for doubt in settled] == ["u-000000"]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--output-faces", "in-place"], "--output-faces goes with --faces detect"),
+        (["--verdicts", "x.csv"], "--verdicts goes with --faces detect"),
+        (["--faces", "detect", "--no-face", "pass"], "goes with --output-faces in-place"),
+        (["--faces", "detect", "--background", "blur"], "goes with --output-faces in-place"),
+        (["--faces", "detect", "--landmarks-column", "x"], "goes with --boxes-column"),
+        (["--faces", "detect", "--detector", "nowhere:Such"], "'nowhere:Such'"),
+    ],
+)
+def test_options_that_do_not_fit(tmp_path: Path, options: list[str], reason: str) -> None:
+    pq.write_table(unit([photograph(1)]).select(["image"]), tmp_path / "in.parquet")
+    base = ["--input", str(tmp_path / "in.parquet"), "--output", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, [*base, "--method", "blur", *options])
+    assert result.exit_code == 2 and reason in result.output
+
+
+def test_review_and_resume(tmp_path: Path, shared: Path) -> None:
+    """A run over photographs of which one holds no face, verdicts, and the run again."""
+    part = sorted((shared / "data" / "lfw_raw").glob("*.parquet"))[0]
+    rows = pq.read_table(part)["image"].slice(0, 5).to_pylist()
+    cells = [row["bytes"] for row in rows] + [Encoding().encode(np.zeros((90, 90, 3), np.uint8))]
+    pq.write_table(pa.table({"image": cells}), tmp_path / "in.parquet")
+    out, queue, said = (tmp_path / name for name in ("out", "queue.csv", "said.csv"))
+    options = SanitizeOptions(
+        input=str(tmp_path / "in.parquet"),
+        output=str(out),
+        unit_rows=3,
+        photographs=PhotographOptions(output_faces="in-place"),
+        max_dead_letter_rate=0.5,
+        review_out=str(queue),
+        detections_out=str(tmp_path / "found"),
+    )
+
+    def go(**more: Any) -> list[str]:
+        done = []
+
+        def here(job: Job, todo: list[int]) -> Iterator[Status]:
+            worker = Worker(job, 1)
+            for number in todo:
+                status = worker.process(number)
+                done.append(status.unit)
+                yield status
+
+        changed = options.model_copy(update=more)
+        assert drive(changed, here, "test", dry_run=False, as_json=False) == 0
+        return done
+
+    assert go() == ["u000000", "u000001"]
+    with open(queue, newline="") as file:
+        listed = list(csv.DictReader(file))
+    assert listed[0]["source_id"] == "u000001-000002"
+    assert listed[0]["reason"] == "no face found" and listed[0]["row"] == "5"
+    assert queue.stat().st_mode & 0o777 == 0o600
+    found = pq.read_table(tmp_path / "found.parquet")
+    lines = (tmp_path / "found.jsonl").read_text().splitlines()
+    assert len(lines) == len(found) >= 5
+    said.write_text("source_id,verdict,boxes\nu000001-000002,drop,\nu000001-000000,ok,\n")
+    assert go(verdicts=str(said)) == ["u000001"]
+    letters = pq.read_table(out / "dead_letters" / "u000001.parquet").to_pylist()
+    assert [letter["code"] for letter in letters] == ["rejected"]
+    assert go(verdicts=str(said)) == go() == []
+    verified = CliRunner().invoke(verify, [str(out)])
+    assert verified.exit_code == 0, verified.output
