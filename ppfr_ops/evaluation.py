@@ -393,7 +393,8 @@ def _rates(found: Verification) -> dict[str, Any]:
     return {key: getattr(found, key) for key in ("accuracy", "accuracy_std", "auc", "eer", "tar")}
 
 
-def _group_names(attribute: str, values: list[int | None]) -> list[str | None]:
+def group_names(attribute: str, values: list[int | None]) -> list[str | None]:
+    """Groups of faces by the values of ``age``, ``gender`` or ``ethnicity`` as UTKFace has them."""
     if attribute == "age":
         return [
             next(
@@ -870,7 +871,7 @@ class Evaluation:
         attributes: dict[str, dict[str, Any]] = {}
         gaps: dict[str, dict[str, Any]] = {}
         for attribute, values in faces.attributes.items():
-            names = np.array(_group_names(attribute, [values[i] for i in rows]), object)
+            names = np.array(group_names(attribute, [values[i] for i in rows]), object)
             entry = {}
             for group in sorted({n for n in names if n is not None}):
                 mask = names == group

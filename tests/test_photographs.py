@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -300,3 +301,90 @@ def test_review_and_resume(tmp_path: Path, shared: Path) -> None:
     assert go(verdicts=str(said)) == go() == []
     verified = CliRunner().invoke(verify, [str(out)])
     assert verified.exit_code == 0, verified.output
+
+
+SHEET = (
+    (200, 200, 1, 0),
+    (600, 220, 1, 15),
+    (1100, 250, 1, 30),
+    (1600, 250, 1, -15),
+    (250, 800, 1.3, -30),
+    (800, 800, 0.5, 0),
+    (1200, 800, 0.35, 15),
+    (1990, 900, 1, 0),
+    (600, 1300, 0.21, 0),
+)
+"""Centre, scale and angle of nine photographs; one half off the edge, one face of 24 px."""
+
+
+def sheet(photographs: list[Picture]) -> Picture:
+    picture = np.full((1500, 2000, 3), 170, np.uint8)
+    for photo, (x, y, scale, angle) in zip(photographs, SHEET, strict=True):
+        turn = cv2.getRotationMatrix2D((124.5, 124.5), angle, scale)
+        turn[:, 2] += np.array([x, y]) - 124.5
+        flag = cv2.INTER_AREA if scale < 0.6 else cv2.INTER_LINEAR
+        pasted = cv2.warpAffine(photo, turn, (2000, 1500), flags=flag)
+        there = cv2.warpAffine(np.full((250, 250), 255, np.uint8), turn, (2000, 1500)) > 200
+        picture[there] = pasted[there]
+    return picture
+
+
+@pytest.fixture(scope="module")
+def lfw(shared: Path) -> list[Picture]:
+    part = sorted((shared / "data" / "lfw_raw").glob("*.parquet"))[0]
+    return [decode(row["bytes"]) for row in pq.read_table(part)["image"].slice(0, 9).to_pylist()]
+
+
+def real(output: str, encoding: Encoding, method: str) -> CropSanitizer | PictureSanitizer:
+    kind = CropSanitizer if output == "crops" else PictureSanitizer
+    options = PhotographOptions(output_faces=output)
+    return kind(options, {}, 1, create(method, {}), encoding, draws=seeded_draws(1))
+
+
+def test_a_sheet_of_nine_photographs(lfw: list[Picture]) -> None:
+    """All whole faces of 32 px and more are found and anonymized, whatever their angle; what is
+    not head or margin changes by no more than the codec changes it."""
+    picture = sheet(lfw)
+    tables = real("in-place", Encoding("png"), "signed-field")(unit([picture]), "u")
+    found = tables.detections.to_pylist()
+    boxes = np.array([row["box"] for row in found])
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+    for place, (x, y, scale, _) in enumerate(SHEET):
+        near = np.hypot(*(middle - (x, y)).T)
+        face = found[int(near.argmin())]
+        assert near.min() < 25, place
+        if place < 7:
+            assert face["treatment"] == "anonymized", (place, face)
+        assert 50 * scale < max(np.subtract(face["box"][2:], face["box"][:2])), place
+    small = found[int(np.hypot(*(middle - SHEET[8][:2]).T).argmin())]
+    assert small["treatment"] == "pixelated_small"
+    after = decode(tables.records["image"][0].as_py()["bytes"])
+    place = faces.Detections(
+        boxes.astype(np.float32),
+        np.array([row["landmarks"] for row in found], np.float32).reshape(-1, 5, 2),
+        np.ones(len(found), np.float32),
+        np.zeros(len(found), bool),
+    )
+    treatments = [row["treatment"] for row in found]
+    changed = faces.cover(picture, place, treatments, {})[1]
+    assert np.array_equal(after[~changed], picture[~changed])
+    assert tables.metrics["changed_share"][0].as_py() == pytest.approx(changed.mean())
+    jpeg = Encoding()
+    far = cv2.dilate(changed.astype(np.uint8), np.ones((17, 17))) == 0  # whole JPEG blocks away
+    coded, plain = (jpeg.decode(jpeg.encode(each)).astype(int) for each in (after, picture))
+    assert np.array_equal(coded[far], plain[far])
+
+
+def test_pictures_out_of_the_ordinary(lfw: list[Picture]) -> None:
+    """A panorama of 20,000 x 500, two hundred faces, all black: a clear outcome for each."""
+    panorama = np.full((500, 20_000, 3), 90, np.uint8)
+    panorama[120:370, 19_000:19_250] = lfw[0]
+    cell = cv2.resize(lfw[0][60:190, 60:190], (80, 80), interpolation=cv2.INTER_AREA)
+    crowd = np.tile(cell, (10, 20, 1))
+    black = np.zeros((250, 250, 3), np.uint8)
+    tables = real("in-place", Encoding(), "blur")(unit([panorama, crowd, black]), "u")
+    assert codes(tables) == {"u-000002": "no_face"}
+    measured = tables.metrics.to_pylist()
+    assert measured[0]["faces"] == 1 and measured[1]["faces"] >= 195
+    crops = real("crops", Encoding(), "blur")(unit([crowd]), "u")
+    assert len(crops.records) == measured[1]["faces"]
