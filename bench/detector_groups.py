@@ -2,13 +2,14 @@
 
     python bench/detector_groups.py ../shared/data/utk_aligned --limit 9649
 
-Every aligned face is pasted, at 40 to 120 px and at a random place, onto a plain background of
-random grey, 256 x 256. A miss: no box whose centre is within a third of the face's side of where
-the face is. Seeded, so that it can be repeated.
+Every aligned face is pasted, at 40 to 120 px (or as told) and at a random place, onto a plain
+background of random grey, 256 x 256. A miss: no box whose centre is within a third of the face's
+side of where the face is. Seeded, so that it can be repeated.
 """
 
 import json
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -27,9 +28,13 @@ CHUNK = 64
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--limit", type=int)
+@click.option("--smallest", default=40, show_default=True, help="px")
+@click.option("--largest", default=120, show_default=True, help="px")
 @click.option("--threshold", default=0.2, show_default=True)
 @click.option("--threads", default=0, show_default=True)
-def main(folder: Path, limit: int | None, threshold: float, threads: int) -> None:
+def main(
+    folder: Path, limit: int | None, smallest: int, largest: int, threshold: float, threads: int
+) -> None:
     random = np.random.default_rng(0)
     detector = CenterFace(threshold, threads=threads)
     missed: list[bool] = []
@@ -41,7 +46,7 @@ def main(folder: Path, limit: int | None, threshold: float, threads: int) -> Non
             rows = table.slice(start, CHUNK)
             pictures, places = [], []
             for cell in rows["image"].to_pylist():
-                size = int(random.integers(40, 121))
+                size = int(random.integers(smallest, largest + 1))
                 face = cv2.resize(decode(cell["bytes"]), (size, size), interpolation=cv2.INTER_AREA)
                 picture = np.full((SIDE, SIDE, 3), random.integers(0, 256), np.uint8)
                 x, y = random.integers(0, SIDE - size, 2)
@@ -58,9 +63,10 @@ def main(folder: Path, limit: int | None, threshold: float, threads: int) -> Non
                 break
     miss, size_of = np.array(missed), np.array(sizes)
     result: dict[str, object] = {"faces": len(miss), "missed": float(miss.mean())}
+    edges = np.linspace(smallest, largest + 1, 5).astype(int)
     result["by_size"] = {
-        f"{low}-{low + 19}": float(miss[(size_of >= low) & (size_of < low + 20)].mean())
-        for low in (40, 60, 80, 100)
+        f"{low}-{high - 1}": float(miss[(size_of >= low) & (size_of < high)].mean())
+        for low, high in pairwise(edges.tolist())
     }
     gaps = {}
     for name, column in values.items():

@@ -233,7 +233,14 @@ def _start(folder: str, quiet: dict[str, Any]) -> None:
     for _ in range(START_TRIES):
         try:
             with _silent_stderr():
-                ray.init(address="local", include_dashboard=False, _temp_dir=folder, **quiet)
+                ray.init(
+                    address="local",
+                    # Ray would count the machine's, and start workers that wait for each other.
+                    num_cpus=len(os.sched_getaffinity(0)),
+                    include_dashboard=False,
+                    _temp_dir=folder,
+                    **quiet,
+                )
             return
         except Exception:
             ray.shutdown()

@@ -42,7 +42,8 @@ _Bounds = dict[str, Annotated[Bound, BeforeValidator(_parse)]]
 
 _FIGURES = re.compile(
     r"dead_letters|dead_letter_rate|quarantined|quarantine_rate|records"
-    r"|(disclosure|ssim|ms_ssim|psnr|lowfreq_corr|draw_similarity|id_cosine_\w+)"
+    r"|(disclosure|ssim|ms_ssim|psnr|lowfreq_corr|draw_similarity|id_cosine_\w+"
+    r"|faces|smallest_face|changed_share|residual_faces)"
     r"_(mean|min|max|p01|p05|p50|p95|p99)"
     r"|(rec_ssim|recovery_gain|black_box_accuracy|rank1|rank1_student|id_match_\w+)"
 )

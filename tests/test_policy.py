@@ -220,3 +220,11 @@ def test_the_default_policy_can_be_read_and_is_the_documented_one() -> None:
     page = Path(__file__).parent.parent / "docs" / "policy.md"
     assert DEFAULT in page.read_text()
     assert json.dumps(parse(DEFAULT).model_dump())
+
+
+def test_figures_of_photographs_may_be_named() -> None:
+    policy = parse('version: 1\ndataset:\n  residual_faces_mean: "<= 0.5"\n')
+    counts = Counts(units=1, rows_in=2, records=2, dead_letters=0, dead_letters_by_code={})
+    table = pa.table({"record_id": ["a", "b"], "residual_faces": pa.array([0, 3], pa.int32())})
+    assert not assess(policy, Figures(counts, table))[0].holds
+    assert assess(policy, Figures(counts, table.slice(0, 1)))[0].holds
