@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from schemas.ledger import Kind, Shard
 from schemas.manifest import Manifest, UnitShards
 
-from .images import ImageError, decode
+from .faces import Detections, cut, transforms
+from .images import ImageError, Picture, decode
 from .ledger import Ledger, read_table
 from .recognizers import Recognizer
 from .sanitizer import measure, pseudonyms
@@ -175,20 +177,19 @@ def _measured_again(
     chosen = chance.sample(filled, min(_UNITS, len(filled)))
     for left, unit in zip(range(len(chosen), 0, -1), chosen, strict=True):
         share = -(-sample // left)
-        tables = {kind: _read(ledger, unit.shards[kind]) for kind in _TWO}
+        tables = {kind: _read(ledger, shard) for kind, shard in unit.shards.items()}
         rows = chance.sample(range(tables["data"].num_rows), min(share, tables["data"].num_rows))
         sample -= len(rows)
         before = read_unit(planned, by_id[unit.unit])
-        again = _Again(unit.shards, before, tables["data"], tables["metrics"])
+        again = _Again(
+            unit.shards, before, tables["data"], tables["metrics"], tables.get("detections")
+        )
         findings = [
             *again.copied(sorted(rows), key if planned.columns.identity else None),
             *again.figures(sorted(rows), recognizers),
         ]
         yield len(rows), None
         yield from ((0, finding) for finding in findings)
-
-
-_TWO: tuple[Kind, ...] = ("data", "metrics")
 
 
 @dataclass(frozen=True)
@@ -199,18 +200,25 @@ class _Again:
     before: pa.Table
     data: pa.Table
     metrics: pa.Table
+    detections: pa.Table | None
+    """Of photographs; the figures of every face are in them."""
+
+    @property
+    def place(self) -> dict[str, int]:
+        """Rows of the input by id."""
+        return {record: row for row, record in enumerate(self.before["record_id"].to_pylist())}
 
     def copied(self, rows: Iterable[int], key: bytes | None) -> Iterator[Finding]:
         """Kept columns are as in the input, identities are their pseudonyms, and no picture is
         the original."""
-        place = {record: row for row, record in enumerate(self.before["record_id"].to_pylist())}
+        place = self.place
         pseudonym = pseudonyms(key) if key is not None else None
         kept = [
             name for name in self.data.column_names if f"keep.{name}" in self.before.schema.names
         ]
         for row in rows:
             record = self.data["record_id"][row].as_py()
-            source = place[record]
+            source = place[self._row_of(record)]
             if self.data["image"][row]["bytes"].as_py() == self.before["image"][source].as_py():
                 yield self._finding("data", record, "the picture is the original")
             for name in kept:
@@ -225,17 +233,12 @@ class _Again:
     def figures(self, rows: Sequence[int], recognizers: Sequence[Recognizer]) -> Iterator[Finding]:
         """The metrics on file are those of the pictures. What depends on a draw that is gone
         (``draw_similarity``) cannot be measured again."""
-        records = [self.data["record_id"][row].as_py() for row in rows]
-        place = {record: row for row, record in enumerate(self.before["record_id"].to_pylist())}
-        originals, published = [], []
-        for row, record in zip(rows, records, strict=True):
-            try:
-                originals.append(decode(self.before["image"][place[record]].as_py() or b""))
-                published.append(decode(self.data["image"][row]["bytes"].as_py() or b""))
-            except ImageError as error:
-                yield self._finding("data", record, f"cannot be measured again: {error.code}")
-                return
-        if not records or len({picture.shape for picture in (*originals, *published)}) > 1:
+        try:
+            told, originals, published = self._faces(rows)
+        except ImageError as error:
+            yield Finding(self.shards["data"].path, f"cannot be measured again: {error.code}")
+            return
+        if not told or len({picture.shape for picture in (*originals, *published)}) > 1:
             return
         x, y = np.stack(originals), np.stack(published)
         found: dict[str, NDArray[np.float32]] = dict(measure(x, y, y))
@@ -243,13 +246,53 @@ class _Again:
         for recognizer in recognizers:
             cosine = np.einsum("nd,nd->n", recognizer.embed(x), recognizer.embed(y))
             found[f"id_cosine_{recognizer.name}"] = cosine
+        kind: Kind = "metrics" if self.detections is None else "detections"
         for name, values in found.items():
-            noted: Any = self.metrics[name].take(rows).to_pylist()
             allowed = _TOLERANCE * (10 if name == "psnr" else 1)
-            for record, value, told in zip(records, values, noted, strict=True):
-                if told is not None and not abs(float(value) - told) <= allowed:
-                    text = f"{name} is {float(value):.4f}, the file says {told:.4f}"
-                    yield self._finding("metrics", record, text)
+            for row, value in zip(told, values, strict=True):
+                if row[name] is not None and not abs(float(value) - row[name]) <= allowed:
+                    text = f"{name} is {float(value):.4f}, the file says {row[name]:.4f}"
+                    yield self._finding(kind, row["record_id"], text)
+
+    def _faces(self, rows: Sequence[int]) -> tuple[list[Any], list[Picture], list[Picture]]:
+        """What is on file of every face, the face before, and the face as it was published."""
+        places, told = self.place, []
+        originals: list[Picture] = []
+        published: list[Picture] = []
+        for row in rows:
+            record = self.data["record_id"][row].as_py()
+            source = places[self._row_of(record)]
+            before = decode(self.before["image"][source].as_py() or b"")
+            after = decode(self.data["image"][row]["bytes"].as_py() or b"")
+            if self.detections is None:
+                told.append(self.metrics.slice(row, 1).to_pylist()[0])
+                originals.append(before)
+                published.append(after)
+                continue
+            found = self.detections.filter(pc.equal(self.detections["record_id"], record))
+            matrices = transforms(_read_faces(found))
+            told += found.to_pylist()
+            originals += list(cut(before, matrices))
+            # A crop is the face itself; in a whole photograph it has to be cut out again.
+            whole = record == self._row_of(record)
+            published += list(cut(after, matrices)) if whole else [after] * len(matrices)
+        return told, originals, published
+
+    @staticmethod
+    def _row_of(record: str) -> str:
+        """Id of the row that a record is of; a face's goes on after its photograph's."""
+        return "-".join(record.split("-")[:2])
 
     def _finding(self, kind: Kind, record: str, text: str) -> Finding:
         return Finding(self.shards[kind].path, f"record {record}: {text}")
+
+
+def _read_faces(detections: pa.Table) -> Detections:
+    count = len(detections)
+    marks = [value or [float("nan")] * 10 for value in detections["landmarks"].to_pylist()]
+    return Detections(
+        np.array(detections["box"].to_pylist(), np.float32).reshape(-1, 4),
+        np.array(marks, np.float32).reshape(-1, 5, 2),
+        np.ones(count, np.float32),
+        np.zeros(count, bool),
+    )

@@ -299,8 +299,16 @@ def test_review_and_resume(tmp_path: Path, shared: Path) -> None:
     letters = pq.read_table(out / "dead_letters" / "u000001.parquet").to_pylist()
     assert [letter["code"] for letter in letters] == ["rejected"]
     assert go(verdicts=str(said)) == go() == []
-    verified = CliRunner().invoke(verify, [str(out)])
-    assert verified.exit_code == 0, verified.output
+    against = [str(out), "--against", str(tmp_path / "in.parquet"), "--sample", "4"]
+    verified = CliRunner().invoke(verify, against, standalone_mode=False)
+    assert verified.return_value == 0 and "4 records measured again" in verified.output
+    shard = out / "detections" / "u000000.parquet"
+    table = pq.read_table(shard)
+    wrong = pa.array([0.01] * len(table), pa.float32())
+    place = table.column_names.index("disclosure")
+    pq.write_table(table.set_column(place, table.schema.field(place), wrong), shard)
+    verified = CliRunner().invoke(verify, [str(out)], standalone_mode=False)
+    assert verified.return_value == 1 and "detections/u000000.parquet" in verified.output
 
 
 SHEET = (
