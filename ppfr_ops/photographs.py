@@ -38,7 +38,7 @@ from .faces import (
     treat,
 )
 from .images import Picture
-from .sanitizer import Base, Failed, Item, Metrics, Results, Sanitizer, column
+from .sanitizer import Base, Failed, Item, Metrics, Results, Sanitizer, column, measure
 from .units import InputError
 
 GROUP_PIXELS = 32_000_000
@@ -46,8 +46,12 @@ GROUP_PIXELS = 32_000_000
 
 GROUP_PICTURES = 32
 
-COARSE = "28"
-"""px; block of the pixelation that stands in where the method does not fit."""
+COARSE = ("28", "56")
+"""px; blocks of the pixelation that stands in where the method does not fit, and what is tried
+next where it shows too much. Coarse pixels of a face of 15 px show about all there was."""
+
+COARSE_LIMIT = 0.55
+"""Disclosure from which on a face is pixelated more coarsely, at last to one colour."""
 
 _MEASURES = tuple(item.name for item in MEASURES)
 
@@ -300,7 +304,7 @@ class _FindingSanitizer(Base[Any]):
         super().__init__(*others, **named)
         self.options = options
         self.find = Finder(options, verdicts, threads)
-        self.coarse = create("pixelate", {"block": COARSE})
+        self.coarse = [create("pixelate", {"block": block}) for block in COARSE]
         names = [recognizer.name for recognizer in self.recognizers]
         crops = options.output_faces == "crops"
         self.records_schema = records_schema(self.keep, self.pseudonymize is not None, crops)
@@ -351,8 +355,21 @@ class _FindingSanitizer(Base[Any]):
             names = [name for name, suits in zip(ids, suited, strict=True) if suits]
             out[suited] = self._by_method(crops[suited], names, draw)
         if not suited.all():
-            rest = crops[~suited]
-            out[~suited] = self.coarse(rest, np.zeros((len(rest), 0), np.float32))
+            out[~suited] = self._pixelated(crops[~suited])
+        return out
+
+    def _pixelated(self, crops: Faces) -> Faces:
+        """As fine as ``COARSE_LIMIT`` allows."""
+        out = np.empty_like(crops)
+        out[:] = crops.mean((1, 2), keepdims=True)
+        left = np.arange(len(crops))
+        for method in self.coarse:
+            tried = method(crops[left], np.zeros((len(left), 0), np.float32))
+            fits = measure(crops[left], tried, tried)["disclosure"] <= COARSE_LIMIT
+            out[left[fits]] = tried[fits]
+            left = left[~fits]
+            if not len(left):
+                break
         return out
 
 
@@ -405,12 +422,6 @@ class CropSanitizer(_FindingSanitizer, Sanitizer[Any]):
             [crop.place["treatment"] for crop in batch],
             draw,
         )
-
-    def _holds(self, item: Crop, bound: Bound, value: float, code: str) -> bool:
-        # The method's limit is on the method. Of a face of a few pixels coarse ones show all.
-        if code == "too_disclosing" and item.place["treatment"] != "anonymized":
-            return True
-        return bound.holds(value)
 
     def _face_columns(self, results: Results[Any]) -> list[pa.Array]:
         return [
@@ -614,7 +625,7 @@ class PictureSanitizer(_FindingSanitizer):
             values["changed_share"].append(each.changed)
         return {name: np.array(each, np.float32) for name, each in values.items()}
 
-    def _holds(self, item: Photograph, bound: Bound, value: float, code: str) -> bool:
+    def _holds(self, bound: Bound, value: float) -> bool:
         # NaN: no face of it went through the method, so there is nothing to hold to the bound.
         return bool(np.isnan(value)) or bound.holds(value)
 

@@ -265,7 +265,7 @@ class Base(Generic[I]):
         for name, bound, code in self._bounds(measured):
             for index in np.flatnonzero(fit):
                 value = float(measured[name][index])
-                if not self._holds(batch[int(index)], bound, value, code):
+                if not self._holds(bound, value):
                     detail = f"{name} {value:.3f}, required {bound}"
                     item = batch[int(index)]
                     results.bury(item.record_id, item.row, unit, code, detail)
@@ -275,7 +275,7 @@ class Base(Generic[I]):
         results.images += [images[i] for i in kept]
         results.metrics.append({name: values[kept] for name, values in measured.items()})
 
-    def _holds(self, item: I, bound: Bound, value: float, code: str) -> bool:
+    def _holds(self, bound: Bound, value: float) -> bool:
         return bound.holds(value)
 
     def _bounds(self, measured: Mapping[str, NDArray[np.float32]]) -> list[tuple[str, Bound, str]]:
