@@ -46,6 +46,9 @@ Examples:
   # a tree of aligned crops, one folder a person, stronger method
   ppfr sanitize --input crops/ --output shared/ --identity-column folder \\
       --identity-key-file key --method signed-field --method-option grid=14
+  # photographs: every head covered in place, and a list of those that a person should look at
+  ppfr sanitize --input photos/ --output shared/ --faces detect --output-faces in-place \\
+      --background blur --review-out owner/queue.csv
   # a dataset in object storage that grows, every night; what was deleted there is taken back
   ppfr sanitize --input s3://faces/in --output s3://faces/out --identity-key-file key \\
       --incremental --propagate-deletions
@@ -91,7 +94,7 @@ def main(
     as_json: bool,
     **values: Any,
 ) -> int:
-    """Turn a dataset of aligned faces into one that can be shared.
+    """Turn a dataset of aligned faces, or of photographs, into one that can be shared.
 
     Writes data/, metrics/ and dead_letters/, one Parquet file a unit each, and manifest.json.
     """

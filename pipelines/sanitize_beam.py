@@ -64,7 +64,7 @@ Exit codes: 0 finished; 2 wrong usage or input; 3 more dead letters than allowed
 @click.option("--json", "as_json", is_flag=True, help="The manifest's figures on stdout, too.")
 @click.argument("beam_options", nargs=-1, type=click.UNPROCESSED)
 def main(dry_run: bool, as_json: bool, beam_options: tuple[str, ...], **values: Any) -> int:
-    """Turn a dataset of aligned faces into one that can be shared, on Apache Beam.
+    """Turn a dataset of faces or photographs into one that can be shared, on Apache Beam.
 
     Same options, units, shards, ledger and exit codes as ppfr sanitize.
     """
