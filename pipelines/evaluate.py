@@ -488,12 +488,20 @@ def _remarks(linkage: Any, recovery: Any, attackers: dict[str, Any], anonymizer:
                 f"(+{rise:.3f} SSIM in the last fifth): more steps get "
                 "more back."
             )
+        best = max(attacker["curve"], key=lambda point: point["val_ssim"])
+        if best["val_ssim"] - attacker["curve"][-1]["val_ssim"] > 0.02:
+            remarks.append(
+                f"The attacker {name} was best at step {best['step']} and fell from there: it "
+                "learned its training faces by heart. More faces (--attack-faces, and "
+                "--averaging-faces for averaging) may get more back."
+            )
     if "leaked" in attackers:
         gain = attackers["leaked"]["rec_ssim"] - recovery["rec_ssim"]
-        remarks.append(
-            f"With the record's own draw leaked the attacker gets {gain:+.3f} SSIM more: that is "
-            "what the randomness protects. Keep no draw."
-        )
+        if gain > 0.01:
+            says = f"gets {gain:.3f} SSIM more back: that is what the randomness protects"
+        else:
+            says = f"gets no more back ({gain:+.3f} SSIM): the randomness is not what protects"
+        remarks.append(f"With the record's own draw leaked the attacker {says}. Keep no draw.")
     if anonymizer is not None and anonymizer.draw_size == 0:
         remarks.append("The method takes no draws: everything it hides rests on the method alone.")
     return remarks

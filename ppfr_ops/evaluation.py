@@ -70,7 +70,7 @@ class Settings(BaseModel):
     batch: int = Field(default=32, ge=1)
     test_faces: int = Field(default=500, ge=2)
     pictures: int = Field(default=32, ge=2, description="K of the averaging attack")
-    averaging_faces: int = Field(default=1024, ge=64)
+    averaging_faces: int = Field(default=4096, ge=64)
     student_pairs: int = Field(default=256, ge=8)
     group_faces: int = Field(default=964, ge=2)
 
@@ -859,6 +859,8 @@ class Evaluation:
         measures: dict[str, NDArray[Any]] = {"disclosure": seen}
         if recovered is not None:
             measures["rec_ssim"] = np.array(recovered)
+            mean = np.broadcast_to(mean_face(self.training), x.shape)
+            measures["rec_ssim_above_floor"] = measures["rec_ssim"] - likeness(x, mean)["ssim"]
         for name, threshold in self._thresholds_at_far().items():
             model = self.models[name][0]
             a = self.cache.embed(model, x, "groups")
@@ -882,6 +884,7 @@ class Evaluation:
                     "faces": int(mask.sum()),
                     "disclosure": means["disclosure"],
                     "rec_ssim": means.get("rec_ssim"),
+                    "rec_ssim_above_floor": means.get("rec_ssim_above_floor"),
                     "id_match": {
                         key.removeprefix("id_match_"): value
                         for key, value in means.items()

@@ -143,6 +143,8 @@ class Group(_Document):
     faces: int
     disclosure: float
     rec_ssim: float | None
+    rec_ssim_above_floor: float | None = None
+    """What is recovered beyond the mean training face, which fits some groups better by itself."""
     id_match: dict[str, float]
     accuracy: dict[str, float] = {}
     """Published faces against their published mirror images and against the others of the group,

@@ -12,6 +12,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from pipelines.cli import group
+from pipelines.evaluate import _remarks
 from ppfr_ops import sample
 from ppfr_ops.images import Encoding
 from schemas.evaluation import Evaluation
@@ -152,6 +153,8 @@ def test_everything_is_measured(finished: Path) -> None:
     measured = {gap.measure.partition("_")[0] for gap in document.groups.largest_gaps}
     assert {"accuracy", "disclosure"} <= measured
     for group_ in document.groups.attributes["gender"].values():
+        assert group_.rec_ssim is not None and group_.rec_ssim_above_floor is not None
+        assert group_.rec_ssim_above_floor < group_.rec_ssim
         assert all(0.4 <= value <= 1 for value in group_.accuracy.values()) and group_.accuracy
     assert any("personal data" in remark for remark in document.remarks)
     assert any("Keep no draw" in remark for remark in document.remarks)
@@ -365,3 +368,13 @@ def test_compare_refuses_what_is_no_evaluation(tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").write_text('{"schema_version": 2}')
     result = runner.invoke(group, ["compare", str(tmp_path)])
     assert result.exit_code == 2 and len(result.output.strip().splitlines()) == 1
+
+
+def test_an_attacker_that_learned_by_heart_is_named() -> None:
+    def attacker(*curve: float) -> dict[str, Any]:
+        points = [{"step": 10 * i, "val_ssim": value} for i, value in enumerate(curve, 1)]
+        return {"rise_in_last_fifth": 0.0, "flattened": True, "curve": points}
+
+    attackers = {"unet": attacker(0.4, 0.45, 0.449), "averaging": attacker(0.4, 0.45, 0.3)}
+    (remark,) = _remarks(None, None, attackers, None)
+    assert "averaging was best at step 20" in remark and "--averaging-faces" in remark
