@@ -29,18 +29,25 @@ SCRIPT = str(ROOT / "pipelines" / "sanitize.py")
 
 
 def write_input(folder: Path, count: int, unit_rows: int) -> None:
-    """Drawn faces, 500 different ones over and over, in files of one unit each."""
+    """Drawn faces, no two alike (500, moved sideways), in files of one unit each."""
+    import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from ppfr_ops.images import Encoding
     from ppfr_ops.sample import faces
 
-    encoded = [Encoding().encode(face) for face in faces(min(count, 500))]
+    encoding, drawn = Encoding(), faces(min(count, 500))
     folder.mkdir()
     for start in range(0, count, unit_rows):
         rows = range(start, min(start + unit_rows, count))
-        images = [{"bytes": encoded[row % len(encoded)], "path": f"{row}.jpg"} for row in rows]
+        images = [
+            {
+                "bytes": encoding.encode(np.roll(drawn[row % 500], row // 500, axis=1)),
+                "path": f"{row}.jpg",
+            }
+            for row in rows
+        ]
         pq.write_table(pa.table({"image": images}), folder / f"{start:08d}.parquet")
 
 
