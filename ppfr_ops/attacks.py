@@ -212,7 +212,7 @@ class CurvePoint:
 
 def to_tensor(images: View) -> Tensor:
     """uint8 or float ``N x H x W x C`` in 0..255 to float32 ``N x C x H x W`` in 0..1."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div_(255)
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
 
 
 def to_uint8(images: Tensor) -> NDArray[np.uint8]:

@@ -156,3 +156,18 @@ def test_views(faces: Faces) -> None:
     blurred = create("blur")(x, np.zeros((3, 0), np.float32))
     np.testing.assert_allclose(plain[..., :3], blurred)
     assert np.abs(plain[..., 3:]).max() < 1
+
+
+def test_a_float_view_is_attacked_like_the_same_in_bytes(faces: Faces) -> None:
+    def floats(faces: Faces, index: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return show(faces, index, rng).astype(np.float32)
+
+    curves = []
+    for view in (show, floats):
+        attack = RecoveryAttack("unet", batch=8, seed=3)
+        curves.append([p.val_ssim for p in attack.train(faces, view, steps=4, points=4)])
+    assert curves[0] == curves[1]
+    seen = floats(faces[:4], np.arange(4), np.random.default_rng(0))
+    before = seen.copy()
+    attack.recover(seen)
+    assert np.array_equal(seen, before)
