@@ -278,6 +278,21 @@ def refused(*options: object) -> str:
     return result.stderr
 
 
+def test_no_unit_waits_for_a_busy_worker_while_another_is_idle(
+    tmp_path: Path, short_tmp: Path
+) -> None:
+    for part in range(2):
+        write_faces(tmp_path / "in" / f"{part}.parquet", good(16, part))
+    (tmp_path / "met").mkdir()
+    done = sanitize(
+        short_tmp,
+        *("--input", tmp_path / "in", "--output", tmp_path / "out", "--actors", 2),
+        *("--method", "meeting:Meeting", "--method-option", f"folder={tmp_path / 'met'}"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "met").iterdir())) == 2
+
+
 def test_wrong_usage_is_one_line_and_exit_code_2(sample: Path, tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_bytes(b"0123456789abcdef")
