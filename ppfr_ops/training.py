@@ -67,6 +67,7 @@ class TrainConfig(BaseModel):
         0, ge=0, description="more faces to be told from: recent pictures, and all originals if > 0"
     )
     gain: float = Field(8.0, gt=0, description="of the high-pass that is sketched, logits")
+    harsh: bool = Field(False, description="input diversity: harsher views, parts covered")
     anchor_weight: float = Field(0.0, ge=0, description="of the sketch while matching (L1)")
     disclosure_bound: float = Field(0.38, gt=0, le=1)
     draw_bound: float = Field(0.50, gt=0, le=1)
@@ -139,35 +140,67 @@ def _pixels(faces: Faces) -> Tensor:
     return to_tensor(faces) * 255
 
 
-def diversify(images: Tensor, generator: torch.Generator) -> Tensor:
+def diversify(images: Tensor, generator: torch.Generator, harsh: bool = False) -> Tensor:
     """Input diversity: what an unseen model or codec might do to a picture before looking at it.
 
     Small similarity transforms and less contrast for every picture; blur for two batches in five,
     noise and mirroring for every second; ``N x 3 x H x W`` in 0..1.
+
+    Args:
+        harsh: wider in all of that, brighter or darker, every fifth batch at half to nearly full
+            resolution, and in three of five a part of every picture covered. Pictures that are
+            recognised under it do not hang on one place or scale, and other FR models follow them
+            much better (``docs/experiments.md``).
     """
-    count = len(images)
+    count, side = len(images), images.shape[-1]
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator).to(images.device)
 
-    angle, zoom = normal(count) * 0.05, torch.exp(normal(count) * 0.04)
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator).to(images.device)
+
+    turn, scale, move = (0.07, 0.07, 0.045) if harsh else (0.05, 0.04, 0.03)
+    angle, zoom = normal(count) * turn, torch.exp(normal(count) * scale)
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
-    shift = normal(count, 2) * 0.03
+    shift = normal(count, 2) * move
     theta = torch.stack(
         [torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1
     )
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    contrast = 0.5 + 0.6 * torch.rand(count, 1, 1, 1, generator=generator).to(images.device)
-    images = 0.5 + (images - 0.5) * contrast
+    lowest, span = (0.4, 0.7) if harsh else (0.5, 0.6)
+    images = 0.5 + (images - 0.5) * (lowest + span * uniform(count, 1, 1, 1))
     blur, noise, sigma, mirror = torch.rand(4, generator=generator).tolist()
     if mirror < 0.5:
         images = images.flip(3)
     if blur < 0.4:
-        images = lowpass(images, 0.4 + sigma)
+        images = lowpass(images, 0.4 + sigma * (1.4 if harsh else 1.0))
+    if harsh:
+        images = images + normal(count, 1, 1, 1) * 0.04
+        resize, cover = torch.rand(2, generator=generator).tolist()
+        if resize < 0.2:
+            small = round(side * (0.5 + 0.35 * sigma))
+            images = F.interpolate(images, (small, small), mode="bilinear", antialias=True)
+            images = F.interpolate(images, (side, side), mode="bilinear")
+        if cover < 0.6:
+            images = _cover(images, uniform(count, 2), uniform(count, 2))
     if noise < 0.5:
         images = images + normal(*images.shape) * 0.03
     return images
+
+
+def _cover(images: Tensor, place: Tensor, size: Tensor) -> Tensor:
+    """A grey rectangle on every image, its sides a fifth to a half of the image's.
+
+    ``place`` and ``size``: ``N x 2`` in 0..1, down and right.
+    """
+    side = images.shape[-1]
+    positions = torch.arange(side, device=images.device)
+    reach = side * (0.1 + 0.15 * size)
+    down, right = ((positions - side * place[:, i, None]).abs() < reach[:, i, None] for i in (0, 1))
+    covered = down[:, None, :, None] & right[:, None, None, :]
+    return torch.where(covered, 0.5, images)
 
 
 def _excess(planes: Tensor, bound: float) -> Tensor:
@@ -346,7 +379,7 @@ class Trainer:
         drawn = self.generator.veil(signal, draws, ramp, ramp, ramp)
         seen = drawn + (torch.rand(drawn.shape, generator=self.random).to(drawn) - 0.5) / 255
         if config.diversity:
-            seen = diversify(seen, self.random)
+            seen = diversify(seen, self.random, config.harsh)
         log: dict[str, Any] = {"phase": "match"}
         loss = drawn.new_zeros(())
         same = torch.arange(count, device=self.device)

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from pipelines.train import main
 from ppfr_ops.sample import faces as make
-from ppfr_ops.training import TrainConfig, Trainer, balanced_accuracy
+from ppfr_ops.training import TrainConfig, Trainer, balanced_accuracy, diversify
 
 TINY = TrainConfig(
     batch=4,
@@ -20,6 +20,7 @@ TINY = TrainConfig(
     adversary_weight=0.5,
     refine=True,
     rivals=6,
+    harsh=True,
 )
 
 
@@ -97,6 +98,23 @@ def test_command_writes_log_curves_and_weights(shared, surrogates, tmp_path) -> 
     assert lines[-1]["validation"]["step"] == 4
     refused = CliRunner().invoke(main, [*base, "--out", str(out), "--set", "sigma=-1"])
     assert refused.exit_code == 2 and "sigma" in refused.output
+
+
+def test_harsh_views_cover_parts_and_let_gradients_through() -> None:
+    random = torch.Generator().manual_seed(0)
+    white = torch.ones(4, 3, 112, 112, requires_grad=True)
+    covered = {}
+    for harsh in (False, True):
+        covered[harsh] = 0
+        for _ in range(20):
+            seen = diversify(white, random, harsh)
+            assert seen.shape == white.shape and bool(torch.isfinite(seen).all())
+            # the background is the contrast's own grey; what is covered is at a half
+            plain = (seen - 0.5).abs().amax(1) < 0.12
+            covered[harsh] += int((plain.float().mean((1, 2)) > 0.03).sum())
+        (gradient,) = torch.autograd.grad(seen.sum(), white)
+        assert gradient.abs().sum() > 0
+    assert covered[False] == 0 and covered[True] > 20
 
 
 def test_balanced_accuracy() -> None:
