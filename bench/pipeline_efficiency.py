@@ -7,7 +7,8 @@ hashes, no fsync, no engine. It runs once as one process with all threads and on
 core; the faster one counts. A tenth of the faces goes first: what the other nine tenths take beyond
 it is the rate once everything runs, start and stop left out.
 
-    python bench/pipeline_efficiency.py                      # 20,000 faces, the ratio
+    python bench/pipeline_efficiency.py                      # 20,000 faces, the default method
+    python bench/pipeline_efficiency.py --method signed-field    # a quick one, a harder test
     python bench/pipeline_efficiency.py --memory             # peak on 40,000 over 10,000 faces
     python bench/pipeline_efficiency.py --faces 2000 --rounds 1
 """
@@ -147,7 +148,7 @@ def main() -> None:
     parser.add_argument("--unit-rows", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--metrics", choices=["full", "basic", "none"], default="full")
-    parser.add_argument("--method", default="signed-field")
+    parser.add_argument("--method", default="stochastic-local", help="default: the command's own")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--bare", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--part", type=int, default=0, help=argparse.SUPPRESS)

@@ -225,6 +225,8 @@ def _ray(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     # Ray gives its workers the lowest priority but four; here they are the work itself.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    # Nobody reads them: they are served on a port, and cost time in every process.
+    os.environ.setdefault("RAY_enable_metrics_collection", "0")
     _remove_stale_sessions()
     # Ray prints a screenful on stdout for every worker that dies; the statuses say it in a line.
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
