@@ -118,7 +118,7 @@ def sanitize_apart(job: "Job", ordinal: int, sanitizer: Base[Any], threads: int)
 
 def _serve(pipe: Connection) -> None:
     from ppfr_ops.errors import describe
-    from ppfr_ops.sanitize.job import build_sanitizer, tune_process
+    from ppfr_ops.sanitize.worker import build_sanitizer, tune_process
 
     # Where memory runs out, this process is the one to go.
     try:
