@@ -4,11 +4,12 @@
 (detector, owner, reviewer), what happens where no face is found, and how the result is measured.
 """
 
+import importlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +19,12 @@ from ppfr_ops.contracts.detections import FACE_FIELDS, detections_schema
 from ppfr_ops.contracts.metrics import MEASURES, metrics_schema
 from ppfr_ops.contracts.policy import Bound
 from ppfr_ops.contracts.records import records_schema
+from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Faces, Picture
 from ppfr_ops.imaging.detector import (
+    CenterFace,
     Detections,
+    Detector,
     Treatment,
     cover,
     cut,
