@@ -27,6 +27,8 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.25, 8.0
 _LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "urllib3", "requests", "azure", "google")
 _FINAL_TYPES = ("NoCredentialsError", "PartialCredentialsError", "ParamValidationError")
 _FINAL_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError)
+_COPYING = ("simplecache", "filecache", "blockcache", "cached")
+"""Kinds of fsspec that leave what they read on disk."""
 _PASSING = {
     errno.EBUSY,
     errno.EIO,
@@ -51,8 +53,14 @@ def open_store(url: str) -> tuple[Any, str]:
         An fsspec file system, or a ``Patient`` one where it is remote.
 
     Raises:
-        StoreError: there is no such kind of store, or its library is not installed.
+        StoreError: there is no such kind of store, its library is not installed, or it keeps
+            copies on disk.
     """
+    copies = [part for part in _COPYING if f"{part}:" in url]
+    if copies:
+        raise StoreError(
+            f"{copies[0]}:: keeps copies of originals in a folder of its own; leave it out"
+        )
     options: dict[str, Any] = {"use_listings_cache": False}
     protocol = url.partition("://")[0] if "://" in url else "file"
     if protocol in ("s3", "s3a") and "config_kwargs" not in fsspec.config.conf.get("s3", {}):
