@@ -30,9 +30,13 @@ from ppfr_ops.methods.registry import create
 from ppfr_ops.review.queue import doubts
 from ppfr_ops.review.verdicts import Review, read_verdicts
 from ppfr_ops.sanitize.job import Job, Status
+from ppfr_ops.sanitize.kit import Kit
 from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.photographs.crops import FaceCrops
+from ppfr_ops.sanitize.photographs.finder import Finder
 from ppfr_ops.sanitize.photographs.options import PhotographOptions
-from ppfr_ops.sanitize.photographs.pictures import CropSanitizer, PictureSanitizer
+from ppfr_ops.sanitize.photographs.pictures import WholePictures
+from ppfr_ops.sanitize.sanitizer import Sanitizer
 from ppfr_ops.sanitize.worker import Worker
 from ppfr_ops.source.plan import READ_ERROR
 
@@ -84,13 +88,13 @@ def unit(pictures: list[Picture], **given: list[str | None]) -> pa.Table:
 
 def build(
     output: str = "crops", verdicts: dict[str, Review] | None = None, **options: Any
-) -> CropSanitizer | PictureSanitizer:
+) -> Sanitizer[Any]:
+    more = {name: options.pop(name) for name in ("policy", "recognizers") if name in options}
     chosen = PhotographOptions(output_faces=output, detector="test_photographs:Marked", **options)
-    kind = CropSanitizer if output == "crops" else PictureSanitizer
     method = create("signed-field", {})
-    return kind(
-        chosen, verdicts or {}, 1, method, Encoding("png"), draws=seeded_draws(1), batch_size=2
-    )
+    kit = Kit(method, Encoding("png"), draws=seeded_draws(1), batch_size=2, **more)
+    finder = Finder(chosen, verdicts or {}, 1)
+    return Sanitizer(FaceCrops(kit, finder) if output == "crops" else WholePictures(kit, finder))
 
 
 def codes(tables: Any) -> dict[str, str]:
@@ -344,10 +348,10 @@ def lfw(shared: Path) -> list[Picture]:
     return [decode(row["bytes"]) for row in pq.read_table(part)["image"].slice(0, 9).to_pylist()]
 
 
-def real(output: str, encoding: Encoding, method: str) -> CropSanitizer | PictureSanitizer:
-    kind = CropSanitizer if output == "crops" else PictureSanitizer
-    options = PhotographOptions(output_faces=output)
-    return kind(options, {}, 1, create(method, {}), encoding, draws=seeded_draws(1))
+def real(output: str, encoding: Encoding, method: str) -> Sanitizer[Any]:
+    kit = Kit(create(method, {}), encoding, draws=seeded_draws(1))
+    finder = Finder(PhotographOptions(output_faces=output), {}, 1)
+    return Sanitizer(FaceCrops(kit, finder) if output == "crops" else WholePictures(kit, finder))
 
 
 def test_a_sheet_of_nine_photographs(lfw: list[Picture]) -> None:

@@ -17,7 +17,10 @@ FACE_COLUMNS = tuple(field.name for field in FACE_FIELDS)
 
 
 def records_schema(
-    keep: Sequence[pa.Field] = (), identity: bool = False, faces: bool = False
+    keep: Sequence[pa.Field] = (),
+    identity: bool = False,
+    faces: bool = False,
+    figures: Sequence[pa.Field] = (),
 ) -> pa.Schema:
     """Schema of a data shard.
 
@@ -25,6 +28,7 @@ def records_schema(
         keep: columns of the allow-list, copied from the input as they are.
         identity: whether there is a column of pseudonyms.
         faces: every record is a face that was cut out of a photograph.
+        figures: columns that the method adds.
     """
     fields = [
         described(
@@ -50,6 +54,7 @@ def records_schema(
             )
         )
     fields += FACE_FIELDS if faces else ()
+    fields += figures
     fields += [
         described(field.name, field.type, "copied from the input (--keep-column)") for field in keep
     ]
