@@ -8,17 +8,15 @@ spill to disk. Ray is loaded when it is used, not when this module is.
 import importlib
 import logging
 import os
-import shutil
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+from ppfr_ops.engines.session import private_session
 from ppfr_ops.errors import EngineError, UserError, describe
 from ppfr_ops.sanitize.batch import BatchSanitizer, Rows
 from ppfr_ops.sanitize.job import Job, Status, Worker, tune_process
@@ -69,9 +67,8 @@ class SanitizeFaces:
 
 def _assigned_cpus() -> int:
     """CPUs of this actor, at least 1; 0 outside of Ray: as the libraries like."""
-    import ray
-
-    if not ray.is_initialized():
+    ray = sys.modules.get("ray")  # outside of Ray it is not there
+    if ray is None or not ray.is_initialized():
         return 0
     return max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
 
@@ -178,10 +175,10 @@ def _ray(address: str | None) -> Iterator[None]:
     """A connection to a cluster, or a Ray of our own that leaves nothing behind."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     log.info("connecting to Ray" if address else "starting Ray (3 to 5 s)")
-    import ray
-
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
+        import ray
+
         with redirect_stdout(sys.stderr):
             ray.init(address=address, **quiet)
             try:
@@ -195,16 +192,19 @@ def _ray(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_worker_niceness", "0")
     # Nobody reads them: they are served on a port, and cost time in every process.
     os.environ.setdefault("RAY_enable_metrics_collection", "0")
-    _remove_stale_sessions()
     # Ray prints a screenful on stdout for every worker that dies; the statuses say it in a line.
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-        folder = tempfile.mkdtemp(prefix=f"{_SESSION}{os.getpid()}-", dir=_session_root())
+    with (
+        open(os.devnull, "w") as nowhere,
+        redirect_stdout(nowhere),
+        private_session() as folder,
+    ):
+        import ray
+
         try:
             _start(folder, quiet)
             yield
         finally:
             ray.shutdown()
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _start(folder: str, quiet: dict[str, Any]) -> None:
@@ -245,20 +245,3 @@ def _silent_stderr() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-
-_SESSION = "ppfr-ray-"
-
-
-def _session_root() -> Path:
-    """Ray puts sockets there, whose paths must not exceed 107 bytes."""
-    root = Path(tempfile.gettempdir())
-    return root if len(str(root)) <= 20 else Path("/tmp")
-
-
-def _remove_stale_sessions() -> None:
-    """Session folders of runs that were killed."""
-    for folder in _session_root().glob(f"{_SESSION}*"):
-        owner = folder.name.removeprefix(_SESSION).partition("-")[0]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
-            shutil.rmtree(folder, ignore_errors=True)
