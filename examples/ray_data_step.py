@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import ray
+from ray.data.expressions import col
 
 from ppfr_ops.engines.ray_data import SanitizeFaces
 from ppfr_ops.sample import write_sample
@@ -29,7 +30,7 @@ def main(output: str) -> None:
             concurrency=1,
         ).materialize()
     # A face that cannot be published is a row without a picture; nothing is lost silently.
-    published = done.filter(expr="dead_letter is null").drop_columns(["dead_letter"])
+    published = done.filter(expr=col("dead_letter").is_null()).drop_columns(["dead_letter"])
     published.write_parquet(output)
     print(f"{published.count()} of {done.count()} faces published, columns {published.columns()}")
 
