@@ -6,6 +6,7 @@ expression and background are drawn anew for every picture. No network, no photo
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -261,3 +262,41 @@ def write_sample(
         paths.append(folder / f"part-{number:05d}.parquet")
         pq.write_table(pa.Table.from_pylist(part, schema), paths[-1], row_group_size=64)
     return paths
+
+
+def write_pairs(
+    path: Path, count: int = 192, identities: int = 24, seed: int = 0, folds: int = 4
+) -> int:
+    """Write pairs of the sample's faces for ``ppfr evaluate``: as many of the same person as of
+    different people, no person in two folds.
+
+    Args:
+        path: Parquet file: ``a``, ``b`` (an ``image.path`` each), ``same``, ``fold``.
+        count, identities, seed: as ``write_sample`` had them.
+        folds: at most half as many as identities.
+
+    Returns:
+        How many pairs there are.
+    """
+    rng = np.random.default_rng([seed, 3])
+    rows = []
+    for fold in range(folds):
+        people = range(fold, identities, folds)
+        faces_of = {person: range(person, count, identities) for person in people}
+        same = [(a, b) for found in faces_of.values() for a, b in pairwise(found)]
+        for a, b in same:
+            others = [index for person in people if person != a % identities
+                      for index in faces_of[person]]  # fmt: skip
+            rows.append((a, b, True, fold))
+            if others:
+                rows.append((a, int(rng.choice(others)), False, fold))
+    names = [f"person{index % identities:03d}_{index:05d}.jpg" for index in range(count)]
+    schema = pa.schema(
+        [("a", pa.string()), ("b", pa.string()), ("same", pa.bool_()), ("fold", pa.int8())]
+    )
+    table = [
+        {"a": names[a], "b": names[b], "same": same_person, "fold": fold}
+        for a, b, same_person, fold in rows
+    ]
+    pq.write_table(pa.Table.from_pylist(table, schema), path)
+    return len(rows)
