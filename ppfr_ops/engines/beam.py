@@ -24,7 +24,8 @@ logging.disable(_disabled)
 
 from ppfr_ops.errors import UserError, describe
 from ppfr_ops.sanitize.batch import DEAD_LETTER, BatchSanitizer
-from ppfr_ops.sanitize.job import Job, Status, Worker
+from ppfr_ops.sanitize.job import Job, Status
+from ppfr_ops.sanitize.worker import Worker
 from ppfr_ops.store.ledger import Ledger
 
 log = logging.getLogger("ppfr")

@@ -19,7 +19,8 @@ from typing import Any
 from ppfr_ops.engines.session import private_session
 from ppfr_ops.errors import EngineError, UserError, describe
 from ppfr_ops.sanitize.batch import BatchSanitizer, Rows
-from ppfr_ops.sanitize.job import Job, Status, Worker, tune_process
+from ppfr_ops.sanitize.job import Job, Status
+from ppfr_ops.sanitize.worker import Worker, tune_process
 
 log = logging.getLogger("ppfr")
 

@@ -15,12 +15,17 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from ppfr_ops.errors import UserError
-from ppfr_ops.sanitize.job import Job, SanitizeOptions, build_sanitizer, read_key
+from ppfr_ops.methods.registry import create
+from ppfr_ops.sanitize.job import Job
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.prepare import read_key, read_secrets
+from ppfr_ops.sanitize.worker import build_sanitizer
 from ppfr_ops.source.plan import READ_ERROR, Columns, Plan
 
 OPTIONS = (
     "method",
     "method_options",
+    "secrets",
     "fr",
     "output_format",
     "quality",
@@ -129,7 +134,10 @@ class BatchSanitizer:
             data["identity"] = pa.array(
                 [None if name is None else str(name) for name in names], pa.string()
             )
-        done = self._sanitizer(pa.table(data), "batch")
+        try:
+            done = self._sanitizer(pa.table(data), "batch")
+        finally:
+            self._sanitizer.anonymizer.forget()
         letters = zip(done.dead_letters["record_id"], done.dead_letters["code"], strict=True)
         dead = {record_id.as_py(): code.as_py() for record_id, code in letters}
         place = {name.as_py(): row for row, name in enumerate(done.records["record_id"])}
@@ -208,7 +216,9 @@ def _checked(options: Mapping[str, Any]) -> SanitizeOptions:
 def _build(options: SanitizeOptions, threads: int) -> Any:
     key = None if options.identity_key_file is None else read_key(options.identity_key_file)
     plan = Plan("", "parquet", (), Columns(identity=options.identity_column), ())
-    return build_sanitizer(Job(options, plan, key, "", {}), threads)
+    method = create(options.method, options.method_options)
+    secrets = read_secrets(options.secrets, method)
+    return build_sanitizer(Job(options, plan, key, "", {}, secrets=secrets), threads)
 
 
 def pictures(column: pa.ChunkedArray) -> pa.Array:

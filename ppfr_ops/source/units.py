@@ -1,20 +1,26 @@
 """What planning and reading share: units, plans, and rows of which only the reason is known."""
 
+import errno
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
 import pyarrow as pa
 
 from ppfr_ops.contracts.ledger import Source
+from ppfr_ops.store.storage import StoreError
 
 Format = Literal["parquet", "images", "webdataset"]
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 )
+
+UNIT_BYTES = 256 * 2**20
+"""Bytes of a unit's pictures, about, at most: a worker holds them all in memory."""
 
 READ_ERROR = "read_error"
 """Column of a unit table: why a row could not be read (a code of ``REASONS``), else null."""
@@ -120,3 +126,36 @@ def errors(plan: Plan, codes: Sequence[str]) -> pa.Table:
     for item in plan.keep:
         data[f"keep.{item.name}"] = pa.nulls(count, item.type)
     return pa.table(data)
+
+
+_PASSING = {
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.EINTR,
+    errno.EAGAIN,
+    errno.ENOBUFS,
+    errno.ETIMEDOUT,
+    errno.ESTALE,
+}
+
+
+def passes(error: BaseException) -> bool:
+    """Whether it is the machine's or the store's trouble, and no damage of the input."""
+    if isinstance(error, StoreError):
+        return True
+    return isinstance(error, OSError) and error.errno in _PASSING
+
+
+@contextmanager
+def damage_ends_it() -> Iterator[None]:
+    """Leave the block at damage; whatever libraries raise on hostile bytes is damage.
+
+    Raises:
+        OSError, StoreError: trouble that may pass; the unit fails, and the next run tries again.
+    """
+    try:
+        yield
+    except Exception as error:
+        if passes(error):
+            raise
