@@ -300,3 +300,40 @@ def write_pairs(
     ]
     pq.write_table(pa.Table.from_pylist(table, schema), path)
     return len(rows)
+
+
+def photographs(count: int, seed: int = 0) -> list[NDArray[np.uint8]]:
+    """Drawn photographs with one or two drawn faces each, large enough to be detected.
+
+    Args:
+        count: how many.
+        seed: of everything.
+
+    Returns:
+        uint8 ``360 x 560 x 3``, RGB, each.
+    """
+    rng = np.random.default_rng([seed, 4])
+    heads = iter(faces(2 * count, seed))
+    size = 168
+    y, x = np.mgrid[:size, :size].astype(np.float32)
+    inside = 1 - ((x - size / 2) / 80) ** 2 - ((y - size / 2) / 84) ** 2
+    mask = np.clip(6 * inside, 0, 1)[..., None]
+    pictures = []
+    for number in range(count):
+        sky = np.linspace(rng.uniform(160, 220), rng.uniform(60, 120), 360)[:, None, None]
+        picture = np.tile(sky * rng.uniform(0.8, 1.1, 3), (1, 560, 1)).astype(np.float32)
+        for place in range(1 + number % 2):
+            head = cv2.resize(next(heads), (size, size), interpolation=cv2.INTER_CUBIC)
+            left, top = 60 + 260 * place + rng.integers(-20, 20), 96 + rng.integers(-30, 30)
+            spot = picture[top : top + size, left : left + size]
+            spot[:] = spot * (1 - mask) + head * mask
+        pictures.append(np.clip(np.rint(picture), 0, 255).astype(np.uint8))
+    return pictures
+
+
+def write_photographs(folder: Path, count: int = 24, seed: int = 0) -> None:
+    """Write drawn photographs as JPEG files, ``IMG_0000.jpg`` and so on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    encoding = Encoding()
+    for number, picture in enumerate(photographs(count, seed)):
+        (folder / f"IMG_{number:04d}.jpg").write_bytes(encoding.encode(picture))

@@ -45,7 +45,7 @@ class Coarse(torch.nn.Module):
         return torch.nn.functional.normalize(coarse, dim=1)
 
 
-torch.jit.script(Coarse()).save("fr.ts.pt")
+torch.jit.trace(Coarse(), torch.zeros(2, 3, 112, 112)).save("fr.ts.pt")
 PYTHON
 PATH="$folder/venv/bin:$PATH"
 set -x
