@@ -29,7 +29,7 @@ style: $(VENV)/.all
 	$(BIN)/ruff format .
 
 docs: $(VENV)/.all
-	$(BIN)/mkdocs build --quiet --strict --site-dir $(OUT)/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir $(OUT)/site
 
 dist: $(VENV)/.all
 	rm -rf dist && $(BIN)/python -m build --outdir dist . && rm -rf build

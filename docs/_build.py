@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from ppfr_ops import sample  # noqa: E402
 from ppfr_ops.draws import seeded_draws  # noqa: E402
-from ppfr_ops.methods.base import Anonymizer  # noqa: E402
+from ppfr_ops.methods.base import Anonymizer, Context  # noqa: E402
 from ppfr_ops.methods.registry import methods  # noqa: E402
 
 log = logging.getLogger("mkdocs.hooks")
@@ -38,15 +38,15 @@ _NOTEBOOK = ROOT / "examples" / "tour.ipynb"
 def built(name: str) -> Anonymizer:
     """A method as it is by default; where it needs secrets, with some that nobody uses."""
     kind = methods()[name]
-    method = kind()
-    return method.with_secrets({role: bytes(range(32)) for role in getattr(kind, "secrets", {})})
+    return kind().with_secrets({role: bytes(range(32)) for role in kind.secrets})
 
 
 def published(name: str, faces: np.ndarray) -> np.ndarray:
     """Faces as a method publishes them; uint8 ``N x 112 x 112 x 3``."""
     method = built(name)
     ids = [f"{name}-{number}" for number in range(len(faces))]
-    return method(faces, seeded_draws(0)(ids, method.draw_size, 0))
+    draws = seeded_draws(0)(ids, method.draw_size, 0)
+    return method(faces, draws, Context({wanted: ids for wanted in method.wants}))
 
 
 def strip(faces: np.ndarray) -> Image.Image:
@@ -85,11 +85,12 @@ def gallery() -> tuple[str, dict[str, bytes]]:
         "![Six drawn faces](gallery/original.png){ .faces }",
     ]
     for name, kind in methods().items():
-        if getattr(kind, "output", "picture") != "picture":
+        if kind.kind != "picture":
             continue
         path = f"gallery/{name}.png"
         pictures[path] = png(strip(published(name, faces)))
-        said = " ".join((kind.__doc__ or "").partition("\n\n")[0].split()).replace("``", "`")
+        said = kind.__doc__ or sys.modules[kind.__module__].__doc__ or ""
+        said = " ".join(said.partition("\n\n")[0].split()).replace("``", "`")
         text += ["", f"## {name}", "", said, "", f"![{name}]({path}){{ .faces }}"]
         options = [
             f"| `{option}` | {field.description or ''} | {field.default} |"

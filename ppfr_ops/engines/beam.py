@@ -43,11 +43,11 @@ _POLL_SECONDS = 1.0
 class SanitizeFaces(beam.PTransform):
     """Sanitizes a collection of rows (dicts) with pictures of aligned faces.
 
-    ::
-
-        done = rows | SanitizeFaces(method="stochastic-local", keep_columns=["age"])
-        done.published     # dicts: record_id, image {bytes, path}, age
-        done.dead_letters  # dicts: record_id, dead_letter (a reason code)
+    ```python
+    done = rows | SanitizeFaces(method="stochastic-local", keep_columns=["age"])
+    done.published     # dicts: record_id, image {bytes, path}, age
+    done.dead_letters  # dicts: record_id, dead_letter (a reason code)
+    ```
 
     Args:
         batch_rows: rows that are handed on together, at most.

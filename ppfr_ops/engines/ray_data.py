@@ -30,15 +30,15 @@ START_TRIES = 3
 class SanitizeFaces:
     """Sanitizes the batches of any Ray dataset that has a column of pictures of aligned faces.
 
-    ::
-
-        ds = ds.map_batches(
-            SanitizeFaces,
-            fn_constructor_kwargs={"method": "stochastic-local", "keep_columns": ["age"]},
-            batch_format="pyarrow",
-            batch_size=256,
-            concurrency=2,
-        )
+    ```python
+    ds = ds.map_batches(
+        SanitizeFaces,
+        fn_constructor_kwargs={"method": "stochastic-local", "keep_columns": ["age"]},
+        batch_format="pyarrow",
+        batch_size=256,
+        concurrency=2,
+    )
+    ```
 
     Args:
         options: those of ``ppfr_ops.BatchSanitizer``, which see for input and output. ``threads``

@@ -181,10 +181,11 @@ def sanitize_batch(rows: Rows, **options: Any) -> Rows:
     Models are loaded once for the same options and kept for the next call. See ``BatchSanitizer``
     for arguments, output and errors.
 
-    >>> from ppfr_ops import sample, sanitize_batch
-    >>> rows = sanitize_batch({"image": list(sample.faces(2))}, method="pixelate")
-    >>> list(rows), rows["dead_letter"]
-    (['record_id', 'image', 'dead_letter'], [None, None])
+    Examples:
+        >>> from ppfr_ops import sample, sanitize_batch
+        >>> rows = sanitize_batch({"image": list(sample.faces(2))}, method="pixelate")
+        >>> list(rows), rows["dead_letter"]
+        (['record_id', 'image', 'dead_letter'], [None, None])
     """
     return _cached(json.dumps(options, sort_keys=True))(rows)
 
