@@ -24,6 +24,7 @@ from ppfr_ops.source.units import (
     damage_ends_it,
     errors,
     even,
+    open_file,
 )
 
 _BATCH_ROWS = 256
@@ -150,13 +151,13 @@ def _apart(function: Callable[..., T], fs: Any, *args: Any, seconds: float) -> T
 
 def read_schema(fs: Any, path: str) -> pa.Schema:
     """Of a file; for the sandbox."""
-    with fs.open(path, "rb") as file:
+    with open_file(fs, path) as file:
         return pq.read_schema(file)
 
 
 def count(fs: Any, path: str) -> tuple["_Count | None", int]:
     """Rows and bytes of a file; for the sandbox."""
-    with fs.open(path, "rb") as file:
+    with open_file(fs, path) as file:
         size = file.seek(0, os.SEEK_END)
         return _count(pq.read_metadata(file), size), size
 
@@ -236,7 +237,7 @@ def read_rows(fs: Any, plan: Plan, path: str, start: int, stop: int) -> pa.Table
     image = cast(str, plan.columns.image)
     wanted = list(dict.fromkeys([image, *plan.columns.beside]))
     parts: list[pa.Table] = []
-    with damage_ends_it(), fs.open(path, "rb") as file:
+    with damage_ends_it(), open_file(fs, path) as file:
         size = file.seek(0, os.SEEK_END)
         parquet = _open_parquet(file)
         schema = parquet.schema_arrow
