@@ -20,6 +20,7 @@ from ppfr_ops.cli.sanitize import main
 from ppfr_ops.cli.verify import main as verify
 from ppfr_ops.contracts.detections import detections_schema
 from ppfr_ops.contracts.metrics import metrics_schema
+from ppfr_ops.contracts.policy import parse
 from ppfr_ops.contracts.records import records_schema
 from ppfr_ops.draws import seeded_draws
 from ppfr_ops.errors import UserError
@@ -141,6 +142,34 @@ def test_a_record_a_photograph() -> None:
     assert measured[0]["disclosure"] == pytest.approx(found[0]["disclosure"])
     assert all(row["disclosure"] is not None for row in found)
     assert measured[1]["disclosure"] < 0.6
+
+
+class Cosines:
+    """An FR model: original and publication of the first face are alike, of the second not."""
+
+    name = "x"
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def embed(self, batch: np.ndarray) -> np.ndarray:
+        self.calls += 1
+        published = self.calls % 2 == 0
+        rows = [[1.0, 0.0] if not published or place == 0 else [0.0, 1.0] for place in range(2)]
+        return np.array(rows[: len(batch)], np.float32)
+
+
+@pytest.mark.parametrize(("bound", "published"), [("<= 0.3", 0), (">= 0.5", 0), ("<= 1", 1)])
+def test_every_face_of_a_photograph_is_held_to_the_policy(bound: str, published: int) -> None:
+    policy = parse(f"record: {{id_cosine_x: '{bound}'}}\nredraws: 0")
+    sanitizer = build("in-place", face_sure=0.1, policy=policy, recognizers=[Cosines()])
+    tables = sanitizer(unit([photograph(2)]), "u")
+    assert len(tables.records) == published
+    if not published:
+        message = tables.dead_letters["message"][0].as_py()
+        assert ("face 0" if bound == "<= 0.3" else "face 1") in message
+    else:
+        assert tables.detections["id_cosine_x"].to_pylist() == [1.0, 0.0]
 
 
 @pytest.mark.parametrize("output", ["crops", "in-place"])

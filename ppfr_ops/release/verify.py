@@ -286,7 +286,8 @@ def _expected_schema(manifest: Manifest, kind: Kind, found: pa.Schema) -> pa.Sch
     allowed = list(manifest.options.get("keep_columns", []))
     keep = [found.field(name) for name in allowed if name in found.names]
     faces = manifest.options.get("output_faces") == "crops"
-    return records_schema(keep, manifest.options.get("identity") == "pseudonyms", faces)
+    figures = [found.field(name) for name in manifest.method.columns if name in found.names]
+    return records_schema(keep, manifest.options.get("identity") == "pseudonyms", faces, figures)
 
 
 def _check_shard(

@@ -80,6 +80,7 @@ def _manifest(job: Job, engine: str, done: Sequence[LedgerEntry]) -> Manifest:
             options=method.options(),
             digest=job.method_digest,
             figures=method.about_release(),
+            columns=[item.name for item in method.record_figures],
         ),
         recognizers=[Model(name=spec.name, digest=spec.digest()) for spec in specs],
         options=_options(job, method),
