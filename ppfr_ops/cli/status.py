@@ -10,7 +10,7 @@ from rich.table import Table
 from ppfr_ops.cli import Command
 from ppfr_ops.errors import UserError
 from ppfr_ops.store import lease
-from ppfr_ops.store.ledger import Ledger
+from ppfr_ops.store.ledger import LEDGER, Ledger
 from ppfr_ops.store.storage import Patient, StoreError
 
 EXAMPLES = """
@@ -74,16 +74,16 @@ def look(output: str) -> OutputStatus:
     ledger = Ledger(output)
     if isinstance(ledger.fs, Patient):
         ledger.fs.check(ledger.root)
-    if ledger.read("_ledger", "run.json") is None:
+    if ledger.read(*LEDGER, "run.json") is None:
         raise UserError("there is no output of ppfr sanitize")
     entries = ledger.entries()
     tombstones = ledger.tombstones()
-    last = ledger.read("_ledger", "last.json") or {}
+    last = ledger.read(*LEDGER, "last.json") or {}
     codes: Counter[str] = Counter()
     for entry in entries.values():
         codes.update(entry.dead_letters)
     kept = len(tombstones.keys() & entries.keys())
-    interrupted = {name.rpartition(".")[0] for name in ledger.names("_ledger", "attempts")}
+    interrupted = {name.rpartition(".")[0] for name in ledger.names(*LEDGER, "attempts")}
     return OutputStatus(
         units_published=len(entries),
         units_pending=max(0, last.get("units", 0) - (len(entries) - kept)),

@@ -11,7 +11,7 @@ import json
 import os
 import platform
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -38,7 +38,8 @@ from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.methods.registry import create
 from ppfr_ops.recognizers import Recognizer, RecognizerSpec
 from ppfr_ops.release.figures import Figures, assess, intended, quarantined, read_all
-from ppfr_ops.release.verify import SIGNATURE, load_signing_key, sign
+from ppfr_ops.release.publish import rotten, write_release
+from ppfr_ops.release.signing import load_signing_key
 from ppfr_ops.sanitize import isolation
 from ppfr_ops.sanitize.aligned import Base, Level, Sanitizer, pseudonyms
 from ppfr_ops.sanitize.photographs.pictures import (
@@ -369,19 +370,28 @@ def preview(job: Job, records: int = 64) -> Tables:
     return concatenate(parts)
 
 
-def finish(job: Job, engine: str) -> tuple[Manifest, list[str]]:
-    """Reconcile the ledger with the plan and write the manifest if nothing is missing.
+def finish(
+    job: Job, engine: str, notice: Callable[[str], None] = lambda line: None, may_sign: bool = True
+) -> tuple[Manifest, list[str]]:
+    """Reconcile the ledger with the plan, look at every shard, and write the manifests if nothing
+    is missing.
 
     Args:
         engine: name and version of what carried the units.
+        notice: called with a line for whatever is not as it was committed.
+        may_sign: False: leave the release unsigned, whatever the options say.
 
     Returns:
         The manifest and the ids of the units that are still to be done.
     """
     ledger = Ledger(job.options.output, job.fence)
+    entries = ledger.entries()
     if not ledger.fenced_off():
         ledger.sweep()
-    entries = ledger.entries()
+        for unit in rotten(ledger, entries.values()):
+            notice(f"unit {unit}: a shard is not what was committed, or gone; to be done again")
+            ledger.retire(unit)
+            del entries[unit]
     missing = [unit.id for unit in job.plan.units if unit.id not in entries]
     done = [entries[unit.id] for unit in job.plan.units if unit.id in entries]
     # Published once, gone from the input since, and not taken back.
@@ -442,10 +452,10 @@ def finish(job: Job, engine: str) -> tuple[Manifest, list[str]]:
         passed = all(check.holds for check in checks)
         manifest = manifest.model_copy(update={"verdict": Verdict(passed=passed, checks=checks)})
     if not missing and not ledger.fenced_off():
-        ledger.remove(SIGNATURE)  # of an earlier manifest
-        ledger.write_manifest(manifest.model_dump_json(indent=1))
-        if options.signing_key is not None:
-            sign(options.output, load_signing_key(options.signing_key))
+        signs = may_sign and options.signing_key is not None
+        write_release(
+            ledger, manifest, load_signing_key(str(options.signing_key)) if signs else None
+        )
     return manifest, missing
 
 
@@ -538,6 +548,7 @@ def versions() -> dict[str, str]:
 
 def write_mapping(job: Job) -> int:
     """Write the owner's mapping; returns its rows. Mode 0600, complete or not there at all."""
+    outside = Ledger(job.options.output).ids
     target = Path(os.path.abspath(str(job.options.mapping)))
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     schema = pa.schema([("record_id", pa.string()), ("source", pa.string()), ("row", pa.int64())])
@@ -547,7 +558,7 @@ def write_mapping(job: Job) -> int:
         with os.fdopen(descriptor, "wb") as file, pq.ParquetWriter(file, schema) as writer:
             for unit in job.plan.units:
                 found = list(sources(job.plan, unit))
-                ids = [record_id(unit.id, row) for row in range(len(found))]
+                ids = [outside.record(record_id(unit.id, row)) for row in range(len(found))]
                 names, positions = zip(*found, strict=True)
                 writer.write_table(pa.table([ids, list(names), list(positions)], schema=schema))
                 rows += len(found)
