@@ -23,7 +23,10 @@ from ppfr_ops.release.foreign import foreign_part
 from ppfr_ops.release.signing import SIGNATURE, seal, sign
 from ppfr_ops.release.verify import verify
 from ppfr_ops.sample import faces
-from ppfr_ops.sanitize.job import SanitizeOptions, Worker, finish, prepare
+from ppfr_ops.sanitize.finish import finish
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.worker import Worker
 from ppfr_ops.store.ledger import Ledger
 
 

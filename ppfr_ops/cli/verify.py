@@ -80,7 +80,7 @@ def main(
     from ppfr_ops.release.audit import Audit, audit
     from ppfr_ops.release.signing import load_public_key, load_signing_key, sign
     from ppfr_ops.release.verify import current_version, verify
-    from ppfr_ops.sanitize.job import read_key
+    from ppfr_ops.sanitize.prepare import read_key
     from ppfr_ops.source.plan import Columns
 
     if identity_column and not identity_key_file:

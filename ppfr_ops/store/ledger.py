@@ -12,7 +12,7 @@ something that the next run completes, and a late copy of a committed unit chang
     OUTPUT/evidence/ledger/run.json                  what run this output belongs to
     OUTPUT/evidence/ledger/secret.json               of the ids outside (``ids``)
     OUTPUT/evidence/ledger/units/UNIT.json           the entries
-    OUTPUT/evidence/ledger/attempts/UNIT.N           work begun and not committed yet
+    OUTPUT/evidence/ledger/attempts/UNIT.FENCE-HOW-N work begun and not committed yet
     OUTPUT/evidence/ledger/lease/FENCE.json          which run is at work (``lease``)
     OUTPUT/evidence/ledger/last.json                 the last run: when, how much was planned
     OUTPUT/evidence/ledger/tombstones/UNIT.json      deleted upstream
@@ -32,6 +32,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import pyarrow as pa
 from pydantic import ValidationError
@@ -53,6 +54,7 @@ from ppfr_ops.store.shards import Tables, concatenate, read_table, statistics, w
 
 __all__ = [
     "LEDGER",
+    "Attempts",
     "Ledger",
     "LedgerError",
     "Tables",
@@ -72,6 +74,17 @@ _OURS = re.compile(
 """Everything in an output that is ours, and that ``--overwrite`` removes."""
 
 _DAY = 86_400
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """How often work on a unit began before, in vain: it ended with the death of its process."""
+
+    here: int = 0
+    """In this run, whose driver lives, so it was the worker alone that died."""
+    earlier: int = 0
+    """In runs that are over. Driver and workers may have died together, of whatever it was, which
+    says nothing about the unit."""
 
 
 class Ledger(Folder):
@@ -302,12 +315,17 @@ class Ledger(Folder):
         entry = self.entry(unit)
         return entry if entry is not None and self._complete(entry) else None
 
-    def attempt(self, unit: str) -> int:
-        """Note that work on a unit begins; returns how often it began before, in vain."""
-        marks = self.paths(*LEDGER, "attempts")
-        before = sum(_unit_of(path) == unit for path in marks)
-        self.put(b"", *LEDGER, "attempts", f"{unit}.{secrets.token_hex(4)}")
-        return before
+    def attempt(self, unit: str, apart: bool = False) -> Attempts:
+        """Note that work on a unit begins; returns how often it began before, in vain.
+
+        Args:
+            apart: whether the unit is being taken apart; these attempts are counted by themselves.
+        """
+        run, how = f"{self.fence or 0:08d}", "apart" if apart else "whole"
+        marks = [_mark_of(path) for path in self.paths(*LEDGER, "attempts")]
+        runs = [mark[1] for mark in marks if mark[0] == unit and mark[2] == how]
+        self.put(b"", *LEDGER, "attempts", f"{unit}.{run}-{how}-{secrets.token_hex(4)}")
+        return Attempts(runs.count(run), len(runs) - runs.count(run))
 
     def forget_attempts(self, unit: str) -> None:
         """The unit is done, or failed in an orderly way: its process lives."""
@@ -446,3 +464,10 @@ class Ledger(Folder):
 
 def _unit_of(mark: str) -> str:
     return os.path.basename(mark).rpartition(".")[0]
+
+
+def _mark_of(path: str) -> tuple[str, str, str]:
+    """Unit, run and kind of an attempt; the last two are empty if the name is not one of ours."""
+    unit, _, rest = os.path.basename(path).rpartition(".")
+    run, _, how = rest.rpartition("-")[0].partition("-")
+    return unit, run, how
