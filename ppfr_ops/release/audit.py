@@ -26,6 +26,7 @@ from ppfr_ops.imaging.detector import Detections, cut, transforms
 from ppfr_ops.recognizers import Recognizer
 from ppfr_ops.release.findings import Finding
 from ppfr_ops.sanitize.aligned import measure, pseudonyms
+from ppfr_ops.sanitize.prepare import owner_key
 from ppfr_ops.source.plan import Columns, Plan, Unit, plan, read_unit, record_id
 from ppfr_ops.store.folder import EVIDENCE
 from ppfr_ops.store.ids import Ids
@@ -77,7 +78,8 @@ def audit(
         output: fsspec URL or path of the output.
         source: fsspec URL, path or glob of the input, as the run had it.
         columns: where image and identity are in the input; what the run kept is in the manifest.
-        key: of the pseudonyms; needed if the run had one, for ids depend on it.
+        key: of the pseudonyms, as it is in the file; needed if the run had one, for ids depend on
+            it.
         recognizers: FR models to measure with again, by the names that the run gave them.
         sample: records to measure again; 0: none.
 
@@ -93,6 +95,8 @@ def audit(
     for recognizer in recognizers:
         if digests.get(recognizer.name) != recognizer.spec.digest():
             raise UserError(f"FR model {recognizer.name!r} is not one that the run measured with")
+    if key is not None:
+        key = owner_key(key, seeded=options.get("draws") != "system")
     planned = plan(
         source,
         Columns(columns.image, columns.identity, tuple(options.get("keep_columns", ()))),

@@ -85,8 +85,8 @@ class SanitizeOptions(BaseModel):
     )
     identity_key_file: str | None = option(
         None,
-        "File of the secret key of the pseudonyms (make one with: openssl rand -hex 32 > FILE). "
-        "Keep it apart from the output.",
+        "File of the secret key of the pseudonyms (make one with: umask 077; openssl rand -hex 32 "
+        "> FILE). Keep it apart from the output.",
         shapes=True,
         private=True,
         metavar="FILE",

@@ -1,5 +1,6 @@
-"""Files that hold a secret: read them only if nobody else can."""
+"""Files that hold a secret: read them only if nobody else can; and what to do about weak ones."""
 
+import hashlib
 import os
 import stat
 
@@ -31,3 +32,18 @@ def read_private(path: str, what: str, unreadable: str = "cannot be read") -> by
         if found.st_mode & (0o077 if mine else 0o027):
             raise UserError(f"{what} is open to others; chmod 600 it")
         return file.read(_LARGEST)
+
+
+def stretched(secret: bytes, purpose: str) -> bytes:
+    """A key from a secret of the owner, slowly: scrypt with 32 MiB, a tenth of a second. Whatever
+    is derived from it, a pseudonym or an id, tells whether a guess of the secret is right; so a
+    guess costs that much, and not a millionth of it.
+
+    Args:
+        purpose: keys of different purposes are independent of each other.
+
+    Returns:
+        32 bytes.
+    """
+    salt = f"ppfr|{purpose}".encode()
+    return hashlib.scrypt(secret, salt=salt, n=2**15, r=8, p=1, maxmem=2**26, dklen=32)
