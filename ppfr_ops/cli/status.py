@@ -1,6 +1,7 @@
 """``ppfr status``: what an output holds, what is still to be done, and when it last ran."""
 
 from collections import Counter
+from typing import Any
 
 import click
 from pydantic import BaseModel
@@ -78,7 +79,7 @@ def look(output: str) -> OutputStatus:
         raise UserError("there is no output of ppfr sanitize")
     entries = ledger.entries()
     tombstones = ledger.tombstones()
-    last = ledger.read(*LEDGER, "last.json") or {}
+    last = _last(ledger)
     codes: Counter[str] = Counter()
     for entry in entries.values():
         codes.update(entry.dead_letters)
@@ -86,7 +87,7 @@ def look(output: str) -> OutputStatus:
     interrupted = {name.rpartition(".")[0] for name in ledger.names(*LEDGER, "attempts")}
     return OutputStatus(
         units_published=len(entries),
-        units_pending=max(0, last.get("units", 0) - (len(entries) - kept)),
+        units_pending=max(0, (last["units"] or 0) - (len(entries) - kept)),
         records=sum(entry.records for entry in entries.values()),
         dead_letters=codes.total(),
         dead_letters_by_code=dict(codes.most_common()),
@@ -94,11 +95,21 @@ def look(output: str) -> OutputStatus:
         taken_back=sum(stone.removed for stone in tombstones.values()),
         interrupted=len(interrupted - entries.keys()),
         run=lease.holder(ledger),
-        last_started=last.get("started"),
-        last_finished=last.get("finished"),
-        last_exit_code=last.get("exit_code"),
-        engine=last.get("engine"),
+        last_started=last["started"],
+        last_finished=last["finished"],
+        last_exit_code=last["exit_code"],
+        engine=last["engine"],
     )
+
+
+def _last(ledger: Ledger) -> dict[str, Any]:
+    """What is noted of the last run; null what is not noted, or damaged."""
+    noted = ledger.read(*LEDGER, "last.json") or {}
+    kinds = {"units": int, "exit_code": int, "started": str, "finished": str, "engine": str}
+    return {
+        name: noted.get(name) if isinstance(noted.get(name), kind) else None
+        for name, kind in kinds.items()
+    }
 
 
 def _show(status: OutputStatus) -> None:

@@ -15,7 +15,7 @@ from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.release.findings import Finding
 from ppfr_ops.release.signing import read_seal, seal_holds, unlike_seal
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
-from ppfr_ops.store.ledger import Ledger
+from ppfr_ops.store.ledger import LEDGER, Ledger
 from ppfr_ops.store.shards import read_table
 
 _MANIFEST = f"{EVIDENCE}/manifest.json"
@@ -87,6 +87,7 @@ def _check_seal(
     for place, digest in (
         ((RELEASE, "manifest.json"), found.release),
         ((EVIDENCE, "manifest.json"), found.evidence),
+        ((*LEDGER, "run.json"), found.run),
     ):
         data = folder.read_bytes(*place) or b""
         if hashlib.sha256(data).hexdigest() != digest:

@@ -127,6 +127,8 @@ class Seal(BaseModel):
     """sha256 of the release's manifest, hex; empty where there is none yet."""
     evidence: str
     """sha256 of the owner's manifest, hex."""
+    run: str
+    """sha256 of the settings of the run, hex."""
     entries: dict[str, str]
     """sha256 of every ledger entry by unit, hex."""
     signature: Signature | None = None
@@ -142,6 +144,7 @@ def seal(ledger: Ledger, version: int, key: Ed25519PrivateKey | None) -> None:
         version=version,
         release=_digest(ledger, RELEASE, "manifest.json"),
         evidence=_digest(ledger, EVIDENCE, "manifest.json"),
+        run=_digest(ledger, *LEDGER, "run.json"),
         entries={
             unit: _digest(ledger, *LEDGER, "units", f"{unit}.json")
             for unit in sorted(ledger.entries())

@@ -163,6 +163,11 @@ class SanitizeOptions(BaseModel):
         False,
         "With --incremental: withdraw what was published of files that are no longer in the input.",
     )
+    single_writer: bool = option(
+        False,
+        "Accept a store without conditional puts: you make sure that no two runs write this output "
+        "at the same time.",
+    )
     mapping: str | None = option(
         None,
         "Write record_id, source and row to this Parquet file, for the owner's safe: it undoes the "

@@ -116,7 +116,7 @@ class Ledger(Folder):
         if is_remote(self.fs):
             self.fs.check(self.root)
         self.refuse_links()
-        begun = self.read(*LEDGER, "run.json")
+        begun = self.read(*LEDGER, "run.json") or None
         if begun is None:
             if self.exists("_ledger", "run.json"):
                 raise LedgerError("the output is of an earlier version; choose another folder")
@@ -160,7 +160,7 @@ class Ledger(Folder):
                 name = path[len(self.root) + 1 :]
                 if _OURS.fullmatch(name) and not name.startswith(f"{EVIDENCE}/ledger/lease/"):
                     self._remove(path)
-        begun = self.read(*LEDGER, "run.json")
+        begun = self.read(*LEDGER, "run.json") or None
         whole = self._secret() is not None
         if not whole:
             if self.exists(*LEDGER, "secret.json"):
