@@ -2,7 +2,7 @@
 a policy. Reads no picture."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -28,6 +28,10 @@ QUARANTINE = frozenset({"too_disclosing", "below_policy"})
 
 JUDGED = frozenset({"rec_ssim", "recovery_gain", "black_box_accuracy", "rank1", "rank1_student"})
 """Figures that only an evaluation of the method has."""
+
+
+_SHARDS, _EXAMPLES, _SHOWN = 4, 5, 120
+"""Shards that examples are taken from, examples of a column, characters of one."""
 
 
 class ReleaseError(UserError):
@@ -88,6 +92,8 @@ class Release(Figures):
     last: dict[str, object]
     """The last run: ``started``, ``finished``, ``exit_code``, where noted."""
     signed: bool
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    """Of every kept column, some values, as text: what others will see."""
 
 
 def open_release(output: str) -> Release:
@@ -120,6 +126,7 @@ def open_release(output: str) -> Release:
             columns=_columns(folder, manifest),
             last=folder.read(EVIDENCE, "ledger", "last.json") or {},
             signed=folder.exists(RELEASE, "manifest.sig"),
+            examples=_examples(folder, manifest),
         )
     except (pa.ArrowException, KeyError):
         raise ReleaseError("the shards do not fit together; see ppfr verify") from None
@@ -172,6 +179,30 @@ def _columns(folder: Folder, manifest: Manifest) -> pa.Schema:
             return pq.read_schema(file)
     except (OSError, pa.ArrowException):
         raise ReleaseError(f"{shard.path} cannot be read; see ppfr verify") from None
+
+
+def _examples(folder: Folder, manifest: Manifest) -> dict[str, list[str]]:
+    """The values that come most often in a few shards from all over, and the longest."""
+    names = [str(name) for name in manifest.options.get("keep_columns", [])]
+    units = manifest.shards[:: max(1, len(manifest.shards) // _SHARDS)][:_SHARDS]
+    if not names or not units:
+        return {}
+    paths = [_placed(unit, "data").path for unit in units]
+    tables = [read_table(folder.fs.cat_file(folder.path(path)), names) for path in paths]
+    found = {}
+    for name in names:
+        texts = [str(value) for table in tables for value in _values(table[name])]
+        often = [text for text, _ in Counter(texts).most_common(_EXAMPLES)]
+        longest = sorted(set(texts), key=len)[-1:]
+        found[name] = [text[:_SHOWN] for text in dict.fromkeys([*often, *longest])]
+    return found
+
+
+def _values(column: pa.ChunkedArray) -> list[object]:
+    try:
+        return list(column.drop_null().to_pylist())
+    except (ValueError, ArithmeticError):
+        return ["(values that Python does not have)"]
 
 
 def read_evaluation(text: str | bytes) -> Evaluation:
