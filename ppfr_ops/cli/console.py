@@ -233,4 +233,4 @@ def _summary(job: Job, manifest: Manifest, seconds: float, fresh_faces: int) -> 
         table.add_row("time", f"{seconds:,.1f} s, {fresh_faces / max(seconds, 1e-9):,.0f} faces/s")
     console.print(table)
     output = job.options.output
-    console.print(f"data in {output}/data, all else in {output}/manifest.json", markup=False)
+    console.print(f"for others: {output}/release; for you alone: {output}/evidence", markup=False)
