@@ -85,8 +85,8 @@ class SanitizeOptions(BaseModel):
     )
     identity_key_file: str | None = option(
         None,
-        "File of the secret key of the pseudonyms (make one with: openssl rand -hex 32 > FILE). "
-        "Keep it apart from the output.",
+        "File of the secret key of the pseudonyms (make one with: umask 077; openssl rand -hex 32 "
+        "> FILE). Keep it apart from the output.",
         shapes=True,
         private=True,
         metavar="FILE",
@@ -154,6 +154,13 @@ class SanitizeOptions(BaseModel):
         "goes on with it.",
         flag="--overwrite/--resume",
     )
+    retry_dead_letters: tuple[str, ...] = option(
+        (),
+        "Do the units again that hold dead letters of this reason code, such as method_failed, and "
+        "try their rows anew. Repeatable.",
+        flag="--retry-dead-letters",
+        metavar="CODE",
+    )
     incremental: bool = option(
         False,
         "Expect an input that has changed since the last run, and do only what is new or changed. "
@@ -162,6 +169,11 @@ class SanitizeOptions(BaseModel):
     propagate_deletions: bool = option(
         False,
         "With --incremental: withdraw what was published of files that are no longer in the input.",
+    )
+    single_writer: bool = option(
+        False,
+        "Accept a store without conditional puts: you make sure that no two runs write this output "
+        "at the same time.",
     )
     mapping: str | None = option(
         None,
