@@ -27,8 +27,6 @@ _KEEPS_COPIES = ("simplecache", "filecache", "blockcache", "cached", "reference"
 _LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "urllib3", "requests", "azure", "google")
 _FINAL_TYPES = ("NoCredentialsError", "PartialCredentialsError", "ParamValidationError")
 _FINAL_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError)
-_COPYING = ("simplecache", "filecache", "blockcache", "cached")
-"""Kinds of fsspec that leave what they read on disk."""
 _PASSING = {
     errno.EBUSY,
     errno.EIO,
@@ -56,11 +54,6 @@ def open_store(url: str) -> tuple[Any, str]:
         StoreError: there is no such kind of store, its library is not installed, or it keeps
             copies on disk.
     """
-    copies = [part for part in _COPYING if f"{part}:" in url]
-    if copies:
-        raise StoreError(
-            f"{copies[0]}:: keeps copies of originals in a folder of its own; leave it out"
-        )
     options: dict[str, Any] = {"use_listings_cache": False}
     protocol = url.partition("://")[0] if "://" in url else "file"
     if "::" in url or protocol in _KEEPS_COPIES:

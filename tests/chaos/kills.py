@@ -35,7 +35,8 @@ from ppfr_ops.sample import faces
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.worker import Worker, tune_process
-from ppfr_ops.store.ledger import Ledger, read_table
+from ppfr_ops.store.folder import EVIDENCE
+from ppfr_ops.store.ledger import LEDGER, Ledger, read_table
 
 NAME = "Jane_Doe"
 UNITS, ROWS = 8, 4
@@ -202,8 +203,8 @@ class World:
             shard = ledger.fs.cat_file(ledger.path(entry.shards["data"].path))
             ids += read_table(shard, ["record_id"])["record_id"].to_pylist()
         assert len(set(ids)) == len(ids) == UNITS * ROWS
-        for folder in ("_staging", "_ledger/attempts"):
-            assert not ledger.names(*folder.split("/")), folder
+        for folder in ((EVIDENCE, "staging"), (*LEDGER, "attempts")):
+            assert not ledger.names(*folder), folder
         assert not list((self.root / "tmp").iterdir())
         self._search()
 
