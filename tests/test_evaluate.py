@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 
 from ppfr_ops import sample
 from ppfr_ops.cli import group
-from ppfr_ops.cli.evaluate import _remarks
-from ppfr_ops.contracts.evaluation import Evaluation
+from ppfr_ops.contracts.evaluation import Evaluation, Point, Recovery
 from ppfr_ops.contracts.records import IMAGE_TYPE
+from ppfr_ops.evaluate.remarks import trained
 from ppfr_ops.imaging.codec import Encoding
 
 PEOPLE, PHOTOS = 40, 4
@@ -211,7 +211,7 @@ def test_dry_run_writes_nothing(world: Path, tmp_path: Path) -> None:
 def test_what_sanitize_wrote(world: Path, tmp_path: Path) -> None:
     runner = CliRunner()
     gallery = world / "gallery"
-    from ppfr_ops.evaluate.evaluation import read_faces
+    from ppfr_ops.evaluate.data import read_faces
     from ppfr_ops.methods.registry import create
 
     faces = read_faces(str(gallery), "gallery")
@@ -365,16 +365,19 @@ def test_compare_refuses_what_is_no_evaluation(tmp_path: Path) -> None:
     runner = CliRunner()
     result = runner.invoke(group, ["compare", str(tmp_path)])
     assert result.exit_code == 2 and "no evaluation.json" in result.output
-    (tmp_path / "evaluation.json").write_text('{"schema_version": 2}')
+    (tmp_path / "evaluation.json").write_text('{"schema_version": 9}')
     result = runner.invoke(group, ["compare", str(tmp_path)])
     assert result.exit_code == 2 and len(result.output.strip().splitlines()) == 1
 
 
 def test_an_attacker_that_learned_by_heart_is_named() -> None:
-    def attacker(*curve: float) -> dict[str, Any]:
-        points = [{"step": 10 * i, "val_ssim": value} for i, value in enumerate(curve, 1)]
-        return {"rise_in_last_fifth": 0.0, "flattened": True, "curve": points}
+    def attacker(*curve: float) -> Recovery:
+        points = [
+            Point(step=10 * i, seconds=1, val_ssim=value, val_psnr=1)
+            for i, value in enumerate(curve, 1)
+        ]
+        return Recovery.model_construct(rise_in_last_fifth=0.0, flattened=True, curve=points)
 
-    attackers = {"unet": attacker(0.4, 0.45, 0.449), "averaging": attacker(0.4, 0.45, 0.3)}
-    (remark,) = _remarks(None, None, attackers, None)
+    assert trained("unet", attacker(0.4, 0.45, 0.449)) == []
+    (remark,) = trained("averaging", attacker(0.4, 0.45, 0.3))
     assert "averaging was best at step 20" in remark and "--averaging-faces" in remark
