@@ -57,7 +57,8 @@ from ppfr_ops.store.storage import open_store
 
 MIN_KEY_BYTES = 16
 MAX_ATTEMPTS = 3
-"""How often a unit may die with its process before it is taken apart."""
+"""How often a unit's process may die before the unit is taken apart; and how often, in one run,
+while it is being taken apart, before all of it is given up."""
 
 
 class SanitizeOptions(BaseModel):
@@ -286,7 +287,8 @@ class Worker:
             if entry is not None:
                 return _status(entry, "skipped")
             before = self.ledger.attempt(unit.id)
-            tables, source = self._sanitize(ordinal, before)
+            died = before.here + before.earlier
+            tables, source = self._sanitize(ordinal, died)
             entry = self.ledger.commit(
                 unit.id,
                 tables,
@@ -301,17 +303,19 @@ class Worker:
             with contextlib.suppress(Exception):
                 self.ledger.forget_attempts(unit.id)
             return Status(unit.id, "failed", reason=describe(error))
-        return _status(entry, "committed", before)
+        return _status(entry, "committed", died)
 
-    def _sanitize(self, ordinal: int, before: int) -> tuple[Tables, Source | None]:
-        """Attempts that left no commit killed their process. After three of them the unit is
-        taken apart in child processes; if even that dies three times, all of it is given up."""
+    def _sanitize(self, ordinal: int, died: int) -> tuple[Tables, Source | None]:
+        """Attempts that left no commit ended with their process. After three of them, whatever
+        they died of, the unit is taken apart in child processes, which costs time and no record.
+        Only if that kills the worker three times in one run, while the driver lives, is the unit
+        given up."""
         unit = self.job.plan.units[ordinal]
         source = self.job.plan.fingerprints.get(unit.id)
-        if before >= 2 * MAX_ATTEMPTS:
-            ids = [record_id(unit.id, row) for row in range(unit.rows)]
-            return self.sanitizer.bury(ids, unit.id, "killed_worker"), source
-        if before >= MAX_ATTEMPTS:
+        if died >= MAX_ATTEMPTS:
+            if self.ledger.attempt(unit.id, apart=True).here >= MAX_ATTEMPTS:
+                ids = [record_id(unit.id, row) for row in range(unit.rows)]
+                return self.sanitizer.bury(ids, unit.id, "killed_worker"), source
             apart = isolation.sanitize_apart(self.job, ordinal, self.sanitizer, self.threads)
             return apart, source
         table = read_unit(self.job.plan, unit)
