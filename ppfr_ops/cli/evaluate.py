@@ -86,6 +86,13 @@ Examples:
 @click.option("--averaging-faces", type=click.IntRange(64), help="Training faces of averaging.")
 @click.option("--pairs-per-fold", type=click.IntRange(2), help="Only the first of every fold.")
 @click.option(
+    "--setting",
+    "sizes",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Any other size of ppfr_ops.evaluate.settings, such as linker_pairs=5000. Repeatable.",
+)
+@click.option(
     "--format", "image_format", default="jpeg", show_default=True, help="jpeg, png or webp."
 )
 @click.option("--quality", default=95, show_default=True, help="JPEG quality.")
@@ -135,6 +142,7 @@ def _settings(mode: str, options: dict[str, Any]) -> tuple[Any, Any]:
         "pairs_per_fold",
     )
     changes = {name: options[name] for name in names if options[name] is not None}
+    changes |= _sizes(options["sizes"])
     if options["attacks"] is not None:
         wanted = [name for name in options["attacks"].split(",") if name not in ("", "none")]
         unknown = set(wanted) - set(FULL.attacks)
@@ -150,6 +158,18 @@ def _settings(mode: str, options: dict[str, Any]) -> tuple[Any, Any]:
         raise UserError(f"{first['loc'][0]}: {first['msg']}") from None
     same = settings.model_dump(exclude={"seed"}) == base.model_dump(exclude={"seed"})
     return settings, mode if same else "custom"
+
+
+def _sizes(texts: tuple[str, ...]) -> dict[str, Any]:
+    from ppfr_ops.evaluate.settings import Settings
+
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name not in Settings.model_fields:
+            raise UserError(f"--setting {text}: there are {', '.join(Settings.model_fields)}")
+        found[name] = tuple(filter(None, value.split(","))) if "," in value else value
+    return found
 
 
 _COMPARE = {"<=": lambda a, b: a <= b, ">=": lambda a, b: a >= b}

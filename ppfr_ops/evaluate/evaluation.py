@@ -9,9 +9,21 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 
 from ppfr_ops import __version__
-from ppfr_ops.contracts.evaluation import Data, Evaluation, Headline, Model, RecoverySummary
+from ppfr_ops.contracts.evaluation import (
+    Data,
+    Evaluation,
+    Eye,
+    Headline,
+    Inference,
+    Linker,
+    Model,
+    RecoverySummary,
+    Regeneration,
+    Releases,
+)
 from ppfr_ops.evaluate.data import FaceSet
 from ppfr_ops.evaluate.remarks import remarks
 from ppfr_ops.evaluate.run import Run
@@ -108,6 +120,9 @@ def _did(run: Run, parts: dict[str, Any]) -> list[str]:
     did = [f"verification over {len(run.pairs.a)} pairs in {folds} folds"]
     if parts["disclosure"]:
         did.append(f"disclosure on {parts['disclosure'].faces} faces")
+    for name in ("eye", "inference", "linker", "regeneration", "releases", "training"):
+        if parts.get(name):
+            did.append(sizes(name, parts[name]))
     recovery: RecoverySummary | None = parts["recovery"]
     if recovery:
         did += [
@@ -115,6 +130,14 @@ def _did(run: Run, parts: dict[str, Any]) -> list[str]:
             for a in recovery.attackers.values()
         ]
     return did
+
+
+def sizes(name: str, part: BaseModel) -> str:
+    """How much a stage did: its name and the whole numbers of its part, in words."""
+    counts = {key: value for key, value in part if isinstance(value, int) and value is not True}
+    return f"{name}: " + ", ".join(
+        f"{value} {key.replace('_', ' ')}" for key, value in counts.items() if value
+    )
 
 
 def headline(run: Run, parts: dict[str, Any]) -> Headline:
@@ -147,4 +170,30 @@ def headline(run: Run, parts: dict[str, Any]) -> Headline:
         rank1=lead.rank1 if lead else None,
         rank1_student=lead.student.rank1 if lead and lead.student else None,
         d_sys=lead.d_sys if lead else None,
+        **_leaks(parts),
     )
+
+
+def _leaks(parts: dict[str, Any]) -> dict[str, float | None]:
+    """The worst of what the later stages found."""
+    linker: Linker | None = parts["linker"]
+    eye: Eye | None = parts["eye"]
+    regeneration: Regeneration | None = parts["regeneration"]
+    inference: Inference | None = parts["inference"]
+    releases: Releases | None = parts["releases"]
+    found = [linker.taught, *linker.untaught.values()] if linker else []
+    views = [view for sizes in eye.models.values() for view in sizes.values()] if eye else []
+    taken = regeneration.unseen.values() if regeneration else ()
+    excess = [
+        told.network.balanced_accuracy - told.chance
+        for told in (inference.attributes.values() if inference else ())
+    ]
+    across = releases.models.values() if releases else ()
+    return {
+        "linker_same_photo": max((f.same_photo for f in found), default=None),
+        "linker_another_photo": max((f.another_photo for f in found), default=None),
+        "eye_accuracy": max((v.protected_original.accuracy for v in views), default=None),
+        "regenerated": max((t.same_photo for t in taken), default=None),
+        "inference_above_chance": max(excess, default=None),
+        "other_release_accuracy": max((t.different_keys.accuracy for t in across), default=None),
+    }

@@ -9,9 +9,9 @@ everywhere. So a stage publishes probes in the release's world and lets attacker
 in others, and need not know which kind of method it judges.
 """
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,24 +22,13 @@ from ppfr_ops.evaluate.measured import chunks
 from ppfr_ops.evaluate.streams import stream
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
 from ppfr_ops.imaging.codec import Encoding
-from ppfr_ops.methods.base import Anonymizer
+from ppfr_ops.methods.base import Anonymizer, Context
 
 Labels = Sequence[str | None]
 """Who is in the pictures; None: a person of their own."""
 
-World = Callable[[Faces, NDArray[np.float32], Labels], Faces]
-"""(faces, draws, labels) -> pictures, in one release."""
-
-
-@runtime_checkable
-class KeyedMethod(Protocol):
-    """A method whose pictures depend on a release's key."""
-
-    identity: str
-
-    def world(self, key: bytes, faces: Faces, labels: Labels) -> World:
-        """The release under ``key`` (32 bytes) of which ``faces`` with ``labels`` are a part."""
-        ...
+PAIRS_A_KEY = 64
+"""Pairs that an attacker makes under one key of their own before taking another."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +37,11 @@ class Publisher:
 
     anonymizer: Anonymizer
     encoding: Encoding = field(default_factory=Encoding)
-    world: World | None = None
 
     @property
     def keyed(self) -> bool:
-        """Whether the method takes a key."""
-        return isinstance(self.anonymizer, KeyedMethod) and self.identity != "original"
+        """Whether the method takes a key: it says so, or declares secrets."""
+        return bool(getattr(self.anonymizer, "needs_key", self.anonymizer.secrets))
 
     @property
     def identity(self) -> str | None:
@@ -61,23 +49,18 @@ class Publisher:
         value = getattr(self.anonymizer, "identity", None)
         return None if value is None else str(value)
 
-    def under(self, key: bytes, faces: Faces, labels: Labels | None = None) -> "Publisher":
-        """The method in the release under ``key`` that ``faces`` are a part of.
-
-        Args:
-            key: 32 bytes.
-            faces: uint8 ``N x 112 x 112 x 3``: all photos of every person, where there are labels.
-            labels: who is in them; None: everybody once.
-        """
+    def under(self, key: bytes) -> "Publisher":
+        """The method in the release under ``key``, 32 bytes; each secret is derived from it."""
         if not self.keyed:
             return self
-        assert isinstance(self.anonymizer, KeyedMethod)
-        who = [None] * len(faces) if labels is None else labels
-        return replace(self, world=self.anonymizer.world(key, faces, who))
+        roles = self.anonymizer.secrets
+        derived = {role: hashlib.sha256(key + role.encode()).digest() for role in roles}
+        secrets = derived if len(roles) > 1 else dict.fromkeys(roles, key)
+        return replace(self, anonymizer=self.anonymizer.with_secrets(secrets))
 
-    def elsewhere(self, faces: Faces, rng: np.random.Generator) -> "Publisher":
+    def elsewhere(self, rng: np.random.Generator) -> "Publisher":
         """The method under a key of the attacker's own."""
-        return self.under(rng.bytes(32), faces) if self.keyed else self
+        return self.under(rng.bytes(32)) if self.keyed else self
 
     def __call__(
         self, faces: Faces, draws: NDArray[np.float32], labels: Labels | None = None
@@ -88,11 +71,9 @@ class Publisher:
         self, faces: Faces, draws: NDArray[np.float32], labels: Labels | None = None
     ) -> Faces:
         """The same before the encoding."""
-        if not self.keyed:
-            return self.anonymizer(faces, draws)
-        if self.world is None:
-            raise ValueError("a keyed method publishes into a release: call under() first")
-        return self.world(faces, draws, [None] * len(faces) if labels is None else labels)
+        who = [None] * len(faces) if labels is None else list(labels)
+        wanted = {"identity": who} if "identity" in self.anonymizer.wants else {}
+        return self.anonymizer(faces, draws, Context(wanted))
 
     def draws(self, count: int, rng: np.random.Generator) -> NDArray[np.float32]:
         """Draws of the evaluation's own, reproducible; ``count x draw_size``."""
@@ -112,22 +93,21 @@ class Publisher:
         ]
         return np.concatenate(parts) if parts else faces.copy()
 
-    def pairs(self, faces: Faces, rng: np.random.Generator, size: int = 64) -> tuple[Faces, int]:
+    def pairs(
+        self, faces: Faces, rng: np.random.Generator, size: int = PAIRS_A_KEY
+    ) -> tuple[Faces, int]:
         """Published pictures of other people's faces as an attacker makes them, a new key for
         every ``size`` of them; and how many keys that took."""
         if not self.keyed:
             return self.publish(faces, rng), 0
-        parts = [
-            self.elsewhere(faces[part], rng).publish(faces[part], rng)
-            for part in chunks(len(faces), size)
-        ]
+        parts = [self.elsewhere(rng).publish(faces[part], rng) for part in chunks(len(faces), size)]
         return np.concatenate(parts), len(parts)
 
     def fresh(self) -> Publish:
         """The standard attacker: the method is known, every picture has a draw of its own."""
 
         def view(faces: Faces, index: NDArray[np.int64], rng: np.random.Generator) -> View:
-            return self.elsewhere(faces, rng)(faces, self.draws(len(faces), rng))
+            return self.elsewhere(rng)(faces, self.draws(len(faces), rng))
 
         return view
 
@@ -140,7 +120,7 @@ class Publisher:
         draw = self.fixed_draw(seed)
 
         def view(faces: Faces, index: NDArray[np.int64], rng: np.random.Generator) -> View:
-            return self.elsewhere(faces, rng)(faces, np.repeat(draw, len(faces), 0))
+            return self.elsewhere(rng)(faces, np.repeat(draw, len(faces), 0))
 
         return view
 
@@ -151,14 +131,14 @@ class Publisher:
         under a key of the attacker's own; ``N x 112 x 112 x 6``."""
         draws = self.draws(len(faces), rng)
         probes = np.broadcast_to(probe, faces.shape).copy()
-        theirs = self.elsewhere(probes[:1], rng)
+        theirs = self.elsewhere(rng)
         return np.concatenate([self(faces, draws, labels), theirs.picture(probes, draws)], -1)
 
     def leaked(self, probe: Faces) -> Publish:
         """The draw of every record is known to the attacker; see :meth:`beside`."""
 
         def view(faces: Faces, index: NDArray[np.int64], rng: np.random.Generator) -> View:
-            return self.elsewhere(faces, rng).beside(probe, faces, None, rng)
+            return self.elsewhere(rng).beside(probe, faces, None, rng)
 
         return view
 

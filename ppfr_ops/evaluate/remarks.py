@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ppfr_ops.contracts.evaluation import Linkage, Recovery, RecoverySummary
+from ppfr_ops.contracts.evaluation import Linkage, Linker, Recovery, RecoverySummary, Utility
 
 if TYPE_CHECKING:
     from ppfr_ops.evaluate.run import Run
@@ -10,11 +10,56 @@ if TYPE_CHECKING:
 
 def remarks(run: "Run", parts: dict[str, Any]) -> list[str]:
     """All remarks, the most important first."""
-    found = linked(parts["linkage"]) if parts["linkage"] else []
+    found = strongly_linked(parts["linker"]) if parts["linker"] else []
+    if parts["linkage"]:
+        found += linked(parts["linkage"])
+    if parts["utility"]:
+        found += thresholds(parts["utility"])
     if parts["recovery"]:
         found += recovered(parts["recovery"])
     if run.publisher is not None and run.publisher.anonymizer.draw_size == 0:
         found.append("The method takes no draws: everything it hides rests on the method alone.")
+    return found
+
+
+def strongly_linked(linker: Linker) -> list[str]:
+    """What the strong linker finds, and from how many known pairs on it finds anybody."""
+    taught, chance = linker.taught, linker.chance
+    found = [
+        f"Whoever runs the method on {linker.training_pairs} faces of others"
+        + (" under keys of their own" if linker.keys else "")
+        + f", and trains on that, finds the very photo first among {linker.gallery} originals in "
+        f"{taught.same_photo:.2%} of cases (chance {chance.same_photo:.2%}) and another photo of "
+        f"the person in {taught.another_photo:.2%} (chance {chance.another_photo:.2%})."
+    ]
+    limit = 10 * max(chance.another_photo, 1 / linker.gallery)
+    over = [entry for entry in linker.known_pairs if entry.another_photo > limit]
+    if over:
+        first = over[0]
+        found.append(
+            f"Whoever knows {first.pairs} originals together with their pictures in the release "
+            f"finds another photo of other people first in {first.another_photo:.2%} of cases, "
+            "more than ten times chance: do not let so many pairs become known."
+        )
+    elif linker.known_pairs:
+        last = linker.known_pairs[-1]
+        found.append(
+            f"{last.pairs} known pairs of the release do not help to find others: another photo "
+            f"of the person first in {last.another_photo:.2%}."
+        )
+    return found
+
+
+def thresholds(utility: dict[str, Utility]) -> list[str]:
+    """Where the threshold of FAR 1e-3 on originals accepts too many impostors."""
+    found = []
+    for name, item in utility.items():
+        if item.unchanged is not None and item.unchanged.far > 0.005:
+            found.append(
+                f"At {name}'s threshold for originals (FAR 1e-3) {item.unchanged.far:.2%} of the "
+                f"impostor pairs of published pictures pass: use {item.thresholds['0.001']:.4f} "
+                f"instead of {item.threshold:.4f}."
+            )
     return found
 
 

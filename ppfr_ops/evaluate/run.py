@@ -220,9 +220,8 @@ class Run:
 
     @cached_property
     def release(self) -> Publisher:
-        """The method in the world of the release, with the people of the gallery."""
-        labels = self.gallery.identities
-        return self.method.under(self.release_key, self.gallery.images, labels)
+        """The method in the world of the release."""
+        return self.method.under(self.release_key) if self.method.keyed else self.method
 
     @cached_property
     def published(self) -> Faces:

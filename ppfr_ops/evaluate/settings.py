@@ -22,6 +22,21 @@ class Settings(BaseModel):
     averaging_faces: int = Field(default=4096, ge=64)
     student_pairs: int = Field(default=256, ge=8)
     group_faces: int = Field(default=964, ge=2)
+    eye_pairs_per_fold: int | None = Field(default=None, ge=2, description="None: as all pairs")
+    inference_faces: int = Field(default=7000, ge=20, description="that the attackers train on")
+    inference_steps: int = Field(default=1500, ge=1)
+    linker_pairs: int = Field(default=17_000, ge=16, description="made by running the method")
+    linker_steps: int = Field(default=3000, ge=1)
+    linker_gallery: int = Field(default=1_000_000, ge=4, description="faces to find, at most")
+    known_pairs: tuple[int, ...] = Field(
+        default=(16, 32, 64, 128, 256, 512, 1024, 2048),
+        description="of the release itself, that the linker is given",
+    )
+    regeneration_faces: int = Field(default=7000, ge=16, description="that the decoder learns on")
+    regeneration_steps: int = Field(default=2000, ge=1)
+    regeneration_tests: int = Field(default=1000, ge=4)
+    training_faces: int = Field(default=1_000_000, ge=16, description="of --identities, at most")
+    training_steps: int = Field(default=4000, ge=1)
 
 
 FULL = Settings()
@@ -34,4 +49,16 @@ QUICK = Settings(
     test_faces=200,
     averaging_faces=128,
     group_faces=300,
+    eye_pairs_per_fold=40,
+    inference_faces=2000,
+    inference_steps=120,
+    linker_pairs=1500,
+    linker_steps=300,
+    linker_gallery=1000,
+    known_pairs=(16, 128, 512),
+    regeneration_faces=1000,
+    regeneration_steps=80,
+    regeneration_tests=200,
+    training_faces=2000,
+    training_steps=150,
 )

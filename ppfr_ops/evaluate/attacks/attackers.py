@@ -85,8 +85,7 @@ class Attacker(ABC):
         held = None
         if self.main and run.attack_faces is not None and run.attack_faces.attributes:
             faces = run.attack_faces.images[run.held[evenly(len(run.held), settings.group_faces)]]
-            world = release.under(run.release_key, faces)
-            back = attack.recover(*self._see(run, world, faces, None, rng))
+            back = attack.recover(*self._see(run, release, faces, None, rng))
             held = [float(value) for value in likeness(faces, back)["ssim"]]
         return Recovered(figures=figures, held_rec_ssim=held)
 
@@ -294,7 +293,7 @@ class AveragingAttacker(DrawAttacker):
         rng = run.stream("attack averaging: what it is trained on")
         stored = np.concatenate(
             [
-                method.elsewhere(faces[part], rng).averaged(pictures, rng, faces[part])
+                method.elsewhere(rng).averaged(pictures, rng, faces[part])
                 for faces in (train, validation)
                 for part in chunks(len(faces), 32)
             ]

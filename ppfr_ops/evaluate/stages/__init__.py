@@ -14,6 +14,12 @@ _ORDER = (
     "linkage",
     "recovery",
     "groups",
+    "eye",
+    "inference",
+    "linker",
+    "regeneration",
+    "releases",
+    "training",
 )
 
 

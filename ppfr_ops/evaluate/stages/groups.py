@@ -78,7 +78,7 @@ def _measure(run: "Run", x: Faces) -> _Measured:
     # the stand-in for a second photo, where identities are not known
     mirrored = np.ascontiguousarray(x[:, :, ::-1])
     who = [f"face {i}" for i in range(len(x))]
-    world = run.method.under(run.release_key, np.concatenate([x, mirrored]), who + who)
+    world = run.release
     y = world.publish(x, run.stream("published: groups"), who)
     other = world.publish(mirrored, run.stream("published: groups, mirrored"), who)
     values: dict[str, NDArray[Any]] = {"disclosure": disclosures(x, y)}
