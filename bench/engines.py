@@ -27,7 +27,10 @@ from ppfr_ops.sample import faces
 ROOT = Path(__file__).resolve().parent.parent
 LOOP = """
 import sys
-from ppfr_ops.sanitize.job import SanitizeOptions, Worker, finish, prepare
+from ppfr_ops.sanitize.finish import finish
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.worker import Worker
 from ppfr_ops.store.ledger import Ledger
 source, output, method, metrics, rows = sys.argv[1:]
 job = prepare(SanitizeOptions(input=source, output=output, method=method, metrics=metrics,

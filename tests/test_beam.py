@@ -24,7 +24,9 @@ from test_sanitize import (
 )
 
 from ppfr_ops.cli.sanitize_beam import main, on_beam
-from ppfr_ops.sanitize.job import SanitizeOptions, Worker, prepare
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.worker import Worker
 from ppfr_ops.store.ledger import Attempts, Ledger
 
 __all__ = ["short_tmp"]

@@ -27,15 +27,13 @@ from ppfr_ops.imaging import detector as faces
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.codec import Encoding, decode
 from ppfr_ops.methods.registry import create
-from ppfr_ops.sanitize.job import Job, SanitizeOptions, Status, Worker
-from ppfr_ops.sanitize.photographs.pictures import (
-    CropSanitizer,
-    PhotographOptions,
-    PictureSanitizer,
-    Review,
-    doubts,
-    read_verdicts,
-)
+from ppfr_ops.review.queue import doubts
+from ppfr_ops.review.verdicts import Review, read_verdicts
+from ppfr_ops.sanitize.job import Job, Status
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.photographs.options import PhotographOptions
+from ppfr_ops.sanitize.photographs.pictures import CropSanitizer, PictureSanitizer
+from ppfr_ops.sanitize.worker import Worker
 from ppfr_ops.source.plan import READ_ERROR
 
 PLACES = ((20, 30), (150, 60))

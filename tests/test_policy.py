@@ -21,7 +21,9 @@ from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.release.figures import Figures, assess, figure, forecast
 from ppfr_ops.sample import faces
-from ppfr_ops.sanitize.job import Job, SanitizeOptions, Status, Worker
+from ppfr_ops.sanitize.job import Job, Status
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.worker import Worker
 
 RECORDS = 120
 HOPELESS = (7, 50, 90)

@@ -34,7 +34,10 @@ from ppfr_ops.release.documents.cards import Publication, croissant, lineage_eve
 from ppfr_ops.release.figures import open_release
 from ppfr_ops.release.verify import sign
 from ppfr_ops.sample import faces
-from ppfr_ops.sanitize.job import SanitizeOptions, Worker, finish, prepare
+from ppfr_ops.sanitize.finish import finish
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.worker import Worker
 from ppfr_ops.store.ledger import Ledger
 
 LOOSE = "record: {disclosure: '<= 1'}\ndataset: {disclosure_p99: '<= 1', records: '>= 1'}\n"

@@ -27,7 +27,9 @@ from ppfr_ops.contracts.manifest import Manifest
 from ppfr_ops.contracts.records import IMAGE_TYPE
 from ppfr_ops.imaging.codec import decode
 from ppfr_ops.sample import faces, write_sample
-from ppfr_ops.sanitize.job import SanitizeOptions, Worker, prepare
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.worker import Worker
 from ppfr_ops.store.ledger import Ledger
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -216,7 +216,9 @@ def test_a_store_that_is_away_makes_no_dead_letters(
     moto: int, buckets: object, environment: pytest.MonkeyPatch
 ) -> None:
     """Not to be reached is not damaged: the unit fails, and the next run does it."""
-    from ppfr_ops.sanitize.job import SanitizeOptions, Worker, prepare
+    from ppfr_ops.sanitize.options import SanitizeOptions
+    from ppfr_ops.sanitize.prepare import prepare
+    from ppfr_ops.sanitize.worker import Worker
 
     at(environment, f"http://127.0.0.1:{moto}")
     options = SanitizeOptions(

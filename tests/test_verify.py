@@ -20,7 +20,10 @@ from ppfr_ops.cli.verify import main
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.release.verify import SIGNATURE, foreign_part, sign, verify
 from ppfr_ops.sample import faces
-from ppfr_ops.sanitize.job import SanitizeOptions, Worker, finish, prepare
+from ppfr_ops.sanitize.finish import finish
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.worker import Worker
 from ppfr_ops.store.ledger import Ledger
 
 

@@ -12,16 +12,10 @@ from rich.table import Table
 from ppfr_ops.contracts.manifest import Counts, Manifest
 from ppfr_ops.contracts.policy import Policy
 from ppfr_ops.release.figures import Figures, forecast
-from ppfr_ops.sanitize.job import (
-    MAX_ATTEMPTS,
-    Job,
-    Status,
-    review_queue,
-    too_many_dead,
-    write_detections,
-    write_mapping,
-    write_review,
-)
+from ppfr_ops.review.queue import write_review
+from ppfr_ops.sanitize.finish import review_queue, too_many_dead, write_detections, write_mapping
+from ppfr_ops.sanitize.job import Job, Status
+from ppfr_ops.sanitize.worker import MAX_ATTEMPTS
 from ppfr_ops.store.ledger import Tables
 
 console = Console(stderr=True, highlight=False)
@@ -174,7 +168,7 @@ def _photographs(job: Job, manifest: Manifest) -> None:
         console.print(f"{write_detections(job, manifest):,} faces written to --detections-out")
     queue = review_queue(job, manifest)
     if job.options.review_out:
-        write_review(job, queue)
+        write_review(job.options.review_out, queue, job.plan)
         console.print(f"{len(queue):,} photographs to look at, listed in --review-out")
     elif queue:
         console.print(

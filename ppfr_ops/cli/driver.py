@@ -13,17 +13,12 @@ from ppfr_ops.cli.console import (
     show_preview,
 )
 from ppfr_ops.errors import UserError
-from ppfr_ops.sanitize.increments import reconcile
-from ppfr_ops.sanitize.job import (
-    Job,
-    SanitizeOptions,
-    Status,
-    finish,
-    preflight,
-    prepare,
-    preview,
-    retire_reviewed,
-)
+from ppfr_ops.sanitize.finish import finish
+from ppfr_ops.sanitize.increments import reconcile, retire_reviewed
+from ppfr_ops.sanitize.job import Job, Status
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.worker import preflight, preview
 from ppfr_ops.store.lease import EXPIRY_SECONDS, Lease
 from ppfr_ops.store.ledger import Ledger
 

@@ -71,7 +71,7 @@ def main(
     from ppfr_ops.recognizers import Recognizer, RecognizerSpec
     from ppfr_ops.release.audit import Audit, audit
     from ppfr_ops.release.verify import load_public_key, load_signing_key, sign, verify
-    from ppfr_ops.sanitize.job import read_key
+    from ppfr_ops.sanitize.prepare import read_key
     from ppfr_ops.source.plan import Columns
 
     if identity_column and not identity_key_file:

@@ -17,6 +17,8 @@ class Method(_Model):
     options: dict[str, Any]
     digest: str
     """sha256 over name, options and weights."""
+    figures: dict[str, Any] = {}
+    """Of the release as a whole, as the method declares them."""
 
 
 class Model(_Model):

@@ -23,7 +23,8 @@ logging.disable(logging.NOTSET)
 
 from ppfr_ops.cli.console import console
 from ppfr_ops.errors import describe
-from ppfr_ops.sanitize.job import Job, Status, Worker
+from ppfr_ops.sanitize.job import Job, Status
+from ppfr_ops.sanitize.worker import Worker
 from ppfr_ops.store.ledger import Ledger
 
 DEAD_LETTERS = "dead_letters"

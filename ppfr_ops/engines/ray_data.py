@@ -21,7 +21,8 @@ import click
 from ppfr_ops.cli.console import console
 from ppfr_ops.engines.session import private_session
 from ppfr_ops.errors import UserError, describe
-from ppfr_ops.sanitize.job import Job, Status, Worker
+from ppfr_ops.sanitize.job import Job, Status
+from ppfr_ops.sanitize.worker import Worker
 
 START_TRIES = 3
 

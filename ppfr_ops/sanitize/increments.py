@@ -84,3 +84,15 @@ def _update(job: Job, ledger: Ledger, unit: Unit, entry: LedgerEntry | None) -> 
                 return "unchanged"
     ledger.retire(unit.id)
     return "changed"
+
+
+def retire_reviewed(job: Job, ledger: Ledger) -> int:
+    """Take back the units on whose photographs there are other verdicts now; returns how many."""
+    if job.verdicts is None:
+        return 0
+    entries = ledger.entries()
+    units = [unit for unit in job.plan.units if unit.id in entries]
+    changed = [unit.id for unit in units if entries[unit.id].verdicts != job.verdicts_on(unit)]
+    for unit in changed:
+        ledger.retire(unit)
+    return len(changed)

@@ -133,7 +133,7 @@ def sanitize_apart(job: "Job", ordinal: int, sanitizer: Base[Any], threads: int)
 
 def _serve(pipe: Connection) -> None:
     from ppfr_ops.errors import describe
-    from ppfr_ops.sanitize.job import build_sanitizer, tune_process
+    from ppfr_ops.sanitize.worker import build_sanitizer, tune_process
 
     # It is in a session of its own, so nobody else ends it when its worker is killed (Linux).
     _PR_SET_PDEATHSIG = 1

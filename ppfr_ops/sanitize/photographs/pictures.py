@@ -4,19 +4,16 @@
 (detector, owner, reviewer), what happens where no face is found, and how the result is measured.
 """
 
-import csv
-import hashlib
 import importlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from ppfr_ops.contracts.detections import FACE_FIELDS, detections_schema
 from ppfr_ops.contracts.metrics import MEASURES, metrics_schema
@@ -25,7 +22,6 @@ from ppfr_ops.contracts.records import records_schema
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Faces, Picture
 from ppfr_ops.imaging.detector import (
-    CENTERFACE,
     CenterFace,
     Detections,
     Detector,
@@ -38,6 +34,7 @@ from ppfr_ops.imaging.detector import (
     treat,
 )
 from ppfr_ops.methods.registry import create
+from ppfr_ops.review.verdicts import Review
 from ppfr_ops.sanitize.aligned import (
     Base,
     Failed,
@@ -48,6 +45,7 @@ from ppfr_ops.sanitize.aligned import (
     column,
     measure,
 )
+from ppfr_ops.sanitize.photographs.options import PhotographOptions
 
 GROUP_PIXELS = 32_000_000
 """Of photographs that are held decoded at once; a larger one is held alone."""
@@ -64,112 +62,25 @@ COARSE_LIMIT = 0.55
 _MEASURES = tuple(item.name for item in MEASURES)
 
 
-class PhotographOptions(BaseModel):
-    """What is to be done with photographs: the options of ``ppfr sanitize --faces detect``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    output_faces: Literal["crops", "in-place"] = "crops"
-    no_face: Literal["quarantine", "drop", "pass"] = "quarantine"
-    background: Literal["keep", "blur", "black"] = "keep"
-    face_threshold: float = Field(default=0.2, gt=0, lt=1)
-    face_sure: float = Field(default=0.35, ge=0, le=1)
-    smallest_face: float = Field(default=32, ge=1)
-    thorough: bool = False
-    detector: str = "centerface"
-    boxes_column: str | None = None
-    landmarks_column: str | None = None
-    keep_regions_column: str | None = None
-
-    @property
-    def given(self) -> dict[str, str]:
-        """Columns by what they hold, as ``units.Columns`` wants them."""
-        columns = {
-            "boxes": self.boxes_column,
-            "landmarks": self.landmarks_column,
-            "regions": self.keep_regions_column,
-        }
-        return {role: name for role, name in columns.items() if name is not None}
-
-    def digest(self) -> str:
-        """sha256 over the options and the detector, hex."""
-        text = self.model_dump_json()
-        if self.detector == "centerface":
-            text += hashlib.sha256(CENTERFACE.read_bytes()).hexdigest()
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    def build_detector(self, threads: int = 0) -> Detector:
-        """The detector.
-
-        Raises:
-            UserError: no such module, or nothing in it that can be called.
-        """
-        if self.detector == "centerface":
-            return CenterFace(self.face_threshold, thorough=self.thorough, threads=threads)
-        module, _, name = self.detector.partition(":")
-        try:
-            return cast(Detector, getattr(importlib.import_module(module), name)())
-        except Exception as error:
-            raise UserError(
-                f"detector {self.detector!r}: expected MODULE:NAME of something that, called "
-                f"without arguments, gives a detector ({type(error).__name__})"
-            ) from None
+# -- finding -----------------------------------------------------------------------------------
 
 
-# -- verdicts of people ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Review:
-    """Of a person on one photograph: ``ok``, ``drop``, or ``cover`` these boxes too."""
-
-    kind: Literal["ok", "drop", "cover"]
-    boxes: tuple[tuple[float, ...], ...] = ()
-
-
-def read_verdicts(path: str) -> dict[str, Review]:
-    """The review queue, filled in; by ``source_id``.
+def build_detector(options: PhotographOptions, threads: int = 0) -> Detector:
+    """The detector.
 
     Raises:
-        UserError: not such a file, or a verdict of another kind; says in which line.
+        UserError: no such module, or nothing in it that can be called.
     """
-    verdicts = {}
+    if options.detector == "centerface":
+        return CenterFace(options.face_threshold, thorough=options.thorough, threads=threads)
+    module, _, name = options.detector.partition(":")
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if not {"source_id", "verdict"} <= set(reader.fieldnames or ()):
-                raise UserError("the verdicts: expected columns source_id, verdict, boxes")
-            for row in reader:
-                word = (row["verdict"] or "").strip().lower()
-                if not word:
-                    continue
-                verdicts[row["source_id"]] = _verdict(word, row.get("boxes") or "", reader.line_num)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"the verdicts cannot be read ({type(error).__name__})") from None
-    return verdicts
-
-
-def _verdict(word: str, boxes: str, line: int) -> Review:
-    if word in ("ok", "drop"):
-        return Review(cast(Literal["ok", "drop"], word))
-    if word != "cover":
-        raise UserError(f"the verdicts, line {line}: expected ok, drop or cover")
-    try:
-        found = np.asarray(json.loads(boxes), float).reshape(-1, 4)
-    except (ValueError, TypeError):
+        return cast(Detector, getattr(importlib.import_module(module), name)())
+    except Exception as error:
         raise UserError(
-            f"the verdicts, line {line}: cover needs boxes as [[x0, y0, x1, y1], …]"
+            f"--detector {options.detector!r}: expected MODULE:NAME of something that, called "
+            f"without arguments, gives a detector ({type(error).__name__})"
         ) from None
-    return Review("cover", tuple(tuple(box) for box in found.tolist()))
-
-
-def verdict_digest(verdicts: Mapping[str, Review], ids: Iterable[str]) -> str:
-    """Digest of the verdicts on these photographs; empty where there are none."""
-    heeded = [[name, verdicts[name].kind, verdicts[name].boxes] for name in ids if name in verdicts]
-    return hashlib.sha256(json.dumps(heeded).encode()).hexdigest()[:16] if heeded else ""
-
-
-# -- finding -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -194,7 +105,7 @@ class Finder:
     ) -> None:
         self.options = options
         self.verdicts = verdicts
-        self.detect = options.build_detector(threads)
+        self.detect = build_detector(options, threads)
 
     def __call__(
         self, items: Sequence[Item], known: Sequence[Mapping[str, str | None]]
@@ -650,51 +561,3 @@ class PictureSanitizer(_FindingSanitizer):
         return _detections_table(
             self.detections_schema, columns, [part for part in metrics if part]
         )
-
-
-# -- what a person should look at --------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Doubt:
-    """A photograph that a person should look at."""
-
-    source_id: str
-    reason: str
-    score: float
-    """Of the face that is doubted; 0 where none was found."""
-    faces: int
-
-
-def doubts(
-    detections: pa.Table, dead_letters: pa.Table, sure: float, settled: Iterable[str] = ()
-) -> list[Doubt]:
-    """The review queue: worst first.
-
-    Photographs in which nothing was found, in which a face was found with a score near the
-    threshold (under ``sure`` and half as much again), or by a second look only.
-
-    Args:
-        detections, dead_letters: of the whole output.
-        settled: ``source_id`` of photographs that have a verdict.
-    """
-    queue = []
-    done = set(settled)
-    for letter in dead_letters.to_pylist():
-        if letter["code"] in ("no_face", "no_face_dropped") and letter["record_id"] not in done:
-            queue.append(Doubt(letter["record_id"], "no face found", 0.0, 0))
-    names = ("source_id", "score", "second_look")
-    faces: dict[str, list[tuple[float, bool]]] = defaultdict(list)
-    for source, score, second in zip(
-        *(detections[name].to_pylist() for name in names), strict=True
-    ):
-        faces[source].append((score, second))
-    for source, found in faces.items():
-        if source in done:
-            continue
-        unsure = [score for score, _ in found if score < 1.5 * sure]
-        seconds = [score for score, second in found if second]
-        if unsure or seconds:
-            reason = "score near the threshold" if unsure else "found by a second look"
-            queue.append(Doubt(source, reason, min(unsure + seconds), len(found)))
-    return sorted(queue, key=lambda doubt: (doubt.score, doubt.source_id))
