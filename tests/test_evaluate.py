@@ -214,7 +214,11 @@ def test_requirements(world: Path, tmp_path: Path) -> None:
 def test_dry_run_writes_nothing(world: Path, tmp_path: Path) -> None:
     result = evaluate(world, tmp_path / "out", "--dry-run", method="blur")
     assert result.exit_code == 0 and "would measure 80 pairs" in result.output
-    assert "takes no draws" in result.output and "linker: a network" in result.output and not (tmp_path / "out").exists()
+    assert (
+        "takes no draws" in result.output
+        and "linker: a network" in result.output
+        and not (tmp_path / "out").exists()
+    )
 
 
 def test_what_sanitize_wrote(world: Path, tmp_path: Path) -> None:
@@ -252,9 +256,7 @@ def test_what_sanitize_wrote(world: Path, tmp_path: Path) -> None:
     result = evaluate(world, tmp_path / "a", sanitized, mapping, *SMALL, method="")
     assert result.exit_code == 0, result.output
     assert "1 of 160 faces were not published" in result.output
-    result = evaluate(
-        world, tmp_path / "b", *FEW, "--format=png", method="blur", attack_faces=""
-    )
+    result = evaluate(world, tmp_path / "b", *FEW, "--format=png", method="blur", attack_faces="")
     assert result.exit_code == 0, result.output
     a, b = (
         Evaluation.model_validate_json((tmp_path / name / "evaluation.json").read_text())

@@ -322,8 +322,10 @@ def _run(**options: Any) -> int:
     import torch
 
     from ppfr_ops.evaluate.evaluation import evaluate, facts
+    from ppfr_ops.evaluate.folder import claim, withdraw
     from ppfr_ops.evaluate.plots import draw_all
     from ppfr_ops.evaluate.run import write_text
+    from ppfr_ops.evaluate.summary import summary
     from ppfr_ops.memory import keep_freed_memory
 
     started = time.monotonic()
@@ -343,15 +345,16 @@ def _run(**options: Any) -> int:
         return 0
     out: Path = options["out"]
     known = facts(run, f"{options['image_format']} {options['quality']}")
-    _claim(out, known, options["force"])
+    claim(out, known, options["force"])
     try:
         document = evaluate(run, label, known, mode, wanted)
     except UserError:
-        _withdraw(out)
+        withdraw(out)
         raise
     write_text(out / "evaluation.json", document.model_dump_json(indent=2) + "\n")
     draw_all(document.model_dump(), out)
-    _summary(document)
+    for line in summary(document):
+        click.echo(line)
     _log(f"done in {time.monotonic() - started:.0f} s: {out / 'evaluation.json'}")
     missed = [
         f"{name} is {value if value is None else round(value, 4)}, required {sign} {bound:g}"
@@ -361,76 +364,3 @@ def _run(**options: Any) -> int:
     for line in missed:
         _log(f"missed: {line}")
     return 3 if missed else 0
-
-
-def _claim(out: Path, facts: dict[str, Any], force: bool) -> None:
-    """Go on with what an earlier run of the same evaluation left in ``out``, or start over."""
-    import json
-    import shutil
-
-    from ppfr_ops.evaluate.run import write_text
-
-    mark = out / "stages" / "facts.json"
-    wanted = json.loads(json.dumps(facts))
-    if mark.is_file() and json.loads(mark.read_text()) == wanted:
-        return
-    if out.exists() and any(out.iterdir()):
-        if not force or not (mark.is_file() or (out / "evaluation.json").is_file()):
-            raise UserError(
-                f"{out} holds something else; choose another --out"
-                + (" or start over with --force" if mark.is_file() else "")
-            )
-        for name in ("stages", "tables", "plots", "checkpoints"):
-            shutil.rmtree(out / name, ignore_errors=True)
-        (out / "evaluation.json").unlink(missing_ok=True)
-    write_text(mark, json.dumps(wanted))
-
-
-def _withdraw(out: Path) -> None:
-    """Leave nothing of a run that wrong input ended, unless a stage of it is worth going on."""
-    import shutil
-
-    stages = [path.name for path in (out / "stages").iterdir()]
-    if stages == ["facts.json"] and not (out / "checkpoints").exists():
-        shutil.rmtree(out / "stages")
-        shutil.rmtree(out / "tables", ignore_errors=True)
-        if not any(out.iterdir()):
-            out.rmdir()
-
-
-def _summary(document: Any) -> None:
-    head = document.headline
-    click.echo(f"{document.label} ({document.mode}: {'; '.join(document.did)})")
-    for name, found in (document.utility or {}).items():
-        before, after, against = (
-            found.original,
-            found.protected_protected,
-            found.protected_original,
-        )
-        click.echo(
-            f"  {name:<12} TAR at FAR 1e-3 {before.tar['0.001']:.3f} -> {after.tar['0.001']:.3f} "
-            f"(against originals {against.tar['0.001']:.3f}), accuracy {before.accuracy:.4f} -> "
-            f"{after.accuracy:.4f} ({against.accuracy:.4f}), impostors above the unchanged "
-            f"threshold {found.unchanged.far:.4f} ({found.role.replace('_', ' ')})"
-        )
-    if document.disclosure:
-        click.echo(
-            f"  disclosure   {head.disclosure:.3f} "
-            f"(another person's face {document.disclosure.other_person.mean:.3f})"
-        )
-    if document.diversity:
-        click.echo(f"  two draws    {head.draw_similarity:.3f} alike")
-    if document.recovery:
-        for name, attacker in document.recovery.attackers.items():
-            click.echo(
-                f"  {name:<12} recovers SSIM {attacker.rec_ssim:.3f}, {attacker.rec_psnr:.1f} dB "
-                f"in {attacker.steps} steps (floor {document.recovery.floor_ssim:.3f})"
-            )
-    if document.groups and document.groups.largest_gaps:
-        gap = document.groups.largest_gaps[0]
-        click.echo(
-            f"  largest gap  {gap.measure} by {gap.attribute}: {gap.lowest_group} {gap.lowest:.3f}"
-            f" to {gap.highest_group} {gap.highest:.3f}"
-        )
-    for remark in document.remarks:
-        click.echo(f"  ! {remark}")

@@ -104,7 +104,7 @@ class _Down(nn.Module):
 
 
 class FaceNet(nn.Module):
-    """A small face network: 56x56 after pooling, then 28, 14 and 7; about 0.9 M parameters.
+    """A small face network: 56x56 after pooling, then 28, 14 and 7.
 
     Shapes: float ``N x 3 x 112 x 112`` in 0..1 to ``N x size``.
     """
@@ -113,12 +113,11 @@ class FaceNet(nn.Module):
         super().__init__()
         self.body = nn.Sequential(
             nn.AvgPool2d(2),
-            nn.Conv2d(3, width, 3, 1, 1, bias=False),
+            nn.Conv2d(3, width, 5, 2, 2, bias=False),
             nn.BatchNorm2d(width),
             nn.PReLU(width),
             _Down(width, 2 * width),
             _Down(2 * width, 4 * width),
-            _Down(4 * width, 4 * width),
             nn.Conv2d(4 * width, 2 * width, 1),
             nn.Flatten(),
             nn.Dropout(0.2),

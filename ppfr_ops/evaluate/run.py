@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from ppfr_ops.evaluate.attacks.networks import mean_face
 from ppfr_ops.evaluate.data import FaceSet, Pairs, evenly, pixels_sha256
-from ppfr_ops.evaluate.measured import disclosures, likeness
+from ppfr_ops.evaluate.measured import chunks, disclosures, likeness
+from ppfr_ops.evaluate.pool import Pool
 from ppfr_ops.evaluate.protocol import pair_scores, threshold_at_far
 from ppfr_ops.evaluate.publishing import Labels, Publisher
 from ppfr_ops.evaluate.settings import Settings
@@ -103,6 +104,7 @@ class Run:
             self.training = attack_faces.images[~held]
             self.held = np.flatnonzero(held)
         self._given = published
+        self._shown: dict[int, Faces] = {}
         self._key = key
 
     # --- names, random streams, files ---------------------------------------------------------
@@ -223,21 +225,44 @@ class Run:
         """The method in the world of the release."""
         return self.method.under(self.release_key) if self.method.keyed else self.method
 
-    @cached_property
-    def published(self) -> Faces:
-        """What is published for the gallery, each face with a draw of its own."""
+    def published(self, index: NDArray[np.int64]) -> Faces:
+        """What is published for faces ``index`` of the gallery, each with a draw of its own; a
+        face is published once, whoever asks for it first."""
         if self._given is not None:
-            return self._given
-        self.log(f"  publishing {len(self.gallery)} faces of the gallery")
-        return self.publish_gallery(self.release, "published: the gallery")
+            return self._given[index]
+        new = np.array([i for i in index if i not in self._shown], np.int64)
+        if len(new):
+            self.log(f"  publishing {len(new)} faces of the gallery")
+            for i, picture in zip(
+                new, self.publish_gallery(self.release, "published: the gallery", new), strict=True
+            ):
+                self._shown[int(i)] = picture
+        return np.stack([self._shown[int(i)] for i in index])
 
-    def publish_gallery(
-        self, world: Publisher, purpose: str, index: NDArray[np.int64] | None = None
-    ) -> Faces:
-        """Faces ``index`` (None: all) of the gallery in a world, with draws for one purpose."""
-        rows = np.arange(len(self.gallery)) if index is None else index
-        labels = self.labels(rows)
-        return world.publish(self.gallery.images[rows], self.stream(purpose), labels)
+    def publish_gallery(self, world: Publisher, purpose: str, index: NDArray[np.int64]) -> Faces:
+        """Faces ``index`` of the gallery in a world, every face with draws of its own for one
+        purpose."""
+        draws = [world.draws(1, self.stream(purpose, int(i))) for i in index]
+        parts = [
+            world(
+                self.gallery.images[index[part]],
+                np.concatenate(draws[part]),
+                self.labels(index[part]),
+            )
+            for part in chunks(len(index), 32)
+        ]
+        return np.concatenate(parts)
+
+    @cached_property
+    def pool(self) -> Pool:
+        """Pairs that attackers make.
+
+        Raises:
+            Skip: there is no method, or nobody to publish.
+        """
+        if self.publisher is None or self.attack_faces is None:
+            raise Skip(NEEDS_METHOD)
+        return Pool(self.attack_faces, self.publisher, self.stream, self.cache)
 
     def labels(self, index: NDArray[np.int64]) -> Labels | None:
         """Identities of gallery faces, where there are any."""
@@ -248,7 +273,7 @@ class Run:
         """Templates of the gallery's faces ``index``, before and after."""
         model = self.model(name)
         before = self.cache.embed(model, self.gallery.images[index], "originals")
-        return before, self.cache.embed(model, self.published[index], "published")
+        return before, self.cache.embed(model, self.published(index), "published")
 
     def pair_places(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Faces of the gallery that take part in pairs, and the places in them of both sides."""

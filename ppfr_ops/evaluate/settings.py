@@ -24,10 +24,12 @@ class Settings(BaseModel):
     group_faces: int = Field(default=964, ge=2)
     eye_pairs_per_fold: int | None = Field(default=None, ge=2, description="None: as all pairs")
     inference_faces: int = Field(default=7000, ge=20, description="that the attackers train on")
+    inference_tests: int = Field(default=3000, ge=20)
     inference_steps: int = Field(default=1500, ge=1)
     linker_pairs: int = Field(default=17_000, ge=16, description="made by running the method")
     linker_steps: int = Field(default=3000, ge=1)
     linker_gallery: int = Field(default=1_000_000, ge=4, description="faces to find, at most")
+    linker_probes: int = Field(default=1_000_000, ge=2, description="of them published, at most")
     known_pairs: tuple[int, ...] = Field(
         default=(16, 32, 64, 128, 256, 512, 1024, 2048),
         description="of the release itself, that the linker is given",
@@ -51,10 +53,12 @@ QUICK = Settings(
     group_faces=300,
     eye_pairs_per_fold=40,
     inference_faces=2000,
+    inference_tests=600,
     inference_steps=120,
     linker_pairs=1500,
     linker_steps=300,
     linker_gallery=1000,
+    linker_probes=400,
     known_pairs=(16, 128, 512),
     regeneration_faces=1000,
     regeneration_steps=80,

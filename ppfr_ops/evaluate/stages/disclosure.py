@@ -17,7 +17,7 @@ class DisclosureStage(Stage[Disclosure]):
 
     def measure(self, run: "Run") -> Disclosure:
         index = evenly(len(run.gallery), run.settings.disclosure_faces)
-        x, y = run.gallery.images[index], run.published[index]
+        x, y = run.gallery.images[index], run.published(index)
         other = run.strangers(index)
         values = disclosures(x, y)
         floor = disclosures(x, x[other])

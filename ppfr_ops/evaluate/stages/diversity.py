@@ -19,7 +19,7 @@ class DiversityStage(Stage[Diversity]):
         if run.publisher is None:
             raise Skip("needs the method, to draw twice")
         index = evenly(len(run.gallery), run.settings.disclosure_faces)
-        y = run.published[index]
+        y = run.published(index)
         z = run.publish_gallery(run.release, "published: a second draw", index)
         values = disclosures(y, z)
         other = disclosures(y, z[run.strangers(index)])

@@ -50,7 +50,7 @@ class EyeStage(Stage[Eye]):
         b_rows, b = np.unique(pairs.b, return_inverse=True)
         models: dict[str, dict[str, View]] = {name: {} for name in run.names}
         for size in SIZES:
-            published = coarse(run.published[a_rows], size)
+            published = coarse(run.published(a_rows), size)
             first = coarse(run.gallery.images[a_rows], size)
             second = coarse(run.gallery.images[b_rows], size)
             for name in run.names:

@@ -79,17 +79,16 @@ class InferenceStage(Stage[Inference]):
         faces = run.attack_faces
         if faces is None or run.publisher is None or not faces.attributes:
             raise Skip("needs the method and attack faces with age, gender, ethnicity")
-        train = np.flatnonzero(np.arange(len(faces)) % 10 < 7)
-        test = np.flatnonzero(np.arange(len(faces)) % 10 >= 7)
-        train = train[evenly(len(train), run.settings.inference_faces)]
-        test = test[evenly(len(test), run.settings.inference_faces)]
+        pool, count = run.pool, min(run.settings.inference_faces, run.pool.first)
+        train, test = pool.rows(count), pool.order[pool.first :]
+        test = test[evenly(len(test), run.settings.inference_tests)]
         labels, truth = groups_of(faces.attributes, train), groups_of(faces.attributes, test)
         kept = {name: _kept(name, labels, truth) for name in truth}
         kept = {name: groups for name, groups in kept.items() if len(groups) > 1}
         if not kept:
             raise Skip(f"needs attack faces with {MIN_GROUP} and more of two groups")
         x, x_test = faces.images[train], faces.images[test]
-        y, _ = run.method.pairs(x, run.stream("published: inference, to train on"))
+        y = pool.published(count)
         y_test = run.release.publish(x_test, run.stream("published: inference, to test on"))
         sides = {"published": (y, y_test), "originals": (x, x_test)}
         told: dict[str, Told] = {}
@@ -102,7 +101,7 @@ class InferenceStage(Stage[Inference]):
                     run, name, learn, labels, read, truth, kept
                 ),
             )
-        heads = {side: _heads(run, *faces, labels, truth, kept) for side, faces in sides.items()}
+        heads = _heads(run, {side: read for side, (_, read) in sides.items()}, labels, truth, kept)
         attributes = {
             name: Inferred(
                 groups={_NAMES[name][g]: int((truth[name] == g).sum()) for g in groups},
@@ -184,18 +183,25 @@ def _network(
 
 
 def _heads(
-    run: "Run", learn: Faces, read: Faces, labels: Groups, truth: Groups, kept: dict[str, list[int]]
-) -> dict[str, Told]:
-    """A linear head on the templates of every FR model; by attribute, then by model."""
-    found: dict[str, Told] = {attribute: {} for attribute in kept}
+    run: "Run", read: dict[str, Faces], labels: Groups, truth: Groups, kept: dict[str, list[int]]
+) -> dict[str, dict[str, Told]]:
+    """A linear head on the templates of every FR model; by side, by attribute, by model.
+
+    ``read``: the test faces of both sides.
+    """
+    found: dict[str, dict[str, Told]] = {side: {name: {} for name in kept} for side in read}
+    count = len(next(iter(labels.values())))
     for name in run.names:
-        a = run.cache.embed(run.model(name), learn, "inference")
-        b = run.cache.embed(run.model(name), read, "inference")
-        scale = StandardScaler().fit(a)
-        a, b = scale.transform(a), scale.transform(b)
-        for attribute, groups in kept.items():
-            rows = np.isin(labels[attribute], groups)
-            head = LogisticRegression(C=0.01, class_weight="balanced", max_iter=100)
-            head.fit(a[rows], labels[attribute][rows])
-            found[attribute][name] = reading(head.predict(b), truth[attribute], groups)
+        model = run.model(name)
+        before, after = run.pool.templates(model, count)
+        for side, learn in (("published", after), ("originals", before)):
+            scale = StandardScaler().fit(learn)
+            a = scale.transform(learn)
+            b = scale.transform(run.cache.embed(model, read[side], "inference"))
+            for attribute, groups in kept.items():
+                rows = np.isin(labels[attribute], groups)
+                head = LogisticRegression(C=0.01, class_weight="balanced", max_iter=100)
+                head.fit(a[rows], labels[attribute][rows])
+                guess = head.predict(b)
+                found[side][attribute][name] = reading(guess, truth[attribute], groups)
     return found

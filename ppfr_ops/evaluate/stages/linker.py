@@ -41,11 +41,14 @@ class LinkerStage(Stage[Linker]):
         rng = run.stream("linker: people to find")
         index = whole_people(run.gallery.identities, settings.linker_gallery, rng)
         names = [run.gallery.identities[i] for i in index]
-        search = Search(np.unique(names, return_inverse=True)[1], np.arange(len(index)))
+        rng = run.stream("linker: people to find")
+        wanted = whole_people(names, settings.linker_probes, rng)
+        search = Search(np.unique(names, return_inverse=True)[1], wanted)
         originals = _templates(run, run.gallery.images[index], "linker: the gallery")
-        probes = _templates(run, run.published[index], "linker: the probes")
+        probes = _templates(run, run.published(index[wanted]), "linker: the probes")
 
-        faces, seen, keys = _pairs(run)
+        both = [run.pool.templates(run.model(name), settings.linker_pairs) for name in run.names]
+        faces, seen = [before for before, _ in both], [after for _, after in both]
         before, after = Frame.of(faces), Frame.of(seen)
         gallery, queries = before(originals), after(probes)
         untaught = {
@@ -69,10 +72,10 @@ class LinkerStage(Stage[Linker]):
         )
         return Linker(
             gallery=len(index),
-            probes=len(index),
+            probes=len(wanted),
             probes_with_another_photo=int(search.another.sum()),
             training_pairs=len(seen[0]),
-            keys=keys,
+            keys=run.pool.keys(settings.linker_pairs),
             models=run.names,
             chance=search.chance,
             untaught=untaught,
@@ -85,27 +88,6 @@ def _templates(run: "Run", faces: Faces, what: str) -> list[Embeddings]:
     return [run.cache.embed(run.model(name), faces, what) for name in run.names]
 
 
-def _pairs(run: "Run") -> tuple[list[Embeddings], list[Embeddings], int]:
-    """Templates of originals and of pictures that the attacker made of them; keys that it took."""
-    wanted, count = run.settings.linker_pairs, len(run.training)
-    rng = run.stream("published: pairs that teach the linker")
-    originals: list[list[Embeddings]] = []
-    seen: list[list[Embeddings]] = []
-    keys, done = 0, 0
-    plain = _templates(run, run.training[: min(wanted, count)], "linker: other people")
-    while done < wanted:
-        part = run.training[: min(count, wanted - done)]
-        published, more = run.method.pairs(part, rng)
-        seen.append(_templates(run, published, "linker: other people, published"))
-        originals.append([templates[: len(part)] for templates in plain])
-        keys, done = keys + more, done + len(part)
-    return _joined(originals), _joined(seen), keys
-
-
-def _joined(rounds: list[list[Embeddings]]) -> list[Embeddings]:
-    return [np.concatenate(parts) for parts in zip(*rounds, strict=True)]
-
-
 def _curve(
     run: "Run",
     before: Frame,
@@ -114,7 +96,7 @@ def _curve(
     search: Search,
 ) -> list[KnownPairs]:
     """Known pairs of the release: other people's faces that were published in it."""
-    sizes = [n for n in run.settings.known_pairs if n <= len(run.training)]
+    sizes = [n for n in run.settings.known_pairs if n <= len(run.pool.order)]
     if not sizes:
         return []
     try:
@@ -122,11 +104,9 @@ def _curve(
     except Skip as reason:
         run.skip("known_pairs", str(reason))
         return []
-    rng = run.stream("linker: faces whose published pictures are known")
-    chosen = rng.choice(len(run.training), max(sizes), replace=False)
-    faces = run.training[chosen]
+    faces = run.pool.originals(max(sizes))
     published = release.publish(faces, run.stream("published: known pairs"))
-    originals = _templates(run, faces, "linker: known originals")
+    originals = [run.pool.templates(run.model(name), len(faces))[0] for name in run.names]
     seen = _templates(run, published, "linker: known pictures")
     curve = []
     for size in sizes:

@@ -34,11 +34,12 @@ class RegenerationStage(Stage[Regeneration]):
         if not teachers or not unseen:
             raise Skip("needs a TorchScript FR model (--fr) to train with and another to judge")
         settings = run.settings
-        faces = run.training[evenly(len(run.training), settings.regeneration_faces)]
-        seen, _ = run.method.pairs(faces, run.stream("published: pairs that teach the decoder"))
-        known = _context(run, list(teachers), seen, "regeneration")
+        count = min(settings.regeneration_faces, len(run.pool.order))
+        faces, seen = run.pool.originals(count), run.pool.published(count)
+        both = {name: run.pool.templates(run.model(name), count) for name in teachers}
+        known = np.concatenate([after for _, after in both.values()], 1)
+        targets = {name: before for name, (before, _) in both.items()}
         decoder = Decoder(teachers, known.shape[1], settings.seed, settings.batch)
-        targets = {n: run.cache.embed(run.model(n), faces, "regeneration") for n in teachers}
         decoder.train(
             seen,
             known,
@@ -49,8 +50,8 @@ class RegenerationStage(Stage[Regeneration]):
             run.log,
         )
         index = _tested(run)
-        shown = run.published[index]
-        drawn = decoder.draw(shown, _context(run, list(teachers), shown, "regeneration"))
+        shown = run.published(index)
+        drawn = decoder.draw(shown, _context(run, list(teachers), shown))
         if run.show_faces:
             _show(run, run.gallery.images[index], shown, drawn)
         return Regeneration(
@@ -65,16 +66,19 @@ class RegenerationStage(Stage[Regeneration]):
         )
 
 
-def _context(run: "Run", names: list[str], seen: Faces, what: str) -> Embeddings:
+def _context(run: "Run", names: list[str], seen: Faces) -> Embeddings:
     """Templates of pictures by the models that the decoder has, side by side."""
-    return np.concatenate([run.cache.embed(run.model(name), seen, what) for name in names], 1)
+    return np.concatenate(
+        [run.cache.embed(run.model(name), seen, "regeneration") for name in names], 1
+    )
 
 
 def _tested(run: "Run") -> np.ndarray:
     count = run.settings.regeneration_tests
     if run.gallery.identities is None:
         return evenly(len(run.gallery), count)
-    return whole_people(run.gallery.identities, count, run.stream("regeneration: who is tested"))
+    # those that the linker looks for, as far as they go: publishing is what costs
+    return whole_people(run.gallery.identities, count, run.stream("linker: people to find"))
 
 
 def _taken(run: "Run", name: str, drawn: Faces, index: np.ndarray) -> Taken:

@@ -18,7 +18,7 @@ class ReleasesStage(Stage[Releases]):
 
     def measure(self, run: "Run") -> Releases:
         index, a, b = run.pair_places()
-        first = run.published[index]
+        first = run.published(index)
         again = run.publish_gallery(run.release, "published: the same key again", index)
         another = run.method.under(key(run.settings.seed, "another release"))
         other = run.publish_gallery(another, "published: another key", index)

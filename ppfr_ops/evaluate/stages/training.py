@@ -100,8 +100,9 @@ def _train(run: "Run", name: str, learn: Faces, who: NDArray[np.int64], people: 
     fit(model, loss_of, steps, run.settings.seed, name, 2e-3, 0.05, run.checkpoint(name), run.log)
     index, a, b = run.pair_places()
     found = []
-    for kind, faces in (("published", run.published), ("originals", run.gallery.images)):
-        templates = model.embed(faces[index])
+    sides = {"published": run.published(index), "originals": run.gallery.images[index]}
+    for kind, faces in sides.items():
+        templates = model.embed(faces)
         scores = pair_scores(templates[a], templates[b])
         found.append(verify(scores, run.pairs.same, run.pairs.folds))
         run.log(f"  {name}, read on {kind}: accuracy {found[-1].accuracy:.3f}")
