@@ -297,13 +297,13 @@ def test_review_and_resume(tmp_path: Path, shared: Path) -> None:
     assert len(lines) == len(found) >= 5
     said.write_text("source_id,verdict,boxes\nu000001-000002,drop,\nu000001-000000,ok,\n")
     assert go(verdicts=str(said)) == ["u000001"]
-    letters = pq.read_table(out / "dead_letters" / "u000001.parquet").to_pylist()
+    letters = pq.read_table(out / "evidence/dead_letters" / "u000001.parquet").to_pylist()
     assert [letter["code"] for letter in letters] == ["rejected"]
     assert go(verdicts=str(said)) == go() == []
     against = [str(out), "--against", str(tmp_path / "in.parquet"), "--sample", "4"]
     verified = CliRunner().invoke(verify, against, standalone_mode=False)
     assert verified.return_value == 0 and "4 records measured again" in verified.output
-    shard = out / "detections" / "u000000.parquet"
+    shard = out / "evidence/detections" / "u000000.parquet"
     table = pq.read_table(shard)
     wrong = pa.array([0.01] * len(table), pa.float32())
     place = table.column_names.index("disclosure")

@@ -86,11 +86,11 @@ dataset:
 
 
 def outcome(output: Path) -> tuple[Manifest, set[str], set[int]]:
-    manifest = Manifest.model_validate_json((output / "manifest.json").read_bytes())
-    dead = pq.read_table(output / "dead_letters")
+    manifest = Manifest.model_validate_json((output / "evidence/manifest.json").read_bytes())
+    dead = pq.read_table(output / "evidence/dead_letters")
     rows = {
         int(name[1:7]) * 40 + int(name[-6:])
-        for name in pq.read_table(output / "dead_letters")["record_id"].to_pylist()
+        for name in pq.read_table(output / "evidence/dead_letters")["record_id"].to_pylist()
     }
     return manifest, set(dead["code"].to_pylist()), rows
 

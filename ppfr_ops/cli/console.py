@@ -1,5 +1,6 @@
 """What the person at the terminal sees: progress while it runs, a summary and where to look."""
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Collection
@@ -19,6 +20,21 @@ from ppfr_ops.sanitize.worker import MAX_ATTEMPTS
 from ppfr_ops.store.ledger import Tables
 
 console = Console(stderr=True, highlight=False)
+
+
+class _ToConsole(logging.Handler):
+    """Lines of the engines, which know no console, to the console."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "Error: " if record.levelno >= logging.ERROR else ""
+        console.print(prefix + record.getMessage(), markup=False)
+
+
+_log = logging.getLogger("ppfr")
+if not _log.handlers:
+    _log.addHandler(_ToConsole())
+    _log.setLevel(logging.INFO)
+    _log.propagate = False
 
 _EVERY_SECONDS = 10.0
 """Between two progress lines where there is no terminal."""
@@ -204,4 +220,4 @@ def _summary(job: Job, manifest: Manifest, seconds: float, fresh_faces: int) -> 
         table.add_row("time", f"{seconds:,.1f} s, {fresh_faces / max(seconds, 1e-9):,.0f} faces/s")
     console.print(table)
     output = job.options.output
-    console.print(f"data in {output}/data, all else in {output}/manifest.json", markup=False)
+    console.print(f"for others: {output}/release; for you alone: {output}/evidence", markup=False)

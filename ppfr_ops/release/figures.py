@@ -2,7 +2,7 @@
 a policy. Reads no picture."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -14,18 +14,24 @@ from pydantic import ValidationError
 from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA, REASONS
 from ppfr_ops.contracts.detections import detections_schema
 from ppfr_ops.contracts.evaluation import Evaluation
-from ppfr_ops.contracts.ledger import Kind
-from ppfr_ops.contracts.manifest import Check, Counts, Manifest, UnitShards
+from ppfr_ops.contracts.ledger import RELEASED, UNIT, Kind, Shard, shard_path
+from ppfr_ops.contracts.manifest import Check, Counts, Manifest, ReleaseManifest, UnitShards
 from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.contracts.policy import Policy
 from ppfr_ops.errors import UserError
-from ppfr_ops.store.ledger import Ledger, read_table
+from ppfr_ops.release.publish import read_release
+from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
+from ppfr_ops.store.shards import read_table
 
 QUARANTINE = frozenset({"too_disclosing", "below_policy"})
 """Reason codes of records that were sound and fell short; other dead letters are failures."""
 
 JUDGED = frozenset({"rec_ssim", "recovery_gain", "black_box_accuracy", "rank1", "rank1_student"})
 """Figures that only an evaluation of the method has."""
+
+
+_SHARDS, _EXAMPLES, _SHOWN = 4, 5, 120
+"""Shards that examples are taken from, examples of a column, characters of one."""
 
 
 class ReleaseError(UserError):
@@ -77,12 +83,17 @@ class Release(Figures):
     """What an output holds, less the pictures."""
 
     manifest: Manifest
+    """The owner's."""
+    told: ReleaseManifest
+    """What everybody may know."""
     dead_letters: pa.Table
     columns: pa.Schema
     """Of ``data/``."""
     last: dict[str, object]
     """The last run: ``started``, ``finished``, ``exit_code``, where noted."""
     signed: bool
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    """Of every kept column, some values, as text: what others will see."""
 
 
 def open_release(output: str) -> Release:
@@ -94,29 +105,34 @@ def open_release(output: str) -> Release:
     Raises:
         ReleaseError: there is no manifest, or a shard of figures is missing or unreadable.
     """
-    ledger = Ledger(output)
-    path = ledger.path("manifest.json")
-    if not ledger.fs.exists(path):
-        raise ReleaseError("no manifest.json: not an output, or its run has not finished")
+    folder = Folder(output)
+    raw = folder.read_bytes(EVIDENCE, "manifest.json")
+    if raw is None:
+        raise ReleaseError("no evidence/manifest.json: not an output, or its run has not finished")
     try:
-        manifest = Manifest.model_validate_json(ledger.fs.cat_file(path))
-    except ValidationError:
-        raise ReleaseError("manifest.json does not have the form of a manifest") from None
+        manifest = Manifest.model_validate_json(raw)
+    except (ValidationError, RecursionError):
+        raise ReleaseError("evidence/manifest.json is damaged; see ppfr verify") from None
+    told = read_release(folder)
+    if told is None:
+        raise ReleaseError("release/manifest.json is missing or damaged; see ppfr verify")
     try:
         return Release(
+            told=told,
             counts=manifest.counts,
-            metrics=read_all(ledger, manifest.shards, "metrics"),
+            metrics=read_all(folder, manifest.shards, "metrics"),
             manifest=manifest,
-            dead_letters=read_all(ledger, manifest.shards, "dead_letters"),
-            columns=_columns(ledger, manifest),
-            last=ledger.read("_ledger", "last.json") or {},
-            signed=bool(ledger.fs.exists(ledger.path("manifest.sig"))),
+            dead_letters=read_all(folder, manifest.shards, "dead_letters"),
+            columns=_columns(folder, manifest),
+            last=folder.read(EVIDENCE, "ledger", "last.json") or {},
+            signed=folder.exists(RELEASE, "manifest.sig"),
+            examples=_examples(folder, manifest),
         )
     except (pa.ArrowException, KeyError):
         raise ReleaseError("the shards do not fit together; see ppfr verify") from None
 
 
-def read_all(ledger: Ledger, units: list[UnitShards], kind: Kind) -> pa.Table:
+def read_all(folder: Folder, units: list[UnitShards], kind: Kind) -> pa.Table:
     """All shards of a kind as one table.
 
     Raises:
@@ -125,9 +141,9 @@ def read_all(ledger: Ledger, units: list[UnitShards], kind: Kind) -> pa.Table:
     """
     found = []
     for unit in units:
-        shard = unit.shards[kind]
+        shard = _placed(unit, kind)
         try:
-            found.append(read_table(ledger.fs.cat_file(ledger.path(shard.path))))
+            found.append(read_table(folder.fs.cat_file(folder.path(shard.path))))
         except (OSError, pa.ArrowException):
             raise ReleaseError(f"{shard.path} cannot be read; see ppfr verify") from None
     if found:
@@ -136,15 +152,57 @@ def read_all(ledger: Ledger, units: list[UnitShards], kind: Kind) -> pa.Table:
     return empty.get(kind, DEAD_LETTERS_SCHEMA).empty_table()
 
 
-def _columns(ledger: Ledger, manifest: Manifest) -> pa.Schema:
+def _placed(unit: UnitShards, kind: Kind) -> Shard:
+    """A shard that lies where its kind lies: whoever can write the manifest may name any file.
+
+    Raises:
+        ReleaseError: it does not.
+        KeyError: there is none.
+    """
+    shard = unit.shards[kind]
+    if kind == "data":
+        name = shard.path.rpartition("/")[2].removesuffix(".parquet")
+        right = bool(RELEASED.fullmatch(name))
+    else:
+        name, right = unit.unit, bool(UNIT.fullmatch(unit.unit))
+    if not right or shard.path != shard_path(kind, name):
+        raise ReleaseError("the manifest names a shard where none may lie; see ppfr verify")
+    return shard
+
+
+def _columns(folder: Folder, manifest: Manifest) -> pa.Schema:
     if not manifest.shards:
         return pa.schema([])
-    shard = manifest.shards[0].shards["data"]
+    shard = _placed(manifest.shards[0], "data")
     try:
-        with ledger.fs.open(ledger.path(shard.path), "rb") as file:
+        with folder.fs.open(folder.path(shard.path), "rb") as file:
             return pq.read_schema(file)
     except (OSError, pa.ArrowException):
         raise ReleaseError(f"{shard.path} cannot be read; see ppfr verify") from None
+
+
+def _examples(folder: Folder, manifest: Manifest) -> dict[str, list[str]]:
+    """The values that come most often in a few shards from all over, and the longest."""
+    names = [str(name) for name in manifest.options.get("keep_columns", [])]
+    units = manifest.shards[:: max(1, len(manifest.shards) // _SHARDS)][:_SHARDS]
+    if not names or not units:
+        return {}
+    paths = [_placed(unit, "data").path for unit in units]
+    tables = [read_table(folder.fs.cat_file(folder.path(path)), names) for path in paths]
+    found = {}
+    for name in names:
+        texts = [str(value) for table in tables for value in _values(table[name])]
+        often = [text for text, _ in Counter(texts).most_common(_EXAMPLES)]
+        longest = sorted(set(texts), key=len)[-1:]
+        found[name] = [text[:_SHOWN] for text in dict.fromkeys([*often, *longest])]
+    return found
+
+
+def _values(column: pa.ChunkedArray) -> list[object]:
+    try:
+        return list(column.drop_null().to_pylist())
+    except (ValueError, ArithmeticError):
+        return ["(values that Python does not have)"]
 
 
 def read_evaluation(text: str | bytes) -> Evaluation:
