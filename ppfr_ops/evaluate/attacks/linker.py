@@ -11,7 +11,6 @@ one that finds most, for a claim is worth what the best attack on it was worth.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -158,71 +157,83 @@ class Taught:
         return np.asarray(self.model(torch.from_numpy(seen)))
 
 
-def _fit_kernel(gram: Matrix, targets: Matrix, ridge: float) -> NDArray[np.floating]:
-    system = gram.astype(np.float64) + ridge * np.eye(len(gram))
-    return np.linalg.solve(system, targets.astype(np.float64))
-
-
 @dataclass(frozen=True)
 class Known:
-    """``n`` pairs of the release: what was seen, and the originals, in their frames; ``n x D``."""
+    """What the attacker of known pairs has.
+
+    ``seen``: templates of the known pictures, ``n x D``; ``probes``: of those to find, ``P x D``.
+    ``originals`` and ``gallery``: of the known originals, ``n x D``, and of all, ``G x D``, by the
+    name of a frame: ``all`` FR models side by side, and each alone, for one of them may be close to
+    what the method itself reads from a face.
+    """
 
     seen: Matrix
-    originals: Matrix
+    probes: Matrix
+    originals: dict[str, Matrix]
+    gallery: dict[str, Matrix]
+
+    def first(self, count: int) -> "Known":
+        """With the first ``count`` pairs only."""
+        originals = {name: part[:count] for name, part in self.originals.items()}
+        return Known(self.seen[:count], self.probes, originals, self.gallery)
 
 
-def known_pairs(known: Known, seen: Matrix, gallery: Matrix, search: Search) -> KnownPairs:
-    """The best of six regressions: from picture to original and from original to picture, with
-    each of :data:`KERNELS`. The strength of the ridge is chosen on a fifth of the pairs.
+def known_pairs(known: Known, search: Search) -> KnownPairs:
+    """The best of many regressions: from picture to original, and from original to picture with
+    every frame of the originals, each with all of :data:`KERNELS`. The strength of the ridge is
+    chosen on a fifth of the pairs.
 
     Args:
-        known: pairs that the attacker has.
-        seen: probes, ``P x D``.
-        gallery: originals, ``G x D``.
+        known: what the attacker has.
         search: who is who.
     """
     best: KnownPairs | None = None
-    directions: tuple[Literal["backward", "forward"], ...] = ("backward", "forward")
-    for direction in directions:
-        for name, kernel in KERNELS.items():
-            scores = _scores(known, seen, gallery, direction, kernel)
+    for kernel in KERNELS:
+        tried = {f"backward, {kernel}": _backward(known, kernel)}
+        for frame in known.originals:
+            tried[f"forward, {kernel}, {frame}"] = _forward(known, kernel, frame)
+        for attack, scores in tried.items():
             found = search.found(scores)
             rate = found.same_photo + found.another_photo
             if best is None or rate > best.same_photo + best.another_photo:
-                best = KnownPairs(
-                    pairs=len(known.seen), attack=f"{direction}, {name}", **found.model_dump()
-                )
+                best = KnownPairs(pairs=len(known.seen), attack=attack, **found.model_dump())
     assert best is not None
     return best
 
 
-def _scores(
-    known: Known,
-    seen: Matrix,
-    gallery: Matrix,
-    direction: Literal["backward", "forward"],
-    kernel: Callable[[Matrix], Matrix],
+def _backward(known: Known, kernel: str) -> Matrix:
+    """Scores ``probes x gallery``: originals are guessed from the pictures."""
+    targets, gallery = known.originals["all"], known.gallery["all"]
+    guess = _regress(known.seen, targets, known.probes, KERNELS[kernel])
+    return np.asarray(guess @ (gallery - targets.mean(0)).T)
+
+
+def _forward(known: Known, kernel: str, frame: str) -> Matrix:
+    """Scores ``probes x gallery``: the pictures of all originals are guessed. For a keyed map that
+    is a random function with a known kernel this is the best there is."""
+    guess = _regress(known.originals[frame], known.seen, known.gallery[frame], KERNELS[kernel])
+    return np.asarray((known.probes - known.seen.mean(0)) @ guess.T)
+
+
+def _regress(
+    inputs: Matrix, targets: Matrix, queries: Matrix, kernel: Callable[[Matrix], Matrix]
 ) -> Matrix:
-    """Scores ``probes x gallery`` of one regression."""
-    if direction == "backward":
-        inputs, targets, queries = known.seen, known.originals, seen
-    else:
-        inputs, targets, queries = known.originals, known.seen, gallery
+    """Kernel ridge regression; guesses for ``queries``, centred, of unit length."""
     held = np.arange(len(inputs)) % 5 == 4
     gram = kernel(inputs @ inputs.T)
-    centre = targets.mean(0)
+    wanted = targets - targets.mean(0)
 
     def right(ridge: float) -> float:
-        weights = _fit_kernel(gram[np.ix_(~held, ~held)], targets[~held] - centre, ridge)
+        weights = _solve(gram[np.ix_(~held, ~held)], wanted[~held], ridge)
         guess = gram[np.ix_(held, ~held)] @ weights
-        wanted = targets[held] - centre
-        lengths = np.linalg.norm(guess, axis=1) * np.linalg.norm(wanted, axis=1)
-        return float(((guess * wanted).sum(1) / np.maximum(lengths, 1e-12)).mean())
+        lengths = np.linalg.norm(guess, axis=1) * np.linalg.norm(wanted[held], axis=1)
+        return float(((guess * wanted[held]).sum(1) / np.maximum(lengths, 1e-12)).mean())
 
-    ridge = max(RIDGES, key=right)
-    weights = _fit_kernel(gram, targets - centre, ridge).astype(np.float32)
+    weights = _solve(gram, wanted, max(RIDGES, key=right))
     guess = kernel(queries @ inputs.T) @ weights
-    guess /= np.maximum(np.linalg.norm(guess, axis=1, keepdims=True), 1e-12)
-    if direction == "backward":
-        return np.asarray(guess @ (gallery - centre).T)
-    return np.asarray((seen - centre) @ guess.T)
+    return np.asarray(guess / np.maximum(np.linalg.norm(guess, axis=1, keepdims=True), 1e-12))
+
+
+def _solve(gram: Matrix, targets: Matrix, ridge: float) -> Matrix:
+    system = gram.astype(np.float64) + ridge * np.eye(len(gram))
+    return np.linalg.solve(system, targets.astype(np.float64)).astype(np.float32)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ppfr_ops.contracts.evaluation import Found, KnownPairs, Linker
+from ppfr_ops.contracts.evaluation import KnownPairs, Linker
 from ppfr_ops.evaluate.attacks.linker import Frame, Known, Search, Taught, known_pairs
 from ppfr_ops.evaluate.stages.base import Skip, Stage, register
 from ppfr_ops.imaging.arrays import Faces
@@ -80,7 +80,7 @@ class LinkerStage(Stage[Linker]):
             chance=search.chance,
             untaught=untaught,
             taught=taught,
-            known_pairs=_curve(run, before, gallery, probes, search),
+            known_pairs=_curve(run, before, originals, probes, search),
         )
 
 
@@ -91,7 +91,7 @@ def _templates(run: "Run", faces: Faces, what: str) -> list[Embeddings]:
 def _curve(
     run: "Run",
     before: Frame,
-    gallery: NDArray[np.float32],
+    gallery: list[Embeddings],
     probes: list[Embeddings],
     search: Search,
 ) -> list[KnownPairs]:
@@ -108,14 +108,14 @@ def _curve(
     published = release.publish(faces, run.stream("published: known pairs"))
     originals = [run.pool.templates(run.model(name), len(faces))[0] for name in run.names]
     seen = _templates(run, published, "linker: known pictures")
+    # the attacker centres by all pictures of the release, which are public
+    after = Frame.of(probes)
+    known = Known(
+        after(seen), after(probes), _frames(run, before, originals), _frames(run, before, gallery)
+    )
     curve = []
     for size in sizes:
-        # the attacker centres by all pictures of the release, which are public
-        after = Frame.of(probes)
-        known = Known(
-            after([part[:size] for part in seen]), before([part[:size] for part in originals])
-        )
-        found = known_pairs(known, after(probes), gallery, search)
+        found = known_pairs(known.first(size), search)
         run.log(
             f"  {size} known pairs: the very photo {found.same_photo:.4f}, another "
             f"{found.another_photo:.4f} ({found.attack})"
@@ -124,9 +124,9 @@ def _curve(
     return curve
 
 
-def best(found: dict[str, Found]) -> Found:
-    """The highest of each rate over the FR models."""
-    return Found(
-        same_photo=max(entry.same_photo for entry in found.values()),
-        another_photo=max(entry.another_photo for entry in found.values()),
-    )
+def _frames(
+    run: "Run", frame: Frame, templates: list[Embeddings]
+) -> dict[str, NDArray[np.float32]]:
+    """Originals in the frame of all FR models, and of each alone."""
+    alone = {name: frame.one(templates, i) for i, name in enumerate(run.names)}
+    return {"all": frame(templates), **(alone if len(alone) > 1 else {})}
