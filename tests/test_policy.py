@@ -231,3 +231,17 @@ def test_figures_of_photographs_may_be_named() -> None:
     table = pa.table({"record_id": ["a", "b"], "residual_faces": pa.array([0, 3], pa.int32())})
     assert not assess(policy, Figures(counts, table))[0].holds
     assert assess(policy, Figures(counts, table.slice(0, 1)))[0].holds
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a: &a [x, x]\nb: [*a, *a, *a]", "aliases are not taken"),
+        ("[" * 60_000, "nested too deeply"),
+        ("# " + "x" * 70_000, "longer than"),
+        ("record: !!python/object/apply:os.system ['true']", "could not determine a constructor"),
+    ],
+)
+def test_a_hostile_policy_is_one_line(text: str, reason: str) -> None:
+    with pytest.raises(PolicyError, match=reason):
+        parse(text)

@@ -22,6 +22,7 @@ from moto.server import ThreadedMotoServer
 from ppfr_ops.cli.sanitize_beam import main as on_beam
 from ppfr_ops.contracts.manifest import Manifest, ReleaseManifest
 from ppfr_ops.sample import write_sample
+from ppfr_ops.sandbox import sandbox
 from ppfr_ops.store.lease import Lease
 from ppfr_ops.store.ledger import Ledger
 from ppfr_ops.store.storage import Patient, StoreError, open_store
@@ -77,6 +78,8 @@ def buckets(moto: int, environment: pytest.MonkeyPatch, sample: Path) -> Iterato
 def at(environment: pytest.MonkeyPatch, url: str) -> None:
     environment.setenv("AWS_ENDPOINT_URL", url)
     fsspec.get_filesystem_class("s3").clear_instance_cache()
+    if sandbox._pipe is not None:
+        sandbox._end()  # a child keeps the environment that it was born with
 
 
 def sanitize(*options: str) -> Result:
@@ -131,7 +134,16 @@ def test_the_command_on_ray_through_a_store_that_fails(
 ) -> None:
     """As a user has it: workers are processes of their own, options come from the environment."""
     environment.setenv("FSSPEC_S3", json.dumps(fsspec.config.conf["s3"]))
-    command = [sys.executable, "-m", "ppfr_ops.cli.sanitize", "--actors", "2", "--unit-rows", "8"]
+    command = [
+        sys.executable,
+        "-m",
+        "ppfr_ops.cli",
+        "sanitize",
+        "--actors",
+        "2",
+        "--unit-rows",
+        "8",
+    ]
     command += ["--method", "highpass", "--input", "s3://faces/set"]
     with FaultyProxy(moto, every=10) as proxy:
         environment.setenv("AWS_ENDPOINT_URL", proxy.url)
