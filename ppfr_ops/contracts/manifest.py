@@ -24,6 +24,8 @@ class Method(_Model):
     """sha256 over name, options and weights."""
     figures: dict[str, Any] = {}
     """Of the release as a whole, as the method declares them."""
+    columns: list[str] = []
+    """Columns of ``data/`` that the method adds: figures of every record."""
 
 
 class Model(_Model):

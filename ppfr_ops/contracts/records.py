@@ -21,7 +21,10 @@ measured again on a candidate photograph, so both would tell which one it was.""
 
 
 def records_schema(
-    keep: Sequence[pa.Field] = (), identity: bool = False, faces: bool = False
+    keep: Sequence[pa.Field] = (),
+    identity: bool = False,
+    faces: bool = False,
+    figures: Sequence[pa.Field] = (),
 ) -> pa.Schema:
     """Schema of the records as a sanitizer makes them; ``released`` makes that of a shard of it.
 
@@ -29,6 +32,7 @@ def records_schema(
         keep: columns of the allow-list, copied from the input as they are.
         identity: whether there is a column of pseudonyms.
         faces: every record is a face that was cut out of a photograph.
+        figures: columns that the method adds.
     """
     fields = [
         described(
@@ -54,6 +58,7 @@ def records_schema(
             )
         )
     fields += FACE_FIELDS if faces else ()
+    fields += figures
     fields += [
         described(field.name, field.type, "copied from the input (--keep-column)") for field in keep
     ]

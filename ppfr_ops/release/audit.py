@@ -25,7 +25,8 @@ from ppfr_ops.imaging.codec import ImageError, decode
 from ppfr_ops.imaging.detector import Detections, cut, transforms
 from ppfr_ops.recognizers import Recognizer
 from ppfr_ops.release.findings import Finding
-from ppfr_ops.sanitize.aligned import measure, pseudonyms
+from ppfr_ops.sanitize.kit import pseudonyms
+from ppfr_ops.sanitize.measuring import measure
 from ppfr_ops.sanitize.prepare import owner_key
 from ppfr_ops.source.plan import Columns, Plan, Unit, plan, read_unit, record_id
 from ppfr_ops.store.folder import EVIDENCE

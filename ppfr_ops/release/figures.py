@@ -3,10 +3,10 @@ a policy. Reads no picture."""
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
@@ -57,6 +57,10 @@ class Figures:
     counts: Counts
     metrics: pa.Table
     """All records, as ``ppfr_ops.contracts.metrics``."""
+    faces: pa.Table | None = field(default=None, kw_only=True)
+    """All faces, as ``ppfr_ops.contracts.detections``, where records are whole photographs. What
+    a photograph's measures are taken from is its faces that went through the method; so it is
+    those that a policy's bounds are held against, each by itself."""
 
     @property
     def quarantined(self) -> int:
@@ -66,11 +70,31 @@ class Figures:
     def failed(self) -> int:
         return self.counts.dead_letters - self.quarantined - intended(self.counts)
 
+    @property
+    def rows(self) -> int:
+        """What may become a record: rows, or, where records are faces, the faces found in them."""
+        return self.counts.rows_in + self.counts.extra_faces
+
     def values(self, metric: str) -> NDArray[np.float64]:
-        """One metric of every record that has it; ``N``."""
+        """One metric of every record (or, of whole photographs, face) that has it; ``N``."""
+        return self._column(metric).drop_null().to_numpy().astype(np.float64)
+
+    def lacking(self, metric: str) -> int:
+        """Records (or faces) that should have a metric and do not."""
+        column = self._column(metric)
+        wanted = len(column) if self._by_face(metric) else self.counts.records
+        return wanted - (len(column) - column.null_count)
+
+    def _by_face(self, metric: str) -> bool:
+        return self.faces is not None and metric in self.faces.column_names
+
+    def _column(self, metric: str) -> pa.ChunkedArray:
+        if self.faces is not None and self._by_face(metric):
+            through = pc.equal(self.faces["treatment"], "anonymized")
+            return self.faces.filter(through)[metric]
         if metric not in self.metrics.column_names:
-            return np.zeros(0)
-        return self.metrics[metric].drop_null().to_numpy().astype(np.float64)
+            return pa.chunked_array([], pa.float32())
+        return self.metrics[metric]
 
     @property
     def measured(self) -> list[str]:
@@ -121,6 +145,7 @@ def open_release(output: str) -> Release:
             told=told,
             counts=manifest.counts,
             metrics=read_all(folder, manifest.shards, "metrics"),
+            faces=faces_of(folder, manifest),
             manifest=manifest,
             dead_letters=read_all(folder, manifest.shards, "dead_letters"),
             columns=_columns(folder, manifest),
@@ -130,6 +155,17 @@ def open_release(output: str) -> Release:
         )
     except (pa.ArrowException, KeyError):
         raise ReleaseError("the shards do not fit together; see ppfr verify") from None
+
+
+def faces_of(folder: Folder, manifest: Manifest) -> pa.Table | None:
+    """All faces of an output of whole photographs; None of any other.
+
+    Raises:
+        ReleaseError: a shard is missing or unreadable.
+    """
+    if manifest.options.get("output_faces") != "in-place":
+        return None
+    return read_all(folder, manifest.shards, "detections")
 
 
 def read_all(folder: Folder, units: list[UnitShards], kind: Kind) -> pa.Table:
@@ -226,7 +262,7 @@ def figure(name: str, release: Figures, evaluation: Evaluation | None) -> float 
     model's threshold of FAR 1e-3 on originals.
     """
     counts = release.counts
-    rows = max(counts.rows_in, 1)
+    rows = max(release.rows, 1)
     fixed = {
         "records": counts.records,
         "dead_letters": release.failed,
@@ -262,17 +298,11 @@ def assess(policy: Policy, release: Figures, evaluation: Evaluation | None = Non
     checks = []
     for name, bound in policy.record.items():
         values = release.values(name)
-        short = len(values) < release.counts.records
         worst = None
-        if len(values) and not short:
+        holds = release.lacking(name) == 0
+        if len(values) and holds:
             worst = float(values.min() if bound.sign == ">=" else values.max())
-        holds = (
-            worst is not None
-            and bound.holds(float(values.min()))
-            and bound.holds(float(values.max()))
-        )
-        if not release.counts.records:
-            holds = True
+            holds = bound.holds(float(values.min())) and bound.holds(float(values.max()))
         checks.append(
             Check(name=f"every record's {name}", bound=str(bound), found=worst, holds=holds)
         )
@@ -291,59 +321,3 @@ def by_reason(release: Release) -> Counter[tuple[str, str]]:
         strict=True,
     )
     return Counter((code, message.partition(":")[0]) for code, message in rows)
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """A dataset figure on a sample, with its 95 % confidence interval."""
-
-    name: str
-    bound: str
-    found: float | None
-    low: float
-    high: float
-    holds: Literal["met", "open", "not met"]
-    """``open``: the interval has values on both sides of the threshold."""
-
-
-def forecast(policy: Policy, figures: Figures) -> list[Forecast]:
-    """What a sample says of the whole. Shares get Wilson's interval, figures of metrics the
-    percentile bootstrap; what only an evaluation or the whole can tell is left ``open``."""
-    result = []
-    for name, bound in policy.dataset.items():
-        found = figure(name, figures, None)
-        low, high = _interval(name, figures)
-        if found is None or not low <= high:
-            result.append(Forecast(name, str(bound), found, low, high, "open"))
-            continue
-        ends = {bound.holds(low), bound.holds(high)}
-        holds: Literal["met", "open", "not met"] = "open"
-        if len(ends) == 1:
-            holds = "met" if ends == {True} else "not met"
-        result.append(Forecast(name, str(bound), found, low, high, holds))
-    return result
-
-
-def _interval(name: str, figures: Figures) -> tuple[float, float]:
-    """NaN where there is none."""
-    from scipy.stats import binomtest, bootstrap  # a second to import; workers never need it
-
-    shares = {"dead_letter_rate": figures.failed, "quarantine_rate": figures.quarantined}
-    if name in shares and figures.counts.rows_in:
-        found = binomtest(shares[name], figures.counts.rows_in).proportion_ci(method="wilson")
-        return float(found.low), float(found.high)
-    metric, _, kind = name.rpartition("_")
-    values = figures.values(metric)
-    # The extremes of a sample say nothing about those of the whole.
-    if len(values) < 8 or not (kind == "mean" or kind.startswith("p")):
-        return float("nan"), float("nan")
-
-    def statistic(sample: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-        if kind == "mean":
-            return np.asarray(np.mean(sample, axis=axis))
-        return np.asarray(np.percentile(sample, int(kind[1:]), axis=axis))
-
-    spread = bootstrap(
-        (values,), statistic, n_resamples=2000, method="percentile", rng=np.random.default_rng(0)
-    ).confidence_interval
-    return float(spread.low), float(spread.high)

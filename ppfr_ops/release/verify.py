@@ -254,7 +254,8 @@ def _expected_schema(manifest: ReleaseManifest, found: pa.Schema) -> pa.Schema:
     crops = manifest.options.get("output_faces") == "crops"
     if crops:
         keep = [item for item in keep if item.name not in FACE_COLUMNS]
-    made = records_schema(keep, manifest.options.get("identity") == "pseudonyms", crops)
+    figures = [found.field(name) for name in manifest.method.columns if name in found.names]
+    made = records_schema(keep, manifest.options.get("identity") == "pseudonyms", crops, figures)
     return released(made)
 
 

@@ -19,7 +19,7 @@ from ppfr_ops.contracts.ledger import LedgerEntry, merge
 from ppfr_ops.contracts.manifest import Counts, Manifest, Method, Model, UnitShards, Verdict
 from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.options import shown
-from ppfr_ops.release.figures import Figures, assess, intended, quarantined, read_all
+from ppfr_ops.release.figures import Figures, assess, faces_of, intended, quarantined, read_all
 from ppfr_ops.release.publish import rotten, write_release
 from ppfr_ops.release.signing import load_signing_key
 from ppfr_ops.review.queue import Doubt, doubts
@@ -62,7 +62,8 @@ def finish(
         return manifest, missing
     if job.policy is not None:
         metrics = read_all(ledger, manifest.shards, "metrics")
-        checks = assess(job.policy, Figures(manifest.counts, metrics))
+        figures = Figures(manifest.counts, metrics, faces=faces_of(ledger, manifest))
+        checks = assess(job.policy, figures)
         passed = all(check.holds for check in checks)
         manifest = manifest.model_copy(update={"verdict": Verdict(passed=passed, checks=checks)})
     if not ledger.fenced_off():
@@ -90,6 +91,7 @@ def _manifest(job: Job, engine: str, done: Sequence[LedgerEntry]) -> Manifest:
             options=method.options(),
             digest=job.method_digest,
             figures=method.about_release(),
+            columns=[item.name for item in method.record_figures],
         ),
         recognizers=[Model(name=spec.name, digest=spec.digest()) for spec in specs],
         options=_options(job, method),
@@ -137,8 +139,9 @@ def too_many_dead(job: Job, manifest: Manifest) -> str | None:
     # How much may be held back is for the policy to say.
     dead = counts.dead_letters - intended(counts)
     dead -= quarantined(counts) if job.policy is not None else 0
-    if dead > allowed * counts.rows_in:
-        return f"{dead} dead letters of {counts.rows_in} rows, allowed: {allowed:.2%}"
+    rows = counts.rows_in + counts.extra_faces
+    if dead > allowed * rows:
+        return f"{dead} dead letters of {rows} rows, allowed: {allowed:.2%}"
     return None
 
 

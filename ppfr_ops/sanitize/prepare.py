@@ -105,6 +105,9 @@ def _check_method(options: SanitizeOptions, method: Anonymizer, policy: Policy |
             f"method {method.name} publishes every record as first drawn: neither "
             "--max-disclosure nor a policy's bounds on records can hold one back"
         )
+    clash = sorted({item.name for item in method.record_figures} & set(options.keep_columns))
+    if clash:
+        raise UserError(f"--keep-column {clash[0]}: the method adds a column of that name")
     for name in method.wants:
         if name == "identity" and options.identity_column is None:
             raise UserError(f"method {method.name}: needs --identity-column")
