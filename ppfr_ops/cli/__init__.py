@@ -50,7 +50,8 @@ class _Lazy(click.Group):
 def group() -> None:
     """Turn face datasets into ones that can be shared and still be recognised by machines.
 
-    Exit codes: 0 finished; 2 wrong usage or input; 3 finished, but thresholds failed; 1 else.
+    Exit codes: 0 finished; 1 failed; 2 wrong usage or input; 3 finished, but a threshold was
+    missed.
     """
 
 
