@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import IO, Any, Literal
 
 import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
 
 from ppfr_ops.contracts.ledger import Source
 from ppfr_ops.store.storage import StoreError
@@ -42,6 +43,8 @@ class Unit:
     stop: int = field(repr=False)
     offset: int = field(default=0, repr=False)
     damaged: str | None = field(default=None, repr=False)
+    oversized: tuple[int, ...] = field(default=(), repr=False)
+    """Which of the pictures ``sources`` are too large to be read."""
 
     @property
     def rows(self) -> int:
@@ -110,6 +113,46 @@ def even(rows: int, most: int) -> Iterator[tuple[int, int]]:
     pieces = -(-rows // most)
     for piece in range(pieces):
         yield rows * piece // pieces, rows * (piece + 1) // pieces
+
+
+def ranges(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
+    """As ``even``; a range of more than ``UNIT_BYTES`` is cut where it is full.
+
+    Args:
+        sizes: of the rows, bytes.
+    """
+    for first, stop in even(len(sizes), most):
+        start = first
+        held = 0
+        for row in range(first, stop):
+            if held and held + sizes[row] > UNIT_BYTES:
+                yield start, row
+                start, held = row, 0
+            held += sizes[row]
+        yield start, stop
+
+
+def relative(path: str, root: str) -> bytes:
+    """A path as it is hashed: below the input's root, whatever bytes it is made of."""
+    return os.path.relpath(path, root or None).encode("utf-8", "surrogateescape")
+
+
+def storable(text: str) -> str:
+    """Text as UTF-8 can have it: a lone surrogate, as names of other encodings have, is escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+@contextmanager
+def open_file(fs: Any, path: str) -> Iterator[IO[bytes]]:
+    """Open for reading, if it is a file: a pipe would block, and a device might never end.
+
+    Raises:
+        OSError: it is not, or cannot be read.
+    """
+    if isinstance(fs, LocalFileSystem) and fs.info(path)["type"] != "file":
+        raise FileNotFoundError(errno.ENOENT, "no regular file")
+    with fs.open(path, "rb") as file:
+        yield file
 
 
 def errors(plan: Plan, codes: Sequence[str]) -> pa.Table:
