@@ -23,6 +23,7 @@ COMMANDS = {
     "evaluate": "measure a method: recognition, disclosure, what an attacker gets back",
     "compare": "put evaluations side by side",
     "train": "train the learned anonymizer",
+    "probe": "publish a photo into a release's world, so that it can be searched there",
     "report": "say whether an output may be released; report, dataset card, Croissant, lineage",
     "verify": "check an output against its manifest, shard by shard; sign it",
 }

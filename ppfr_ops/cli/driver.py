@@ -15,6 +15,7 @@ from ppfr_ops.cli.console import (
 from ppfr_ops.errors import UserError
 from ppfr_ops.release.signing import distrust, load_signing_key
 from ppfr_ops.sanitize.finish import finish
+from ppfr_ops.sanitize.identity import discard, with_release_key
 from ppfr_ops.sanitize.increments import reconcile, retire_reviewed
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.options import SanitizeOptions
@@ -83,6 +84,7 @@ def _work(job: Job, engine: Engine, carrier: str, began: float, as_json: bool) -
             unvouched = distrust(ledger, load_signing_key(options.signing_key))
     except ValueError as error:
         raise UserError(str(error)) from None
+    job = with_release_key(job, ledger)
     for line in ledger.noticed:
         console.print(line, markup=False)
     last = {"engine": carrier, "units": len(job.plan.units), "rows": job.plan.rows}
@@ -108,6 +110,9 @@ def _work(job: Job, engine: Engine, carrier: str, began: float, as_json: bool) -
         code = 1
     else:
         code = conclude(job, manifest, time.monotonic() - began, faces, as_json)
+        if options.discard_key and code != 1:
+            discard(ledger)
+            console.print("the key of the release is removed: nobody can say who is whom")
         if unvouched is not None:
             console.print(f"Error: {unvouched}", markup=False)
             code = code or 1
