@@ -72,19 +72,16 @@ def secrets_with(
 
 
 def with_release_key(job: Job, ledger: Ledger) -> Job:
-    """The job with the key that its release has, or gets now.
+    """The job with the key that its release has, or gets now; for a run that has something to do.
 
     Raises:
-        UserError: the key is gone and there is still something to do.
+        UserError: the key was discarded.
     """
     if not makes_key(job.options):
         return job
     key = release_key(ledger)
     if key is None:
-        done = ledger.committed_ids()
-        if done:
-            if all(unit.id in done for unit in job.plan.units):
-                return job  # nothing is drawn any more
+        if ledger.committed_ids():
             raise UserError(
                 "the key of this release was discarded, so nothing can be added to it; "
                 "--overwrite begins a new release"

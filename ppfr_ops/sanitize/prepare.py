@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ppfr_ops.contracts import VERSION
+from ppfr_ops.contracts.dead_letters import REASONS
 from ppfr_ops.contracts.policy import Policy, parse
 from ppfr_ops.contracts.records import FACE_COLUMNS, RESERVED_COLUMNS
 from ppfr_ops.errors import UserError
@@ -124,6 +125,11 @@ def _check_method(options: SanitizeOptions, method: Anonymizer, policy: Policy |
 def _check_combinations(options: SanitizeOptions) -> None:
     if options.discard_key and not makes_key(options):
         raise UserError("--discard-key: the run makes no key of its own; destroy the file of yours")
+    unknown = sorted(set(options.retry_dead_letters) - REASONS.keys())
+    if unknown:
+        raise UserError(
+            f"--retry-dead-letters {unknown[0]}: no such code; see {', '.join(REASONS)}"
+        )
     if options.incremental and options.identity_key_file is None:
         raise UserError(
             "--incremental needs --identity-key-file: ids have to survive a growing input, and "
