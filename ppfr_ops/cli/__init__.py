@@ -22,6 +22,7 @@ COMMANDS = {
     "methods": "list the methods and their options",
     "evaluate": "measure a method: recognition, disclosure, what an attacker gets back",
     "compare": "put evaluations side by side",
+    "lineup": "a blind test: do people recognise people in what is published?",
     "train": "train the learned anonymizer",
     "report": "say whether an output may be released; report, dataset card, Croissant, lineage",
     "verify": "check an output against its manifest, shard by shard; sign it",
