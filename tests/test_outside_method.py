@@ -71,7 +71,7 @@ def test_a_method_from_outside_goes_all_the_way(
 
     assert "reports grain: spread of the grain" in ppfr("methods")
     pairs = tmp_path / "pairs.parquet"
-    ppfr("sample", tmp_path / "in", "--count", 24, "--identities", 6, "--pairs", pairs)
+    ppfr("sample", tmp_path / "in", "--count", 24, "--identities", 6)
     common = ["--input", tmp_path / "in", "--metrics", "full", "--seed", 3]
     common += ["--method", "faint", "--method-option", "grain=50"]
     ppfr("sanitize", *common, "--actors", 1, "--output", tmp_path / "ray")
@@ -85,9 +85,10 @@ def test_a_method_from_outside_goes_all_the_way(
     ppfr("report", tmp_path / "ray", codes=(0, 3))
     assert "faint" in (tmp_path / "ray" / "release" / "README.md").read_text()
 
+    ppfr("sample", tmp_path / "gallery", "--pairs", pairs)
     ppfr(
         *("evaluate", "--quick", "--attacks", "none", "--method", "faint_method:Faint"),
-        *("--gallery", tmp_path / "in", "--pairs", pairs),
+        *("--gallery", tmp_path / "gallery", "--pairs", pairs),
         *("--out", tmp_path / "eval"),
     )
     found = json.loads((tmp_path / "eval" / "evaluation.json").read_text())

@@ -42,6 +42,7 @@ class Documents(Folder):
         self.fence = fence
         self.noticed: list[str] = []
         """What was found damaged and set aside, a line each."""
+        self._ids: Ids | None = None
 
     def committed_ids(self) -> set[str]:
         """Ids of the units that have an entry; reads none of them."""
@@ -82,10 +83,12 @@ class Documents(Folder):
         Raises:
             LedgerError: the secret is not there, or damaged.
         """
-        secret = self.secret()
-        if secret is None:
-            raise LedgerError("the secret of the ids is gone: was the output removed?")
-        return Ids(secret)
+        if self._ids is None:
+            secret = self.secret()
+            if secret is None:
+                raise LedgerError("the secret of the ids is gone: was the output removed?")
+            self._ids = Ids(secret)
+        return self._ids
 
     def secret(self) -> bytes | None:
         """Of the ids; None if it is not there, or damaged."""

@@ -140,6 +140,7 @@ class Ledger(Documents):
                 name = path[len(self.root) + 1 :]
                 if _OURS.fullmatch(name) and not name.startswith(f"{EVIDENCE}/ledger/lease/"):
                     self.remove_path(path)
+        self._ids = None
         begun = self.read(*LEDGER, "run.json") or None
         whole = self.secret() is not None
         if not whole:
