@@ -306,7 +306,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(sample: Path, tmp_path: Path) -
         "must not lie inside each other": ("--input", sample, "--output", sample / "out"),
         "unknown method 'nope'": (*base, "--method", "nope"),
         "no class Nope in a module nope": (*base, "--method", "nope:Nope"),
-        "option 'sigma': Input should be greater": (
+        "option 'sigma': expected more than 0": (
             *base,
             "--method=blur",
             "--method-option=sigma=-1",
