@@ -313,7 +313,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(sample: Path, tmp_path: Path) -
         ),
         "expected KEY=VALUE": (*base, "--method-option", "sigma"),
         "the identity key cannot be read": (*base, "--identity-key-file", tmp_path / "nope"),
-        "FR model 'x': no such file": (*base, "--fr", f"x={tmp_path}/nope.onnx"),
+        "there is no file for the model 'x'": (*base, "--fr", f"x={tmp_path}/nope.onnx"),
         "expected NAME=PATH": (*base, "--fr", "nope"),
         "the output has a column of that name": (*base, "--keep-column", "identity"),
         "the mapping must not lie inside the output": (*base, "--mapping", out / "map.parquet"),
