@@ -267,6 +267,7 @@ def campaign(seed: int, kills: int, until: float) -> dict[str, object]:
             except AssertionError as error:
                 failures.append(f"--seed {seed}, scenario {scenario}, {struck}: {error}")
             counts.update(struck)
+            print(f"scenario {scenario}: {' '.join(struck)}", file=sys.stderr, flush=True)
             shutil.rmtree(folder / str(scenario), ignore_errors=True)
             scenario += 1
     finally:
