@@ -15,7 +15,9 @@ from ppfr_ops.imaging import decoding
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.codec import Encoding, ImageError, decode
 from ppfr_ops.methods.registry import create
-from ppfr_ops.sanitize.aligned import Sanitizer
+from ppfr_ops.sanitize.aligned import AlignedFaces
+from ppfr_ops.sanitize.kit import Kit
+from ppfr_ops.sanitize.sanitizer import Sanitizer
 from ppfr_ops.source.plan import READ_ERROR, Columns, plan, read_unit
 from ppfr_ops.store.ledger import Tables
 
@@ -27,7 +29,8 @@ _NEEDLE = 24
 def sanitizer(kept: bool) -> Sanitizer:
     """The simplest there is, with what the inputs have beside the picture."""
     keep = [pa.field("age", pa.string())] if kept else []
-    return Sanitizer(create("pixelate"), Encoding(), keep=keep, level="none")
+    kit = Kit(method=create("pixelate"), encoding=Encoding(), keep=keep, level="none")
+    return Sanitizer(AlignedFaces(kit))
 
 
 def check_picture(data: bytes) -> str:
