@@ -6,6 +6,8 @@ aligned faces and as many draws and returns what may be published; it keeps no s
 
 import hashlib
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +15,34 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """Who is on the faces of a batch, for methods that show another person.
+
+    Attributes:
+        labels: a label a face, as it stands in the identity column; None or "": nobody's, a person
+            of their own.
+        means: float32 ``N x d``, the mean feature of each label's photos; a row of NaN: this face
+            varies by nothing. None: all vary around the public mean.
+
+    Raises:
+        ValueError: labels and means are not equally many.
+    """
+
+    labels: Sequence[str | None]
+    means: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        if self.means is not None and len(self.means) != len(self.labels):
+            raise ValueError(f"{len(self.labels)} labels, but {len(self.means)} means")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, part: slice) -> "Subjects":
+        return Subjects(self.labels[part], None if self.means is None else self.means[part])
 
 
 class Anonymizer(BaseModel):
@@ -23,6 +53,9 @@ class Anonymizer(BaseModel):
     disclosure_limit: ClassVar[float | None] = None
     """A record that discloses more is drawn again, and not published if no draw helps."""
 
+    takes_subjects: ClassVar[bool] = False
+    """Whether a call may say who is on the faces."""
+
     @property
     def draw_size(self) -> int:
         """Standard normals that one face takes; 0 for a deterministic method."""
@@ -31,12 +64,21 @@ class Anonymizer(BaseModel):
     def anonymize(self, faces: Faces, draws: NDArray[np.float32]) -> Faces:
         raise NotImplementedError
 
-    def __call__(self, faces: Faces, draws: NDArray[np.float32]) -> Faces:
+    def anonymize_people(
+        self, faces: Faces, draws: NDArray[np.float32], subjects: Subjects
+    ) -> Faces:
+        """As ``anonymize``, where the method ``takes_subjects``."""
+        raise NotImplementedError
+
+    def __call__(
+        self, faces: Faces, draws: NDArray[np.float32], subjects: Subjects | None = None
+    ) -> Faces:
         """Anonymize a batch.
 
         Args:
             faces: uint8 ``N x 112 x 112 x 3``, RGB, aligned.
             draws: float32 ``N x draw_size``, standard normal.
+            subjects: who is on the faces, where the method ``takes_subjects``.
 
         Returns:
             uint8 ``N x 112 x 112 x 3``, RGB.
@@ -49,8 +91,12 @@ class Anonymizer(BaseModel):
             raise ValueError(f"faces must be uint8 {expected}, got {faces.dtype} {faces.shape}")
         if draws.shape != (len(faces), self.draw_size):
             raise ValueError(f"draws must be {(len(faces), self.draw_size)}, got {draws.shape}")
+        if subjects is not None and len(subjects) != len(faces):
+            raise ValueError(f"{len(faces)} faces, but {len(subjects)} subjects")
         if len(faces) == 0:
             return faces.copy()
+        if subjects is not None and self.takes_subjects:
+            return self.anonymize_people(faces, draws, subjects)
         return self.anonymize(faces, draws)
 
     def options(self) -> dict[str, Any]:
