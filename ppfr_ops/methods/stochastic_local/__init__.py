@@ -90,6 +90,9 @@ class Model(nn.Module):
         if self.bf16 and isinstance(self.encoder, IdentityEncoder):
             for layer in (self.encoder.stem, self.encoder.blocks, self.encoder.head):
                 layer.bfloat16()
+        self._look = self.encoder.forward
+        if device == "cpu" and isinstance(self.encoder, SFaceEncoder):
+            self._look = self.encoder.compiled()
         self._known: OrderedDict[bytes, Tensor] = OrderedDict()
 
     def encode(self, faces: Faces) -> Tensor:
@@ -104,9 +107,9 @@ class Model(nn.Module):
         new = [index for index, key in enumerate(keys) if key not in self._known]
         if new:
             pixels = torch.from_numpy(faces[new]).permute(0, 3, 1, 2).to(self.device).float()
-            embeddings = self.encoder(pixels)
+            embeddings = self._look(pixels)
             if self.version == 1:
-                embeddings = (embeddings + self.encoder(pixels.flip(3))) / 2
+                embeddings = (embeddings + self._look(pixels.flip(3))) / 2
             for index, code in zip(new, self.codes(embeddings), strict=True):
                 self._known[keys[index]] = code
         codes = torch.stack([self._known[key] for key in keys])
@@ -162,6 +165,9 @@ class StochasticLocal(Anonymizer):
     variation: float = Field(
         0.5, ge=0, le=1, description="virtual: how much of what photos differ by is kept"
     )
+    keyed_map: Literal["turn", "forms"] = Field(
+        "turn", description="keyed: the secret map, orthogonal, or quadratic (see the model card)"
+    )
     strength: Literal["strict", "standard", "useful"] = Field(
         "standard", description="how far draws of one face lie apart: strict, standard or useful"
     )
@@ -199,6 +205,8 @@ class StochasticLocal(Anonymizer):
             shown["identity"] = self.identity
         if self.identity == "virtual":
             shown["variation"] = self.variation
+        if self.identity == "keyed":
+            shown["keyed_map"] = self.keyed_map
         return shown
 
     def weights_file(self) -> Path:
@@ -278,7 +286,7 @@ class StochasticLocal(Anonymizer):
             features = model.encode(faces).cpu().numpy()
         if self.identity == "keyed":
             assert features is not None
-            codes = people.keyed(self._key, features, size)
+            codes = people.keyed(self._key, features, size, self.keyed_map)
         else:
             assert subjects is not None
             labels = [

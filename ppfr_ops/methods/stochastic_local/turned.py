@@ -55,7 +55,7 @@ class TurnedConfig(BaseModel):
     seed: int = 0
     code_size: int = Field(128, ge=16, le=512, description="numbers in a turned code")
     people: int = Field(24, ge=4, description="people a step, each with two pictures")
-    minutes: float = Field(90.0, gt=0, description="how long to train; the rate falls over it")
+    minutes: float = Field(30.0, ge=0, description="how long; the rate falls over it")
     lr: float = Field(2e-4, gt=0)
     whole: bool = Field(
         False, description="train the fine layers too, not only what reads the code"
@@ -249,7 +249,7 @@ class TurnedTrainer:
     def advance(self) -> dict[str, Any]:
         """One optimiser step; what it measured."""
         config, began = self.config, time.monotonic()
-        done = min(1.0, self.seconds / (60 * config.minutes))
+        done = min(1.0, self.seconds / max(60 * config.minutes, 1e-9))
         rate = config.lr * min(1.0, (self.step + 1) / 40)
         rate *= 0.5 * (1 + math.cos(math.pi * done)) * 0.97 + 0.03
         for group in self.optimizer.param_groups:
