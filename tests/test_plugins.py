@@ -138,6 +138,7 @@ def test_ray_class_as_an_actor_calls_it(by_command: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["ray_data_step", "beam_step", "hugging_face"])
 def test_examples(name: str, tmp_path: Path) -> None:
     """Each example, as a user runs it, outside the checkout."""
@@ -149,7 +150,7 @@ def test_examples(name: str, tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=550,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     if name == "hugging_face":
