@@ -61,7 +61,7 @@ def measure(command: list[str], output: Path, unit_rows: int) -> tuple[float, fl
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
     subprocess.run(command, check=True, env=environment, capture_output=True)
     seconds = time.perf_counter() - began
-    stamps = sorted(p.stat().st_mtime for p in (output / "_ledger" / "units").iterdir())
+    stamps = sorted(p.stat().st_mtime for p in (output / "evidence" / "ledger" / "units").iterdir())
     return seconds, (len(stamps) - 1) * unit_rows / (stamps[-1] - stamps[0])
 
 

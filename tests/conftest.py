@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+os.umask(0o077)  # keys that tests write are for nobody else; commands refuse others
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

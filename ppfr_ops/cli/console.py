@@ -1,18 +1,21 @@
 """What the person at the terminal sees: progress while it runs, a summary and where to look."""
 
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Collection
 from types import TracebackType
 
+import pyarrow as pa
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ppfr_ops.contracts.manifest import Counts, Manifest
 from ppfr_ops.contracts.policy import Policy
-from ppfr_ops.release.figures import Figures, forecast
+from ppfr_ops.release.figures import Figures
+from ppfr_ops.release.forecast import forecast
 from ppfr_ops.review.queue import write_review
 from ppfr_ops.sanitize.finish import review_queue, too_many_dead, write_detections, write_mapping
 from ppfr_ops.sanitize.job import Job, Status
@@ -132,10 +135,12 @@ def show_preview(job: Job, tables: Tables) -> None:
             table.add_row(name, f"mean {values.mean():.3f} +- {margin:.3f}")
     console.print(table)
     if job.policy is not None:
-        _show_forecast(job.policy, tables)
+        photographs = job.options.photographs
+        whole = photographs is not None and photographs.output_faces == "in-place"
+        _show_forecast(job.policy, tables, tables.detections if whole else None)
 
 
-def _show_forecast(policy: Policy, tables: Tables) -> None:
+def _show_forecast(policy: Policy, tables: Tables, faces: pa.Table | None) -> None:
     dead = Counter(tables.dead_letters["code"].to_pylist())
     records, lost = tables.records.num_rows, tables.dead_letters.num_rows
     counts = Counts(
@@ -148,11 +153,19 @@ def _show_forecast(policy: Policy, tables: Tables) -> None:
     table = Table(box=None, pad_edge=False)
     for title in ("policy", "required", "sample", "95 % interval", "would be"):
         table.add_column(title)
-    for item in forecast(policy, Figures(counts, tables.metrics)):
+    for item in forecast(policy, Figures(counts, tables.metrics, faces=faces)):
         found = "not measured" if item.found is None else f"{item.found:.3f}"
-        interval = f"{item.low:.3f} to {item.high:.3f}" if item.low <= item.high else "none"
-        table.add_row(item.name, item.bound, found, interval, item.holds)
+        table.add_row(item.name, item.bound, found, _range(item.low, item.high), item.holds)
     console.print(table)
+
+
+def _range(low: float, high: float) -> str:
+    """An interval in words; an end that the sample is too small for is left out."""
+    if not low <= high or (low == -math.inf and high == math.inf):
+        return "none: too few rows"
+    if high == math.inf:
+        return f"{low:.3f} or more"
+    return f"{high:.3f} or less" if low == -math.inf else f"{low:.3f} to {high:.3f}"
 
 
 def conclude(job: Job, manifest: Manifest, seconds: float, fresh_faces: int, as_json: bool) -> int:
@@ -220,4 +233,4 @@ def _summary(job: Job, manifest: Manifest, seconds: float, fresh_faces: int) -> 
         table.add_row("time", f"{seconds:,.1f} s, {fresh_faces / max(seconds, 1e-9):,.0f} faces/s")
     console.print(table)
     output = job.options.output
-    console.print(f"data in {output}/data, all else in {output}/manifest.json", markup=False)
+    console.print(f"for others: {output}/release; for you alone: {output}/evidence", markup=False)

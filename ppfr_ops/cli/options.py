@@ -48,7 +48,7 @@ def options_of(model: type[BaseModel]) -> Callable[[Callable[..., Any]], Callabl
 
 
 def _click(name: str, field: FieldInfo) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    kind, many = _kind(field)
+    kind, many = kind_of(field)
     noted = extra(field)
     text = field.description or ""
     if noted["default_text"]:
@@ -67,7 +67,7 @@ def _click(name: str, field: FieldInfo) -> Callable[[Callable[..., Any]], Callab
     return click.option(flag(name, field), name, **settings)
 
 
-def _kind(field: FieldInfo) -> tuple[Any, bool]:
+def kind_of(field: FieldInfo) -> tuple[Any, bool]:
     """Type for click, and whether the option may be repeated."""
     kind = field.annotation
     if get_origin(kind) in (Union, UnionType):

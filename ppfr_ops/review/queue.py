@@ -10,6 +10,9 @@ import pyarrow as pa
 
 from ppfr_ops.source.plan import Plan, record_id, sources
 
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_CONTROL = ("\t", "\r", "\n")
+
 
 @dataclass(frozen=True)
 class Doubt:
@@ -67,6 +70,7 @@ def write_review(target: str, queue: Sequence[Doubt], plan: Plan) -> None:
             places.update(zip(names, sources(plan, unit), strict=True))
     descriptor = os.open(target, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
     with os.fdopen(descriptor, "w", newline="", encoding="utf-8") as file:
+        os.fchmod(descriptor, 0o600)  # of one that was there before
         writer = csv.writer(file)
         writer.writerow(
             ("source_id", "reason", "score", "faces", "source", "row", "verdict", "boxes")
@@ -75,5 +79,11 @@ def write_review(target: str, queue: Sequence[Doubt], plan: Plan) -> None:
             source, row = places[doubt.source_id]
             score = f"{doubt.score:.3f}"
             writer.writerow(
-                (doubt.source_id, doubt.reason, score, doubt.faces, source, row, "", "")
+                (doubt.source_id, doubt.reason, score, doubt.faces, inert(source), row, "", "")
             )
+
+
+def inert(text: str) -> str:
+    """A text of anybody's, such as a file's name, that no spreadsheet takes for a formula (CSV
+    injection, CWE-1236): what begins like one gets an apostrophe."""
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) or text[:1] in _CONTROL else text

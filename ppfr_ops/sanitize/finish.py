@@ -4,7 +4,7 @@ import json
 import os
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,27 +19,37 @@ from ppfr_ops.contracts.ledger import LedgerEntry, merge
 from ppfr_ops.contracts.manifest import Counts, Manifest, Method, Model, UnitShards, Verdict
 from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.options import shown
-from ppfr_ops.release.figures import Figures, assess, intended, quarantined, read_all
-from ppfr_ops.release.verify import SIGNATURE, load_signing_key, sign
+from ppfr_ops.release.figures import Figures, assess, faces_of, intended, quarantined, read_all
+from ppfr_ops.release.publish import rotten, write_release
+from ppfr_ops.release.signing import load_signing_key
 from ppfr_ops.review.queue import Doubt, doubts
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.source.plan import record_id, sources
 from ppfr_ops.store.ledger import Ledger
 
 
-def finish(job: Job, engine: str) -> tuple[Manifest, list[str]]:
-    """Reconcile the ledger with the plan and write the manifest if nothing is missing.
+def finish(
+    job: Job, engine: str, notice: Callable[[str], None] = lambda line: None, may_sign: bool = True
+) -> tuple[Manifest, list[str]]:
+    """Reconcile the ledger with the plan, look at every shard, and write the manifests if nothing
+    is missing.
 
     Args:
         engine: name and version of what carried the units.
+        notice: called with a line for whatever is not as it was committed.
+        may_sign: False: leave the release unsigned, whatever the options say.
 
     Returns:
         The manifest and the ids of the units that are still to be done.
     """
     ledger = Ledger(job.options.output, job.fence)
+    entries = ledger.entries()
     if not ledger.fenced_off():
         ledger.sweep()
-    entries = ledger.entries()
+        for unit in rotten(ledger, entries.values()):
+            notice(f"unit {unit}: a shard is not what was committed, or gone; to be done again")
+            ledger.retire(unit)
+            del entries[unit]
     missing = [unit.id for unit in job.plan.units if unit.id not in entries]
     done = [entries[unit.id] for unit in job.plan.units if unit.id in entries]
     # Published once, gone from the input since, and not taken back.
@@ -50,14 +60,14 @@ def finish(job: Job, engine: str) -> tuple[Manifest, list[str]]:
         return manifest, missing
     if job.policy is not None:
         metrics = read_all(ledger, manifest.shards, "metrics")
-        checks = assess(job.policy, Figures(manifest.counts, metrics))
+        figures = Figures(manifest.counts, metrics, faces=faces_of(ledger, manifest))
+        checks = assess(job.policy, figures)
         passed = all(check.holds for check in checks)
         manifest = manifest.model_copy(update={"verdict": Verdict(passed=passed, checks=checks)})
     if not ledger.fenced_off():
-        ledger.remove(SIGNATURE)  # of an earlier manifest
-        ledger.write_manifest(manifest.model_dump_json(indent=1))
-        if job.options.signing_key is not None:
-            sign(job.options.output, load_signing_key(job.options.signing_key))
+        signs = may_sign and job.options.signing_key is not None
+        key = load_signing_key(str(job.options.signing_key)) if signs else None
+        write_release(ledger, manifest, key)
     return manifest, missing
 
 
@@ -79,6 +89,7 @@ def _manifest(job: Job, engine: str, done: Sequence[LedgerEntry]) -> Manifest:
             options=method.options(),
             digest=job.method_digest,
             figures=method.about_release(),
+            columns=[item.name for item in method.record_figures],
         ),
         recognizers=[Model(name=spec.name, digest=spec.digest()) for spec in specs],
         options=_options(job, method),
@@ -126,8 +137,9 @@ def too_many_dead(job: Job, manifest: Manifest) -> str | None:
     # How much may be held back is for the policy to say.
     dead = counts.dead_letters - intended(counts)
     dead -= quarantined(counts) if job.policy is not None else 0
-    if dead > allowed * counts.rows_in:
-        return f"{dead} dead letters of {counts.rows_in} rows, allowed: {allowed:.2%}"
+    rows = counts.rows_in + counts.extra_faces
+    if dead > allowed * rows:
+        return f"{dead} dead letters of {rows} rows, allowed: {allowed:.2%}"
     return None
 
 
@@ -169,6 +181,7 @@ def versions() -> dict[str, str]:
 
 def write_mapping(job: Job) -> int:
     """Write the owner's mapping; returns its rows. Mode 0600, complete or not there at all."""
+    outside = Ledger(job.options.output).ids
     target = Path(os.path.abspath(str(job.options.mapping)))
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     schema = pa.schema([("record_id", pa.string()), ("source", pa.string()), ("row", pa.int64())])
@@ -178,7 +191,7 @@ def write_mapping(job: Job) -> int:
         with os.fdopen(descriptor, "wb") as file, pq.ParquetWriter(file, schema) as writer:
             for unit in job.plan.units:
                 found = list(sources(job.plan, unit))
-                ids = [record_id(unit.id, row) for row in range(len(found))]
+                ids = [outside.record(record_id(unit.id, row)) for row in range(len(found))]
                 names, positions = zip(*found, strict=True)
                 writer.write_table(pa.table([ids, list(names), list(positions)], schema=schema))
                 rows += len(found)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from ppfr_ops.contracts.ledger import LedgerEntry, Tombstone
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.source.plan import Unit, content, read_unit
-from ppfr_ops.store.ledger import Ledger
+from ppfr_ops.store.ledger import LEDGER, Ledger
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def reconcile(job: Job, ledger: Ledger) -> Changes:
         planned.add(unit.id)
         counts[_update(job, ledger, unit, entries.get(unit.id))] += 1
         if unit.id in tombstones:
-            ledger.remove("_ledger", "tombstones", f"{unit.id}.json")
+            ledger.remove(*LEDGER, "tombstones", f"{unit.id}.json")
     for name, entry in entries.items():
         if name in planned:
             continue

@@ -85,8 +85,8 @@ class SanitizeOptions(BaseModel):
     )
     identity_key_file: str | None = option(
         None,
-        "File of the secret key of the pseudonyms (make one with: openssl rand -hex 32 > FILE). "
-        "Keep it apart from the output.",
+        "File of the secret key of the pseudonyms (make one with: umask 077; openssl rand -hex 32 "
+        "> FILE). Keep it apart from the output.",
         shapes=True,
         private=True,
         metavar="FILE",
@@ -162,6 +162,11 @@ class SanitizeOptions(BaseModel):
     propagate_deletions: bool = option(
         False,
         "With --incremental: withdraw what was published of files that are no longer in the input.",
+    )
+    single_writer: bool = option(
+        False,
+        "Accept a store without conditional puts: you make sure that no two runs write this output "
+        "at the same time.",
     )
     mapping: str | None = option(
         None,

@@ -1,7 +1,5 @@
 """From options to a job: check them, plan the units, digest what the output depends on."""
 
-import hashlib
-import hmac
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,11 +12,12 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.methods.registry import create
 from ppfr_ops.options import digest, shaping
-from ppfr_ops.release.verify import load_signing_key
+from ppfr_ops.release.signing import load_signing_key
 from ppfr_ops.review.verdicts import read_verdicts
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.source.plan import Columns, Plan, plan
+from ppfr_ops.store.private import read_private, stretched
 from ppfr_ops.store.storage import open_store
 
 MIN_KEY_BYTES = 16
@@ -37,7 +36,9 @@ def prepare(options: SanitizeOptions) -> Job:
     for spec in options.recognizer_specs():
         if not os.path.isfile(spec.path):
             raise UserError(f"--fr: there is no file for the model {spec.name!r}")
-    key = None if options.identity_key_file is None else read_key(options.identity_key_file)
+    key = None
+    if options.identity_key_file is not None:
+        key = owner_key(read_key(options.identity_key_file), options.seed is not None)
     policy = _read_policy(options)
     verdicts = None if options.verdicts is None else read_verdicts(options.verdicts)
     if options.signing_key is not None:
@@ -91,8 +92,8 @@ def _settings(
 
 
 def mark(secret: bytes) -> str:
-    """A keyed digest of a constant: tells another key, and nothing about this one."""
-    return hmac.new(secret, b"which key this is", hashlib.sha256).hexdigest()[:16]
+    """A digest that tells another key; slow, so that guesses are."""
+    return stretched(secret, "which key this is").hex()[:16]
 
 
 def _check_method(options: SanitizeOptions, method: Anonymizer, policy: Policy | None) -> None:
@@ -104,6 +105,9 @@ def _check_method(options: SanitizeOptions, method: Anonymizer, policy: Policy |
             f"method {method.name} publishes every record as first drawn: neither "
             "--max-disclosure nor a policy's bounds on records can hold one back"
         )
+    clash = sorted({item.name for item in method.record_figures} & set(options.keep_columns))
+    if clash:
+        raise UserError(f"--keep-column {clash[0]}: the method adds a column of that name")
     for name in method.wants:
         if name == "identity" and options.identity_column is None:
             raise UserError(f"method {method.name}: needs --identity-column")
@@ -113,12 +117,12 @@ def _check_combinations(options: SanitizeOptions) -> None:
     if options.identity_column is not None and options.identity_key_file is None:
         raise UserError(
             "--identity-column needs --identity-key-file: identities leave as keyed "
-            "pseudonyms only (make a key with: openssl rand -hex 32 > FILE)"
+            "pseudonyms only (make a key with: umask 077; openssl rand -hex 32 > FILE)"
         )
     if options.incremental and options.identity_key_file is None:
         raise UserError(
             "--incremental needs --identity-key-file: ids have to survive a growing input, and "
-            "must not tell names (make a key with: openssl rand -hex 32 > FILE)"
+            "must not tell names (make a key with: umask 077; openssl rand -hex 32 > FILE)"
         )
     if options.incremental and (options.limit is not None or options.overwrite):
         raise UserError("--incremental goes with neither --limit nor --overwrite")
@@ -144,7 +148,7 @@ def read_secrets(files: Mapping[str, str], method: Anonymizer) -> dict[str, byte
     """What the method needs, by role: from files, else from ``PPFR_SECRET_ROLE``.
 
     Raises:
-        UserError: a file cannot be read, or the method takes no such secret.
+        UserError: a file cannot be read, or others can read it, or the method takes no such secret.
     """
     secrets = {}
     for role in method.secrets:
@@ -152,12 +156,7 @@ def read_secrets(files: Mapping[str, str], method: Anonymizer) -> dict[str, byte
         if text is not None:
             secrets[role] = text.strip().encode()
     for role, path in files.items():
-        try:
-            secrets[role] = Path(path).read_bytes().strip()
-        except OSError as error:
-            raise UserError(
-                f"--secret-file {role}: the file cannot be read ({type(error).__name__})"
-            ) from None
+        secrets[role] = read_private(path, f"--secret-file {role}: the file").strip()
     return secrets
 
 
@@ -165,18 +164,21 @@ def read_key(path: str) -> bytes:
     """The owner's key of the pseudonyms.
 
     Raises:
-        UserError: no readable file, or too short.
+        UserError: no readable file, one that others can read, or too short.
     """
-    try:
-        key = Path(path).read_bytes().strip()
-    except OSError as error:
-        raise UserError(f"the identity key cannot be read ({type(error).__name__})") from None
+    key = read_private(path, "the identity key").strip()
     if len(key) < MIN_KEY_BYTES:
         raise UserError(
             f"the identity key has {len(key)} bytes, needed: {MIN_KEY_BYTES} or more "
-            "(make one with: openssl rand -hex 32 > FILE)"
+            "(make one with: umask 077; openssl rand -hex 32 > FILE)"
         )
     return key
+
+
+def owner_key(secret: bytes, seeded: bool) -> bytes:
+    """What pseudonyms and ids are made with. A seeded run is a test and takes the secret as it is,
+    so that a seed goes on giving the same pictures."""
+    return secret if seeded else stretched(secret, "identities")
 
 
 def _read_policy(options: SanitizeOptions) -> Policy | None:

@@ -4,6 +4,7 @@ import contextlib
 from typing import Any, Literal
 
 import cv2
+import numpy as np
 import torch
 
 from ppfr_ops import sample
@@ -13,9 +14,14 @@ from ppfr_ops.errors import UserError, describe
 from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.recognizers import Recognizer
 from ppfr_ops.sanitize import isolation
-from ppfr_ops.sanitize.aligned import Base, Sanitizer, pseudonyms
+from ppfr_ops.sanitize.aligned import AlignedFaces
+from ppfr_ops.sanitize.items import Item
 from ppfr_ops.sanitize.job import Job, Status
-from ppfr_ops.sanitize.photographs.pictures import CropSanitizer, PictureSanitizer
+from ppfr_ops.sanitize.kit import Kit, pseudonyms
+from ppfr_ops.sanitize.photographs.crops import FaceCrops
+from ppfr_ops.sanitize.photographs.finder import Finder
+from ppfr_ops.sanitize.photographs.pictures import WholePictures
+from ppfr_ops.sanitize.sanitizer import Sanitizer
 from ppfr_ops.source.plan import content, read_unit, record_id
 from ppfr_ops.store.ledger import Ledger, Tables, concatenate
 
@@ -24,29 +30,31 @@ MAX_ATTEMPTS = 3
 while it is being taken apart, before all of it is given up."""
 
 
-def build_sanitizer(job: Job, threads: int = 0) -> Base[Any]:
+def build_sanitizer(job: Job, threads: int = 0) -> Sanitizer[Any]:
     """Load method and models.
 
     Raises:
-        ValueError: a model cannot be loaded.
+        UserError: a model cannot be loaded.
     """
     options = job.options
-    common: dict[str, Any] = {
-        "anonymizer": job.build_method(),
-        "encoding": options.encoding,
-        "recognizers": [Recognizer(spec, threads) for spec in options.recognizer_specs()],
-        "draws": system_draws if options.seed is None else seeded_draws(options.seed),
-        "keep": job.plan.keep,
-        "pseudonymize": pseudonyms(job.key) if job.key and options.identity_column else None,
-        "batch_size": options.batch_size,
-        "level": options.metrics,
-        "max_disclosure": options.max_disclosure,
-        "policy": job.policy,
-    }
+    kit = Kit(
+        method=job.build_method(),
+        encoding=options.encoding,
+        recognizers=[Recognizer(spec, threads) for spec in options.recognizer_specs()],
+        draws=system_draws if options.seed is None else seeded_draws(options.seed),
+        keep=job.plan.keep,
+        pseudonymize=pseudonyms(job.key) if job.key and options.identity_column else None,
+        batch_size=options.batch_size,
+        level=options.metrics,
+        max_disclosure=options.max_disclosure,
+        policy=job.policy,
+    )
     if options.photographs is None:
-        return Sanitizer(**common)
-    kind = CropSanitizer if options.photographs.output_faces == "crops" else PictureSanitizer
-    return kind(options.photographs, job.verdicts or {}, threads, **common)
+        return Sanitizer(AlignedFaces(kit))
+    finder = Finder(options.photographs, job.verdicts or {}, threads)
+    if options.photographs.output_faces == "crops":
+        return Sanitizer(FaceCrops(kit, finder))
+    return Sanitizer(WholePictures(kit, finder))
 
 
 def tune_process(threads: int) -> None:
@@ -118,10 +126,7 @@ class Worker:
         table = read_unit(self.job.plan, unit)
         if source is not None and self.job.key is not None:
             source = source.model_copy(update={"content": content(table, self.job.key)})
-        try:
-            return self.sanitizer(table, unit.id), source
-        finally:
-            self.sanitizer.anonymizer.forget()
+        return self.sanitizer(table, unit.id), source
 
 
 def _status(
@@ -136,25 +141,27 @@ def preflight(job: Job) -> None:
     is known before any worker starts.
 
     Raises:
-        ValueError: one line that says what does not work.
+        UserError: one line that says what does not work.
     """
     sanitizer = build_sanitizer(job)
+    kit = sanitizer.kit
     drawn = sample.faces(1)
-    draws = sanitizer.draws(["preflight"], sanitizer.anonymizer.draw_size, 0)
+    context = dict.fromkeys(kit.method.wants)
     try:
-        published = sanitizer.anonymizer(drawn, draws)
+        published = kit.publish(drawn, ["preflight"], [Item("preflight", 0, drawn[0], context)], 0)
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f"method {job.options.method!r} fails: {describe(error)}") from None
-    if isinstance(sanitizer, CropSanitizer | PictureSanitizer):
+    sanitizer.way.check(drawn)
+    for recognizer in kit.recognizers:
         try:
-            sanitizer.find.detect(list(drawn))
-        except Exception as error:
-            raise UserError(f"the detector fails: {describe(error)}") from None
-    for recognizer in sanitizer.recognizers:
-        try:
-            recognizer.embed(published)
+            recognizer.embed(published.faces)
         except Exception as error:
             raise UserError(f"FR model {recognizer.name!r} fails: {describe(error)}") from None
+
+
+PREVIEW_UNITS = 4
 
 
 def preview(job: Job, records: int = 64) -> Tables:
@@ -164,10 +171,11 @@ def preview(job: Job, records: int = 64) -> Tables:
         records: rows, about.
     """
     sanitizer = build_sanitizer(job)
-    units = job.plan.units[:: max(1, len(job.plan.units) // 4)][:4]
+    last = len(job.plan.units) - 1
+    places = sorted({round(place) for place in np.linspace(0, last, PREVIEW_UNITS)} - {-1})
     parts = []
-    for unit in units:
+    for unit in (job.plan.units[place] for place in places):
         table = read_unit(job.plan, unit)
-        step = max(1, table.num_rows * len(units) // records)
+        step = max(1, table.num_rows * len(places) // records)
         parts.append(sanitizer(table.take(list(range(0, table.num_rows, step))), unit.id))
     return concatenate(parts)

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from ppfr_ops.errors import UserError
 from ppfr_ops.sandbox import LimitError, sandbox
+from ppfr_ops.source.kept import kept_field
 from ppfr_ops.source.units import (
     READ_ERROR,
     UNIT_BYTES,
@@ -56,12 +57,6 @@ def _is_bytes(kind: pa.DataType) -> bool:
         or pa.types.is_binary_view(kind)
         or pa.types.is_fixed_size_binary(kind)
     )
-
-
-def _holds_bytes(kind: pa.DataType) -> bool:
-    """Whether pixels could hide in it."""
-    nested = (kind.field(index).type for index in range(kind.num_fields))
-    return _is_bytes(kind) or any(_holds_bytes(part) for part in nested)
 
 
 def choose_columns(
@@ -110,12 +105,7 @@ def _chosen(schema: pa.Schema, columns: Columns) -> tuple[Columns, tuple[pa.Fiel
     for name in columns.beside:
         if schema.get_field_index(name) < 0:
             raise UserError(f"no column {name!r} in the input; there are: {_names(schema)}")
-    keep = tuple(schema.field(name).remove_metadata() for name in columns.keep)
-    for item in keep:
-        if _holds_bytes(item.type):
-            raise UserError(
-                f"column {item.name!r} holds bytes, which may be a picture; it is not copied"
-            )
+    keep = tuple(kept_field(schema.field(name)) for name in columns.keep)
     return replace(columns, image=image), keep
 
 

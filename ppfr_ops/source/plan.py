@@ -18,6 +18,7 @@ import pyarrow as pa
 from ppfr_ops.contracts.ledger import Source
 from ppfr_ops.errors import UserError
 from ppfr_ops.source import parquet, tar, tree
+from ppfr_ops.source.kept import refuse_pictures
 from ppfr_ops.source.units import (
     IMAGE_SUFFIXES,
     READ_ERROR,
@@ -88,6 +89,8 @@ def plan(
     named = tuple(
         replace(unit, id=_unit_id(ordinal, unit, root, key)) for ordinal, unit in enumerate(found)
     )
+    if len({unit.id for unit in named}) < len(named):
+        raise UserError("two units have the same id: is a file listed twice?")
     fingerprints = {}
     if key is not None:
         fingerprints = {unit.id: _source(unit, root, key, details) for unit in named}
@@ -100,11 +103,18 @@ def content(table: pa.Table, key: bytes) -> str:
     for column in table.column_names:
         digest.update(f"|{column}|".encode())
         for value in table[column]:
-            item = value.as_py()
-            data = item if isinstance(item, bytes) else repr(item).encode()
+            data = _plain(value)
             digest.update(b"%d:" % len(data))
             digest.update(data)
     return digest.hexdigest()
+
+
+def _plain(value: pa.Scalar) -> bytes:
+    try:
+        item = value.as_py()
+    except (ValueError, ArithmeticError):  # a time that Python does not have
+        return bytes(pa.record_batch([pa.repeat(value, 1)], names=["x"]).serialize())
+    return item if isinstance(item, bytes) else repr(item).encode()
 
 
 def _source(unit: Unit, root: str, key: bytes, details: Mapping[str, str]) -> Source:
@@ -135,6 +145,7 @@ def read_unit(plan: Plan, unit: Unit) -> pa.Table:
         table = pa.concat_tables([table, errors(plan, [unit.damaged])])
     if table.num_rows != unit.rows:
         raise RuntimeError(f"unit {unit.id}: {table.num_rows} rows read, {unit.rows} planned")
+    table = refuse_pictures(table)
     ids = pa.array([record_id(unit.id, row) for row in range(table.num_rows)], pa.string())
     return table.add_column(0, "record_id", ids)
 
@@ -241,4 +252,4 @@ def _unit_id(ordinal: int, unit: Unit, root: str, key: bytes | None) -> str:
     # Where a picture stands in the listing is no part of what it is.
     place = "" if unit.format == "images" else f"|{unit.start}|{unit.stop}"
     text = b"unit|" + names + place.encode()
-    return "u" + hmac.new(key, text, hashlib.sha256).hexdigest()[:12]
+    return "u" + hmac.new(key, text, hashlib.sha256).hexdigest()[:32]
