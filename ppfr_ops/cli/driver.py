@@ -12,10 +12,9 @@ from ppfr_ops.cli.console import (
     console,
     show_preview,
 )
-from ppfr_ops.errors import UserError
 from ppfr_ops.release.signing import distrust, load_signing_key
 from ppfr_ops.sanitize.finish import finish
-from ppfr_ops.sanitize.increments import reconcile, retire_reviewed
+from ppfr_ops.sanitize.increments import reconcile, retire_dead, retire_reviewed
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.prepare import prepare
@@ -45,18 +44,15 @@ def drive(
         UserError: wrong usage or input.
     """
     began = time.monotonic()
-    try:
-        job = prepare(options)
-        preflight(job)
-        if dry_run:
-            show_preview(job, preview(job))
-            return 0
-        ledger = Ledger(options.output)
-        ledger.check(job.settings, options.overwrite, options.incremental)
-        if not options.single_writer:
-            ledger.refuse_unconditional()
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    job = prepare(options)
+    preflight(job)
+    if dry_run:
+        show_preview(job, preview(job))
+        return 0
+    ledger = Ledger(options.output)
+    ledger.check(job.settings, options.overwrite, options.incremental)
+    if not options.single_writer:
+        ledger.refuse_unconditional()
     try:
         lease = Lease(Ledger(options.output), _say_waiting)
     except ValueError as error:
@@ -76,13 +72,10 @@ def _say_waiting() -> None:
 def _work(job: Job, engine: Engine, carrier: str, began: float, as_json: bool) -> int:
     options = job.options
     ledger = Ledger(options.output, job.fence)
-    try:
-        ledger.open(job.settings, options.overwrite, options.incremental, options.seed)
-        unvouched = None
-        if options.signing_key is not None:
-            unvouched = distrust(ledger, load_signing_key(options.signing_key))
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    ledger.open(job.settings, options.overwrite, options.incremental, options.seed)
+    unvouched = None
+    if options.signing_key is not None:
+        unvouched = distrust(ledger, load_signing_key(options.signing_key))
     for line in ledger.noticed:
         console.print(line, markup=False)
     last = {"engine": carrier, "units": len(job.plan.units), "rows": job.plan.rows}
@@ -92,6 +85,8 @@ def _work(job: Job, engine: Engine, carrier: str, began: float, as_json: bool) -
         console.print(f"since the last run: {reconcile(job, ledger)} units", soft_wrap=True)
     if job.verdicts is not None:
         console.print(f"{retire_reviewed(job, ledger)} units to be done anew, by verdicts")
+    if options.retry_dead_letters:
+        console.print(f"{retire_dead(job, ledger)} units to be done anew, for their dead letters")
     faces = _carry(job, engine, ledger)
     rotten: list[str] = []
     manifest, missing = finish(job, carrier, rotten.append, unvouched is None)

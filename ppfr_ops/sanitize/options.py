@@ -154,6 +154,13 @@ class SanitizeOptions(BaseModel):
         "goes on with it.",
         flag="--overwrite/--resume",
     )
+    retry_dead_letters: tuple[str, ...] = option(
+        (),
+        "Do the units again that hold dead letters of this reason code, such as method_failed, and "
+        "try their rows anew. Repeatable.",
+        flag="--retry-dead-letters",
+        metavar="CODE",
+    )
     incremental: bool = option(
         False,
         "Expect an input that has changed since the last run, and do only what is new or changed. "

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ppfr_ops.contracts import VERSION
+from ppfr_ops.contracts.dead_letters import REASONS
 from ppfr_ops.contracts.policy import Policy, parse
 from ppfr_ops.contracts.records import FACE_COLUMNS, RESERVED_COLUMNS
 from ppfr_ops.errors import UserError
@@ -118,6 +119,11 @@ def _check_combinations(options: SanitizeOptions) -> None:
         raise UserError(
             "--identity-column needs --identity-key-file: identities leave as keyed "
             "pseudonyms only (make a key with: umask 077; openssl rand -hex 32 > FILE)"
+        )
+    unknown = sorted(set(options.retry_dead_letters) - REASONS.keys())
+    if unknown:
+        raise UserError(
+            f"--retry-dead-letters {unknown[0]}: no such code; see {', '.join(REASONS)}"
         )
     if options.incremental and options.identity_key_file is None:
         raise UserError(

@@ -14,7 +14,7 @@ from ppfr_ops.contracts.metrics import MEASURES, metrics_schema
 from ppfr_ops.contracts.records import records_schema
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Faces, Picture
-from ppfr_ops.imaging.detector import cover, cut, transforms
+from ppfr_ops.imaging.geometry import cover, cut, transforms
 from ppfr_ops.sanitize.items import Failed, Made, Results
 from ppfr_ops.sanitize.kit import Kit
 from ppfr_ops.sanitize.measuring import Metrics
