@@ -119,6 +119,7 @@ def test_errors_name_the_option() -> None:
     @click.command()
     @sanitize_options
     def command(**values: Any) -> None:
+        del values["dry_run"], values["as_json"]
         try:
             collect(values)
         except UserError as error:

@@ -29,7 +29,7 @@ from ppfr_ops.imaging import geometry
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.codec import Encoding, decode
 from ppfr_ops.methods.registry import create
-from ppfr_ops.review.queue import doubts
+from ppfr_ops.review.queue import doubts, inert
 from ppfr_ops.review.verdicts import Review, read_verdicts
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.kit import Kit
@@ -431,3 +431,11 @@ def test_pictures_out_of_the_ordinary(lfw: list[Picture]) -> None:
     assert measured[0]["faces"] == 1 and measured[1]["faces"] >= 195
     crops = real("crops", Encoding(), "blur")(unit([crowd]), "u")
     assert len(crops.records) == measured[1]["faces"]
+
+
+@pytest.mark.parametrize(
+    "name", ["=cmd|' /C calc'!A0", "+1", "-1+2", "@SUM(1)", "\t=1", " =1", "＝1"]
+)
+def test_no_cell_of_the_queue_is_a_formula(name: str) -> None:
+    assert inert(name) == f"'{name}"
+    assert inert(f"folder/{name}") == f"folder/{name}"

@@ -235,6 +235,20 @@ def test_figures_of_photographs_may_be_named() -> None:
     assert assess(policy, Figures(counts, table.slice(0, 1)))[0].holds
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a: &a [x, x]\nb: [*a, *a, *a]", "aliases are not taken"),
+        ("[" * 60_000, "nested too deeply"),
+        ("# " + "x" * 70_000, "longer than"),
+        ("record: !!python/object/apply:os.system ['true']", "could not determine a constructor"),
+    ],
+)
+def test_a_hostile_policy_is_one_line(text: str, reason: str) -> None:
+    with pytest.raises(PolicyError, match=reason):
+        parse(text)
+
+
 @pytest.mark.parametrize(("count", "share"), [(400, 0.99), (64, 0.5), (200, 0.05), (64, 0.99)])
 def test_a_percentile_lies_between_its_ranks_as_often_as_is_said(count, share) -> None:
     """Exactly, not by simulation: P(rank below or at, rank above) from the binomial."""

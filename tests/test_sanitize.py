@@ -312,7 +312,6 @@ def test_wrong_usage_is_one_line_and_exit_code_2(sample: Path, tmp_path: Path) -
             "--method-option=sigma=-1",
         ),
         "expected KEY=VALUE": (*base, "--method-option", "sigma"),
-        "--identity-column needs --identity-key-file": (*base, "--identity-column", "identity"),
         "the identity key cannot be read": (*base, "--identity-key-file", tmp_path / "nope"),
         "FR model 'x': no such file": (*base, "--fr", f"x={tmp_path}/nope.onnx"),
         "expected NAME=PATH": (*base, "--fr", "nope"),

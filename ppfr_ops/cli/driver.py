@@ -14,6 +14,7 @@ from ppfr_ops.cli.console import (
 )
 from ppfr_ops.release.signing import distrust, load_signing_key
 from ppfr_ops.sanitize.finish import finish
+from ppfr_ops.sanitize.identity import discard, with_release_key
 from ppfr_ops.sanitize.increments import reconcile, retire_dead, retire_reviewed
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.options import SanitizeOptions
@@ -103,6 +104,9 @@ def _work(job: Job, engine: Engine, carrier: str, began: float, as_json: bool) -
         code = 1
     else:
         code = conclude(job, manifest, time.monotonic() - began, faces, as_json)
+        if options.discard_key and code != 1:
+            discard(ledger)
+            console.print("the key of the release is removed: nobody can say who is whom")
         if unvouched is not None:
             console.print(f"Error: {unvouched}", markup=False)
             code = code or 1
@@ -116,6 +120,7 @@ def _carry(job: Job, engine: Engine, ledger: Ledger) -> int:
     todo = announce(job, ledger.committed_ids())
     progress = RunProgress(len(todo))
     if todo:
+        job = with_release_key(job, ledger)
         with progress:
             for status in engine(job, todo):
                 progress.add(status)

@@ -26,11 +26,24 @@ FACES = click.option(
     "photographs, in which the faces are found first.",
 )
 
+DRY_RUN = click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Plan the run, sanitize a few records, say what was measured, and write nothing.",
+)
+
+AS_JSON = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print the manifest, without the list of shards, as JSON on stdout.",
+)
+
 
 def sanitize_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: add the options that every engine's sanitize command shares. The command gets
     them as keywords; ``collect`` them."""
-    return FACES(options_of(SanitizeOptions)(command))
+    return FACES(options_of(SanitizeOptions)(DRY_RUN(AS_JSON(command))))
 
 
 def options_of(model: type[BaseModel]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -54,6 +67,8 @@ def _click(name: str, field: FieldInfo) -> Callable[[Callable[..., Any]], Callab
     if noted["default_text"]:
         text = f"{text}  [default: {noted['default_text']}]"
     settings: dict[str, Any] = {"help": text, "required": field.is_required()}
+    if noted["environment"]:
+        settings["envvar"] = noted["environment"]
     if noted["metavar"]:
         settings["metavar"] = noted["metavar"]
     if kind is bool:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from ppfr_ops.cli import Command
 
-DEFAULT = Path(__file__).parents[1] / "methods" / "stochastic_local" / "weights" / "small-4.yaml"
+DEFAULT = Path(__file__).parents[1] / "methods" / "stochastic_local" / "weights" / "small.yaml"
 
 
 def read_faces(folder: Path, column: str) -> np.ndarray:
@@ -82,7 +82,9 @@ def plot_losses(log: Path, picture: Path) -> None:
     "--config",
     type=click.Path(exists=True, path_type=Path),
     default=DEFAULT,
-    help="YAML of the run; the default is that of the shipped weights.",
+    help="Settings of the run, YAML. The default is small.yaml, the first of the four runs that "
+    "the shipped weights come from; each of the others went on from the one before, with --init "
+    "(docs/stochastic-local.md).",
 )
 @click.option(
     "--init",

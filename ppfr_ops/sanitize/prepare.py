@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ppfr_ops.methods.registry import create
 from ppfr_ops.options import digest, shaping
 from ppfr_ops.release.signing import load_signing_key
 from ppfr_ops.review.verdicts import read_verdicts
+from ppfr_ops.sanitize.identity import makes_key, resolved, secrets_with
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.source.plan import Columns, Plan, plan
@@ -30,6 +32,7 @@ def prepare(options: SanitizeOptions) -> Job:
     Raises:
         UserError: anything that the user has to change; one line.
     """
+    options = resolved(options)
     _check_combinations(options)
     _check_columns(options)
     _check_photographs(options)
@@ -45,8 +48,10 @@ def prepare(options: SanitizeOptions) -> Job:
     if options.signing_key is not None:
         load_signing_key(options.signing_key)
     method = create(options.method, options.method_options)
-    secrets = read_secrets(options.secrets, method)
-    method = method.with_secrets(secrets)
+    secrets = secrets_with(method, read_secrets(options.secrets, method), key)
+    own = makes_key(options)
+    stand_in = secrets_with(method, secrets, os.urandom(32) if own else None)
+    method = method.with_secrets(stand_in)
     _check_method(options, method, policy)
     chosen = plan(
         options.input,
@@ -63,7 +68,10 @@ def prepare(options: SanitizeOptions) -> Job:
     )
     settings = _settings(options, chosen, method, key, policy)
     settings |= {f"secret {role}": mark(secret) for role, secret in secrets.items()}
-    return Job(options, chosen, key, method.digest(), settings, policy, verdicts, secrets=secrets)
+    job = Job(options, chosen, key, method.digest(), settings, policy, verdicts, secrets=stand_in)
+    if options.identity_column is None:
+        return replace(job, own=own)
+    return replace(job, own=own, pseudonym_key=os.urandom(32) if key is None else key)
 
 
 def _settings(
@@ -109,17 +117,14 @@ def _check_method(options: SanitizeOptions, method: Anonymizer, policy: Policy |
     clash = sorted({item.name for item in method.record_figures} & set(options.keep_columns))
     if clash:
         raise UserError(f"--keep-column {clash[0]}: the method adds a column of that name")
-    for name in method.wants:
+    for name in method.needed_context():
         if name == "identity" and options.identity_column is None:
             raise UserError(f"method {method.name}: needs --identity-column")
 
 
 def _check_combinations(options: SanitizeOptions) -> None:
-    if options.identity_column is not None and options.identity_key_file is None:
-        raise UserError(
-            "--identity-column needs --identity-key-file: identities leave as keyed "
-            "pseudonyms only (make a key with: umask 077; openssl rand -hex 32 > FILE)"
-        )
+    if options.discard_key and not makes_key(options):
+        raise UserError("--discard-key: the run makes no key of its own; destroy the file of yours")
     unknown = sorted(set(options.retry_dead_letters) - REASONS.keys())
     if unknown:
         raise UserError(

@@ -48,7 +48,7 @@ class FaceCrops:
         self.detections_schema = detections_schema(names)
 
     def items(self, table: pa.Table, results: Results[Crop]) -> Iterator[Crop]:
-        for photograph in self.find.photographs(table, results, self.kit.method.wants):
+        for photograph in self.find.photographs(table, results, self.kit.method.needed_context()):
             faces, name = photograph.faces, photograph.record_id
             crops = cut(photograph.pixels, transforms(faces))
             for i, crop in enumerate(crops):

@@ -61,7 +61,7 @@ class WholePictures:
         self.detections_schema = detections_schema(names)
 
     def items(self, table: pa.Table, results: Results[Photograph]) -> Iterator[Photograph]:
-        return self.find.photographs(table, results, self.kit.method.wants)
+        return self.find.photographs(table, results, self.kit.method.needed_context())
 
     def batches(self, items: Iterator[Photograph]) -> Iterator[list[Photograph]]:
         batch: list[Photograph] = []
