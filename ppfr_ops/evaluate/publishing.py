@@ -40,8 +40,8 @@ class Publisher:
 
     @property
     def keyed(self) -> bool:
-        """Whether the method takes a key: it says so, or declares secrets."""
-        return bool(getattr(self.anonymizer, "needs_key", self.anonymizer.secrets))
+        """Whether the method takes a key, with these options."""
+        return bool(self.anonymizer.needed_secrets())
 
     @property
     def identity(self) -> str | None:
@@ -53,7 +53,7 @@ class Publisher:
         """The method in the release under ``key``, 32 bytes; each secret is derived from it."""
         if not self.keyed:
             return self
-        roles = self.anonymizer.secrets
+        roles = self.anonymizer.needed_secrets()
         derived = {role: hashlib.sha256(key + role.encode()).digest() for role in roles}
         secrets = derived if len(roles) > 1 else dict.fromkeys(roles, key)
         return replace(self, anonymizer=self.anonymizer.with_secrets(secrets))
@@ -72,7 +72,7 @@ class Publisher:
     ) -> Faces:
         """The same before the encoding."""
         who = [None] * len(faces) if labels is None else list(labels)
-        wanted = {"identity": who} if "identity" in self.anonymizer.wants else {}
+        wanted = {"identity": who} if "identity" in self.anonymizer.needed_context() else {}
         return self.anonymizer(faces, draws, Context(wanted))
 
     def draws(self, count: int, rng: np.random.Generator) -> NDArray[np.float32]:
