@@ -354,7 +354,7 @@ def test_wrong_data(world: Path, tmp_path: Path, option: str, make: Any, message
         (("--attacks=guess",), {}, "unknown attack 'guess'"),
         (("--stages=beauty",), {}, "unknown stage 'beauty'"),
         (("--setting=beauty=1",), {}, "--setting beauty=1: there are seed"),
-        (("--setting=linker_pairs=0",), {}, "linker_pairs: Input should be"),
+        (("--setting=linker_pairs=0",), {}, "linker_pairs: expected"),
         (("--identities={world}/attack.parquet",), {}, "identities: no column identity"),
         (("--format=bmp",), {}, "unknown image format"),
         (("--require=disclosure",), {}, "expected NAME<=VALUE"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from test_sanitize import ROOT, environment, short_tmp
 
 __all__ = ["short_tmp"]
@@ -35,6 +36,14 @@ class Faint(Anonymizer):
         spread = noise.std((1, 2, 3)).astype(np.float32)
         return Output(veiled, {"grain": spread})
 '''
+
+
+class Coarse(torch.nn.Module):
+    """An FR model that knows faces by 49 coarse pixels."""
+
+    def forward(self, faces: torch.Tensor) -> torch.Tensor:
+        coarse = torch.nn.functional.avg_pool2d(faces.mean(1, keepdim=True), 16).flatten(1)
+        return torch.nn.functional.normalize(coarse - coarse.mean(1, keepdim=True), dim=1)
 
 
 @pytest.fixture
@@ -86,10 +95,11 @@ def test_a_method_from_outside_goes_all_the_way(
     assert "faint" in (tmp_path / "ray" / "release" / "README.md").read_text()
 
     ppfr("sample", tmp_path / "gallery", "--pairs", pairs)
+    torch.jit.script(Coarse()).save(str(tmp_path / "coarse.pt"))
     ppfr(
         *("evaluate", "--quick", "--attacks", "none", "--method", "faint_method:Faint"),
         *("--gallery", tmp_path / "gallery", "--pairs", pairs),
-        *("--out", tmp_path / "eval"),
+        *("--fr", f"coarse={tmp_path / 'coarse.pt'}", "--out", tmp_path / "eval"),
     )
     found = json.loads((tmp_path / "eval" / "evaluation.json").read_text())
     assert found["method"] == "faint_method:Faint" and 0 < found["headline"]["disclosure"] < 1

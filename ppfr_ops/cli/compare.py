@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from ppfr_ops.cli import Command
-from ppfr_ops.errors import UserError
+from ppfr_ops.errors import UserError, fault
 
 EXAMPLES = """
 \b
@@ -50,7 +50,7 @@ def _read(folder: Path) -> Any:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise UserError(
-            f"{path} is no evaluation of this version: {place}: {first['msg']}"
+            f"{path} is no evaluation of this version: {place}: {fault(error)}"
         ) from None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ppfr_ops.cli import Command
-from ppfr_ops.errors import UserError
+from ppfr_ops.errors import UserError, fault
 
 EXAMPLES = """
 \b
@@ -155,7 +155,7 @@ def _settings(mode: str, options: dict[str, Any]) -> tuple[Any, Any]:
         settings = Settings.model_validate({**base.model_dump(), **changes})
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"{first['loc'][0]}: {first['msg']}") from None
+        raise UserError(f"{first['loc'][0]}: {fault(error)}") from None
     same = settings.model_dump(exclude={"seed"}) == base.model_dump(exclude={"seed"})
     return settings, mode if same else "custom"
 

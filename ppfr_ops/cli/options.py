@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from ppfr_ops.errors import UserError
+from ppfr_ops.errors import UserError, fault
 from ppfr_ops.options import declared, extra, flag, groups
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.photographs.options import PhotographOptions
@@ -141,7 +141,7 @@ def validated(model: type[M], values: dict[str, Any]) -> M:
         for group in groups(model).values():
             fields |= declared(group)
         name = flag(place, fields[place]) if place in fields else place
-        raise UserError(f"{name}: {error.errors()[0]['msg']}") from None
+        raise UserError(f"{name}: {fault(error)}") from None
 
 
 def _pairs(name: str, form: str, texts: tuple[str, ...]) -> dict[str, str]:

@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from ppfr_ops.cli import Command
+from ppfr_ops.errors import fault
 
 DEFAULT = Path(__file__).parents[1] / "methods" / "stochastic_local" / "weights" / "small.yaml"
 
@@ -128,7 +129,7 @@ def main(
             raise ValueError(f"no surrogate at {missing[0]}")
     except ValidationError as error:
         first = error.errors()[0]
-        raise click.UsageError(f"{config.name}: {first['loc'][0]}: {first['msg']}") from None
+        raise click.UsageError(f"{config.name}: {first['loc'][0]}: {fault(error)}") from None
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     if threads:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from ppfr_ops.errors import UserError
+from ppfr_ops.errors import UserError, fault
 
 _BOUND = re.compile(r"(<=|>=|==)\s*(\d+(?:\.\d+)?)")
 
@@ -126,7 +126,7 @@ def parse(text: str) -> Policy:
         return Policy.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
-        reason = first["msg"].removeprefix("Value error, ")
+        reason = fault(error)
         place = [str(part) for part in first["loc"]]
         if not place:
             place = reason.partition(":")[0].split(".")

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from pydantic import ValidationError
 
-from ppfr_ops.errors import UserError
+from ppfr_ops.errors import UserError, fault
 from ppfr_ops.methods.registry import create
 from ppfr_ops.sanitize.identity import makes_key, resolved, secrets_with, with_key
 from ppfr_ops.sanitize.job import Job
@@ -213,7 +213,7 @@ def _checked(options: Mapping[str, Any]) -> SanitizeOptions:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"option {name!r}: {first['msg']}") from None
+        raise UserError(f"option {name!r}: {fault(error)}") from None
     return resolved(chosen)
 
 

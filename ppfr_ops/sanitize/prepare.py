@@ -39,7 +39,7 @@ def prepare(options: SanitizeOptions) -> Job:
     _check_places(options)
     for spec in options.recognizer_specs():
         if not os.path.isfile(spec.path):
-            raise UserError(f"--fr: there is no file for the model {spec.name!r}")
+            raise UserError(f"FR model {spec.name!r}: no such file (--fr)")
     key = None
     if options.identity_key_file is not None:
         key = owner_key(read_key(options.identity_key_file), options.seed is not None)
