@@ -37,6 +37,7 @@ setup(
     extras_require={
         "beam": ["apache-beam>=2.77,<2.78"],
         "s3": ["s3fs>=2026.9"],
+        "match": ["tenseal>=0.3.18,<0.4", "mpyc>=0.11,<0.12"],
         "dev": [
             "pytest>=9.2,<10",
             "pytest-timeout>=2.3,<3",

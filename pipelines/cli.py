@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "train the learned anonymizer",
     "report": "say whether an output may be released; report, dataset card, Croissant, lineage",
     "verify": "check an output against its manifest, shard by shard; sign it",
+    "match": "ask an encrypted gallery whether a face is in it, and learn only that",
 }
 """Name (and file: ``-`` is ``_``) to the line in the help. The command is the file's ``main``."""
 
@@ -31,7 +32,8 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        module = importlib.import_module(f"pipelines.{name.replace('-', '_')}")
+        package = "ppfr_ops.cli" if name == "match" else "pipelines"
+        module = importlib.import_module(f"{package}.{name.replace('-', '_')}")
         command: click.Command = module.main
         return command
 
