@@ -213,6 +213,22 @@ def blind(
     return b"".join(sent), ServerShares(np.stack(bits))
 
 
+def _weigh(
+    encryptor: seal.Encryptor, client: seal.Ciphertext, bits: Bits, counted: Bits
+) -> seal.Ciphertext:
+    """The bits (client xor server) of N records that count, each times a random unit."""
+    ring, term = choices_ring(), seal.Ciphertext()
+    if not counted.any():  # SEAL refuses to multiply by zero
+        encryptor.encrypt_zero(term)
+        return term
+    weights = counted * (1 + uniform(DEGREE, ring.modulus - 1))
+    factors = np.mod(weights * (1 - 2 * bits), ring.modulus)
+    ring.evaluator.multiply_plain(client, ring.to_ntt(ring.slots(factors)), term)
+    ring.evaluator.transform_from_ntt_inplace(term)
+    ring.evaluator.add_plain_inplace(term, ring.slots(weights * bits))
+    return term
+
+
 def answer(
     public: seal.PublicKey,
     data: Buffer,
@@ -233,17 +249,10 @@ def answer(
     encryptor = seal.Encryptor(ring.context, public)
     client = _expand(data, layout.groups)
     real = _by_groups(counted.astype(np.int64), layout)
-    terms: list[list[seal.Ciphertext]] = []
-    for ciphertext, bits, records in zip(client, shares.bits, real, strict=True):
-        terms.append([])
-        for _ in range(REPEATS):
-            weights = records * (1 + uniform(DEGREE, ring.modulus - 1))
-            term = seal.Ciphertext()
-            factors = np.mod(weights * (1 - 2 * bits), ring.modulus)
-            ring.evaluator.multiply_plain(ciphertext, ring.to_ntt(ring.slots(factors)), term)
-            ring.evaluator.transform_from_ntt_inplace(term)
-            ring.evaluator.add_plain_inplace(term, ring.slots(weights * bits))
-            terms[-1].append(term)
+    terms = [
+        [_weigh(encryptor, ciphertext, bits, records) for _ in range(REPEATS)]
+        for ciphertext, bits, records in zip(client, shares.bits, real, strict=True)
+    ]
     if which:
         return b"".join(sanitise(ring, encryptor, term) for group in terms for term in group)
     sent = []

@@ -22,7 +22,7 @@ from .comparison import LENGTH, ServerShares, answer, blind
 from .errors import MatchError, Reason, Refused
 from .gallery import Gallery
 from .keys import PublicKeys
-from .packing import UNIT, Layout, threshold_integer
+from .packing import Layout, threshold_integer
 from .scores import PackedGallery, mask, products, read_probe
 from .wire import (
     HELLO_BYTES,
@@ -32,9 +32,6 @@ from .wire import (
     Kind,
     Link,
 )
-
-NEVER = 15 * UNIT // 8
-"""A threshold that no inner product of honest templates reaches, and that does not wrap round."""
 
 
 class Scorer(Protocol):
@@ -103,21 +100,19 @@ class Matcher:
         """Count the query and get ready. Raises Refused."""
         verify = hello.mode == "verify"
         self.accounts.spend(client, hello.mode, hello.name.hex() if verify else "")
-        # a name that nobody has is compared, too, with a record and out of reach: who is enrolled
-        # is nothing that a client learns by asking
-        rows = self._rows.get(hello.name) if verify else []
-        threshold = self.threshold if rows is not None else NEVER
-        rows = [0] if rows is None else rows
+        # a name that nobody has is compared as well, with no record that counts: who is enrolled is
+        # nothing that a client learns by asking
+        rows = self._rows.get(hello.name, []) if verify else []
         layout = self.layout(hello.mode)
         counted = np.zeros(layout.records, np.bool_)
         counted[: len(rows) if verify else len(self._templates)] = True
         which = hello.mode == "identify" and self.accounts.policy.reveal == "id"
-        return _Question(self, hello.mode, rows, layout, counted, which, threshold)
+        return _Question(self, hello.mode, rows, layout, counted, which)
 
     def results(self, mode: str, rows: list[int], probe: Buffer) -> Iterable[seal.Ciphertext]:
         if mode == "identify":
             return self.scorer(probe)
-        packed = PackedGallery.pack(self._templates[rows], self.verification)
+        packed = PackedGallery.pack(self._templates[rows or [0]], self.verification)
         return products(read_probe(probe, self.verification), packed)
 
 
@@ -131,7 +126,6 @@ class _Question:
     layout: Layout
     counted: NDArray[np.bool_]
     which: bool
-    threshold: int
     public: PublicKeys | None = None
     masks: NDArray[np.int64] | None = None
     shares: ServerShares | None = None
@@ -152,7 +146,7 @@ class _Question:
         assert self.public is not None and self.masks is not None
         with self.matcher._computing:
             sent, self.shares = blind(
-                self.public.choices, payload, self.masks, self.threshold, self.layout
+                self.public.choices, payload, self.masks, self.matcher.threshold, self.layout
             )
         return sent
 
