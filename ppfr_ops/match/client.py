@@ -1,6 +1,10 @@
 """The client's side of a session."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .bfv import ParameterError, result_bytes
 from .comparison import (
@@ -17,6 +21,7 @@ from .keys import ClientKeys
 from .packing import Integers
 from .scores import decrypt_masked, encrypt_probe
 from .server import name_digest
+from .three_party import client_values
 from .wire import ACCEPT_BYTES, CHALLENGE_BYTES, Accept, Hello, Kind, Link, parameters_digest
 
 
@@ -36,6 +41,7 @@ def ask(
     name: str | None = None,
     token: bytes = bytes(32),
     recognizer: str | None = None,
+    party: Callable[[NDArray[np.int64]], bool | None] | None = None,
 ) -> Outcome:
     """Ask whether a template matches.
 
@@ -43,6 +49,7 @@ def ask(
         template: int16 ``D``, quantised.
         name: verify against the records of this name; None: identify.
         recognizer: digest of the FR model that made the template; None: unknown.
+        party: takes part in a comparison of three parties; None: the honest-client form.
 
     Raises:
         Refused: the server refuses.
@@ -52,7 +59,8 @@ def ask(
     challenge = link.receive(Kind.CHALLENGE, CHALLENGE_BYTES)
     link.nonce = bytes(challenge)
     mode, digest = ("identify", bytes(32)) if name is None else ("verify", name_digest(name))
-    link.send(Kind.HELLO, Hello(token, mode, digest, parameters_digest()).pack())
+    form = "honest-client" if party is None else "three-party"
+    link.send(Kind.HELLO, Hello(token, mode, form, digest, parameters_digest()).pack())
     accept = Accept.unpack(link.receive(Kind.ACCEPT, ACCEPT_BYTES))
     layout = accept.layout
     if layout.dimensions != len(template) or (
@@ -63,6 +71,8 @@ def ask(
         link.send(Kind.QUERY, keys.public + encrypt_probe(keys.scores, layout, template))
         received = link.receive(Kind.MASKED, layout.blocks * result_bytes())
         masked = decrypt_masked(keys.scores, received, layout)
+        if party is not None:
+            return Outcome(bool(party(client_values(masked))))
         link.send(Kind.BITS, encrypt_bits(keys.choices, masked, layout))
         blinded = link.receive(Kind.BLINDED, layout.groups * LENGTH * result_bytes())
         shares = client_shares(keys.choices, blinded, masked, layout)

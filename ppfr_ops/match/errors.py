@@ -21,6 +21,7 @@ class Reason(IntEnum):
     SIZE = 9
     REPLAY = 10
     INTERNAL = 11
+    FORM = 12
 
 
 class Refused(MatchError):

@@ -105,7 +105,12 @@ def _pair(ring: Ring) -> tuple[seal.SecretKey, bytes]:
 # -- certificates and tokens ---------------------------------------------------------------------
 
 
-def make_certificate(name: str, hosts: list[str], server: bool) -> tuple[bytes, bytes]:
+_SERVER, _CLIENT = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
+
+
+def make_certificate(
+    name: str, hosts: list[str], uses: tuple[x509.ObjectIdentifier, ...]
+) -> tuple[bytes, bytes]:
     """A self-signed certificate, to be pinned by the other side.
 
     Returns:
@@ -113,7 +118,6 @@ def make_certificate(name: str, hosts: list[str], server: bool) -> tuple[bytes, 
     """
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    use = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
     now = datetime.now(UTC)
     builder = (
         x509.CertificateBuilder()
@@ -124,7 +128,7 @@ def make_certificate(name: str, hosts: list[str], server: bool) -> tuple[bytes, 
         .not_valid_before(now - timedelta(minutes=5))
         .not_valid_after(now + timedelta(days=CERTIFICATE_DAYS))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([use]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
     )
     if hosts:
         alternatives = x509.SubjectAlternativeName([_host(host) for host in hosts])
@@ -168,7 +172,7 @@ class OwnerFolder:
         """Raises MatchError: there are keys already."""
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_private(path / "gallery.key", secrets.token_bytes(GALLERY_KEY_BYTES))
-        private, certificate = make_certificate("ppfr match server", hosts, server=True)
+        private, certificate = make_certificate("ppfr match server", hosts, (_SERVER,))
         write_private(path / "server.key", private)
         (path / "server.crt").write_bytes(certificate)
         (path / "clients.json").write_text("{}\n")
@@ -216,7 +220,7 @@ class ClientFolder:
         """Raises MatchError: there are keys already."""
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         ClientKeys.generate().save(path / "bfv.key")
-        private, certificate = make_certificate(name, [], server=False)
+        private, certificate = make_certificate(name, [], (_CLIENT,))
         write_private(path / "client.key", private)
         (path / "client.crt").write_bytes(certificate)
         return cls(path)
@@ -231,3 +235,27 @@ class ClientFolder:
         """The token, or zeros where the certificate is enough."""
         file = self.path / "token"
         return bytes.fromhex(file.read_text()) if file.is_file() else bytes(TOKEN_BYTES)
+
+
+class PartyCertificates:
+    """``.config`` in a folder: what MPyC's TLS looks for there."""
+
+    @staticmethod
+    def make(folder: Path, index: int) -> None:
+        """A certificate of party ``index`` by the name that MPyC asks for, if there is none."""
+        place = folder / ".config"
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not (place / f"party_{index}.crt").exists():
+            uses = (_SERVER, _CLIENT)
+            private, certificate = make_certificate(f"MPyC party {index}", [], uses)
+            write_private(place / f"party_{index}.key", private)
+            (place / f"party_{index}.crt").write_bytes(certificate)
+
+    @staticmethod
+    def exchange(folders: list[Path]) -> None:
+        """Everybody pins everybody's certificate."""
+        found = [path for folder in folders for path in folder.glob(".config/party_*.crt")]
+        everyone = b"".join(path.read_bytes() for path in sorted(found))
+        for folder in folders:
+            if (folder / ".config").is_dir():
+                (folder / ".config" / "mpyc_ca.crt").write_bytes(everyone)

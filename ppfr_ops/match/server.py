@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import secrets
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from .gallery import Gallery
 from .keys import PublicKeys
 from .packing import Layout, threshold_integer
 from .scores import PackedGallery, mask, products, read_probe
+from .three_party import server_values
 from .wire import (
     HELLO_BYTES,
     NONCE_BYTES,
@@ -69,12 +70,25 @@ def name_digest(name: str) -> bytes:
 class Matcher:
     """A gallery that can be asked, under a policy.
 
+    Args:
+        scorer: computes identifications; None: this process.
+        party: takes part in a comparison of three parties with the server's values; None: the
+            honest-client form.
+
     Raises:
         MatchError: a name has more records than fit a verification.
     """
 
-    def __init__(self, gallery: Gallery, accounts: Accounts, scorer: Scorer | None = None) -> None:
+    def __init__(
+        self,
+        gallery: Gallery,
+        accounts: Accounts,
+        scorer: Scorer | None = None,
+        party: Callable[[NDArray[np.int64]], object] | None = None,
+    ) -> None:
         self.accounts = accounts
+        self.party = party
+        self.comparing = threading.Lock()
         self.threshold = threshold_integer(accounts.policy.threshold)
         self.recognizer = name_digest(gallery.recognizer)
         self._templates = gallery.templates
@@ -98,6 +112,8 @@ class Matcher:
 
     def open(self, hello: Hello, client: str) -> "_Question":
         """Count the query and get ready. Raises Refused."""
+        if (hello.form == "three-party") != (self.party is not None):
+            raise Refused(Reason.FORM)
         verify = hello.mode == "verify"
         self.accounts.spend(client, hello.mode, hello.name.hex() if verify else "")
         # a name that nobody has is compared as well, with no record that counts: who is enrolled is
@@ -106,7 +122,7 @@ class Matcher:
         layout = self.layout(hello.mode)
         counted = np.zeros(layout.records, np.bool_)
         counted[: len(rows) if verify else len(self._templates)] = True
-        which = hello.mode == "identify" and self.accounts.policy.reveal == "id"
+        which = not verify and self.party is None and self.accounts.policy.reveal == "id"
         return _Question(self, hello.mode, rows, layout, counted, which)
 
     def results(self, mode: str, rows: list[int], probe: Buffer) -> Iterable[seal.Ciphertext]:
@@ -149,6 +165,11 @@ class _Question:
                 self.public.choices, payload, self.masks, self.matcher.threshold, self.layout
             )
         return sent
+
+    def compare_by_three(self) -> None:
+        """Take part with the helper and the client, who gets the bit."""
+        assert self.matcher.party is not None and self.masks is not None
+        self.matcher.party(server_values(self.masks, self.matcher.threshold, self.counted))
 
     def answer(self, payload: bytearray) -> bytes:
         assert self.public is not None and self.shares is not None
@@ -204,7 +225,14 @@ def serve_session(
         question = matcher.open(hello, client)
         layout = question.layout
         link.send(Kind.ACCEPT, question.accept.pack())
-        link.send(Kind.MASKED, question.query(link.receive(Kind.QUERY, query_bytes(layout))))
+        payload = link.receive(Kind.QUERY, query_bytes(layout))
+        if matcher.party is not None:
+            masked = question.query(payload)
+            with matcher.comparing:  # the masked scores are the client's sign to begin
+                link.send(Kind.MASKED, masked)
+                question.compare_by_three()
+            return
+        link.send(Kind.MASKED, question.query(payload))
         link.send(Kind.BLINDED, question.bits(link.receive(Kind.BITS, bits_bytes(layout))))
         link.send(Kind.ANSWER, question.answer(link.receive(Kind.SHARES, shares_bytes(layout))))
     except Refused as refusal:

@@ -6,6 +6,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from .client import Outcome, ask
@@ -13,6 +14,7 @@ from .errors import MatchError, Reason
 from .keys import ClientFolder, OwnerFolder
 from .packing import Integers
 from .server import Matcher, serve_session
+from .three_party import CLIENT, run_party
 from .wire import Link
 
 TIMEOUT = 120.0
@@ -130,23 +132,27 @@ def query(
     template: Integers,
     name: str | None = None,
     recognizer: str | None = None,
+    parties: list[str] | None = None,
     timeout: float = TIMEOUT,
 ) -> Outcome:
     """Ask a server; see :func:`ppfr_ops.match.client.ask`.
+
+    Args:
+        parties: ``host:port`` of client, server and helper, for the three-party form.
 
     Raises:
         MatchError: refused, nobody there, not the pinned server, or it went away.
     """
     context, keys = client_context(folder), folder.keys()
+    party = partial(run_party, CLIENT, parties, folder.path) if parties else None
     where = f"{address[0]}:{address[1]}"
     try:
         with (
             socket.create_connection(address, timeout) as raw,
             context.wrap_socket(raw, server_hostname=address[0]) as connection,
         ):
-            return ask(
-                link_over(connection, timeout), keys, template, name, folder.token(), recognizer
-            )
+            link, token = link_over(connection, timeout), folder.token()
+            return ask(link, keys, template, name, token, recognizer, party)
     except ssl.SSLCertVerificationError:
         raise MatchError(f"{where} did not show the certificate in server.crt") from None
     except (OSError, EOFError) as error:
@@ -164,3 +170,13 @@ def parse_address(text: str) -> tuple[str, int]:
 def gallery_path(folder: Path) -> Path:
     """The file of a gallery's folder."""
     return folder / "gallery.ppfr"
+
+
+def parse_parties(text: str) -> list[str]:
+    """``host:port,host:port,host:port``. Raises MatchError: not three addresses."""
+    parties = [part.strip() for part in text.split(",")]
+    for part in parties:
+        parse_address(part)
+    if len(parties) != 3:
+        raise MatchError("three parties: client, server and helper, HOST:PORT,HOST:PORT,HOST:PORT")
+    return parties

@@ -55,7 +55,8 @@ def parameters_digest() -> bytes:
 # -- payloads ------------------------------------------------------------------------------------
 
 MODES = {"verify": 1, "identify": 2}
-_HELLO = struct.Struct("<32s32sB32s")
+FORMS = {"honest-client": 1, "three-party": 2}
+_HELLO = struct.Struct("<32s32sBB32s")
 _ACCEPT = struct.Struct("<IIIB32s")
 _REFUSED = struct.Struct("<H")
 CHALLENGE_BYTES, HELLO_BYTES, ACCEPT_BYTES = NONCE_BYTES, _HELLO.size, _ACCEPT.size
@@ -69,23 +70,27 @@ class Hello:
     token: bytes
     """32 bytes; zeros if the certificate says who it is."""
     mode: str
+    form: str
+    """Who compares: ``honest-client`` or ``three-party``."""
     name: bytes
     """sha256 of the name to verify; zeros for an identification."""
     parameters: bytes
 
     def pack(self) -> bytes:
-        return _HELLO.pack(self.token, self.parameters, MODES[self.mode], self.name)
+        numbers = MODES[self.mode], FORMS[self.form]
+        return _HELLO.pack(self.token, self.parameters, *numbers, self.name)
 
     @classmethod
     def unpack(cls, payload: Buffer) -> "Hello":
-        """Raises Refused: other parameters, or a mode that does not exist."""
-        token, parameters, number, name = _HELLO.unpack(payload)
+        """Raises Refused: other parameters, or a mode or form that does not exist."""
+        token, parameters, mode, form, name = _HELLO.unpack(payload)
         if parameters != parameters_digest():
             raise Refused(Reason.PARAMETERS)
-        modes = {number: mode for mode, number in MODES.items()}
-        if number not in modes:
+        modes = {number: text for text, number in MODES.items()}
+        forms = {number: text for text, number in FORMS.items()}
+        if mode not in modes or form not in forms:
             raise Refused(Reason.MODE)
-        return cls(token, modes[number], name, parameters)
+        return cls(token, modes[mode], forms[form], name, parameters)
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,9 @@ def frame(kind, number, payload, **header):
 
 def hello(mode="verify", name="p006", token=bytes(32), parameters=None):
     digest = parameters or parameters_digest()
-    return frame(Kind.HELLO, 0, Hello(token, mode, name_digest(name), digest).pack())
+    return frame(
+        Kind.HELLO, 0, Hello(token, mode, "honest-client", name_digest(name), digest).pack()
+    )
 
 
 def random_query(layout):
