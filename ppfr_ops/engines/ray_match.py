@@ -8,6 +8,7 @@ key, and what it returns is still unmasked and stays with the server.
 
 import logging
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,8 +29,9 @@ class _Partition:
         self._layout = layout
         self._packed = PackedGallery.pack(templates, layout)
 
-    def ready(self) -> bool:
-        return True
+    def spent(self) -> float:
+        """Processor seconds of this actor so far; answered once it is ready."""
+        return time.process_time()
 
     def scores(self, probe: bytes) -> list[np.ndarray]:
         """Words of the encrypted scores, ``2 x 2 x N`` a block."""
@@ -74,7 +76,12 @@ class RayScorer:
                 layout = Layout(len(blocks) * step, part.shape[1], width)
                 span = slice(cut[0] * seeded_bytes(), (cut[-1] + 1) * seeded_bytes())
                 self._parts[-1].append((span, actor.remote(part, layout)))
-        ray.get([worker.ready.remote() for part in self._parts for _, worker in part])
+        self.spent()
+
+    def spent(self) -> list[float]:
+        """Processor seconds of every actor so far."""
+        workers = [worker for part in self._parts for _, worker in part]
+        return list(self._ray.get([worker.spent.remote() for worker in workers]))
 
     def __call__(self, probe: Buffer) -> Iterator[seal.Ciphertext]:
         """A ciphertext a block. Raises ParameterError: a probe of a wrong size."""
