@@ -1,7 +1,9 @@
 """What encrypted matching costs, beside plaintext and beside the library's own dot product.
 
     python bench/match.py                  7,701 x 128
-    python bench/match.py --million        10^6 x 128 on two Ray actors (3 GiB)
+    python bench/match.py --million        10^6 x 128 in two processes (4 GiB)
+    python bench/match.py --ray            7,701 x 128 on two Ray actors
+    python bench/match.py --bits           what signs, asked for one by one, tell
     python bench/match.py --three-party    the comparison by MPyC, three processes
 
 Processor seconds, one core a process: they hold on a machine that others use, too. Wall seconds are
@@ -14,6 +16,8 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +25,7 @@ import tenseal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ppfr_ops.match.bfv import public_bytes, seeded_bytes
+from ppfr_ops.match.bfv import public_bytes, scores_ring, seeded_bytes
 from ppfr_ops.match.gallery import Gallery
 from ppfr_ops.match.keys import ClientKeys, PartyCertificates, PublicKeys
 from ppfr_ops.match.measure import measure, random_templates
@@ -95,34 +99,74 @@ def small(records: int, dimensions: int) -> None:
     print(f"  masked scores {layout.blocks * 131072} B, all up {up} B, all down {down} B")
 
 
-def million(records: int, dimensions: int, partitions: int) -> None:
+def _partition(blocks: int, layout: Layout, sent: bytes, seed: int) -> tuple[float, float, list]:
+    """One process of a gallery of 10^6: packs its blocks, scores three times."""
+    templates = random_templates(blocks * layout.per_block, layout.dimensions, seed)
+    packed = PackedGallery.pack(templates, layout)
+    ring = scores_ring()
+    spent, wall = [], []
+    for _ in range(3):
+        start, clock = time.process_time(), time.monotonic()
+        words = [ring.words(result) for result in products(read_probe(sent, layout), packed)]
+        spent.append(time.process_time() - start)
+        wall.append(time.monotonic() - clock)
+    return float(np.median(spent)), float(np.median(wall)), words
+
+
+def million(records: int, dimensions: int, processes: int) -> None:
+    """Scores of a gallery cut in two, a process each, then masked here."""
+    layout, keys = Layout.smallest(records, dimensions), ClientKeys.generate()
+    probe = random_templates(1, dimensions, 99)[0]
+    sent = encrypt_probe(keys.scores, layout, probe)
+    shares = [len(part) for part in np.array_split(np.arange(layout.blocks), processes)]
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        asked = [
+            pool.submit(_partition, count, layout, sent, seed) for seed, count in enumerate(shares)
+        ]
+        parts = [future.result() for future in asked]
+    ring, public = scores_ring(), PublicKeys.read(keys.public)
+    start = time.process_time()
+    results = [ring.ciphertext(words) for _, _, part in parts for words in part]
+    collected = time.process_time() - start
+    masked, masks = mask(results, public.scores, layout)
+    finished = time.process_time() - start - collected
+    print(f"{records} x {dimensions}: {layout}")
+    for spent, wall, part in parts:
+        print(f"  {len(part)} blocks: CPU {spent:.2f} s, wall {wall:.2f} s")
+    print(f"  collecting {collected:.2f} s, masking {finished:.2f} s (CPU, one core)")
+    print(f"  probe {len(sent) / 1e6:.1f} MB, reply {len(masked) / 1e6:.1f} MB")
+    seen = decrypt_masked(keys.scores, masked, layout)
+    first = random_templates(shares[0] * layout.per_block, dimensions, 0).astype(np.int64) @ probe
+    scores = (seen - masks + (1 << 25)) % (1 << 26) - (1 << 25)
+    print(f"  equal to plaintext: {np.array_equal(scores[: len(first)], first)}")
+
+
+def ray_partitions(records: int, dimensions: int, partitions: int) -> None:
+    """The same through Ray actors."""
     from ppfr_ops.engines.ray_match import RayScorer
 
     templates = random_templates(records, dimensions)
-    start = time.monotonic()
     scorer = RayScorer(Gallery(templates, [""] * records, "bench"), partitions)
-    print(f"packed in {time.monotonic() - start:.0f} s; {scorer.layout}", flush=True)
     keys = ClientKeys.generate()
-    public = PublicKeys.read(keys.public)
     sent = encrypt_probe(keys.scores, scorer.layout, templates[7])
     for _ in range(3):
-        before, wall, own = scorer.spent(), time.monotonic(), time.process_time()
+        before, wall = scorer.spent(), time.monotonic()
         results = list(scorer(sent))
-        scored, wall_scored = time.process_time() - own, time.monotonic() - wall
-        own = time.process_time()
-        masked, masks = mask(results, public.scores, scorer.layout)
-        finished = time.process_time() - own
+        wall = time.monotonic() - wall
         actors = [b - a for a, b in zip(before, scorer.spent(), strict=True)]
-        print(
-            f"  CPU: actors {', '.join(f'{s:.2f}' for s in actors)} s, collecting {scored:.2f} s, "
-            f"masking {finished:.2f} s; wall of scores {wall_scored:.2f} s, "
-            f"probe {len(sent) / 1e6:.1f} MB, reply {len(masked) / 1e6:.1f} MB",
-            flush=True,
-        )
-    seen = decrypt_masked(keys.scores, masked, scorer.layout)
-    scores = (seen - masks + (1 << 25)) % (1 << 26) - (1 << 25)
-    expected = templates.astype(np.int32) @ templates[7].astype(np.int32)
-    print(f"  equal to plaintext: {np.array_equal(scores[:records], expected)}")
+        print(f"  {len(results)} blocks: actors CPU {actors}, wall {wall:.2f} s", flush=True)
+
+
+def attack_by_bits(times: int = 200, dimensions: int = 128) -> None:
+    """A client that shifts its share asks for signs; what it rebuilds of a random template."""
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.normal(size=(dimensions, dimensions)))[0]
+    victims = rng.normal(size=(times, dimensions))
+    victims /= np.linalg.norm(victims, axis=1, keepdims=True)
+    for queries in (20, 64, 128):
+        rebuilt = np.sign(victims @ basis[:queries].T) @ basis[:queries]
+        rebuilt /= np.linalg.norm(rebuilt, axis=1, keepdims=True)
+        print(f"{queries} signs: cosine {(rebuilt * victims).sum(axis=1).mean():.3f}")
 
 
 def three_party(records: int) -> None:
@@ -169,6 +213,8 @@ def three_party(records: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--million", action="store_true")
+    parser.add_argument("--ray", action="store_true")
+    parser.add_argument("--bits", action="store_true")
     parser.add_argument("--three-party", action="store_true")
     parser.add_argument("--records", type=int)
     parser.add_argument("--dimensions", type=int, default=128)
@@ -176,6 +222,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.million:
         million(options.records or 10**6, options.dimensions, options.partitions)
+    elif options.ray:
+        ray_partitions(options.records or 7701, options.dimensions, options.partitions)
+    elif options.bits:
+        attack_by_bits()
     elif options.three_party:
         three_party(options.records or 7701)
     else:
