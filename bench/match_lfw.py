@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("figure", type=Path)
     parser.add_argument("--models", nargs="+", default=["dlib", "mobileface", "faceres"])
     parser.add_argument("--thresholds", type=int, default=40)
+    parser.add_argument("--curves", type=Path, help="folder to keep curves in, and take them from")
     options = parser.parse_args()
     index = {
         p: i for i, p in enumerate(json.loads((options.templates / "lfw_paths.json").read_text()))
@@ -83,6 +84,10 @@ def main() -> None:
     public = PublicKeys.read(keys.public)
     curves = {}
     for model in options.models:
+        kept = options.curves / f"{model}.npy" if options.curves else None
+        if kept and kept.exists():
+            curves[model] = np.load(kept)
+            continue
         vectors = np.load(options.templates / f"lfw_{model}.npy").astype(np.float64)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         left, right = vectors[rows[:, 0]], vectors[rows[:, 1]]
@@ -114,6 +119,9 @@ def main() -> None:
             flush=True,
         )
         curves[model] = np.array(lines)
+        if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            np.save(kept, curves[model])
     plot(curves, options.figure)
 
 

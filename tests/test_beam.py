@@ -23,9 +23,11 @@ from test_sanitize import (
     write_faces,
 )
 
-from pipelines.sanitize_beam import main, on_beam
-from ppfr_ops.job import SanitizeOptions, Worker, prepare
-from ppfr_ops.ledger import Ledger
+from ppfr_ops.cli.sanitize_beam import main, on_beam
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.worker import Worker
+from ppfr_ops.store.ledger import Attempts, Ledger
 
 __all__ = ["short_tmp"]
 BEAM = ROOT / "pipelines" / "sanitize_beam.py"
@@ -42,7 +44,7 @@ def source(folder: Path, files: int, rows: int) -> Path:
 
 
 def assert_same(first: Path, second: Path) -> None:
-    for kind in ("data", "metrics", "dead_letters"):
+    for kind in ("release/data", "evidence/metrics", "evidence/dead_letters"):
         names = sorted(path.name for path in (first / kind).iterdir())
         assert names == sorted(path.name for path in (second / kind).iterdir()) and names
         for name in names:
@@ -82,7 +84,7 @@ def test_begun_by_one_and_killed_finished_by_the_other(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    units = output / "_ledger" / "units"
+    units = output / "evidence" / "ledger" / "units"
     deadline = time.monotonic() + 120
     while len(list(units.glob("*.json"))) < 5 and time.monotonic() < deadline:
         assert process.poll() is None, "it ended before it could be killed"
@@ -150,7 +152,7 @@ def test_one_model_a_process_and_what_the_counters_say(
 def test_dead_letters_are_a_tagged_output_without_bytes(tmp_path: Path) -> None:
     from apache_beam.testing.util import assert_that, equal_to
 
-    from pipelines.sanitize_beam import build
+    from ppfr_ops.engines.beam import build
 
     job, todo = job_of(tmp_path)
     with beam.Pipeline() as pipeline:
@@ -163,7 +165,7 @@ def test_a_unit_that_fails_ends_in_exit_code_1_with_its_reason(
 ) -> None:
     folder = source(tmp_path / "Jane_Doe", 2, 4)
 
-    def fail(self: Ledger, unit: str) -> int:
+    def fail(self: Ledger, unit: str, apart: bool = False) -> Attempts:
         raise OSError(28, "no space", str(folder))
 
     monkeypatch.setattr(Ledger, "attempt", fail)

@@ -14,26 +14,33 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from pipelines.driver import drive
-from pipelines.sanitize import main
-from pipelines.verify import main as verify
-from ppfr_ops import faces, sample
-from ppfr_ops.anonymizers import create
+from ppfr_ops import sample
+from ppfr_ops.cli.driver import drive
+from ppfr_ops.cli.sanitize import main
+from ppfr_ops.cli.verify import main as verify
+from ppfr_ops.contracts.detections import detections_schema
+from ppfr_ops.contracts.metrics import metrics_schema
+from ppfr_ops.contracts.policy import parse
+from ppfr_ops.contracts.records import records_schema
 from ppfr_ops.draws import seeded_draws
-from ppfr_ops.images import Encoding, Picture, decode
-from ppfr_ops.job import Job, SanitizeOptions, Status, Worker
-from ppfr_ops.photographs import (
-    CropSanitizer,
-    PhotographOptions,
-    PictureSanitizer,
-    Review,
-    doubts,
-    read_verdicts,
-)
-from ppfr_ops.units import READ_ERROR, InputError
-from schemas.detections import detections_schema
-from schemas.metrics import metrics_schema
-from schemas.records import records_schema
+from ppfr_ops.errors import UserError
+from ppfr_ops.imaging import detector as faces
+from ppfr_ops.imaging import geometry
+from ppfr_ops.imaging.arrays import Picture
+from ppfr_ops.imaging.codec import Encoding, decode
+from ppfr_ops.methods.registry import create
+from ppfr_ops.review.queue import doubts, inert
+from ppfr_ops.review.verdicts import Review, read_verdicts
+from ppfr_ops.sanitize.job import Job, Status
+from ppfr_ops.sanitize.kit import Kit
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.photographs.crops import FaceCrops
+from ppfr_ops.sanitize.photographs.finder import Finder
+from ppfr_ops.sanitize.photographs.options import PhotographOptions
+from ppfr_ops.sanitize.photographs.pictures import WholePictures
+from ppfr_ops.sanitize.sanitizer import Sanitizer
+from ppfr_ops.sanitize.worker import Worker
+from ppfr_ops.source.plan import READ_ERROR
 
 PLACES = ((20, 30), (150, 60))
 """Left and top of where faces stand in the pictures below."""
@@ -49,7 +56,7 @@ class Marked:
     def _one(self, count: int) -> faces.Detections:
         if count == 255:
             raise RuntimeError("a detector that fails")
-        points = np.stack([faces.TEMPLATE + place for place in PLACES])[:count]
+        points = np.stack([geometry.TEMPLATE + place for place in PLACES])[:count]
         boxes = np.concatenate([points.min(1) - 20, points.max(1) + 20], 1)
         scores = np.array([0.9, 0.3], np.float32)[:count]
         return faces.Detections(
@@ -83,13 +90,13 @@ def unit(pictures: list[Picture], **given: list[str | None]) -> pa.Table:
 
 def build(
     output: str = "crops", verdicts: dict[str, Review] | None = None, **options: Any
-) -> CropSanitizer | PictureSanitizer:
+) -> Sanitizer[Any]:
+    more = {name: options.pop(name) for name in ("policy", "recognizers") if name in options}
     chosen = PhotographOptions(output_faces=output, detector="test_photographs:Marked", **options)
-    kind = CropSanitizer if output == "crops" else PictureSanitizer
     method = create("signed-field", {})
-    return kind(
-        chosen, verdicts or {}, 1, method, Encoding("png"), draws=seeded_draws(1), batch_size=2
-    )
+    kit = Kit(method, Encoding("png"), draws=seeded_draws(1), batch_size=2, **more)
+    finder = Finder(chosen, verdicts or {}, 1)
+    return Sanitizer(FaceCrops(kit, finder) if output == "crops" else WholePictures(kit, finder))
 
 
 def codes(tables: Any) -> dict[str, str]:
@@ -110,7 +117,7 @@ def test_a_record_a_face() -> None:
     assert treatments == ["anonymized", "pixelated_unsure", "anonymized"]
     assert codes(tables) == {"u-000001": "no_face"}
     assert records[0]["source_id"] == "u-000000" and records[1]["face"] == 1
-    assert np.allclose(records[0]["landmarks"], (faces.TEMPLATE + PLACES[0]).ravel(), atol=1e-3)
+    assert np.allclose(records[0]["landmarks"], (geometry.TEMPLATE + PLACES[0]).ravel(), atol=1e-3)
     coarse = decode(records[1]["image"]["bytes"])
     assert len(np.unique(coarse.reshape(-1, 3), axis=0)) <= 16
     assert tables.detections["disclosure"].to_pylist() == tables.metrics["disclosure"].to_pylist()
@@ -136,6 +143,34 @@ def test_a_record_a_photograph() -> None:
     assert measured[0]["disclosure"] == pytest.approx(found[0]["disclosure"])
     assert all(row["disclosure"] is not None for row in found)
     assert measured[1]["disclosure"] < 0.6
+
+
+class Cosines:
+    """An FR model: original and publication of the first face are alike, of the second not."""
+
+    name = "x"
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def embed(self, batch: np.ndarray) -> np.ndarray:
+        self.calls += 1
+        published = self.calls % 2 == 0
+        rows = [[1.0, 0.0] if not published or place == 0 else [0.0, 1.0] for place in range(2)]
+        return np.array(rows[: len(batch)], np.float32)
+
+
+@pytest.mark.parametrize(("bound", "published"), [("<= 0.3", 0), (">= 0.5", 0), ("<= 1", 1)])
+def test_every_face_of_a_photograph_is_held_to_the_policy(bound: str, published: int) -> None:
+    policy = parse(f"record: {{id_cosine_x: '{bound}'}}\nredraws: 0")
+    sanitizer = build("in-place", face_sure=0.1, policy=policy, recognizers=[Cosines()])
+    tables = sanitizer(unit([photograph(2)]), "u")
+    assert len(tables.records) == published
+    if not published:
+        message = tables.dead_letters["message"][0].as_py()
+        assert ("face 0" if bound == "<= 0.3" else "face 1") in message
+    else:
+        assert tables.detections["id_cosine_x"].to_pylist() == [1.0, 0.0]
 
 
 @pytest.mark.parametrize("output", ["crops", "in-place"])
@@ -179,7 +214,7 @@ def test_boxes_of_the_owner() -> None:
 def test_landmarks_of_the_owner_are_enough_without_a_detector() -> None:
     picture = photograph(1)
     picture[0, 0, 2] = 255  # it would fail
-    marks = json.dumps([(faces.TEMPLATE + PLACES[0]).tolist()])
+    marks = json.dumps([(geometry.TEMPLATE + PLACES[0]).tolist()])
     table = unit([picture], boxes=["[[20, 30, 132, 142]]"], landmarks=[marks])
     tables = build(boxes_column="boxes", landmarks_column="marks")(table, "u")
     assert tables.records["treatment"].to_pylist() == ["anonymized"]
@@ -221,7 +256,7 @@ def test_verdicts_are_heeded(tmp_path: Path) -> None:
 )
 def test_verdicts_that_cannot_be_read(tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / "v.csv").write_text(text)
-    with pytest.raises(InputError, match=reason):
+    with pytest.raises(UserError, match=reason):
         read_verdicts(str(tmp_path / "v.csv"))
 
 
@@ -296,13 +331,13 @@ def test_review_and_resume(tmp_path: Path, shared: Path) -> None:
     assert len(lines) == len(found) >= 5
     said.write_text("source_id,verdict,boxes\nu000001-000002,drop,\nu000001-000000,ok,\n")
     assert go(verdicts=str(said)) == ["u000001"]
-    letters = pq.read_table(out / "dead_letters" / "u000001.parquet").to_pylist()
+    letters = pq.read_table(out / "evidence/dead_letters" / "u000001.parquet").to_pylist()
     assert [letter["code"] for letter in letters] == ["rejected"]
     assert go(verdicts=str(said)) == go() == []
     against = [str(out), "--against", str(tmp_path / "in.parquet"), "--sample", "4"]
     verified = CliRunner().invoke(verify, against, standalone_mode=False)
     assert verified.return_value == 0 and "4 records measured again" in verified.output
-    shard = out / "detections" / "u000000.parquet"
+    shard = out / "evidence/detections" / "u000000.parquet"
     table = pq.read_table(shard)
     wrong = pa.array([0.01] * len(table), pa.float32())
     place = table.column_names.index("disclosure")
@@ -343,10 +378,10 @@ def lfw(shared: Path) -> list[Picture]:
     return [decode(row["bytes"]) for row in pq.read_table(part)["image"].slice(0, 9).to_pylist()]
 
 
-def real(output: str, encoding: Encoding, method: str) -> CropSanitizer | PictureSanitizer:
-    kind = CropSanitizer if output == "crops" else PictureSanitizer
-    options = PhotographOptions(output_faces=output)
-    return kind(options, {}, 1, create(method, {}), encoding, draws=seeded_draws(1))
+def real(output: str, encoding: Encoding, method: str) -> Sanitizer[Any]:
+    kit = Kit(create(method, {}), encoding, draws=seeded_draws(1))
+    finder = Finder(PhotographOptions(output_faces=output), {}, 1)
+    return Sanitizer(FaceCrops(kit, finder) if output == "crops" else WholePictures(kit, finder))
 
 
 def test_a_sheet_of_nine_photographs(lfw: list[Picture]) -> None:
@@ -374,7 +409,7 @@ def test_a_sheet_of_nine_photographs(lfw: list[Picture]) -> None:
         np.zeros(len(found), bool),
     )
     treatments = [row["treatment"] for row in found]
-    changed = faces.cover(picture, place, treatments, {})[1]
+    changed = geometry.cover(picture, place, treatments, {})[1]
     assert np.array_equal(after[~changed], picture[~changed])
     assert tables.metrics["changed_share"][0].as_py() == pytest.approx(changed.mean())
     jpeg = Encoding()
@@ -396,3 +431,11 @@ def test_pictures_out_of_the_ordinary(lfw: list[Picture]) -> None:
     assert measured[0]["faces"] == 1 and measured[1]["faces"] >= 195
     crops = real("crops", Encoding(), "blur")(unit([crowd]), "u")
     assert len(crops.records) == measured[1]["faces"]
+
+
+@pytest.mark.parametrize(
+    "name", ["=cmd|' /C calc'!A0", "+1", "-1+2", "@SUM(1)", "\t=1", " =1", "＝1"]
+)
+def test_no_cell_of_the_queue_is_a_formula(name: str) -> None:
+    assert inert(name) == f"'{name}"
+    assert inert(f"folder/{name}") == f"folder/{name}"

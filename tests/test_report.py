@@ -27,15 +27,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from PIL import Image
 from pydantic import TypeAdapter
 
-from pipelines.cli import group
-from ppfr_ops.cards import Publication, croissant, lineage_events
-from ppfr_ops.images import Encoding
-from ppfr_ops.job import SanitizeOptions, Worker, finish, prepare
-from ppfr_ops.ledger import Ledger
-from ppfr_ops.release import open_release
+from ppfr_ops.cli import group
+from ppfr_ops.contracts.manifest import ReleaseManifest
+from ppfr_ops.imaging.codec import Encoding
+from ppfr_ops.release.documents.cards import Publication, croissant, lineage_events
+from ppfr_ops.release.figures import open_release
+from ppfr_ops.release.signing import sign
 from ppfr_ops.sample import faces
-from ppfr_ops.verify import sign
-from schemas.manifest import Manifest
+from ppfr_ops.sanitize.finish import finish
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.worker import Worker
+from ppfr_ops.store.ledger import Ledger
 
 LOOSE = "record: {disclosure: '<= 1'}\ndataset: {disclosure_p99: '<= 1', records: '>= 1'}\n"
 PERSON = "Jane_Doe"
@@ -93,7 +96,7 @@ class Done:
 
 
 def ppfr(*arguments: str) -> Done:
-    """As ``pipelines.cli.run`` does, where a command's value is the exit code."""
+    """As ``ppfr_ops.cli.run`` does, where a command's value is the exit code."""
     done = CliRunner().invoke(group, arguments, standalone_mode=False)
     if isinstance(done.exception, click.ClickException):
         return Done(done.exception.exit_code, done.output + done.exception.format_message())
@@ -136,7 +139,7 @@ class Page(html.parser.HTMLParser):
 def test_one_page_that_needs_nothing_and_says_it_all(output: Path) -> None:
     done = report(output)
     assert done.exit_code == 0, done.output
-    text = (output / "report.html").read_text()
+    text = (output / "evidence/report.html").read_text()
     page = Page(text)
     assert len(page.ids) == len(set(page.ids))
     tags = [tag for tag, _ in page.seen]
@@ -167,7 +170,12 @@ def test_one_page_that_needs_nothing_and_says_it_all(output: Path) -> None:
 def test_pictures_are_of_the_sample_and_no_name_leaves(output: Path, tmp_path: Path) -> None:
     lineage = tmp_path / "lineage.ndjson"
     done = report(output, "--lineage", str(lineage), "--json")
-    written = [output / "report.html", output / "README.md", output / "croissant.json", lineage]
+    written = [
+        output / "evidence/report.html",
+        output / "release/README.md",
+        output / "release/croissant.json",
+        lineage,
+    ]
     said = done.output + "".join(path.read_text() for path in written)
     assert PERSON not in said and PERSON.lower() not in said.lower()
     assert str(tmp_path) not in said and "a.parquet" not in said
@@ -175,7 +183,7 @@ def test_pictures_are_of_the_sample_and_no_name_leaves(output: Path, tmp_path: P
     assert len(shown) == 8
     drawn = [Encoding().encode(face) for face in faces(4, identities=4)]
     assert [base64.b64decode(data) for data in shown[::2]] == drawn
-    published = pq.read_table(output / "data")["image"].to_pylist()
+    published = pq.read_table(output / "release/data")["image"].to_pylist()
     assert not {base64.b64decode(data) for data in shown} & {cell["bytes"] for cell in published}
 
 
@@ -190,13 +198,13 @@ def test_what_does_not_hold_is_not_released(output: Path, tmp_path: Path) -> Non
     done = report(output, "--policy", str(strict))
     assert done.exit_code == 3 and "rec_ssim: not measured" in done.output
     assert "2 of 2 requirements" in done.output
-    shard = next((output / "data").iterdir())
+    shard = next((output / "release/data").iterdir())
     data = bytearray(shard.read_bytes())
     data[100] ^= 1
     shard.write_bytes(data)
     done = report(output)
     assert done.exit_code == 3 and f"data/{shard.name}: its sha256" in done.output
-    assert "Must not be released" in (output / "report.html").read_text()
+    assert "Must not be released" in (output / "evidence/report.html").read_text()
 
 
 def test_a_seeded_run_is_not_released(tmp_path: Path) -> None:
@@ -213,9 +221,9 @@ def test_the_signature_is_told(output: Path, tmp_path: Path) -> None:
     for name, owner in (("key", key), ("other", other)):
         (tmp_path / name).write_bytes(owner.public_key().public_bytes(pem, form))
     assert report(output, "--public-key", str(tmp_path / "key")).exit_code == 0
-    assert "valid, by the key given" in (output / "report.html").read_text()
+    assert "valid, by the key given" in (output / "evidence/report.html").read_text()
     assert report(output, "--public-key", str(tmp_path / "other")).exit_code == 3
-    assert "not valid for the key given" in (output / "report.html").read_text()
+    assert "not valid for the key given" in (output / "evidence/report.html").read_text()
 
 
 def test_wrong_input_is_one_line(tmp_path: Path, output: Path) -> None:
@@ -234,7 +242,7 @@ def test_the_card_has_front_matter_and_every_column(output: Path) -> None:
     report(output, "--name", "faces-x", "--license", "cc-by-nc-4.0", "--creator", "An Office")
     import yaml
 
-    _, front, body = (output / "README.md").read_text().split("---\n", 2)
+    _, front, body = (output / "release/README.md").read_text().split("---\n", 2)
     values = yaml.safe_load(front)
     assert values["license"] == "cc-by-nc-4.0" and values["size_categories"] == ["n<1K"]
     assert values["configs"][0]["data_files"] == "data/*.parquet"
@@ -245,12 +253,12 @@ def test_the_card_has_front_matter_and_every_column(output: Path) -> None:
 
 def test_croissant_names_every_shard_with_its_digest(output: Path) -> None:
     document = croissant(open_release(str(output)), Publication("faces-x", "cc-by-nc-4.0"))
-    manifest = Manifest.model_validate_json((output / "manifest.json").read_bytes())
+    manifest = ReleaseManifest.model_validate_json((output / "release/manifest.json").read_bytes())
     files = {
         item["@id"]: item for item in document["distribution"] if "FileObject" in item["@type"]
     }
     assert {path: item["sha256"] for path, item in files.items()} == {
-        unit.shards["data"].path: unit.shards["data"].sha256 for unit in manifest.shards
+        file.path: file.sha256 for file in manifest.data
     }
     assert "http://mlcommons.org/croissant/1.1" in document["conformsTo"]
     kinds = {field["name"]: field["dataType"] for field in document["recordSet"][0]["field"]}
@@ -278,7 +286,7 @@ print(json.dumps({
 }))
 """
     done = subprocess.run(
-        [sys.executable, "-c", code, str(output), str(tmp_path / "cache")],
+        [sys.executable, "-c", code, str(output / "release"), str(tmp_path / "cache")],
         capture_output=True,
         text=True,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
@@ -423,11 +431,94 @@ def test_lineage_goes_to_a_file_and_to_an_endpoint(output: Path, tmp_path: Path)
     assert json.loads(failed.read_text().splitlines()[1])["eventType"] == "FAIL"
 
 
+def test_nothing_that_is_read_is_imported(
+    output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A manifest that names a module: it is not loaded, even with the release on the path."""
+    (output / "release" / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.syspath_prepend(str(output / "release"))
+    path = output / "evidence/manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["method"]["name"] = "evil:Method"
+    path.write_text(json.dumps(manifest))
+    done = report(output)
+    assert done.exit_code == 3 and not (tmp_path / "ran").exists() and "evil" not in sys.modules
+    assert "No pictures" in (output / "evidence/report.html").read_text()
+    report(output, "--load-method", "other:Method")
+    assert not (tmp_path / "ran").exists()
+    report(output, "--load-method", "evil:Method")  # the owner's own word
+    assert (tmp_path / "ran").exists()
+
+
+def test_a_manifest_that_names_other_files_is_not_followed(output: Path, tmp_path: Path) -> None:
+    path = output / "evidence/manifest.json"
+    manifest = json.loads(path.read_text())
+    for place in ("/dev/zero", "../../etc/passwd"):
+        manifest["shards"][0]["shards"]["metrics"]["path"] = place
+        path.write_text(json.dumps(manifest))
+        done = report(output)
+        assert done.exit_code == 2 and "where none may lie" in done.output
+
+
+EVIL = "<script>alert(1)</script>`|[x](javascript:y)\n# =cmd"
+
+
+def test_names_of_columns_do_nothing_in_card_croissant_or_report(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    cells = [{"bytes": Encoding().encode(face), "path": "x"} for face in faces(3, seed=4)]
+    table = pa.table({"image": cells, EVIL: ["<img src=x onerror=y>"] * 3})
+    pq.write_table(table, tmp_path / "in" / "a.parquet")
+    options = SanitizeOptions(
+        input=str(tmp_path / "in"),
+        output=str(tmp_path / "out"),
+        method="blur",
+        metrics="none",
+        keep_columns=(EVIL,),
+    )
+    job = prepare(options)
+    Ledger(options.output).open(job.settings)
+    Worker(job).process(0)
+    finish(job, "test 1")
+    (tmp_path / "loose.yaml").write_text("record: {}\n")
+    done = report(tmp_path / "out")
+    assert "card and Croissant" not in done.output
+    release, evidence = tmp_path / "out/release", tmp_path / "out/evidence"
+    for path in (release / "README.md", release / "croissant.json", evidence / "report.html"):
+        text = path.read_text()
+        assert "<script" not in text and "<img src=x" not in text, path
+        assert "](javascript" not in text or path.suffix != ".md"
+    assert EVIL in [field["name"] for field in _fields(release)]
+    assert "onerror" in (evidence / "report.html").read_text()  # shown, as text
+    assert ppfr("verify", str(tmp_path / "out")).exit_code == 0
+
+
+def _fields(release: Path) -> list[dict[str, str]]:
+    document = json.loads((release / "croissant.json").read_text())
+    return document["recordSet"][0]["field"]
+
+
+def test_a_signed_release_keeps_its_signature(output: Path, tmp_path: Path) -> None:
+    owner = Ed25519PrivateKey.generate()
+    pem, none = serialization.Encoding.PEM, serialization.NoEncryption()
+    private = owner.private_bytes(pem, serialization.PrivateFormat.PKCS8, none)
+    (tmp_path / "owner").write_bytes(private)
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    (tmp_path / "pub").write_bytes(owner.public_key().public_bytes(pem, form))
+    verify = ("verify", str(output), "--public-key", str(tmp_path / "pub"))
+    sign(str(output), owner)
+    assert "stay as they were signed" in report(output).output
+    assert not (output / "release/README.md").exists() and ppfr(*verify).exit_code == 0
+    assert report(output, "--signing-key", str(tmp_path / "owner")).exit_code == 0
+    assert (output / "release/README.md").exists() and ppfr(*verify).exit_code == 0
+
+
 def test_figures_on_the_page_are_those_in_the_metrics(output: Path) -> None:
     report(output)
-    text = (output / "report.html").read_text()
-    shown = pq.read_table(output / "metrics")["disclosure"].to_numpy()
-    worst = pq.read_table(output / "metrics")["record_id"].to_pylist()[int(np.argmax(shown))]
+    text = (output / "evidence/report.html").read_text()
+    shown = pq.read_table(output / "evidence/metrics")["disclosure"].to_numpy()
+    worst = pq.read_table(output / "evidence/metrics")["record_id"].to_pylist()[
+        int(np.argmax(shown))
+    ]
     place = text.index("Records to look at first")
     assert worst in text[place : place + 600] and f"{shown.max():.4f}" in text[place : place + 600]
 
@@ -440,7 +531,7 @@ def test_nothing_sticks_out_on_a_phone_or_a_desk(output: Path, tmp_path: Path, w
     if browser is None:
         pytest.skip("no chromium on the path")
     report(output, "--name", "a name as long as names of datasets get to be in the wild")
-    shutil.copy(output / "report.html", tmp_path / "report.html")
+    shutil.copy(output / "evidence/report.html", tmp_path / "report.html")
     # A window is at least 500 wide; a frame need not be.
     (tmp_path / "frame.html").write_text(
         f'<body style="margin:0"><iframe src="report.html" scrolling="no" '

@@ -2,22 +2,22 @@
 
 import pyarrow as pa
 
-from ppfr_ops.images import decode  # noqa: F401  (the reasons below are raised there)
-from schemas import VERSION
-from schemas.dead_letters import DEAD_LETTERS_SCHEMA, REASONS
-from schemas.ledger import LedgerEntry
-from schemas.manifest import Manifest
-from schemas.metrics import metrics_schema
-from schemas.records import records_schema
+from ppfr_ops.contracts import VERSION
+from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA, REASONS
+from ppfr_ops.contracts.ledger import LedgerEntry
+from ppfr_ops.contracts.manifest import Manifest
+from ppfr_ops.contracts.metrics import metrics_schema
+from ppfr_ops.contracts.records import records_schema
+from ppfr_ops.imaging.codec import decode  # noqa: F401  (the reasons below are raised there)
 
 INVENTORY = {
-    "records/1": {
+    "records/2": {
         "record_id": "string",
         "image": "struct<bytes: binary, path: string>",
         "identity": "string",
         "age": "int16",
     },
-    "metrics/1": {
+    "metrics/2": {
         "record_id": "string",
         "disclosure": "float",
         "ssim": "float",
@@ -27,7 +27,7 @@ INVENTORY = {
         "draw_similarity": "float",
         "id_cosine_dlib": "float",
     },
-    "dead_letters/1": {
+    "dead_letters/2": {
         "record_id": "string",
         "unit": "string",
         "stage": "string",
@@ -48,7 +48,7 @@ def test_inventory() -> None:
         for schema in schemas
     }
     assert found == INVENTORY
-    assert VERSION == "1"
+    assert VERSION == "2"
 
 
 def test_every_field_is_described_and_every_metric_has_unit_and_range() -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,11 +19,13 @@ from click.testing import CliRunner, Result
 from faulty import FAULTS, FaultyProxy
 from moto.server import ThreadedMotoServer
 
-from pipelines.sanitize_beam import main as on_beam
-from ppfr_ops.ledger import Ledger
+from ppfr_ops.cli.sanitize_beam import main as on_beam
+from ppfr_ops.contracts.manifest import Manifest, ReleaseManifest
 from ppfr_ops.sample import write_sample
-from ppfr_ops.storage import Patient, StoreError, open_store
-from schemas.manifest import Manifest
+from ppfr_ops.sandbox import sandbox
+from ppfr_ops.store.lease import Lease
+from ppfr_ops.store.ledger import Ledger
+from ppfr_ops.store.storage import Patient, StoreError, open_store
 
 KEY = "AKIAEXAMPLE"
 ROWS, UNITS = 64, 8
@@ -75,6 +78,8 @@ def buckets(moto: int, environment: pytest.MonkeyPatch, sample: Path) -> Iterato
 def at(environment: pytest.MonkeyPatch, url: str) -> None:
     environment.setenv("AWS_ENDPOINT_URL", url)
     fsspec.get_filesystem_class("s3").clear_instance_cache()
+    if sandbox._pipe is not None:
+        sandbox._end()  # a child keeps the environment that it was born with
 
 
 def sanitize(*options: str) -> Result:
@@ -88,17 +93,20 @@ def assert_sound(client: object) -> Manifest:
         item["Key"]: client.get_object(Bucket="shared", Key=item["Key"])["Body"].read()
         for item in client.list_objects_v2(Bucket="shared").get("Contents", [])
     }
-    manifest = Manifest.model_validate_json(found.pop("out/manifest.json"))
+    manifest = Manifest.model_validate_json(found.pop("out/evidence/manifest.json"))
     ids: list[str] = []
     for unit in manifest.shards:
-        assert found.pop(f"out/_ledger/units/{unit.unit}.json")
+        assert found.pop(f"out/evidence/ledger/units/{unit.unit}.json")
         for kind, shard in unit.shards.items():
             data = found.pop(f"out/{shard.path}")
             assert hashlib.sha256(data).hexdigest() == shard.sha256
             if kind == "data":
                 ids += pq.read_table(pa.BufferReader(data))["record_id"].to_pylist()
     assert len(ids) == len(set(ids)) == manifest.counts.records
-    assert {name.rpartition("/")[0] for name in found} == {"out/_ledger", "out/_ledger/lease"}
+    told = ReleaseManifest.model_validate_json(found.pop("out/release/manifest.json"))
+    assert told.records == len(ids) and found.pop("out/evidence/seal.json")
+    ledger = "out/evidence/ledger"
+    assert {name.rpartition("/")[0] for name in found} == {ledger, f"{ledger}/lease"}
     assert "Uploads" not in client.list_multipart_uploads(Bucket="shared")
     assert not any(b"secret-of-the-test" in data for data in found.values())
     return manifest
@@ -126,7 +134,16 @@ def test_the_command_on_ray_through_a_store_that_fails(
 ) -> None:
     """As a user has it: workers are processes of their own, options come from the environment."""
     environment.setenv("FSSPEC_S3", json.dumps(fsspec.config.conf["s3"]))
-    command = [sys.executable, "-m", "pipelines.sanitize", "--actors", "2", "--unit-rows", "8"]
+    command = [
+        sys.executable,
+        "-m",
+        "ppfr_ops.cli",
+        "sanitize",
+        "--actors",
+        "2",
+        "--unit-rows",
+        "8",
+    ]
     command += ["--method", "highpass", "--input", "s3://faces/set"]
     with FaultyProxy(moto, every=10) as proxy:
         environment.setenv("AWS_ENDPOINT_URL", proxy.url)
@@ -166,9 +183,9 @@ def test_conditional_put_lets_one_win(
 ) -> None:
     at(environment, f"http://127.0.0.1:{moto}")
     ledger = Ledger("s3://shared/out")
-    assert ledger.create({"copy": 1}, "_ledger", "units", "u.json")
-    assert not ledger.create({"copy": 2}, "_ledger", "units", "u.json")
-    assert ledger.read("_ledger", "units", "u.json") == {"copy": 1}
+    assert ledger.create({"copy": 1}, "evidence", "ledger", "units", "u.json")
+    assert not ledger.create({"copy": 2}, "evidence", "ledger", "units", "u.json")
+    assert ledger.read("evidence", "ledger", "units", "u.json") == {"copy": 1}
 
 
 @pytest.mark.parametrize(
@@ -202,7 +219,7 @@ def test_what_cannot_work_is_one_line_at_once(
 
 
 def test_retries_end(moto: int, buckets: object, environment: pytest.MonkeyPatch) -> None:
-    environment.setattr("ppfr_ops.storage.ATTEMPTS", 2)
+    environment.setattr("ppfr_ops.store.storage.ATTEMPTS", 2)
     with FaultyProxy(moto, every=1, only="503") as proxy:
         at(environment, proxy.url)
         fs, path = open_store("s3://faces/set")
@@ -216,7 +233,9 @@ def test_a_store_that_is_away_makes_no_dead_letters(
     moto: int, buckets: object, environment: pytest.MonkeyPatch
 ) -> None:
     """Not to be reached is not damaged: the unit fails, and the next run does it."""
-    from ppfr_ops.job import SanitizeOptions, Worker, prepare
+    from ppfr_ops.sanitize.options import SanitizeOptions
+    from ppfr_ops.sanitize.prepare import prepare
+    from ppfr_ops.sanitize.worker import Worker
 
     at(environment, f"http://127.0.0.1:{moto}")
     options = SanitizeOptions(
@@ -226,7 +245,7 @@ def test_a_store_that_is_away_makes_no_dead_letters(
     Ledger(options.output).open(job.settings)
     worker = Worker(job)
     fsspec.get_filesystem_class("s3").clear_instance_cache()
-    environment.setattr("ppfr_ops.storage.ATTEMPTS", 1)
+    environment.setattr("ppfr_ops.store.storage.ATTEMPTS", 1)
     environment.setattr("s3fs.S3FileSystem.retries", 1)
     with FaultyProxy(moto, every=1, only="500") as proxy:
         environment.setenv("AWS_ENDPOINT_URL", proxy.url)
@@ -241,7 +260,7 @@ def test_uploads_that_died_are_aborted(
     moto: int, buckets: object, environment: pytest.MonkeyPatch
 ) -> None:
     at(environment, f"http://127.0.0.1:{moto}")
-    for key in ("out/data/u.parquet", "elsewhere/theirs"):
+    for key in ("out/evidence/metrics/u.parquet", "elsewhere/theirs"):
         buckets.create_multipart_upload(Bucket="shared", Key=key)
     fs, path = open_store("s3://shared/out")
     assert isinstance(fs, Patient)
@@ -258,22 +277,97 @@ def test_a_large_object_goes_up_in_parts_and_is_aborted_if_one_fails(
     moto: int, buckets: object, environment: pytest.MonkeyPatch
 ) -> None:
     fsspec.config.conf["s3"]["config_kwargs"]["read_timeout"] = 60
-    environment.setattr("ppfr_ops.storage.ATTEMPTS", 2)
+    environment.setattr("ppfr_ops.store.storage.ATTEMPTS", 2)
     environment.setattr("s3fs.S3FileSystem.retries", 2)
     large = bytes(101 * 2**20)
     with FaultyProxy(moto, every=1, only="500", where="partNumber=3") as proxy:
         at(environment, proxy.url)
         fs, _ = open_store("s3://shared/out")
         with pytest.raises(StoreError):
-            fs.pipe_file("shared/out/data/u.parquet", large)
+            fs.pipe_file("shared/out/evidence/metrics/u.parquet", large)
         assert proxy.faults["500"] == 2 * 2
     assert "Uploads" not in buckets.list_multipart_uploads(Bucket="shared")
     assert "Contents" not in buckets.list_objects_v2(Bucket="shared")
     with FaultyProxy(moto, every=3, only="500", where="partNumber=") as proxy:
         at(environment, proxy.url)
         fs, _ = open_store("s3://shared/out")
-        fs.pipe_file("shared/out/data/u.parquet", large)
+        fs.pipe_file("shared/out/evidence/metrics/u.parquet", large)
         assert proxy.faults["500"] >= 1
-    found = buckets.head_object(Bucket="shared", Key="out/data/u.parquet")
+    found = buckets.head_object(Bucket="shared", Key="out/evidence/metrics/u.parquet")
     assert found["ContentLength"] == len(large)
     assert "Uploads" not in buckets.list_multipart_uploads(Bucket="shared")
+
+
+STOPPED = """
+import os, signal, sys
+from ppfr_ops.store import lease
+from ppfr_ops.store.lease import Lease
+from ppfr_ops.store.ledger import Ledger
+lease._machine = lambda: "another machine"  # whose processes nobody here can see
+moment = sys.argv.pop(1)
+done = getattr(Ledger, moment)
+def stop_once(self, *args, **named):
+    setattr(Ledger, moment, done)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return done(self, *args, **named)
+setattr(Ledger, moment, stop_once)
+from ppfr_ops.cli.sanitize_beam import main
+sys.exit(main(standalone_mode=False))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["commit", "_create_entry"])
+def test_a_run_that_is_stopped_and_commits_late(
+    moto: int, buckets: object, environment: pytest.MonkeyPatch, moment: str
+) -> None:
+    """SIGSTOP before a unit is committed, or in the very moment before its entry is put; another
+    run takes over and finishes; the first wakes up, and nothing is there twice or lost. With
+    PPFR_HEAVY=1 it sleeps for a minute and leases have their real length."""
+    heavy = bool(os.environ.get("PPFR_HEAVY"))
+    at(environment, f"http://127.0.0.1:{moto}")
+    environment.setenv("FSSPEC_S3", json.dumps(fsspec.config.conf["s3"]))
+    if not heavy:
+        environment.setitem(Lease.__init__.__kwdefaults__, "expiry", 2.0)
+    options = ["--input", "s3://faces/set", "--output", "s3://shared/out", "--method", "pixelate"]
+    options += ["--metrics", "basic", "--unit-rows", str(ROWS // UNITS)]
+    first = subprocess.Popen(
+        [sys.executable, "-c", STOPPED, moment, *options], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        state = Path(f"/proc/{first.pid}/stat")
+        deadline = time.monotonic() + 240
+        while state.read_text().rpartition(")")[2].split()[0] != "T":
+            assert first.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        stopped = time.monotonic()
+        done = sanitize(*options)
+        assert done.exit_code == 0, done.output
+        manifest = assert_sound(buckets)
+        if heavy:
+            time.sleep(max(0.0, 60 - (time.monotonic() - stopped)))
+        print(f"stopped for {time.monotonic() - stopped:.0f} s at {moment}")
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
+        said = first.communicate(timeout=240)[1]
+    assert first.returncode == 1 and "another run has taken over this output" in said, said
+    assert assert_sound(buckets) == manifest
+    assert manifest.counts.records == ROWS and manifest.counts.units == UNITS
+    again = sanitize(*options)
+    assert again.exit_code == 0 and f"{UNITS} of them done before" in again.stderr.replace(
+        "\n", " "
+    )
+
+
+def test_a_store_that_ignores_conditions_is_refused(
+    moto: int, buckets: object, environment: pytest.MonkeyPatch
+) -> None:
+    with FaultyProxy(moto, drop="If-None-Match") as proxy:
+        at(environment, proxy.url)
+        options = ("--input", "s3://faces/set", "--output", "s3://shared/out", "--limit", "8")
+        done = sanitize(*options)
+        assert done.exit_code == 2 and "no conditional puts" in done.stderr, done.output
+        assert "Contents" not in buckets.list_objects_v2(Bucket="shared")
+        done = sanitize(*options, "--single-writer")
+        assert done.exit_code == 0, done.output
+    assert assert_sound(buckets).counts.records == 8

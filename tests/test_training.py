@@ -6,11 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from click.testing import CliRunner
+from safetensors import safe_open
 
-from pipelines.train import main
+from ppfr_ops.cli.train import main
+from ppfr_ops.methods.stochastic_local import SHIPPED
+from ppfr_ops.methods.stochastic_local.training import (
+    TrainConfig,
+    Trainer,
+    balanced_accuracy,
+    diversify,
+)
 from ppfr_ops.sample import faces as make
-from ppfr_ops.training import TrainConfig, Trainer, balanced_accuracy, diversify
 
 TINY = TrainConfig(
     batch=4,
@@ -81,7 +89,7 @@ def test_command_writes_log_curves_and_weights(shared, surrogates, tmp_path) -> 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from ppfr_ops.images import Encoding
+    from ppfr_ops.imaging.codec import Encoding
 
     cells = [{"bytes": Encoding().encode(face), "path": ""} for face in make(48, seed=0)]
     pq.write_table(pa.table({"image": cells}), tmp_path / "faces.parquet")
@@ -121,3 +129,20 @@ def test_balanced_accuracy() -> None:
     assert balanced_accuracy(torch.eye(50)) == 1.0
     random = torch.Generator().manual_seed(0)
     assert balanced_accuracy(torch.rand(200, 200, generator=random)) < 0.6
+
+
+def test_help_says_truly_where_the_shipped_weights_come_from() -> None:
+    weights = SHIPPED.parent
+    with safe_open(SHIPPED, "pt") as file:
+        told = json.loads(file.metadata()["about"])["config"]
+
+    def settings(name: str) -> dict[str, object]:
+        text = (weights / name).read_text()
+        return TrainConfig.model_validate(yaml.safe_load(text)).model_dump(mode="json")
+
+    (config,) = (item for item in main.params if item.name == "config")
+    assert Path(str(config.default)).name == "small.yaml"
+    assert settings("small-4.yaml") == told != settings("small.yaml")
+    said = " ".join(str(config.help).split())
+    assert "first of the four runs that the shipped weights come from" in said
+    assert len(list(weights.glob("small*.yaml"))) == 4

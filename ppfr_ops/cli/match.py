@@ -2,16 +2,16 @@
 
 import functools
 import secrets
-import shlex
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-_HELP = {"help_option_names": ["-h", "--help"]}
+from ppfr_ops.cli import Command, Refused
+from ppfr_ops.errors import UserError
+
 NO_MATCH = 10
 RESERVED = ("owner", "helper")
 
@@ -26,26 +26,15 @@ Examples:
 """
 
 
-class _Refused(click.ClickException):
-    exit_code = 2
+class _Command(Command):
+    """A command that needs the extra."""
 
-
-def _plain_errors(command: Callable[..., int]) -> Callable[..., int]:
-    """Turn what the user has to change into one line and exit code 2."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> int:
+    def invoke(self, ctx: click.Context) -> Any:
         try:
             from ppfr_ops.match import bfv  # noqa: F401
-            from ppfr_ops.match.errors import MatchError
         except ImportError as error:
-            raise _Refused(f"needs {error.name}: pip install 'ppfr-sanitizer[match]'") from None
-        try:
-            return command(*args, **kwargs)
-        except MatchError as error:
-            raise _Refused(str(error)) from None
-
-    return wrapped
+            raise Refused(f"needs {error.name}: pip install 'ppfr-sanitizer[match]'") from None
+        return super().invoke(ctx)
 
 
 _folder = click.Path(file_okay=False, path_type=Path)
@@ -67,7 +56,7 @@ _parties = click.option(
 )
 
 
-@click.group(context_settings=_HELP, epilog=EXAMPLES)
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXAMPLES)
 def main() -> None:
     """Ask an encrypted gallery whether a face is in it, and learn only that.
 
@@ -75,7 +64,7 @@ def main() -> None:
     """
 
 
-@main.command(context_settings=_HELP)
+@main.command(cls=_Command)
 @click.argument("folder", type=_folder)
 @click.option("--client", "clients", multiple=True, help="Name of a client; may be repeated.")
 @click.option("--host", "hosts", multiple=True, help="Name or address that the server goes by.")
@@ -86,7 +75,6 @@ def main() -> None:
     type=_file,
     help="Let in a client that made its own keys: its certificate. Needs one --client.",
 )
-@_plain_errors
 def keygen(
     folder: Path,
     clients: tuple[str, ...],
@@ -100,7 +88,6 @@ def keygen(
     Where FOLDER/owner is there already, clients are added to it. In earnest a client runs keygen
     itself, keeps its folder, and sends client.crt alone for the owner to --admit.
     """
-    from ppfr_ops.match.errors import MatchError
     from ppfr_ops.match.keys import ClientFolder, OwnerFolder, PartyCertificates, write_private
 
     path = folder / "owner"
@@ -109,13 +96,13 @@ def keygen(
         owner = OwnerFolder.create(path, list(hosts) or ["localhost", "127.0.0.1"])
     if admit is not None:
         if len(clients) != 1 or not admit.is_file():
-            raise MatchError("--admit takes the certificate of one --client")
+            raise UserError("--admit takes the certificate of one --client")
         owner.admit(clients[0], certificate=admit.read_bytes())
         click.echo(f"{clients[0]} is let in")
         return 0
     for name in clients or ("client",):
         if not name.replace("-", "").replace("_", "").isalnum() or name in RESERVED:
-            raise MatchError(f"client {name!r}: letters, digits, - and _; not owner, not helper")
+            raise UserError(f"client {name!r}: letters, digits, - and _; not owner, not helper")
         client = ClientFolder.create(folder / name, name)
         if token:
             drawn = secrets.token_bytes(32)
@@ -136,7 +123,7 @@ def keygen(
     return 0
 
 
-@main.command(context_settings=_HELP)
+@main.command(cls=_Command)
 @click.argument("inputs", nargs=-1, required=True)
 @click.argument("folder", type=_folder)
 @_keys
@@ -144,7 +131,6 @@ def keygen(
 @click.option("--identity-column", help="Column that says whose a picture is.")
 @click.option("--image-column", default="image", show_default=True)
 @click.option("--names", type=_file, help="JSON list of names, for templates in .npy.")
-@_plain_errors
 def enrol(
     inputs: tuple[str, ...],
     folder: Path,
@@ -160,7 +146,6 @@ def enrol(
     """
     import glob
 
-    from ppfr_ops.match.errors import MatchError
     from ppfr_ops.match.gallery import Gallery
     from ppfr_ops.match.keys import OwnerFolder
     from ppfr_ops.match.packing import quantise
@@ -170,18 +155,18 @@ def enrol(
     paths = [Path(name) for text in inputs for name in sorted(glob.glob(text)) or [text]]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
-        raise MatchError(f"no file {missing[0]}")
+        raise UserError(f"no file {missing[0]}")
     key = OwnerFolder(keys).gallery_key()
     if paths[0].suffix == ".npy":
         if len(paths) > 1:
-            raise MatchError("one .npy file makes a gallery")
+            raise UserError("one .npy file makes a gallery")
         enrolled, digest = from_array(paths[0], names), array_digest(paths[0])
     else:
         embedder = Embedder(fr)
         enrolled = from_parquet(paths, embedder, image_column, identity_column)
         digest = embedder.digest
     if not len(enrolled.templates):
-        raise MatchError("no template could be enrolled")
+        raise UserError("no template could be enrolled")
     folder.mkdir(parents=True, exist_ok=True)
     gallery = Gallery(quantise(enrolled.templates), enrolled.names, digest)
     gallery.save(gallery_path(folder), key)
@@ -195,7 +180,7 @@ def enrol(
     return 0
 
 
-@main.command(context_settings=_HELP)
+@main.command(cls=_Command)
 @click.argument("folder", type=_folder)
 @_keys
 @click.option("--listen", default="127.0.0.1:7443", show_default=True, metavar="HOST:PORT")
@@ -249,7 +234,6 @@ def enrol(
     help="Ray actors that the gallery is spread over; 0 is this process, without Ray.",
 )
 @_parties
-@_plain_errors
 def serve(
     folder: Path, keys: Path, listen: str, partitions: int, parties: str | None, **policy: Any
 ) -> int:
@@ -289,7 +273,7 @@ def serve(
     return 0
 
 
-@main.command(context_settings=_HELP)
+@main.command(cls=_Command)
 @click.argument("probe", type=_file)
 @_keys
 @_fr
@@ -303,7 +287,6 @@ def serve(
     help="Row of a Parquet or .npy file.",
 )
 @_parties
-@_plain_errors
 def query(
     probe: Path,
     keys: Path,
@@ -331,11 +314,10 @@ def query(
     return 0 if outcome.match else NO_MATCH
 
 
-@main.command(context_settings=_HELP)
+@main.command(cls=_Command)
 @_keys
 @click.option("--parties", metavar="CLIENT,SERVER,HELPER", required=True, help="As for serve.")
 @click.option("--times", type=click.IntRange(0), default=0, show_default=True, help="0: for ever.")
-@_plain_errors
 def helper(keys: Path, parties: str, times: int) -> int:
     """Be the third party of the three-party form: holds nothing, learns nothing, shares randomness.
 
@@ -356,10 +338,9 @@ def helper(keys: Path, parties: str, times: int) -> int:
     return 0
 
 
-@main.command(context_settings=_HELP)
+@main.command(cls=_Command)
 @click.option("--records", type=click.IntRange(1), default=7701, show_default=True)
 @click.option("--dimensions", type=click.IntRange(1, 2048), default=128, show_default=True)
-@_plain_errors
 def bench(records: int, dimensions: int) -> int:
     """Time one identification in this process, step by step, on templates of nobody."""
     from ppfr_ops.match.measure import measure, random_templates
@@ -373,7 +354,3 @@ def bench(records: int, dimensions: int) -> int:
     total = sum(step.seconds for step in steps)
     click.echo(f"{'both':8}{'match' if match else 'no match':28}{total:8.3f}")
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(standalone_mode=False, prog_name=shlex.quote("ppfr match")))

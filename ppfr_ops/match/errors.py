@@ -2,8 +2,10 @@
 
 from enum import IntEnum
 
+from ppfr_ops.errors import UserError
 
-class MatchError(ValueError):
+
+class MatchError(UserError):
     """Something that the user has to change; its text is one line and holds nothing of the data."""
 
 

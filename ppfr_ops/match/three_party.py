@@ -13,6 +13,7 @@ MPyC wants there.
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ def run_party(
 
     Args:
         index: CLIENT, SERVER or HELPER.
-        addresses: ``host:port`` of client, server and helper. The client's is not listened on.
+        addresses: ``host:port`` of client, server and helper. The client's is not listened on;
+            server and helper listen on their own host and on no other interface.
         folder: holds ``.config`` with certificates.
         values: of :func:`client_values` or :func:`server_values`; None for the helper.
 
@@ -138,6 +140,9 @@ def _main() -> None:
     sys.argv = [sys.argv[0], *parties, *options]
     from mpyc.runtime import mpc
 
+    # MPyC gives no host, and would listen on every interface.
+    loop, host = mpc._loop, mpc.parties[mpc.pid].host
+    loop.create_server = partial(loop.create_server, host=host)
     columns = {CLIENT: 2, SERVER: 3, HELPER: 1}[index]
     values = np.frombuffer(sys.stdin.buffer.read(), "<i8").reshape(-1, columns)
 

@@ -1,5 +1,6 @@
 """A small gallery of nobody, keys, and sessions over a pair of sockets."""
 
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from ppfr_ops.match.server import Matcher, serve_session
 from ppfr_ops.match.transport import link_over
 
 DIMENSIONS = 128
+HEAVY = bool(os.environ.get("PPFR_HEAVY"))
+"""In full: ten thousand messages, 128 chosen queries; else fewer of both."""
 CERTIFICATE = "c" * 64
 CLIENTS = {"alice": {"certificate": CERTIFICATE}}
 

@@ -16,7 +16,7 @@ from ppfr_ops.match.scores import encrypt_probe
 from ppfr_ops.match.server import name_digest, query_bytes, serve_session
 from ppfr_ops.match.wire import HEADER, MAGIC, VERSION, Hello, Kind, Link, parameters_digest
 
-from .conftest import CERTIFICATE, CLIENTS, DIMENSIONS, Wire, unit
+from .conftest import CERTIFICATE, CLIENTS, DIMENSIONS, HEAVY, Wire, unit
 
 
 class Peer:
@@ -160,10 +160,13 @@ def mutate(data, rng):
     return bytes(data)
 
 
-def test_ten_thousand_fuzzed_messages(make_matcher, keys, templates):
+MESSAGES = 10_000 if HEAVY else 1000
+
+
+def test_fuzzed_messages(make_matcher, keys, templates):
     """Every one refused or cut off, nothing else raised, memory as before, and the server well."""
     matcher = make_matcher(budget=10**6, record_budget=10**6, per_minute=10**6)
-    matcher.accounts.log.append = lambda **fields: None  # ten thousand fsyncs prove nothing more
+    matcher.accounts.log.append = lambda **fields: None  # as many fsyncs prove nothing more
     rng = np.random.default_rng(int.from_bytes(secrets.token_bytes(4), "little"))
     layout = matcher.layout("verify")
     query = random_query(layout)
@@ -191,36 +194,49 @@ def test_ten_thousand_fuzzed_messages(make_matcher, keys, templates):
             )
             assert peer.largest <= query_bytes(layout)
 
-    fuzz(500)
+    fuzz(MESSAGES // 20)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    fuzz(9500)
+    fuzz(MESSAGES * 19 // 20)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert accepted == 0 and refused > 4000
+    assert accepted == 0 and refused > 0.4 * MESSAGES
     assert grown < 64 * 1024  # KiB
     assert Wire(matcher).ask(keys, quantise(templates[12:13])[0], name="p006").match
 
 
-def rebuild(oracle, count=DIMENSIONS):
+FEW = 8
+
+
+def rebuild(oracle, count):
     """Ask for the probes of an orthonormal basis; add up what is answered."""
     basis = np.linalg.qr(np.random.default_rng(8).normal(size=(DIMENSIONS, DIMENSIONS)))[0]
     answers = np.array([oracle(quantise(row[None])[0]) for row in basis[:count]], float)
-    return unit(answers @ basis + 1e-9 * basis[0])
+    return unit(answers @ basis[:count] + 1e-9 * basis[0])
 
 
-@pytest.mark.slow
+@pytest.mark.skipif(not HEAVY, reason="128 whole sessions: PPFR_HEAVY=1")
 @pytest.mark.timeout(1800)
-def test_chosen_queries_rebuild_a_template_from_scores_but_not_from_bits(
+def test_chosen_queries_rebuild_no_template_from_bits(make_matcher, keys, templates):
+    wire = Wire(make_matcher(threshold=0.5))
+    rebuilt = rebuild(lambda probe: wire.ask(keys, probe, name="p006").match, DIMENSIONS)
+    assert abs(rebuilt @ templates[12]) < 0.3
+
+
+def test_few_chosen_queries_rebuild_more_from_scores_than_from_bits(
     make_matcher, keys, templates, gallery
 ):
-    victim, name = templates[12], "p006"
-
-    def score(probe):
-        """The double: a server that hands out the score itself."""
-        return gallery.templates[12].astype(float) @ probe
-
-    assert unit(rebuild(score)) @ victim > 0.999
+    """All of them on a double that hands out the score; of those that tell most, a few in truth."""
+    victim, scores = templates[12], gallery.templates[12].astype(float)
+    assert rebuild(lambda probe: scores @ probe, DIMENSIONS) @ victim > 0.999
+    assert rebuild(lambda probe: scores @ probe, FEW) @ victim > 0.2
     wire = Wire(make_matcher(threshold=0.5))
-    assert abs(rebuild(lambda probe: wire.ask(keys, probe, name=name).match) @ victim) < 0.3
+    answers = []
+
+    def bit(probe):
+        answers.append(wire.ask(keys, probe, name="p006").match)
+        return answers[-1]
+
+    rebuild(bit, FEW)
+    assert answers == [False] * FEW  # the same for every template far from the basis: nothing
 
 
 def test_budget_ends_an_extraction(make_matcher, keys, templates):

@@ -60,7 +60,7 @@ def ppfr(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
-CLI = "ppfr_ops.cli" if (ROOT / "ppfr_ops/cli/__main__.py").exists() else "pipelines.cli"
+CLI = "ppfr_ops.cli"
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,137 @@
+"""A run from its options to its exit code, whatever engine carries the units."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from ppfr_ops.cli.console import (
+    RunProgress,
+    announce,
+    conclude,
+    console,
+    show_preview,
+)
+from ppfr_ops.release.signing import distrust, load_signing_key
+from ppfr_ops.sanitize.finish import finish
+from ppfr_ops.sanitize.identity import discard, with_release_key
+from ppfr_ops.sanitize.increments import reconcile, retire_dead, retire_reviewed
+from ppfr_ops.sanitize.job import Job, Status
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.worker import preflight, preview
+from ppfr_ops.store.lease import EXPIRY_SECONDS, Lease
+from ppfr_ops.store.ledger import LEDGER, Ledger
+
+Engine = Callable[[Job, list[int]], Iterator[Status]]
+"""Does the units of these numbers; a status of each as it comes, in any order."""
+
+MAX_FAILED_IN_A_ROW = 5
+"""Units; then it is the disk or the store, and the run ends."""
+
+
+def drive(
+    options: SanitizeOptions, engine: Engine, carrier: str, *, dry_run: bool, as_json: bool
+) -> int:
+    """Plan, take the lease, let the engine work, reconcile, sum up.
+
+    Args:
+        carrier: name and version of the engine, for the manifest.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: wrong usage or input.
+    """
+    began = time.monotonic()
+    job = prepare(options)
+    preflight(job)
+    if dry_run:
+        show_preview(job, preview(job))
+        return 0
+    ledger = Ledger(options.output)
+    ledger.check(job.settings, options.overwrite, options.incremental)
+    if not options.single_writer:
+        ledger.refuse_unconditional()
+    try:
+        lease = Lease(Ledger(options.output), _say_waiting)
+    except ValueError as error:
+        console.print(f"Error: {error}; nothing was done", markup=False)
+        return 1
+    with lease:
+        code = _work(replace(job, fence=lease.fence), engine, carrier, began, as_json)
+    return code
+
+
+def _say_waiting() -> None:
+    console.print(
+        f"another run holds the lease; waiting up to {EXPIRY_SECONDS:g} s to see if it lives"
+    )
+
+
+def _work(job: Job, engine: Engine, carrier: str, began: float, as_json: bool) -> int:
+    options = job.options
+    ledger = Ledger(options.output, job.fence)
+    ledger.open(job.settings, options.overwrite, options.incremental, options.seed)
+    unvouched = None
+    if options.signing_key is not None:
+        unvouched = distrust(ledger, load_signing_key(options.signing_key))
+    for line in ledger.noticed:
+        console.print(line, markup=False)
+    last = {"engine": carrier, "units": len(job.plan.units), "rows": job.plan.rows}
+    last |= {"started": _now(), "finished": None, "exit_code": None}
+    ledger.write(last, *LEDGER, "last.json")
+    if options.incremental:
+        console.print(f"since the last run: {reconcile(job, ledger)} units", soft_wrap=True)
+    if job.verdicts is not None:
+        console.print(f"{retire_reviewed(job, ledger)} units to be done anew, by verdicts")
+    if options.retry_dead_letters:
+        console.print(f"{retire_dead(job, ledger)} units to be done anew, for their dead letters")
+    faces = _carry(job, engine, ledger)
+    rotten: list[str] = []
+    manifest, missing = finish(job, carrier, rotten.append, unvouched is None)
+    if rotten:
+        for line in rotten:
+            console.print(line, markup=False)
+        faces += _carry(job, engine, ledger)
+        manifest, missing = finish(job, carrier, _notice, unvouched is None)
+    if ledger.fenced_off():
+        console.print("Error: another run has taken over this output, or it was removed")
+        code = 1
+    elif missing:
+        console.print(f"Error: {len(missing)} units unfinished; the same command goes on")
+        code = 1
+    else:
+        code = conclude(job, manifest, time.monotonic() - began, faces, as_json)
+        if options.discard_key and code != 1:
+            discard(ledger)
+            console.print("the key of the release is removed: nobody can say who is whom")
+        if unvouched is not None:
+            console.print(f"Error: {unvouched}", markup=False)
+            code = code or 1
+    if not ledger.fenced_off():
+        ledger.write({**last, "finished": _now(), "exit_code": code}, *LEDGER, "last.json")
+    return code
+
+
+def _carry(job: Job, engine: Engine, ledger: Ledger) -> int:
+    """Let the engine do what is still to be done; returns the faces that it did."""
+    todo = announce(job, ledger.committed_ids())
+    progress = RunProgress(len(todo))
+    if todo:
+        job = with_release_key(job, ledger)
+        with progress:
+            for status in engine(job, todo):
+                progress.add(status)
+                if progress.failed_in_a_row == MAX_FAILED_IN_A_ROW:
+                    break
+    return progress.faces
+
+
+def _notice(line: str) -> None:
+    console.print(line, markup=False)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,151 @@
+"""Models of options as options of a command, and back."""
+
+from collections.abc import Callable
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+import click
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from ppfr_ops.errors import UserError, fault
+from ppfr_ops.options import declared, extra, flag, groups
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.photographs.options import PhotographOptions
+
+M = TypeVar("M", bound=BaseModel)
+
+FACES = click.option(
+    "--faces",
+    type=click.Choice(["aligned", "detect"]),
+    default="aligned",
+    show_default=True,
+    help="What the pictures are. aligned: every picture is one face of 112x112. detect: "
+    "photographs, in which the faces are found first.",
+)
+
+DRY_RUN = click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Plan the run, sanitize a few records, say what was measured, and write nothing.",
+)
+
+AS_JSON = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print the manifest, without the list of shards, as JSON on stdout.",
+)
+
+
+def sanitize_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: add the options that every engine's sanitize command shares. The command gets
+    them as keywords; ``collect`` them."""
+    return FACES(options_of(SanitizeOptions)(DRY_RUN(AS_JSON(command))))
+
+
+def options_of(model: type[BaseModel]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator that adds every option of a model, those of its groups included."""
+    fields = [item for item in declared(model).items()]
+    for group in groups(model).values():
+        fields += declared(group).items()
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for name, field in reversed(fields):
+            command = _click(name, field)(command)
+        return command
+
+    return add
+
+
+def _click(name: str, field: FieldInfo) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    kind, many = kind_of(field)
+    noted = extra(field)
+    text = field.description or ""
+    if noted["default_text"]:
+        text = f"{text}  [default: {noted['default_text']}]"
+    settings: dict[str, Any] = {"help": text, "required": field.is_required()}
+    if noted["environment"]:
+        settings["envvar"] = noted["environment"]
+    if noted["metavar"]:
+        settings["metavar"] = noted["metavar"]
+    if kind is bool:
+        settings |= {"is_flag": True, "default": False}
+    elif many:
+        settings |= {"multiple": True, "type": str}
+    else:
+        settings["type"] = kind
+        if field.default is not None and field.default is not PydanticUndefined:
+            settings |= {"default": field.default, "show_default": True}
+    return click.option(flag(name, field), name, **settings)
+
+
+def kind_of(field: FieldInfo) -> tuple[Any, bool]:
+    """Type for click, and whether the option may be repeated."""
+    kind = field.annotation
+    if get_origin(kind) in (Union, UnionType):
+        (kind,) = (part for part in get_args(kind) if part is not type(None))
+    if get_origin(kind) is Literal:
+        return click.Choice(list(get_args(kind))), False
+    if get_origin(kind) in (tuple, dict):
+        return str, True
+    bounds: dict[str, Any] = {}
+    for item in field.metadata:
+        if isinstance(item, Ge | Gt):
+            bounds["min"] = item.ge if isinstance(item, Ge) else item.gt
+            bounds["min_open"] = isinstance(item, Gt)
+        if isinstance(item, Le | Lt):
+            bounds["max"] = item.le if isinstance(item, Le) else item.lt
+            bounds["max_open"] = isinstance(item, Lt)
+    if bounds:
+        return (click.IntRange if kind is int else click.FloatRange)(**bounds), False
+    return kind, False
+
+
+def collect(values: dict[str, Any]) -> SanitizeOptions:
+    """The keywords of a command as options.
+
+    Raises:
+        UserError: an option has a wrong form.
+    """
+    values = dict(values)
+    detect = values.pop("faces") == "detect"
+    photographs = {name: values.pop(name) for name in declared(PhotographOptions)}
+    if not detect:
+        default = PhotographOptions().model_dump()
+        changed = [name for name, value in photographs.items() if value != default[name]]
+        if changed:
+            name = flag(changed[0], PhotographOptions.model_fields[changed[0]])
+            raise UserError(f"{name} goes with --faces detect")
+    values["photographs"] = photographs if detect else None
+    return validated(SanitizeOptions, values)
+
+
+def validated(model: type[M], values: dict[str, Any]) -> M:
+    """The values of the command line as a model of options.
+
+    Raises:
+        UserError: one of them has a wrong form; one line.
+    """
+    values = dict(values)
+    for name, field in declared(model).items():
+        if get_origin(field.annotation) is dict:
+            values[name] = _pairs(flag(name, field), extra(field)["metavar"], values[name])
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        place = str(error.errors()[0]["loc"][-1])
+        fields = {name: item for name, item in declared(model).items()}
+        for group in groups(model).values():
+            fields |= declared(group)
+        name = flag(place, fields[place]) if place in fields else place
+        raise UserError(f"{name}: {fault(error)}") from None
+
+
+def _pairs(name: str, form: str, texts: tuple[str, ...]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in texts]
+    if any(not equals or not key for key, equals, _ in pairs):
+        raise UserError(f"{name}: expected {form}")
+    return {key: value for key, _, value in pairs}

@@ -1,0 +1,62 @@
+"""``ppfr sanitize``: sanitize a face dataset on Ray Data."""
+
+from importlib.metadata import version
+from typing import Any
+
+import click
+
+from ppfr_ops.cli import Command
+from ppfr_ops.cli.driver import drive
+from ppfr_ops.cli.options import collect, options_of, sanitize_options
+from ppfr_ops.engines.options import RayOptions
+from ppfr_ops.engines.ray_data import on_ray
+
+EXAMPLES = """
+\b
+Examples:
+  # the embedded sample
+  ppfr sample faces/ && ppfr sanitize --input faces/ --output shared/
+  # a Hugging Face dataset, measured with two FR models, identities as pseudonyms
+  (umask 077; openssl rand -hex 32 > key)
+  ppfr sanitize --input 'data/*.parquet' --output shared/ \\
+      --fr dlib=dlib.onnx --fr r50=r50.onnx,convention=arcface,channels=bgr \\
+      --identity-column identity --identity-key-file key --keep-column age
+  # a tree of aligned crops, one folder a person, stronger method
+  ppfr sanitize --input crops/ --output shared/ --identity-column folder \\
+      --identity-key-file key --method signed-field --method-option grid=14
+  # photographs: every head covered in place, and a list of those that a person should look at
+  ppfr sanitize --input photos/ --output shared/ --faces detect --output-faces in-place \\
+      --background blur --review-out owner/queue.csv
+  # a dataset in object storage that grows, every night; what was deleted there is taken back
+  ppfr sanitize --input s3://faces/in --output s3://faces/out --identity-key-file key \\
+      --incremental --propagate-deletions
+  # what would happen, on a sample, without writing anything
+  ppfr sanitize --input tars/ --output shared/ --dry-run
+
+Interrupted or killed? The same command goes on where it was.
+Exit codes: 0 finished; 1 failed, go on with the same command; 2 wrong usage or input;
+3 finished, but with more dead letters than allowed, or short of the policy.
+"""
+
+
+@click.command(
+    cls=Command, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@sanitize_options
+@options_of(RayOptions)
+def main(dry_run: bool, as_json: bool, **values: Any) -> int:
+    """Turn a dataset of aligned faces, or of photographs, into one that can be shared.
+
+    OUTPUT/release is for others: pictures, and a manifest that can be signed. OUTPUT/evidence is
+    for you alone: what was measured on every record, dead letters, and the ledger of what is done.
+    """
+    ray = RayOptions(**{name: values.pop(name) for name in RayOptions.model_fields})
+    return drive(
+        collect(values),
+        lambda job, todo: on_ray(
+            job, todo, ray.actors, ray.gpus_per_actor, ray.ray_address, ray.cluster_wait
+        ),
+        f"ray {version('ray')}",
+        dry_run=dry_run,
+        as_json=as_json,
+    )

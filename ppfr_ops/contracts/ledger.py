@@ -1,0 +1,125 @@
+"""``evidence/ledger/``: one entry a unit; its presence is the commit.
+
+Whoever can write the output can plant an entry, so every name in one is held against a pattern
+before anything makes a path of it.
+"""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ppfr_ops.contracts import VERSION
+
+Kind = Literal["data", "metrics", "dead_letters", "detections"]
+KINDS: tuple[Kind, ...] = ("data", "metrics", "dead_letters")
+"""What every unit has."""
+ALL_KINDS: tuple[Kind, ...] = (*KINDS, "detections")
+"""Units of photographs have detections besides."""
+
+UNIT = re.compile(r"u[0-9a-f]{0,64}")
+"""Ids of units, inside: ordinals, or HMACs under the owner's key."""
+RELEASED = re.compile(r"[0-9a-f]{32}")
+"""Ids of records and shards in a release: 128 bits that tell nothing."""
+
+UnitId = Annotated[str, Field(pattern=rf"^{UNIT.pattern}$", max_length=65)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Shard(_Model):
+    """One Parquet file of the output."""
+
+    path: str
+    """Relative to the output."""
+    rows: int = Field(ge=0)
+    bytes: int = Field(ge=0)
+    sha256: Digest
+
+
+class Statistic(_Model):
+    """A metric over the records of a unit or a run; null values left out."""
+
+    count: int
+    mean: float
+    min: float
+    max: float
+
+
+class Source(_Model):
+    """Fingerprint of what a unit was made of. All are HMACs under the owner's key, so nobody else
+    can recognise an original by them."""
+
+    stamp: str
+    """Of sizes, and ETags or modification times."""
+    content: str | None
+    """Of the rows as they were read; null where the unit had to be taken apart."""
+    files: tuple[str, ...]
+
+
+class Tombstone(_Model):
+    """A unit whose source was deleted upstream."""
+
+    unit: UnitId
+    seen: str
+    """UTC, ISO 8601: when the deletion was noticed."""
+    records: int
+    removed: bool
+    """Whether what was published of it was taken back."""
+
+
+class LedgerEntry(_Model):
+    schema_version: str = VERSION
+    unit: UnitId
+    copy_id: str = Field(pattern=r"^[0-9a-f]{16}$")
+    """Which attempt's files count; random."""
+    rows_in: int
+    records: int
+    dead_letters: dict[str, int]
+    """Count by reason code."""
+    shards: dict[Kind, Shard]
+    method_digest: str
+    settings_digest: str
+    metrics: dict[str, Statistic]
+    extra_faces: int = 0
+    """Records and dead letters beyond one a row: a photograph's second, third … face."""
+    verdicts: str = ""
+    """Digest of the verdicts of people that were heeded; empty: none."""
+    source: Source | None = None
+    """Only where units have keyed ids."""
+
+    @model_validator(mode="after")
+    def _places(self) -> "LedgerEntry":
+        """Shards lie where shards lie, and nowhere else."""
+        for kind, shard in self.shards.items():
+            name = shard.path.rpartition("/")[2].removesuffix(".parquet")
+            right = RELEASED.fullmatch(name) if kind == "data" else name == self.unit
+            if not right or shard.path != shard_path(kind, name):
+                raise ValueError(f"the shard of {kind} lies where none may lie")
+        return self
+
+
+def shard_path(kind: Kind, name: str) -> str:
+    """Where a shard lies, relative to the output.
+
+    Args:
+        name: the released id of the unit for ``data``, else the unit's own.
+    """
+    return f"release/data/{name}.parquet" if kind == "data" else f"evidence/{kind}/{name}.parquet"
+
+
+def merge(parts: list[Statistic]) -> Statistic | None:
+    """One statistic over several; None if there is nothing in them."""
+    count = sum(part.count for part in parts)
+    if not count:
+        return None
+    filled = [part for part in parts if part.count]
+    return Statistic(
+        count=count,
+        mean=sum(part.mean * part.count for part in filled) / count,
+        min=min(part.min for part in filled),
+        max=max(part.max for part in filled),
+    )

@@ -1,0 +1,274 @@
+"""Ray Data: a step for any dataset with a column of pictures, and the engine of ``ppfr sanitize``.
+
+The engine sends a dataset of unit numbers through a pool of actors. Each actor reads, sanitizes and
+commits a whole unit and sends back a status. No picture ever enters Ray's object store, which may
+spill to disk. Ray is loaded when it is used, not when this module is.
+"""
+
+import importlib
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict
+from typing import Any
+
+from ppfr_ops.engines.session import private_session
+from ppfr_ops.errors import EngineError, UserError, describe
+from ppfr_ops.sanitize.batch import BatchSanitizer, Rows
+from ppfr_ops.sanitize.job import Job, Status
+from ppfr_ops.sanitize.worker import Worker, tune_process
+
+log = logging.getLogger("ppfr")
+
+START_TRIES = 3
+
+
+class SanitizeFaces:
+    """Sanitizes the batches of any Ray dataset that has a column of pictures of aligned faces.
+
+    ```python
+    ds = ds.map_batches(
+        SanitizeFaces,
+        fn_constructor_kwargs={"method": "stochastic-local", "keep_columns": ["age"]},
+        batch_format="pyarrow",
+        batch_size=256,
+        concurrency=2,
+    )
+    ```
+
+    Args:
+        options: those of ``ppfr_ops.BatchSanitizer``, which see for input and output. ``threads``
+            of the numeric libraries is by default what Ray assigned to the actor, and ``key`` one
+            that all actors of the Ray job share.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        threads = int(options.pop("threads", 0)) or _assigned_cpus()
+        tune_process(threads)
+        self._sanitize: BatchSanitizer | None = None
+        try:
+            if options.get("identity_key_file") is None and options.get("seed") is None:
+                options.setdefault("key", _job_key())
+            self._sanitize = BatchSanitizer(threads=threads, **options)
+        except Exception as error:
+            # Raised here, Ray would start the actor again and again.
+            self._reason = str(error) if isinstance(error, UserError) else describe(error)
+
+    def __call__(self, batch: Rows) -> Rows:
+        """Sanitize a batch: an Arrow table or a dict of columns, and the same comes back.
+
+        Raises:
+            UserError: the options cannot be used, or the batch has not the columns they name.
+        """
+        if self._sanitize is None:
+            raise UserError(self._reason)
+        return self._sanitize(batch)
+
+
+class _KeyHolder:
+    """Keeps a key for as long as the Ray job runs, in the memory of one process."""
+
+    def __init__(self) -> None:
+        self._key = os.urandom(32)
+
+    def get(self) -> bytes:
+        return self._key
+
+
+def _job_key() -> bytes | None:
+    """The key of this Ray job, the same for all its actors; None outside of Ray."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return None
+    name = f"ppfr-key-{ray.get_runtime_context().get_job_id()}"
+    holder = ray.remote(_KeyHolder).options(
+        name=name, namespace="ppfr", get_if_exists=True, lifetime="detached", num_cpus=0
+    )
+    key: bytes = ray.get(holder.remote().get.remote())
+    return key
+
+
+def _assigned_cpus() -> int:
+    """CPUs of this actor, at least 1; 0 outside of Ray: as the libraries like."""
+    ray = sys.modules.get("ray")  # outside of Ray it is not there
+    if ray is None or not ray.is_initialized():
+        return 0
+    return max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
+
+
+class _Actor:
+    """A Ray actor: a worker, built once."""
+
+    def __init__(self, job_ref: Any, threads: int) -> None:
+        import ray
+
+        self._units = ray.get(job_ref[0]).plan.units
+        try:
+            self._worker: Worker | None = Worker(ray.get(job_ref[0]), threads)
+        except Exception as error:
+            # Raised, Ray would print it with its arguments, and start the actor again for ever.
+            self._worker, self._reason = None, describe(error)
+
+    def _process(self, number: int) -> Status:
+        if self._worker is None:
+            return Status(self._units[number].id, "failed", reason=self._reason)
+        return self._worker.process(number)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        statuses = [asdict(self._process(int(number))) for number in batch["item"]]
+        return {name: [status[name] for status in statuses] for name in statuses[0]}
+
+
+def on_ray(
+    job: Job,
+    todo: list[int],
+    actors: int | None,
+    gpus: float,
+    address: str | None,
+    wait: float = 0.0,
+) -> Iterator[Status]:
+    """Do units on Ray; statuses as they come.
+
+    Args:
+        todo: numbers of the units.
+        actors: workers; None: one a CPU, or as many as the GPUs carry.
+        gpus: of a worker.
+        address: of a cluster; None: start one here.
+        wait: for a cluster that scales, s.
+    """
+    with _ray(address):
+        import ray
+        import ray.data
+
+        if address is None:  # after the import, which sets levels of its own
+            logging.getLogger("ray.data").setLevel(logging.ERROR)
+        if wait:
+            _scale(min(actors or 1, len(todo)), gpus, wait)
+        cluster = ray.cluster_resources()
+        cpus = int(cluster.get("CPU", 1))
+        if gpus and cluster.get("GPU", 0) < gpus:
+            raise UserError(
+                f"--gpus-per-actor {gpus:g}: the cluster has {cluster.get('GPU', 0):g} GPUs"
+            )
+        room = int(cluster["GPU"] / gpus) if gpus else cpus
+        count = min(actors or room, len(todo))
+        if gpus and count > room:
+            raise UserError(f"--actors {count}: the cluster's GPUs carry {room} of {gpus:g} each")
+        # More than there is would wait for ever, in silence: a share of the CPUs each, at most 1.
+        share = min(1.0, cpus / count)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.target_max_block_size = None
+        dataset = ray.data.from_items(todo, override_num_blocks=len(todo)).map_batches(
+            _Actor,
+            fn_constructor_args=([ray.put(job)], max(1, cpus // count)),
+            batch_size=None,
+            compute=ray.data.ActorPoolStrategy(
+                size=count, max_tasks_in_flight_per_actor=_in_flight(len(todo), count)
+            ),
+            num_cpus=share,
+            num_gpus=gpus or None,
+        )
+        for row in dataset.iter_rows():
+            yield Status(**row)
+
+
+def _in_flight(units: int, actors: int) -> int:
+    """Units that an actor holds. A second one, waiting, hides the tenth of a second that passes
+    until Ray Data hands out the next; but whoever holds it holds it back from an idle actor, which
+    costs half a unit's time at the end. The more units there are, the less that matters."""
+    return 1 if units <= 16 * actors else 2
+
+
+def _scale(actors: int, gpus: float, wait: float) -> None:
+    """Ask the cluster for room and wait until it is there; go on with what there is then."""
+    import ray
+    from ray.autoscaler.sdk import request_resources
+
+    kind, each = ("GPU", gpus) if gpus else ("CPU", 1.0)
+    request_resources(bundles=[{kind: each}] * actors)
+    log.info(f"asked the cluster for {actors} workers; waiting up to {wait:g} s")
+    deadline = time.monotonic() + wait
+    while ray.cluster_resources().get(kind, 0) < actors * each and time.monotonic() < deadline:
+        time.sleep(1)
+
+
+@contextmanager
+def _ray(address: str | None) -> Iterator[None]:
+    """A connection to a cluster, or a Ray of our own that leaves nothing behind."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    log.info("connecting to Ray" if address else "starting Ray (3 to 5 s)")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address:
+        import ray
+
+        with redirect_stdout(sys.stderr):
+            ray.init(address=address, **quiet)
+            try:
+                yield
+            finally:
+                ray.shutdown()
+        return
+    # Else its C++ side alarms people about an actor that it could not restart if we let go of it.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # Ray gives its workers the lowest priority but four; here they are the work itself.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    # Nobody reads them: they are served on a port, and cost time in every process.
+    os.environ.setdefault("RAY_enable_metrics_collection", "0")
+    # Ray prints a screenful on stdout for every worker that dies; the statuses say it in a line.
+    with (
+        open(os.devnull, "w") as nowhere,
+        redirect_stdout(nowhere),
+        private_session() as folder,
+    ):
+        import ray
+
+        try:
+            _start(folder, quiet)
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _start(folder: str, quiet: dict[str, Any]) -> None:
+    """Start a Ray of our own; it allows itself 30 s, which a busy machine may exceed."""
+    import ray
+
+    # Starting is waiting for processes; meanwhile the import that comes next.
+    threading.Thread(target=importlib.import_module, args=("ray.data",), daemon=True).start()
+    for _ in range(START_TRIES):
+        try:
+            with _silent_stderr():
+                ray.init(
+                    address="local",
+                    # Ray would count the machine's, and start workers that wait for each other.
+                    num_cpus=len(os.sched_getaffinity(0)),
+                    include_dashboard=False,
+                    _temp_dir=folder,
+                    **quiet,
+                )
+            return
+        except Exception:
+            ray.shutdown()
+    raise EngineError(
+        f"Ray did not start, {START_TRIES} times; is the machine overloaded? "
+        "What is done is kept; the same command goes on"
+    )
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Nothing of native code reaches the terminal; exceptions do."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -1,0 +1,72 @@
+"""Pixels to stored pictures and back; nothing but pixels is written."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from ppfr_ops.imaging.arrays import Faces, Picture
+from ppfr_ops.imaging.decoding import ImageError, decode
+
+__all__ = ["Encoding", "ImageError", "decode"]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How published pictures are stored. Takes arrays only, and writes pixels only.
+
+    JPEG is written without chroma subsampling. Quality counts for JPEG and lossy WebP.
+    """
+
+    format: Literal["jpeg", "png", "webp"] = "jpeg"
+    quality: int = 95
+
+    def __post_init__(self) -> None:
+        if self.format not in ("jpeg", "png", "webp"):
+            raise ValueError(f"unknown image format {self.format!r}; there are: jpeg, png, webp")
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"quality is 1 to 100, got {self.quality}")
+
+    @property
+    def suffix(self) -> str:
+        """Of a file name, with the dot."""
+        return {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}[self.format]
+
+    def encode(self, picture: Picture) -> bytes:
+        """Encode.
+
+        Args:
+            picture: uint8 ``H x W x 3``, RGB.
+
+        Raises:
+            ValueError: another shape or dtype.
+        """
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            raise ValueError(f"expected uint8 H x W x 3, got {picture.dtype} {picture.shape}")
+        flags = {
+            "jpeg": [
+                cv2.IMWRITE_JPEG_QUALITY,
+                self.quality,
+                cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+                cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+            ],
+            "png": [cv2.IMWRITE_PNG_COMPRESSION, 3],
+            "webp": [cv2.IMWRITE_WEBP_QUALITY, self.quality],
+        }[self.format]
+        done, data = cv2.imencode(self.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), flags)
+        if not done:
+            raise ValueError("the encoder failed")
+        return bytes(data.tobytes())
+
+    @staticmethod
+    def decode(data: bytes) -> Picture:
+        """Decode what ``encode`` wrote."""
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        if picture is None:
+            raise ValueError("not a picture that was encoded here")
+        return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+
+    def round_trip(self, faces: Faces) -> Faces:
+        """Encode and decode: what a reader of the output gets; uint8 ``N x H x W x 3``."""
+        return np.stack([self.decode(self.encode(face)) for face in faces]) if len(faces) else faces

@@ -1,0 +1,323 @@
+"""An output as its owner sees it: manifest, every metric, every dead letter; and whether it meets
+a policy. Reads no picture."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA, REASONS
+from ppfr_ops.contracts.detections import detections_schema
+from ppfr_ops.contracts.evaluation import Evaluation
+from ppfr_ops.contracts.ledger import RELEASED, UNIT, Kind, Shard, shard_path
+from ppfr_ops.contracts.manifest import Check, Counts, Manifest, ReleaseManifest, UnitShards
+from ppfr_ops.contracts.metrics import metrics_schema
+from ppfr_ops.contracts.policy import Policy
+from ppfr_ops.errors import UserError
+from ppfr_ops.release.publish import read_release
+from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
+from ppfr_ops.store.shards import read_table
+
+QUARANTINE = frozenset({"too_disclosing", "below_policy"})
+"""Reason codes of records that were sound and fell short; other dead letters are failures."""
+
+JUDGED = frozenset({"rec_ssim", "recovery_gain", "black_box_accuracy", "rank1", "rank1_student"})
+"""Figures that only an evaluation of the method has."""
+
+
+_SHARDS, _EXAMPLES, _SHOWN = 4, 5, 120
+"""Shards that examples are taken from, examples of a column, characters of one."""
+
+
+class ReleaseError(UserError):
+    """An output that cannot be reported on; one line."""
+
+
+def quarantined(counts: Counts) -> int:
+    """Rows that were held back because they fell short."""
+    codes = counts.dead_letters_by_code
+    return sum(count for code, count in codes.items() if code in QUARANTINE)
+
+
+def intended(counts: Counts) -> int:
+    """Rows that were left out because the owner asked for it."""
+    codes = counts.dead_letters_by_code
+    return sum(count for code, count in codes.items() if REASONS[code].intended)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What can be held against a policy."""
+
+    counts: Counts
+    metrics: pa.Table
+    """All records, as ``ppfr_ops.contracts.metrics``."""
+    faces: pa.Table | None = field(default=None, kw_only=True)
+    """All faces, as ``ppfr_ops.contracts.detections``, where records are whole photographs. What
+    a photograph's measures are taken from is its faces that went through the method; so it is
+    those that a policy's bounds are held against, each by itself."""
+
+    @property
+    def quarantined(self) -> int:
+        return quarantined(self.counts)
+
+    @property
+    def failed(self) -> int:
+        return self.counts.dead_letters - self.quarantined - intended(self.counts)
+
+    @property
+    def rows(self) -> int:
+        """What may become a record: rows, or, where records are faces, the faces found in them."""
+        return self.counts.rows_in + self.counts.extra_faces
+
+    def values(self, metric: str) -> NDArray[np.float64]:
+        """One metric of every record (or, of whole photographs, face) that has it; ``N``."""
+        return self._column(metric).drop_null().to_numpy().astype(np.float64)
+
+    def lacking(self, metric: str) -> int:
+        """Records (or faces) that should have a metric and do not."""
+        column = self._column(metric)
+        wanted = len(column) if self._by_face(metric) else self.counts.records
+        return wanted - (len(column) - column.null_count)
+
+    def _by_face(self, metric: str) -> bool:
+        return self.faces is not None and metric in self.faces.column_names
+
+    def _column(self, metric: str) -> pa.ChunkedArray:
+        if self.faces is not None and self._by_face(metric):
+            through = pc.equal(self.faces["treatment"], "anonymized")
+            return self.faces.filter(through)[metric]
+        if metric not in self.metrics.column_names:
+            return pa.chunked_array([], pa.float32())
+        return self.metrics[metric]
+
+    @property
+    def measured(self) -> list[str]:
+        """Metrics with at least one value."""
+        return [name for name in self.metrics.column_names[1:] if len(self.values(name))]
+
+
+@dataclass(frozen=True)
+class Release(Figures):
+    """What an output holds, less the pictures."""
+
+    manifest: Manifest
+    """The owner's."""
+    told: ReleaseManifest
+    """What everybody may know."""
+    dead_letters: pa.Table
+    columns: pa.Schema
+    """Of ``data/``."""
+    last: dict[str, object]
+    """The last run: ``started``, ``finished``, ``exit_code``, where noted."""
+    signed: bool
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    """Of every kept column, some values, as text: what others will see."""
+
+
+def open_release(output: str) -> Release:
+    """Read an output.
+
+    Args:
+        output: fsspec URL or path of a folder that ``ppfr sanitize`` finished.
+
+    Raises:
+        ReleaseError: there is no manifest, or a shard of figures is missing or unreadable.
+    """
+    folder = Folder(output)
+    raw = folder.read_bytes(EVIDENCE, "manifest.json")
+    if raw is None:
+        raise ReleaseError("no evidence/manifest.json: not an output, or its run has not finished")
+    try:
+        manifest = Manifest.model_validate_json(raw)
+    except (ValidationError, RecursionError):
+        raise ReleaseError("evidence/manifest.json is damaged; see ppfr verify") from None
+    told = read_release(folder)
+    if told is None:
+        raise ReleaseError("release/manifest.json is missing or damaged; see ppfr verify")
+    try:
+        return Release(
+            told=told,
+            counts=manifest.counts,
+            metrics=read_all(folder, manifest.shards, "metrics"),
+            faces=faces_of(folder, manifest),
+            manifest=manifest,
+            dead_letters=read_all(folder, manifest.shards, "dead_letters"),
+            columns=_columns(folder, manifest),
+            last=folder.read(EVIDENCE, "ledger", "last.json") or {},
+            signed=folder.exists(RELEASE, "manifest.sig"),
+            examples=_examples(folder, manifest),
+        )
+    except (pa.ArrowException, KeyError):
+        raise ReleaseError("the shards do not fit together; see ppfr verify") from None
+
+
+def faces_of(folder: Folder, manifest: Manifest) -> pa.Table | None:
+    """All faces of an output of whole photographs; None of any other.
+
+    Raises:
+        ReleaseError: a shard is missing or unreadable.
+    """
+    if manifest.options.get("output_faces") != "in-place":
+        return None
+    return read_all(folder, manifest.shards, "detections")
+
+
+def read_all(folder: Folder, units: list[UnitShards], kind: Kind) -> pa.Table:
+    """All shards of a kind as one table.
+
+    Raises:
+        ReleaseError: one is missing or unreadable.
+        KeyError, pa.ArrowException: they do not fit together.
+    """
+    found = []
+    for unit in units:
+        shard = _placed(unit, kind)
+        try:
+            found.append(read_table(folder.fs.cat_file(folder.path(shard.path))))
+        except (OSError, pa.ArrowException):
+            raise ReleaseError(f"{shard.path} cannot be read; see ppfr verify") from None
+    if found:
+        return pa.concat_tables(found)
+    empty = {"metrics": metrics_schema(), "detections": detections_schema()}
+    return empty.get(kind, DEAD_LETTERS_SCHEMA).empty_table()
+
+
+def _placed(unit: UnitShards, kind: Kind) -> Shard:
+    """A shard that lies where its kind lies: whoever can write the manifest may name any file.
+
+    Raises:
+        ReleaseError: it does not.
+        KeyError: there is none.
+    """
+    shard = unit.shards[kind]
+    if kind == "data":
+        name = shard.path.rpartition("/")[2].removesuffix(".parquet")
+        right = bool(RELEASED.fullmatch(name))
+    else:
+        name, right = unit.unit, bool(UNIT.fullmatch(unit.unit))
+    if not right or shard.path != shard_path(kind, name):
+        raise ReleaseError("the manifest names a shard where none may lie; see ppfr verify")
+    return shard
+
+
+def _columns(folder: Folder, manifest: Manifest) -> pa.Schema:
+    if not manifest.shards:
+        return pa.schema([])
+    shard = _placed(manifest.shards[0], "data")
+    try:
+        with folder.fs.open(folder.path(shard.path), "rb") as file:
+            return pq.read_schema(file)
+    except (OSError, pa.ArrowException):
+        raise ReleaseError(f"{shard.path} cannot be read; see ppfr verify") from None
+
+
+def _examples(folder: Folder, manifest: Manifest) -> dict[str, list[str]]:
+    """The values that come most often in a few shards from all over, and the longest."""
+    names = [str(name) for name in manifest.options.get("keep_columns", [])]
+    units = manifest.shards[:: max(1, len(manifest.shards) // _SHARDS)][:_SHARDS]
+    if not names or not units:
+        return {}
+    paths = [_placed(unit, "data").path for unit in units]
+    tables = [read_table(folder.fs.cat_file(folder.path(path)), names) for path in paths]
+    found = {}
+    for name in names:
+        texts = [str(value) for table in tables for value in _values(table[name])]
+        often = [text for text, _ in Counter(texts).most_common(_EXAMPLES)]
+        longest = sorted(set(texts), key=len)[-1:]
+        found[name] = [text[:_SHOWN] for text in dict.fromkeys([*often, *longest])]
+    return found
+
+
+def _values(column: pa.ChunkedArray) -> list[object]:
+    try:
+        return list(column.drop_null().to_pylist())
+    except (ValueError, ArithmeticError):
+        return ["(values that Python does not have)"]
+
+
+def read_evaluation(text: str | bytes) -> Evaluation:
+    """``evaluation.json``.
+
+    Raises:
+        ReleaseError: it has another form.
+    """
+    try:
+        return Evaluation.model_validate_json(text)
+    except ValidationError:
+        raise ReleaseError("the evaluation does not have the form of evaluation.json") from None
+
+
+def figure(name: str, release: Figures, evaluation: Evaluation | None) -> float | None:
+    """A figure that a policy may name; None if it was not measured.
+
+    ``METRIC_mean``, ``_min``, ``_max``, ``_p01`` … ``_p99`` over the records; counts and rates;
+    from the evaluation ``rec_ssim``, ``recovery_gain``, ``black_box_accuracy``, ``rank1``,
+    ``rank1_student``, and ``id_match_MODEL``: share of the records whose cosine is above the
+    model's threshold of FAR 1e-3 on originals.
+    """
+    counts = release.counts
+    rows = max(release.rows, 1)
+    fixed = {
+        "records": counts.records,
+        "dead_letters": release.failed,
+        "dead_letter_rate": release.failed / rows,
+        "quarantined": release.quarantined,
+        "quarantine_rate": release.quarantined / rows,
+    }
+    if name in fixed:
+        return float(fixed[name])
+    if name.startswith("id_match_"):
+        model = name.removeprefix("id_match_")
+        utility = (evaluation.utility or {}).get(model) if evaluation is not None else None
+        values = release.values(f"id_cosine_{model}")
+        if utility is None or not len(values):
+            return None
+        return float((values > utility.threshold).mean())
+    if name in JUDGED:
+        found = getattr(evaluation.headline, name) if evaluation is not None else None
+        return None if found is None else float(found)
+    metric, _, kind = name.rpartition("_")
+    values = release.values(metric)
+    if not len(values):
+        return None
+    if kind.startswith("p") and kind[1:].isdigit():
+        return float(np.percentile(values, int(kind[1:])))
+    whole = {"mean": values.mean(), "min": values.min(), "max": values.max()}
+    return float(whole[kind]) if kind in whole else None
+
+
+def assess(policy: Policy, release: Figures, evaluation: Evaluation | None = None) -> list[Check]:
+    """Hold a release against a policy: every dataset figure, and the worst record of every
+    metric that records are held to."""
+    checks = []
+    for name, bound in policy.record.items():
+        values = release.values(name)
+        worst = None
+        holds = release.lacking(name) == 0
+        if len(values) and holds:
+            worst = float(values.min() if bound.sign == ">=" else values.max())
+            holds = bound.holds(float(values.min())) and bound.holds(float(values.max()))
+        checks.append(
+            Check(name=f"every record's {name}", bound=str(bound), found=worst, holds=holds)
+        )
+    for name, bound in policy.dataset.items():
+        found = figure(name, release, evaluation)
+        holds = found is not None and bound.holds(found)
+        checks.append(Check(name=name, bound=str(bound), found=found, holds=holds))
+    return checks
+
+
+def by_reason(release: Release) -> Counter[tuple[str, str]]:
+    """Dead letters by code and message in words, without the figures behind the colon."""
+    rows = zip(
+        release.dead_letters["code"].to_pylist(),
+        release.dead_letters["message"].to_pylist(),
+        strict=True,
+    )
+    return Counter((code, message.partition(":")[0]) for code, message in rows)

@@ -1,0 +1,139 @@
+"""Aligned faces: a row is a face of 112x112 and becomes a record."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ppfr_ops.contracts.metrics import metrics_schema
+from ppfr_ops.contracts.records import records_schema
+from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
+from ppfr_ops.methods.base import Output
+from ppfr_ops.sanitize.items import Failed, I, Item, Made, Results, decoded
+from ppfr_ops.sanitize.kit import Kit, batches
+from ppfr_ops.sanitize.measuring import Metrics
+
+
+@dataclass
+class _Batch(Generic[I]):
+    """A batch in the making."""
+
+    items: list[I]
+    originals: Faces
+    again: Faces | None
+    """By another draw; None: there is none."""
+    images: list[bytes]
+    figures: dict[str, NDArray[Any]]
+    metrics: Metrics = field(default_factory=dict)
+
+
+class FaceMaker(Generic[I]):
+    """Makes and measures the pictures of faces, a record a face.
+
+    Args:
+        kit: of the run.
+        draw: faces of a batch to what is published of them, by the draw of that number.
+    """
+
+    def __init__(self, kit: Kit, draw: Callable[[Faces, list[I], int], Output]) -> None:
+        self.kit = kit
+        self.draw = draw
+
+    def __call__(self, items: list[I]) -> Made:
+        """As ``Way.attempt``."""
+        kit, stage = self.kit, "method_failed"
+        # Method, encoder and models are others' code: whatever they raise is one record's failure.
+        try:
+            originals = np.stack([item.pixels for item in items])
+            output = self.draw(originals, items, 0)
+            again = self.draw(originals, items, 1).faces if kit.second_draw else None
+            stage = "encoder_failed"
+            images = [kit.encoding.encode(face) for face in output.faces]
+            batch = _Batch(items, originals, again, images, _writable(output))
+            stage = "not_measured"
+            batch.metrics = self._measured(batch)
+            stage = "method_failed"
+            if batch.metrics:
+                lacks = kit.judge.lack(batch.metrics)
+                kit.judge.redraw(lacks, lambda over, draw: self._redrawn(batch, over, draw))
+        except Exception:
+            raise Failed(stage) from None
+        reasons = [kit.judge.reason(batch.metrics, place) for place in range(len(items))]
+        return Made(batch.images, batch.metrics, batch.figures, reasons=reasons)
+
+    def _measured(self, batch: _Batch[I]) -> Metrics:
+        try:
+            return self._compare(batch.originals, batch.images, batch.again)
+        except Exception:
+            # Where a record must not be held back for what it shows, nor must it for this.
+            if self.kit.method.redrawable or len(batch.items) > 1:
+                raise
+            return self.kit.measuring.nothing(1)
+
+    def _redrawn(self, batch: _Batch[I], over: list[int], draw: int) -> NDArray[np.float64]:
+        """Replace, in place, what falls short by a fresh draw that falls less short."""
+        kit = self.kit
+        items = [batch.items[place] for place in over]
+        fresh = self.draw(batch.originals[over], items, draw)
+        images = [kit.encoding.encode(face) for face in fresh.faces]
+        again = None if batch.again is None else batch.again[over]
+        metrics = self._compare(batch.originals[over], images, again)
+        before = kit.judge.lack({name: values[over] for name, values in batch.metrics.items()})
+        after = kit.judge.lack(metrics)
+        for number, place in enumerate(over):
+            if after[number] < before[number]:
+                batch.images[place] = images[number]
+                for target, source in ((batch.metrics, metrics), (batch.figures, fresh.figures)):
+                    for name, values in source.items():
+                        target[name][place] = values[number]
+        return np.minimum(before, after)
+
+    def _compare(self, originals: Faces, images: Sequence[bytes], again: Faces | None) -> Metrics:
+        """Every metric on what a reader of the output decodes."""
+        kit = self.kit
+        if kit.level == "none":
+            return {}
+        seen = np.stack([kit.encoding.decode(data) for data in images])
+        return kit.measuring.compare(
+            originals, seen, None if again is None else kit.encoding.round_trip(again)
+        )
+
+
+def _writable(output: Output) -> dict[str, NDArray[Any]]:
+    return {name: np.array(values) for name, values in output.figures.items()}
+
+
+class AlignedFaces:
+    """Publishes a record a row."""
+
+    def __init__(self, kit: Kit) -> None:
+        self.kit = kit
+        self._make: FaceMaker[Item] = FaceMaker(kit, self._draw)
+        figures = [item.column for item in kit.method.record_figures]
+        identity = kit.pseudonymize is not None
+        self.records_schema = records_schema(kit.keep, identity, figures=figures)
+        self.metrics_schema = metrics_schema([model.name for model in kit.recognizers])
+
+    def items(self, table: pa.Table, results: Results[Item]) -> Iterator[Item]:
+        return decoded(table, results, (FACE_SIZE, FACE_SIZE), self.kit.method.needed_context())
+
+    def batches(self, items: Iterator[Item]) -> Iterator[list[Item]]:
+        return batches(items, self.kit.batch_size)
+
+    def attempt(self, batch: list[Item]) -> Made:
+        return self._make(batch)
+
+    def columns(self, items: Sequence[Item]) -> list[pa.Array]:
+        return []
+
+    def detections(self, results: Results[Item]) -> pa.Table | None:
+        return None
+
+    def check(self, faces: Faces) -> None:
+        pass
+
+    def _draw(self, faces: Faces, batch: Sequence[Item], draw: int) -> Output:
+        return self.kit.publish(faces, [item.record_id for item in batch], batch, draw)

@@ -1,0 +1,71 @@
+"""What an engine carries: the job to every worker, a unit's number to one of them, a status back.
+
+Engines log and print what they carry, so a job hides its content and a status holds an id, counts
+and a reason code, and nothing else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ppfr_ops.contracts.policy import Policy
+from ppfr_ops.methods.base import Anonymizer
+from ppfr_ops.methods.registry import create
+from ppfr_ops.options import digest
+from ppfr_ops.review.verdicts import Review, verdict_digest
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.source.plan import Plan, Unit, record_id
+
+
+@dataclass(frozen=True, repr=False)
+class Job:
+    """Everything that a worker needs to do any unit of a run."""
+
+    options: SanitizeOptions
+    plan: Plan
+    key: bytes | None
+    method_digest: str
+    settings: Mapping[str, str]
+    """Digests that an output's runs must agree on."""
+    policy: Policy | None = None
+    verdicts: Mapping[str, Review] | None = None
+    """Of people on photographs; None: the run was given none."""
+    fence: int | None = None
+    """Of the run's lease; a worker commits nothing once there is a higher one."""
+    secrets: Mapping[str, bytes] = field(default_factory=dict)
+    """Of the method, by role."""
+    own: bool = False
+    """Whether the identity key is a stand-in, until the release's own is there."""
+    pseudonym_key: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"Job({len(self.plan.units)} units)"
+
+    def verdicts_on(self, unit: Unit) -> str:
+        """Digest of the verdicts on a unit's photographs; empty where there are none."""
+        ids = (record_id(unit.id, row) for row in range(unit.rows))
+        return verdict_digest(self.verdicts, ids) if self.verdicts else ""
+
+    @property
+    def settings_digest(self) -> str:
+        return digest(dict(self.settings))
+
+    def build_method(self) -> Anonymizer:
+        """The method, with its options and secrets."""
+        options = self.options
+        return create(options.method, options.method_options).with_secrets(self.secrets)
+
+
+@dataclass(frozen=True)
+class Status:
+    """What became of a unit; safe to print, log and send anywhere."""
+
+    unit: str
+    state: Literal["committed", "skipped", "failed"]
+    rows_in: int = 0
+    records: int = 0
+    dead_letters: int = 0
+    attempts: int = 0
+    """How often work on it had begun before in vain, which means: it took its process along."""
+    reason: str = ""
+    """Of a failed unit: the type of the error and where it came from."""

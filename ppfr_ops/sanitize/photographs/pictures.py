@@ -1,0 +1,250 @@
+"""A record a photograph: the whole picture, with every head covered."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ppfr_ops.contracts.detections import FACE_FIELDS, detections_schema
+from ppfr_ops.contracts.metrics import MEASURES, metrics_schema
+from ppfr_ops.contracts.records import records_schema
+from ppfr_ops.errors import UserError
+from ppfr_ops.imaging.arrays import Faces, Picture
+from ppfr_ops.imaging.geometry import cover, cut, transforms
+from ppfr_ops.sanitize.items import Failed, Made, Results
+from ppfr_ops.sanitize.kit import Kit
+from ppfr_ops.sanitize.measuring import Metrics
+from ppfr_ops.sanitize.photographs.faces import detections_table, place
+from ppfr_ops.sanitize.photographs.finder import Finder, Photograph, full
+
+Drawn = Mapping[int, NDArray[np.uint8]]
+"""What the method made of the faces of a photograph that suit it, by number of the face."""
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A photograph with its heads covered."""
+
+    image: bytes
+    changed: float
+    metrics: Metrics
+    """Of its faces, one value each."""
+
+
+class WholePictures:
+    """Publishes whole photographs. A photograph has to meet what is required with every face that
+    went through the method; figures of faces that were pixelated bind nobody.
+
+    Args:
+        kit: of the run.
+        finder: finds the faces.
+
+    Raises:
+        UserError: the method adds figures to records, which are of a face and not of a picture.
+    """
+
+    def __init__(self, kit: Kit, finder: Finder) -> None:
+        if kit.method.record_figures:
+            raise UserError(
+                f"method {kit.method.name} reports figures of every face; publish --output-faces "
+                "crops"
+            )
+        self.kit = kit
+        self.find = finder
+        names = [model.name for model in kit.recognizers]
+        self.records_schema = records_schema(kit.keep, kit.pseudonymize is not None)
+        self.metrics_schema = metrics_schema(names, pictures=True)
+        self.detections_schema = detections_schema(names)
+
+    def items(self, table: pa.Table, results: Results[Photograph]) -> Iterator[Photograph]:
+        return self.find.photographs(table, results, self.kit.method.needed_context())
+
+    def batches(self, items: Iterator[Photograph]) -> Iterator[list[Photograph]]:
+        batch: list[Photograph] = []
+        for item in items:
+            if batch and (full([*batch, item]) or len(batch) == self.kit.batch_size):
+                yield batch
+                batch = []
+            batch.append(item)
+        if batch:
+            yield batch
+
+    def attempt(self, batch: list[Photograph]) -> Made:
+        kit, stage = self.kit, "method_failed"
+        try:
+            crops = [cut(item.pixels, transforms(item.faces)) for item in batch]
+            published = self._draw(batch, crops, 0)
+            again = self._draw(batch, crops, 1) if kit.second_draw else None
+            stage = "encoder_failed"
+            made = self._make(batch, crops, published, again)
+            stage = "method_failed"
+            lacks = [self._lack(item, each) for item, each in zip(batch, made, strict=True)]
+            kit.judge.redraw(
+                lacks, lambda over, draw: self._redrawn(batch, crops, again, made, over, draw)
+            )
+            stage = "not_measured"
+            measured = self._of_pictures(batch, made)
+        except Exception:
+            raise Failed(stage) from None
+        return Made(
+            [each.image for each in made],
+            measured,
+            faces=[each.metrics for each in made],
+            reasons=[self._reason(item, each) for item, each in zip(batch, made, strict=True)],
+        )
+
+    def columns(self, items: Sequence[Photograph]) -> list[pa.Array]:
+        return []
+
+    def detections(self, results: Results[Photograph]) -> pa.Table:
+        columns: dict[str, list[Any]] = {
+            name: [] for name in ("record_id", *(item.name for item in FACE_FIELDS))
+        }
+        for item in results.items:
+            for i, treatment in enumerate(item.treatments):
+                columns["record_id"].append(item.record_id)
+                for name, value in place(item.record_id, i, item.faces, i, treatment).items():
+                    columns[name].append(value)
+        measured = [part for part in results.faces if part]
+        return detections_table(self.detections_schema, columns, measured)
+
+    def check(self, faces: Faces) -> None:
+        self.find.check(list(faces))
+
+    # -- making ---------------------------------------------------------------------------------
+
+    def _draw(
+        self, batch: Sequence[Photograph], crops: Sequence[Faces], draw: int
+    ) -> list[dict[int, NDArray[np.uint8]]]:
+        """``Drawn`` of every photograph."""
+        owners = [(number, i) for number, item in enumerate(batch) for i in _suited(item)]
+        published: list[dict[int, NDArray[np.uint8]]] = [{} for _ in batch]
+        for start in range(0, len(owners), self.kit.batch_size):
+            part = owners[start : start + self.kit.batch_size]
+            faces = np.stack([crops[number][i] for number, i in part])
+            names = [f"{batch[number].record_id}-f{i:03d}" for number, i in part]
+            items = [batch[number] for number, _ in part]
+            output = self.kit.publish(faces, names, items, draw)
+            for (number, i), face in zip(part, output.faces, strict=True):
+                published[number][i] = face
+        return published
+
+    def _make(
+        self,
+        batch: Sequence[Photograph],
+        crops: Sequence[Faces],
+        published: Sequence[Drawn],
+        again: Sequence[Drawn] | None,
+    ) -> list[_Made]:
+        """Photographs with their heads covered, and what is measured on every face."""
+        encoding, measured = self.kit.encoding, self.kit.level != "none"
+        pictures: list[tuple[bytes, float]] = []
+        seen: list[Faces] = []
+        other: list[Faces] = []
+        for number, item in enumerate(batch):
+            canvas, changed = self._cover(item, published[number])
+            data = encoding.encode(canvas)
+            pictures.append((data, float(changed.mean())))
+            if measured:
+                matrices = transforms(item.faces)
+                seen.append(cut(encoding.decode(data), matrices))
+                if again is not None:
+                    other.append(cut(self._cover(item, again[number])[0], matrices))
+        metrics: Metrics = {}
+        if measured and any(len(faces) for faces in crops):
+            second = np.concatenate(other) if other else None
+            metrics = self._compare(np.concatenate(list(crops)), np.concatenate(seen), second)
+        made, first = [], 0
+        for (data, share), faces in zip(pictures, crops, strict=True):
+            rows = slice(first, first + len(faces))
+            own = {name: values[rows].astype(np.float32) for name, values in metrics.items()}
+            made.append(_Made(data, share, own))
+            first += len(faces)
+        return made
+
+    def _compare(self, before: Faces, seen: Faces, again: Faces | None) -> Metrics:
+        """All metrics of the faces of a batch, a batch of faces at a time."""
+        parts = []
+        for start in range(0, len(before), self.kit.batch_size):
+            rows = slice(start, start + self.kit.batch_size)
+            second = None if again is None else again[rows]
+            try:
+                parts.append(self.kit.measuring.compare(before[rows], seen[rows], second))
+            except Exception:
+                if self.kit.method.redrawable:
+                    raise
+                parts.append(self.kit.measuring.nothing(len(before[rows])))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _cover(self, item: Photograph, published: Drawn) -> tuple[Picture, NDArray[np.bool_]]:
+        background = self.find.options.background
+        return cover(item.pixels, item.faces, item.treatments, published, background)
+
+    # -- judging --------------------------------------------------------------------------------
+
+    def _redrawn(
+        self,
+        batch: Sequence[Photograph],
+        crops: Sequence[Faces],
+        again: Sequence[Drawn] | None,
+        made: list[_Made],
+        over: list[int],
+        draw: int,
+    ) -> NDArray[np.float64]:
+        """Replace, in place, photographs of which a face falls short by ones that fall less
+        short; all their faces are drawn afresh."""
+        some, their = [batch[number] for number in over], [crops[number] for number in over]
+        second = None if again is None else [again[number] for number in over]
+        fresh = self._make(some, their, self._draw(some, their, draw), second)
+        lacks = []
+        for number, each in zip(over, fresh, strict=True):
+            before, after = (self._lack(batch[number], it) for it in (made[number], each))
+            if after < before:
+                made[number] = each
+            lacks.append(min(before, after))
+        return np.array(lacks)
+
+    def _lack(self, item: Photograph, made: _Made) -> float:
+        return float(self.kit.judge.lack(_of(made.metrics, _suited(item))).sum())
+
+    def _reason(self, item: Photograph, made: _Made) -> tuple[str, str]:
+        """Of the first face that falls short."""
+        for i in _suited(item):
+            code, detail = self.kit.judge.reason(made.metrics, i)
+            if code:
+                return code, f"face {i}: {detail}"
+        return "", ""
+
+    def _of_pictures(self, batch: Sequence[Photograph], made: Sequence[_Made]) -> Metrics:
+        """The worst of every photograph's anonymized faces, and what concerns the whole."""
+        if self.kit.level == "none":
+            return {}
+        values: dict[str, list[float]] = defaultdict(list)
+        names = [item.name for item in MEASURES]
+        names += [f"id_cosine_{recognizer.name}" for recognizer in self.kit.recognizers]
+        for item, each in zip(batch, made, strict=True):
+            for name in names:
+                found = each.metrics[name][_suited(item)] if name in each.metrics else np.zeros(0)
+                worst = np.min if name.startswith("id_cosine_") else np.max
+                values[name].append(float(worst(found)) if len(found) else np.nan)
+            values["faces"].append(len(item.faces))
+            sizes = item.faces.sizes
+            values["smallest_face"].append(float(sizes.min()) if len(sizes) else np.nan)
+            values["changed_share"].append(each.changed)
+        if self.kit.level == "full":
+            seen = [self.kit.encoding.decode(each.image) for each in made]
+            values["residual_faces"] = [len(faces) for faces in self.find.detect(seen)]
+        return {name: np.array(each, np.float32) for name, each in values.items()}
+
+
+def _suited(item: Photograph) -> list[int]:
+    """Numbers of the faces that the method is given."""
+    return [i for i, treatment in enumerate(item.treatments) if treatment == "anonymized"]
+
+
+def _of(metrics: Metrics, faces: list[int]) -> Metrics:
+    return {name: values[faces] for name, values in metrics.items()} if faces else {}

@@ -1,0 +1,178 @@
+"""WebDataset tars: runs of samples as units, and their members."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO, Any
+
+import pyarrow as pa
+
+from ppfr_ops.imaging.decoding import MAX_BYTES
+from ppfr_ops.source.archive import BrokenError, Member, members
+from ppfr_ops.source.units import (
+    IMAGE_SUFFIXES,
+    READ_ERROR,
+    Plan,
+    Unit,
+    damage_ends_it,
+    errors,
+    open_file,
+    ranges,
+    storable,
+    suffix,
+)
+
+MAX_TEXT_BYTES = 2**22
+"""Of a member with fields; a larger one counts as damaged."""
+
+
+@dataclass
+class _Sample:
+    key: str
+    offset: int
+    members: dict[str, Member]
+
+    @property
+    def size(self) -> int:
+        return sum(min(member.size, MAX_BYTES) for member in self.members.values())
+
+
+def _samples(file: IO[bytes], offset: int, count: int | None = None) -> Iterator[_Sample]:
+    """Runs of members that share a key: the path up to the first dot of the file name. A member
+    whose suffix its sample has already begins another.
+
+    Raises:
+        BrokenError: after the last whole sample, if the archive is damaged there. The sample that
+            the break is in may lack members, so it is not handed out.
+    """
+    current: _Sample | None = None
+    done = 0
+    for member in members(file, offset):
+        folder, _, name = member.name.rpartition("/")
+        stem, _, ending = name.partition(".")
+        key, ending = f"{folder}/{stem}", ending.lower()
+        if current is None or current.key != key or ending in current.members:
+            if current is not None:
+                yield current
+                done += 1
+                if done == count:
+                    return
+            current = _Sample(key, member.offset, {})
+        current.members[ending] = member
+    if current is not None:
+        yield current
+
+
+def cut(fs: Any, paths: Sequence[str], unit_rows: int) -> Iterator[Unit]:
+    """Units of the files, in order; none is read before it is asked for."""
+    for path in paths:
+        offsets: list[int] = []
+        sizes: list[int] = []
+        damaged: str | None = "unreadable_unit"
+        with damage_ends_it(), open_file(fs, path) as file:
+            try:
+                for sample in _samples(file, 0):
+                    offsets.append(sample.offset)
+                    sizes.append(sample.size)
+                damaged = None
+            except BrokenError:
+                damaged = "truncated_unit" if offsets else "unreadable_unit"
+        for start, stop in list(ranges(sizes, unit_rows)) or [(0, 0)]:
+            if start == stop and damaged is None:
+                break  # an empty archive
+            last = stop == len(offsets)
+            offset = offsets[start] if offsets else 0
+            left = damaged if last else None
+            yield Unit("", "webdataset", (path,), start, stop, offset, left)
+
+
+def read(fs: Any, plan: Plan, unit: Unit) -> pa.Table:
+    """The samples of a unit; those that cannot be read with their reason."""
+    count = unit.stop - unit.start
+    lost = errors(plan, ["unreadable_row"])
+    rows: list[pa.Table] = []
+    # A second handle reads bodies, so that the scan keeps its place.
+    with (
+        damage_ends_it(),
+        open_file(fs, unit.sources[0]) as file,
+        open_file(fs, unit.sources[0]) as body,
+    ):
+        for sample in _samples(file, unit.offset, count):
+            row = lost
+            with damage_ends_it():
+                row = pa.Table.from_pylist([_row(plan, sample, _reader(body))], lost.schema)
+            rows.append(row)
+    return pa.concat_tables([*rows[:count], *[lost] * (count - len(rows)), lost.slice(0, 0)])
+
+
+def names(fs: Any, unit: Unit) -> Iterator[str]:
+    """The key of every sample of a unit; empty where the tar breaks off now."""
+    left = unit.stop - unit.start
+    with suppress(BrokenError, OSError), open_file(fs, unit.sources[0]) as file:
+        for sample in _samples(file, unit.offset, left):
+            yield sample.key
+            left -= 1
+    yield from [""] * left
+
+
+def _reader(file: IO[bytes]) -> Callable[[Member], bytes]:
+    def body(member: Member) -> bytes:
+        file.seek(member.start)
+        data = file.read(member.size)
+        if len(data) < member.size:
+            raise EOFError
+        return data
+
+    return body
+
+
+def _row(plan: Plan, sample: _Sample, read: Callable[[Member], bytes]) -> dict[str, Any]:
+    wanted = plan.columns.image
+    if wanted is not None:
+        pictures = [wanted] if wanted in sample.members else []
+    else:
+        pictures = [name for name in sample.members if suffix(f"x.{name}") in IMAGE_SUFFIXES]
+    row: dict[str, Any] = {"image": None, READ_ERROR: None}
+    if len(pictures) > 1:
+        row[READ_ERROR] = "several_images"
+    elif pictures:
+        picture = sample.members[pictures[0]]
+        if not picture.whole:
+            row[READ_ERROR] = "unreadable_file"
+        elif picture.size > MAX_BYTES:
+            row[READ_ERROR] = "too_large"
+        else:
+            row["image"] = read(picture)
+    fields = [(name, f"keep.{name}") for name in plan.columns.keep]
+    fields += [(name, f"given.{role}") for role, name in plan.columns.given.items()]
+    if plan.columns.identity or fields:
+        values = _values(sample, read)
+        if plan.columns.identity:
+            row["identity"] = values.get(plan.columns.identity)
+        row.update({target: values.get(name) for name, target in fields})
+    return row
+
+
+def _values(sample: _Sample, read: Callable[[Member], bytes]) -> dict[str, str | None]:
+    """The members ``json`` (its top-level keys), ``cls`` and ``txt`` as strings."""
+    values: dict[str, str | None] = {}
+    whole = {
+        name: member
+        for name, member in sample.members.items()
+        if member.whole and member.size <= MAX_TEXT_BYTES
+    }
+    for name in ("cls", "txt"):
+        if name in whole:
+            values[name] = read(whole[name]).decode("utf-8", "replace").strip()
+    if "json" in whole:
+        parsed = None
+        # Also of brackets in brackets without end.
+        with suppress(ValueError, RecursionError):
+            parsed = json.loads(read(whole["json"]))
+        if isinstance(parsed, dict):
+            for key, value in parsed.items():
+                if value is not None:
+                    text = value if isinstance(value, str) else json.dumps(value)
+                    values[key] = storable(text)
+    return values

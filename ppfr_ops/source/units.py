@@ -1,0 +1,204 @@
+"""What planning and reading share: units, plans, and rows of which only the reason is known."""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import IO, Any, Literal
+
+import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
+
+from ppfr_ops.contracts.ledger import Source
+from ppfr_ops.store.storage import StoreError
+
+Format = Literal["parquet", "images", "webdataset"]
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
+)
+
+UNIT_BYTES = 256 * 2**20
+"""Bytes of a unit's pictures, about, at most: a worker holds them all in memory."""
+
+READ_ERROR = "read_error"
+"""Column of a unit table: why a row could not be read (a code of ``REASONS``), else null."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One piece of work.
+
+    Rows ``start`` to ``stop`` (exclusive) of ``sources[0]``, a Parquet file; or the samples
+    ``start`` to ``stop`` of a tar, from ``offset`` bytes on; or the pictures ``sources``.
+    ``damaged`` is a reason code when planning found that the file breaks off (after ``stop``).
+    """
+
+    id: str
+    format: Format = field(repr=False)
+    sources: tuple[str, ...] = field(repr=False)
+    start: int = field(repr=False)
+    stop: int = field(repr=False)
+    offset: int = field(default=0, repr=False)
+    damaged: str | None = field(default=None, repr=False)
+    oversized: tuple[int, ...] = field(default=(), repr=False)
+    """Which of the pictures ``sources`` are too large to be read."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the unit's table. What breaks off counts as one row, for nobody can count it."""
+        return self.stop - self.start + (self.damaged is not None)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where things are in the input."""
+
+    image: str | None = None
+    """None: found out by the planner (Parquet), or whatever picture a sample holds (tar)."""
+    identity: str | None = None
+    keep: tuple[str, ...] = ()
+    given: Mapping[str, str] = field(default_factory=dict)
+    """Columns of what the owner knows of the faces: ``boxes``, ``landmarks``, ``regions``."""
+
+    @property
+    def beside(self) -> list[str]:
+        """All that a row needs beside its picture."""
+        identity = [self.identity] if self.identity else []
+        return [*self.keep, *identity, *self.given.values()]
+
+
+@dataclass(frozen=True, repr=False)
+class Plan:
+    """All units of an input, in order."""
+
+    input: str
+    format: Format
+    units: tuple[Unit, ...]
+    columns: Columns
+    keep: tuple[pa.Field, ...]
+    """The allow-list with the types that it has in the input."""
+    ignored: int = 0
+    """Files in the listing that are of another format."""
+    fingerprints: Mapping[str, Source] = field(default_factory=dict)
+    """By unit id: what it would be made of, as the listing has it; only with a key."""
+
+    def __repr__(self) -> str:
+        return f"Plan({len(self.units)} units)"
+
+    @property
+    def rows(self) -> int:
+        return sum(unit.rows for unit in self.units)
+
+    def digest(self) -> str:
+        """sha256 over ids and sizes, hex; nothing of a source enters."""
+        text = json.dumps([[unit.id, unit.start, unit.stop, unit.damaged] for unit in self.units])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def record_id(unit: str, row: int) -> str:
+    """Pseudonym of a record: its unit and its position in it."""
+    return f"{unit}-{row:06d}"
+
+
+def suffix(path: str) -> str:
+    """Of a file name, with the dot, in small letters."""
+    return os.path.splitext(path)[1].lower()
+
+
+def even(rows: int, most: int) -> Iterator[tuple[int, int]]:
+    """Ranges of nearly equal length, none longer than ``most``."""
+    pieces = -(-rows // most)
+    for piece in range(pieces):
+        yield rows * piece // pieces, rows * (piece + 1) // pieces
+
+
+def ranges(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
+    """As ``even``; a range of more than ``UNIT_BYTES`` is cut where it is full.
+
+    Args:
+        sizes: of the rows, bytes.
+    """
+    for first, stop in even(len(sizes), most):
+        start = first
+        held = 0
+        for row in range(first, stop):
+            if held and held + sizes[row] > UNIT_BYTES:
+                yield start, row
+                start, held = row, 0
+            held += sizes[row]
+        yield start, stop
+
+
+def relative(path: str, root: str) -> bytes:
+    """A path as it is hashed: below the input's root, whatever bytes it is made of."""
+    return os.path.relpath(path, root or None).encode("utf-8", "surrogateescape")
+
+
+def storable(text: str) -> str:
+    """Text as UTF-8 can have it: a lone surrogate, as names of other encodings have, is escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+@contextmanager
+def open_file(fs: Any, path: str) -> Iterator[IO[bytes]]:
+    """Open for reading, if it is a file: a pipe would block, and a device might never end.
+
+    Raises:
+        OSError: it is not, or cannot be read.
+    """
+    if isinstance(fs, LocalFileSystem) and fs.info(path)["type"] != "file":
+        raise FileNotFoundError(errno.ENOENT, "no regular file")
+    with fs.open(path, "rb") as file:
+        yield file
+
+
+def errors(plan: Plan, codes: Sequence[str]) -> pa.Table:
+    """Rows of which nothing but the reason is known."""
+    count = len(codes)
+    data = {
+        "image": pa.nulls(count, pa.large_binary()),
+        READ_ERROR: pa.array(codes, pa.string()),
+    }
+    if plan.columns.identity:
+        data["identity"] = pa.nulls(count, pa.string())
+    for role in plan.columns.given:
+        data[f"given.{role}"] = pa.nulls(count, pa.string())
+    for item in plan.keep:
+        data[f"keep.{item.name}"] = pa.nulls(count, item.type)
+    return pa.table(data)
+
+
+_PASSING = {
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.EINTR,
+    errno.EAGAIN,
+    errno.ENOBUFS,
+    errno.ETIMEDOUT,
+    errno.ESTALE,
+}
+
+
+def passes(error: BaseException) -> bool:
+    """Whether it is the machine's or the store's trouble, and no damage of the input."""
+    if isinstance(error, StoreError):
+        return True
+    return isinstance(error, OSError) and error.errno in _PASSING
+
+
+@contextmanager
+def damage_ends_it() -> Iterator[None]:
+    """Leave the block at damage; whatever libraries raise on hostile bytes is damage.
+
+    Raises:
+        OSError, StoreError: trouble that may pass; the unit fails, and the next run tries again.
+    """
+    try:
+        yield
+    except Exception as error:
+        if passes(error):
+            raise

@@ -1,0 +1,336 @@
+"""Commit, resume, sweep: how a unit's shards get into the output exactly once.
+
+The commit point is the creation of the unit's ledger entry, which succeeds for one copy only. A
+unit's files are staged first under a name of their own, then the entry that names that copy is
+created, then the files are moved to their final names; whoever finds an entry whose files have not
+all been moved yet moves them. So a death at any moment leaves either nothing that counts or
+something that the next run completes, and a late copy of a committed unit changes nothing.
+
+    OUTPUT/release/data/ID.parquet                   committed, complete, final; what leaves
+    OUTPUT/release/manifest.json and beside it       written when all is done (``release``)
+    OUTPUT/evidence/metrics|dead_letters|detections/UNIT.parquet   the owner's part of a unit
+    OUTPUT/evidence/ledger/run.json                  what run this output belongs to
+    OUTPUT/evidence/ledger/secret.json               of the ids outside (``ids``)
+    OUTPUT/evidence/ledger/units/UNIT.json           the entries
+    OUTPUT/evidence/ledger/attempts/UNIT.FENCE-HOW-N work begun and not committed yet
+    OUTPUT/evidence/ledger/lease/FENCE.json          which run is at work (``lease``)
+    OUTPUT/evidence/ledger/last.json                 the last run: when, how much was planned
+    OUTPUT/evidence/ledger/tombstones/UNIT.json      deleted upstream
+    OUTPUT/evidence/staging/                         files of copies not committed yet
+    OUTPUT/evidence/set_aside/                       what was damaged, for the owner to look at
+
+Nothing that is read here is believed: a document that is damaged, or says what it must not, is set
+aside with a line that names it, and counts as not there.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from ppfr_ops.contracts.ledger import (
+    ALL_KINDS,
+    RELEASED,
+    UNIT,
+    Kind,
+    LedgerEntry,
+    Shard,
+    Source,
+    shard_path,
+)
+from ppfr_ops.store.documents import LEDGER, Attempts, Documents, unit_of
+from ppfr_ops.store.folder import EVIDENCE, RELEASE, LedgerError, is_remote
+from ppfr_ops.store.ids import new_secret, publish
+from ppfr_ops.store.shards import Tables, concatenate, read_table, statistics, write_table
+
+__all__ = [
+    "LEDGER",
+    "Attempts",
+    "Ledger",
+    "LedgerError",
+    "Tables",
+    "concatenate",
+    "read_table",
+]
+
+DOCUMENTS = ("README.md", "croissant.json")
+"""What ``ppfr report`` writes into the release."""
+
+_OURS = re.compile(
+    rf"{RELEASE}/(data/{RELEASED.pattern}\.parquet|manifest\.json|manifest\.sig|README\.md"
+    rf"|croissant\.json)|{EVIDENCE}/((ledger|staging|set_aside)/.*|manifest\.json|report\.html"
+    rf"|seal\.json|(metrics|dead_letters|detections)/{UNIT.pattern}\.parquet)"
+)
+"""Everything in an output that is ours, and that ``--overwrite`` removes."""
+
+_DAY = 86_400
+
+
+class Ledger(Documents):
+    """The ledger of one output.
+
+    Args:
+        output: any fsspec URL or local path of a folder.
+        fence: of the lease that this run holds; nothing is committed once another run has a
+            higher one, or the output was removed. None: do not look.
+    """
+
+    # -- a run ------------------------------------------------------------------------------
+
+    def check(
+        self, settings: Mapping[str, str], overwrite: bool = False, growing: bool = False
+    ) -> None:
+        """Find out whether ``open`` would refuse; changes nothing.
+
+        Raises:
+            LedgerError: the output belongs to something else, or to a run with other settings.
+            StoreError: the store does not let us in.
+        """
+        if is_remote(self.fs):
+            self.fs.check(self.root)
+        self.refuse_links()
+        begun = self.read(*LEDGER, "run.json") or None
+        if begun is None:
+            if self.exists("_ledger", "run.json"):
+                raise LedgerError("the output is of an earlier version; choose another folder")
+            paths = self.fs.find(self.root)
+            if any(not _OURS.fullmatch(path[len(self.root) + 1 :]) for path in paths):
+                raise LedgerError("the output folder is not empty, and not of an earlier run")
+        elif not overwrite:
+            changed = sorted(
+                key
+                for key in begun | dict(settings)
+                if begun.get(key) != settings.get(key) and not (growing and key == "input")
+            )
+            if changed:
+                raise LedgerError(
+                    f"the output holds a run with another {', '.join(changed)}; "
+                    "give the same options to go on with it, or --overwrite to begin anew"
+                )
+
+    def open(
+        self,
+        settings: Mapping[str, str],
+        overwrite: bool = False,
+        growing: bool = False,
+        seed: int | None = None,
+    ) -> None:
+        """Begin a run or take up an earlier one, and clear away what died in between.
+
+        Args:
+            settings: digests of what shapes the output; an earlier run must agree on all.
+            overwrite: remove what an earlier run left, rather than go on with it.
+            growing: the input may be another than that of the earlier run.
+            seed: for tests only: the same ids in every run.
+
+        Raises:
+            LedgerError: the output belongs to something else, or to a run with other settings.
+        """
+        self.check(settings, overwrite, growing)
+        if overwrite:
+            # The lease is of this run, and its number must never fall.
+            for path in self.fs.find(self.root):
+                name = path[len(self.root) + 1 :]
+                if _OURS.fullmatch(name) and not name.startswith(f"{EVIDENCE}/ledger/lease/"):
+                    self.remove_path(path)
+        self._ids = None
+        begun = self.read(*LEDGER, "run.json") or None
+        whole = self.secret() is not None
+        if not whole:
+            if self.exists(*LEDGER, "secret.json"):
+                self.set_aside("the secret of the ids is damaged", *LEDGER, "secret.json")
+            document = {"secret": new_secret(seed).hex()}
+            if not self.create(document, *LEDGER, "secret.json"):
+                raise LedgerError("the output changes while it is opened; run again")
+            if self.local:
+                os.chmod(self.path(*LEDGER, "secret.json"), 0o600)
+        if begun is None or not whole:
+            self._retire_unless_of(settings, whole)
+        if begun != dict(settings):
+            if begun is None and self.exists(*LEDGER, "run.json"):
+                self.set_aside("the settings of the run are damaged", *LEDGER, "run.json")
+            if self.local:
+                for kind in ALL_KINDS[:3]:
+                    self.make_folder(os.path.dirname(self.path(shard_path(kind, "u"))))
+                for name in ("units", "attempts"):
+                    self.make_folder(self.path(*LEDGER, name))
+                self.make_folder(self.path(EVIDENCE, "staging"))
+            self.write(dict(settings), *LEDGER, "run.json")
+        self.recover()
+
+    def _retire_unless_of(self, settings: Mapping[str, str], whole: bool) -> None:
+        """Where the run's own documents are gone, only units of these settings count on; and none
+        where the secret is gone, for nobody could tell whose its records are."""
+        text = json.dumps(dict(settings), sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        for unit, entry in self.entries().items():
+            if not whole or entry.settings_digest != digest:
+                self.noticed.append(f"unit {unit}: the settings of its run are gone; done again")
+                self.retire(unit)
+
+    def recover(self) -> None:
+        """Complete what was committed and remove what was not. For the driver, before any work."""
+        for name in self.names(*LEDGER, "units"):
+            unit = name.removesuffix(".json")
+            entry = self.entry(unit)
+            if entry is None:
+                self.set_aside(f"the ledger entry {name!a} is damaged", *LEDGER, "units", name)
+            elif not self._complete(entry):
+                self.noticed.append(f"unit {unit}: a shard is missing or cut; done again")
+                self.remove(*LEDGER, "units", name)
+        if is_remote(self.fs):
+            self.fs.abort_uploads(self.root)
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Remove the files of copies that never were committed, and of attempts that were."""
+        entries = self.entries()
+        for path in self.paths(EVIDENCE, "staging"):
+            self.remove_path(path)
+        for path in self.paths(*LEDGER, "attempts"):
+            if unit_of(path) in entries:
+                self.remove_path(path)
+        wanted = {shard.path for entry in entries.values() for shard in entry.shards.values()}
+        for kind in ALL_KINDS:
+            for path in self.paths(*shard_path(kind, "u").split("/")[:-1]):
+                name = path[len(self.root) + 1 :]
+                if name not in wanted and _OURS.fullmatch(name):
+                    self.remove_path(path)
+
+    # -- a unit -----------------------------------------------------------------------------
+
+    def committed(self, unit: str) -> LedgerEntry | None:
+        """The unit's entry, its files in place; None if the unit is still to be done."""
+        entry = self.entry(unit)
+        return entry if entry is not None and self._complete(entry) else None
+
+    def commit(
+        self,
+        unit: str,
+        tables: Tables,
+        rows_in: int,
+        *,
+        method_digest: str,
+        settings_digest: str,
+        source: Source | None = None,
+        verdicts: str = "",
+    ) -> LedgerEntry:
+        """Publish a unit.
+
+        Args:
+            tables: as a sanitizer gives them, with the ids of the inside.
+            verdicts: digest of those of people that were heeded.
+            source: fingerprint of what it was made of, for incremental runs.
+
+        Returns:
+            The entry that counts: an earlier copy's, if one was committed first.
+
+        Raises:
+            LedgerError: another run has taken over the output, or it was removed.
+        """
+        ids = self.ids
+        copy = secrets.token_hex(8)
+        shards: dict[Kind, Shard] = {}
+        for kind, table in publish(tables, ids).items().items():
+            name = ids.unit(unit) if kind == "data" else unit
+            shards[kind] = self._stage(unit, copy, kind, table, shard_path(kind, name))
+        codes = tables.dead_letters["code"].value_counts().to_pylist()
+        entry = LedgerEntry(
+            unit=unit,
+            copy_id=copy,
+            rows_in=rows_in,
+            records=tables.records.num_rows,
+            dead_letters={item["values"]: item["counts"] for item in codes},
+            shards=shards,
+            method_digest=method_digest,
+            settings_digest=settings_digest,
+            metrics=statistics(tables.metrics),
+            extra_faces=tables.records.num_rows + tables.dead_letters.num_rows - rows_in,
+            verdicts=verdicts,
+            source=source,
+        )
+        if self.fenced_off():
+            for kind in shards:
+                self.remove_path(self._staged(unit, copy, kind))
+            raise LedgerError("another run has taken over this output, or it was removed")
+        counted = self._create_entry(entry)
+        self.forget_attempts(unit)
+        return counted
+
+    def _create_entry(self, entry: LedgerEntry) -> LedgerEntry:
+        """The commit. An entry of an earlier copy counts, unless its files are gone: then whoever
+        wrote it was stopped for so long that another run swept them up."""
+        place = (*LEDGER, "units", f"{entry.unit}.json")
+        text = entry.model_dump_json(indent=1).encode()
+        for _ in range(3):
+            counted = entry
+            if not self.create_bytes(text, *place):
+                earlier = self.entry(entry.unit)
+                if earlier is None:
+                    if self.exists(*place):
+                        name = f"the ledger entry of unit {entry.unit} is damaged"
+                        self.set_aside(name, *place)
+                    continue
+                counted = earlier
+            complete = self._complete(counted)
+            # A creation that is tried again, because its answer got lost, finds itself.
+            mine = counted.copy_id == entry.copy_id
+            if complete:
+                if not mine:
+                    for kind in entry.shards:
+                        self.remove_path(self._staged(entry.unit, entry.copy_id, kind))
+                return counted
+            self.remove(*place)
+            if mine:
+                break
+        raise LedgerError(f"the files of unit {entry.unit} were removed; run again")
+
+    def fenced_off(self) -> bool:
+        """Whether another run has taken over, or the output was removed."""
+        if self.fence is None:
+            return False
+        names = [name.removesuffix(".json") for name in self.names(*LEDGER, "lease")]
+        fences = [int(name) for name in names if name.isdecimal()]
+        return max(fences, default=-1) != self.fence
+
+    # -- files ------------------------------------------------------------------------------
+
+    def _staged(self, unit: str, copy: str, kind: Kind) -> str:
+        return self.path(EVIDENCE, "staging", f"{unit}.{copy}.{kind}.parquet")
+
+    def _stage(self, unit: str, copy: str, kind: Kind, table: pa.Table, path: str) -> Shard:
+        target = self._staged(unit, copy, kind)
+        if self.local:
+            self.make_folder(os.path.dirname(target))
+        # An object is put in one piece (in parts from 100 MB on), so that it can be put again.
+        with self.fs.open(target, "wb") if self.local else io.BytesIO() as file:
+            size, digest = write_table(table, file)
+            if self.local:
+                os.fsync(file.fileno())
+            else:
+                self.fs.pipe_file(target, file.getvalue())
+        if self.local and kind == "data":
+            # Times of day follow the order of the work, which is that of the input.
+            day = time.time() // _DAY * _DAY
+            os.utime(target, (day, day))
+        return Shard(path=path, rows=table.num_rows, bytes=size, sha256=digest)
+
+    def _complete(self, entry: LedgerEntry) -> bool:
+        """Move what is still staged; False if a file is missing or of the wrong size."""
+        for kind, shard in entry.shards.items():
+            if self.size(shard.path) == shard.bytes:
+                continue
+            # A retry may find the file moved by the try before it.
+            with contextlib.suppress(FileNotFoundError):
+                staged = self._staged(entry.unit, entry.copy_id, kind)
+                self.move(staged, self.path(shard.path))
+            if self.size(shard.path) != shard.bytes:
+                return False
+        return True
