@@ -4,12 +4,12 @@ The client knows u = score + mask modulo 2^26, the server the mask; whether the 
 threshold is the sign of u - r with r = mask + threshold. Neither may learn it for a single record.
 
 1. The client encrypts the bits of u, one bit of N records a ciphertext.
-2. Comparison after Damgard, Geisler and Kroigaard (2007), as corrected by Erkin et al. (2009): with
-   a, b the bit strings, sigma = +1 or -1 at random for every record, the numbers
-   c_i = a_i - b_i + sigma + 3 sum_{j > i} (a_j xor b_j) hold a zero exactly if a < b (sigma = +1)
-   or a > b (sigma = -1). They are linear in the a_i, so the server computes them under encryption,
-   multiplies each by a random unit and shuffles them, record by record. What the client decrypts
-   is, for every record, random units, and a zero at a random place or none: a fair coin to it.
+2. Comparison after Damgard, Geisler and Kroigaard (2007): with a, b the bit strings, sigma = +1 or
+   -1 at random for every record, the numbers c_i = a_i - b_i + sigma + 3 sum_{j > i} (a_j xor b_j)
+   hold a zero exactly if a < b (sigma = +1) or a > b (sigma = -1). They are linear in the a_i, so
+   the server computes them under encryption, multiplies each by a random unit and shuffles them,
+   record by record. What the client decrypts is, for every record, random units, and a zero at a
+   random place or none: a fair coin to it.
 3. So client and server hold xor shares of "it matches", for every record. The client encrypts its
    shares, the server turns them into the bits under encryption, weighs each with a random unit
    and returns the sum, which is zero if nothing matched and as good as uniform if something did.

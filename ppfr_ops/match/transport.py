@@ -9,6 +9,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
 from .client import Outcome, ask
 from .errors import MatchError, Reason
 from .keys import ClientFolder, OwnerFolder
@@ -22,6 +24,8 @@ TIMEOUT = 120.0
 GREETING_SECONDS = 10.0
 """Seconds that a stranger gets for the handshake; from then on SESSION_SECONDS count."""
 SESSION_SECONDS = 900.0
+STARTING = 5.0
+"""Seconds that a query goes on knocking where nobody listens yet."""
 MAX_SESSIONS = 8
 """Sessions at a time; each may hold one query in memory."""
 _PIECE = 1 << 20
@@ -148,7 +152,7 @@ def query(
     where = f"{address[0]}:{address[1]}"
     try:
         with (
-            socket.create_connection(address, timeout) as raw,
+            _connect(address, timeout) as raw,
             context.wrap_socket(raw, server_hostname=address[0]) as connection,
         ):
             link, token = link_over(connection, timeout), folder.token()
@@ -157,6 +161,15 @@ def query(
         raise MatchError(f"{where} did not show the certificate in server.crt") from None
     except (OSError, EOFError) as error:
         raise MatchError(f"no answer from {where} ({type(error).__name__})") from None
+
+
+def _connect(address: tuple[str, int], timeout: float) -> socket.socket:
+    """A connection; a server that was started a moment ago is waited for."""
+    refused = retry_if_exception_type(ConnectionRefusedError)
+    attempts = Retrying(
+        retry=refused, stop=stop_after_delay(STARTING), wait=wait_fixed(0.2), reraise=True
+    )
+    return attempts(socket.create_connection, address, timeout)
 
 
 def parse_address(text: str) -> tuple[str, int]:

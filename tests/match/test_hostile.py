@@ -160,10 +160,10 @@ def mutate(data, rng):
     return bytes(data)
 
 
-MESSAGES = 10_000 if HEAVY else 1000
+MESSAGES = 10_000
 
 
-def test_fuzzed_messages(make_matcher, keys, templates):
+def test_ten_thousand_fuzzed_messages(make_matcher, keys, templates):
     """Every one refused or cut off, nothing else raised, memory as before, and the server well."""
     matcher = make_matcher(budget=10**6, record_budget=10**6, per_minute=10**6)
     matcher.accounts.log.append = lambda **fields: None  # as many fsyncs prove nothing more
