@@ -1,4 +1,4 @@
-"""Distribution ppfr-sanitizer: packages ppfr_ops, pipelines and schemas."""
+"""Distribution ppfr-sanitizer: package ppfr_ops."""
 
 from setuptools import find_packages, setup
 
@@ -8,7 +8,7 @@ setup(
     description="Face datasets that can be shared: protected from eyes, recognised by machines",
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
-    packages=find_packages(include=["ppfr_ops*", "pipelines*", "schemas*"]),
+    packages=find_packages(include=["ppfr_ops*"]),
     include_package_data=True,
     package_data={"ppfr_ops": ["**/*.safetensors", "**/*.yaml", "**/*.md", "**/*.j2", "**/*.onnx"]},
     install_requires=[
@@ -49,5 +49,5 @@ setup(
             "openlineage-python>=1.54,<2",
         ],
     },
-    entry_points={"console_scripts": ["ppfr = pipelines.cli:main"]},
+    entry_points={"console_scripts": ["ppfr = ppfr_ops.cli:main"]},
 )

@@ -9,7 +9,7 @@ import sys
 STEP = """
 import sys, time, torch
 from ppfr_ops.memory import keep_freed_memory
-from ppfr_ops.networks import IdentityEncoder
+from ppfr_ops.methods.stochastic_local.networks import IdentityEncoder
 if sys.argv[1] == "keep":
     keep_freed_memory()
 net = IdentityEncoder().to(memory_format=torch.channels_last)

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ppfr_ops.anonymizers import create
-from ppfr_ops.anonymizers.stochastic_local import SHIPPED, STRENGTHS, Model, StochasticLocal
 from ppfr_ops.draws import system_draws
 from ppfr_ops.memory import keep_freed_memory
+from ppfr_ops.methods.registry import create
+from ppfr_ops.methods.stochastic_local import SHIPPED, STRENGTHS, Model, StochasticLocal
 
 
 def rate(run: Callable[[], object], count: int, repeats: int = 3) -> float:

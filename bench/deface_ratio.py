@@ -22,9 +22,10 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 
-from ppfr_ops.anonymizers import create
-from ppfr_ops.faces import CenterFace, protect
-from ppfr_ops.images import Encoding, Picture, decode
+from ppfr_ops.imaging.arrays import Picture
+from ppfr_ops.imaging.codec import Encoding, decode
+from ppfr_ops.imaging.detector import CenterFace, protect
+from ppfr_ops.methods.registry import create
 
 CHUNK = 50
 

@@ -20,15 +20,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ppfr_ops.images import Encoding
+from ppfr_ops.contracts.records import IMAGE_TYPE
+from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.sample import faces
-from schemas.records import IMAGE_TYPE
 
 ROOT = Path(__file__).resolve().parent.parent
 LOOP = """
 import sys
-from ppfr_ops.job import SanitizeOptions, Worker, finish, prepare
-from ppfr_ops.ledger import Ledger
+from ppfr_ops.sanitize.job import SanitizeOptions, Worker, finish, prepare
+from ppfr_ops.store.ledger import Ledger
 source, output, method, metrics, rows = sys.argv[1:]
 job = prepare(SanitizeOptions(input=source, output=output, method=method, metrics=metrics,
                               unit_rows=int(rows)))

@@ -35,7 +35,7 @@ def write_input(folder: Path, count: int, unit_rows: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from ppfr_ops.images import Encoding
+    from ppfr_ops.imaging.codec import Encoding
     from ppfr_ops.sample import faces
 
     encoding, drawn = Encoding(), faces(min(count, 500))
@@ -56,8 +56,8 @@ def bare_loop(arguments: argparse.Namespace) -> None:
     """The same operations without the pipeline."""
     import pyarrow.parquet as pq
 
-    from ppfr_ops.job import SanitizeOptions, build_sanitizer, prepare, tune_process
-    from ppfr_ops.units import read_unit
+    from ppfr_ops.sanitize.job import SanitizeOptions, build_sanitizer, prepare, tune_process
+    from ppfr_ops.source.plan import read_unit
 
     source, output = arguments.bare
     tune_process(arguments.cores)

@@ -22,10 +22,16 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from pipelines.train import read_faces
-from ppfr_ops.metrics import disclosure
-from ppfr_ops.networks import CODE_SIZE, DrawLayout
-from ppfr_ops.training import Surrogate, TrainConfig, Trainer, balanced_accuracy, load_surrogate
+from ppfr_ops.cli.train import read_faces
+from ppfr_ops.imaging.measures import disclosure
+from ppfr_ops.methods.stochastic_local.networks import CODE_SIZE, DrawLayout
+from ppfr_ops.methods.stochastic_local.training import (
+    Surrogate,
+    TrainConfig,
+    Trainer,
+    balanced_accuracy,
+    load_surrogate,
+)
 
 CODE_NOISE = 0.9
 PART = 50
@@ -94,7 +100,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    weights = Path(__file__).parent.parent / "ppfr_ops" / "anonymizers" / "weights"
+    weights = Path(__file__).parent.parent / "ppfr_ops" / "methods" / "stochastic_local" / "weights"
     settings = yaml.safe_load((arguments.config or weights / "small-3.yaml").read_text())
     settings |= {"sketch_steps": arguments.sketch_steps, "match_steps": arguments.match_steps}
     settings |= {"match_lr": 0.002, "ramp_steps": 100, "draw_bound": 0.62}

@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .anonymizers import FACE_SIZE, Faces
+from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
 
 Embeddings = NDArray[np.float32]
 """float32 ``N x D``, unit length; compare two by the dot product."""

@@ -14,10 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from schemas.records import IMAGE_TYPE
-
-from .anonymizers import FACE_SIZE, Faces
-from .images import Encoding
+from ppfr_ops.contracts.records import IMAGE_TYPE
+from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
+from ppfr_ops.imaging.codec import Encoding
 
 Plane = NDArray[np.float32]
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ppfr_ops.anonymizers import Anonymizer, Faces
+from ppfr_ops.imaging.arrays import Faces
+from ppfr_ops.methods.base import Anonymizer
 
 
 class Meeting(Anonymizer):

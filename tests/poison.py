@@ -7,7 +7,8 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from ppfr_ops.anonymizers import Anonymizer, Faces
+from ppfr_ops.imaging.arrays import Faces
+from ppfr_ops.methods.base import Anonymizer
 
 
 def is_marked(faces: Faces) -> NDArray[np.bool_]:

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from ppfr_ops import sample
-from ppfr_ops.anonymizers import Faces, create
-from ppfr_ops.attacks import (
+from ppfr_ops.evaluate.attacks.recovery import (
     NETS,
     CurvePoint,
     RecoveryAttack,
@@ -16,9 +15,11 @@ from ppfr_ops.attacks import (
     mean_face,
     to_tensor,
 )
-from ppfr_ops.images import Encoding
-from ppfr_ops.metrics import ssim
-from ppfr_ops.publishing import Publisher, texture_probe
+from ppfr_ops.evaluate.publishing import Publisher, texture_probe
+from ppfr_ops.imaging.arrays import Faces
+from ppfr_ops.imaging.codec import Encoding
+from ppfr_ops.imaging.measures import ssim
+from ppfr_ops.methods.registry import create
 
 
 @pytest.fixture(scope="module")

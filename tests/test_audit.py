@@ -14,14 +14,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from test_verify import reseal, rewrite, shards
 
-from pipelines.sanitize_beam import main as sanitize
-from pipelines.verify import main
-from ppfr_ops.audit import audit
-from ppfr_ops.images import Encoding
+from ppfr_ops.cli.sanitize_beam import main as sanitize
+from ppfr_ops.cli.verify import main
+from ppfr_ops.contracts.manifest import Manifest
+from ppfr_ops.imaging.codec import Encoding
+from ppfr_ops.release.audit import audit
+from ppfr_ops.release.verify import SIGNATURE
 from ppfr_ops.sample import faces
-from ppfr_ops.units import Columns
-from ppfr_ops.verify import SIGNATURE
-from schemas.manifest import Manifest
+from ppfr_ops.source.plan import Columns
 
 KEY = "0123456789abcdef" * 4
 PERSON = "Jane_Doe"

@@ -23,9 +23,9 @@ from test_sanitize import (
     write_faces,
 )
 
-from pipelines.sanitize_beam import main, on_beam
-from ppfr_ops.job import SanitizeOptions, Worker, prepare
-from ppfr_ops.ledger import Ledger
+from ppfr_ops.cli.sanitize_beam import main, on_beam
+from ppfr_ops.sanitize.job import SanitizeOptions, Worker, prepare
+from ppfr_ops.store.ledger import Ledger
 
 __all__ = ["short_tmp"]
 BEAM = ROOT / "pipelines" / "sanitize_beam.py"
@@ -150,7 +150,7 @@ def test_one_model_a_process_and_what_the_counters_say(
 def test_dead_letters_are_a_tagged_output_without_bytes(tmp_path: Path) -> None:
     from apache_beam.testing.util import assert_that, equal_to
 
-    from pipelines.sanitize_beam import build
+    from ppfr_ops.cli.sanitize_beam import build
 
     job, todo = job_of(tmp_path)
     with beam.Pipeline() as pipeline:

@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 import yaml
 
-from pipelines.sanitize import main as sanitize
+from ppfr_ops.cli.sanitize import main as sanitize
 
 DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
 Schema = dict[str, Any]

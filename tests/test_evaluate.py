@@ -11,12 +11,12 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from pipelines.cli import group
-from pipelines.evaluate import _remarks
 from ppfr_ops import sample
-from ppfr_ops.images import Encoding
-from schemas.evaluation import Evaluation
-from schemas.records import IMAGE_TYPE
+from ppfr_ops.cli import group
+from ppfr_ops.cli.evaluate import _remarks
+from ppfr_ops.contracts.evaluation import Evaluation
+from ppfr_ops.contracts.records import IMAGE_TYPE
+from ppfr_ops.imaging.codec import Encoding
 
 PEOPLE, PHOTOS = 40, 4
 
@@ -211,8 +211,8 @@ def test_dry_run_writes_nothing(world: Path, tmp_path: Path) -> None:
 def test_what_sanitize_wrote(world: Path, tmp_path: Path) -> None:
     runner = CliRunner()
     gallery = world / "gallery"
-    from ppfr_ops.anonymizers import create
-    from ppfr_ops.evaluation import read_faces
+    from ppfr_ops.evaluate.evaluation import read_faces
+    from ppfr_ops.methods.registry import create
 
     faces = read_faces(str(gallery), "gallery")
     blurred = create("blur")(faces.images, np.zeros((len(faces), 0), np.float32))

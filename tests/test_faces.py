@@ -11,9 +11,9 @@ from hypothesis import given as examples
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from ppfr_ops import faces
-from ppfr_ops.anonymizers import Faces
-from ppfr_ops.images import Picture, decode
+from ppfr_ops.imaging import detector as faces
+from ppfr_ops.imaging.arrays import Faces, Picture
+from ppfr_ops.imaging.codec import decode
 
 NOISE = np.random.default_rng(5)
 

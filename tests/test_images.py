@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pictures import DEAD, FACE, HANDLED, alpha_png, exif, grey_16_bit, jpeg, real_icc, saved
 from PIL import Image
 
-from ppfr_ops.images import Encoding, ImageError, decode
-from schemas.dead_letters import REASONS
+from ppfr_ops.contracts.dead_letters import REASONS
+from ppfr_ops.imaging.codec import Encoding, ImageError, decode
 
 SIZE = (112, 112)
 

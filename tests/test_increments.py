@@ -15,14 +15,14 @@ import pytest
 from click.testing import CliRunner, Result
 from pictures import jpeg
 
-from pipelines.sanitize_beam import main as on_beam
-from pipelines.status import OutputStatus
-from pipelines.status import main as status_command
-from ppfr_ops import lease
-from ppfr_ops.lease import Lease
-from ppfr_ops.ledger import Ledger, LedgerError
-from schemas.manifest import Manifest
-from schemas.records import IMAGE_TYPE
+from ppfr_ops.cli.sanitize_beam import main as on_beam
+from ppfr_ops.cli.status import OutputStatus
+from ppfr_ops.cli.status import main as status_command
+from ppfr_ops.contracts.manifest import Manifest
+from ppfr_ops.contracts.records import IMAGE_TYPE
+from ppfr_ops.store import lease
+from ppfr_ops.store.lease import Lease
+from ppfr_ops.store.ledger import Ledger, LedgerError
 
 KEY = b"0123456789abcdef0123456789abcdef"
 
@@ -159,7 +159,7 @@ def test_two_schedulers_at_the_same_moment_do_the_work_once(tmp_path: Path) -> N
     for number in range(6):
         write(tmp_path / "in" / f"{number}.parquet", faces(30, number))
     (tmp_path / "key").write_bytes(KEY)
-    command = [sys.executable, "-m", "pipelines.sanitize_beam", "--incremental"]
+    command = [sys.executable, "-m", "ppfr_ops.cli.sanitize_beam", "--incremental"]
     command += ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
     command += ["--identity-key-file", str(tmp_path / "key"), "--method", "pixelate"]
     runs = [
@@ -226,7 +226,8 @@ def test_the_lease_of_a_killed_run_is_taken_at_once(tmp_path: Path) -> None:
     ledger = Ledger(str(tmp_path))
     ledger.open({})
     code = (
-        "import os, sys; from ppfr_ops.lease import Lease; from ppfr_ops.ledger import Ledger\n"
+        "import os, sys; from ppfr_ops.store.lease import Lease\n"
+        "from ppfr_ops.store.ledger import Ledger\n"
         "Lease(Ledger(sys.argv[1])); os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=60)

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ppfr_ops.ledger import Ledger, LedgerError, Tables
-from schemas.dead_letters import DEAD_LETTERS_SCHEMA
-from schemas.ledger import KINDS, LedgerEntry
-from schemas.metrics import metrics_schema
-from schemas.records import records_schema
+from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA
+from ppfr_ops.contracts.ledger import KINDS, LedgerEntry
+from ppfr_ops.contracts.metrics import metrics_schema
+from ppfr_ops.contracts.records import records_schema
+from ppfr_ops.store.ledger import Ledger, LedgerError, Tables
 
 SETTINGS = {"method": "a", "input": "b"}
 

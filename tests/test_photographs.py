@@ -14,15 +14,21 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from pipelines.driver import drive
-from pipelines.sanitize import main
-from pipelines.verify import main as verify
-from ppfr_ops import faces, sample
-from ppfr_ops.anonymizers import create
+from ppfr_ops import sample
+from ppfr_ops.cli.driver import drive
+from ppfr_ops.cli.sanitize import main
+from ppfr_ops.cli.verify import main as verify
+from ppfr_ops.contracts.detections import detections_schema
+from ppfr_ops.contracts.metrics import metrics_schema
+from ppfr_ops.contracts.records import records_schema
 from ppfr_ops.draws import seeded_draws
-from ppfr_ops.images import Encoding, Picture, decode
-from ppfr_ops.job import Job, SanitizeOptions, Status, Worker
-from ppfr_ops.photographs import (
+from ppfr_ops.errors import UserError
+from ppfr_ops.imaging import detector as faces
+from ppfr_ops.imaging.arrays import Picture
+from ppfr_ops.imaging.codec import Encoding, decode
+from ppfr_ops.methods.registry import create
+from ppfr_ops.sanitize.job import Job, SanitizeOptions, Status, Worker
+from ppfr_ops.sanitize.photographs.pictures import (
     CropSanitizer,
     PhotographOptions,
     PictureSanitizer,
@@ -30,10 +36,7 @@ from ppfr_ops.photographs import (
     doubts,
     read_verdicts,
 )
-from ppfr_ops.units import READ_ERROR, InputError
-from schemas.detections import detections_schema
-from schemas.metrics import metrics_schema
-from schemas.records import records_schema
+from ppfr_ops.source.plan import READ_ERROR
 
 PLACES = ((20, 30), (150, 60))
 """Left and top of where faces stand in the pictures below."""
@@ -221,7 +224,7 @@ def test_verdicts_are_heeded(tmp_path: Path) -> None:
 )
 def test_verdicts_that_cannot_be_read(tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / "v.csv").write_text(text)
-    with pytest.raises(InputError, match=reason):
+    with pytest.raises(UserError, match=reason):
         read_verdicts(str(tmp_path / "v.csv"))
 
 

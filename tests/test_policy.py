@@ -12,15 +12,16 @@ import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
-from pipelines.cli import group
-from pipelines.driver import drive
-from ppfr_ops.anonymizers import Anonymizer, Faces
-from ppfr_ops.images import Encoding
-from ppfr_ops.job import Job, SanitizeOptions, Status, Worker
-from ppfr_ops.release import Figures, assess, figure, forecast
+from ppfr_ops.cli import group
+from ppfr_ops.cli.driver import drive
+from ppfr_ops.contracts.manifest import Counts, Manifest
+from ppfr_ops.contracts.policy import DEFAULT, PolicyError, parse
+from ppfr_ops.imaging.arrays import Faces
+from ppfr_ops.imaging.codec import Encoding
+from ppfr_ops.methods.base import Anonymizer
+from ppfr_ops.release.figures import Figures, assess, figure, forecast
 from ppfr_ops.sample import faces
-from schemas.manifest import Counts, Manifest
-from schemas.policy import DEFAULT, PolicyError, parse
+from ppfr_ops.sanitize.job import Job, SanitizeOptions, Status, Worker
 
 RECORDS = 120
 HOPELESS = (7, 50, 90)

@@ -27,15 +27,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from PIL import Image
 from pydantic import TypeAdapter
 
-from pipelines.cli import group
-from ppfr_ops.cards import Publication, croissant, lineage_events
-from ppfr_ops.images import Encoding
-from ppfr_ops.job import SanitizeOptions, Worker, finish, prepare
-from ppfr_ops.ledger import Ledger
-from ppfr_ops.release import open_release
+from ppfr_ops.cli import group
+from ppfr_ops.contracts.manifest import Manifest
+from ppfr_ops.imaging.codec import Encoding
+from ppfr_ops.release.documents.cards import Publication, croissant, lineage_events
+from ppfr_ops.release.figures import open_release
+from ppfr_ops.release.verify import sign
 from ppfr_ops.sample import faces
-from ppfr_ops.verify import sign
-from schemas.manifest import Manifest
+from ppfr_ops.sanitize.job import SanitizeOptions, Worker, finish, prepare
+from ppfr_ops.store.ledger import Ledger
 
 LOOSE = "record: {disclosure: '<= 1'}\ndataset: {disclosure_p99: '<= 1', records: '>= 1'}\n"
 PERSON = "Jane_Doe"
@@ -93,7 +93,7 @@ class Done:
 
 
 def ppfr(*arguments: str) -> Done:
-    """As ``pipelines.cli.run`` does, where a command's value is the exit code."""
+    """As ``ppfr_ops.cli.run`` does, where a command's value is the exit code."""
     done = CliRunner().invoke(group, arguments, standalone_mode=False)
     if isinstance(done.exception, click.ClickException):
         return Done(done.exception.exit_code, done.output + done.exception.format_message())

@@ -21,14 +21,14 @@ from click.testing import CliRunner
 from pictures import DEAD, HANDLED, PLANTED, jpeg
 from poison import is_marked
 
-from pipelines.sanitize import main
-from ppfr_ops.images import decode
-from ppfr_ops.job import SanitizeOptions, Worker, prepare
-from ppfr_ops.ledger import Ledger
+from ppfr_ops.cli.sanitize import main
+from ppfr_ops.contracts import VERSION
+from ppfr_ops.contracts.manifest import Manifest
+from ppfr_ops.contracts.records import IMAGE_TYPE
+from ppfr_ops.imaging.codec import decode
 from ppfr_ops.sample import faces, write_sample
-from schemas import VERSION
-from schemas.manifest import Manifest
-from schemas.records import IMAGE_TYPE
+from ppfr_ops.sanitize.job import SanitizeOptions, Worker, prepare
+from ppfr_ops.store.ledger import Ledger
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "pipelines" / "sanitize.py"

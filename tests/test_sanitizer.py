@@ -18,16 +18,18 @@ from pictures import DEAD, FACE, HANDLED, PLANTED, jpeg
 from PIL import Image
 from pydantic import Field
 
-from ppfr_ops import metrics
-from ppfr_ops.anonymizers import Anonymizer, Faces, create, methods
+from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA
+from ppfr_ops.contracts.metrics import metrics_schema
+from ppfr_ops.contracts.records import records_schema
 from ppfr_ops.draws import seeded_draws
-from ppfr_ops.images import Encoding, decode
-from ppfr_ops.ledger import Tables
+from ppfr_ops.imaging import measures as metrics
+from ppfr_ops.imaging.arrays import Faces
+from ppfr_ops.imaging.codec import Encoding, decode
+from ppfr_ops.methods.base import Anonymizer
+from ppfr_ops.methods.registry import create, methods
 from ppfr_ops.sample import faces
-from ppfr_ops.sanitizer import Sanitizer, measure, pseudonyms
-from schemas.dead_letters import DEAD_LETTERS_SCHEMA
-from schemas.metrics import metrics_schema
-from schemas.records import records_schema
+from ppfr_ops.sanitize.aligned import Sanitizer, measure, pseudonyms
+from ppfr_ops.store.ledger import Tables
 
 KEY = b"a key of the owner"
 
@@ -219,7 +221,7 @@ def test_lowfreq_corr_sees_shading_and_its_sign_and_not_detail() -> None:
 
 def test_operations_load_no_engine() -> None:
     code = (
-        "import sys, ppfr_ops.job, ppfr_ops.isolation\n"
+        "import sys, ppfr_ops.sanitize.job, ppfr_ops.sanitize.isolation\n"
         "assert not {'ray', 'apache_beam'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -259,7 +261,7 @@ def test_what_shows_too_much_is_drawn_again_and_else_buried() -> None:
 
 
 def test_nothing_phones_home_or_leaves_files_behind(tmp_path: Path) -> None:
-    code = "import ppfr_ops.job, onnxruntime; onnxruntime.InferenceSession"
+    code = "import ppfr_ops.sanitize.job, onnxruntime; onnxruntime.InferenceSession"
     environment = {**os.environ, "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
     environment.pop("ORT_DISABLE_TELEMETRY", None)
     environment["PYTHONPATH"] = str(Path(__file__).resolve().parent.parent)

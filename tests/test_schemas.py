@@ -2,13 +2,13 @@
 
 import pyarrow as pa
 
-from ppfr_ops.images import decode  # noqa: F401  (the reasons below are raised there)
-from schemas import VERSION
-from schemas.dead_letters import DEAD_LETTERS_SCHEMA, REASONS
-from schemas.ledger import LedgerEntry
-from schemas.manifest import Manifest
-from schemas.metrics import metrics_schema
-from schemas.records import records_schema
+from ppfr_ops.contracts import VERSION
+from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA, REASONS
+from ppfr_ops.contracts.ledger import LedgerEntry
+from ppfr_ops.contracts.manifest import Manifest
+from ppfr_ops.contracts.metrics import metrics_schema
+from ppfr_ops.contracts.records import records_schema
+from ppfr_ops.imaging.codec import decode  # noqa: F401  (the reasons below are raised there)
 
 INVENTORY = {
     "records/1": {

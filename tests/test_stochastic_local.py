@@ -6,12 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from ppfr_ops import metrics
-from ppfr_ops.anonymizers import create
-from ppfr_ops.anonymizers.stochastic_local import SHIPPED, Codes, Model, StochasticLocal
-from ppfr_ops.anonymizers.stochastic_local import save_weights as save
 from ppfr_ops.draws import seeded_draws, system_draws
-from ppfr_ops.networks import DrawLayout, Generator, IdentityEncoder, lowpass
+from ppfr_ops.imaging import measures as metrics
+from ppfr_ops.methods.registry import create
+from ppfr_ops.methods.stochastic_local import SHIPPED, Codes, Model, StochasticLocal
+from ppfr_ops.methods.stochastic_local import save_weights as save
+from ppfr_ops.methods.stochastic_local.networks import (
+    DrawLayout,
+    Generator,
+    IdentityEncoder,
+    lowpass,
+)
 
 
 @pytest.fixture(scope="module")

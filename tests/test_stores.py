@@ -18,11 +18,11 @@ from click.testing import CliRunner, Result
 from faulty import FAULTS, FaultyProxy
 from moto.server import ThreadedMotoServer
 
-from pipelines.sanitize_beam import main as on_beam
-from ppfr_ops.ledger import Ledger
+from ppfr_ops.cli.sanitize_beam import main as on_beam
+from ppfr_ops.contracts.manifest import Manifest
 from ppfr_ops.sample import write_sample
-from ppfr_ops.storage import Patient, StoreError, open_store
-from schemas.manifest import Manifest
+from ppfr_ops.store.ledger import Ledger
+from ppfr_ops.store.storage import Patient, StoreError, open_store
 
 KEY = "AKIAEXAMPLE"
 ROWS, UNITS = 64, 8
@@ -126,7 +126,7 @@ def test_the_command_on_ray_through_a_store_that_fails(
 ) -> None:
     """As a user has it: workers are processes of their own, options come from the environment."""
     environment.setenv("FSSPEC_S3", json.dumps(fsspec.config.conf["s3"]))
-    command = [sys.executable, "-m", "pipelines.sanitize", "--actors", "2", "--unit-rows", "8"]
+    command = [sys.executable, "-m", "ppfr_ops.cli.sanitize", "--actors", "2", "--unit-rows", "8"]
     command += ["--method", "highpass", "--input", "s3://faces/set"]
     with FaultyProxy(moto, every=10) as proxy:
         environment.setenv("AWS_ENDPOINT_URL", proxy.url)
@@ -202,7 +202,7 @@ def test_what_cannot_work_is_one_line_at_once(
 
 
 def test_retries_end(moto: int, buckets: object, environment: pytest.MonkeyPatch) -> None:
-    environment.setattr("ppfr_ops.storage.ATTEMPTS", 2)
+    environment.setattr("ppfr_ops.store.storage.ATTEMPTS", 2)
     with FaultyProxy(moto, every=1, only="503") as proxy:
         at(environment, proxy.url)
         fs, path = open_store("s3://faces/set")
@@ -216,7 +216,7 @@ def test_a_store_that_is_away_makes_no_dead_letters(
     moto: int, buckets: object, environment: pytest.MonkeyPatch
 ) -> None:
     """Not to be reached is not damaged: the unit fails, and the next run does it."""
-    from ppfr_ops.job import SanitizeOptions, Worker, prepare
+    from ppfr_ops.sanitize.job import SanitizeOptions, Worker, prepare
 
     at(environment, f"http://127.0.0.1:{moto}")
     options = SanitizeOptions(
@@ -226,7 +226,7 @@ def test_a_store_that_is_away_makes_no_dead_letters(
     Ledger(options.output).open(job.settings)
     worker = Worker(job)
     fsspec.get_filesystem_class("s3").clear_instance_cache()
-    environment.setattr("ppfr_ops.storage.ATTEMPTS", 1)
+    environment.setattr("ppfr_ops.store.storage.ATTEMPTS", 1)
     environment.setattr("s3fs.S3FileSystem.retries", 1)
     with FaultyProxy(moto, every=1, only="500") as proxy:
         environment.setenv("AWS_ENDPOINT_URL", proxy.url)
@@ -258,7 +258,7 @@ def test_a_large_object_goes_up_in_parts_and_is_aborted_if_one_fails(
     moto: int, buckets: object, environment: pytest.MonkeyPatch
 ) -> None:
     fsspec.config.conf["s3"]["config_kwargs"]["read_timeout"] = 60
-    environment.setattr("ppfr_ops.storage.ATTEMPTS", 2)
+    environment.setattr("ppfr_ops.store.storage.ATTEMPTS", 2)
     environment.setattr("s3fs.S3FileSystem.retries", 2)
     large = bytes(101 * 2**20)
     with FaultyProxy(moto, every=1, only="500", where="partNumber=3") as proxy:

@@ -8,9 +8,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from pipelines.train import main
+from ppfr_ops.cli.train import main
+from ppfr_ops.methods.stochastic_local.training import (
+    TrainConfig,
+    Trainer,
+    balanced_accuracy,
+    diversify,
+)
 from ppfr_ops.sample import faces as make
-from ppfr_ops.training import TrainConfig, Trainer, balanced_accuracy, diversify
 
 TINY = TrainConfig(
     batch=4,
@@ -81,7 +86,7 @@ def test_command_writes_log_curves_and_weights(shared, surrogates, tmp_path) -> 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from ppfr_ops.images import Encoding
+    from ppfr_ops.imaging.codec import Encoding
 
     cells = [{"bytes": Encoding().encode(face), "path": ""} for face in make(48, seed=0)]
     pq.write_table(pa.table({"image": cells}), tmp_path / "faces.parquet")

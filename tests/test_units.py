@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from pictures import jpeg
 
-from ppfr_ops import units
-from ppfr_ops.units import Columns, InputError, plan, read_unit
-from schemas.records import IMAGE_TYPE
+from ppfr_ops.contracts.records import IMAGE_TYPE
+from ppfr_ops.errors import UserError
+from ppfr_ops.source import plan as units
+from ppfr_ops.source.plan import Columns, plan, read_unit
 
 KEY = b"0123456789abcdef"
 
@@ -226,17 +227,17 @@ def test_any_fsspec_file_system(tmp_path: Path) -> None:
 )
 def test_wrong_columns_are_refused(tmp_path: Path, columns: Columns, message: str) -> None:
     write_parquet(tmp_path / "a.parquet", 3)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(UserError, match=message):
         plan(str(tmp_path), columns)
 
 
 def test_wrong_inputs_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         plan(str(tmp_path / "nope"), Columns())
-    with pytest.raises(InputError, match="no Parquet file, picture or tar"):
+    with pytest.raises(UserError, match="no Parquet file, picture or tar"):
         plan(str(tmp_path), Columns())
     write_parquet(tmp_path / "a.parquet", 3)
     (tmp_path / "b.jpg").write_bytes(b"x")
-    with pytest.raises(InputError, match="choose one with --input-format"):
+    with pytest.raises(UserError, match="choose one with --input-format"):
         plan(str(tmp_path), Columns())
     assert plan(str(tmp_path), Columns(), format="images").rows == 1

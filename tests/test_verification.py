@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ppfr_ops.evaluation import evenly, read_faces, read_pairs
-from ppfr_ops.linkage import d_sys, linkage, linkage_sets, train_student
+from ppfr_ops.evaluate.evaluation import evenly, read_faces, read_pairs
+from ppfr_ops.evaluate.linkage import d_sys, linkage, linkage_sets, train_student
+from ppfr_ops.evaluate.protocol import best_threshold, pair_scores, threshold_at_far, verify
 from ppfr_ops.recognizers import Recognizer, RecognizerSpec
-from ppfr_ops.verification import best_threshold, pair_scores, threshold_at_far, verify
 
 FOLDS = np.repeat(np.arange(10), 100)
 SAME = np.tile([True, False], 500)

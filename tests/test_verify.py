@@ -16,12 +16,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from PIL import Image, PngImagePlugin
 
-from pipelines.verify import main
-from ppfr_ops.images import Encoding
-from ppfr_ops.job import SanitizeOptions, Worker, finish, prepare
-from ppfr_ops.ledger import Ledger
+from ppfr_ops.cli.verify import main
+from ppfr_ops.imaging.codec import Encoding
+from ppfr_ops.release.verify import SIGNATURE, foreign_part, sign, verify
 from ppfr_ops.sample import faces
-from ppfr_ops.verify import SIGNATURE, foreign_part, sign, verify
+from ppfr_ops.sanitize.job import SanitizeOptions, Worker, finish, prepare
+from ppfr_ops.store.ledger import Ledger
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,102 @@
+"""The console command ``ppfr``: one lazily loaded subcommand a file of this package."""
+
+import gc
+import importlib
+import os
+import signal
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from ppfr_ops.errors import UserError, describe
+
+_SETTINGS = {"help_option_names": ["-h", "--help"]}
+
+COMMANDS = {
+    "sanitize": "turn a dataset of faces into one that can be shared",
+    "sanitize-beam": "the same on Apache Beam",
+    "status": "what an output holds, what is still to be done, when it last ran",
+    "sample": "write the embedded sample, faces drawn by code",
+    "methods": "list the methods and their options",
+    "evaluate": "measure a method: recognition, disclosure, what an attacker gets back",
+    "compare": "put evaluations side by side",
+    "train": "train the learned anonymizer",
+    "report": "say whether an output may be released; report, dataset card, Croissant, lineage",
+    "verify": "check an output against its manifest, shard by shard; sign it",
+}
+"""Name (and file: ``-`` is ``_``) to the line in the help. The command is the file's ``main``."""
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"ppfr_ops.cli.{name.replace('-', '_')}")
+        command: click.Command = module.main
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Lazy, context_settings=_SETTINGS)
+@click.version_option(package_name="ppfr-sanitizer")
+def group() -> None:
+    """Turn face datasets into ones that can be shared and still be recognised by machines.
+
+    Exit codes: 0 finished; 2 wrong usage or input; 3 finished, but thresholds failed; 1 else.
+    """
+
+
+class Refused(click.ClickException):
+    """Wrong usage or input, as click shows it: one line on stderr, exit code 2."""
+
+    exit_code = 2
+
+
+class Command(click.Command):
+    """A subcommand; the one place where a ``UserError`` becomes a line and an exit code."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **{"context_settings": _SETTINGS, **named})
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            raise Refused(str(error)) from None
+
+
+def run(command: click.Command) -> None:
+    """Run a command as a program. One line for each error; a traceback only with PPFR_DEBUG=1,
+    for messages of libraries quote paths. SIGTERM ends it as Ctrl-C does, tidily."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        code = command.main(standalone_mode=False)
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "ppfr"
+        click.echo(f"Error: {error.format_message()} (see {where} --help)", err=True)
+        code = 2
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted; the same command goes on with what is done.", err=True)
+        code = 130
+    except Exception as error:
+        click.echo(f"Error: {describe(error)} (PPFR_DEBUG=1 shows more)", err=True)
+        if os.environ.get("PPFR_DEBUG"):
+            traceback.print_exc()
+        code = 1
+    gc.freeze()  # or the interpreter looks through a million objects once more: a second
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def main() -> None:
+    run(group)

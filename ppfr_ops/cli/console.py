@@ -1,0 +1,213 @@
+"""What the person at the terminal sees: progress while it runs, a summary and where to look."""
+
+import time
+from collections import Counter
+from collections.abc import Collection
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ppfr_ops.contracts.manifest import Counts, Manifest
+from ppfr_ops.contracts.policy import Policy
+from ppfr_ops.release.figures import Figures, forecast
+from ppfr_ops.sanitize.job import (
+    MAX_ATTEMPTS,
+    Job,
+    Status,
+    review_queue,
+    too_many_dead,
+    write_detections,
+    write_mapping,
+    write_review,
+)
+from ppfr_ops.store.ledger import Tables
+
+console = Console(stderr=True, highlight=False)
+
+_EVERY_SECONDS = 10.0
+"""Between two progress lines where there is no terminal."""
+
+
+class RunProgress:
+    """Units, faces a second, dead letters and time left; a live bar on a terminal, else lines.
+
+    Args:
+        units: units still to be done.
+    """
+
+    def __init__(self, units: int) -> None:
+        self.units = units
+        self.done = self.faces = self.dead = self.failed_in_a_row = 0
+        self._began = self._printed = time.monotonic()
+        self._bar = Progress(
+            TextColumn("[bold]units"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]:,.0f} faces/s"),
+            TextColumn("{task.fields[dead]} dead letters"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=units, rate=0.0, dead=0)
+
+    def __enter__(self) -> "RunProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    @property
+    def rate(self) -> float:
+        """Faces a second since the start."""
+        return self.faces / max(time.monotonic() - self._began, 1e-9)
+
+    def add(self, status: Status) -> None:
+        self.done += 1
+        self.faces += status.rows_in
+        self.dead += status.dead_letters
+        self.failed_in_a_row = self.failed_in_a_row + 1 if status.state == "failed" else 0
+        if status.state == "failed":
+            console.print(f"unit {status.unit} failed: {status.reason}", markup=False)
+        elif status.attempts >= MAX_ATTEMPTS:
+            console.print(
+                f"unit {status.unit} killed its worker {status.attempts} times and was taken "
+                f"apart: {status.dead_letters} dead letters"
+            )
+        self._bar.update(self._task, completed=self.done, rate=self.rate, dead=self.dead)
+        now = time.monotonic()
+        last = self.done == self.units
+        if not console.is_terminal and (now - self._printed > _EVERY_SECONDS or last):
+            self._printed = now
+            left = (now - self._began) / self.done * (self.units - self.done)
+            console.print(
+                f"{self.done}/{self.units} units, {self.rate:,.0f} faces/s, "
+                f"{self.dead} dead letters, {left:,.0f} s left"
+            )
+
+
+def announce(job: Job, done: Collection[str]) -> list[int]:
+    """Say what there is to do; returns the numbers of the units still to be done."""
+    plan = job.plan
+    todo = [number for number, unit in enumerate(plan.units) if unit.id not in done]
+    console.print(
+        f"{plan.rows:,} rows in {len(plan.units):,} units, {len(plan.units) - len(todo):,} of "
+        f"them done before" + (f"; {plan.ignored:,} other files ignored" if plan.ignored else "")
+    )
+    if job.options.seed is not None:
+        console.print("[bold red]--seed is for tests: who knows it can undo what this run writes")
+    return todo
+
+
+def show_preview(job: Job, tables: Tables) -> None:
+    """What a dry run found: means with 95 % confidence intervals."""
+    announce(job, ())
+    count = tables.records.num_rows
+    table = _table()
+    table.add_row("tried", f"{count + tables.dead_letters.num_rows} rows; nothing was written")
+    codes = Counter(tables.dead_letters["code"].to_pylist())
+    table.add_row("dead letters", _by_code(dict(codes)) or "0")
+    for name in tables.metrics.column_names[1:]:
+        values = tables.metrics[name].drop_null().to_numpy()
+        if len(values) > 1:
+            margin = 1.96 * values.std(ddof=1) / len(values) ** 0.5
+            table.add_row(name, f"mean {values.mean():.3f} +- {margin:.3f}")
+    console.print(table)
+    if job.policy is not None:
+        _show_forecast(job.policy, tables)
+
+
+def _show_forecast(policy: Policy, tables: Tables) -> None:
+    dead = Counter(tables.dead_letters["code"].to_pylist())
+    records, lost = tables.records.num_rows, tables.dead_letters.num_rows
+    counts = Counts(
+        units=0,
+        rows_in=records + lost,
+        records=records,
+        dead_letters=lost,
+        dead_letters_by_code=dict(dead),
+    )
+    table = Table(box=None, pad_edge=False)
+    for title in ("policy", "required", "sample", "95 % interval", "would be"):
+        table.add_column(title)
+    for item in forecast(policy, Figures(counts, tables.metrics)):
+        found = "not measured" if item.found is None else f"{item.found:.3f}"
+        interval = f"{item.low:.3f} to {item.high:.3f}" if item.low <= item.high else "none"
+        table.add_row(item.name, item.bound, found, interval, item.holds)
+    console.print(table)
+
+
+def conclude(job: Job, manifest: Manifest, seconds: float, fresh_faces: int, as_json: bool) -> int:
+    """After the last unit: mapping, summary, exit code."""
+    if job.options.mapping:
+        rows = write_mapping(job)
+        console.print(f"mapping of {rows:,} rows written; it undoes the pseudonyms, lock it away")
+    _summary(job, manifest, seconds, fresh_faces)
+    if job.options.photographs is not None:
+        _photographs(job, manifest)
+    if as_json:
+        print(manifest.model_dump_json(exclude={"shards"}, indent=1))
+    counts = manifest.counts
+    if 2 * counts.dead_letters_by_code.get("wrong_size", 0) > counts.rows_in:
+        console.print("These are no aligned faces of 112x112; --faces detect takes photographs")
+    problem = too_many_dead(job, manifest)
+    if problem:
+        console.print(f"Error: {problem}", markup=False)
+    short = [] if manifest.verdict is None else manifest.verdict.checks
+    for check in short:
+        if not check.holds:
+            console.print(f"Error: policy not met: {check}", markup=False)
+    return 3 if problem or any(not check.holds for check in short) else 0
+
+
+def _photographs(job: Job, manifest: Manifest) -> None:
+    """What there is to say and to write of photographs besides."""
+    if job.options.detections_out:
+        console.print(f"{write_detections(job, manifest):,} faces written to --detections-out")
+    queue = review_queue(job, manifest)
+    if job.options.review_out:
+        write_review(job, queue)
+        console.print(f"{len(queue):,} photographs to look at, listed in --review-out")
+    elif queue:
+        console.print(
+            f"{len(queue):,} photographs that a person should look at; --review-out FILE lists them"
+        )
+    if manifest.options["no_face"] == "pass":
+        console.print("[bold red]--no-face pass: where no face was found, nothing was covered")
+
+
+def _table() -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    return table
+
+
+def _by_code(codes: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {code}" for code, count in codes.items())
+
+
+def _summary(job: Job, manifest: Manifest, seconds: float, fresh_faces: int) -> None:
+    counts = manifest.counts
+    table = _table()
+    table.add_row("rows in", f"{counts.rows_in:,} in {counts.units:,} units")
+    extra = f", {counts.extra_faces:+,} by the faces in them" if counts.extra_faces else ""
+    table.add_row("published", f"{counts.records:,}{extra}")
+    codes = _by_code(counts.dead_letters_by_code)
+    table.add_row("dead letters", f"{counts.dead_letters:,}" + (f": {codes}" if codes else ""))
+    for name, value in manifest.metrics.items():
+        text = f"mean {value.mean:.3f}, {value.min:.3f} to {value.max:.3f}"
+        table.add_row(name, text)
+    if fresh_faces:
+        table.add_row("time", f"{seconds:,.1f} s, {fresh_faces / max(seconds, 1e-9):,.0f} faces/s")
+    console.print(table)
+    output = job.options.output
+    console.print(f"data in {output}/data, all else in {output}/manifest.json", markup=False)

@@ -1,0 +1,111 @@
+"""A run from its options to its exit code, whatever engine carries the units."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from ppfr_ops.cli.console import (
+    RunProgress,
+    announce,
+    conclude,
+    console,
+    show_preview,
+)
+from ppfr_ops.errors import UserError
+from ppfr_ops.sanitize.increments import reconcile
+from ppfr_ops.sanitize.job import (
+    Job,
+    SanitizeOptions,
+    Status,
+    finish,
+    preflight,
+    prepare,
+    preview,
+    retire_reviewed,
+)
+from ppfr_ops.store.lease import EXPIRY_SECONDS, Lease
+from ppfr_ops.store.ledger import Ledger
+
+Engine = Callable[[Job, list[int]], Iterator[Status]]
+"""Does the units of these numbers; a status of each as it comes, in any order."""
+
+MAX_FAILED_IN_A_ROW = 5
+"""Units; then it is the disk or the store, and the run ends."""
+
+
+def drive(
+    options: SanitizeOptions, engine: Engine, carrier: str, *, dry_run: bool, as_json: bool
+) -> int:
+    """Plan, take the lease, let the engine work, reconcile, sum up.
+
+    Args:
+        carrier: name and version of the engine, for the manifest.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: wrong usage or input.
+    """
+    began = time.monotonic()
+    try:
+        job = prepare(options)
+        preflight(job)
+        if dry_run:
+            show_preview(job, preview(job))
+            return 0
+        Ledger(options.output).check(job.settings, options.overwrite, options.incremental)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    try:
+        lease = Lease(Ledger(options.output), _say_waiting)
+    except ValueError as error:
+        console.print(f"Error: {error}; nothing was done", markup=False)
+        return 1
+    with lease:
+        code = _work(replace(job, fence=lease.fence), engine, carrier, began, as_json)
+    return code
+
+
+def _say_waiting() -> None:
+    console.print(
+        f"another run holds the lease; waiting up to {EXPIRY_SECONDS:g} s to see if it lives"
+    )
+
+
+def _work(job: Job, engine: Engine, carrier: str, began: float, as_json: bool) -> int:
+    options = job.options
+    ledger = Ledger(options.output, job.fence)
+    try:
+        ledger.open(job.settings, overwrite=options.overwrite, growing=options.incremental)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    last = {"engine": carrier, "units": len(job.plan.units), "rows": job.plan.rows}
+    last |= {"started": _now(), "finished": None, "exit_code": None}
+    ledger.write(last, "_ledger", "last.json")
+    if options.incremental:
+        console.print(f"since the last run: {reconcile(job, ledger)} units", soft_wrap=True)
+    if job.verdicts is not None:
+        console.print(f"{retire_reviewed(job, ledger)} units to be done anew, by verdicts")
+    todo = announce(job, ledger.committed_ids())
+    progress = RunProgress(len(todo))
+    if todo:
+        with progress:
+            for status in engine(job, todo):
+                progress.add(status)
+                if progress.failed_in_a_row == MAX_FAILED_IN_A_ROW:
+                    break
+    manifest, missing = finish(job, carrier)
+    if missing:
+        console.print(f"Error: {len(missing)} units unfinished; the same command goes on")
+        code = 1
+    else:
+        code = conclude(job, manifest, time.monotonic() - began, progress.faces, as_json)
+    if not ledger.fenced_off():
+        ledger.write({**last, "finished": _now(), "exit_code": code}, "_ledger", "last.json")
+    return code
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

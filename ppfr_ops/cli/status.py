@@ -1,0 +1,127 @@
+"""``ppfr status``: what an output holds, what is still to be done, and when it last ran."""
+
+from collections import Counter
+
+import click
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+from ppfr_ops.cli import Command
+from ppfr_ops.errors import UserError
+from ppfr_ops.store import lease
+from ppfr_ops.store.ledger import Ledger
+from ppfr_ops.store.storage import Patient, StoreError
+
+EXAMPLES = """
+\b
+Examples:
+  ppfr status shared/
+  ppfr status s3://faces/out --json | jq .units_pending
+
+Exit codes: 0 complete; 3 something is pending; 2 there is no such output; 1 else.
+"""
+
+
+class OutputStatus(BaseModel):
+    """What ``--json`` prints."""
+
+    units_published: int
+    units_pending: int
+    """Of the last plan; an input that has grown since is not looked at."""
+    records: int
+    dead_letters: int
+    dead_letters_by_code: dict[str, int]
+    deleted_upstream: int
+    """Units whose source is gone and that are still published."""
+    taken_back: int
+    """Units whose source is gone and that were removed."""
+    interrupted: int
+    """Units on which work began and did not end."""
+    run: str
+    """none, alive, dead, or unknown: held by a process that is not on this machine."""
+    last_started: str | None
+    last_finished: str | None
+    last_exit_code: int | None
+    engine: str | None
+
+
+@click.command(
+    cls=Command, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.argument("output")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, on stdout.")
+def main(output: str, as_json: bool) -> int:
+    """Say what OUTPUT holds: published, pending, dead, and when it last ran. Changes nothing."""
+    try:
+        status = look(output)
+    except StoreError as error:
+        raise UserError(f"the output: {error}") from None
+    if as_json:
+        print(status.model_dump_json(indent=1))
+    else:
+        _show(status)
+    return 3 if status.units_pending else 0
+
+
+def look(output: str) -> OutputStatus:
+    """Read the ledger of an output.
+
+    Raises:
+        UserError: there is none.
+        StoreError: the store does not let us in.
+    """
+    ledger = Ledger(output)
+    if isinstance(ledger.fs, Patient):
+        ledger.fs.check(ledger.root)
+    if ledger.read("_ledger", "run.json") is None:
+        raise UserError("there is no output of ppfr sanitize")
+    entries = ledger.entries()
+    tombstones = ledger.tombstones()
+    last = ledger.read("_ledger", "last.json") or {}
+    codes: Counter[str] = Counter()
+    for entry in entries.values():
+        codes.update(entry.dead_letters)
+    kept = len(tombstones.keys() & entries.keys())
+    interrupted = {name.rpartition(".")[0] for name in ledger.names("_ledger", "attempts")}
+    return OutputStatus(
+        units_published=len(entries),
+        units_pending=max(0, last.get("units", 0) - (len(entries) - kept)),
+        records=sum(entry.records for entry in entries.values()),
+        dead_letters=codes.total(),
+        dead_letters_by_code=dict(codes.most_common()),
+        deleted_upstream=kept,
+        taken_back=sum(stone.removed for stone in tombstones.values()),
+        interrupted=len(interrupted - entries.keys()),
+        run=lease.holder(ledger),
+        last_started=last.get("started"),
+        last_finished=last.get("finished"),
+        last_exit_code=last.get("exit_code"),
+        engine=last.get("engine"),
+    )
+
+
+def _show(status: OutputStatus) -> None:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    codes = ", ".join(f"{count:,} {code}" for code, count in status.dead_letters_by_code.items())
+    running = {
+        "none": "nobody at work",
+        "alive": "a run is at work",
+        "dead": "a run died; the same command goes on",
+        "unknown": "a run holds the lease, from another machine; it may be dead",
+    }
+    finished = status.last_finished or "not"
+    rows = {
+        "published": f"{status.records:,} records in {status.units_published:,} units",
+        "pending": f"{status.units_pending:,} units"
+        + (f", {status.interrupted:,} of them begun" if status.interrupted else ""),
+        "dead letters": f"{status.dead_letters:,}" + (f": {codes}" if codes else ""),
+        "deleted upstream": f"{status.taken_back:,} units taken back, "
+        f"{status.deleted_upstream:,} still published",
+        "now": running[status.run],
+        "last run": f"{status.last_started or 'never'} on {status.engine}, finished: {finished}"
+        + (f", exit code {status.last_exit_code}" if status.last_finished else ""),
+    }
+    for name, text in rows.items():
+        table.add_row(name, text)
+    Console(highlight=False, width=120).print(table)

@@ -1,0 +1,118 @@
+"""``ppfr verify``: does an output hold what its manifest says, and nothing else?"""
+
+import json
+from typing import Any
+
+import click
+
+from ppfr_ops.cli import Command
+from ppfr_ops.errors import UserError
+
+EXAMPLES = """
+\b
+Examples:
+  ppfr verify protected/
+  ppfr verify s3://bucket/protected --public-key owner.pub --json
+  # against the input: every row accounted for, 200 records drawn at random measured again
+  ppfr verify protected/ --against 'data/*.parquet' --identity-key-file key --fr dlib=dlib.onnx
+  # make a pair of keys; sign a finished output (or at once: ppfr sanitize --signing-key owner.key)
+  openssl genpkey -algorithm ed25519 -out owner.key
+  openssl pkey -in owner.key -pubout -out owner.pub
+  ppfr verify protected/ --sign owner.key
+"""
+
+
+@click.command(cls=Command, epilog=EXAMPLES)
+@click.argument("output")
+@click.option("--public-key", help="PEM, Ed25519: the manifest must bear this key's signature.")
+@click.option("--sign", "signing_key", help="PEM, Ed25519: sign the manifest if all holds.")
+@click.option(
+    "--against",
+    metavar="INPUT",
+    help="The input as the run had it: is every row of it published or a dead letter, and are the "
+    "metrics those of the pictures?",
+)
+@click.option(
+    "--sample",
+    type=click.IntRange(min=0),
+    default=200,
+    show_default=True,
+    help="Records that --against measures again.",
+)
+@click.option(
+    "--fr",
+    multiple=True,
+    metavar="NAME=PATH",
+    help="An FR model of the run, to measure with again; repeatable.",
+)
+@click.option("--image-column", help="As given to the run.")
+@click.option("--identity-column", help="As given to the run: are the pseudonyms right?")
+@click.option("--identity-key-file", metavar="FILE", help="As given to the run.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of lines.")
+def main(
+    output: str,
+    public_key: str | None,
+    signing_key: str | None,
+    against: str | None,
+    sample: int,
+    fr: tuple[str, ...],
+    image_column: str | None,
+    identity_column: str | None,
+    identity_key_file: str | None,
+    as_json: bool,
+) -> int:
+    """Check every shard of OUTPUT against manifest and ledger: rows, bytes, sha256, schema, no
+    orphan, no id twice, no column outside the allow-list, no metadata in any picture, counts that
+    add up, and the signature if a key is given. With --against, the input is read again, too.
+
+    One line for each finding, naming file and reason. Exit codes: 0 all holds, 1 it does not,
+    2 there is nothing to verify.
+    """
+    from ppfr_ops.recognizers import Recognizer, RecognizerSpec
+    from ppfr_ops.release.audit import Audit, audit
+    from ppfr_ops.release.verify import load_public_key, load_signing_key, sign, verify
+    from ppfr_ops.sanitize.job import read_key
+    from ppfr_ops.source.plan import Columns
+
+    if identity_column and not identity_key_file:
+        raise UserError("--identity-column needs --identity-key-file")
+    if against is None and (fr or identity_key_file or image_column):
+        raise UserError("--fr, --image-column and --identity-key-file go with --against")
+    found: Audit | None = None
+    try:
+        private = load_signing_key(signing_key) if signing_key else None
+        public = load_public_key(public_key) if public_key else None
+        key = read_key(identity_key_file) if identity_key_file else None
+        models = [Recognizer(RecognizerSpec.parse(text)) for text in fr]
+        findings = list(verify(output, public))
+        # What is damaged is known already; what it says of the input would only confuse.
+        if against is not None and not findings:
+            columns = Columns(image_column, identity_column)
+            found = audit(output, against, columns, key=key, recognizers=models, sample=sample)
+            findings = found.findings
+        if private is not None and not findings:
+            sign(output, private)
+    except FileNotFoundError:
+        raise UserError("--fr: no such file") from None
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if as_json:
+        document: dict[str, Any] = {
+            "holds": not findings,
+            "signature": "not checked" if public is None else "checked",
+            "against": None if found is None else {"rows": found.rows, "measured": found.measured},
+            "findings": [{"file": f.file, "reason": f.reason} for f in findings],
+        }
+        click.echo(json.dumps(document, indent=2))
+    else:
+        for finding in findings:
+            click.echo(str(finding))
+        if not findings:
+            said = ["all holds"]
+            if found is not None:
+                said.append(f"all {found.rows:,} rows of the input are accounted for")
+                said.append(f"{found.measured:,} records measured again")
+            if public is None:
+                said.append("without --public-key nobody vouches for it")
+            click.echo("; ".join(said))
+    return 1 if findings else 0

@@ -1,0 +1,137 @@
+"""``policy.yaml``: what a release has to meet before it may leave."""
+
+import re
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from ppfr_ops.errors import UserError
+
+_BOUND = re.compile(r"(<=|>=|==)\s*(\d+(?:\.\d+)?)")
+
+
+class Bound(BaseModel):
+    """A threshold: ``<= 0.6``, ``>= 0.9``, ``== 0``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sign: Literal["<=", ">=", "=="]
+    value: float
+
+    def __str__(self) -> str:
+        return f"{self.sign} {self.value:g}"
+
+    def holds(self, value: float) -> bool:
+        """Whether a value meets it; NaN never does."""
+        return {
+            "<=": value <= self.value,
+            ">=": value >= self.value,
+            "==": value == self.value,
+        }[self.sign]
+
+
+def _parse(value: object) -> object:
+    if isinstance(value, Bound | dict):
+        return value
+    match = _BOUND.fullmatch(str(value).strip())
+    if match is None:
+        raise ValueError('expected a sign and a number, such as "<= 0.6", ">= 0.9", "== 0"')
+    return {"sign": match[1], "value": float(match[2])}
+
+
+_Bounds = dict[str, Annotated[Bound, BeforeValidator(_parse)]]
+
+_FIGURES = re.compile(
+    r"dead_letters|dead_letter_rate|quarantined|quarantine_rate|records"
+    r"|(disclosure|ssim|ms_ssim|psnr|lowfreq_corr|draw_similarity|id_cosine_\w+"
+    r"|faces|smallest_face|changed_share|residual_faces)"
+    r"_(mean|min|max|p01|p05|p50|p95|p99)"
+    r"|(rec_ssim|recovery_gain|black_box_accuracy|rank1|rank1_student|id_match_\w+)"
+)
+_METRICS = re.compile(r"disclosure|ssim|ms_ssim|psnr|lowfreq_corr|draw_similarity|id_cosine_\w+")
+
+
+class Policy(BaseModel):
+    """Thresholds on every record and on the release as a whole."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: Literal[1] = 1
+    record: _Bounds = {}
+    """By metric: what every published record has to meet."""
+    redraws: int = Field(4, ge=0, le=100)
+    """Fresh draws that a record gets which falls short, before it is quarantined."""
+    dataset: _Bounds = {}
+    """By figure: what the release has to meet."""
+
+    @model_validator(mode="after")
+    def _names(self) -> "Policy":
+        for name in self.record:
+            if not _METRICS.fullmatch(name):
+                raise ValueError(f"record.{name}: there is no such metric")
+        for name in self.dataset:
+            if not _FIGURES.fullmatch(name):
+                raise ValueError(f"dataset.{name}: there is no such figure")
+        return self
+
+
+DEFAULT = """\
+version: 1
+record:
+  disclosure: "<= 0.60"
+redraws: 4
+dataset:
+  dead_letter_rate: "<= 0.01"
+  quarantine_rate: "<= 0.01"
+  disclosure_p99: "<= 0.60"
+"""
+"""What holds where no policy is given; ``docs/policy.md`` says why."""
+
+
+class PolicyError(UserError):
+    """A policy that cannot be used: one line with the line in the file and the reason."""
+
+
+def parse(text: str) -> Policy:
+    """Read a policy.
+
+    Raises:
+        PolicyError: not YAML, or not of this form.
+    """
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise PolicyError(f"policy, line {line}: {problem}") from None
+    if not isinstance(value, dict):
+        raise PolicyError("policy, line 1: expected keys such as record and dataset")
+    try:
+        return Policy.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = first["msg"].removeprefix("Value error, ")
+        place = [str(part) for part in first["loc"]]
+        if not place:
+            place = reason.partition(":")[0].split(".")
+        else:
+            reason = f"{'.'.join(place)}: {reason}"
+        raise PolicyError(f"policy, line {_line(root, place)}: {reason}") from None
+
+
+def _line(node: yaml.Node | None, place: list[str]) -> int:
+    """Line of the innermost key of ``place`` that the document has."""
+    line = node.start_mark.line + 1 if node is not None else 1
+    for part in place:
+        if not isinstance(node, yaml.MappingNode):
+            break
+        for key, value in node.value:
+            if key.value == part:
+                line, node = key.start_mark.line + 1, value
+                break
+        else:
+            break
+    return line

@@ -1,0 +1,57 @@
+"""``data/``: what is published."""
+
+import json
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from ppfr_ops.contracts import described, versioned
+from ppfr_ops.contracts.detections import FACE_FIELDS
+
+IMAGE_TYPE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+"""The image struct of Hugging Face ``datasets``."""
+
+RESERVED_COLUMNS = frozenset({"record_id", "image", "identity"})
+FACE_COLUMNS = tuple(field.name for field in FACE_FIELDS)
+"""Reserved too, where every record is a face of a photograph."""
+
+
+def records_schema(
+    keep: Sequence[pa.Field] = (), identity: bool = False, faces: bool = False
+) -> pa.Schema:
+    """Schema of a data shard.
+
+    Args:
+        keep: columns of the allow-list, copied from the input as they are.
+        identity: whether there is a column of pseudonyms.
+        faces: every record is a face that was cut out of a photograph.
+    """
+    fields = [
+        described(
+            "record_id",
+            pa.string(),
+            "pseudonym of the record: unit and position, nothing of the source",
+            range_="unique over all shards, never null",
+        ),
+        described(
+            "image",
+            IMAGE_TYPE,
+            "the protected picture, encoded, without metadata; path is made from record_id",
+            range_="never null",
+        ),
+    ]
+    if identity:
+        fields.append(
+            described(
+                "identity",
+                pa.string(),
+                "pseudonym of the person: HMAC-SHA-256 with the owner's key, hex",
+                range_="64 hex digits, or null where the input has none",
+            )
+        )
+    fields += FACE_FIELDS if faces else ()
+    fields += [
+        described(field.name, field.type, "copied from the input (--keep-column)") for field in keep
+    ]
+    features = {"info": {"features": {"image": {"_type": "Image"}}}}
+    return versioned("records", fields, {"huggingface": json.dumps(features)})

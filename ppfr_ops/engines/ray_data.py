@@ -1,0 +1,233 @@
+"""Units on Ray Data: a dataset of unit numbers goes through a pool of actors.
+
+Each actor reads, sanitizes and commits a whole unit and sends back a status. No picture ever enters
+Ray's object store, which may spill to disk.
+"""
+
+import importlib
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import click
+
+from ppfr_ops.cli.console import console
+from ppfr_ops.errors import UserError, describe
+from ppfr_ops.sanitize.job import Job, Status, Worker
+
+START_TRIES = 3
+
+
+class _Actor:
+    """A Ray actor: a worker, built once."""
+
+    def __init__(self, job_ref: Any, threads: int) -> None:
+        import ray
+
+        self._units = ray.get(job_ref[0]).plan.units
+        try:
+            self._worker: Worker | None = Worker(ray.get(job_ref[0]), threads)
+        except Exception as error:
+            # Raised, Ray would print it with its arguments, and start the actor again for ever.
+            self._worker, self._reason = None, describe(error)
+
+    def _process(self, number: int) -> Status:
+        if self._worker is None:
+            return Status(self._units[number].id, "failed", reason=self._reason)
+        return self._worker.process(number)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        statuses = [asdict(self._process(int(number))) for number in batch["item"]]
+        return {name: [status[name] for status in statuses] for name in statuses[0]}
+
+
+def on_ray(
+    job: Job,
+    todo: list[int],
+    actors: int | None,
+    gpus: float,
+    address: str | None,
+    wait: float = 0.0,
+) -> Iterator[Status]:
+    """Do units on Ray; statuses as they come.
+
+    Args:
+        todo: numbers of the units.
+        actors: workers; None: one a CPU, or as many as the GPUs carry.
+        gpus: of a worker.
+        address: of a cluster; None: start one here.
+        wait: for a cluster that scales, s.
+    """
+    with _ray(address):
+        import ray
+        import ray.data
+
+        if address is None:  # after the import, which sets levels of its own
+            logging.getLogger("ray.data").setLevel(logging.ERROR)
+        if wait:
+            _scale(min(actors or 1, len(todo)), gpus, wait)
+        cluster = ray.cluster_resources()
+        cpus = int(cluster.get("CPU", 1))
+        if gpus and cluster.get("GPU", 0) < gpus:
+            raise UserError(
+                f"--gpus-per-actor {gpus:g}: the cluster has {cluster.get('GPU', 0):g} GPUs"
+            )
+        room = int(cluster["GPU"] / gpus) if gpus else cpus
+        count = min(actors or room, len(todo))
+        if gpus and count > room:
+            raise UserError(f"--actors {count}: the cluster's GPUs carry {room} of {gpus:g} each")
+        # More than there is would wait for ever, in silence: a share of the CPUs each, at most 1.
+        share = min(1.0, cpus / count)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.target_max_block_size = None
+        dataset = ray.data.from_items(todo, override_num_blocks=len(todo)).map_batches(
+            _Actor,
+            fn_constructor_args=([ray.put(job)], max(1, cpus // count)),
+            batch_size=None,
+            compute=ray.data.ActorPoolStrategy(
+                size=count, max_tasks_in_flight_per_actor=_in_flight(len(todo), count)
+            ),
+            num_cpus=share,
+            num_gpus=gpus or None,
+        )
+        for row in dataset.iter_rows():
+            yield Status(**row)
+
+
+def _in_flight(units: int, actors: int) -> int:
+    """Units that an actor holds. A second one, waiting, hides the tenth of a second that passes
+    until Ray Data hands out the next; but whoever holds it holds it back from an idle actor, which
+    costs half a unit's time at the end. The more units there are, the less that matters."""
+    return 1 if units <= 16 * actors else 2
+
+
+def _scale(actors: int, gpus: float, wait: float) -> None:
+    """Ask the cluster for room and wait until it is there; go on with what there is then."""
+    import ray
+    from ray.autoscaler.sdk import request_resources
+
+    kind, each = ("GPU", gpus) if gpus else ("CPU", 1.0)
+    request_resources(bundles=[{kind: each}] * actors)
+    console.print(f"asked the cluster for {actors} workers; waiting up to {wait:g} s")
+    deadline = time.monotonic() + wait
+    while ray.cluster_resources().get(kind, 0) < actors * each and time.monotonic() < deadline:
+        time.sleep(1)
+
+
+@contextmanager
+def _ray(address: str | None) -> Iterator[None]:
+    """A connection to a cluster, or a Ray of our own that leaves nothing behind."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    console.print("connecting to Ray" if address else "starting Ray (3 to 5 s)")
+    import ray
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address:
+        with redirect_stdout(sys.stderr):
+            ray.init(address=address, **quiet)
+            try:
+                yield
+            finally:
+                ray.shutdown()
+        return
+    # Else its C++ side alarms people about an actor that it could not restart if we let go of it.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # Ray gives its workers the lowest priority but four; here they are the work itself.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    # Nobody reads them: they are served on a port, and cost time in every process.
+    os.environ.setdefault("RAY_enable_metrics_collection", "0")
+    _remove_stale_sessions()
+    # Ray prints a screenful on stdout for every worker that dies; the statuses say it in a line.
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        folder = tempfile.mkdtemp(prefix=f"{_SESSION}{os.getpid()}-", dir=_session_root())
+        try:
+            _start(folder, quiet)
+            yield
+        finally:
+            ray.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(folder: str, quiet: dict[str, Any]) -> None:
+    """Start a Ray of our own; it allows itself 30 s, which a busy machine may exceed."""
+    import ray
+
+    # Starting is waiting for processes; meanwhile the import that comes next.
+    threading.Thread(target=importlib.import_module, args=("ray.data",), daemon=True).start()
+    for _ in range(START_TRIES):
+        try:
+            with _silent_stderr(), _without_watchmen():
+                ray.init(
+                    address="local",
+                    # Ray would count the machine's, and start workers that wait for each other.
+                    num_cpus=len(os.sched_getaffinity(0)),
+                    include_dashboard=False,
+                    _temp_dir=folder,
+                    **quiet,
+                )
+            return
+        except Exception:
+            ray.shutdown()
+    raise click.ClickException(
+        f"Ray did not start, {START_TRIES} times; is the machine overloaded? "
+        "What is done is kept; the same command goes on"
+    )
+
+
+@contextmanager
+def _without_watchmen() -> Iterator[None]:
+    """No autoscaler, which has nothing to scale on one machine, and no process that carries
+    log lines to a driver that does not want them: two seconds less from start to end. Ray has no
+    public switch for them."""
+    from ray._private.node import Node
+
+    def skip(self: Node) -> None:
+        pass
+
+    with (
+        patch.object(Node, "start_monitor", skip),
+        patch.object(Node, "start_log_monitor", skip),
+    ):
+        yield
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Nothing of native code reaches the terminal; exceptions do."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+_SESSION = "ppfr-ray-"
+
+
+def _session_root() -> Path:
+    """Ray puts sockets there, whose paths must not exceed 107 bytes."""
+    root = Path(tempfile.gettempdir())
+    return root if len(str(root)) <= 20 else Path("/tmp")
+
+
+def _remove_stale_sessions() -> None:
+    """Session folders of runs that were killed."""
+    for folder in _session_root().glob(f"{_SESSION}*"):
+        owner = folder.name.removeprefix(_SESSION).partition("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(folder, ignore_errors=True)

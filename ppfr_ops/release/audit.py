@@ -1,0 +1,298 @@
+"""Does an output account for every row of its input, and were its figures measured on it?
+
+The input is planned anew with the options in the manifest; every planned row has to be published
+or a dead letter, once. Then records drawn at random, so that nobody can tell which, are read again
+from the input and measured again. Read-only, and no finding names a source.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from ppfr_ops.contracts.ledger import Kind, Shard
+from ppfr_ops.contracts.manifest import Manifest, UnitShards
+from ppfr_ops.imaging.arrays import Picture
+from ppfr_ops.imaging.codec import ImageError, decode
+from ppfr_ops.imaging.detector import Detections, cut, transforms
+from ppfr_ops.recognizers import Recognizer
+from ppfr_ops.release.verify import Finding
+from ppfr_ops.sanitize.aligned import measure, pseudonyms
+from ppfr_ops.source.plan import Columns, Plan, Unit, plan, read_unit, record_id
+from ppfr_ops.store.ledger import Ledger, read_table
+
+SAMPLE = 200
+"""Records that are measured again."""
+
+_UNITS = 10
+"""Units that they are drawn from, at most: each is read whole."""
+
+_NAMED = 5
+"""Rows of a unit that are named; of the others the count."""
+
+_TOLERANCE = 2e-3
+"""Of a metric between two machines; of the PSNR ten times that, dB."""
+
+
+@dataclass
+class Audit:
+    """What was found."""
+
+    rows: int = 0
+    """Of the input."""
+    measured: int = 0
+    """Records that were measured again."""
+    findings: list[Finding] = field(default_factory=list)
+
+
+def audit(
+    output: str,
+    source: str,
+    columns: Columns,
+    *,
+    key: bytes | None = None,
+    recognizers: Sequence[Recognizer] = (),
+    sample: int = SAMPLE,
+) -> Audit:
+    """Hold an output against the input that it was made of.
+
+    Args:
+        output: fsspec URL or path of the output.
+        source: fsspec URL, path or glob of the input, as the run had it.
+        columns: where image and identity are in the input; what the run kept is in the manifest.
+        key: of the pseudonyms; needed if the run had one, for ids depend on it.
+        recognizers: FR models to measure with again, by the names that the run gave them.
+        sample: records to measure again; 0: none.
+
+    Raises:
+        ValueError: no manifest, no input, no key, or another FR model than the run's; one line.
+    """
+    ledger = Ledger(output)
+    manifest = _manifest(ledger)
+    options = manifest.options
+    if key is None and any(len(unit.unit) > len("u000000") for unit in manifest.shards):
+        raise ValueError("the run had a key (--identity-key-file): without it no id can be matched")
+    digests = {model.name: model.digest for model in manifest.recognizers}
+    for recognizer in recognizers:
+        if digests.get(recognizer.name) != recognizer.spec.digest():
+            raise ValueError(f"FR model {recognizer.name!r} is not one that the run measured with")
+    planned = plan(
+        source,
+        Columns(columns.image, columns.identity, tuple(options.get("keep_columns", ()))),
+        format=options.get("input_format", "auto"),
+        unit_rows=options.get("unit_rows", 1000),
+        key=key,
+        limit=options.get("limit"),
+    )
+    found = Audit(rows=planned.rows)
+    found.findings += _accounted(ledger, manifest, planned)
+    if sample and not found.findings:
+        for record, finding in _measured_again(ledger, manifest, planned, key, recognizers, sample):
+            found.measured += record
+            if finding is not None:
+                found.findings.append(finding)
+    return found
+
+
+def _manifest(ledger: Ledger) -> Manifest:
+    path = ledger.path("manifest.json")
+    if not ledger.fs.exists(path):
+        raise ValueError("no manifest.json: not an output, or its run has not finished")
+    try:
+        return Manifest.model_validate_json(ledger.fs.cat_file(path))
+    except ValidationError:
+        raise ValueError("manifest.json does not have the form of a manifest") from None
+
+
+# -- every row ------------------------------------------------------------------------------
+
+
+def _accounted(ledger: Ledger, manifest: Manifest, planned: Plan) -> Iterator[Finding]:
+    published = {unit.unit: unit for unit in manifest.shards}
+    there = {unit.id for unit in planned.units}
+    if not there & published.keys():
+        yield Finding("manifest.json", "none of its units is of this input, or the key is another")
+        return
+    for unit in planned.units:
+        if unit.id not in published:
+            yield Finding("manifest.json", f"unit {unit.id}: {unit.rows} rows of the input missing")
+        else:
+            yield from _rows_of(ledger, unit, published[unit.id])
+    for name in sorted(published.keys() - there):
+        yield Finding("manifest.json", f"unit {name} is of nothing that the input holds")
+
+
+def _rows_of(ledger: Ledger, unit: Unit, published: UnitShards) -> Iterator[Finding]:
+    path = published.shards["data"].path
+    counted: Counter[str] = Counter()
+    for kind in ("data", "dead_letters"):
+        try:
+            ids = _read(ledger, published.shards[kind], ["record_id"])["record_id"].to_pylist()
+        except (OSError, pa.ArrowException):
+            yield Finding(published.shards[kind].path, "cannot be read")
+            return
+        counted.update(ids)
+    expected = {record_id(unit.id, row) for row in range(unit.rows)}
+    # A photograph with several faces becomes several records, whose ids go on after the row's.
+    rows = {record[: len(unit.id) + len("-000000")] for record in counted}
+    missing, foreign = sorted(expected - rows), sorted(rows - expected)
+    twice = sorted(record for record, count in counted.items() if count > 1)
+    for records, what in (
+        (missing, "a row of the input, neither published nor a dead letter"),
+        (foreign, "no such row in the input"),
+        (twice, "there more than once"),
+    ):
+        for record in records[:_NAMED]:
+            yield Finding(path, f"record {record}: {what}")
+        if len(records) > _NAMED:
+            yield Finding(path, f"and {len(records) - _NAMED} more: {what}")
+
+
+def _read(ledger: Ledger, shard: Shard, columns: list[str] | None = None) -> pa.Table:
+    return read_table(ledger.fs.cat_file(ledger.path(shard.path)), columns)
+
+
+# -- a sample, measured again ---------------------------------------------------------------
+
+
+def _measured_again(
+    ledger: Ledger,
+    manifest: Manifest,
+    planned: Plan,
+    key: bytes | None,
+    recognizers: Sequence[Recognizer],
+    sample: int,
+) -> Iterator[tuple[int, Finding | None]]:
+    """(records measured, finding or None), a few at a time."""
+    chance = random.SystemRandom()
+    by_id = {unit.id: unit for unit in planned.units}
+    filled = [unit for unit in manifest.shards if unit.shards["data"].rows]
+    chosen = chance.sample(filled, min(_UNITS, len(filled)))
+    for left, unit in zip(range(len(chosen), 0, -1), chosen, strict=True):
+        share = -(-sample // left)
+        tables = {kind: _read(ledger, shard) for kind, shard in unit.shards.items()}
+        rows = chance.sample(range(tables["data"].num_rows), min(share, tables["data"].num_rows))
+        sample -= len(rows)
+        before = read_unit(planned, by_id[unit.unit])
+        again = _Again(
+            unit.shards, before, tables["data"], tables["metrics"], tables.get("detections")
+        )
+        findings = [
+            *again.copied(sorted(rows), key if planned.columns.identity else None),
+            *again.figures(sorted(rows), recognizers),
+        ]
+        yield len(rows), None
+        yield from ((0, finding) for finding in findings)
+
+
+@dataclass(frozen=True)
+class _Again:
+    """A unit beside its rows of the input."""
+
+    shards: dict[Kind, Shard]
+    before: pa.Table
+    data: pa.Table
+    metrics: pa.Table
+    detections: pa.Table | None
+    """Of photographs; the figures of every face are in them."""
+
+    @property
+    def place(self) -> dict[str, int]:
+        """Rows of the input by id."""
+        return {record: row for row, record in enumerate(self.before["record_id"].to_pylist())}
+
+    def copied(self, rows: Iterable[int], key: bytes | None) -> Iterator[Finding]:
+        """Kept columns are as in the input, identities are their pseudonyms, and no picture is
+        the original."""
+        place = self.place
+        pseudonym = pseudonyms(key) if key is not None else None
+        kept = [
+            name for name in self.data.column_names if f"keep.{name}" in self.before.schema.names
+        ]
+        for row in rows:
+            record = self.data["record_id"][row].as_py()
+            source = place[self._row_of(record)]
+            if self.data["image"][row]["bytes"].as_py() == self.before["image"][source].as_py():
+                yield self._finding("data", record, "the picture is the original")
+            for name in kept:
+                values = self.data[name][row].as_py(), self.before[f"keep.{name}"][source].as_py()
+                if repr(values[0]) != repr(values[1]):  # as text: a NaN is like another
+                    yield self._finding("data", record, f"column {name!r} is not as in the input")
+            if pseudonym is not None:
+                who = self.before["identity"][source].as_py()
+                if self.data["identity"][row].as_py() != (None if who is None else pseudonym(who)):
+                    yield self._finding("data", record, "the pseudonym is not that of the person")
+
+    def figures(self, rows: Sequence[int], recognizers: Sequence[Recognizer]) -> Iterator[Finding]:
+        """The metrics on file are those of the pictures. What depends on a draw that is gone
+        (``draw_similarity``) cannot be measured again."""
+        try:
+            told, originals, published = self._faces(rows)
+        except ImageError as error:
+            yield Finding(self.shards["data"].path, f"cannot be measured again: {error.code}")
+            return
+        if not told or len({picture.shape for picture in (*originals, *published)}) > 1:
+            return
+        x, y = np.stack(originals), np.stack(published)
+        found: dict[str, NDArray[np.float32]] = dict(measure(x, y, y))
+        del found["draw_similarity"]
+        for recognizer in recognizers:
+            cosine = np.einsum("nd,nd->n", recognizer.embed(x), recognizer.embed(y))
+            found[f"id_cosine_{recognizer.name}"] = cosine
+        kind: Kind = "metrics" if self.detections is None else "detections"
+        for name, values in found.items():
+            allowed = _TOLERANCE * (10 if name == "psnr" else 1)
+            for row, value in zip(told, values, strict=True):
+                if row[name] is not None and not abs(float(value) - row[name]) <= allowed:
+                    text = f"{name} is {float(value):.4f}, the file says {row[name]:.4f}"
+                    yield self._finding(kind, row["record_id"], text)
+
+    def _faces(self, rows: Sequence[int]) -> tuple[list[Any], list[Picture], list[Picture]]:
+        """What is on file of every face, the face before, and the face as it was published."""
+        places, told = self.place, []
+        originals: list[Picture] = []
+        published: list[Picture] = []
+        for row in rows:
+            record = self.data["record_id"][row].as_py()
+            source = places[self._row_of(record)]
+            before = decode(self.before["image"][source].as_py() or b"")
+            after = decode(self.data["image"][row]["bytes"].as_py() or b"")
+            if self.detections is None:
+                told.append(self.metrics.slice(row, 1).to_pylist()[0])
+                originals.append(before)
+                published.append(after)
+                continue
+            found = self.detections.filter(pc.equal(self.detections["record_id"], record))
+            matrices = transforms(_read_faces(found))
+            told += found.to_pylist()
+            originals += list(cut(before, matrices))
+            # A crop is the face itself; in a whole photograph it has to be cut out again.
+            whole = record == self._row_of(record)
+            published += list(cut(after, matrices)) if whole else [after] * len(matrices)
+        return told, originals, published
+
+    @staticmethod
+    def _row_of(record: str) -> str:
+        """Id of the row that a record is of; a face's goes on after its photograph's."""
+        return "-".join(record.split("-")[:2])
+
+    def _finding(self, kind: Kind, record: str, text: str) -> Finding:
+        return Finding(self.shards[kind].path, f"record {record}: {text}")
+
+
+def _read_faces(detections: pa.Table) -> Detections:
+    count = len(detections)
+    marks = [value or [float("nan")] * 10 for value in detections["landmarks"].to_pylist()]
+    return Detections(
+        np.array(detections["box"].to_pylist(), np.float32).reshape(-1, 4),
+        np.array(marks, np.float32).reshape(-1, 5, 2),
+        np.ones(count, np.float32),
+        np.zeros(count, bool),
+    )

@@ -1,0 +1,147 @@
+"""Take a unit apart that kills its process, until the culprit record is known.
+
+A child process reads the unit and sanitizes ranges of its rows; a range that kills it is halved.
+Job and results travel over a pipe, so that no picture touches a disk.
+"""
+
+import os
+import pickle
+import subprocess
+import sys
+from multiprocessing.connection import Connection, Pipe
+from typing import TYPE_CHECKING, Any, cast
+
+from ppfr_ops.sanitize.aligned import Base
+from ppfr_ops.source.plan import read_unit, record_id
+from ppfr_ops.store.ledger import Tables, concatenate
+
+if TYPE_CHECKING:
+    from ppfr_ops.sanitize.job import Job
+
+MAX_DEATHS = 64
+"""Children that one unit may cost; what is unproven by then is given up."""
+
+_START_SECONDS = 300.0
+_RANGE_SECONDS = 120.0
+_ROW_SECONDS = 5.0
+
+
+class _Died(Exception):
+    """The child is dead, or had to be killed because it hung."""
+
+
+class _Child:
+    def __init__(self, job: "Job", ordinal: int, threads: int) -> None:
+        self._pipe, theirs = Pipe()
+        command = [sys.executable, "-m", "ppfr_ops.sanitize.isolation", str(theirs.fileno())]
+        self._process = subprocess.Popen(
+            command,
+            pass_fds=(theirs.fileno(),),
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        theirs.close()
+        self._ask((job, ordinal, threads), _START_SECONDS)
+
+    def sanitize(self, start: int, stop: int) -> Tables:
+        wait = _RANGE_SECONDS + _ROW_SECONDS * (stop - start)
+        return cast(Tables, self._ask((start, stop), wait))
+
+    def _ask(self, question: object, seconds: float) -> object:
+        try:
+            self._pipe.send_bytes(pickle.dumps(question))
+            if not self._pipe.poll(seconds):
+                raise EOFError
+            answer = pickle.loads(self._pipe.recv_bytes())
+        except (EOFError, OSError):
+            self.close()
+            raise _Died from None
+        if isinstance(answer, str):
+            self.close()
+            raise RuntimeError(answer)
+        return answer
+
+    def close(self) -> None:
+        self._pipe.close()
+        self._process.kill()
+        self._process.wait()
+
+
+def sanitize_apart(job: "Job", ordinal: int, sanitizer: Base[Any], threads: int) -> Tables:
+    """Sanitize a unit in child processes.
+
+    Args:
+        ordinal: number of the unit in the plan.
+        sanitizer: only asked for its schemas; it is the child's that works.
+        threads: of the child.
+
+    Returns:
+        As ``Sanitizer.__call__``; the records that kill are dead letters ``killed_worker``.
+
+    Raises:
+        RuntimeError: the child failed in an orderly way; the text is ``job.describe``'s.
+    """
+    unit = job.plan.units[ordinal]
+    parts: dict[int, Tables] = {}
+    ranges = [(0, unit.rows)]
+    deaths = 0
+    child: _Child | None = None
+    try:
+        while ranges:
+            start, stop = ranges.pop()
+            reading = child is None
+            try:
+                child = child or _Child(job, ordinal, threads)
+                reading = False
+                parts[start] = child.sanitize(start, stop)
+            except _Died:
+                child = None
+                deaths += 1
+                middle = (start + stop) // 2
+                if deaths >= MAX_DEATHS or (not reading and stop - start == 1):
+                    ids = [record_id(unit.id, row) for row in range(start, stop)]
+                    parts[start] = sanitizer.bury(ids, unit.id, "killed_worker")
+                elif reading:
+                    # Not this range's fault. Three in a row, and reading itself is what kills.
+                    ranges.append((start, stop))
+                    if deaths == 3 and not parts:
+                        deaths = MAX_DEATHS
+                else:
+                    ranges += [(middle, stop), (start, middle)]
+    finally:
+        if child is not None:
+            child.close()
+    return concatenate([parts[start] for start in sorted(parts)])
+
+
+def _serve(pipe: Connection) -> None:
+    from ppfr_ops.errors import describe
+    from ppfr_ops.sanitize.job import build_sanitizer, tune_process
+
+    # Where memory runs out, this process is the one to go.
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")
+    except OSError:
+        pass
+    try:
+        job, ordinal, threads = pickle.loads(pipe.recv_bytes())
+        tune_process(threads)
+        sanitizer = build_sanitizer(job, threads)
+        unit = job.plan.units[ordinal]
+        table = read_unit(job.plan, unit)
+        answer: object = table.num_rows
+        while True:
+            pipe.send_bytes(pickle.dumps(answer))
+            start, stop = pickle.loads(pipe.recv_bytes())
+            answer = sanitizer(table.slice(start, stop - start), unit.id)
+    except (EOFError, BrokenPipeError):
+        return
+    except Exception as error:
+        pipe.send_bytes(pickle.dumps(describe(error)))
+
+
+if __name__ == "__main__":
+    _serve(Connection(int(sys.argv[1])))
