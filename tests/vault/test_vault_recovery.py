@@ -6,14 +6,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
-from ppfr_ops.contracts.records import IMAGE_TYPE
+from sealed_world import MASTER, ROWS, UNITS, World, all_bytes, original
 
 from ppfr_ops.cli import group
+from ppfr_ops.contracts.records import IMAGE_TYPE
 from ppfr_ops.store.files import Files
 from ppfr_ops.vault import audit
 from ppfr_ops.vault.recovery import Wish, check, entries_of, erase, originals_of
-
-from .conftest import MASTER, ROWS, UNITS, World, all_bytes, original
 
 
 def keys_folder(world: World) -> Path:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sealed_world import MASTER, UNITS, World, all_bytes, original
 
 from ppfr_ops.store.files import Files
 from ppfr_ops.vault import Access, FileKey, Vault, VaultError, WrongKey, audit
 from ppfr_ops.vault.recovery import Failure, Wish, check
-
-from .conftest import MASTER, UNITS, World, all_bytes, original
 
 NEW = bytes(reversed(range(32)))
 
