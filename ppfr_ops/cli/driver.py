@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -18,14 +19,17 @@ from ppfr_ops.sanitize.job import (
     Job,
     SanitizeOptions,
     Status,
+    check_vault,
     finish,
     preflight,
     prepare,
     preview,
     retire_reviewed,
+    sweep_vault,
 )
 from ppfr_ops.store.lease import EXPIRY_SECONDS, Lease
 from ppfr_ops.store.ledger import Ledger
+from ppfr_ops.vault import Vault, audit
 
 Engine = Callable[[Job, list[int]], Iterator[Status]]
 """Does the units of these numbers; a status of each as it comes, in any order."""
@@ -56,6 +60,7 @@ def drive(
             show_preview(job, preview(job))
             return 0
         Ledger(options.output).check(job.settings, options.overwrite, options.incremental)
+        check_vault(job, Ledger(options.output))
     except ValueError as error:
         raise UserError(str(error)) from None
     try:
@@ -63,9 +68,25 @@ def drive(
     except ValueError as error:
         console.print(f"Error: {error}; nothing was done", markup=False)
         return 1
-    with lease:
+    with lease, _vault_of(job):
         code = _work(replace(job, fence=lease.fence), engine, carrier, began, as_json)
     return code
+
+
+@contextmanager
+def _vault_of(job: Job) -> Iterator[None]:
+    """The job's vault, made if need be, to oneself; and a line in its log."""
+    if job.vault is None:
+        yield
+        return
+    vault = Vault(job.vault.url)
+    vault.establish(job.vault)
+    with Lease(vault.files, _say_waiting):
+        vault.recover()
+        before = len(vault.copies())
+        yield
+        outcome = f"{before} units sealed before, {len(vault.copies())} now"
+        audit.append(vault.files, audit.login(), "sanitize", "what was published", outcome)
 
 
 def _say_waiting() -> None:
@@ -88,6 +109,8 @@ def _work(job: Job, engine: Engine, carrier: str, began: float, as_json: bool) -
         console.print(f"since the last run: {reconcile(job, ledger)} units", soft_wrap=True)
     if job.verdicts is not None:
         console.print(f"{retire_reviewed(job, ledger)} units to be done anew, by verdicts")
+    if gone := sweep_vault(job, ledger):
+        console.print(f"{gone} units removed from the vault, keys first: published no more")
     todo = announce(job, ledger.committed_ids())
     progress = RunProgress(len(todo))
     if todo:

@@ -99,7 +99,7 @@ def main(
         finally:
             audit.append(vault.files, who, "erase", _which(wish), outcome)
     report(failures)
-    console.print(f"{count.given:,} originals, {count.bytes:,} bytes, in {target}", markup=False)
+    console.print(f"{count.given:,} originals, {count.size:,} bytes, in {target}", markup=False)
     return 3 if count.failures else 0
 
 

@@ -208,6 +208,18 @@ _OPTIONS = (
         "--public-key checks it.",
     ),
     click.option(
+        "--vault",
+        metavar="URL",
+        help="Keep every published record's original there, encrypted; ppfr erase gives it back "
+        "to whoever has the key (docs/vault.md). Needs --vault-key.",
+    ),
+    click.option(
+        "--vault-key",
+        metavar="FILE",
+        help="The owner's master key of the vault (openssl rand -hex 32 > FILE), or MODULE:NAME of "
+        "a key service. Without it the originals in the vault are lost.",
+    ),
+    click.option(
         "--seed",
         type=int,
         help="Reproducible draws, for tests ONLY: who knows the seed can undo the method.",

@@ -52,8 +52,12 @@ from ppfr_ops.sanitize.photographs.pictures import (
     verdict_digest,
 )
 from ppfr_ops.source.plan import Columns, Plan, Unit, content, plan, read_unit, record_id, sources
-from ppfr_ops.store.ledger import Ledger, Tables, concatenate
+from ppfr_ops.store.ledger import Ledger, Tables, concatenate, new_copy_id
 from ppfr_ops.store.storage import open_store
+from ppfr_ops.vault import Access, Vault, load_key
+from ppfr_ops.vault.keys import HOW_TO
+from ppfr_ops.vault.recovery import SETTING as VAULT_SETTING
+from ppfr_ops.vault.recovery import originals_of
 
 MIN_KEY_BYTES = 16
 MAX_ATTEMPTS = 3
@@ -88,6 +92,8 @@ class SanitizeOptions(BaseModel):
     policy: str | None = Field(None, repr=False)
     mapping: str | None = Field(None, repr=False)
     signing_key: str | None = Field(None, repr=False)
+    vault: str | None = Field(None, repr=False)
+    vault_key: str | None = Field(None, repr=False)
     overwrite: bool = False
     incremental: bool = False
     propagate_deletions: bool = False
@@ -118,6 +124,8 @@ class Job:
     policy: Policy | None = None
     verdicts: Mapping[str, Review] | None = None
     """Of people on photographs; None: the run was given none."""
+    vault: Access | None = None
+    """Where originals are kept, encrypted; None: nowhere."""
     fence: int | None = None
     """Of the run's lease; a worker commits nothing once there is a higher one."""
 
@@ -180,6 +188,8 @@ def prepare(options: SanitizeOptions) -> Job:
         raise UserError("--propagate-deletions needs --incremental")
     if options.signing_key is not None:
         load_signing_key(options.signing_key)
+    if (options.vault is None) != (options.vault_key is None):
+        raise UserError(f"--vault goes with --vault-key ({HOW_TO})")
     _check_photographs(options)
     verdicts = None if options.verdicts is None else read_verdicts(options.verdicts)
     _check_places(options)
@@ -223,7 +233,11 @@ def prepare(options: SanitizeOptions) -> Job:
         settings["policy for records"] = _digest(policy.model_dump(include={"record", "redraws"}))
     if photographs is not None:
         settings["option for photographs"] = photographs.digest()
-    return Job(options, chosen, key, method_digest, settings, policy, verdicts)
+    vault = None
+    if options.vault is not None and options.vault_key is not None:
+        vault = Vault(options.vault).access(load_key(options.vault_key))
+        settings[VAULT_SETTING] = vault.release
+    return Job(options, chosen, key, method_digest, settings, policy, verdicts, vault)
 
 
 def build_sanitizer(job: Job, threads: int = 0) -> Base[Any]:
@@ -276,6 +290,7 @@ class Worker:
         self.job = job
         self.threads = threads
         self.ledger = Ledger(job.options.output, job.fence)
+        self.vault = None if job.vault is None else Vault(job.vault.url)
         self.sanitizer = build_sanitizer(job, threads)
 
     def process(self, ordinal: int) -> Status:
@@ -286,7 +301,9 @@ class Worker:
             if entry is not None:
                 return _status(entry, "skipped")
             before = self.ledger.attempt(unit.id)
-            tables, source = self._sanitize(ordinal, before)
+            tables, source, read = self._sanitize(ordinal, before)
+            copy = new_copy_id()
+            self._seal(unit, copy, tables, read)
             entry = self.ledger.commit(
                 unit.id,
                 tables,
@@ -295,7 +312,10 @@ class Worker:
                 settings_digest=self.job.settings_digest,
                 source=source,
                 verdicts=self.job.verdicts_on(unit),
+                copy_id=copy,
             )
+            if self.vault is not None and entry.copy_id != copy:
+                self.vault.discard(unit.id, copy)
         except Exception as error:
             # It failed, but its process lives: that is no reason to take it apart one day.
             with contextlib.suppress(Exception):
@@ -303,21 +323,32 @@ class Worker:
             return Status(unit.id, "failed", reason=describe(error))
         return _status(entry, "committed", before)
 
-    def _sanitize(self, ordinal: int, before: int) -> tuple[Tables, Source | None]:
-        """Attempts that left no commit killed their process. After three of them the unit is
+    def _seal(self, unit: Unit, copy: str, tables: Tables, read: pa.Table | None) -> None:
+        """Commit the originals of what is about to be published to the vault, if there is one."""
+        if self.vault is None or self.job.vault is None:
+            return
+        if read is None and tables.records.num_rows:
+            read = read_unit(self.job.plan, unit)
+        originals = () if read is None else originals_of(tables.records, read)
+        self.vault.commit(self.job.vault, unit.id, copy, originals)
+
+    def _sanitize(self, ordinal: int, before: int) -> tuple[Tables, Source | None, pa.Table | None]:
+        """Tables, fingerprint, and the unit as it was read here, if it was.
+
+        Attempts that left no commit killed their process. After three of them the unit is
         taken apart in child processes; if even that dies three times, all of it is given up."""
         unit = self.job.plan.units[ordinal]
         source = self.job.plan.fingerprints.get(unit.id)
         if before >= 2 * MAX_ATTEMPTS:
             ids = [record_id(unit.id, row) for row in range(unit.rows)]
-            return self.sanitizer.bury(ids, unit.id, "killed_worker"), source
+            return self.sanitizer.bury(ids, unit.id, "killed_worker"), source, None
         if before >= MAX_ATTEMPTS:
             apart = isolation.sanitize_apart(self.job, ordinal, self.sanitizer, self.threads)
-            return apart, source
+            return apart, source, None
         table = read_unit(self.job.plan, unit)
         if source is not None and self.job.key is not None:
             source = source.model_copy(update={"content": content(table, self.job.key)})
-        return self.sanitizer(table, unit.id), source
+        return self.sanitizer(table, unit.id), source, table
 
 
 def _status(
@@ -381,6 +412,7 @@ def finish(job: Job, engine: str) -> tuple[Manifest, list[str]]:
     ledger = Ledger(job.options.output, job.fence)
     if not ledger.fenced_off():
         ledger.sweep()
+        sweep_vault(job, ledger)
     entries = ledger.entries()
     missing = [unit.id for unit in job.plan.units if unit.id not in entries]
     done = [entries[unit.id] for unit in job.plan.units if unit.id in entries]
@@ -422,6 +454,7 @@ def finish(job: Job, engine: str) -> tuple[Manifest, list[str]]:
             "max_disclosure": options.max_disclosure or anonymizer.disclosure_limit,
             "max_dead_letter_rate": options.max_dead_letter_rate,
             "draws": "system" if options.seed is None else "seeded, for tests only",
+            **({} if job.vault is None else {"vault": "originals kept, encrypted"}),
         },
         settings_digest=job.settings_digest,
         plan_digest=job.settings["input"],
@@ -447,6 +480,31 @@ def finish(job: Job, engine: str) -> tuple[Manifest, list[str]]:
         if options.signing_key is not None:
             sign(options.output, load_signing_key(options.signing_key))
     return manifest, missing
+
+
+def check_vault(job: Job, ledger: Ledger) -> None:
+    """Find out whether the job's vault is for its output; changes nothing.
+
+    Raises:
+        UserError: it holds originals of something else.
+    """
+    if job.vault is None:
+        return
+    vault = Vault(job.vault.url)
+    begun = ledger.read("_ledger", "run.json") is not None and not job.options.overwrite
+    if not begun and vault.describe() is not None and vault.copies():
+        raise UserError(
+            "the vault holds originals of an earlier run; give another --vault, for this run "
+            "would remove what is not published by it"
+        )
+
+
+def sweep_vault(job: Job, ledger: Ledger) -> int:
+    """Remove from the vault what is not published, or no longer; returns how many units."""
+    if job.vault is None:
+        return 0
+    published = {(entry.unit, entry.copy_id) for entry in ledger.entries().values()}
+    return Vault(job.vault.url).sweep(published)
 
 
 def too_many_dead(job: Job, manifest: Manifest) -> str | None:
@@ -638,6 +696,8 @@ def _check_places(options: SanitizeOptions) -> None:
         ("the review queue", options.review_out),
         ("the verdicts", options.verdicts),
         ("--detections-out", options.detections_out),
+        ("the vault", options.vault),
+        ("the vault's key", options.vault_key),
     ):
         if path is not None and _inside(_absolute(path), roots["output"]):
             raise UserError(f"{name} must not lie inside the output: it is for the owner alone")

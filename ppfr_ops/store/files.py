@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
+
 from ppfr_ops.store.storage import open_store
 
 

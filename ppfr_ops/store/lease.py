@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
+from ppfr_ops.store.files import Files
 from ppfr_ops.store.ledger import Ledger, LedgerError
 
 BEAT_SECONDS = 5.0
@@ -26,7 +27,7 @@ class Lease:
     """The lease on an output; a context manager that releases it.
 
     Args:
-        ledger: of the output.
+        ledger: of the output (or the files of a vault).
         waiting: called once if another run's lease has to be watched.
 
     Raises:
@@ -35,7 +36,7 @@ class Lease:
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: Ledger | Files,
         waiting: Callable[[], None] = lambda: None,
         *,
         beat: float = BEAT_SECONDS,
@@ -87,13 +88,13 @@ class Lease:
                     self._ledger.write(_document(released=False), *_place(self.fence))
 
 
-def newest(ledger: Ledger) -> int:
+def newest(ledger: Ledger | Files) -> int:
     """The highest fence there is; 0 if there never was a lease."""
     names = (name.removesuffix(".json") for name in ledger.names("_ledger", "lease"))
     return max((int(name) for name in names if name.isdigit()), default=0)
 
 
-def holder(ledger: Ledger) -> str:
+def holder(ledger: Ledger | Files) -> str:
     """``none``, ``alive``, ``dead``, or ``unknown``: held, but not by a process on this machine."""
     document = ledger.read(*_place(newest(ledger)))
     if document is None or document.get("released"):
@@ -105,7 +106,7 @@ def holder(ledger: Ledger) -> str:
 
 
 def _is_free(
-    ledger: Ledger, fence: int, waiting: Callable[[], None], beat: float, expiry: float
+    ledger: Ledger | Files, fence: int, waiting: Callable[[], None], beat: float, expiry: float
 ) -> bool:
     state = holder(ledger)
     if state in ("none", "dead"):

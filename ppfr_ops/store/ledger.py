@@ -312,10 +312,13 @@ class Ledger:
         settings_digest: str,
         source: Source | None = None,
         verdicts: str = "",
+        copy_id: str | None = None,
     ) -> LedgerEntry:
         """Publish a unit.
 
         Args:
+            copy_id: of this copy of the work, where something else bears it too (the vault's
+                shard); None: a new one.
             verdicts: digest of those of people that were heeded.
             source: fingerprint of what it was made of, for incremental runs.
 
@@ -325,7 +328,7 @@ class Ledger:
         Raises:
             LedgerError: another run has taken over the output.
         """
-        copy = secrets.token_hex(8)
+        copy = copy_id or new_copy_id()
         shards: dict[Kind, Shard] = {}
         for kind, table in tables.items().items():
             shards[kind] = self._stage(unit, copy, kind, table)
@@ -488,6 +491,11 @@ class Ledger:
             file.flush()
             os.fsync(file.fileno())
         return temporary
+
+
+def new_copy_id() -> str:
+    """Tells the copies of the work on a unit apart."""
+    return secrets.token_hex(8)
 
 
 def _unit_of(mark: str) -> str:

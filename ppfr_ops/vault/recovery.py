@@ -71,7 +71,8 @@ class Count:
     """What came of it."""
 
     given: int = 0
-    bytes: int = 0
+    size: int = 0
+    """Bytes given."""
     failures: int = 0
     revoked: int = 0
 
@@ -81,7 +82,7 @@ class Count:
             self.revoked += found.code == "revoked"
         else:
             self.given += 1
-            self.bytes += len(found)
+            self.size += len(found)
 
 
 Progress = Callable[[str, Count], None]

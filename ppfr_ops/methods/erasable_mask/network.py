@@ -21,32 +21,31 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class MaskGenerator(nn.Module):
-    """Faces to perturbations (U-Net, Ronneberger et al. 2015, on pixels unshuffled by two).
+    """Faces to perturbations (U-Net, Ronneberger et al. 2015, on pixels unshuffled by four).
 
     The perturbation is light that all channels share, plus a little colour; it is smoothed, and
     bounded by ``tanh``: no pixel ever changes by more than ``bound * (1 + COLOUR)``.
 
     Args:
         bound: of the light, in 0..1 of the grey scale.
-        width: channels at full (half the picture's) resolution; twice, three and four times as
-            many below.
+        width: channels at 28x28; twice and three times as many at 14x14 and 7x7.
     """
 
     COLOUR = 0.35
     """Bound of a channel's own share, relative to that of the light."""
 
-    def __init__(self, bound: float = 0.16, width: int = 32) -> None:
+    def __init__(self, bound: float = 0.16, width: int = 48) -> None:
         super().__init__()
         self.bound, self.width = bound, width
-        sizes = [width, 2 * width, 3 * width, 4 * width]
+        sizes = [width, 2 * width, 3 * width]
         self.down = nn.ModuleList(
             _block(inputs, outputs)
-            for inputs, outputs in zip([12, *sizes[:-1]], sizes, strict=True)
+            for inputs, outputs in zip([48, *sizes[:-1]], sizes, strict=True)
         )
         self.up = nn.ModuleList(
-            _block(sizes[i + 1] + sizes[i], sizes[i]) for i in reversed(range(3))
+            _block(sizes[i + 1] + sizes[i], sizes[i]) for i in reversed(range(2))
         )
-        self.out = nn.Conv2d(width, 16, 3, padding=1)
+        self.out = nn.Conv2d(width, 64, 3, padding=1)
         self.register_buffer("kernel", torch.tensor(BLUR), persistent=False)
 
     kernel: Tensor
@@ -60,14 +59,14 @@ class MaskGenerator(nn.Module):
         Returns:
             ``N x 3 x 112 x 112``, to be added to the faces.
         """
-        x = F.pixel_unshuffle(2 * faces - 1, 2)
+        x = F.pixel_unshuffle(2 * faces - 1, 4)
         skips = []
         for level, block in enumerate(self.down):
             x = block(F.avg_pool2d(x, 2) if level else x)
             skips.append(x)
         for block, skip in zip(self.up, reversed(skips[:-1]), strict=True):
             x = block(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), skip], 1))
-        drawn = F.pixel_shuffle(self.out(x), 2)
+        drawn = F.pixel_shuffle(self.out(x), 4)
         light, colour = drawn[:, :1], drawn[:, 1:]
         return self.bound * self._smooth(torch.tanh(light) + self.COLOUR * torch.tanh(colour))
 

@@ -48,9 +48,12 @@ class MaskConfig(BaseModel):
     lr: float = Field(2e-3, gt=0)
     inner_lr: float = Field(0.02, ge=0, description="length of the virtual step")
     meta_weight: float = Field(1.0, ge=0, description="of the surrogate kept apart")
-    together: int = Field(2, ge=1, description="surrogates a step besides the one kept apart")
+    meta_every: int = Field(2, ge=1, description="steps; in between, none is kept apart")
+    together: int = Field(1, ge=1, description="surrogates a step besides the one kept apart")
+    odds: dict[str, float] = Field({}, description="of a surrogate to be drawn; 1 if not named")
+    faces: int = Field(4000, ge=20, description="that are trained with, out of all")
     bound: float = Field(0.16, gt=0, le=1, description="of the perturbation, share of the scale")
-    width: int = Field(32, ge=8, multiple_of=8)
+    width: int = Field(48, ge=8, multiple_of=8)
     margin: float = Field(0.4, ge=0, le=1, description="centred cosine of -margin is far enough")
     ssim_start: float = Field(0.75, gt=0, le=1, description="what the picture may lose at first")
     ssim_end: float = Field(0.89, gt=0, le=1, description="and once the curriculum is over")
@@ -72,17 +75,19 @@ class Surrogate:
     name: str
     model: torch.jit.ScriptModule
     mean: Tensor
+    known: Tensor
+    """Of all faces, as they are; ``M x D``."""
 
     def __call__(self, faces: Tensor) -> Tensor:
         found = F.normalize(self.model((faces * 255).contiguous()).float(), dim=1)
         return F.normalize(found - self.mean, dim=1)
 
 
-def load_surrogate(name: str, path: Path, faces: Tensor, device: str) -> Surrogate:
+def load_surrogate(name: str, path: Path, faces: Faces, device: str) -> Surrogate:
     """A TorchScript FR model.
 
     Args:
-        faces: ``N x 3 x 112 x 112`` in 0..1, to take the mean embedding of.
+        faces: uint8 ``M x 112 x 112 x 3``.
 
     Raises:
         ValueError: not a readable TorchScript file.
@@ -92,8 +97,12 @@ def load_surrogate(name: str, path: Path, faces: Tensor, device: str) -> Surroga
     except RuntimeError:
         raise ValueError(f"surrogate {name!r}: {path.name} is no TorchScript file") from None
     with torch.no_grad():
-        parts = [F.normalize(model(part * 255).float(), dim=1) for part in faces.split(32)]
-    return Surrogate(name, model, torch.cat(parts).mean(0))
+        parts = [
+            F.normalize(model(to_pixels(faces[i : i + 32]).to(device) * 255).float(), dim=1)
+            for i in range(0, len(faces), 32)
+        ]
+    raw = torch.cat(parts)
+    return Surrogate(name, model, raw.mean(0), F.normalize(raw - raw.mean(0), dim=1))
 
 
 def views(pictures: Tensor, random: torch.Generator, strength: float) -> Tensor:
@@ -152,7 +161,9 @@ def through_jpeg(pictures: Tensor, quality: int) -> Tensor:
     decoded = []
     for array in arrays:
         _, data = cv2.imencode(".jpg", array[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-        decoded.append(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        assert picture is not None
+        decoded.append(picture[..., ::-1])
     found = torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).float() / 255
     return found.to(pictures.device)
 
@@ -192,13 +203,14 @@ class MaskTrainer:
             raise ValueError(f"{len(faces)} faces are too few; {10 * config.batch} at least")
         if len(surrogates) < 2:
             raise ValueError("two surrogates at least: one is kept apart in every step")
-        self.config, self.device, self.faces = config, device, faces
-        index = np.arange(len(faces))
+        chosen = np.random.default_rng(config.seed).permutation(len(faces))[: config.faces]
+        self.config, self.device, self.faces = config, device, faces[np.sort(chosen)]
+        index = np.arange(len(self.faces))
         self.train, self.validation = index[index % 10 != 9], index[index % 10 == 9]
         self.random = torch.Generator().manual_seed(config.seed)
         torch.manual_seed(config.seed)
-        some = to_pixels(faces[self.train[:: max(1, len(self.train) // 320)]]).to(device)
-        self.surrogates = [load_surrogate(n, p, some, device) for n, p in surrogates.items()]
+        self.surrogates = [load_surrogate(n, p, self.faces, device) for n, p in surrogates.items()]
+        self.odds = torch.tensor([config.odds.get(name, 1.0) for name in surrogates])
         self.generator = MaskGenerator(config.bound, config.width).to(device)
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
@@ -215,24 +227,28 @@ class MaskTrainer:
         rate = config.lr * min(1.0, (self.step + 1) / 20) * (0.52 + 0.48 * math.cos(math.pi * done))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        faces = self._batch()
-        order = torch.randperm(len(self.surrogates), generator=self.random).tolist()
-        apart, *rest = (self.surrogates[i] for i in order)
-        rest = rest[: config.together]
+        index, faces = self._batch()
+        drawn = torch.multinomial(self.odds, config.together + 1, generator=self.random)
+        apart, *rest = (self.surrogates[i] for i in drawn.tolist())
         log: dict[str, Any] = {"step": self.step + 1}
 
         weights = dict(self.generator.named_parameters())
-        loss = self._loss(weights, faces, rest, floor, grown, log)
+        loss = self._loss(weights, index, faces, rest, floor, grown, log)
         gradients = torch.autograd.grad(loss, list(weights.values()))
-        length = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
-        ahead = {
-            name: (value - config.inner_lr * g / (length + 1e-8)).detach().requires_grad_()
-            for (name, value), g in zip(weights.items(), gradients, strict=True)
-        }
-        meta = self._loss(ahead, faces, [apart], floor, grown, log)
-        more = torch.autograd.grad(meta, list(ahead.values()))
-        for value, g, h in zip(weights.values(), gradients, more, strict=True):
-            value.grad = g + config.meta_weight * h
+        if self.step % config.meta_every == 0:
+            length = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
+            ahead = {
+                name: (value - config.inner_lr * g / (length + 1e-8)).detach().requires_grad_()
+                for (name, value), g in zip(weights.items(), gradients, strict=True)
+            }
+            meta = self._loss(ahead, index, faces, [apart], floor, grown, log)
+            more = torch.autograd.grad(meta, list(ahead.values()))
+            gradients = tuple(
+                g + config.meta_weight * h for g, h in zip(gradients, more, strict=True)
+            )
+            log["meta"] = meta.item()
+        for value, g in zip(weights.values(), gradients, strict=True):
+            value.grad = g
         nn.utils.clip_grad_norm_(self.generator.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
@@ -242,16 +258,17 @@ class MaskTrainer:
                 self.average.parameters(), self.generator.parameters(), strict=True
             ):
                 slow.lerp_(fast, 1 - keep)
-        return {**log, "loss": loss.item(), "meta": meta.item()}
+        return {**log, "loss": loss.item()}
 
-    def _batch(self) -> Tensor:
+    def _batch(self) -> tuple[NDArray[np.int64], Tensor]:
         pick = torch.randint(len(self.train), (self.config.batch,), generator=self.random)
-        faces = to_pixels(self.faces[self.train[pick.numpy()]]).to(self.device)
-        return faces.flip(3) if torch.rand(1, generator=self.random).item() < 0.5 else faces
+        index = self.train[pick.numpy()]
+        return index, to_pixels(self.faces[index]).to(self.device)
 
     def _loss(
         self,
         weights: Mapping[str, Tensor],
+        index: NDArray[np.int64],
         faces: Tensor,
         surrogates: list[Surrogate],
         floor: float,
@@ -264,9 +281,7 @@ class MaskTrainer:
         loss = self.config.ssim_weight * F.relu(floor - likeness).mean()
         seen = views(pictures, self.random, strength)
         for surrogate in surrogates:
-            with torch.no_grad():
-                originals = surrogate(faces)
-            cosine = (surrogate(seen) * originals).sum(1)
+            cosine = (surrogate(seen) * surrogate.known[index]).sum(1)
             loss = loss + F.relu(cosine + self.config.margin).mean() / len(surrogates)
             log[surrogate.name] = cosine.mean().item()
         log["ssim"] = likeness.mean().item()
@@ -278,13 +293,15 @@ class MaskTrainer:
         cosine to the original per surrogate, pictures rounded to 8 bits."""
         index = self.validation[:: max(1, len(self.validation) // count)][:count]
         result: dict[str, Any] = {"step": self.step}
-        likeness, cosines = [], {surrogate.name: [] for surrogate in self.surrogates}
+        likeness: list[Tensor] = []
+        cosines: dict[str, list[Tensor]] = {surrogate.name: [] for surrogate in self.surrogates}
         for start in range(0, len(index), 32):
-            faces = to_pixels(self.faces[index[start : start + 32]]).to(self.device)
+            part = index[start : start + 32]
+            faces = to_pixels(self.faces[part]).to(self.device)
             pictures = (masked(faces, self.average(faces)) * 255).round() / 255
             likeness.append(ssim(faces, pictures))
             for surrogate in self.surrogates:
-                cosine = (surrogate(pictures) * surrogate(faces)).sum(1)
+                cosine = (surrogate(pictures) * surrogate.known[part]).sum(1)
                 cosines[surrogate.name].append(cosine)
         all_likeness = torch.cat(likeness)
         result["ssim"] = all_likeness.mean().item()
