@@ -1,6 +1,7 @@
 """``ppfr erase``: take the protection off, with the owner's key."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import click
@@ -11,7 +12,7 @@ from ppfr_ops.errors import UserError, describe
 from ppfr_ops.store.files import inside
 from ppfr_ops.store.lease import Lease
 from ppfr_ops.vault import Vault, audit, load_key
-from ppfr_ops.vault.recovery import Count, Failure, Opened, Wish, erase
+from ppfr_ops.vault.recovery import REASONS, Count, Failure, Opened, Wish, erase
 
 EXAMPLES = """
 \b
@@ -117,8 +118,9 @@ def locked(vault: Vault) -> Iterator[None]:
 
 
 def report(failures: Sequence[Failure]) -> None:
-    """A line for each original that cannot be had; the rest of many as a count."""
-    for failure in failures[:20]:
-        console.print(f"Error: {failure}", markup=False, soft_wrap=True)
-    if len(failures) > 20:
-        console.print(f"Error: and {len(failures) - 20:,} more, in dead_letters.parquet")
+    """A line for what is wrong: an original, or several of a unit with one and the same fate."""
+    alike = Counter((failure.unit, failure.code) for failure in failures)
+    first = {(failure.unit, failure.code): failure for failure in reversed(failures)}
+    for (unit, code), count in alike.items():
+        what = first[unit, code].entry if count == 1 else f"{count:,} originals of unit {unit}"
+        console.print(f"Error: {what}: {REASONS[code]}", markup=False, soft_wrap=True)

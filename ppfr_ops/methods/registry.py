@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from ppfr_ops.methods.base import Anonymizer
 
 _METHODS: dict[str, type[Anonymizer]] = {}
-_MODULES = ("blur", "pixelate", "highpass", "signed_field", "stochastic_local")
+_MODULES = ("blur", "pixelate", "highpass", "signed_field", "stochastic_local", "erasable_mask")
 
 A = TypeVar("A", bound=type[Anonymizer])
 

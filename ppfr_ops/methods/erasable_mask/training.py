@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ppfr_ops.imaging.measures import ssim
+from ppfr_ops.methods.erasable_mask import load_weights, save_weights
 from ppfr_ops.methods.erasable_mask.network import MaskGenerator
 
 Log = Callable[[dict[str, Any]], None]
@@ -60,6 +61,7 @@ class MaskConfig(BaseModel):
     ssim_weight: float = Field(8.0, ge=0)
     ramp: float = Field(0.5, gt=0, le=1, description="share of the steps the curriculum takes")
     validate_every: int = Field(150, ge=1)
+    validate_faces: int = Field(192, ge=8)
 
     def digest(self) -> str:
         """sha256 of the configuration, hex."""
@@ -288,10 +290,10 @@ class MaskTrainer:
         return loss
 
     @torch.no_grad()
-    def validate(self, count: int = 192) -> dict[str, Any]:
+    def validate(self) -> dict[str, Any]:
         """The averaged generator on faces kept back: SSIM (mean and 5th percentile) and centred
         cosine to the original per surrogate, pictures rounded to 8 bits."""
-        index = self.validation[:: max(1, len(self.validation) // count)][:count]
+        index = self.validation[: self.config.validate_faces]
         result: dict[str, Any] = {"step": self.step}
         likeness: list[Tensor] = []
         cosines: dict[str, list[Tensor]] = {surrogate.name: [] for surrogate in self.surrogates}
@@ -340,13 +342,29 @@ class MaskTrainer:
         self.random.set_state(state["random"].cpu())
 
     def start_from(self, path: Path) -> None:
-        """Begin with the generator of a finished run's checkpoint."""
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        """Begin with the generator of finished weights.
+
+        Raises:
+            FileNotFoundError, ValueError: not weights of this method.
+        """
+        weights = load_weights(path).state_dict()
         for net in (self.generator, self.average):
-            net.load_state_dict(state["average"])
+            net.load_state_dict(weights)
+
+    def export(self, path: Path, validation: Mapping[str, Any]) -> None:
+        """The averaged generator, as the method loads it."""
+        about = {
+            "config": self.config.model_dump(mode="json"),
+            "step": self.step,
+            "validation": dict(validation),
+            "surrogates": [surrogate.name for surrogate in self.surrogates],
+        }
+        draft = path.with_suffix(".part")
+        save_weights(draft, self.average, about)
+        os.replace(draft, path)
 
     def run(self, folder: Path, log: Log) -> dict[str, Any]:
-        """Train to the end; checkpoints to ``folder``.
+        """Train to the end; checkpoints to ``folder``, weights as ``best.safetensors``.
 
         Returns:
             the last validation.
@@ -363,5 +381,6 @@ class MaskTrainer:
             if self.step % self.config.validate_every == 0 or self.step == self.config.steps:
                 result = self.validate()
                 log({"validation": result})
+                self.export(folder / "best.safetensors", result)
                 self.save(checkpoint)
         return result
