@@ -25,7 +25,7 @@ from test_sanitize import (
 
 from ppfr_ops.cli.sanitize_beam import main, on_beam
 from ppfr_ops.sanitize.job import SanitizeOptions, Worker, prepare
-from ppfr_ops.store.ledger import Ledger
+from ppfr_ops.store.ledger import Attempts, Ledger
 
 __all__ = ["short_tmp"]
 BEAM = ROOT / "pipelines" / "sanitize_beam.py"
@@ -163,7 +163,7 @@ def test_a_unit_that_fails_ends_in_exit_code_1_with_its_reason(
 ) -> None:
     folder = source(tmp_path / "Jane_Doe", 2, 4)
 
-    def fail(self: Ledger, unit: str) -> int:
+    def fail(self: Ledger, unit: str, apart: bool = False) -> Attempts:
         raise OSError(28, "no space", str(folder))
 
     monkeypatch.setattr(Ledger, "attempt", fail)

@@ -14,7 +14,7 @@ from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA
 from ppfr_ops.contracts.ledger import KINDS, LedgerEntry
 from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.contracts.records import records_schema
-from ppfr_ops.store.ledger import Ledger, LedgerError, Tables
+from ppfr_ops.store.ledger import Attempts, Ledger, LedgerError, Tables
 
 SETTINGS = {"method": "a", "input": "b"}
 
@@ -57,7 +57,7 @@ def files(output: str) -> set[str]:
 
 def test_commit_leaves_the_shards_and_the_entry_and_nothing_else(output: str) -> None:
     ledger = opened(output)
-    assert ledger.attempt("u1") == 0
+    assert ledger.attempt("u1") == Attempts()
     entry = commit(ledger, "u1")
     shards = {f"{kind}/u1.parquet" for kind in KINDS}
     assert files(output) == shards | {"_ledger/run.json", "_ledger/units/u1.json"}
@@ -129,11 +129,13 @@ def test_a_damaged_entry_does_not_count(tmp_path: Path) -> None:
 
 def test_attempts_are_counted_until_the_commit(output: str) -> None:
     ledger = opened(output)
-    assert [ledger.attempt("u1") for _ in range(3)] == [0, 1, 2]
-    assert ledger.attempt("u10") == 0
-    assert opened(output).attempt("u1") == 3
+    assert [ledger.attempt("u1").here for _ in range(3)] == [0, 1, 2]
+    assert ledger.attempt("u10").here == 0
+    assert opened(output).attempt("u1").here == 3
+    assert Ledger(output, fence=1).attempt("u1") == Attempts(here=0, earlier=4)
+    assert Ledger(output, fence=1).attempt("u1", apart=True) == Attempts()
     commit(ledger, "u1")
-    assert ledger.attempt("u1") == 0
+    assert ledger.attempt("u1") == Attempts()
 
 
 def test_other_settings_and_foreign_folders_are_refused(output: str) -> None:

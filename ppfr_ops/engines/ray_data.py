@@ -7,21 +7,19 @@ Ray's object store, which may spill to disk.
 import importlib
 import logging
 import os
-import shutil
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import click
 
 from ppfr_ops.cli.console import console
+from ppfr_ops.engines.session import private_session
 from ppfr_ops.errors import UserError, describe
 from ppfr_ops.sanitize.job import Job, Status, Worker
 
@@ -130,10 +128,10 @@ def _ray(address: str | None) -> Iterator[None]:
     """A connection to a cluster, or a Ray of our own that leaves nothing behind."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     console.print("connecting to Ray" if address else "starting Ray (3 to 5 s)")
-    import ray
-
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
+        import ray
+
         with redirect_stdout(sys.stderr):
             ray.init(address=address, **quiet)
             try:
@@ -147,16 +145,19 @@ def _ray(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_worker_niceness", "0")
     # Nobody reads them: they are served on a port, and cost time in every process.
     os.environ.setdefault("RAY_enable_metrics_collection", "0")
-    _remove_stale_sessions()
     # Ray prints a screenful on stdout for every worker that dies; the statuses say it in a line.
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-        folder = tempfile.mkdtemp(prefix=f"{_SESSION}{os.getpid()}-", dir=_session_root())
+    with (
+        open(os.devnull, "w") as nowhere,
+        redirect_stdout(nowhere),
+        private_session() as folder,
+    ):
+        import ray
+
         try:
             _start(folder, quiet)
             yield
         finally:
             ray.shutdown()
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _start(folder: str, quiet: dict[str, Any]) -> None:
@@ -214,20 +215,3 @@ def _silent_stderr() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-
-_SESSION = "ppfr-ray-"
-
-
-def _session_root() -> Path:
-    """Ray puts sockets there, whose paths must not exceed 107 bytes."""
-    root = Path(tempfile.gettempdir())
-    return root if len(str(root)) <= 20 else Path("/tmp")
-
-
-def _remove_stale_sessions() -> None:
-    """Session folders of runs that were killed."""
-    for folder in _session_root().glob(f"{_SESSION}*"):
-        owner = folder.name.removeprefix(_SESSION).partition("-")[0]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
-            shutil.rmtree(folder, ignore_errors=True)

@@ -1,18 +1,86 @@
 """The contract of a method.
 
 A method is a frozen pydantic model whose fields are its options. It is called with a batch of
-aligned faces and as many draws and returns what may be published; it keeps no state between calls.
+aligned faces and as many draws and gives what may be published; it keeps no state between calls.
+What kind of thing it is, it says in class variables, so that the pipeline needs no special cases::
+
+    class Mine(Anonymizer):
+        redrawable = False                                # differentially private: one draw, ever
+        secrets = {"identity-key": "32 bytes; makes pseudonyms"}
+        wants = ("identity",)                             # context beside the pixels
+        record_figures = (Figure("epsilon", "privacy loss of the record", "1", "0 or more"),)
+        spends = Spending("epsilon", "1", "privacy budget of a person")
+
+        sigma: float = Field(2.0, gt=0, description="standard deviation of the noise, grey levels")
+
+Most methods declare nothing of this and implement ``anonymize`` alone.
 """
 
 import hashlib
 import json
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PrivateAttr
 
+from ppfr_ops.contracts import described
+from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
+
+Kind = Literal["picture", "template", "ciphertext"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure that a method adds to a record or to a release."""
+
+    name: str
+    description: str
+    unit: str = "1"
+    range: str = ""
+    type: pa.DataType = field(default_factory=pa.float32)
+
+    @property
+    def column(self) -> pa.Field:
+        """Its Arrow field."""
+        return described(self.name, self.type, self.description, self.unit, self.range)
+
+
+@dataclass(frozen=True)
+class Spending:
+    """An account that every publication is charged to, such as a person's privacy budget."""
+
+    account: str
+    unit: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method may know of the faces of a batch beside their pixels.
+
+    A column a name that the method ``wants``, a value a face, in the order of the faces.
+    ``identity`` is the label as the owner's input has it (str, or None): it may shape the output
+    and must never be in it.
+    """
+
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict, repr=False)
+
+    def __getitem__(self, name: str) -> Sequence[Any]:
+        return self.columns[name]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a method gives for a batch: faces, and ``record_figures`` if it declares any."""
+
+    faces: Faces
+    figures: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """By name; ``N``."""
 
 
 class Anonymizer(BaseModel):
@@ -20,38 +88,141 @@ class Anonymizer(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: ClassVar[str]
+    """As on the command line; the registry sets it."""
+
+    kind: ClassVar[Kind] = "picture"
+    """What it puts out. ``ppfr sanitize`` publishes pictures."""
+
     disclosure_limit: ClassVar[float | None] = None
     """A record that discloses more is drawn again, and not published if no draw helps."""
+
+    redrawable: ClassVar[bool] = True
+    """Whether what becomes of a record may depend on how its publication compares with its
+    original. False (differential privacy): a record is drawn once; no metric draws it again or
+    holds it back."""
+
+    secrets: ClassVar[Mapping[str, str]] = {}
+    """Secrets that it needs: role to description. They arrive by ``with_secrets`` and are read by
+    ``secret``; they are no fields, so no repr, option, digest, manifest or log has them."""
+
+    wants: ClassVar[tuple[str, ...]] = ()
+    """Columns of ``Context`` that it needs. A method that wants some implements
+    ``anonymize_with`` instead of ``anonymize``."""
+
+    record_figures: ClassVar[tuple[Figure, ...]] = ()
+    """Figures that every published record carries, in ``data/``. They reach whoever gets the
+    output, so they must not be functions of the original."""
+
+    release_figures: ClassVar[tuple[Figure, ...]] = ()
+    """Figures of the release as a whole, in the manifest; ``about_release`` gives their values."""
+
+    spends: ClassVar[Spending | None] = None
+    """The account that a publication is charged to; None: it costs nothing."""
+
+    may_publish_metrics: ClassVar[bool] = False
+    """Whether coarse per-record metrics, which are functions of the original, may leave with the
+    release where the owner asks for it."""
+
+    _secrets: dict[str, bytes] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        if "name" not in cls.__dict__:
+            cls.name = f"{cls.__module__}:{cls.__qualname__}"
 
     @property
     def draw_size(self) -> int:
         """Standard normals that one face takes; 0 for a deterministic method."""
         return 0
 
-    def anonymize(self, faces: Faces, draws: NDArray[np.float32]) -> Faces:
+    def anonymize(self, faces: Faces, draws: NDArray[np.float32]) -> Faces | Output:
+        """Faces, and as many draws, to what may be published; shapes as in ``__call__``, one face
+        or more."""
         raise NotImplementedError
 
-    def __call__(self, faces: Faces, draws: NDArray[np.float32]) -> Faces:
+    def anonymize_with(
+        self, faces: Faces, draws: NDArray[np.float32], context: Context
+    ) -> Faces | Output:
+        """As ``anonymize``, with what the method ``wants``."""
+        return self.anonymize(faces, draws)
+
+    def about_release(self) -> dict[str, Any]:
+        """The values of ``release_figures``, by name."""
+        return {}
+
+    def __call__(
+        self, faces: Faces, draws: NDArray[np.float32], context: Context | None = None
+    ) -> Faces:
         """Anonymize a batch.
 
         Args:
             faces: uint8 ``N x 112 x 112 x 3``, RGB, aligned.
             draws: float32 ``N x draw_size``, standard normal.
+            context: the columns that the method ``wants``.
 
         Returns:
             uint8 ``N x 112 x 112 x 3``, RGB.
 
         Raises:
-            ValueError: a shape or dtype is not as above.
+            ValueError: a shape or dtype is not as above, or a column is missing.
         """
+        return self.publish(faces, draws, context).faces
+
+    def publish(
+        self, faces: Faces, draws: NDArray[np.float32], context: Context | None = None
+    ) -> Output:
+        """As ``__call__``, with the figures of the records."""
         expected = (len(faces), FACE_SIZE, FACE_SIZE, 3)
         if faces.shape != expected or faces.dtype != np.uint8:
             raise ValueError(f"faces must be uint8 {expected}, got {faces.dtype} {faces.shape}")
         if draws.shape != (len(faces), self.draw_size):
             raise ValueError(f"draws must be {(len(faces), self.draw_size)}, got {draws.shape}")
+        context = Context() if context is None else context
+        for name in self.wants:
+            if len(context.columns.get(name, ())) != len(faces):
+                raise ValueError(f"the method wants {name!r} of every face")
         if len(faces) == 0:
-            return faces.copy()
-        return self.anonymize(faces, draws)
+            empty = {item.name: np.zeros(0, np.float32) for item in self.record_figures}
+            return Output(faces.copy(), empty)
+        given = self.anonymize_with(faces, draws, context)
+        output = given if isinstance(given, Output) else Output(given)
+        if output.faces.shape != faces.shape or output.faces.dtype != np.uint8:
+            raise ValueError("the method gave another shape or dtype")
+        if {item.name for item in self.record_figures} != output.figures.keys() or any(
+            len(values) != len(faces) for values in output.figures.values()
+        ):
+            raise ValueError("the method did not give the figures that it declares")
+        return output
+
+    def with_secrets(self, secrets: Mapping[str, bytes]) -> Self:
+        """A copy that holds these secrets, by role.
+
+        Raises:
+            UserError: a role is missing, or the method knows no such role.
+        """
+        missing = sorted(self.secrets.keys() - secrets.keys())
+        if missing:
+            role = missing[0]
+            raise UserError(f"method {self.name}: needs the secret {role!r}: {self.secrets[role]}")
+        unknown = sorted(secrets.keys() - self.secrets.keys())
+        if unknown:
+            raise UserError(f"method {self.name}: takes no secret {unknown[0]!r}")
+        copy = self.model_copy()
+        copy._secrets = dict(secrets)
+        return copy
+
+    def secret(self, role: str) -> bytes:
+        """A secret, by role.
+
+        Raises:
+            UserError: it was not given.
+        """
+        if role not in self._secrets:
+            raise UserError(f"method {self.name}: needs the secret {role!r}")
+        return self._secrets[role]
+
+    def forget(self) -> None:
+        """Drop whatever was kept for speed; called after every unit."""
 
     def options(self) -> dict[str, Any]:
         """The options that shape the output, as a manifest may show them: no path, no device."""

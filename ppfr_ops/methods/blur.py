@@ -12,6 +12,8 @@ from ppfr_ops.methods.registry import register
 
 @register("blur")
 class Blur(Anonymizer):
+    may_publish_metrics = True
+
     sigma: float = Field(6.0, gt=0, le=56, description="standard deviation of the Gaussian, px")
 
     def anonymize(self, faces: Faces, draws: NDArray[np.float32]) -> Faces:

@@ -32,6 +32,8 @@ def to_uint8(signal: NDArray[np.float32]) -> Faces:
 
 @register("highpass")
 class HighPass(Anonymizer):
+    may_publish_metrics = True
+
     sigma: float = Field(2.0, gt=0, le=56, description="standard deviation of the low-pass, px")
     gain: float = Field(2.5, gt=0, le=100, description="factor on what the low-pass leaves")
 

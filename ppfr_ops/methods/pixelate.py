@@ -12,6 +12,8 @@ from ppfr_ops.methods.registry import register
 
 @register("pixelate")
 class Pixelate(Anonymizer):
+    may_publish_metrics = True
+
     block: int = Field(8, ge=2, le=56, description="side of a block, px")
 
     def anonymize(self, faces: Faces, draws: NDArray[np.float32]) -> Faces:

@@ -1,12 +1,19 @@
-"""Methods by name: those of the project, and one's own as ``module:Class``."""
+"""Methods by name: those of the project, those of installed packages (entry points of the group
+``ppfr.methods``), and one's own as ``module:Class``."""
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from ppfr_ops.methods.base import Anonymizer
+from ppfr_ops.errors import UserError
+from ppfr_ops.methods.base import Anonymizer, Figure
+
+GROUP = "ppfr.methods"
+"""Entry points: name of the method = ``module:Class``."""
 
 _METHODS: dict[str, type[Anonymizer]] = {}
 _MODULES = ("blur", "pixelate", "highpass", "signed_field", "stochastic_local", "erasable_mask")
@@ -26,20 +33,49 @@ def register(name: str) -> Callable[[A], A]:
 
 
 def methods() -> dict[str, type[Anonymizer]]:
-    """All methods by name."""
+    """The project's methods by name."""
     for module in _MODULES:
         importlib.import_module(f"ppfr_ops.methods.{module}")
     return dict(sorted(_METHODS.items()))
 
 
-def _plugin(name: str) -> type[Anonymizer]:
-    module, _, attribute = name.partition(":")
+def installed() -> dict[str, EntryPoint]:
+    """Methods of installed packages, by name, not yet loaded."""
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def find(name: str) -> type[Anonymizer]:
+    """A method's class.
+
+    Args:
+        name: a registered name, that of an entry point, or ``module:Class``.
+
+    Raises:
+        UserError: there is no such method, or it cannot be loaded; one line.
+    """
+    known = methods()
+    if name in known:
+        return known[name]
+    others = installed()
+    if name in others:
+        return _checked(name, others[name].value)
+    if ":" in name:
+        return _checked(name, name)
+    raise UserError(f"unknown method {name!r}; there are: {', '.join([*known, *sorted(others)])}")
+
+
+def _checked(name: str, place: str) -> type[Anonymizer]:
+    module, _, attribute = place.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError):
-        raise ValueError(f"method {name!r}: no class {attribute} in a module {module}") from None
+        raise UserError(f"method {name!r}: no class {attribute} in a module {module}") from None
+    except Exception as error:
+        raise UserError(
+            f"method {name!r}: importing {module} fails ({type(error).__name__})"
+        ) from None
     if not (isinstance(found, type) and issubclass(found, Anonymizer)):
-        raise ValueError(f"method {name!r} is no ppfr_ops.methods.base.Anonymizer")
+        raise UserError(f"method {name!r} is not a ppfr_ops.methods.base.Anonymizer")
     found.name = name
     return found
 
@@ -48,22 +84,52 @@ def create(name: str, options: Mapping[str, Any] | None = None) -> Anonymizer:
     """Build a method from its name and options (values may be strings, as a command line has them).
 
     Args:
-        name: a registered name, or ``module:Class`` of an ``Anonymizer`` of one's own.
+        name: as ``find`` takes it.
 
     Raises:
-        ValueError: unknown method, unknown option or a value out of range; one line says which.
+        UserError: unknown method, unknown option or a value out of range; one line says which.
     """
-    known = methods()
-    if ":" in name:
-        known = {**known, name: _plugin(name)}
-    if name not in known:
-        raise ValueError(f"unknown method {name!r}; there are: {', '.join(known)}")
+    method = find(name)
     try:
-        return known[name].model_validate(dict(options or {}))
+        return method.model_validate(dict(options or {}))
     except ValidationError as error:
         first = error.errors()[0]
         option = ".".join(str(part) for part in first["loc"]) or "options"
-        fields = ", ".join(known[name].model_fields) or "none"
-        raise ValueError(
+        fields = ", ".join(method.model_fields) or "none"
+        raise UserError(
             f"method {name}: option {option!r}: {first['msg']} (options: {fields})"
         ) from None
+
+
+def about(name: str, method: type[Anonymizer]) -> dict[str, Any]:
+    """What a method declares, as plain values: what ``ppfr methods --json`` prints."""
+    try:
+        draw_size = method().draw_size
+    except ValidationError:  # it has an option without a default
+        draw_size = None
+    spends = method.spends
+    return {
+        "name": name,
+        "summary": summary(method),
+        "kind": method.kind,
+        "draw_size": draw_size,
+        "redrawable": method.redrawable,
+        "disclosure_limit": method.disclosure_limit,
+        "secrets": dict(method.secrets),
+        "wants": list(method.wants),
+        "record_figures": [_figure(item) for item in method.record_figures],
+        "release_figures": [_figure(item) for item in method.release_figures],
+        "spends": vars(spends) if spends is not None else None,
+        "may_publish_metrics": method.may_publish_metrics,
+        "options": method.model_json_schema().get("properties", {}),
+    }
+
+
+def _figure(item: Figure) -> dict[str, str]:
+    return {**vars(item), "type": str(item.type)}
+
+
+def summary(method: type[Anonymizer]) -> str:
+    """The first line of its module's docstring (or of its own)."""
+    text = inspect.getdoc(inspect.getmodule(method)) or method.__doc__ or ""
+    return text.partition("\n")[0]

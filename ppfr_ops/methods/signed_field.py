@@ -17,6 +17,8 @@ from ppfr_ops.methods.registry import register
 
 @register("signed-field")
 class SignedField(Anonymizer):
+    may_publish_metrics = True
+
     sigma: float = Field(2.0, gt=0, le=56, description="standard deviation of the low-pass, px")
     gain: float = Field(2.5, gt=0, le=100, description="factor on what the low-pass leaves")
     grid: int = Field(28, ge=2, le=FACE_SIZE, description="cells a side of the gain field")

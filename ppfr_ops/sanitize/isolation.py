@@ -4,10 +4,13 @@ A child process reads the unit and sanitizes ranges of its rows; a range that ki
 Job and results travel over a pipe, so that no picture touches a disk.
 """
 
+import ctypes
 import os
 import pickle
+import signal
 import subprocess
 import sys
+from collections import Counter
 from multiprocessing.connection import Connection, Pipe
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 
 MAX_DEATHS = 64
 """Children that one unit may cost; what is unproven by then is given up."""
+MIN_DEATHS = 2
+"""Children that a row must kill, by itself, before it is given up: one may die of something else,
+such as a machine that ran out of memory."""
 
 _START_SECONDS = 300.0
 _RANGE_SECONDS = 120.0
@@ -41,6 +47,9 @@ class _Child:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            # A Ctrl-C reaches the whole group of the terminal; a child that dies of it would be
+            # evidence against its rows.
+            start_new_session=True,
         )
         theirs.close()
         self._ask((job, ordinal, threads), _START_SECONDS)
@@ -87,6 +96,8 @@ def sanitize_apart(job: "Job", ordinal: int, sanitizer: Base[Any], threads: int)
     parts: dict[int, Tables] = {}
     ranges = [(0, unit.rows)]
     deaths = 0
+    alone: Counter[int] = Counter()
+    """Deaths of children that worked on this row and no other."""
     child: _Child | None = None
     try:
         while ranges:
@@ -100,9 +111,13 @@ def sanitize_apart(job: "Job", ordinal: int, sanitizer: Base[Any], threads: int)
                 child = None
                 deaths += 1
                 middle = (start + stop) // 2
-                if deaths >= MAX_DEATHS or (not reading and stop - start == 1):
+                single = not reading and stop - start == 1
+                alone[start] += single
+                if deaths >= MAX_DEATHS or alone[start] >= MIN_DEATHS:
                     ids = [record_id(unit.id, row) for row in range(start, stop)]
                     parts[start] = sanitizer.bury(ids, unit.id, "killed_worker")
+                elif single:
+                    ranges.append((start, stop))
                 elif reading:
                     # Not this range's fault. Three in a row, and reading itself is what kills.
                     ranges.append((start, stop))
@@ -120,6 +135,10 @@ def _serve(pipe: Connection) -> None:
     from ppfr_ops.errors import describe
     from ppfr_ops.sanitize.job import build_sanitizer, tune_process
 
+    # It is in a session of its own, so nobody else ends it when its worker is killed (Linux).
+    _PR_SET_PDEATHSIG = 1
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # Where memory runs out, this process is the one to go.
     try:
         with open("/proc/self/oom_score_adj", "w") as file:

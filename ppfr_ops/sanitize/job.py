@@ -52,8 +52,8 @@ from ppfr_ops.sanitize.photographs.pictures import (
     verdict_digest,
 )
 from ppfr_ops.source.plan import Columns, Plan, Unit, content, plan, read_unit, record_id, sources
+from ppfr_ops.store.files import inside
 from ppfr_ops.store.ledger import Ledger, Tables, concatenate, new_copy_id
-from ppfr_ops.store.storage import open_store
 from ppfr_ops.vault import Access, Vault, load_key
 from ppfr_ops.vault.keys import HOW_TO
 from ppfr_ops.vault.recovery import SETTING as VAULT_SETTING
@@ -61,7 +61,8 @@ from ppfr_ops.vault.recovery import originals_of
 
 MIN_KEY_BYTES = 16
 MAX_ATTEMPTS = 3
-"""How often a unit may die with its process before it is taken apart."""
+"""How often a unit's process may die before the unit is taken apart; and how often, in one run,
+while it is being taken apart, before all of it is given up."""
 
 
 class SanitizeOptions(BaseModel):
@@ -301,7 +302,8 @@ class Worker:
             if entry is not None:
                 return _status(entry, "skipped")
             before = self.ledger.attempt(unit.id)
-            tables, source, read = self._sanitize(ordinal, before)
+            died = before.here + before.earlier
+            tables, source, read = self._sanitize(ordinal, died)
             copy = new_copy_id()
             self._seal(unit, copy, tables, read)
             entry = self.ledger.commit(
@@ -321,7 +323,7 @@ class Worker:
             with contextlib.suppress(Exception):
                 self.ledger.forget_attempts(unit.id)
             return Status(unit.id, "failed", reason=describe(error))
-        return _status(entry, "committed", before)
+        return _status(entry, "committed", died)
 
     def _seal(self, unit: Unit, copy: str, tables: Tables, read: pa.Table | None) -> None:
         """Commit the originals of what is about to be published to the vault, if there is one."""
@@ -332,17 +334,19 @@ class Worker:
         originals = () if read is None else originals_of(tables.records, read)
         self.vault.commit(self.job.vault, unit.id, copy, originals)
 
-    def _sanitize(self, ordinal: int, before: int) -> tuple[Tables, Source | None, pa.Table | None]:
+    def _sanitize(self, ordinal: int, died: int) -> tuple[Tables, Source | None, pa.Table | None]:
         """Tables, fingerprint, and the unit as it was read here, if it was.
 
-        Attempts that left no commit killed their process. After three of them the unit is
-        taken apart in child processes; if even that dies three times, all of it is given up."""
+        Attempts that left no commit ended with their process. After three of them, whatever
+        they died of, the unit is taken apart in child processes, which costs time and no record.
+        Only if that kills the worker three times in one run, while the driver lives, is the unit
+        given up."""
         unit = self.job.plan.units[ordinal]
         source = self.job.plan.fingerprints.get(unit.id)
-        if before >= 2 * MAX_ATTEMPTS:
-            ids = [record_id(unit.id, row) for row in range(unit.rows)]
-            return self.sanitizer.bury(ids, unit.id, "killed_worker"), source, None
-        if before >= MAX_ATTEMPTS:
+        if died >= MAX_ATTEMPTS:
+            if self.ledger.attempt(unit.id, apart=True).here >= MAX_ATTEMPTS:
+                ids = [record_id(unit.id, row) for row in range(unit.rows)]
+                return self.sanitizer.bury(ids, unit.id, "killed_worker"), source, None
             apart = isolation.sanitize_apart(self.job, ordinal, self.sanitizer, self.threads)
             return apart, source, None
         table = read_unit(self.job.plan, unit)
@@ -685,9 +689,7 @@ def _check_photographs(options: SanitizeOptions) -> None:
 
 def _check_places(options: SanitizeOptions) -> None:
     source = options.input.partition("*")[0]
-    places = {"input": source, "output": options.output}
-    roots = {name: _absolute(url) for name, url in places.items()}
-    if _inside(roots["output"], roots["input"]) or _inside(roots["input"], roots["output"]):
+    if _overlap(options.output, source):
         raise UserError("input and output must not lie inside each other")
     for name, path in (
         ("the mapping", options.mapping),
@@ -699,15 +701,14 @@ def _check_places(options: SanitizeOptions) -> None:
         ("the vault", options.vault),
         ("the vault's key", options.vault_key),
     ):
-        if path is not None and _inside(_absolute(path), roots["output"]):
+        if path is not None and inside(path, options.output):
             raise UserError(f"{name} must not lie inside the output: it is for the owner alone")
+    if options.vault is not None and options.vault_key is not None:
+        if inside(options.vault_key, options.vault):
+            raise UserError("the vault's key must not lie inside the vault")
+        if _overlap(options.vault, source) or inside(options.output, options.vault):
+            raise UserError("vault, input and output must not lie inside each other")
 
 
-def _absolute(url: str) -> str:
-    fs, path = open_store(url)
-    protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
-    return f"{protocol}:{os.path.realpath(path) if protocol == 'file' else path}"
-
-
-def _inside(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
+def _overlap(one: str, other: str) -> bool:
+    return inside(one, other) or inside(other, one)

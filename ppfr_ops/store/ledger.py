@@ -9,7 +9,7 @@ something that the next run completes, and a late copy of a committed unit chang
     OUTPUT/data|metrics|dead_letters/UNIT.parquet    committed, complete, final
     OUTPUT/_ledger/run.json                          what run this output belongs to
     OUTPUT/_ledger/units/UNIT.json                   the entries
-    OUTPUT/_ledger/attempts/UNIT.N                   work begun and not committed yet
+    OUTPUT/_ledger/attempts/UNIT.FENCE-HOW-N         work begun and not committed yet
     OUTPUT/_ledger/lease/FENCE.json                  which run is at work (``lease``)
     OUTPUT/_ledger/last.json                         the last run: when, how much was planned
     OUTPUT/_ledger/tombstones/UNIT.json              deleted upstream
@@ -57,6 +57,17 @@ OWN = (*ALL_KINDS, "_ledger", "_staging", "manifest.json", "manifest.sig", *DOCU
 
 class LedgerError(UserError):
     """The output holds something that this run must not touch; one line that says what."""
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """How often work on a unit began before, in vain: it ended with the death of its process."""
+
+    here: int = 0
+    """In this run, whose driver lives, so it was the worker alone that died."""
+    earlier: int = 0
+    """In runs that are over. Driver and workers may have died together, of whatever it was, which
+    says nothing about the unit."""
 
 
 @dataclass(frozen=True)
@@ -289,12 +300,17 @@ class Ledger:
         entry = self.entry(unit)
         return entry if entry is not None and self._complete(entry) else None
 
-    def attempt(self, unit: str) -> int:
-        """Note that work on a unit begins; returns how often it began before, in vain."""
-        marks = self._list("_ledger", "attempts")
-        before = sum(_unit_of(path) == unit for path in marks)
-        self._put(b"", "_ledger", "attempts", f"{unit}.{secrets.token_hex(4)}")
-        return before
+    def attempt(self, unit: str, apart: bool = False) -> Attempts:
+        """Note that work on a unit begins; returns how often it began before, in vain.
+
+        Args:
+            apart: whether the unit is being taken apart; these attempts are counted by themselves.
+        """
+        run, how = f"{self.fence or 0:08d}", "apart" if apart else "whole"
+        marks = [_mark_of(path) for path in self._list("_ledger", "attempts")]
+        runs = [mark[1] for mark in marks if mark[0] == unit and mark[2] == how]
+        self._put(b"", "_ledger", "attempts", f"{unit}.{run}-{how}-{secrets.token_hex(4)}")
+        return Attempts(runs.count(run), len(runs) - runs.count(run))
 
     def forget_attempts(self, unit: str) -> None:
         """The unit is done, or failed in an orderly way: its process lives."""
@@ -500,6 +516,13 @@ def new_copy_id() -> str:
 
 def _unit_of(mark: str) -> str:
     return os.path.basename(mark).rpartition(".")[0]
+
+
+def _mark_of(path: str) -> tuple[str, str, str]:
+    """Unit, run and kind of an attempt; the last two are empty if the name is not one of ours."""
+    unit, _, rest = os.path.basename(path).rpartition(".")
+    run, _, how = rest.rpartition("-")[0].partition("-")
+    return unit, run, how
 
 
 def _sync_folder(path: str) -> None:

@@ -6,9 +6,9 @@ originals back or proves that they can be had; ``shares`` splits a master among 
 remembers who did what.
 """
 
-from .keys import FileKey, KeyService, WrongKey, load_key, read_master
-from .sealing import Refused
-from .store import Access, Vault, VaultError
+from ppfr_ops.vault.keys import FileKey, KeyService, WrongKey, load_key, read_master
+from ppfr_ops.vault.sealing import Refused
+from ppfr_ops.vault.store import Access, Vault, VaultError
 
 __all__ = [
     "Access",

@@ -14,8 +14,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from ppfr_ops.errors import UserError
-
-from .sealing import KEY_BYTES
+from ppfr_ops.vault.sealing import KEY_BYTES
 
 HOW_TO = "make a key with: openssl rand -hex 32 > FILE"
 

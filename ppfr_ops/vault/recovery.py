@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ppfr_ops.contracts.records import IMAGE_TYPE
+from ppfr_ops.contracts.vault import FAILURES_SCHEMA, ORIGINALS_SCHEMA
 from ppfr_ops.store.files import Files
 from ppfr_ops.store.ledger import Ledger, read_table
-
-from .keys import KeyService
-from .sealing import Place, Refused, Sealed, picture_digest, unit_key, unseal, unwrap
-from .shards import Damaged, Keys
-from .store import Vault, VaultError
+from ppfr_ops.vault.keys import KeyService
+from ppfr_ops.vault.sealing import Place, Refused, Sealed, picture_digest, unit_key, unseal, unwrap
+from ppfr_ops.vault.shards import Damaged, Keys
+from ppfr_ops.vault.store import Vault, VaultError
 
 SETTING = "vault"
 """Under this name an output's ledger has the release that its vault belongs to."""
@@ -31,11 +32,6 @@ REASONS = {
     "output_damaged": "the published shard is missing or damaged",
 }
 """Why an original is not given back, by code."""
-
-ORIGINALS_SCHEMA = pa.schema([pa.field("record_id", pa.string()), pa.field("image", IMAGE_TYPE)])
-FAILURES_SCHEMA = pa.schema(
-    [pa.field(name, pa.string()) for name in ("record_id", "unit", "code", "message")]
-)
 
 
 @dataclass(frozen=True)
@@ -112,12 +108,19 @@ def originals_of(records: pa.Table, table: pa.Table) -> Iterator[tuple[str, byte
     Args:
         records: what is published of the unit.
         table: the unit as it was read: ``record_id``, ``image``.
+
+    Raises:
+        ValueError: the unit lacks the original of something that is published.
     """
     published = entries_of(records)
+    left = set(published)
     for batch in table.select(["record_id", "image"]).to_batches(64):
         for name, original in zip(*batch.columns, strict=True):
             if (entry := name.as_py()) in published:
+                left.discard(entry)
                 yield entry, original.as_py(), published[entry]
+    if left:
+        raise ValueError("a published record has no original")
 
 
 def wished(records: pa.Table, wish: Wish) -> set[str]:
@@ -306,8 +309,6 @@ def _failures(failures: Collection[Failure]) -> pa.Table:
 
 
 def _write(file: Any, table: pa.Table) -> None:
-    import pyarrow.parquet as pq
-
     pq.write_table(table, file, compression="zstd", use_dictionary=False, row_group_size=256)
 
 

@@ -1,8 +1,7 @@
 """The vault's files as tables: sealed originals, and the wrapped keys that open them.
 
-Both are Parquet, one pair for every committed unit; the schemas are contracts (``SEALED_SCHEMA``,
-``KEYS_SCHEMA``). A row is a record, or where several records come of one original (faces cut out of
-a photograph) that original, once.
+Both are Parquet, one pair for every committed unit. A row is a record, or where several records
+come of one original (faces cut out of a photograph) that original, once; the schemas are in ``contracts.vault``.
 """
 
 import io
@@ -14,29 +13,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .sealing import Sealed, Wrapped
+from ppfr_ops.contracts.vault import KEYS_SCHEMA, SEALED_SCHEMA
+from ppfr_ops.vault.sealing import Sealed, Wrapped
 
 FORMAT = 1
 ROW_GROUP = 64
 """Rows that a damaged spot costs at most, and that are in memory at once."""
-
-SEALED_SCHEMA = pa.schema(
-    [
-        pa.field("entry", pa.string(), nullable=False),
-        pa.field("nonce", pa.binary(12), nullable=False),
-        pa.field("commitment", pa.binary(32), nullable=False),
-        pa.field("sealed", pa.binary(), nullable=False),
-    ]
-)
-KEYS_SCHEMA = pa.schema(
-    [
-        pa.field("entry", pa.string(), nullable=False),
-        pa.field("picture", pa.binary(32), nullable=False),
-        pa.field("nonce", pa.binary(12)),
-        pa.field("wrapped", pa.binary()),
-    ]
-)
-"""``picture``: digest of what was published. A revoked entry has neither nonce nor key."""
 
 
 class Damaged(Exception):
@@ -73,7 +55,9 @@ class Keys:
                 pa.array([None if key is None else key.nonce for key in keys], pa.binary(12)),
                 pa.array([None if key is None else key.text for key in keys], pa.binary()),
             ],
-            schema=KEYS_SCHEMA.with_metadata({"ppfr": json.dumps(about)}),
+            schema=KEYS_SCHEMA.with_metadata(
+                {**KEYS_SCHEMA.metadata, "ppfr_vault": json.dumps(about)}
+            ),
         )
         out = io.BytesIO()
         pq.write_table(table, out, compression="none", use_dictionary=False, write_statistics=False)
@@ -88,7 +72,7 @@ class Keys:
         """
         try:
             table = pq.ParquetFile(io.BytesIO(data)).read()
-            about = json.loads(table.schema.metadata[b"ppfr"])
+            about = json.loads(table.schema.metadata[b"ppfr_vault"])
             if about["format"] != FORMAT or table.schema.remove_metadata() != KEYS_SCHEMA:
                 raise Damaged
             columns = (table[name].to_pylist() for name in KEYS_SCHEMA.names)

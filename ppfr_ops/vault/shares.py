@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 
 from Crypto.Protocol.SecretSharing import Shamir
 
-from .keys import WrongKey
-from .sealing import KEY_BYTES
+from ppfr_ops.vault.keys import WrongKey
+from ppfr_ops.vault.sealing import KEY_BYTES
 
 _HALF = KEY_BYTES // 2
 _DOMAIN = b"ppfr vault share check"

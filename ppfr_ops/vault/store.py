@@ -26,10 +26,9 @@ from dataclasses import dataclass, field
 
 from ppfr_ops.errors import UserError
 from ppfr_ops.store.files import Files
-
-from .keys import KeyService, WrongKey
-from .sealing import Place, Sealed, key_check, seal, unit_key, unwrap, wrap
-from .shards import FORMAT, Damaged, Entry, Keys, read_sealed, write_sealed
+from ppfr_ops.vault.keys import KeyService, WrongKey
+from ppfr_ops.vault.sealing import Place, Sealed, key_check, seal, unit_key, unwrap, wrap
+from ppfr_ops.vault.shards import FORMAT, Damaged, Entry, Keys, read_sealed, write_sealed
 
 _DOCUMENT = "vault.json"
 _PENDING = "pending.json"

@@ -216,6 +216,9 @@ class Two:
     [
         ({"vault": "out/vault"}, "the vault must not lie inside the output"),
         ({"vault_key": "out/key"}, "the vault's key must not lie inside the output"),
+        ({"vault_key": "vault/key"}, "the vault's key must not lie inside the vault"),
+        ({"vault": "in/vault"}, "must not lie inside each other"),
+        ({"output": "vault/out"}, "must not lie inside each other"),
         ({"vault_key": None}, "--vault goes with --vault-key"),
         ({"vault": None}, "--vault goes with --vault-key"),
         ({"vault_key": "none"}, "cannot be read"),

@@ -147,8 +147,8 @@ class Model(nn.Module):
         """uint8 ``N x 112 x 112 x 3`` to codes ``N x 128``.
 
         A face's embedding is the mean of its own and its mirror image's, the usual way to take out
-        some of what differs between photos of a person. Codes of faces just seen are kept, for the
-        second draw of a face needs them again.
+        some of what differs between photos of a person. Codes of faces just seen are kept until
+        ``forget``, for the second draw of a face needs them again.
         """
         keys = [hashlib.blake2b(face, digest_size=16).digest() for face in faces]
         new = [index for index, key in enumerate(keys) if key not in self._known]
@@ -202,6 +202,7 @@ STRENGTHS = {
 @register("stochastic-local")
 class StochasticLocal(Anonymizer):
     disclosure_limit = 0.60
+    may_publish_metrics = True
 
     strength: Literal["strict", "standard", "useful"] = Field(
         "standard", description="how far draws of one face lie apart: strict, standard or useful"
@@ -219,6 +220,10 @@ class StochasticLocal(Anonymizer):
 
     def weights_digest(self) -> str:
         return _digest(self.weights or SHIPPED)
+
+    def forget(self) -> None:
+        if _load.cache_info().currsize:
+            self.model().forget()
 
     def model(self) -> Model:
         """The model, loaded once a process."""

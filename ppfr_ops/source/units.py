@@ -1,0 +1,122 @@
+"""What planning and reading share: units, plans, and rows of which only the reason is known."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pyarrow as pa
+
+from ppfr_ops.contracts.ledger import Source
+
+Format = Literal["parquet", "images", "webdataset"]
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
+)
+
+READ_ERROR = "read_error"
+"""Column of a unit table: why a row could not be read (a code of ``REASONS``), else null."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One piece of work.
+
+    Rows ``start`` to ``stop`` (exclusive) of ``sources[0]``, a Parquet file; or the samples
+    ``start`` to ``stop`` of a tar, from ``offset`` bytes on; or the pictures ``sources``.
+    ``damaged`` is a reason code when planning found that the file breaks off (after ``stop``).
+    """
+
+    id: str
+    format: Format = field(repr=False)
+    sources: tuple[str, ...] = field(repr=False)
+    start: int = field(repr=False)
+    stop: int = field(repr=False)
+    offset: int = field(default=0, repr=False)
+    damaged: str | None = field(default=None, repr=False)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the unit's table. What breaks off counts as one row, for nobody can count it."""
+        return self.stop - self.start + (self.damaged is not None)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where things are in the input."""
+
+    image: str | None = None
+    """None: found out by the planner (Parquet), or whatever picture a sample holds (tar)."""
+    identity: str | None = None
+    keep: tuple[str, ...] = ()
+    given: Mapping[str, str] = field(default_factory=dict)
+    """Columns of what the owner knows of the faces: ``boxes``, ``landmarks``, ``regions``."""
+
+    @property
+    def beside(self) -> list[str]:
+        """All that a row needs beside its picture."""
+        identity = [self.identity] if self.identity else []
+        return [*self.keep, *identity, *self.given.values()]
+
+
+@dataclass(frozen=True, repr=False)
+class Plan:
+    """All units of an input, in order."""
+
+    input: str
+    format: Format
+    units: tuple[Unit, ...]
+    columns: Columns
+    keep: tuple[pa.Field, ...]
+    """The allow-list with the types that it has in the input."""
+    ignored: int = 0
+    """Files in the listing that are of another format."""
+    fingerprints: Mapping[str, Source] = field(default_factory=dict)
+    """By unit id: what it would be made of, as the listing has it; only with a key."""
+
+    def __repr__(self) -> str:
+        return f"Plan({len(self.units)} units)"
+
+    @property
+    def rows(self) -> int:
+        return sum(unit.rows for unit in self.units)
+
+    def digest(self) -> str:
+        """sha256 over ids and sizes, hex; nothing of a source enters."""
+        text = json.dumps([[unit.id, unit.start, unit.stop, unit.damaged] for unit in self.units])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def record_id(unit: str, row: int) -> str:
+    """Pseudonym of a record: its unit and its position in it."""
+    return f"{unit}-{row:06d}"
+
+
+def suffix(path: str) -> str:
+    """Of a file name, with the dot, in small letters."""
+    return os.path.splitext(path)[1].lower()
+
+
+def even(rows: int, most: int) -> Iterator[tuple[int, int]]:
+    """Ranges of nearly equal length, none longer than ``most``."""
+    pieces = -(-rows // most)
+    for piece in range(pieces):
+        yield rows * piece // pieces, rows * (piece + 1) // pieces
+
+
+def errors(plan: Plan, codes: Sequence[str]) -> pa.Table:
+    """Rows of which nothing but the reason is known."""
+    count = len(codes)
+    data = {
+        "image": pa.nulls(count, pa.large_binary()),
+        READ_ERROR: pa.array(codes, pa.string()),
+    }
+    if plan.columns.identity:
+        data["identity"] = pa.nulls(count, pa.string())
+    for role in plan.columns.given:
+        data[f"given.{role}"] = pa.nulls(count, pa.string())
+    for item in plan.keep:
+        data[f"keep.{item.name}"] = pa.nulls(count, item.type)
+    return pa.table(data)

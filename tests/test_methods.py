@@ -1,0 +1,101 @@
+"""What a method declares, and that its secrets stay where they are."""
+
+import json
+import pickle
+from importlib.metadata import EntryPoint
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from numpy.typing import NDArray
+from pydantic import Field
+
+from ppfr_ops.cli.methods import main
+from ppfr_ops.errors import UserError
+from ppfr_ops.imaging.arrays import Faces
+from ppfr_ops.methods import registry
+from ppfr_ops.methods.base import Anonymizer, Context, Figure, Output, Spending
+from ppfr_ops.methods.registry import about, create, methods
+from ppfr_ops.sample import faces
+
+SECRET = b"nobody may ever read this of a method"
+
+
+class Declares(Anonymizer):
+    """Declares everything."""
+
+    redrawable = False
+    secrets = {"identity-key": "16 bytes or more; tints a person's pictures"}  # noqa: RUF012
+    wants = ("identity",)
+    record_figures = (Figure("epsilon", "privacy loss of the record", "1", "0 or more"),)
+    release_figures = (Figure("delta", "probability that epsilon does not hold", "1", "0 to 1"),)
+    spends = Spending("epsilon", "1", "privacy budget of a person")
+
+    tint: int = Field(7, ge=0, le=255, description="grey levels")
+
+    def anonymize_with(self, faces: Faces, draws: NDArray[np.float32], context: Context) -> Output:
+        assert self.secret("identity-key") == SECRET
+        told = np.array([len(name or "") for name in context["identity"]], np.float32)
+        return Output(np.full_like(faces, self.tint), {"epsilon": told})
+
+
+def test_context_secrets_and_figures_reach_the_method_and_come_back() -> None:
+    method = Declares().with_secrets({"identity-key": SECRET})
+    context = Context({"identity": ["Jane", None]})
+    draws = np.zeros((2, 0), np.float32)
+    output = method.publish(faces(2), draws, context)
+    assert (output.faces == 7).all() and output.figures["epsilon"].tolist() == [4, 0]
+    with pytest.raises(ValueError, match="wants 'identity' of every face"):
+        method(faces(2), draws)
+    with pytest.raises(ValueError, match="wants 'identity' of every face"):
+        method(faces(2), draws, Context({"identity": ["Jane"]}))
+
+
+def test_a_secret_is_in_no_repr_option_digest_or_dump() -> None:
+    open_, closed = Declares(), Declares().with_secrets({"identity-key": SECRET})
+    said = (repr(closed), str(closed), json.dumps(closed.options()), closed.model_dump_json())
+    assert not any("nobody may ever" in text for text in said)
+    assert open_.digest() == closed.digest()
+    assert "Jane" not in repr(Context({"identity": ["Jane"]}))
+    assert pickle.loads(pickle.dumps(closed)).secret("identity-key") == SECRET
+
+
+def test_missing_and_unknown_secrets_are_named() -> None:
+    with pytest.raises(UserError, match="needs the secret 'identity-key': 16 bytes"):
+        Declares().with_secrets({})
+    with pytest.raises(UserError, match="takes no secret 'key'"):
+        create("blur").with_secrets({"key": b"x"})
+
+
+class Careless(Declares):
+    def anonymize_with(self, faces: Faces, draws: NDArray[np.float32], context: Context) -> Output:
+        return Output(faces)
+
+
+def test_figures_that_are_declared_have_to_come() -> None:
+    with pytest.raises(ValueError, match="did not give the figures"):
+        Careless()(faces(1), np.zeros((1, 0), np.float32), Context({"identity": ["x"]}))
+
+
+def test_every_method_says_what_it_is_in_json_and_in_words() -> None:
+    done = CliRunner().invoke(main, ["--json"])
+    listed = {item["name"]: item for item in json.loads(done.output)}
+    assert set(methods()) <= set(listed)
+    assert listed["signed-field"]["draw_size"] == 28 * 28
+    assert listed["blur"]["kind"] == "picture" and listed["blur"]["redrawable"]
+    assert listed["blur"]["options"]["sigma"]["description"]
+    mine = about("mine", Declares)
+    assert mine["secrets"] and mine["spends"]["account"] == "epsilon" and not mine["redrawable"]
+    assert mine["record_figures"][0]["type"] == "float"
+    assert json.dumps(mine)
+    words = CliRunner().invoke(main, []).output
+    assert "signed-field: " in words and "    grid=28  " in words
+
+
+def test_a_method_of_an_installed_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("tinted", "test_methods:Declares", registry.GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    assert isinstance(create("tinted", {"tint": "3"}), Declares)
+    assert "needs the secret identity-key" in CliRunner().invoke(main, []).output
+    with pytest.raises(UserError, match=r"there are: .*blur.*tinted"):
+        create("nope")
