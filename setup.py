@@ -32,6 +32,7 @@ setup(
         "rich>=13,<16",
         "safetensors>=0.5,<1",
         "cryptography>=44",
+        "pycryptodome>=3.20,<5",
         "voice-anonymization-legal-eval>=2.1,<3",
     ],
     extras_require={

@@ -1,4 +1,4 @@
-"""The vault's tables, and those that come out of it: originals given back, and what could not be."""
+"""The vault's tables, and those of what comes out of it, or could not."""
 
 import pyarrow as pa
 

@@ -1,7 +1,8 @@
 """The vault's files as tables: sealed originals, and the wrapped keys that open them.
 
 Both are Parquet, one pair for every committed unit. A row is a record, or where several records
-come of one original (faces cut out of a photograph) that original, once; the schemas are in ``contracts.vault``.
+come of one original (faces cut out of a photograph) that original, once; the schemas are in
+``contracts.vault``.
 """
 
 import io

@@ -47,6 +47,8 @@ class MaskConfig(BaseModel):
     batch: int = Field(16, ge=2, description="faces a step")
     steps: int = Field(900, ge=1)
     lr: float = Field(2e-3, gt=0)
+    universal_steps: int = Field(0, ge=0, description="first, the pattern for all faces alone")
+    universal_lr: float = Field(0.05, gt=0)
     inner_lr: float = Field(0.02, ge=0, description="length of the virtual step")
     meta_weight: float = Field(1.0, ge=0, description="of the surrogate kept apart")
     meta_every: int = Field(2, ge=1, description="steps; in between, none is kept apart")
@@ -215,9 +217,11 @@ class MaskTrainer:
         self.odds = torch.tensor([config.odds.get(name, 1.0) for name in surrogates])
         self.generator = MaskGenerator(config.bound, config.width).to(device)
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(
-            self.generator.parameters(), config.lr, betas=(0.9, 0.99), weight_decay=1e-4
-        )
+        pattern = self.generator.universal
+        rest = [value for value in self.generator.parameters() if value is not pattern]
+        groups = [{"params": rest, "scale": 1.0}]
+        groups += [{"params": [pattern], "scale": config.universal_lr / config.lr}]
+        self.optimizer = torch.optim.AdamW(groups, config.lr, betas=(0.9, 0.99), weight_decay=0)
         self.step = 0
 
     def advance(self) -> dict[str, Any]:
@@ -228,31 +232,21 @@ class MaskTrainer:
         floor = config.ssim_start + (config.ssim_end - config.ssim_start) * grown
         rate = config.lr * min(1.0, (self.step + 1) / 20) * (0.52 + 0.48 * math.cos(math.pi * done))
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["scale"]
         index, faces = self._batch()
         drawn = torch.multinomial(self.odds, config.together + 1, generator=self.random)
         apart, *rest = (self.surrogates[i] for i in drawn.tolist())
         log: dict[str, Any] = {"step": self.step + 1}
 
-        weights = dict(self.generator.named_parameters())
-        loss = self._loss(weights, index, faces, rest, floor, grown, log)
-        gradients = torch.autograd.grad(loss, list(weights.values()))
-        if self.step % config.meta_every == 0:
-            length = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
-            ahead = {
-                name: (value - config.inner_lr * g / (length + 1e-8)).detach().requires_grad_()
-                for (name, value), g in zip(weights.items(), gradients, strict=True)
-            }
-            meta = self._loss(ahead, index, faces, [apart], floor, grown, log)
-            more = torch.autograd.grad(meta, list(ahead.values()))
-            gradients = tuple(
-                g + config.meta_weight * h for g, h in zip(gradients, more, strict=True)
-            )
-            log["meta"] = meta.item()
-        for value, g in zip(weights.values(), gradients, strict=True):
-            value.grad = g
+        if self.step < config.universal_steps:
+            drawn_alike = self.generator(faces, universal=True)
+            loss = self._loss(drawn_alike, index, faces, rest, floor, grown, log)
+            loss.backward()
+        else:
+            loss = self._meta_step(index, faces, rest, apart, floor, grown, log)
         nn.utils.clip_grad_norm_(self.generator.parameters(), 1.0)
         self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         keep = min(0.99, self.step / (self.step + 10))
         with torch.no_grad():
@@ -262,6 +256,39 @@ class MaskTrainer:
                 slow.lerp_(fast, 1 - keep)
         return {**log, "loss": loss.item()}
 
+    def _meta_step(
+        self,
+        index: NDArray[np.int64],
+        faces: Tensor,
+        rest: list[Surrogate],
+        apart: Surrogate,
+        floor: float,
+        grown: float,
+        log: dict[str, Any],
+    ) -> Tensor:
+        """Gradients of the loss, and every so often of what the surrogate kept apart says after a
+        step along them."""
+        config = self.config
+        weights = dict(self.generator.named_parameters())
+        loss = self._loss(self.generator(faces), index, faces, rest, floor, grown, log)
+        gradients = torch.autograd.grad(loss, list(weights.values()))
+        if self.step % config.meta_every == 0:
+            length = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
+            ahead = {
+                name: (value - config.inner_lr * g / (length + 1e-8)).detach().requires_grad_()
+                for (name, value), g in zip(weights.items(), gradients, strict=True)
+            }
+            drawn: Tensor = functional_call(self.generator, ahead, (faces,))
+            meta = self._loss(drawn, index, faces, [apart], floor, grown, log)
+            more = torch.autograd.grad(meta, list(ahead.values()))
+            gradients = tuple(
+                g + config.meta_weight * h for g, h in zip(gradients, more, strict=True)
+            )
+            log["meta"] = meta.item()
+        for value, g in zip(weights.values(), gradients, strict=True):
+            value.grad = g
+        return loss
+
     def _batch(self) -> tuple[NDArray[np.int64], Tensor]:
         pick = torch.randint(len(self.train), (self.config.batch,), generator=self.random)
         index = self.train[pick.numpy()]
@@ -269,7 +296,7 @@ class MaskTrainer:
 
     def _loss(
         self,
-        weights: Mapping[str, Tensor],
+        drawn: Tensor,
         index: NDArray[np.int64],
         faces: Tensor,
         surrogates: list[Surrogate],
@@ -277,7 +304,6 @@ class MaskTrainer:
         strength: float,
         log: dict[str, Any],
     ) -> Tensor:
-        drawn: Tensor = functional_call(self.generator, dict(weights), (faces,))
         pictures = masked(faces, drawn)
         likeness = ssim(faces, pictures)
         loss = self.config.ssim_weight * F.relu(floor - likeness).mean()
@@ -300,7 +326,8 @@ class MaskTrainer:
         for start in range(0, len(index), 32):
             part = index[start : start + 32]
             faces = to_pixels(self.faces[part]).to(self.device)
-            pictures = (masked(faces, self.average(faces)) * 255).round() / 255
+            alone = self.step <= self.config.universal_steps
+            pictures = (masked(faces, self.average(faces, alone)) * 255).round() / 255
             likeness.append(ssim(faces, pictures))
             for surrogate in self.surrogates:
                 cosine = (surrogate(pictures) * surrogate.known[part]).sum(1)
