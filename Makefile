@@ -1,14 +1,16 @@
 # make sanitize   sets up .venv and sanitizes the embedded sample
 # make test       sets up .venv with everything the tests need, and runs them
 # make quality    lint and types; make style puts right what it can
+# make docs      builds the documentation into out/site, warnings are errors
+# make dist      builds wheel and sdist
 # make lock       resolves the dependencies anew
 VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 OUT ?= out
 BIN = $(VENV)/bin
-EXTRAS = dev,beam,s3
+EXTRAS = dev,beam,s3,docs
 
-.PHONY: sanitize test quality style lock clean
+.PHONY: sanitize test quality style docs dist lock clean
 
 sanitize: $(VENV)/.core
 	$(BIN)/ppfr sample $(OUT)/sample
@@ -26,14 +28,20 @@ style: $(VENV)/.all
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.all
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir $(OUT)/site
+
+dist: $(VENV)/.all
+	rm -rf dist && $(BIN)/python -m build --outdir dist . && rm -rf build
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.core: setup.py requirements.lock | $(VENV)/bin/python
+$(VENV)/.core: pyproject.toml requirements.lock | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable .
 	touch $@
 
-$(VENV)/.all: setup.py requirements.lock | $(VENV)/bin/python
+$(VENV)/.all: pyproject.toml requirements.lock | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[$(EXTRAS)]'
 	touch $@ $(VENV)/.core
 

@@ -1,54 +1,5 @@
-"""Distribution ppfr-sanitizer: package ppfr_ops."""
+"""For tools that still want a setup.py; everything is in pyproject.toml."""
 
-from setuptools import find_packages, setup
+from setuptools import setup
 
-setup(
-    name="ppfr-sanitizer",
-    version="0.1.0",
-    description="Face datasets that can be shared: protected from eyes, recognised by machines",
-    license="Apache-2.0",
-    python_requires=">=3.11,<3.13",
-    packages=find_packages(include=["ppfr_ops*"]),
-    include_package_data=True,
-    package_data={"ppfr_ops": ["**/*.safetensors", "**/*.yaml", "**/*.md", "**/*.j2", "**/*.onnx"]},
-    install_requires=[
-        "torch==2.13.0",
-        "ray[data,default]>=2.60,<2.61",
-        "pyarrow>=25,<26",
-        "fsspec>=2026.9",
-        "numpy>=2.1,<3",
-        "scipy>=1.14,<2",
-        "pillow>=12.3,<13",
-        "opencv-python-headless>=5.0,<6",
-        "onnxruntime>=1.32,<2",
-        "kornia>=0.9,<0.10",
-        "scikit-image>=0.26,<0.27",
-        "scikit-learn>=1.9,<2",
-        "matplotlib>=3.9,<4",
-        "jinja2>=3.1,<4",
-        "click>=8.1,<9",
-        "pydantic>=2.10,<3",
-        "pyyaml>=6,<7",
-        "rich>=13,<16",
-        "safetensors>=0.5,<1",
-        "cryptography>=44",
-        "pycryptodome>=3.20,<5",
-        "voice-anonymization-legal-eval>=2.1,<3",
-    ],
-    extras_require={
-        "beam": ["apache-beam>=2.77,<2.78"],
-        "s3": ["s3fs>=2026.9"],
-        "dev": [
-            "pytest>=9.2,<10",
-            "pytest-timeout>=2.3,<3",
-            "hypothesis>=6.100,<7",
-            "ruff>=0.9",
-            "mypy>=1.14",
-            "moto[server]>=5.2,<6",
-            "mlcroissant>=1.1,<2",
-            "datasets>=5.2,<6",
-            "openlineage-python>=1.54,<2",
-        ],
-    },
-    entry_points={"console_scripts": ["ppfr = ppfr_ops.cli:main"]},
-)
+setup()

@@ -27,7 +27,10 @@ from ppfr_ops.sample import faces
 ROOT = Path(__file__).resolve().parent.parent
 LOOP = """
 import sys
-from ppfr_ops.sanitize.job import SanitizeOptions, Worker, finish, prepare
+from ppfr_ops.sanitize.finish import finish
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.worker import Worker
 from ppfr_ops.store.ledger import Ledger
 source, output, method, metrics, rows = sys.argv[1:]
 job = prepare(SanitizeOptions(input=source, output=output, method=method, metrics=metrics,
@@ -58,7 +61,7 @@ def measure(command: list[str], output: Path, unit_rows: int) -> tuple[float, fl
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
     subprocess.run(command, check=True, env=environment, capture_output=True)
     seconds = time.perf_counter() - began
-    stamps = sorted(p.stat().st_mtime for p in (output / "_ledger" / "units").iterdir())
+    stamps = sorted(p.stat().st_mtime for p in (output / "evidence" / "ledger" / "units").iterdir())
     return seconds, (len(stamps) - 1) * unit_rows / (stamps[-1] - stamps[0])
 
 

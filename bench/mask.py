@@ -29,7 +29,7 @@ from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.methods.registry import create
 from ppfr_ops.recognizers import Recognizer, RecognizerSpec
-from ppfr_ops.sanitize.aligned import measure
+from ppfr_ops.sanitize.measuring import measure
 
 FAR = 1e-3
 JPEG = Encoding()

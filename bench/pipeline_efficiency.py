@@ -56,7 +56,9 @@ def bare_loop(arguments: argparse.Namespace) -> None:
     """The same operations without the pipeline."""
     import pyarrow.parquet as pq
 
-    from ppfr_ops.sanitize.job import SanitizeOptions, build_sanitizer, prepare, tune_process
+    from ppfr_ops.sanitize.options import SanitizeOptions
+    from ppfr_ops.sanitize.prepare import prepare
+    from ppfr_ops.sanitize.worker import build_sanitizer, tune_process
     from ppfr_ops.source.plan import read_unit
 
     source, output = arguments.bare

@@ -18,7 +18,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from ppfr_ops.sanitize.job import Job, SanitizeOptions, Worker, prepare
+from ppfr_ops.sanitize.job import Job
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.worker import Worker
 from ppfr_ops.source.plan import read_unit
 from ppfr_ops.store.ledger import Ledger
 from ppfr_ops.vault import FileKey, Vault, read_master
@@ -44,6 +47,7 @@ def job(folder: Path, name: str, arguments: argparse.Namespace, vault: bool) -> 
     """A job whose output (and vault) are open."""
     key = folder / "key"
     key.write_text(os.urandom(32).hex())
+    key.chmod(0o600)
     options = SanitizeOptions(
         input=arguments.input,
         output=str(folder / name),

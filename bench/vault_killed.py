@@ -160,6 +160,7 @@ def _copy(url: str, folder: Path) -> str:
 def _key(folder: Path, number: int) -> str:
     path = folder / f"key-{number}"
     path.write_text(os.urandom(32).hex())
+    path.chmod(0o600)
     return str(path)
 
 

@@ -7,6 +7,14 @@ class UserError(ValueError):
     """Something that the user has to change; its text is one line, made for them, and holds
     nothing of the data. The commands print it and end with exit code 2."""
 
+    exit_code = 2
+
+
+class EngineError(UserError):
+    """The engine does not do its work, whatever the options; the same command goes on later."""
+
+    exit_code = 1
+
 
 def describe(error: BaseException) -> str:
     """An error without its text, which may quote paths or bytes: type, errno, and where."""

@@ -6,6 +6,7 @@ expression and background are drawn anew for every picture. No network, no photo
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -261,3 +262,78 @@ def write_sample(
         paths.append(folder / f"part-{number:05d}.parquet")
         pq.write_table(pa.Table.from_pylist(part, schema), paths[-1], row_group_size=64)
     return paths
+
+
+def write_pairs(
+    path: Path, count: int = 192, identities: int = 24, seed: int = 0, folds: int = 4
+) -> int:
+    """Write pairs of the sample's faces for ``ppfr evaluate``: as many of the same person as of
+    different people, no person in two folds.
+
+    Args:
+        path: Parquet file: ``a``, ``b`` (an ``image.path`` each), ``same``, ``fold``.
+        count, identities, seed: as ``write_sample`` had them.
+        folds: at most half as many as identities.
+
+    Returns:
+        How many pairs there are.
+    """
+    rng = np.random.default_rng([seed, 3])
+    rows = []
+    for fold in range(folds):
+        people = range(fold, identities, folds)
+        faces_of = {person: range(person, count, identities) for person in people}
+        same = [(a, b) for found in faces_of.values() for a, b in pairwise(found)]
+        for a, b in same:
+            others = [index for person in people if person != a % identities
+                      for index in faces_of[person]]  # fmt: skip
+            rows.append((a, b, True, fold))
+            if others:
+                rows.append((a, int(rng.choice(others)), False, fold))
+    names = [f"person{index % identities:03d}_{index:05d}.jpg" for index in range(count)]
+    schema = pa.schema(
+        [("a", pa.string()), ("b", pa.string()), ("same", pa.bool_()), ("fold", pa.int8())]
+    )
+    table = [
+        {"a": names[a], "b": names[b], "same": same_person, "fold": fold}
+        for a, b, same_person, fold in rows
+    ]
+    pq.write_table(pa.Table.from_pylist(table, schema), path)
+    return len(rows)
+
+
+def photographs(count: int, seed: int = 0) -> list[NDArray[np.uint8]]:
+    """Drawn photographs with one or two drawn faces each, large enough to be detected.
+
+    Args:
+        count: how many.
+        seed: of everything.
+
+    Returns:
+        uint8 ``360 x 560 x 3``, RGB, each.
+    """
+    rng = np.random.default_rng([seed, 4])
+    heads = iter(faces(2 * count, seed))
+    size = 168
+    y, x = np.mgrid[:size, :size].astype(np.float32)
+    inside = 1 - ((x - size / 2) / 80) ** 2 - ((y - size / 2) / 84) ** 2
+    mask = np.clip(6 * inside, 0, 1)[..., None]
+    pictures = []
+    for number in range(count):
+        sky = np.linspace(rng.uniform(160, 220), rng.uniform(60, 120), 360)[:, None, None]
+        picture = np.tile(sky * rng.uniform(0.8, 1.1, 3), (1, 560, 1)).astype(np.float32)
+        for place in range(1 + number % 2):
+            head = cv2.resize(next(heads), (size, size), interpolation=cv2.INTER_CUBIC)
+            left, top = 60 + 260 * place + rng.integers(-20, 20), 96 + rng.integers(-30, 30)
+            spot = picture[top : top + size, left : left + size]
+            spot[:] = spot * (1 - mask) + head * mask
+        pictures.append(np.clip(np.rint(picture), 0, 255).astype(np.uint8))
+    return pictures
+
+
+def write_photographs(folder: Path, count: int = 24, seed: int = 0) -> None:
+    """Write drawn photographs as JPEG files, ``IMG_0000.jpg`` and so on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    encoding = Encoding()
+    for number, picture in enumerate(photographs(count, seed)):
+        (folder / f"IMG_{number:04d}.jpg").write_bytes(encoding.encode(picture))

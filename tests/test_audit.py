@@ -19,9 +19,10 @@ from ppfr_ops.cli.verify import main
 from ppfr_ops.contracts.manifest import Manifest
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.release.audit import audit
-from ppfr_ops.release.verify import SIGNATURE
+from ppfr_ops.release.signing import SIGNATURE
 from ppfr_ops.sample import faces
 from ppfr_ops.source.plan import Columns
+from ppfr_ops.store.ledger import Ledger
 
 KEY = "0123456789abcdef" * 4
 PERSON = "Jane_Doe"
@@ -89,7 +90,8 @@ def test_all_rows_are_accounted_for_and_the_run_has_signed(made: Path) -> None:
     code, said = against(made, "--public-key", str(made / "public"))
     assert code == 0, said
     assert said.strip() == (
-        "all holds; all 24 rows of the input are accounted for; 22 records measured again"
+        "all holds (version 1); all 24 rows of the input are accounted for; "
+        "22 records measured again"
     )
 
 
@@ -103,13 +105,13 @@ def add_rows(folder: Path) -> None:
 def lose_a_row(folder: Path) -> None:
     """As a tool would that dropped a row and made all counts and digests fit."""
     out = folder / "out"
-    name = next(path.name for path in shards(out, "dead_letters") if pq.read_table(path).num_rows)
-    rewrite(out / "dead_letters" / name, lambda table: table.slice(1))
-    reseal(out)
-    manifest = json.loads((out / "manifest.json").read_text())
+    path = next(path for path in shards(out, "dead_letters") if pq.read_table(path).num_rows)
+    rewrite(path, lambda table: table.slice(1))
+    manifest = json.loads((out / "evidence/manifest.json").read_text())
     fewer = {"rows_in": 23, "dead_letters": 1, "dead_letters_by_code": {"not_an_image": 1}}
     manifest["counts"] |= fewer
-    (out / "manifest.json").write_text(json.dumps(manifest))
+    (out / "evidence/manifest.json").write_text(json.dumps(manifest))
+    reseal(out)
 
 
 def lower_a_metric(folder: Path) -> None:
@@ -138,12 +140,16 @@ def publish_an_original(folder: Path) -> None:
 
     def put(table: pa.Table) -> pa.Table:
         cells = table["image"].to_pylist()
-        cells[0]["bytes"] = original[int(table["record_id"][0].as_py()[-6:])]["bytes"]
+        inside = rows[table["record_id"][0].as_py()]
+        cells[0]["bytes"] = original[first + int(inside[-6:])]["bytes"]
         column = pa.array(cells, table.schema.field("image").type)
         return table.set_column(1, table.schema.field(1), column)
 
-    manifest = Manifest.model_validate_json((folder / "out" / "manifest.json").read_text())
-    rewrite(folder / "out" / manifest.shards[0].shards["data"].path, put)
+    manifest = Manifest.model_validate_json((folder / "out/evidence/manifest.json").read_text())
+    unit, first = manifest.shards[0], 0
+    ids = Ledger(str(folder / "out")).ids
+    rows = ids.rows(f"{unit.unit}-{row:06d}" for row in range(6))
+    rewrite(folder / "out" / unit.shards["data"].path, put)
     reseal(folder / "out")
 
 
@@ -246,9 +252,9 @@ def test_fr_models_measure_again(shared: Path, tmp_path: Path) -> None:
 
 
 def test_a_manifest_that_is_written_anew_drops_the_old_signature(folder: Path) -> None:
-    assert (folder / "out" / SIGNATURE).exists()
+    assert (folder / "out" / "release" / SIGNATURE).exists()
     assert run(folder) == 0
-    assert not (folder / "out" / SIGNATURE).exists()
+    assert not (folder / "out" / "release" / SIGNATURE).exists()
 
 
 def test_a_signing_key_that_is_none_is_refused_before_any_work(folder: Path) -> None:

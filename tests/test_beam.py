@@ -24,7 +24,9 @@ from test_sanitize import (
 )
 
 from ppfr_ops.cli.sanitize_beam import main, on_beam
-from ppfr_ops.sanitize.job import SanitizeOptions, Worker, prepare
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.worker import Worker
 from ppfr_ops.store.ledger import Attempts, Ledger
 
 __all__ = ["short_tmp"]
@@ -42,7 +44,7 @@ def source(folder: Path, files: int, rows: int) -> Path:
 
 
 def assert_same(first: Path, second: Path) -> None:
-    for kind in ("data", "metrics", "dead_letters"):
+    for kind in ("release/data", "evidence/metrics", "evidence/dead_letters"):
         names = sorted(path.name for path in (first / kind).iterdir())
         assert names == sorted(path.name for path in (second / kind).iterdir()) and names
         for name in names:
@@ -82,7 +84,7 @@ def test_begun_by_one_and_killed_finished_by_the_other(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    units = output / "_ledger" / "units"
+    units = output / "evidence" / "ledger" / "units"
     deadline = time.monotonic() + 120
     while len(list(units.glob("*.json"))) < 5 and time.monotonic() < deadline:
         assert process.poll() is None, "it ended before it could be killed"

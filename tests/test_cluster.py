@@ -58,7 +58,7 @@ def start(cluster: object, faces: Path, output: Path, log: Path) -> subprocess.P
 
 
 def committed(output: Path, wanted: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    units = output / "_ledger" / "units"
+    units = output / "evidence" / "ledger" / "units"
     deadline = time.monotonic() + 200
     while len(list(units.glob("*.json"))) < wanted:
         assert process.poll() is None and time.monotonic() < deadline, log.read_text()
@@ -77,7 +77,7 @@ def test_a_node_dies_and_then_the_driver(cluster: object, faces: Path, tmp_path:
     process = start(cluster, faces, output, log)
     committed(output, 4, process, log)
     kill_tree(process)
-    units = output / "_ledger" / "units"
+    units = output / "evidence" / "ledger" / "units"
     kept = {path.name: path.read_bytes() for path in units.glob("*.json")}
     assert 4 <= len(kept) < UNITS
     process = start(cluster, faces, output, log)

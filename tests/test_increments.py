@@ -22,7 +22,7 @@ from ppfr_ops.contracts.manifest import Manifest
 from ppfr_ops.contracts.records import IMAGE_TYPE
 from ppfr_ops.store import lease
 from ppfr_ops.store.lease import Lease
-from ppfr_ops.store.ledger import Ledger, LedgerError
+from ppfr_ops.store.ledger import LEDGER, Ledger, LedgerError
 
 KEY = b"0123456789abcdef0123456789abcdef"
 
@@ -49,7 +49,7 @@ def shards(folder: Path) -> dict[str, tuple[int, str]]:
     """Name to modification time and digest."""
     return {
         path.name: (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
-        for path in (folder / "out" / "data").iterdir()
+        for path in (folder / "out/release/data").iterdir()
     }
 
 
@@ -59,7 +59,7 @@ def look(folder: Path) -> OutputStatus:
 
 
 def ids(folder: Path) -> list[str]:
-    return pq.read_table(folder / "out" / "data")["record_id"].to_pylist()
+    return pq.read_table(folder / "out/release/data")["record_id"].to_pylist()
 
 
 def test_twenty_units_that_grow_shrink_and_change(tmp_path: Path) -> None:
@@ -101,12 +101,14 @@ def test_twenty_units_that_grow_shrink_and_change(tmp_path: Path) -> None:
     assert done.exit_code == 0 and "0 deleted, 1 removed" in done.stderr
     assert len(shards(tmp_path)) == 21 and shards(tmp_path).items() <= after.items()
     for kind in ("metrics", "dead_letters"):
-        assert {p.name for p in (tmp_path / "out" / kind).iterdir()} == set(shards(tmp_path))
+        assert len(list((tmp_path / "out/evidence" / kind).iterdir())) == len(shards(tmp_path))
     said = look(tmp_path)
     assert (said.deleted_upstream, said.taken_back, said.records) == (0, 1, 20 * 21 - 10)
-    manifest = Manifest.model_validate_json((tmp_path / "out" / "manifest.json").read_text())
+    manifest = Manifest.model_validate_json((tmp_path / "out/evidence/manifest.json").read_text())
     assert manifest.counts.records == 20 * 21 - 10
-    assert {f"{unit.unit}.parquet" for unit in manifest.shards} == set(shards(tmp_path))
+    assert {os.path.basename(unit.shards["data"].path) for unit in manifest.shards} == set(
+        shards(tmp_path)
+    )
 
     # It comes back: published again, and no tombstone.
     write(tmp_path / "in" / "p00.parquet", data["p00"])
@@ -207,16 +209,16 @@ def test_a_lease_is_for_one_and_fences_the_other_off(tmp_path: Path) -> None:
 def test_another_machines_lease_is_watched_and_taken_when_it_stands_still(tmp_path: Path) -> None:
     ledger = Ledger(str(tmp_path))
     ledger.open({})
-    place = ("_ledger", "lease", "00000003.json")
+    place = (*LEDGER, "lease", "00000003.json")
     foreign = {"released": False, "machine": "another", "pid": 1, "started": "1"}
     ledger.write({**foreign, "beat": "a"}, *place)
     assert lease.holder(ledger) == "unknown"
     said = []
     with Lease(ledger, lambda: said.append(1), beat=0.05, expiry=0.3) as taken:
         assert taken.fence == 4 and said == [1]
-    ledger.write({**foreign, "beat": "a"}, "_ledger", "lease", "00000005.json")
+    ledger.write({**foreign, "beat": "a"}, *LEDGER, "lease", "00000005.json")
     threading.Timer(
-        0.2, lambda: ledger.write({**foreign, "beat": "b"}, "_ledger", "lease", "00000005.json")
+        0.2, lambda: ledger.write({**foreign, "beat": "b"}, *LEDGER, "lease", "00000005.json")
     ).start()
     with pytest.raises(LedgerError, match="another run is at work"):
         Lease(ledger, beat=0.05, expiry=5)
@@ -245,9 +247,9 @@ def test_status_of_an_output(tmp_path: Path) -> None:
     assert (said.units_published, said.units_pending, said.records) == (3, 0, 9)
     assert said.dead_letters_by_code == {"not_an_image": 3}
     assert said.last_exit_code == 3 and said.run == "none" and said.engine.startswith("beam")
-    next((out / "_ledger" / "units").iterdir()).unlink()
+    next((out / "evidence" / "ledger" / "units").iterdir()).unlink()
     done = CliRunner().invoke(status_command, [str(out)], standalone_mode=False)
     assert done.return_value == 3 and "1 units" in done.stdout
     done = CliRunner().invoke(status_command, [str(tmp_path / "nope")])
     assert done.exit_code == 2 and "no output of ppfr sanitize" in done.stderr
-    assert json.loads((out / "_ledger" / "last.json").read_text())["units"] == 3
+    assert json.loads((out / "evidence/ledger/last.json").read_text())["units"] == 3

@@ -9,7 +9,10 @@ import pytest
 
 from ppfr_ops.sample import write_sample
 from ppfr_ops.sanitize import isolation
-from ppfr_ops.sanitize.job import MAX_ATTEMPTS, Job, SanitizeOptions, Worker, prepare
+from ppfr_ops.sanitize.job import Job
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.worker import MAX_ATTEMPTS, Worker
 from ppfr_ops.store.ledger import Ledger, Tables
 
 FACES = 6

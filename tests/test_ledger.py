@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA
-from ppfr_ops.contracts.ledger import KINDS, LedgerEntry
+from ppfr_ops.contracts.ledger import KINDS, LedgerEntry, shard_path
 from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.contracts.records import records_schema
 from ppfr_ops.store.ledger import Attempts, Ledger, LedgerError, Tables
@@ -50,6 +50,15 @@ def opened(output: str) -> Ledger:
     return ledger
 
 
+RUN = {"evidence/ledger/run.json", "evidence/ledger/secret.json"}
+
+
+def shards(ledger: Ledger) -> set[str]:
+    """Of the unit u1."""
+    name = ledger.ids.unit("u1")
+    return {shard_path(kind, name if kind == "data" else "u1") for kind in KINDS}
+
+
 def files(output: str) -> set[str]:
     fs, root = fsspec.core.url_to_fs(output)
     return {path.removeprefix(root).lstrip("/") for path in fs.find(root)}
@@ -59,8 +68,7 @@ def test_commit_leaves_the_shards_and_the_entry_and_nothing_else(output: str) ->
     ledger = opened(output)
     assert ledger.attempt("u1") == Attempts()
     entry = commit(ledger, "u1")
-    shards = {f"{kind}/u1.parquet" for kind in KINDS}
-    assert files(output) == shards | {"_ledger/run.json", "_ledger/units/u1.json"}
+    assert files(output) == shards(ledger) | RUN | {"evidence/ledger/units/u1.json"}
     fs, root = fsspec.core.url_to_fs(output)
     for shard in entry.shards.values():
         data = fs.cat_file(f"{root}/{shard.path}")
@@ -75,9 +83,9 @@ def test_the_first_copy_counts_and_a_late_one_changes_nothing(output: str) -> No
     late = commit(Ledger(output), "u1", "late")
     assert late == first
     fs, root = fsspec.core.url_to_fs(output)
-    data = fs.cat_file(f"{root}/data/u1.parquet")
+    data = fs.cat_file(f"{root}/{first.shards['data'].path}")
     assert hashlib.sha256(data).hexdigest() == first.shards["data"].sha256
-    assert not any(name.startswith("_staging") for name in files(output))
+    assert not any(name.startswith("evidence/staging") for name in files(output))
 
 
 def test_many_copies_at_once_leave_one(tmp_path: Path) -> None:
@@ -86,10 +94,10 @@ def test_many_copies_at_once_leave_one(tmp_path: Path) -> None:
         marks = [f"copy {number}" for number in range(16)]
         entries = list(pool.map(lambda mark: commit(Ledger(str(tmp_path)), "u1", mark), marks))
     assert len({entry.copy_id for entry in entries}) == 1
-    data = (tmp_path / "data" / "u1.parquet").read_bytes()
+    data = (tmp_path / entries[0].shards["data"].path).read_bytes()
     assert hashlib.sha256(data).hexdigest() == entries[0].shards["data"].sha256
     Ledger(str(tmp_path)).recover()
-    assert not list((tmp_path / "_staging").iterdir())
+    assert not list((tmp_path / "evidence/staging").iterdir())
 
 
 @pytest.mark.parametrize("moved", range(4))
@@ -99,14 +107,13 @@ def test_death_at_any_step_is_undone_or_completed(output: str, moved: int) -> No
     entry = commit(ledger, "u1")
     fs = ledger.fs
     for kind in KINDS[moved:]:
-        staged = ledger.path("_staging", f"u1.{entry.copy_id}.{kind}.parquet")
+        staged = ledger.path("evidence", "staging", f"u1.{entry.copy_id}.{kind}.parquet")
         fs.mv(ledger.path(entry.shards[kind].path), staged)
-    fs.pipe_file(ledger.path("_staging", "u2.1234.data.parquet"), b"half")
-    fs.pipe_file(ledger.path("_ledger", "attempts", "u1.1"), b"")
+    fs.pipe_file(ledger.path("evidence", "staging", "u2.1234.data.parquet"), b"half")
+    fs.pipe_file(ledger.path("evidence", "ledger", "attempts", "u1.1"), b"")
     again = opened(output)
     assert again.entries() == {"u1": entry}
-    shards = {f"{kind}/u1.parquet" for kind in KINDS}
-    assert files(output) == shards | {"_ledger/run.json", "_ledger/units/u1.json"}
+    assert files(output) == shards(ledger) | RUN | {"evidence/ledger/units/u1.json"}
 
 
 def test_an_entry_without_its_files_is_done_again(output: str) -> None:
@@ -115,15 +122,15 @@ def test_an_entry_without_its_files_is_done_again(output: str) -> None:
     ledger.fs.rm_file(ledger.path(entry.shards["metrics"].path))
     again = opened(output)
     assert again.entries() == {} and again.committed("u1") is None
-    assert files(output) == {"_ledger/run.json"}
+    assert files(output) == RUN
     assert commit(again, "u1").unit == "u1"
 
 
 def test_a_damaged_entry_does_not_count(tmp_path: Path) -> None:
     ledger = opened(str(tmp_path))
     commit(ledger, "u1")
-    (tmp_path / "_ledger" / "units" / "u1.json").write_text('{"unit": "u1"')
-    opened(str(tmp_path))
+    (tmp_path / "evidence" / "ledger" / "units" / "u1.json").write_text('{"unit": "u1"')
+    assert "u1.json" in opened(str(tmp_path)).noticed[0]
     assert commit(opened(str(tmp_path)), "u1", "new").unit == "u1"
 
 
@@ -143,7 +150,7 @@ def test_other_settings_and_foreign_folders_are_refused(output: str) -> None:
     with pytest.raises(LedgerError, match="another method; give the same options"):
         Ledger(output).open({**SETTINGS, "method": "other"})
     Ledger(output).open({**SETTINGS, "method": "other"}, overwrite=True)
-    assert files(output) == {"_ledger/run.json"}
+    assert files(output) == RUN
     fs, root = fsspec.core.url_to_fs(output)
     fs.makedirs(f"{root}-foreign/data", exist_ok=True)
     fs.pipe_file(f"{root}-foreign/data/theirs.parquet", b"precious")
@@ -155,4 +162,4 @@ def test_other_settings_and_foreign_folders_are_refused(output: str) -> None:
 
 def test_run_settings_are_plain_to_read(tmp_path: Path) -> None:
     opened(str(tmp_path))
-    assert json.loads((tmp_path / "_ledger" / "run.json").read_text()) == SETTINGS
+    assert json.loads((tmp_path / "evidence/ledger/run.json").read_text()) == SETTINGS

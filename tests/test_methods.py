@@ -2,21 +2,34 @@
 
 import json
 import pickle
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
+from pictures import jpeg
 from pydantic import Field
 
 from ppfr_ops.cli.methods import main
+from ppfr_ops.contracts.policy import parse
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Faces
+from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.methods import registry
 from ppfr_ops.methods.base import Anonymizer, Context, Figure, Output, Spending
 from ppfr_ops.methods.registry import about, create, methods
-from ppfr_ops.sample import faces
+from ppfr_ops.sample import faces, write_sample
+from ppfr_ops.sanitize.aligned import AlignedFaces
+from ppfr_ops.sanitize.kit import Kit
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.sanitizer import Sanitizer
+from ppfr_ops.store.ledger import Tables
 
 SECRET = b"nobody may ever read this of a method"
 
@@ -99,3 +112,93 @@ def test_a_method_of_an_installed_package(monkeypatch: pytest.MonkeyPatch) -> No
     assert "needs the secret identity-key" in CliRunner().invoke(main, []).output
     with pytest.raises(UserError, match=r"there are: .*blur.*tinted"):
         create("nope")
+
+
+def unit(names: list[str | None]) -> pa.Table:
+    return pa.table(
+        {
+            "record_id": [f"u-{row:06d}" for row in range(len(names))],
+            "image": pa.array([jpeg(face) for face in faces(len(names))], pa.large_binary()),
+            "read_error": pa.nulls(len(names), pa.string()),
+            "identity": pa.array(names, pa.string()),
+        }
+    )
+
+
+def test_context_and_figures_go_through_the_pipeline() -> None:
+    method = Declares().with_secrets({"identity-key": SECRET})
+    kit = Kit(method, Encoding(), level="basic", batch_size=2)
+    tables = Sanitizer(AlignedFaces(kit))(unit(["Jane", "Jo", None]), "u")
+    assert tables.records["epsilon"].to_pylist() == [4, 2, 0]
+    assert tables.records.schema.field("epsilon").metadata[b"unit"] == b"1"
+    assert not tables.dead_letters.num_rows
+
+
+class Open(Anonymizer):
+    """Shows the face as it is, whatever the draw."""
+
+    disclosure_limit = 0.1
+
+    @property
+    def draw_size(self) -> int:
+        return 1
+
+    def anonymize(self, batch: Faces, draws: NDArray[np.float32]) -> Faces:
+        return batch.copy()
+
+
+class OneDraw(Open):
+    redrawable = False
+
+
+class Broken:
+    """An FR model that fails on every face."""
+
+    name = "x"
+
+    def embed(self, batch: Faces) -> NDArray[np.float32]:
+        raise RuntimeError("no face")
+
+
+def test_a_record_that_may_not_be_redrawn_is_never_held_back_for_what_it_shows() -> None:
+    policy = parse("record: {psnr: '<= 10'}")
+    draws: list[int] = []
+
+    def counted(ids: Sequence[str], size: int, draw: int = 0) -> NDArray[np.float32]:
+        draws.append(draw)
+        return np.zeros((len(ids), size), np.float32)
+
+    def done(method: Anonymizer, **named: Any) -> Tables:
+        draws.clear()
+        kit = Kit(method, Encoding(), draws=counted, policy=policy, **named)
+        return Sanitizer(AlignedFaces(kit))(unit(["a"]), "u")
+
+    assert not done(Open()).records.num_rows and max(draws) > 1
+    once = done(OneDraw())
+    assert once.records.num_rows == 1 and set(draws) == {0, 1}
+    assert once.metrics["psnr"][0].as_py() > 10
+    # Nor because it cannot be measured.
+    unmeasured = done(OneDraw(), recognizers=[Broken()], level="basic")
+    assert unmeasured.records.num_rows == 1 and unmeasured.metrics["psnr"][0].as_py() is None
+    assert done(Open(), recognizers=[Broken()], level="basic").dead_letters.num_rows == 1
+
+
+def test_bounds_on_records_are_refused_for_a_method_that_is_drawn_once(tmp_path: Path) -> None:
+    write_sample(tmp_path / "in", count=2, identities=1, files=1)
+    common = {"input": str(tmp_path / "in"), "output": str(tmp_path / "out")}
+    common["method"] = "test_methods:OneDraw"
+    with pytest.raises(UserError, match="as first drawn"):
+        prepare(SanitizeOptions(**common, max_disclosure=0.5))
+    assert prepare(SanitizeOptions(**common)).settings
+    common["method"] = "test_methods:Declares"
+    with pytest.raises(UserError, match="needs the secret 'identity-key'"):
+        prepare(SanitizeOptions(**common))
+    (tmp_path / "secret").write_bytes(SECRET)
+    files = {"identity-key": str(tmp_path / "secret")}
+    with pytest.raises(UserError, match="needs --identity-column"):
+        prepare(SanitizeOptions(**common, secrets=files))
+    named = {"identity_column": "identity", "identity_key_file": str(tmp_path / "secret")}
+    job = prepare(SanitizeOptions(**common, **named, secrets=files))
+    assert job.build_method().secret("identity-key") == SECRET
+    told = repr(job) + repr(job.options) + json.dumps(dict(job.settings))
+    assert SECRET.decode() not in told and "secret identity-key" in job.settings

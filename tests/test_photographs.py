@@ -20,6 +20,7 @@ from ppfr_ops.cli.sanitize import main
 from ppfr_ops.cli.verify import main as verify
 from ppfr_ops.contracts.detections import detections_schema
 from ppfr_ops.contracts.metrics import metrics_schema
+from ppfr_ops.contracts.policy import parse
 from ppfr_ops.contracts.records import records_schema
 from ppfr_ops.draws import seeded_draws
 from ppfr_ops.errors import UserError
@@ -27,15 +28,17 @@ from ppfr_ops.imaging import detector as faces
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.codec import Encoding, decode
 from ppfr_ops.methods.registry import create
-from ppfr_ops.sanitize.job import Job, SanitizeOptions, Status, Worker
-from ppfr_ops.sanitize.photographs.pictures import (
-    CropSanitizer,
-    PhotographOptions,
-    PictureSanitizer,
-    Review,
-    doubts,
-    read_verdicts,
-)
+from ppfr_ops.review.queue import doubts
+from ppfr_ops.review.verdicts import Review, read_verdicts
+from ppfr_ops.sanitize.job import Job, Status
+from ppfr_ops.sanitize.kit import Kit
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.photographs.crops import FaceCrops
+from ppfr_ops.sanitize.photographs.finder import Finder
+from ppfr_ops.sanitize.photographs.options import PhotographOptions
+from ppfr_ops.sanitize.photographs.pictures import WholePictures
+from ppfr_ops.sanitize.sanitizer import Sanitizer
+from ppfr_ops.sanitize.worker import Worker
 from ppfr_ops.source.plan import READ_ERROR
 
 PLACES = ((20, 30), (150, 60))
@@ -86,13 +89,13 @@ def unit(pictures: list[Picture], **given: list[str | None]) -> pa.Table:
 
 def build(
     output: str = "crops", verdicts: dict[str, Review] | None = None, **options: Any
-) -> CropSanitizer | PictureSanitizer:
+) -> Sanitizer[Any]:
+    more = {name: options.pop(name) for name in ("policy", "recognizers") if name in options}
     chosen = PhotographOptions(output_faces=output, detector="test_photographs:Marked", **options)
-    kind = CropSanitizer if output == "crops" else PictureSanitizer
     method = create("signed-field", {})
-    return kind(
-        chosen, verdicts or {}, 1, method, Encoding("png"), draws=seeded_draws(1), batch_size=2
-    )
+    kit = Kit(method, Encoding("png"), draws=seeded_draws(1), batch_size=2, **more)
+    finder = Finder(chosen, verdicts or {}, 1)
+    return Sanitizer(FaceCrops(kit, finder) if output == "crops" else WholePictures(kit, finder))
 
 
 def codes(tables: Any) -> dict[str, str]:
@@ -139,6 +142,34 @@ def test_a_record_a_photograph() -> None:
     assert measured[0]["disclosure"] == pytest.approx(found[0]["disclosure"])
     assert all(row["disclosure"] is not None for row in found)
     assert measured[1]["disclosure"] < 0.6
+
+
+class Cosines:
+    """An FR model: original and publication of the first face are alike, of the second not."""
+
+    name = "x"
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def embed(self, batch: np.ndarray) -> np.ndarray:
+        self.calls += 1
+        published = self.calls % 2 == 0
+        rows = [[1.0, 0.0] if not published or place == 0 else [0.0, 1.0] for place in range(2)]
+        return np.array(rows[: len(batch)], np.float32)
+
+
+@pytest.mark.parametrize(("bound", "published"), [("<= 0.3", 0), (">= 0.5", 0), ("<= 1", 1)])
+def test_every_face_of_a_photograph_is_held_to_the_policy(bound: str, published: int) -> None:
+    policy = parse(f"record: {{id_cosine_x: '{bound}'}}\nredraws: 0")
+    sanitizer = build("in-place", face_sure=0.1, policy=policy, recognizers=[Cosines()])
+    tables = sanitizer(unit([photograph(2)]), "u")
+    assert len(tables.records) == published
+    if not published:
+        message = tables.dead_letters["message"][0].as_py()
+        assert ("face 0" if bound == "<= 0.3" else "face 1") in message
+    else:
+        assert tables.detections["id_cosine_x"].to_pylist() == [1.0, 0.0]
 
 
 @pytest.mark.parametrize("output", ["crops", "in-place"])
@@ -299,13 +330,13 @@ def test_review_and_resume(tmp_path: Path, shared: Path) -> None:
     assert len(lines) == len(found) >= 5
     said.write_text("source_id,verdict,boxes\nu000001-000002,drop,\nu000001-000000,ok,\n")
     assert go(verdicts=str(said)) == ["u000001"]
-    letters = pq.read_table(out / "dead_letters" / "u000001.parquet").to_pylist()
+    letters = pq.read_table(out / "evidence/dead_letters" / "u000001.parquet").to_pylist()
     assert [letter["code"] for letter in letters] == ["rejected"]
     assert go(verdicts=str(said)) == go() == []
     against = [str(out), "--against", str(tmp_path / "in.parquet"), "--sample", "4"]
     verified = CliRunner().invoke(verify, against, standalone_mode=False)
     assert verified.return_value == 0 and "4 records measured again" in verified.output
-    shard = out / "detections" / "u000000.parquet"
+    shard = out / "evidence/detections" / "u000000.parquet"
     table = pq.read_table(shard)
     wrong = pa.array([0.01] * len(table), pa.float32())
     place = table.column_names.index("disclosure")
@@ -346,10 +377,10 @@ def lfw(shared: Path) -> list[Picture]:
     return [decode(row["bytes"]) for row in pq.read_table(part)["image"].slice(0, 9).to_pylist()]
 
 
-def real(output: str, encoding: Encoding, method: str) -> CropSanitizer | PictureSanitizer:
-    kind = CropSanitizer if output == "crops" else PictureSanitizer
-    options = PhotographOptions(output_faces=output)
-    return kind(options, {}, 1, create(method, {}), encoding, draws=seeded_draws(1))
+def real(output: str, encoding: Encoding, method: str) -> Sanitizer[Any]:
+    kit = Kit(create(method, {}), encoding, draws=seeded_draws(1))
+    finder = Finder(PhotographOptions(output_faces=output), {}, 1)
+    return Sanitizer(FaceCrops(kit, finder) if output == "crops" else WholePictures(kit, finder))
 
 
 def test_a_sheet_of_nine_photographs(lfw: list[Picture]) -> None:

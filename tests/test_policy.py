@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
+from scipy.stats import binom
 
 from ppfr_ops.cli import group
 from ppfr_ops.cli.driver import drive
@@ -19,9 +20,12 @@ from ppfr_ops.contracts.policy import DEFAULT, PolicyError, parse
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.methods.base import Anonymizer
-from ppfr_ops.release.figures import Figures, assess, figure, forecast
+from ppfr_ops.release.figures import Figures, assess, figure
+from ppfr_ops.release.forecast import forecast, percentile_ranks
 from ppfr_ops.sample import faces
-from ppfr_ops.sanitize.job import Job, SanitizeOptions, Status, Worker
+from ppfr_ops.sanitize.job import Job, Status
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.worker import Worker
 
 RECORDS = 120
 HOPELESS = (7, 50, 90)
@@ -84,11 +88,11 @@ dataset:
 
 
 def outcome(output: Path) -> tuple[Manifest, set[str], set[int]]:
-    manifest = Manifest.model_validate_json((output / "manifest.json").read_bytes())
-    dead = pq.read_table(output / "dead_letters")
+    manifest = Manifest.model_validate_json((output / "evidence/manifest.json").read_bytes())
+    dead = pq.read_table(output / "evidence/dead_letters")
     rows = {
         int(name[1:7]) * 40 + int(name[-6:])
-        for name in pq.read_table(output / "dead_letters")["record_id"].to_pylist()
+        for name in pq.read_table(output / "evidence/dead_letters")["record_id"].to_pylist()
     }
     return manifest, set(dead["code"].to_pylist()), rows
 
@@ -229,3 +233,73 @@ def test_figures_of_photographs_may_be_named() -> None:
     table = pa.table({"record_id": ["a", "b"], "residual_faces": pa.array([0, 3], pa.int32())})
     assert not assess(policy, Figures(counts, table))[0].holds
     assert assess(policy, Figures(counts, table.slice(0, 1)))[0].holds
+
+
+@pytest.mark.parametrize(("count", "share"), [(400, 0.99), (64, 0.5), (200, 0.05), (64, 0.99)])
+def test_a_percentile_lies_between_its_ranks_as_often_as_is_said(count, share) -> None:
+    """Exactly, not by simulation: P(rank below or at, rank above) from the binomial."""
+    low, high = percentile_ranks(count, share)
+    below = binom.cdf(low - 1, count, share) if low else 0.0  # X_(low) is above the percentile
+    above = binom.sf(high - 1, count, share) if high else 0.0  # X_(high) is below it
+    assert below <= 0.025 and above <= 0.025
+    if (count, share) == (64, 0.99):
+        assert low and not high  # 64 rows cannot say how high a 99th percentile may be
+    else:
+        assert low and high and below + above > 0.01  # and no wider than it has to be
+
+
+def test_a_99th_percentile_of_few_rows_is_open_and_of_many_is_not() -> None:
+    policy = parse("dataset: {disclosure_p99: '<= 0.6'}")
+    some = np.random.default_rng(1).uniform(0, 0.5, 64).tolist()
+    (item,) = forecast(policy, figures(some, {}))
+    assert item.holds == "open" and item.high == np.inf and item.found is not None
+    (item,) = forecast(policy, figures(some * 10, {}))
+    assert item.holds == "met" and item.high <= 0.5
+    (item,) = forecast(parse("dataset: {disclosure_p99: '<= 0.2'}"), figures(some, {}))
+    assert item.holds == "not met"  # too few to say how high, enough to say: too high
+
+
+def test_rates_divide_faces_by_faces() -> None:
+    counts = Counts(
+        units=1,
+        rows_in=2,
+        extra_faces=6,
+        records=4,
+        dead_letters=4,
+        dead_letters_by_code={"below_policy": 4},
+    )
+    table = pa.table({"record_id": list("abcd"), "disclosure": pa.array([0.1] * 4)})
+    some = Figures(counts, table)
+    assert figure("quarantine_rate", some, None) == 0.5
+    (item,) = forecast(parse("dataset: {quarantine_rate: '<= 0.9'}"), some)
+    assert item.found == 0.5 and item.low < 0.5 < item.high
+
+
+def test_photographs_are_judged_by_each_of_their_faces() -> None:
+    counts = Counts(units=1, rows_in=2, records=2, dead_letters=0, dead_letters_by_code={})
+    nothing = pa.nulls(2, pa.float32())
+    metrics = pa.table({"record_id": ["a", "b"], "disclosure": nothing, "id_cosine_x": nothing})
+    pixelated = pa.table(
+        {
+            "treatment": ["pixelated_small", "pixelated_by_verdict"],
+            "disclosure": pa.array([0.9, 0.9], pa.float32()),
+            "id_cosine_x": pa.array([0.9, 0.9], pa.float32()),
+        }
+    )
+    policy = parse("record: {disclosure: '<= 0.6', id_cosine_x: '<= 0.3'}")
+    # Bound to nothing: no face of them went through the method.
+    assert all(check.holds for check in assess(policy, Figures(counts, metrics, faces=pixelated)))
+    faces = pa.table(
+        {
+            "treatment": ["anonymized", "anonymized", "pixelated_small"],
+            "disclosure": pa.array([0.2, 0.3, 0.9], pa.float32()),
+            "id_cosine_x": pa.array([0.1, 0.98, 0.1], pa.float32()),
+        }
+    )
+    held = assess(policy, Figures(counts, metrics, faces=faces))
+    assert [check.holds for check in held] == [True, False]
+    assert held[1].found == pytest.approx(0.98)
+    # A face that should have been measured and was not is not met.
+    unknown = faces.set_column(1, "disclosure", pa.array([None, 0.3, 0.9], pa.float32()))
+    held = assess(policy, Figures(counts, metrics, faces=unknown))
+    assert not held[0].holds and held[0].found is None

@@ -28,13 +28,16 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from ppfr_ops.cli import group
-from ppfr_ops.contracts.manifest import Manifest
+from ppfr_ops.contracts.manifest import ReleaseManifest
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.release.documents.cards import Publication, croissant, lineage_events
 from ppfr_ops.release.figures import open_release
-from ppfr_ops.release.verify import sign
+from ppfr_ops.release.signing import sign
 from ppfr_ops.sample import faces
-from ppfr_ops.sanitize.job import SanitizeOptions, Worker, finish, prepare
+from ppfr_ops.sanitize.finish import finish
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.worker import Worker
 from ppfr_ops.store.ledger import Ledger
 
 LOOSE = "record: {disclosure: '<= 1'}\ndataset: {disclosure_p99: '<= 1', records: '>= 1'}\n"
@@ -136,7 +139,7 @@ class Page(html.parser.HTMLParser):
 def test_one_page_that_needs_nothing_and_says_it_all(output: Path) -> None:
     done = report(output)
     assert done.exit_code == 0, done.output
-    text = (output / "report.html").read_text()
+    text = (output / "evidence/report.html").read_text()
     page = Page(text)
     assert len(page.ids) == len(set(page.ids))
     tags = [tag for tag, _ in page.seen]
@@ -167,7 +170,12 @@ def test_one_page_that_needs_nothing_and_says_it_all(output: Path) -> None:
 def test_pictures_are_of_the_sample_and_no_name_leaves(output: Path, tmp_path: Path) -> None:
     lineage = tmp_path / "lineage.ndjson"
     done = report(output, "--lineage", str(lineage), "--json")
-    written = [output / "report.html", output / "README.md", output / "croissant.json", lineage]
+    written = [
+        output / "evidence/report.html",
+        output / "release/README.md",
+        output / "release/croissant.json",
+        lineage,
+    ]
     said = done.output + "".join(path.read_text() for path in written)
     assert PERSON not in said and PERSON.lower() not in said.lower()
     assert str(tmp_path) not in said and "a.parquet" not in said
@@ -175,7 +183,7 @@ def test_pictures_are_of_the_sample_and_no_name_leaves(output: Path, tmp_path: P
     assert len(shown) == 8
     drawn = [Encoding().encode(face) for face in faces(4, identities=4)]
     assert [base64.b64decode(data) for data in shown[::2]] == drawn
-    published = pq.read_table(output / "data")["image"].to_pylist()
+    published = pq.read_table(output / "release/data")["image"].to_pylist()
     assert not {base64.b64decode(data) for data in shown} & {cell["bytes"] for cell in published}
 
 
@@ -190,13 +198,13 @@ def test_what_does_not_hold_is_not_released(output: Path, tmp_path: Path) -> Non
     done = report(output, "--policy", str(strict))
     assert done.exit_code == 3 and "rec_ssim: not measured" in done.output
     assert "2 of 2 requirements" in done.output
-    shard = next((output / "data").iterdir())
+    shard = next((output / "release/data").iterdir())
     data = bytearray(shard.read_bytes())
     data[100] ^= 1
     shard.write_bytes(data)
     done = report(output)
     assert done.exit_code == 3 and f"data/{shard.name}: its sha256" in done.output
-    assert "Must not be released" in (output / "report.html").read_text()
+    assert "Must not be released" in (output / "evidence/report.html").read_text()
 
 
 def test_a_seeded_run_is_not_released(tmp_path: Path) -> None:
@@ -213,9 +221,9 @@ def test_the_signature_is_told(output: Path, tmp_path: Path) -> None:
     for name, owner in (("key", key), ("other", other)):
         (tmp_path / name).write_bytes(owner.public_key().public_bytes(pem, form))
     assert report(output, "--public-key", str(tmp_path / "key")).exit_code == 0
-    assert "valid, by the key given" in (output / "report.html").read_text()
+    assert "valid, by the key given" in (output / "evidence/report.html").read_text()
     assert report(output, "--public-key", str(tmp_path / "other")).exit_code == 3
-    assert "not valid for the key given" in (output / "report.html").read_text()
+    assert "not valid for the key given" in (output / "evidence/report.html").read_text()
 
 
 def test_wrong_input_is_one_line(tmp_path: Path, output: Path) -> None:
@@ -234,7 +242,7 @@ def test_the_card_has_front_matter_and_every_column(output: Path) -> None:
     report(output, "--name", "faces-x", "--license", "cc-by-nc-4.0", "--creator", "An Office")
     import yaml
 
-    _, front, body = (output / "README.md").read_text().split("---\n", 2)
+    _, front, body = (output / "release/README.md").read_text().split("---\n", 2)
     values = yaml.safe_load(front)
     assert values["license"] == "cc-by-nc-4.0" and values["size_categories"] == ["n<1K"]
     assert values["configs"][0]["data_files"] == "data/*.parquet"
@@ -245,12 +253,12 @@ def test_the_card_has_front_matter_and_every_column(output: Path) -> None:
 
 def test_croissant_names_every_shard_with_its_digest(output: Path) -> None:
     document = croissant(open_release(str(output)), Publication("faces-x", "cc-by-nc-4.0"))
-    manifest = Manifest.model_validate_json((output / "manifest.json").read_bytes())
+    manifest = ReleaseManifest.model_validate_json((output / "release/manifest.json").read_bytes())
     files = {
         item["@id"]: item for item in document["distribution"] if "FileObject" in item["@type"]
     }
     assert {path: item["sha256"] for path, item in files.items()} == {
-        unit.shards["data"].path: unit.shards["data"].sha256 for unit in manifest.shards
+        file.path: file.sha256 for file in manifest.data
     }
     assert "http://mlcommons.org/croissant/1.1" in document["conformsTo"]
     kinds = {field["name"]: field["dataType"] for field in document["recordSet"][0]["field"]}
@@ -278,7 +286,7 @@ print(json.dumps({
 }))
 """
     done = subprocess.run(
-        [sys.executable, "-c", code, str(output), str(tmp_path / "cache")],
+        [sys.executable, "-c", code, str(output / "release"), str(tmp_path / "cache")],
         capture_output=True,
         text=True,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
@@ -425,7 +433,7 @@ def test_lineage_goes_to_a_file_and_to_an_endpoint(output: Path, tmp_path: Path)
 
 def test_figures_on_the_page_are_those_in_the_metrics(output: Path) -> None:
     report(output)
-    text = (output / "report.html").read_text()
+    text = (output / "evidence/report.html").read_text()
     shown = pq.read_table(output / "metrics")["disclosure"].to_numpy()
     worst = pq.read_table(output / "metrics")["record_id"].to_pylist()[int(np.argmax(shown))]
     place = text.index("Records to look at first")
@@ -440,7 +448,7 @@ def test_nothing_sticks_out_on_a_phone_or_a_desk(output: Path, tmp_path: Path, w
     if browser is None:
         pytest.skip("no chromium on the path")
     report(output, "--name", "a name as long as names of datasets get to be in the wild")
-    shutil.copy(output / "report.html", tmp_path / "report.html")
+    shutil.copy(output / "evidence/report.html", tmp_path / "report.html")
     # A window is at least 500 wide; a frame need not be.
     (tmp_path / "frame.html").write_text(
         f'<body style="margin:0"><iframe src="report.html" scrolling="no" '

@@ -27,7 +27,9 @@ from ppfr_ops.contracts.manifest import Manifest
 from ppfr_ops.contracts.records import IMAGE_TYPE
 from ppfr_ops.imaging.codec import decode
 from ppfr_ops.sample import faces, write_sample
-from ppfr_ops.sanitize.job import SanitizeOptions, Worker, prepare
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.worker import Worker
 from ppfr_ops.store.ledger import Ledger
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,12 +84,13 @@ def good(count: int, seed: int = 0) -> list[bytes | None]:
 
 def assert_sound(output: Path) -> Manifest:
     """Every shard is as the manifest says, every id once, nothing else is there."""
-    manifest = Manifest.model_validate_json((output / "manifest.json").read_text())
-    names = {"manifest.json", "_ledger/run.json"}
+    manifest = Manifest.model_validate_json((output / "evidence/manifest.json").read_text())
+    names = {"release/manifest.json", "evidence/manifest.json", "evidence/seal.json"}
+    names |= {"evidence/ledger/run.json", "evidence/ledger/secret.json"}
     ids: list[str] = []
     dead: list[str] = []
     for unit in manifest.shards:
-        names.add(f"_ledger/units/{unit.unit}.json")
+        names.add(f"evidence/ledger/units/{unit.unit}.json")
         for kind, shard in unit.shards.items():
             names.add(shard.path)
             data = (output / shard.path).read_bytes()
@@ -102,7 +105,7 @@ def assert_sound(output: Path) -> Manifest:
     assert len(set(ids + dead)) == len(ids) + len(dead) == manifest.counts.rows_in
     assert (len(ids), len(dead)) == (manifest.counts.records, manifest.counts.dead_letters)
     found = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
-    assert {name for name in found if not name.startswith("_ledger/l")} == names
+    assert {name for name in found if not name.startswith("evidence/ledger/l")} == names
     return manifest
 
 
@@ -155,7 +158,7 @@ def test_a_messy_dataset_end_to_end(tmp_path: Path, short_tmp: Path) -> None:
     codes = [code for _, code in DEAD.values()] + ["unreadable_unit"]
     assert counts.dead_letters_by_code == {code: codes.count(code) for code in codes}
     assert json.loads(done.stdout)["counts"] == counts.model_dump()
-    records = pq.read_table(output / "data")
+    records = pq.read_table(output / "release/data")
     assert records.schema.names == ["record_id", "image", "identity", "age"]
     assert len(set(records["identity"].to_pylist())) == 4
 
@@ -176,12 +179,12 @@ def test_a_messy_dataset_end_to_end(tmp_path: Path, short_tmp: Path) -> None:
             **keyed,
         )
     )
-    Ledger(job.options.output).open(job.settings)
+    Ledger(job.options.output).open(job.settings, seed=1)
     worker = Worker(job)
     for number in range(len(job.plan.units)):
         assert worker.process(number).state == "committed"
-    for path in (output / "data").iterdir():
-        assert path.read_bytes() == (tmp_path / "bare" / "data" / path.name).read_bytes()
+    for path in (output / "release/data").iterdir():
+        assert path.read_bytes() == (tmp_path / "bare/release/data" / path.name).read_bytes()
 
 
 def kill_tree(process: subprocess.Popen[bytes]) -> None:
@@ -212,7 +215,7 @@ def test_killed_at_a_third_and_two_thirds_and_started_again(
     pictures = good(12)
     for number in range(12):
         write_faces(source / f"{NAME}_{number:02d}.parquet", pictures * 2)
-    units = output / "_ledger" / "units"
+    units = output / "evidence" / "ledger" / "units"
     options = ["--input", str(source), "--output", str(output), "--unit-rows", "24"]
     finished: dict[str, bytes] = {}
     for wanted in (4, 8):
@@ -260,7 +263,7 @@ def test_a_face_that_kills_its_worker_becomes_a_dead_letter(
     assert "u000001 killed its worker 3 times and was taken apart: 1 dead letters" in done.stderr
     manifest = assert_sound(tmp_path / "out")
     assert manifest.counts.dead_letters_by_code == {"killed_worker": 1}
-    dead = pq.read_table(tmp_path / "out" / "dead_letters")["record_id"].to_pylist()
+    dead = pq.read_table(tmp_path / "out/evidence/dead_letters")["record_id"].to_pylist()
     assert dead == ["u000001-000002"]
 
 

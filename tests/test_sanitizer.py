@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,10 +29,18 @@ from ppfr_ops.imaging.codec import Encoding, decode
 from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.methods.registry import create, methods
 from ppfr_ops.sample import faces
-from ppfr_ops.sanitize.aligned import Sanitizer, measure, pseudonyms
+from ppfr_ops.sanitize.aligned import AlignedFaces
+from ppfr_ops.sanitize.items import Item
+from ppfr_ops.sanitize.kit import Kit, pseudonyms
+from ppfr_ops.sanitize.measuring import measure
+from ppfr_ops.sanitize.sanitizer import Sanitizer
 from ppfr_ops.store.ledger import Tables
 
 KEY = b"a key of the owner"
+
+
+def sanitizer_of(*parts: Any, **named: Any) -> Sanitizer[Item]:
+    return Sanitizer(AlignedFaces(Kit(*parts, **named)))
 
 
 def unit_table(pictures: list[bytes | None], **columns: pa.Array) -> pa.Table:
@@ -64,7 +73,7 @@ class Fails(Anonymizer):
 def test_every_row_is_published_or_a_dead_letter_in_order() -> None:
     cases = [*HANDLED.values(), *(make for make, _ in DEAD.values())]
     pictures = [pair for make in cases for pair in (jpeg(), make())]
-    result = Sanitizer(create("pixelate"), Encoding(), batch_size=7)(unit_table(pictures), "u")
+    result = sanitizer_of(create("pixelate"), Encoding(), batch_size=7)(unit_table(pictures), "u")
     published = result.records["record_id"].to_pylist()
     dead = result.dead_letters["record_id"].to_pylist()
     assert published == sorted(published) and dead == sorted(dead)
@@ -80,7 +89,7 @@ def test_every_row_is_published_or_a_dead_letter_in_order() -> None:
 
 def test_no_metadata_no_name_and_no_byte_of_a_picture_in_any_output() -> None:
     pictures = [make() for make in HANDLED.values()] + [make() for make, _ in DEAD.values()]
-    result = Sanitizer(create("signed-field"), Encoding())(unit_table(pictures), "u")
+    result = sanitizer_of(create("signed-field"), Encoding())(unit_table(pictures), "u")
     for table in (result.records, result.metrics, result.dead_letters):
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, table.schema) as writer:
@@ -103,7 +112,7 @@ def test_no_metadata_no_name_and_no_byte_of_a_picture_in_any_output() -> None:
 )
 def test_no_output_is_an_input_under_any_options(method: str, encoding: Encoding) -> None:
     pictures = [encoding.encode(face) for face in faces(4, seed=1)]
-    result = Sanitizer(create(method), encoding, level="none")(unit_table(list(pictures)), "u")
+    result = sanitizer_of(create(method), encoding, level="none")(unit_table(list(pictures)), "u")
     published = [image["bytes"] for image in result.records["image"].to_pylist()]
     assert len(published) == 4 and not set(published) & set(pictures)
     for data, original in zip(published, pictures, strict=True):
@@ -113,7 +122,7 @@ def test_no_output_is_an_input_under_any_options(method: str, encoding: Encoding
 
 def test_metrics_are_those_of_the_bytes_in_the_shard() -> None:
     pictures = originals(3)
-    sanitizer = Sanitizer(create("blur", {"sigma": "3"}), Encoding(quality=40))
+    sanitizer = sanitizer_of(create("blur", {"sigma": "3"}), Encoding(quality=40))
     result = sanitizer(unit_table(pictures), "u")
     x = np.stack([decode(data) for data in pictures if data])
     y = np.stack([decode(image["bytes"]) for image in result.records["image"].to_pylist()])
@@ -124,8 +133,8 @@ def test_metrics_are_those_of_the_bytes_in_the_shard() -> None:
 def test_seeded_draws_do_not_depend_on_batches_or_slices() -> None:
     table = unit_table(originals(7))
 
-    def run(size: int) -> Sanitizer:
-        return Sanitizer(
+    def run(size: int) -> Sanitizer[Item]:
+        return sanitizer_of(
             create("signed-field"), Encoding(), draws=seeded_draws(7), batch_size=size, level="none"
         )
 
@@ -136,14 +145,14 @@ def test_seeded_draws_do_not_depend_on_batches_or_slices() -> None:
 
 
 def test_system_draws_differ_every_time() -> None:
-    sanitizer = Sanitizer(create("signed-field"), Encoding(), level="none")
+    sanitizer = sanitizer_of(create("signed-field"), Encoding(), level="none")
     table = unit_table(originals(2))
     assert sanitizer(table, "u").records != sanitizer(table, "u").records
 
 
 def test_a_method_that_fails_on_one_face_costs_that_face_only() -> None:
     pictures = [jpeg(np.full_like(FACE, value)) for value in (200, 30, 201, 202, 203)]
-    result = Sanitizer(Fails(), Encoding())(unit_table(list(pictures)), "u")
+    result = sanitizer_of(Fails(), Encoding())(unit_table(list(pictures)), "u")
     assert result.records.num_rows == 4
     letter = result.dead_letters.to_pylist()[0]
     assert (letter["record_id"], letter["code"]) == ("u-000001", "method_failed")
@@ -159,7 +168,7 @@ def test_identities_leave_as_keyed_pseudonyms_and_kept_columns_as_they_are() -> 
             "keep.age": pa.array([1, 2, 3, None], pa.int16()),
         },
     )
-    sanitizer = Sanitizer(
+    sanitizer = sanitizer_of(
         create("pixelate"),
         Encoding(),
         keep=[pa.field("age", pa.int16())],
@@ -179,7 +188,7 @@ def test_levels_leave_out_what_they_say() -> None:
     table = unit_table(originals(2))
 
     def measured(level: str) -> set[str]:
-        result: Tables = Sanitizer(create("blur"), Encoding(), level=level)(table, "u")  # type: ignore[arg-type]
+        result: Tables = sanitizer_of(create("blur"), Encoding(), level=level)(table, "u")
         return {n for n in result.metrics.column_names if not result.metrics[n].null_count}
 
     quick = {"record_id", "ssim", "ms_ssim", "psnr", "lowfreq_corr"}
@@ -189,7 +198,7 @@ def test_levels_leave_out_what_they_say() -> None:
 
 
 def test_an_empty_unit_is_fine() -> None:
-    result = Sanitizer(create("blur"), Encoding())(unit_table([]), "u")
+    result = sanitizer_of(create("blur"), Encoding())(unit_table([]), "u")
     assert result.records.num_rows == result.metrics.num_rows == result.dead_letters.num_rows == 0
 
 
@@ -221,7 +230,7 @@ def test_lowfreq_corr_sees_shading_and_its_sign_and_not_detail() -> None:
 
 def test_operations_load_no_engine() -> None:
     code = (
-        "import sys, ppfr_ops.sanitize.job, ppfr_ops.sanitize.isolation\n"
+        "import sys, ppfr_ops.sanitize.worker, ppfr_ops.sanitize.finish\n"
         "assert not {'ray', 'apache_beam'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -245,13 +254,13 @@ class _Shy(Anonymizer):
 def test_what_shows_too_much_is_drawn_again_and_else_buried() -> None:
     pictures = faces(40, seed=3)
     table = unit_table([Encoding("png").encode(face) for face in pictures])
-    sanitizer = Sanitizer(_Shy(), Encoding(), draws=seeded_draws(5))
+    sanitizer = sanitizer_of(_Shy(), Encoding(), draws=seeded_draws(5))
     result = sanitizer(table, "u")
     shown = np.asarray(result.metrics["disclosure"])
     assert (shown <= 0.6).all() and len(shown) > 25  # five draws, each good with 31 %
     codes = result.dead_letters["code"].to_pylist()
     assert set(codes) <= {"too_disclosing"} and len(shown) + len(codes) == 40
-    loose = Sanitizer(_Shy(), Encoding(), draws=seeded_draws(5), max_disclosure=1.0)(table, "u")
+    loose = sanitizer_of(_Shy(), Encoding(), draws=seeded_draws(5), max_disclosure=1.0)(table, "u")
     assert len(loose.records) == 40 and np.asarray(loose.metrics["disclosure"]).max() > 0.9
     for record, value in zip(result.records.to_pylist(), shown, strict=True):
         picture = Encoding.decode(record["image"]["bytes"])
@@ -261,7 +270,7 @@ def test_what_shows_too_much_is_drawn_again_and_else_buried() -> None:
 
 
 def test_nothing_phones_home_or_leaves_files_behind(tmp_path: Path) -> None:
-    code = "import ppfr_ops.sanitize.job, onnxruntime; onnxruntime.InferenceSession"
+    code = "import ppfr_ops.sanitize.worker, onnxruntime; onnxruntime.InferenceSession"
     environment = {**os.environ, "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
     environment.pop("ORT_DISABLE_TELEMETRY", None)
     environment["PYTHONPATH"] = str(Path(__file__).resolve().parent.parent)

@@ -17,13 +17,13 @@ from ppfr_ops.contracts.vault import (
 from ppfr_ops.imaging.codec import decode  # noqa: F401  (the reasons below are raised there)
 
 INVENTORY = {
-    "records/1": {
+    "records/2": {
         "record_id": "string",
         "image": "struct<bytes: binary, path: string>",
         "identity": "string",
         "age": "int16",
     },
-    "metrics/1": {
+    "metrics/2": {
         "record_id": "string",
         "disclosure": "float",
         "ssim": "float",
@@ -33,7 +33,7 @@ INVENTORY = {
         "draw_similarity": "float",
         "id_cosine_dlib": "float",
     },
-    "dead_letters/1": {
+    "dead_letters/2": {
         "record_id": "string",
         "unit": "string",
         "stage": "string",
@@ -78,7 +78,7 @@ def test_inventory() -> None:
         for schema in schemas
     }
     assert found == INVENTORY
-    assert VERSION == "1"
+    assert VERSION == "2"
 
 
 def test_every_field_is_described_and_every_metric_has_unit_and_range() -> None:

@@ -19,7 +19,7 @@ from faulty import FAULTS, FaultyProxy
 from moto.server import ThreadedMotoServer
 
 from ppfr_ops.cli.sanitize_beam import main as on_beam
-from ppfr_ops.contracts.manifest import Manifest
+from ppfr_ops.contracts.manifest import Manifest, ReleaseManifest
 from ppfr_ops.sample import write_sample
 from ppfr_ops.store.ledger import Ledger
 from ppfr_ops.store.storage import Patient, StoreError, open_store
@@ -88,17 +88,20 @@ def assert_sound(client: object) -> Manifest:
         item["Key"]: client.get_object(Bucket="shared", Key=item["Key"])["Body"].read()
         for item in client.list_objects_v2(Bucket="shared").get("Contents", [])
     }
-    manifest = Manifest.model_validate_json(found.pop("out/manifest.json"))
+    manifest = Manifest.model_validate_json(found.pop("out/evidence/manifest.json"))
     ids: list[str] = []
     for unit in manifest.shards:
-        assert found.pop(f"out/_ledger/units/{unit.unit}.json")
+        assert found.pop(f"out/evidence/ledger/units/{unit.unit}.json")
         for kind, shard in unit.shards.items():
             data = found.pop(f"out/{shard.path}")
             assert hashlib.sha256(data).hexdigest() == shard.sha256
             if kind == "data":
                 ids += pq.read_table(pa.BufferReader(data))["record_id"].to_pylist()
     assert len(ids) == len(set(ids)) == manifest.counts.records
-    assert {name.rpartition("/")[0] for name in found} == {"out/_ledger", "out/_ledger/lease"}
+    told = ReleaseManifest.model_validate_json(found.pop("out/release/manifest.json"))
+    assert told.records == len(ids) and found.pop("out/evidence/seal.json")
+    ledger = "out/evidence/ledger"
+    assert {name.rpartition("/")[0] for name in found} == {ledger, f"{ledger}/lease"}
     assert "Uploads" not in client.list_multipart_uploads(Bucket="shared")
     assert not any(b"secret-of-the-test" in data for data in found.values())
     return manifest
@@ -166,9 +169,9 @@ def test_conditional_put_lets_one_win(
 ) -> None:
     at(environment, f"http://127.0.0.1:{moto}")
     ledger = Ledger("s3://shared/out")
-    assert ledger.create({"copy": 1}, "_ledger", "units", "u.json")
-    assert not ledger.create({"copy": 2}, "_ledger", "units", "u.json")
-    assert ledger.read("_ledger", "units", "u.json") == {"copy": 1}
+    assert ledger.create({"copy": 1}, "evidence", "ledger", "units", "u.json")
+    assert not ledger.create({"copy": 2}, "evidence", "ledger", "units", "u.json")
+    assert ledger.read("evidence", "ledger", "units", "u.json") == {"copy": 1}
 
 
 @pytest.mark.parametrize(
@@ -216,7 +219,9 @@ def test_a_store_that_is_away_makes_no_dead_letters(
     moto: int, buckets: object, environment: pytest.MonkeyPatch
 ) -> None:
     """Not to be reached is not damaged: the unit fails, and the next run does it."""
-    from ppfr_ops.sanitize.job import SanitizeOptions, Worker, prepare
+    from ppfr_ops.sanitize.options import SanitizeOptions
+    from ppfr_ops.sanitize.prepare import prepare
+    from ppfr_ops.sanitize.worker import Worker
 
     at(environment, f"http://127.0.0.1:{moto}")
     options = SanitizeOptions(
@@ -241,7 +246,7 @@ def test_uploads_that_died_are_aborted(
     moto: int, buckets: object, environment: pytest.MonkeyPatch
 ) -> None:
     at(environment, f"http://127.0.0.1:{moto}")
-    for key in ("out/data/u.parquet", "elsewhere/theirs"):
+    for key in ("out/evidence/metrics/u.parquet", "elsewhere/theirs"):
         buckets.create_multipart_upload(Bucket="shared", Key=key)
     fs, path = open_store("s3://shared/out")
     assert isinstance(fs, Patient)
@@ -265,15 +270,15 @@ def test_a_large_object_goes_up_in_parts_and_is_aborted_if_one_fails(
         at(environment, proxy.url)
         fs, _ = open_store("s3://shared/out")
         with pytest.raises(StoreError):
-            fs.pipe_file("shared/out/data/u.parquet", large)
+            fs.pipe_file("shared/out/evidence/metrics/u.parquet", large)
         assert proxy.faults["500"] == 2 * 2
     assert "Uploads" not in buckets.list_multipart_uploads(Bucket="shared")
     assert "Contents" not in buckets.list_objects_v2(Bucket="shared")
     with FaultyProxy(moto, every=3, only="500", where="partNumber=") as proxy:
         at(environment, proxy.url)
         fs, _ = open_store("s3://shared/out")
-        fs.pipe_file("shared/out/data/u.parquet", large)
+        fs.pipe_file("shared/out/evidence/metrics/u.parquet", large)
         assert proxy.faults["500"] >= 1
-    found = buckets.head_object(Bucket="shared", Key="out/data/u.parquet")
+    found = buckets.head_object(Bucket="shared", Key="out/evidence/metrics/u.parquet")
     assert found["ContentLength"] == len(large)
     assert "Uploads" not in buckets.list_multipart_uploads(Bucket="shared")

@@ -17,10 +17,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from PIL import Image, PngImagePlugin
 
 from ppfr_ops.cli.verify import main
+from ppfr_ops.contracts.manifest import File, ReleaseManifest
 from ppfr_ops.imaging.codec import Encoding
-from ppfr_ops.release.verify import SIGNATURE, foreign_part, sign, verify
+from ppfr_ops.release.foreign import foreign_part
+from ppfr_ops.release.signing import SIGNATURE, seal, sign
+from ppfr_ops.release.verify import verify
 from ppfr_ops.sample import faces
-from ppfr_ops.sanitize.job import SanitizeOptions, Worker, finish, prepare
+from ppfr_ops.sanitize.finish import finish
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.worker import Worker
 from ppfr_ops.store.ledger import Ledger
 
 
@@ -62,22 +68,35 @@ def output(untouched: Path, tmp_path: Path) -> Path:
 
 
 def shards(output: Path, kind: str) -> list[Path]:
-    return sorted((output / kind).glob("*.parquet"))
+    folder = output / ("release" if kind == "data" else "evidence") / kind
+    return sorted(folder.glob("*.parquet"))
 
 
 def reseal(output: Path) -> None:
-    """What a forger does: every digest in manifest and ledger is made to fit again."""
-    manifest = json.loads((output / "manifest.json").read_text())
+    """What a forger does: every digest in manifests, ledger and seal is made to fit again."""
+    own = output / "evidence" / "manifest.json"
+    manifest = json.loads(own.read_text())
     for unit in manifest["shards"]:
         for shard in unit["shards"].values():
             data = (output / shard["path"]).read_bytes()
             shard["bytes"], shard["sha256"] = len(data), hashlib.sha256(data).hexdigest()
             shard["rows"] = pq.read_metadata(io.BytesIO(data)).num_rows
-        entry = output / "_ledger" / "units" / f"{unit['unit']}.json"
+        entry = output / "evidence" / "ledger" / "units" / f"{unit['unit']}.json"
         content = json.loads(entry.read_text())
         content["shards"] = unit["shards"]
         entry.write_text(json.dumps(content))
-    (output / "manifest.json").write_text(json.dumps(manifest))
+    own.write_text(json.dumps(manifest))
+    told = ReleaseManifest.model_validate_json((output / "release/manifest.json").read_text())
+    files = []
+    for file in told.files:
+        data = (output / "release" / file.path).read_bytes()
+        rows = None if file.rows is None else pq.read_metadata(io.BytesIO(data)).num_rows
+        digest = hashlib.sha256(data).hexdigest()
+        files.append(File(path=file.path, rows=rows, bytes=len(data), sha256=digest))
+    records = sum(file.rows or 0 for file in files)
+    told = told.model_copy(update={"files": files, "records": records})
+    (output / "release/manifest.json").write_text(told.model_dump_json(indent=1))
+    seal(Ledger(str(output)), told.version, None)
 
 
 def rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
@@ -95,7 +114,7 @@ def remove_a_shard(output: Path) -> None:
 
 
 def add_a_shard(output: Path) -> None:
-    shutil.copy(shards(output, "data")[0], output / "data" / "u999999.parquet")
+    shutil.copy(shards(output, "data")[0], output / "release" / "data" / f"{9:032x}.parquet")
 
 
 def double_a_row(output: Path) -> None:
@@ -142,14 +161,14 @@ def add_a_column(output: Path) -> None:
 
 
 TAMPERINGS = {
-    flip_a_byte: ("data/u000000.parquet", "sha256"),
-    remove_a_shard: ("metrics/u000001.parquet", "missing"),
-    add_a_shard: ("data/u999999.parquet", "not in the manifest"),
-    double_a_row: ("data/u000002.parquet", "is in data/u000000.parquet too"),
-    change_a_metric: ("metrics/u000000.parquet", "manifest"),
-    forge: ("manifest.json", "not what was signed"),
-    plant_exif: ("data/u000000.parquet", "APP1"),
-    add_a_column: ("data/u000000.parquet", "'name' is not on the allow-list"),
+    flip_a_byte: ("data/", "sha256"),
+    remove_a_shard: ("evidence/metrics/u000001.parquet", "missing"),
+    add_a_shard: (f"data/{9:032x}.parquet", "not in the manifest"),
+    double_a_row: ("data/", ".parquet too"),
+    change_a_metric: ("evidence/metrics/u000000.parquet", "manifest"),
+    forge: ("evidence/seal.json", "not what was sealed"),
+    plant_exif: ("data/", "APP1"),
+    add_a_column: ("data/", "'name' is not on the allow-list"),
 }
 
 
@@ -157,7 +176,7 @@ def test_nothing_is_found_where_nothing_was_done(untouched: Path) -> None:
     assert list(verify(str(untouched / "out"))) == []
     arguments = [str(untouched / "out"), "--public-key", str(untouched / "pub")]
     result = CliRunner().invoke(main, arguments, standalone_mode=False)
-    assert result.return_value == 0 and result.output.strip() == "all holds"
+    assert result.return_value == 0 and result.output.strip() == "all holds (version 1)"
 
 
 @pytest.mark.parametrize("tamper", TAMPERINGS, ids=lambda tamper: tamper.__name__)
@@ -168,7 +187,7 @@ def test_every_tampering_is_named(tamper, output: Path, untouched: Path) -> None
     assert result.return_value == 1
     file, reason = TAMPERINGS[tamper]
     findings = json.loads(result.output)["findings"]
-    assert any(f["file"] == file and reason in f["reason"] for f in findings), findings
+    assert any(f["file"].startswith(file) and reason in f["reason"] for f in findings), findings
 
 
 def test_the_forgery_is_found_by_the_signature_alone(output: Path) -> None:
@@ -178,9 +197,11 @@ def test_the_forgery_is_found_by_the_signature_alone(output: Path) -> None:
 
 def test_a_missing_signature_and_a_foreign_key_are_findings(output: Path, untouched: Path) -> None:
     other = Ed25519PrivateKey.generate().public_key()
-    assert [f.file for f in verify(str(output), other)] == ["manifest.json"]
-    (output / SIGNATURE).unlink()
-    assert [str(f) for f in verify(str(output), other)] == [f"{SIGNATURE}: there is no signature"]
+    release = str(output / "release")
+    assert [f.file for f in verify(str(output), other)] == ["manifest.json", "evidence/seal.json"]
+    assert [f.file for f in verify(release, other)] == ["manifest.json"]
+    (output / "release" / SIGNATURE).unlink()
+    assert [str(f) for f in verify(release, other)] == [f"{SIGNATURE}: there is no signature"]
 
 
 def test_nothing_to_verify_is_wrong_usage(tmp_path: Path) -> None:

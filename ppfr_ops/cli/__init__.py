@@ -72,7 +72,8 @@ class Command(click.Command):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            raise Refused(str(error)) from None
+            refused = error.exit_code == Refused.exit_code
+            raise (Refused if refused else click.ClickException)(str(error)) from None
 
 
 def run(command: click.Command) -> None:

@@ -1,30 +1,43 @@
 """What the person at the terminal sees: progress while it runs, a summary and where to look."""
 
+import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Collection
 from types import TracebackType
 
+import pyarrow as pa
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ppfr_ops.contracts.manifest import Counts, Manifest
 from ppfr_ops.contracts.policy import Policy
-from ppfr_ops.release.figures import Figures, forecast
-from ppfr_ops.sanitize.job import (
-    MAX_ATTEMPTS,
-    Job,
-    Status,
-    review_queue,
-    too_many_dead,
-    write_detections,
-    write_mapping,
-    write_review,
-)
+from ppfr_ops.release.figures import Figures
+from ppfr_ops.release.forecast import forecast
+from ppfr_ops.review.queue import write_review
+from ppfr_ops.sanitize.finish import review_queue, too_many_dead, write_detections, write_mapping
+from ppfr_ops.sanitize.job import Job, Status
+from ppfr_ops.sanitize.worker import MAX_ATTEMPTS
 from ppfr_ops.store.ledger import Tables
 
 console = Console(stderr=True, highlight=False)
+
+
+class _ToConsole(logging.Handler):
+    """Lines of the engines, which know no console, to the console."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "Error: " if record.levelno >= logging.ERROR else ""
+        console.print(prefix + record.getMessage(), markup=False)
+
+
+_log = logging.getLogger("ppfr")
+if not _log.handlers:
+    _log.addHandler(_ToConsole())
+    _log.setLevel(logging.INFO)
+    _log.propagate = False
 
 _EVERY_SECONDS = 10.0
 """Between two progress lines where there is no terminal."""
@@ -122,10 +135,12 @@ def show_preview(job: Job, tables: Tables) -> None:
             table.add_row(name, f"mean {values.mean():.3f} +- {margin:.3f}")
     console.print(table)
     if job.policy is not None:
-        _show_forecast(job.policy, tables)
+        photographs = job.options.photographs
+        whole = photographs is not None and photographs.output_faces == "in-place"
+        _show_forecast(job.policy, tables, tables.detections if whole else None)
 
 
-def _show_forecast(policy: Policy, tables: Tables) -> None:
+def _show_forecast(policy: Policy, tables: Tables, faces: pa.Table | None) -> None:
     dead = Counter(tables.dead_letters["code"].to_pylist())
     records, lost = tables.records.num_rows, tables.dead_letters.num_rows
     counts = Counts(
@@ -138,11 +153,19 @@ def _show_forecast(policy: Policy, tables: Tables) -> None:
     table = Table(box=None, pad_edge=False)
     for title in ("policy", "required", "sample", "95 % interval", "would be"):
         table.add_column(title)
-    for item in forecast(policy, Figures(counts, tables.metrics)):
+    for item in forecast(policy, Figures(counts, tables.metrics, faces=faces)):
         found = "not measured" if item.found is None else f"{item.found:.3f}"
-        interval = f"{item.low:.3f} to {item.high:.3f}" if item.low <= item.high else "none"
-        table.add_row(item.name, item.bound, found, interval, item.holds)
+        table.add_row(item.name, item.bound, found, _range(item.low, item.high), item.holds)
     console.print(table)
+
+
+def _range(low: float, high: float) -> str:
+    """An interval in words; an end that the sample is too small for is left out."""
+    if not low <= high or (low == -math.inf and high == math.inf):
+        return "none: too few rows"
+    if high == math.inf:
+        return f"{low:.3f} or more"
+    return f"{high:.3f} or less" if low == -math.inf else f"{low:.3f} to {high:.3f}"
 
 
 def conclude(job: Job, manifest: Manifest, seconds: float, fresh_faces: int, as_json: bool) -> int:
@@ -174,7 +197,7 @@ def _photographs(job: Job, manifest: Manifest) -> None:
         console.print(f"{write_detections(job, manifest):,} faces written to --detections-out")
     queue = review_queue(job, manifest)
     if job.options.review_out:
-        write_review(job, queue)
+        write_review(job.options.review_out, queue, job.plan)
         console.print(f"{len(queue):,} photographs to look at, listed in --review-out")
     elif queue:
         console.print(
@@ -210,4 +233,4 @@ def _summary(job: Job, manifest: Manifest, seconds: float, fresh_faces: int) -> 
         table.add_row("time", f"{seconds:,.1f} s, {fresh_faces / max(seconds, 1e-9):,.0f} faces/s")
     console.print(table)
     output = job.options.output
-    console.print(f"data in {output}/data, all else in {output}/manifest.json", markup=False)
+    console.print(f"for others: {output}/release; for you alone: {output}/evidence", markup=False)

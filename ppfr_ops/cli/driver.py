@@ -14,21 +14,16 @@ from ppfr_ops.cli.console import (
     show_preview,
 )
 from ppfr_ops.errors import UserError
-from ppfr_ops.sanitize.increments import reconcile
-from ppfr_ops.sanitize.job import (
-    Job,
-    SanitizeOptions,
-    Status,
-    check_vault,
-    finish,
-    preflight,
-    prepare,
-    preview,
-    retire_reviewed,
-    sweep_vault,
-)
+from ppfr_ops.release.signing import distrust, load_signing_key
+from ppfr_ops.sanitize.finish import finish
+from ppfr_ops.sanitize.increments import reconcile, retire_reviewed
+from ppfr_ops.sanitize.job import Job, Status
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.vaulting import check_vault, sweep_vault
+from ppfr_ops.sanitize.worker import preflight, preview
 from ppfr_ops.store.lease import EXPIRY_SECONDS, Lease
-from ppfr_ops.store.ledger import Ledger
+from ppfr_ops.store.ledger import LEDGER, Ledger
 from ppfr_ops.vault import Vault, audit
 
 Engine = Callable[[Job, list[int]], Iterator[Status]]
@@ -59,8 +54,11 @@ def drive(
         if dry_run:
             show_preview(job, preview(job))
             return 0
-        Ledger(options.output).check(job.settings, options.overwrite, options.incremental)
-        check_vault(job, Ledger(options.output))
+        ledger = Ledger(options.output)
+        ledger.check(job.settings, options.overwrite, options.incremental)
+        check_vault(job, ledger)
+        if not options.single_writer:
+            ledger.refuse_unconditional()
     except ValueError as error:
         raise UserError(str(error)) from None
     try:
@@ -99,18 +97,49 @@ def _work(job: Job, engine: Engine, carrier: str, began: float, as_json: bool) -
     options = job.options
     ledger = Ledger(options.output, job.fence)
     try:
-        ledger.open(job.settings, overwrite=options.overwrite, growing=options.incremental)
+        ledger.open(job.settings, options.overwrite, options.incremental, options.seed)
+        unvouched = None
+        if options.signing_key is not None:
+            unvouched = distrust(ledger, load_signing_key(options.signing_key))
     except ValueError as error:
         raise UserError(str(error)) from None
+    for line in ledger.noticed:
+        console.print(line, markup=False)
     last = {"engine": carrier, "units": len(job.plan.units), "rows": job.plan.rows}
     last |= {"started": _now(), "finished": None, "exit_code": None}
-    ledger.write(last, "_ledger", "last.json")
+    ledger.write(last, *LEDGER, "last.json")
     if options.incremental:
         console.print(f"since the last run: {reconcile(job, ledger)} units", soft_wrap=True)
     if job.verdicts is not None:
         console.print(f"{retire_reviewed(job, ledger)} units to be done anew, by verdicts")
     if gone := sweep_vault(job, ledger):
         console.print(f"{gone} units removed from the vault, keys first: published no more")
+    faces = _carry(job, engine, ledger)
+    rotten: list[str] = []
+    manifest, missing = finish(job, carrier, rotten.append, unvouched is None)
+    if rotten:
+        for line in rotten:
+            console.print(line, markup=False)
+        faces += _carry(job, engine, ledger)
+        manifest, missing = finish(job, carrier, _notice, unvouched is None)
+    if ledger.fenced_off():
+        console.print("Error: another run has taken over this output, or it was removed")
+        code = 1
+    elif missing:
+        console.print(f"Error: {len(missing)} units unfinished; the same command goes on")
+        code = 1
+    else:
+        code = conclude(job, manifest, time.monotonic() - began, faces, as_json)
+        if unvouched is not None:
+            console.print(f"Error: {unvouched}", markup=False)
+            code = code or 1
+    if not ledger.fenced_off():
+        ledger.write({**last, "finished": _now(), "exit_code": code}, *LEDGER, "last.json")
+    return code
+
+
+def _carry(job: Job, engine: Engine, ledger: Ledger) -> int:
+    """Let the engine do what is still to be done; returns the faces that it did."""
     todo = announce(job, ledger.committed_ids())
     progress = RunProgress(len(todo))
     if todo:
@@ -119,15 +148,11 @@ def _work(job: Job, engine: Engine, carrier: str, began: float, as_json: bool) -
                 progress.add(status)
                 if progress.failed_in_a_row == MAX_FAILED_IN_A_ROW:
                     break
-    manifest, missing = finish(job, carrier)
-    if missing:
-        console.print(f"Error: {len(missing)} units unfinished; the same command goes on")
-        code = 1
-    else:
-        code = conclude(job, manifest, time.monotonic() - began, progress.faces, as_json)
-    if not ledger.fenced_off():
-        ledger.write({**last, "finished": _now(), "exit_code": code}, "_ledger", "last.json")
-    return code
+    return progress.faces
+
+
+def _notice(line: str) -> None:
+    console.print(line, markup=False)
 
 
 def _now() -> str:

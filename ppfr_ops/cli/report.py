@@ -37,7 +37,21 @@ Exit codes: 0 may be released; 3 must not; 2 wrong usage or input; 1 else.
 @click.option("--license", "license_", metavar="SPDX", help="Licence of the release.")
 @click.option("--creator", help="Who publishes it.")
 @click.option("--url", help="Where it will be found.")
-@click.option("--report", "report_file", metavar="FILE", help="Default: OUTPUT/report.html.")
+@click.option(
+    "--report", "report_file", metavar="FILE", help="Default: OUTPUT/evidence/report.html."
+)
+@click.option(
+    "--signing-key",
+    metavar="FILE",
+    help="PEM, Ed25519: sign the release with its card. Without it, the card and Croissant of a "
+    "release that is signed already stay as they are.",
+)
+@click.option(
+    "--load-method",
+    metavar="MODULE:CLASS",
+    help="Load this method, if it is the one the manifest names, to show what it does to drawn "
+    "faces. Methods that are not part of the program are not loaded otherwise.",
+)
 @click.option("--lineage", metavar="FILE|URL", help="Append OpenLineage events, or post them.")
 @click.option("--json", "as_json", is_flag=True, help="The verdict as a JSON document.")
 def main(
@@ -50,18 +64,23 @@ def main(
     creator: str | None,
     url: str | None,
     report_file: str | None,
+    signing_key: str | None,
+    load_method: str | None,
     lineage: str | None,
     as_json: bool,
 ) -> int:
     """Say whether OUTPUT may be released, and write what its owner and its receivers need:
-    report.html, README.md (Hugging Face dataset card) and croissant.json.
+    evidence/report.html; release/README.md (Hugging Face dataset card) and release/croissant.json.
 
     Verifies every file, holds the figures against the policy, and gives the reasons.
     """
     from ppfr_ops.contracts.policy import DEFAULT, PolicyError, parse
     from ppfr_ops.release.documents import cards, report
     from ppfr_ops.release.figures import ReleaseError, assess, open_release, read_evaluation
-    from ppfr_ops.release.verify import load_public_key, verify
+    from ppfr_ops.release.publish import write_documents
+    from ppfr_ops.release.signing import load_public_key, load_signing_key
+    from ppfr_ops.release.verify import verify
+    from ppfr_ops.store.folder import EVIDENCE
     from ppfr_ops.store.ledger import Ledger
 
     try:
@@ -70,6 +89,7 @@ def main(
             read_evaluation(_read(evaluation, "the evaluation")) if evaluation is not None else None
         )
         key = load_public_key(public_key) if public_key else None
+        private = load_signing_key(signing_key) if signing_key else None
         release = open_release(output)
         findings = list(verify(output, key))
     except (PolicyError, ReleaseError, ValueError) as problem:
@@ -88,13 +108,22 @@ def main(
     shown = judged if fits else None
     card = cards.dataset_card(release, publication, shown, checks)
     croissant = cards.croissant(release, publication, shown)
-    page = report.render(release, publication, policy, checks, findings, judged, signature)
-    ledger.put_document("README.md", card)
-    ledger.put_document("croissant.json", json.dumps(croissant, indent=1) + "\n")
+    page = report.render(
+        release, publication, policy, checks, findings, judged, signature, load_method
+    )
     if report_file:
         Path(report_file).write_text(page, "utf-8")
     else:
-        ledger.put_document("report.html", page)
+        ledger.put(page.encode(), EVIDENCE, "report.html")
+    if private is None and release.signed:
+        told = "card and Croissant stay as they were signed; --signing-key writes them anew"
+        click.echo(told, err=True)
+    elif findings:
+        # A manifest that is written anew would make what was found hold.
+        click.echo("card and Croissant are not written: the files are not as they were", err=True)
+    else:
+        documents = {"README.md": card, "croissant.json": cards.as_json(croissant)}
+        write_documents(ledger, documents, private)
     if lineage:
         _send(lineage, cards.lineage_events(release, publication, passed))
     if as_json:

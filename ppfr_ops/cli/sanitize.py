@@ -16,7 +16,7 @@ Examples:
   # the embedded sample
   ppfr sample faces/ && ppfr sanitize --input faces/ --output shared/
   # a Hugging Face dataset, measured with two FR models, identities as pseudonyms
-  openssl rand -hex 32 > key
+  (umask 077; openssl rand -hex 32 > key)
   ppfr sanitize --input 'data/*.parquet' --output shared/ \\
       --fr dlib=dlib.onnx --fr r50=r50.onnx,convention=arcface,channels=bgr \\
       --identity-column identity --identity-key-file key --keep-column age

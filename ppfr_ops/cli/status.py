@@ -1,6 +1,7 @@
 """``ppfr status``: what an output holds, what is still to be done, and when it last ran."""
 
 from collections import Counter
+from typing import Any
 
 import click
 from pydantic import BaseModel
@@ -10,7 +11,7 @@ from rich.table import Table
 from ppfr_ops.cli import Command
 from ppfr_ops.errors import UserError
 from ppfr_ops.store import lease
-from ppfr_ops.store.ledger import Ledger
+from ppfr_ops.store.ledger import LEDGER, Ledger
 from ppfr_ops.store.storage import Patient, StoreError
 
 EXAMPLES = """
@@ -74,19 +75,19 @@ def look(output: str) -> OutputStatus:
     ledger = Ledger(output)
     if isinstance(ledger.fs, Patient):
         ledger.fs.check(ledger.root)
-    if ledger.read("_ledger", "run.json") is None:
+    if ledger.read(*LEDGER, "run.json") is None:
         raise UserError("there is no output of ppfr sanitize")
     entries = ledger.entries()
     tombstones = ledger.tombstones()
-    last = ledger.read("_ledger", "last.json") or {}
+    last = _last(ledger)
     codes: Counter[str] = Counter()
     for entry in entries.values():
         codes.update(entry.dead_letters)
     kept = len(tombstones.keys() & entries.keys())
-    interrupted = {name.rpartition(".")[0] for name in ledger.names("_ledger", "attempts")}
+    interrupted = {name.rpartition(".")[0] for name in ledger.names(*LEDGER, "attempts")}
     return OutputStatus(
         units_published=len(entries),
-        units_pending=max(0, last.get("units", 0) - (len(entries) - kept)),
+        units_pending=max(0, (last["units"] or 0) - (len(entries) - kept)),
         records=sum(entry.records for entry in entries.values()),
         dead_letters=codes.total(),
         dead_letters_by_code=dict(codes.most_common()),
@@ -94,11 +95,21 @@ def look(output: str) -> OutputStatus:
         taken_back=sum(stone.removed for stone in tombstones.values()),
         interrupted=len(interrupted - entries.keys()),
         run=lease.holder(ledger),
-        last_started=last.get("started"),
-        last_finished=last.get("finished"),
-        last_exit_code=last.get("exit_code"),
-        engine=last.get("engine"),
+        last_started=last["started"],
+        last_finished=last["finished"],
+        last_exit_code=last["exit_code"],
+        engine=last["engine"],
     )
+
+
+def _last(ledger: Ledger) -> dict[str, Any]:
+    """What is noted of the last run; null what is not noted, or damaged."""
+    noted = ledger.read(*LEDGER, "last.json") or {}
+    kinds = {"units": int, "exit_code": int, "started": str, "finished": str, "engine": str}
+    return {
+        name: noted.get(name) if isinstance(noted.get(name), kind) else None
+        for name, kind in kinds.items()
+    }
 
 
 def _show(status: OutputStatus) -> None:

@@ -25,6 +25,12 @@ Examples:
 @click.command(cls=Command, epilog=EXAMPLES)
 @click.argument("output")
 @click.option("--public-key", help="PEM, Ed25519: the manifest must bear this key's signature.")
+@click.option(
+    "--min-version",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="The release's version, at least: tells an older one that was put in its place.",
+)
 @click.option("--sign", "signing_key", help="PEM, Ed25519: sign the manifest if all holds.")
 @click.option(
     "--against",
@@ -52,6 +58,7 @@ Examples:
 def main(
     output: str,
     public_key: str | None,
+    min_version: int | None,
     signing_key: str | None,
     against: str | None,
     sample: int,
@@ -61,17 +68,19 @@ def main(
     identity_key_file: str | None,
     as_json: bool,
 ) -> int:
-    """Check every shard of OUTPUT against manifest and ledger: rows, bytes, sha256, schema, no
-    orphan, no id twice, no column outside the allow-list, no metadata in any picture, counts that
-    add up, and the signature if a key is given. With --against, the input is read again, too.
+    """Check a release, or an OUTPUT with its release and its evidence: every file by name, bytes
+    and sha256, nothing else there, rows, schema, no id twice, no column outside the allow-list, no
+    metadata in any picture, counts that add up, and the signature if a key is given. With
+    --against, the input is read again, too.
 
     One line for each finding, naming file and reason. Exit codes: 0 all holds, 1 it does not,
     2 there is nothing to verify.
     """
     from ppfr_ops.recognizers import Recognizer, RecognizerSpec
     from ppfr_ops.release.audit import Audit, audit
-    from ppfr_ops.release.verify import load_public_key, load_signing_key, sign, verify
-    from ppfr_ops.sanitize.job import read_key
+    from ppfr_ops.release.signing import load_public_key, load_signing_key, sign
+    from ppfr_ops.release.verify import current_version, verify
+    from ppfr_ops.sanitize.prepare import read_key
     from ppfr_ops.source.plan import Columns
 
     if identity_column and not identity_key_file:
@@ -84,7 +93,7 @@ def main(
         public = load_public_key(public_key) if public_key else None
         key = read_key(identity_key_file) if identity_key_file else None
         models = [Recognizer(RecognizerSpec.parse(text)) for text in fr]
-        findings = list(verify(output, public))
+        findings = list(verify(output, public, min_version or 0))
         # What is damaged is known already; what it says of the input would only confuse.
         if against is not None and not findings:
             columns = Columns(image_column, identity_column)
@@ -99,6 +108,7 @@ def main(
     if as_json:
         document: dict[str, Any] = {
             "holds": not findings,
+            "version": current_version(output),
             "signature": "not checked" if public is None else "checked",
             "against": None if found is None else {"rows": found.rows, "measured": found.measured},
             "findings": [{"file": f.file, "reason": f.reason} for f in findings],
@@ -108,7 +118,8 @@ def main(
         for finding in findings:
             click.echo(str(finding))
         if not findings:
-            said = ["all holds"]
+            version = current_version(output)
+            said = ["all holds" + (f" (version {version})" if version is not None else "")]
             if found is not None:
                 said.append(f"all {found.rows:,} rows of the input are accounted for")
                 said.append(f"{found.measured:,} records measured again")

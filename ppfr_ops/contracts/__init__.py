@@ -7,7 +7,7 @@ carries ``ppfr_schema`` = ``name/VERSION``. A changed column is a new VERSION, m
 
 import pyarrow as pa
 
-VERSION = "1"
+VERSION = "2"
 
 
 def described(

@@ -38,13 +38,18 @@ class Reason:
 REASONS = {
     "unreadable_unit": Reason("read", "the file cannot be read; all of it is missing", fatal=True),
     "truncated_unit": Reason("read", "the file ends early; the rest is missing", fatal=True),
+    "contradictory_unit": Reason(
+        "read", "the file's own counts contradict each other; rows may be missing", fatal=True
+    ),
     "unreadable_row": Reason("read", "the file is damaged at this row"),
     "unreadable_file": Reason("read", "the picture's file cannot be read"),
     "missing_column": Reason("read", "the file lacks a column that the run needs", fatal=True),
+    "kept_picture": Reason("read", "a column to keep holds what may be a picture, or is too long"),
     "no_bytes": Reason("read", "the row holds no picture (null)"),
     "several_images": Reason("read", "the sample holds several pictures; name one"),
     "empty": Reason("decode", "zero bytes"),
     "too_large": Reason("decode", "more bytes or pixels than allowed"),
+    "too_slow": Reason("decode", "takes longer to decode than allowed"),
     "not_an_image": Reason("decode", "not a picture of a known format"),
     "damaged_image": Reason("decode", "the picture is truncated or damaged"),
     "several_frames": Reason("decode", "animated or of several pages"),

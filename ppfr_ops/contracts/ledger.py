@@ -1,8 +1,13 @@
-"""``_ledger/``: one entry a unit; its presence is the commit."""
+"""``evidence/ledger/``: one entry a unit; its presence is the commit.
 
-from typing import Literal
+Whoever can write the output can plant an entry, so every name in one is held against a pattern
+before anything makes a path of it.
+"""
 
-from pydantic import BaseModel, ConfigDict
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ppfr_ops.contracts import VERSION
 
@@ -11,6 +16,14 @@ KINDS: tuple[Kind, ...] = ("data", "metrics", "dead_letters")
 """What every unit has."""
 ALL_KINDS: tuple[Kind, ...] = (*KINDS, "detections")
 """Units of photographs have detections besides."""
+
+UNIT = re.compile(r"u[0-9a-f]{0,64}")
+"""Ids of units, inside: ordinals, or HMACs under the owner's key."""
+RELEASED = re.compile(r"[0-9a-f]{32}")
+"""Ids of records and shards in a release: 128 bits that tell nothing."""
+
+UnitId = Annotated[str, Field(pattern=rf"^{UNIT.pattern}$", max_length=65)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Model(BaseModel):
@@ -22,9 +35,9 @@ class Shard(_Model):
 
     path: str
     """Relative to the output."""
-    rows: int
-    bytes: int
-    sha256: str
+    rows: int = Field(ge=0)
+    bytes: int = Field(ge=0)
+    sha256: Digest
 
 
 class Statistic(_Model):
@@ -50,7 +63,7 @@ class Source(_Model):
 class Tombstone(_Model):
     """A unit whose source was deleted upstream."""
 
-    unit: str
+    unit: UnitId
     seen: str
     """UTC, ISO 8601: when the deletion was noticed."""
     records: int
@@ -60,8 +73,8 @@ class Tombstone(_Model):
 
 class LedgerEntry(_Model):
     schema_version: str = VERSION
-    unit: str
-    copy_id: str
+    unit: UnitId
+    copy_id: str = Field(pattern=r"^[0-9a-f]{16}$")
     """Which attempt's files count; random."""
     rows_in: int
     records: int
@@ -77,6 +90,25 @@ class LedgerEntry(_Model):
     """Digest of the verdicts of people that were heeded; empty: none."""
     source: Source | None = None
     """Only where units have keyed ids."""
+
+    @model_validator(mode="after")
+    def _places(self) -> "LedgerEntry":
+        """Shards lie where shards lie, and nowhere else."""
+        for kind, shard in self.shards.items():
+            name = shard.path.rpartition("/")[2].removesuffix(".parquet")
+            right = RELEASED.fullmatch(name) if kind == "data" else name == self.unit
+            if not right or shard.path != shard_path(kind, name):
+                raise ValueError(f"the shard of {kind} lies where none may lie")
+        return self
+
+
+def shard_path(kind: Kind, name: str) -> str:
+    """Where a shard lies, relative to the output.
+
+    Args:
+        name: the released id of the unit for ``data``, else the unit's own.
+    """
+    return f"release/data/{name}.parquet" if kind == "data" else f"evidence/{kind}/{name}.parquet"
 
 
 def merge(parts: list[Statistic]) -> Statistic | None:

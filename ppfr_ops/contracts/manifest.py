@@ -1,11 +1,16 @@
-"""``manifest.json``: what was done, with what, and what came of it."""
+"""What was done, with what, and what came of it: once for the owner, once for everybody.
 
-from typing import Any
+``evidence/manifest.json`` has every figure and every unit. ``release/manifest.json`` has what
+those who receive the data may know: how it was made, and the digest of every file beside it.
+"""
 
-from pydantic import BaseModel, ConfigDict
+from datetime import date
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from ppfr_ops.contracts import VERSION
-from ppfr_ops.contracts.ledger import Kind, Shard, Statistic
+from ppfr_ops.contracts.ledger import Digest, Kind, Shard, Statistic
 
 
 class _Model(BaseModel):
@@ -17,6 +22,10 @@ class Method(_Model):
     options: dict[str, Any]
     digest: str
     """sha256 over name, options and weights."""
+    figures: dict[str, Any] = {}
+    """Of the release as a whole, as the method declares them."""
+    columns: list[str] = []
+    """Columns of ``data/`` that the method adds: figures of every record."""
 
 
 class Model(_Model):
@@ -62,6 +71,8 @@ class UnitShards(_Model):
 
 
 class Manifest(_Model):
+    """The owner's: ``evidence/manifest.json``."""
+
     schema_version: str = VERSION
     versions: dict[str, str]
     """Of this program, Python and the libraries that touch a pixel or a shard."""
@@ -79,3 +90,91 @@ class Manifest(_Model):
     shards: list[UnitShards]
     verdict: Verdict | None = None
     """Null where the run was given no policy."""
+
+
+# -- what everybody may know ----------------------------------------------------------------
+
+LEAST_RECORDS = 100
+"""Over how many records a figure of a release is taken, at least."""
+
+STEPS = {
+    "disclosure": 0.02,
+    "ssim": 0.02,
+    "ms_ssim": 0.02,
+    "psnr": 1.0,
+    "lowfreq_corr": 0.02,
+    "draw_similarity": 0.02,
+    "id_cosine": 0.02,
+}
+"""What the means of a release are rounded to. ``LEAST_RECORDS`` times the step is the whole range
+of the measure, so somebody who knows the figures of all records but one, to the last digit, learns
+from the mean that the one lies somewhere in the range. No minimum, maximum or percentile: each is
+one record's figure."""
+
+
+def coarse_mean(name: str, statistic: Statistic) -> float | None:
+    """A metric's mean as a release may tell it; None: it may not."""
+    step = STEPS.get("id_cosine" if name.startswith("id_cosine_") else name)
+    if step is None or statistic.count < LEAST_RECORDS:
+        return None
+    return round(round(statistic.mean / step) * step, 2)
+
+
+def withheld_percent(records: int, rows: int) -> int | None:
+    """Share of the rows that are not published, percent, rounded up; None: too few rows to say."""
+    return None if rows < LEAST_RECORDS else -(-100 * max(0, rows - records) // rows)
+
+
+class File(_Model):
+    """A file of the release."""
+
+    path: Annotated[
+        str, Field(pattern=r"^(data/[0-9a-f]{32}\.parquet|README\.md|croissant\.json)$")
+    ]
+    """Relative to the release."""
+    bytes: int = Field(ge=0)
+    sha256: Digest
+    rows: int | None = Field(None, ge=0)
+    """Of shards."""
+
+
+class Requirement(_Model):
+    """Of the owner's policy. What was found is for the owner: a worst value is one record's."""
+
+    name: str
+    bound: str
+    holds: bool
+
+
+class ReleaseManifest(_Model):
+    """``release/manifest.json``: nothing in it is a figure of a single record, and nothing follows
+    the order of the input."""
+
+    schema_version: str = VERSION
+    release: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    """Which output this is of; random."""
+    version: int = Field(ge=1)
+    """Rises with every manifest that the owner writes, so that an older one can be told."""
+    finished_on: date
+    """UTC; the day only, for the times of day follow the order of the work."""
+    versions: dict[str, str]
+    engine: str
+    method: Method
+    recognizers: list[Model]
+    options: dict[str, Any]
+    """What a reader of the data has to know; names no column of the input that is not kept."""
+    records: int = Field(ge=0)
+    withheld_percent: int | None
+    """See ``withheld_percent``."""
+    metrics: dict[str, float]
+    """Means, see ``coarse_mean``."""
+    passed: bool | None = None
+    """Whether the policy is met; null where there was none."""
+    requirements: list[Requirement] = []
+    files: list[File]
+    """Everything in the release but this manifest and its signature, sorted by path."""
+
+    @property
+    def data(self) -> list[File]:
+        """The shards."""
+        return [file for file in self.files if file.rows is not None]

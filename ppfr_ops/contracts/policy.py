@@ -89,6 +89,9 @@ dataset:
 """What holds where no policy is given; ``docs/policy.md`` says why."""
 
 
+_LONGEST = 65_536
+
+
 class PolicyError(UserError):
     """A policy that cannot be used: one line with the line in the file and the reason."""
 
@@ -99,9 +102,16 @@ def parse(text: str) -> Policy:
     Raises:
         PolicyError: not YAML, or not of this form.
     """
+    if len(text) > _LONGEST:
+        raise PolicyError(f"policy, line 1: longer than {_LONGEST:,} characters")
     try:
+        # An alias may stand for a document of any size.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise PolicyError("policy, line 1: aliases are not taken")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         value = yaml.safe_load(text)
+    except RecursionError:
+        raise PolicyError("policy, line 1: nested too deeply") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1

@@ -1,7 +1,7 @@
-"""Units on Apache Beam: unit numbers are reshuffled over the runner's workers.
+"""Apache Beam: a step for any collection of rows, and the engine of ``ppfr sanitize-beam``.
 
-A worker process builds one ``Worker`` and shares it among its threads. Pictures never enter Beam's
-own data plane.
+The engine reshuffles unit numbers over the runner's workers. A worker process builds one ``Worker``
+and shares it among its threads. Pictures never enter Beam's own data plane.
 """
 
 # ruff: noqa: E402
@@ -10,27 +10,99 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+_disabled = logging.root.manager.disable
 logging.disable(logging.WARNING)  # Beam warns of every optional library that it does not find
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.utils.shared import Shared
 
-logging.disable(logging.NOTSET)
+logging.disable(_disabled)
 
-from ppfr_ops.cli.console import console
-from ppfr_ops.errors import describe
-from ppfr_ops.sanitize.job import Job, Status, Worker
+from ppfr_ops.errors import UserError, describe
+from ppfr_ops.sanitize.batch import DEAD_LETTER, BatchSanitizer
+from ppfr_ops.sanitize.job import Job, Status
+from ppfr_ops.sanitize.worker import Worker
 from ppfr_ops.store.ledger import Ledger
 
+log = logging.getLogger("ppfr")
+
+PUBLISHED = "published"
+"""Tag of the main output of ``SanitizeFaces``."""
 DEAD_LETTERS = "dead_letters"
-"""Tag of the output that carries (unit, reason code, count)."""
+"""Tag of the output of what could not be published: of ``SanitizeFaces``, dicts of ``record_id``
+and reason code; of the engine, (unit, reason code, count)."""
 
 _NAMESPACE = "ppfr"
 _POLL_SECONDS = 1.0
+
+
+class SanitizeFaces(beam.PTransform):
+    """Sanitizes a collection of rows (dicts) with pictures of aligned faces.
+
+    ```python
+    done = rows | SanitizeFaces(method="stochastic-local", keep_columns=["age"])
+    done.published     # dicts: record_id, image {bytes, path}, age
+    done.dead_letters  # dicts: record_id, dead_letter (a reason code)
+    ```
+
+    Args:
+        batch_rows: rows that are handed on together, at most.
+        options: those of ``ppfr_ops.BatchSanitizer``, which see. A worker process loads the models
+            once and shares them among its threads.
+
+    Raises:
+        UserError: from the runner's worker, where options or rows cannot be used.
+    """
+
+    def __init__(self, *, batch_rows: int = 256, **options: Any) -> None:
+        super().__init__()
+        self._batch_rows = batch_rows
+        self._options = options
+
+    def expand(self, rows: beam.PCollection) -> Any:
+        return (
+            rows
+            | "batch" >> beam.BatchElements(min_batch_size=1, max_batch_size=self._batch_rows)
+            | "sanitize"
+            >> beam.ParDo(_SanitizeRows(self._options, Shared())).with_outputs(
+                DEAD_LETTERS, main=PUBLISHED
+            )
+        )
+
+
+class _SanitizeRows(beam.DoFn):
+    """Lists of rows in, published rows out; dead letters by tag."""
+
+    def __init__(self, options: Mapping[str, Any], shared: Shared) -> None:
+        self._options = options
+        self._shared = shared
+
+    def setup(self) -> None:
+        self._held = self._shared.acquire(lambda: _Holder(BatchSanitizer(**self._options)))
+
+    def process(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
+        sanitize = self._held.worker
+        columns: dict[str, list[Any]] = {}
+        for name in sanitize.needed():
+            if any(name not in row for row in rows):
+                raise UserError(f"a row has no field {name!r}")
+            columns[name] = [row[name] for row in rows]
+        with self._held.lock:
+            done = sanitize(columns)
+        for values in zip(*done.values(), strict=True):
+            row = dict(zip(done, values, strict=True))
+            code = row.pop(DEAD_LETTER)
+            if code is None:
+                _count("records")
+                yield row
+            else:
+                _count("dead letters")
+                letter = {"record_id": row["record_id"], DEAD_LETTER: code}
+                yield beam.pvalue.TaggedOutput(DEAD_LETTERS, letter)
 
 
 class SanitizeUnit(beam.DoFn):
@@ -87,7 +159,7 @@ class SanitizeUnit(beam.DoFn):
 class _Holder:
     """What threads of a process share; a plain object that can be weakly referenced."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Any) -> None:
         self.worker = worker
         self.lock = threading.Lock()
 
@@ -145,9 +217,9 @@ def on_beam(job: Job, todo: list[int], options: PipelineOptions) -> Iterator[Sta
                 yield Status(unit, "committed", entry.rows_in, entry.records, dead)
     thread.join()
     if "error" in outcome:
-        console.print(f"Error: Beam gave up: {outcome['error']}", markup=False)
+        log.error("Beam gave up: %s", outcome["error"])
     for reason in _reasons(outcome.get("result")):
-        console.print(f"units failed: {reason}", markup=False)
+        log.warning("units failed: %s", reason)
 
 
 def _reasons(result: Any) -> list[str]:

@@ -1,7 +1,8 @@
-"""Units on Ray Data: a dataset of unit numbers goes through a pool of actors.
+"""Ray Data: a step for any dataset with a column of pictures, and the engine of ``ppfr sanitize``.
 
-Each actor reads, sanitizes and commits a whole unit and sends back a status. No picture ever enters
-Ray's object store, which may spill to disk.
+The engine sends a dataset of unit numbers through a pool of actors. Each actor reads, sanitizes and
+commits a whole unit and sends back a status. No picture ever enters Ray's object store, which may
+spill to disk. Ray is loaded when it is used, not when this module is.
 """
 
 import importlib
@@ -14,16 +15,63 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from typing import Any
-from unittest.mock import patch
 
-import click
-
-from ppfr_ops.cli.console import console
 from ppfr_ops.engines.session import private_session
-from ppfr_ops.errors import UserError, describe
-from ppfr_ops.sanitize.job import Job, Status, Worker
+from ppfr_ops.errors import EngineError, UserError, describe
+from ppfr_ops.sanitize.batch import BatchSanitizer, Rows
+from ppfr_ops.sanitize.job import Job, Status
+from ppfr_ops.sanitize.worker import Worker, tune_process
+
+log = logging.getLogger("ppfr")
 
 START_TRIES = 3
+
+
+class SanitizeFaces:
+    """Sanitizes the batches of any Ray dataset that has a column of pictures of aligned faces.
+
+    ```python
+    ds = ds.map_batches(
+        SanitizeFaces,
+        fn_constructor_kwargs={"method": "stochastic-local", "keep_columns": ["age"]},
+        batch_format="pyarrow",
+        batch_size=256,
+        concurrency=2,
+    )
+    ```
+
+    Args:
+        options: those of ``ppfr_ops.BatchSanitizer``, which see for input and output. ``threads``
+            of the numeric libraries is by default what Ray assigned to the actor.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        threads = int(options.pop("threads", 0)) or _assigned_cpus()
+        tune_process(threads)
+        self._sanitize: BatchSanitizer | None = None
+        try:
+            self._sanitize = BatchSanitizer(threads=threads, **options)
+        except Exception as error:
+            # Raised here, Ray would start the actor again and again.
+            self._reason = str(error) if isinstance(error, UserError) else describe(error)
+
+    def __call__(self, batch: Rows) -> Rows:
+        """Sanitize a batch: an Arrow table or a dict of columns, and the same comes back.
+
+        Raises:
+            UserError: the options cannot be used, or the batch has not the columns they name.
+        """
+        if self._sanitize is None:
+            raise UserError(self._reason)
+        return self._sanitize(batch)
+
+
+def _assigned_cpus() -> int:
+    """CPUs of this actor, at least 1; 0 outside of Ray: as the libraries like."""
+    ray = sys.modules.get("ray")  # outside of Ray it is not there
+    if ray is None or not ray.is_initialized():
+        return 0
+    return max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
 
 
 class _Actor:
@@ -117,7 +165,7 @@ def _scale(actors: int, gpus: float, wait: float) -> None:
 
     kind, each = ("GPU", gpus) if gpus else ("CPU", 1.0)
     request_resources(bundles=[{kind: each}] * actors)
-    console.print(f"asked the cluster for {actors} workers; waiting up to {wait:g} s")
+    log.info(f"asked the cluster for {actors} workers; waiting up to {wait:g} s")
     deadline = time.monotonic() + wait
     while ray.cluster_resources().get(kind, 0) < actors * each and time.monotonic() < deadline:
         time.sleep(1)
@@ -127,7 +175,7 @@ def _scale(actors: int, gpus: float, wait: float) -> None:
 def _ray(address: str | None) -> Iterator[None]:
     """A connection to a cluster, or a Ray of our own that leaves nothing behind."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    console.print("connecting to Ray" if address else "starting Ray (3 to 5 s)")
+    log.info("connecting to Ray" if address else "starting Ray (3 to 5 s)")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
         import ray
@@ -168,7 +216,7 @@ def _start(folder: str, quiet: dict[str, Any]) -> None:
     threading.Thread(target=importlib.import_module, args=("ray.data",), daemon=True).start()
     for _ in range(START_TRIES):
         try:
-            with _silent_stderr(), _without_watchmen():
+            with _silent_stderr():
                 ray.init(
                     address="local",
                     # Ray would count the machine's, and start workers that wait for each other.
@@ -180,27 +228,10 @@ def _start(folder: str, quiet: dict[str, Any]) -> None:
             return
         except Exception:
             ray.shutdown()
-    raise click.ClickException(
+    raise EngineError(
         f"Ray did not start, {START_TRIES} times; is the machine overloaded? "
         "What is done is kept; the same command goes on"
     )
-
-
-@contextmanager
-def _without_watchmen() -> Iterator[None]:
-    """No autoscaler, which has nothing to scale on one machine, and no process that carries
-    log lines to a driver that does not want them: two seconds less from start to end. Ray has no
-    public switch for them."""
-    from ray._private.node import Node
-
-    def skip(self: Node) -> None:
-        pass
-
-    with (
-        patch.object(Node, "start_monitor", skip),
-        patch.object(Node, "start_log_monitor", skip),
-    ):
-        yield
 
 
 @contextmanager

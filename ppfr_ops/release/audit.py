@@ -19,14 +19,20 @@ from pydantic import ValidationError
 
 from ppfr_ops.contracts.ledger import Kind, Shard
 from ppfr_ops.contracts.manifest import Manifest, UnitShards
+from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.codec import ImageError, decode
 from ppfr_ops.imaging.detector import Detections, cut, transforms
 from ppfr_ops.recognizers import Recognizer
-from ppfr_ops.release.verify import Finding
-from ppfr_ops.sanitize.aligned import measure, pseudonyms
+from ppfr_ops.release.findings import Finding
+from ppfr_ops.sanitize.kit import pseudonyms
+from ppfr_ops.sanitize.measuring import measure
+from ppfr_ops.sanitize.prepare import owner_key
 from ppfr_ops.source.plan import Columns, Plan, Unit, plan, read_unit, record_id
-from ppfr_ops.store.ledger import Ledger, read_table
+from ppfr_ops.store.folder import EVIDENCE
+from ppfr_ops.store.ids import Ids
+from ppfr_ops.store.ledger import Ledger
+from ppfr_ops.store.shards import read_table
 
 SAMPLE = 200
 """Records that are measured again."""
@@ -36,6 +42,12 @@ _UNITS = 10
 
 _NAMED = 5
 """Rows of a unit that are named; of the others the count."""
+
+_COLUMNS: dict[Kind, list[str]] = {
+    "data": ["record_id"],
+    "dead_letters": ["record_id"],
+    "detections": ["source_id", "face"],
+}
 
 _TOLERANCE = 2e-3
 """Of a metric between two machines; of the PSNR ten times that, dB."""
@@ -67,22 +79,25 @@ def audit(
         output: fsspec URL or path of the output.
         source: fsspec URL, path or glob of the input, as the run had it.
         columns: where image and identity are in the input; what the run kept is in the manifest.
-        key: of the pseudonyms; needed if the run had one, for ids depend on it.
+        key: of the pseudonyms, as it is in the file; needed if the run had one, for ids depend on
+            it.
         recognizers: FR models to measure with again, by the names that the run gave them.
         sample: records to measure again; 0: none.
 
     Raises:
-        ValueError: no manifest, no input, no key, or another FR model than the run's; one line.
+        UserError: no manifest, no input, no key, or another FR model than the run's; one line.
     """
     ledger = Ledger(output)
     manifest = _manifest(ledger)
     options = manifest.options
     if key is None and any(len(unit.unit) > len("u000000") for unit in manifest.shards):
-        raise ValueError("the run had a key (--identity-key-file): without it no id can be matched")
+        raise UserError("the run had a key (--identity-key-file): without it no id can be matched")
     digests = {model.name: model.digest for model in manifest.recognizers}
     for recognizer in recognizers:
         if digests.get(recognizer.name) != recognizer.spec.digest():
-            raise ValueError(f"FR model {recognizer.name!r} is not one that the run measured with")
+            raise UserError(f"FR model {recognizer.name!r} is not one that the run measured with")
+    if key is not None:
+        key = owner_key(key, seeded=options.get("draws") != "system")
     planned = plan(
         source,
         Columns(columns.image, columns.identity, tuple(options.get("keep_columns", ()))),
@@ -102,13 +117,26 @@ def audit(
 
 
 def _manifest(ledger: Ledger) -> Manifest:
-    path = ledger.path("manifest.json")
-    if not ledger.fs.exists(path):
-        raise ValueError("no manifest.json: not an output, or its run has not finished")
+    raw = ledger.read_bytes(EVIDENCE, "manifest.json")
+    if raw is None:
+        raise UserError("no evidence/manifest.json: only its owner can hold an output to its input")
     try:
-        return Manifest.model_validate_json(ledger.fs.cat_file(path))
-    except ValidationError:
-        raise ValueError("manifest.json does not have the form of a manifest") from None
+        return Manifest.model_validate_json(raw)
+    except (ValidationError, RecursionError):
+        raise UserError("evidence/manifest.json does not have the form of a manifest") from None
+
+
+def _rows_inside(ids: Ids, unit: Unit, detections: pa.Table | None) -> dict[str, str]:
+    """Id of the row that a record is of, by its id outside. A photograph with several faces may
+    become several records, whose ids inside go on after the row's."""
+    names = [record_id(unit.id, row) for row in range(unit.rows)]
+    found = ids.rows(names)
+    if detections is not None:
+        pairs = zip(
+            detections["source_id"].to_pylist(), detections["face"].to_pylist(), strict=True
+        )
+        found |= {ids.record(f"{source}-f{face:03d}"): source for source, face in pairs}
+    return found
 
 
 # -- every row ------------------------------------------------------------------------------
@@ -131,28 +159,33 @@ def _accounted(ledger: Ledger, manifest: Manifest, planned: Plan) -> Iterator[Fi
 
 def _rows_of(ledger: Ledger, unit: Unit, published: UnitShards) -> Iterator[Finding]:
     path = published.shards["data"].path
-    counted: Counter[str] = Counter()
-    for kind in ("data", "dead_letters"):
+    found: dict[Kind, pa.Table] = {}
+    for kind, shard in published.shards.items():
+        if kind == "metrics":
+            continue
         try:
-            ids = _read(ledger, published.shards[kind], ["record_id"])["record_id"].to_pylist()
+            found[kind] = _read(ledger, shard, _COLUMNS[kind])
         except (OSError, pa.ArrowException):
-            yield Finding(published.shards[kind].path, "cannot be read")
+            yield Finding(shard.path, "cannot be read")
             return
-        counted.update(ids)
+    inside = _rows_inside(ledger.ids, unit, found.get("detections"))
+    records = found["data"]["record_id"].to_pylist()
+    dead = found["dead_letters"]["record_id"].to_pylist()
+    counted = Counter([*records, *dead])
     expected = {record_id(unit.id, row) for row in range(unit.rows)}
-    # A photograph with several faces becomes several records, whose ids go on after the row's.
-    rows = {record[: len(unit.id) + len("-000000")] for record in counted}
+    rows = {inside.get(record, record) for record in records}
+    rows |= {"-".join(letter.split("-")[:2]) for letter in dead}
     missing, foreign = sorted(expected - rows), sorted(rows - expected)
     twice = sorted(record for record, count in counted.items() if count > 1)
-    for records, what in (
+    for names, what in (
         (missing, "a row of the input, neither published nor a dead letter"),
         (foreign, "no such row in the input"),
         (twice, "there more than once"),
     ):
-        for record in records[:_NAMED]:
+        for record in names[:_NAMED]:
             yield Finding(path, f"record {record}: {what}")
-        if len(records) > _NAMED:
-            yield Finding(path, f"and {len(records) - _NAMED} more: {what}")
+        if len(names) > _NAMED:
+            yield Finding(path, f"and {len(names) - _NAMED} more: {what}")
 
 
 def _read(ledger: Ledger, shard: Shard, columns: list[str] | None = None) -> pa.Table:
@@ -181,9 +214,10 @@ def _measured_again(
         rows = chance.sample(range(tables["data"].num_rows), min(share, tables["data"].num_rows))
         sample -= len(rows)
         before = read_unit(planned, by_id[unit.unit])
-        again = _Again(
-            unit.shards, before, tables["data"], tables["metrics"], tables.get("detections")
-        )
+        seen = tables.get("detections")
+        inside = _rows_inside(ledger.ids, by_id[unit.unit], seen)
+        crops = manifest.options.get("output_faces") == "crops"
+        again = _Again(unit.shards, before, tables["data"], tables["metrics"], seen, inside, crops)
         findings = [
             *again.copied(sorted(rows), key if planned.columns.identity else None),
             *again.figures(sorted(rows), recognizers),
@@ -202,6 +236,10 @@ class _Again:
     metrics: pa.Table
     detections: pa.Table | None
     """Of photographs; the figures of every face are in them."""
+    inside: dict[str, str]
+    """Ids of rows by the ids of records."""
+    crops: bool
+    """Records are faces that were cut out of photographs."""
 
     @property
     def place(self) -> dict[str, int]:
@@ -274,14 +312,12 @@ class _Again:
             told += found.to_pylist()
             originals += list(cut(before, matrices))
             # A crop is the face itself; in a whole photograph it has to be cut out again.
-            whole = record == self._row_of(record)
-            published += list(cut(after, matrices)) if whole else [after] * len(matrices)
+            published += [after] * len(matrices) if self.crops else list(cut(after, matrices))
         return told, originals, published
 
-    @staticmethod
-    def _row_of(record: str) -> str:
-        """Id of the row that a record is of; a face's goes on after its photograph's."""
-        return "-".join(record.split("-")[:2])
+    def _row_of(self, record: str) -> str:
+        """Id of the row that a record is of."""
+        return self.inside[record]
 
     def _finding(self, kind: Kind, record: str, text: str) -> Finding:
         return Finding(self.shards[kind].path, f"record {record}: {text}")

@@ -2,11 +2,11 @@
 a policy. Reads no picture."""
 
 from collections import Counter
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
@@ -14,18 +14,24 @@ from pydantic import ValidationError
 from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA, REASONS
 from ppfr_ops.contracts.detections import detections_schema
 from ppfr_ops.contracts.evaluation import Evaluation
-from ppfr_ops.contracts.ledger import Kind
-from ppfr_ops.contracts.manifest import Check, Counts, Manifest, UnitShards
+from ppfr_ops.contracts.ledger import RELEASED, UNIT, Kind, Shard, shard_path
+from ppfr_ops.contracts.manifest import Check, Counts, Manifest, ReleaseManifest, UnitShards
 from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.contracts.policy import Policy
 from ppfr_ops.errors import UserError
-from ppfr_ops.store.ledger import Ledger, read_table
+from ppfr_ops.release.publish import read_release
+from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
+from ppfr_ops.store.shards import read_table
 
 QUARANTINE = frozenset({"too_disclosing", "below_policy"})
 """Reason codes of records that were sound and fell short; other dead letters are failures."""
 
 JUDGED = frozenset({"rec_ssim", "recovery_gain", "black_box_accuracy", "rank1", "rank1_student"})
 """Figures that only an evaluation of the method has."""
+
+
+_SHARDS, _EXAMPLES, _SHOWN = 4, 5, 120
+"""Shards that examples are taken from, examples of a column, characters of one."""
 
 
 class ReleaseError(UserError):
@@ -51,6 +57,10 @@ class Figures:
     counts: Counts
     metrics: pa.Table
     """All records, as ``ppfr_ops.contracts.metrics``."""
+    faces: pa.Table | None = field(default=None, kw_only=True)
+    """All faces, as ``ppfr_ops.contracts.detections``, where records are whole photographs. What
+    a photograph's measures are taken from is its faces that went through the method; so it is
+    those that a policy's bounds are held against, each by itself."""
 
     @property
     def quarantined(self) -> int:
@@ -60,11 +70,31 @@ class Figures:
     def failed(self) -> int:
         return self.counts.dead_letters - self.quarantined - intended(self.counts)
 
+    @property
+    def rows(self) -> int:
+        """What may become a record: rows, or, where records are faces, the faces found in them."""
+        return self.counts.rows_in + self.counts.extra_faces
+
     def values(self, metric: str) -> NDArray[np.float64]:
-        """One metric of every record that has it; ``N``."""
+        """One metric of every record (or, of whole photographs, face) that has it; ``N``."""
+        return self._column(metric).drop_null().to_numpy().astype(np.float64)
+
+    def lacking(self, metric: str) -> int:
+        """Records (or faces) that should have a metric and do not."""
+        column = self._column(metric)
+        wanted = len(column) if self._by_face(metric) else self.counts.records
+        return wanted - (len(column) - column.null_count)
+
+    def _by_face(self, metric: str) -> bool:
+        return self.faces is not None and metric in self.faces.column_names
+
+    def _column(self, metric: str) -> pa.ChunkedArray:
+        if self.faces is not None and self._by_face(metric):
+            through = pc.equal(self.faces["treatment"], "anonymized")
+            return self.faces.filter(through)[metric]
         if metric not in self.metrics.column_names:
-            return np.zeros(0)
-        return self.metrics[metric].drop_null().to_numpy().astype(np.float64)
+            return pa.chunked_array([], pa.float32())
+        return self.metrics[metric]
 
     @property
     def measured(self) -> list[str]:
@@ -77,12 +107,17 @@ class Release(Figures):
     """What an output holds, less the pictures."""
 
     manifest: Manifest
+    """The owner's."""
+    told: ReleaseManifest
+    """What everybody may know."""
     dead_letters: pa.Table
     columns: pa.Schema
     """Of ``data/``."""
     last: dict[str, object]
     """The last run: ``started``, ``finished``, ``exit_code``, where noted."""
     signed: bool
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    """Of every kept column, some values, as text: what others will see."""
 
 
 def open_release(output: str) -> Release:
@@ -94,29 +129,46 @@ def open_release(output: str) -> Release:
     Raises:
         ReleaseError: there is no manifest, or a shard of figures is missing or unreadable.
     """
-    ledger = Ledger(output)
-    path = ledger.path("manifest.json")
-    if not ledger.fs.exists(path):
-        raise ReleaseError("no manifest.json: not an output, or its run has not finished")
+    folder = Folder(output)
+    raw = folder.read_bytes(EVIDENCE, "manifest.json")
+    if raw is None:
+        raise ReleaseError("no evidence/manifest.json: not an output, or its run has not finished")
     try:
-        manifest = Manifest.model_validate_json(ledger.fs.cat_file(path))
-    except ValidationError:
-        raise ReleaseError("manifest.json does not have the form of a manifest") from None
+        manifest = Manifest.model_validate_json(raw)
+    except (ValidationError, RecursionError):
+        raise ReleaseError("evidence/manifest.json is damaged; see ppfr verify") from None
+    told = read_release(folder)
+    if told is None:
+        raise ReleaseError("release/manifest.json is missing or damaged; see ppfr verify")
     try:
         return Release(
+            told=told,
             counts=manifest.counts,
-            metrics=read_all(ledger, manifest.shards, "metrics"),
+            metrics=read_all(folder, manifest.shards, "metrics"),
+            faces=faces_of(folder, manifest),
             manifest=manifest,
-            dead_letters=read_all(ledger, manifest.shards, "dead_letters"),
-            columns=_columns(ledger, manifest),
-            last=ledger.read("_ledger", "last.json") or {},
-            signed=bool(ledger.fs.exists(ledger.path("manifest.sig"))),
+            dead_letters=read_all(folder, manifest.shards, "dead_letters"),
+            columns=_columns(folder, manifest),
+            last=folder.read(EVIDENCE, "ledger", "last.json") or {},
+            signed=folder.exists(RELEASE, "manifest.sig"),
+            examples=_examples(folder, manifest),
         )
     except (pa.ArrowException, KeyError):
         raise ReleaseError("the shards do not fit together; see ppfr verify") from None
 
 
-def read_all(ledger: Ledger, units: list[UnitShards], kind: Kind) -> pa.Table:
+def faces_of(folder: Folder, manifest: Manifest) -> pa.Table | None:
+    """All faces of an output of whole photographs; None of any other.
+
+    Raises:
+        ReleaseError: a shard is missing or unreadable.
+    """
+    if manifest.options.get("output_faces") != "in-place":
+        return None
+    return read_all(folder, manifest.shards, "detections")
+
+
+def read_all(folder: Folder, units: list[UnitShards], kind: Kind) -> pa.Table:
     """All shards of a kind as one table.
 
     Raises:
@@ -125,9 +177,9 @@ def read_all(ledger: Ledger, units: list[UnitShards], kind: Kind) -> pa.Table:
     """
     found = []
     for unit in units:
-        shard = unit.shards[kind]
+        shard = _placed(unit, kind)
         try:
-            found.append(read_table(ledger.fs.cat_file(ledger.path(shard.path))))
+            found.append(read_table(folder.fs.cat_file(folder.path(shard.path))))
         except (OSError, pa.ArrowException):
             raise ReleaseError(f"{shard.path} cannot be read; see ppfr verify") from None
     if found:
@@ -136,15 +188,57 @@ def read_all(ledger: Ledger, units: list[UnitShards], kind: Kind) -> pa.Table:
     return empty.get(kind, DEAD_LETTERS_SCHEMA).empty_table()
 
 
-def _columns(ledger: Ledger, manifest: Manifest) -> pa.Schema:
+def _placed(unit: UnitShards, kind: Kind) -> Shard:
+    """A shard that lies where its kind lies: whoever can write the manifest may name any file.
+
+    Raises:
+        ReleaseError: it does not.
+        KeyError: there is none.
+    """
+    shard = unit.shards[kind]
+    if kind == "data":
+        name = shard.path.rpartition("/")[2].removesuffix(".parquet")
+        right = bool(RELEASED.fullmatch(name))
+    else:
+        name, right = unit.unit, bool(UNIT.fullmatch(unit.unit))
+    if not right or shard.path != shard_path(kind, name):
+        raise ReleaseError("the manifest names a shard where none may lie; see ppfr verify")
+    return shard
+
+
+def _columns(folder: Folder, manifest: Manifest) -> pa.Schema:
     if not manifest.shards:
         return pa.schema([])
-    shard = manifest.shards[0].shards["data"]
+    shard = _placed(manifest.shards[0], "data")
     try:
-        with ledger.fs.open(ledger.path(shard.path), "rb") as file:
+        with folder.fs.open(folder.path(shard.path), "rb") as file:
             return pq.read_schema(file)
     except (OSError, pa.ArrowException):
         raise ReleaseError(f"{shard.path} cannot be read; see ppfr verify") from None
+
+
+def _examples(folder: Folder, manifest: Manifest) -> dict[str, list[str]]:
+    """The values that come most often in a few shards from all over, and the longest."""
+    names = [str(name) for name in manifest.options.get("keep_columns", [])]
+    units = manifest.shards[:: max(1, len(manifest.shards) // _SHARDS)][:_SHARDS]
+    if not names or not units:
+        return {}
+    paths = [_placed(unit, "data").path for unit in units]
+    tables = [read_table(folder.fs.cat_file(folder.path(path)), names) for path in paths]
+    found = {}
+    for name in names:
+        texts = [str(value) for table in tables for value in _values(table[name])]
+        often = [text for text, _ in Counter(texts).most_common(_EXAMPLES)]
+        longest = sorted(set(texts), key=len)[-1:]
+        found[name] = [text[:_SHOWN] for text in dict.fromkeys([*often, *longest])]
+    return found
+
+
+def _values(column: pa.ChunkedArray) -> list[object]:
+    try:
+        return list(column.drop_null().to_pylist())
+    except (ValueError, ArithmeticError):
+        return ["(values that Python does not have)"]
 
 
 def read_evaluation(text: str | bytes) -> Evaluation:
@@ -168,7 +262,7 @@ def figure(name: str, release: Figures, evaluation: Evaluation | None) -> float 
     model's threshold of FAR 1e-3 on originals.
     """
     counts = release.counts
-    rows = max(counts.rows_in, 1)
+    rows = max(release.rows, 1)
     fixed = {
         "records": counts.records,
         "dead_letters": release.failed,
@@ -204,17 +298,11 @@ def assess(policy: Policy, release: Figures, evaluation: Evaluation | None = Non
     checks = []
     for name, bound in policy.record.items():
         values = release.values(name)
-        short = len(values) < release.counts.records
         worst = None
-        if len(values) and not short:
+        holds = release.lacking(name) == 0
+        if len(values) and holds:
             worst = float(values.min() if bound.sign == ">=" else values.max())
-        holds = (
-            worst is not None
-            and bound.holds(float(values.min()))
-            and bound.holds(float(values.max()))
-        )
-        if not release.counts.records:
-            holds = True
+            holds = bound.holds(float(values.min())) and bound.holds(float(values.max()))
         checks.append(
             Check(name=f"every record's {name}", bound=str(bound), found=worst, holds=holds)
         )
@@ -233,59 +321,3 @@ def by_reason(release: Release) -> Counter[tuple[str, str]]:
         strict=True,
     )
     return Counter((code, message.partition(":")[0]) for code, message in rows)
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """A dataset figure on a sample, with its 95 % confidence interval."""
-
-    name: str
-    bound: str
-    found: float | None
-    low: float
-    high: float
-    holds: Literal["met", "open", "not met"]
-    """``open``: the interval has values on both sides of the threshold."""
-
-
-def forecast(policy: Policy, figures: Figures) -> list[Forecast]:
-    """What a sample says of the whole. Shares get Wilson's interval, figures of metrics the
-    percentile bootstrap; what only an evaluation or the whole can tell is left ``open``."""
-    result = []
-    for name, bound in policy.dataset.items():
-        found = figure(name, figures, None)
-        low, high = _interval(name, figures)
-        if found is None or not low <= high:
-            result.append(Forecast(name, str(bound), found, low, high, "open"))
-            continue
-        ends = {bound.holds(low), bound.holds(high)}
-        holds: Literal["met", "open", "not met"] = "open"
-        if len(ends) == 1:
-            holds = "met" if ends == {True} else "not met"
-        result.append(Forecast(name, str(bound), found, low, high, holds))
-    return result
-
-
-def _interval(name: str, figures: Figures) -> tuple[float, float]:
-    """NaN where there is none."""
-    from scipy.stats import binomtest, bootstrap  # a second to import; workers never need it
-
-    shares = {"dead_letter_rate": figures.failed, "quarantine_rate": figures.quarantined}
-    if name in shares and figures.counts.rows_in:
-        found = binomtest(shares[name], figures.counts.rows_in).proportion_ci(method="wilson")
-        return float(found.low), float(found.high)
-    metric, _, kind = name.rpartition("_")
-    values = figures.values(metric)
-    # The extremes of a sample say nothing about those of the whole.
-    if len(values) < 8 or not (kind == "mean" or kind.startswith("p")):
-        return float("nan"), float("nan")
-
-    def statistic(sample: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-        if kind == "mean":
-            return np.asarray(np.mean(sample, axis=axis))
-        return np.asarray(np.percentile(sample, int(kind[1:]), axis=axis))
-
-    spread = bootstrap(
-        (values,), statistic, n_resamples=2000, method="percentile", rng=np.random.default_rng(0)
-    ).confidence_interval
-    return float(spread.low), float(spread.high)

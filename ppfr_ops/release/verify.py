@@ -1,322 +1,262 @@
-"""Does an output hold what its manifest says, and nothing else?
+"""Does a release hold what its manifest says, and nothing else?
 
-Every byte under ``data/``, ``metrics/`` and ``dead_letters/`` is hashed once, in the same pass in
-which its rows are read, so the time is that of reading. Whoever can write the output can also
-recompute its digests; only the signature finds that.
+Whoever receives a release has ``release/`` alone, and verifies that. Every byte in it is hashed
+once, in the same pass in which its rows are read, so the time is that of reading. Whoever can write
+the files can also recompute their digests; only the signature finds that. Where the owner's
+``evidence/`` lies beside it, that is looked at as well (``release.evidence``).
+
+Nothing in the folder is believed: no name in it leads outside of it, no link is followed, no file
+is read that is larger than the manifest says, and nothing is imported.
 """
 
-import base64
 import hashlib
-import json
+import os
+import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import ValidationError
 
-from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA
-from ppfr_ops.contracts.detections import detections_schema
-from ppfr_ops.contracts.ledger import ALL_KINDS, KINDS, Kind, Shard
-from ppfr_ops.contracts.manifest import Manifest
-from ppfr_ops.contracts.metrics import metrics_schema
-from ppfr_ops.contracts.records import RESERVED_COLUMNS, records_schema
-from ppfr_ops.store.ledger import DOCUMENTS, Ledger, read_table
+from ppfr_ops.contracts.ledger import RELEASED
+from ppfr_ops.contracts.manifest import File, ReleaseManifest
+from ppfr_ops.contracts.records import FACE_COLUMNS, RESERVED_COLUMNS, records_schema, released
+from ppfr_ops.errors import UserError
+from ppfr_ops.release import evidence, version1
+from ppfr_ops.release.findings import Finding
+from ppfr_ops.release.foreign import foreign_part
+from ppfr_ops.release.signing import SIGNATURE, signature_fault
+from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
+from ppfr_ops.store.shards import read_table
 
-SIGNATURE = "manifest.sig"
-
-_JPEG_ALLOWED = {0xD8, 0xDB, 0xC0, 0xC1, 0xC2, 0xC4, 0xDA, 0xDD}
-_PNG_ALLOWED = {b"IHDR", b"IDAT", b"IEND", b"PLTE"}
-_WEBP_ALLOWED = {b"VP8 ", b"VP8L"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is not as it should be."""
-
-    file: str
-    """Relative to the output."""
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.reason}"
+_FOLDERS = ("data",)
 
 
-def foreign_part(data: bytes) -> str | None:
-    """What an encoded picture holds beside its pixels (EXIF, XMP, a comment, a thumbnail, an ICC
-    profile, bytes after its end); None if nothing."""
-    if data[:2] == b"\xff\xd8":
-        return _foreign_in_jpeg(data)
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return _foreign_in_chunks(data, 8, _PNG_ALLOWED, png=True)
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return _foreign_in_chunks(data, 12, _WEBP_ALLOWED, png=False)
-    return "not a JPEG, PNG or WebP picture"
+@dataclass
+class Release:
+    """What was read of a release on the way."""
+
+    folder: Folder
+    place: tuple[str, ...]
+    """Of the release in the folder."""
+    manifest: ReleaseManifest
+    ids: dict[str, list[str]] = field(default_factory=dict)
+    """Record ids by shard; of shards that can be read."""
 
 
-def _foreign_in_jpeg(data: bytes) -> str | None:
-    position = 2
-    while position + 4 <= len(data):
-        if data[position] != 0xFF:
-            return "damaged JPEG"
-        marker = data[position + 1]
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        body = data[position + 4 : position + 2 + length]
-        if marker == 0xE0:
-            if body[:5] != b"JFIF\0" or len(body) != 14:
-                return "application data in segment APP0"
-        elif marker not in _JPEG_ALLOWED:
-            name = f"APP{marker - 0xE0}" if 0xE0 <= marker <= 0xEF else f"0x{marker:02X}"
-            return f"metadata in segment {'COM' if marker == 0xFE else name}"
-        position += 2 + length
-        if marker == 0xDA:
-            position = _end_of_scan(data, position)
-            if data[position : position + 2] == b"\xff\xd9":
-                return "bytes after the end" if position + 2 < len(data) else None
-    return "truncated JPEG"
-
-
-def _end_of_scan(data: bytes, position: int) -> int:
-    """Where the next marker stands that is neither a stuffed byte nor a restart."""
-    while True:
-        position = data.find(b"\xff", position)
-        if position < 0 or position + 1 >= len(data):
-            return len(data)
-        following = data[position + 1]
-        if following != 0x00 and not 0xD0 <= following <= 0xD7:
-            return position
-        position += 2
-
-
-def _foreign_in_chunks(data: bytes, start: int, allowed: set[bytes], png: bool) -> str | None:
-    position = start
-    while position + 8 <= len(data):
-        if png:
-            length, name = (
-                int.from_bytes(data[position : position + 4], "big"),
-                data[position + 4 :][:4],
-            )
-            position += 12 + length
-        else:
-            name, length = data[position:][:4], int.from_bytes(data[position + 4 :][:4], "little")
-            position += 8 + length + length % 2
-        if name not in allowed:
-            return f"metadata in chunk {name.decode('latin-1')!r}"
-        if name == b"IEND":
-            break
-    return None if position == len(data) else "bytes after the end"
-
-
-# -- signature ------------------------------------------------------------------------------
-
-
-def load_signing_key(path: str) -> Ed25519PrivateKey:
-    """An Ed25519 private key, PEM, unencrypted (``openssl genpkey -algorithm ed25519``).
-
-    Raises:
-        ValueError: no such file, or another kind of key.
-    """
-    try:
-        key = serialization.load_pem_private_key(Path(path).read_bytes(), None)
-    except (OSError, ValueError, TypeError):
-        raise ValueError("the signing key is no readable PEM file") from None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ValueError("the signing key is not of the kind Ed25519")
-    return key
-
-
-def load_public_key(path: str) -> Ed25519PublicKey:
-    """An Ed25519 public key, PEM (``openssl pkey -in KEY -pubout``).
-
-    Raises:
-        ValueError: no such file, or another kind of key.
-    """
-    try:
-        key = serialization.load_pem_public_key(Path(path).read_bytes())
-    except (OSError, ValueError):
-        raise ValueError("the public key is no readable PEM file") from None
-    if not isinstance(key, Ed25519PublicKey):
-        raise ValueError("the public key is not of the kind Ed25519")
-    return key
-
-
-def sign(output: str, key: Ed25519PrivateKey) -> None:
-    """Write ``manifest.sig`` beside ``manifest.json``: an Ed25519 signature of its bytes. As the
-    manifest holds the digest of every shard, it covers every published byte.
-
-    Raises:
-        ValueError: there is no manifest.
-    """
-    ledger = Ledger(output)
-    if not ledger.fs.exists(ledger.path("manifest.json")):
-        raise ValueError("there is no manifest to sign: the run has not finished")
-    signature = key.sign(ledger.fs.cat_file(ledger.path("manifest.json")))
-    public = key.public_key().public_bytes_raw()
-    document = {
-        "algorithm": "Ed25519",
-        "public_key": base64.b64encode(public).decode(),
-        "signature": base64.b64encode(signature).decode(),
-    }
-    ledger.fs.pipe_file(ledger.path(SIGNATURE), (json.dumps(document, indent=1) + "\n").encode())
-
-
-def _check_signature(ledger: Ledger, manifest: bytes, key: Ed25519PublicKey) -> Iterator[Finding]:
-    path = ledger.path(SIGNATURE)
-    if not ledger.fs.exists(path):
-        yield Finding(SIGNATURE, "there is no signature")
-        return
-    try:
-        document = json.loads(ledger.fs.cat_file(path))
-        key.verify(base64.b64decode(document["signature"]), manifest)
-    except InvalidSignature:
-        yield Finding("manifest.json", "is not what was signed, or another key signed it")
-    except (ValueError, KeyError, TypeError):
-        yield Finding(SIGNATURE, "is no readable signature")
-
-
-# -- the whole ------------------------------------------------------------------------------
-
-
-def verify(output: str, public_key: Ed25519PublicKey | None = None) -> Iterator[Finding]:
-    """Check an output against its manifest and ledger; changes nothing.
+def verify(
+    output: str, public_key: Ed25519PublicKey | None = None, min_version: int = 0
+) -> Iterator[Finding]:
+    """Check a release, or an output with its release and its evidence; changes nothing.
 
     Args:
-        output: fsspec URL or path of the folder.
+        output: fsspec URL or path of an output or of a release.
         public_key: whose signature the manifest must bear; None: do not look.
+        min_version: of the release, at least: an older one is told, however well it is signed.
 
     Yields:
         What is wrong; nothing if all holds.
 
     Raises:
-        ValueError: there is no readable manifest, so nothing to check against.
+        UserError: there is no readable manifest, so nothing to check against.
     """
-    ledger = Ledger(output)
-    path = ledger.path("manifest.json")
-    if not ledger.fs.exists(path):
-        raise ValueError("no manifest.json: not an output, or its run has not finished")
-    raw = ledger.fs.cat_file(path)
+    folder = Folder(output)
+    place: tuple[str, ...] = (RELEASE,) if folder.exists(RELEASE, "manifest.json") else ()
+    if not place and version1.is_one(folder):
+        yield from version1.verify(folder, public_key)
+        return
+    if not folder.exists(*place, "manifest.json"):
+        raise UserError("no manifest.json: not an output, or its run has not finished")
+    strays = list(_strays(folder, place))
+    if any(f.file == "manifest.json" and f.reason != _UNKNOWN for f in strays):
+        yield from (f for f in strays if f.reason != _UNKNOWN)
+        return
+    raw = folder.read_bytes(*place, "manifest.json") or b""
     if public_key is not None:
-        yield from _check_signature(ledger, raw, public_key)
+        yield from _check_signature(folder, place, raw, public_key, strays)
+    manifest = _parse(raw)
+    if isinstance(manifest, Finding):
+        yield manifest
+        return
+    if manifest.version < min_version:
+        found = f"is version {manifest.version}, expected: {min_version} or later"
+        yield Finding("manifest.json", found)
+    known = {"manifest.json", SIGNATURE, *(file.path for file in manifest.files)}
+    yield from (f for f in strays if f.file not in known or f.reason != _UNKNOWN)
+    bad = {finding.file for finding in strays if finding.reason != _UNKNOWN}
+    seen = Release(folder, place, manifest)
+    yield from _check_list(manifest)
+    yield from _check_files(seen, bad)
+    if place and folder.exists(EVIDENCE, "manifest.json"):
+        yield from evidence.check(folder, manifest, seen.ids, public_key)
+
+
+def current_version(output: str) -> int | None:
+    """Version of the release in an output or release folder; None if it cannot be told."""
+    folder = Folder(output)
+    for place in ((RELEASE,), ()):
+        manifest = _parse(folder.read_bytes(*place, "manifest.json") or b"")
+        if isinstance(manifest, ReleaseManifest):
+            return manifest.version
+    return None
+
+
+_UNKNOWN = "is not in the manifest"
+
+
+def _strays(folder: Folder, place: tuple[str, ...]) -> Iterator[Finding]:
+    """Everything in a release: what is no plain file where files may lie gets its own reason."""
+    root = folder.path(*place)
+    if not folder.local:
+        for path in sorted(folder.fs.find(root)):
+            yield Finding(path[len(root) + 1 :], _UNKNOWN)
+        return
+    if os.path.islink(root):
+        yield Finding("manifest.json", "lies in a folder that is a symbolic link")
+        return
+    todo = [""]
+    while todo:
+        here = todo.pop()
+        for item in sorted(os.scandir(os.path.join(root, here)), key=lambda item: item.name):
+            name = f"{here}/{item.name}" if here else item.name
+            if item.is_symlink():
+                yield Finding(name, "is a symbolic link")
+            elif item.is_dir():
+                if name not in _FOLDERS:
+                    yield Finding(name, "is a folder that does not belong there")
+                todo.append(name)
+            elif not stat.S_ISREG(item.stat(follow_symlinks=False).st_mode):
+                yield Finding(name, "is no plain file")
+            else:
+                yield Finding(name, _UNKNOWN)
+
+
+def _parse(raw: bytes) -> ReleaseManifest | Finding:
     try:
-        manifest = Manifest.model_validate_json(raw)
-    except ValidationError as error:
-        place = ".".join(map(str, error.errors()[0]["loc"]))
-        yield Finding(
+        manifest = ReleaseManifest.model_validate_json(raw)
+    except (ValidationError, RecursionError) as error:
+        place = ""
+        if isinstance(error, ValidationError):
+            place = ".".join(map(str, error.errors()[0]["loc"]))
+        return Finding(
             "manifest.json", f"does not have the form of a manifest (at {place or 'top'})"
         )
+    if manifest.model_dump_json(indent=1).encode() != raw:
+        # Two readers could read two things: a key twice, say.
+        return Finding("manifest.json", "is not written as manifests are")
+    return manifest
+
+
+def _check_signature(
+    folder: Folder,
+    place: tuple[str, ...],
+    raw: bytes,
+    key: Ed25519PublicKey,
+    strays: list[Finding],
+) -> Iterator[Finding]:
+    if any(f.file == SIGNATURE and f.reason != _UNKNOWN for f in strays):
+        return  # a link, say; told already
+    try:
+        fault = signature_fault(folder.read_bytes(*place, SIGNATURE), raw, key)
+    except InvalidSignature:
+        yield Finding("manifest.json", "is not what was signed, or another key signed it")
         return
-    yield from _check_counts(ledger, manifest)
-    yield from _check_files(ledger, manifest)
-    seen: dict[str, str] = {}
-    totals = dict.fromkeys(ALL_KINDS, 0)
-    kinds = ALL_KINDS if "output_faces" in manifest.options else KINDS
-    for unit in manifest.shards:
-        ids: dict[Kind, list[str]] = {}
-        for kind in kinds:
-            shard = unit.shards.get(kind)
-            if shard is None:
-                yield Finding("manifest.json", f"unit {unit.unit} has no shard in {kind}")
-                continue
-            table, findings = _check_shard(ledger, manifest, kind, shard)
-            yield from findings
-            if table is None:
-                continue
-            totals[kind] += table.num_rows
-            ids[kind] = table["record_id"].to_pylist()
-            if kind == "data":
-                yield from _check_pictures(shard.path, table)
-        if {"data", "metrics"} <= ids.keys() and ids["data"] != ids["metrics"]:
-            yield Finding(unit.shards["metrics"].path, "its record ids are not those in data/")
-        if not set(ids.get("detections", ())) <= set(ids.get("data", ())):
-            yield Finding(unit.shards["detections"].path, "tells of records that are not in data/")
-        for kind in ("data", "dead_letters"):
-            for record in ids.get(kind, []):
-                if record in seen:
-                    yield Finding(
-                        unit.shards[kind].path, f"record {record} is in {seen[record]} too"
-                    )
-                seen[record] = unit.shards[kind].path
-    for kind, counted in (
-        ("data", manifest.counts.records),
-        ("dead_letters", manifest.counts.dead_letters),
-    ):
-        if totals[kind] != counted:
-            yield Finding(f"{kind}/", f"{totals[kind]} rows, the manifest counts {counted}")
+    if fault is not None:
+        yield Finding(SIGNATURE, fault)
 
 
-def _check_counts(ledger: Ledger, manifest: Manifest) -> Iterator[Finding]:
-    counts = manifest.counts
-    if counts.units != len(manifest.shards):
-        yield Finding("manifest.json", f"counts {counts.units} units, lists {len(manifest.shards)}")
-    if sum(counts.dead_letters_by_code.values()) != counts.dead_letters:
-        yield Finding("manifest.json", "its dead letters by code do not add up")
-    if counts.rows_in + counts.extra_faces != counts.records + counts.dead_letters:
-        yield Finding("manifest.json", "its rows, records and dead letters do not add up")
-    entries = ledger.entries()
-    listed = {unit.unit: unit.shards for unit in manifest.shards}
-    for name in sorted(entries.keys() - listed.keys()):
-        yield Finding(f"_ledger/units/{name}.json", "is not in the manifest")
-    for name in sorted(listed.keys() - entries.keys()):
-        yield Finding(f"_ledger/units/{name}.json", "is missing or damaged")
-    for name in sorted(listed.keys() & entries.keys()):
-        if entries[name].shards != listed[name]:
-            yield Finding(f"_ledger/units/{name}.json", "names other shards than the manifest")
+def _check_list(manifest: ReleaseManifest) -> Iterator[Finding]:
+    paths = [file.path for file in manifest.files]
+    for path in sorted({path for path in paths if paths.count(path) > 1} if _twice(paths) else ()):
+        yield Finding("manifest.json", f"lists {path} twice")
+    shards = [file.path for file in manifest.data]
+    if shards != sorted(shards):
+        yield Finding("manifest.json", "lists shards in another order than that of their names")
+    if any(file.rows is not None and not file.path.startswith("data/") for file in manifest.files):
+        yield Finding("manifest.json", "gives rows of what is no shard")
+    total = sum(file.rows or 0 for file in manifest.files)
+    if total != manifest.records:
+        yield Finding("manifest.json", f"counts {manifest.records} records, lists {total}")
 
 
-def _check_files(ledger: Ledger, manifest: Manifest) -> Iterator[Finding]:
-    expected = {shard.path for unit in manifest.shards for shard in unit.shards.values()}
-    known = expected | {"manifest.json", SIGNATURE, *DOCUMENTS}
-    for path in sorted(ledger.fs.find(ledger.root)):
-        name = path.removeprefix(f"{ledger.root}/")
-        if name not in known and not name.startswith("_ledger/"):
-            yield Finding(name, "is not in the manifest")
+def _twice(paths: list[str]) -> bool:
+    return len(set(paths)) < len(paths)
 
 
-def _expected_schema(manifest: Manifest, kind: Kind, found: pa.Schema) -> pa.Schema:
-    if kind == "dead_letters":
-        return DEAD_LETTERS_SCHEMA
-    names = [model.name for model in manifest.recognizers]
-    if kind == "metrics":
-        return metrics_schema(names, manifest.options.get("output_faces") == "in-place")
-    if kind == "detections":
-        return detections_schema(names)
-    allowed = list(manifest.options.get("keep_columns", []))
-    keep = [found.field(name) for name in allowed if name in found.names]
-    faces = manifest.options.get("output_faces") == "crops"
-    return records_schema(keep, manifest.options.get("identity") == "pseudonyms", faces)
+def _check_files(seen: Release, bad: set[str]) -> Iterator[Finding]:
+    found: dict[str, str] = {}
+    for file in seen.manifest.files:
+        if file.path in bad:
+            continue
+        data, fault = _read(seen, file)
+        if fault is not None:
+            yield Finding(file.path, fault)
+        if data is None or not file.path.startswith("data/"):
+            continue
+        table, findings = _check_shard(seen.manifest, file, data)
+        yield from findings
+        if table is None:
+            continue
+        ids = seen.ids[file.path] = table["record_id"].to_pylist()
+        for record in ids:
+            if record in found:
+                yield Finding(file.path, f"record {record} is in {found[record]} too")
+            found[record] = file.path
+        yield from _check_pictures(file.path, table)
+
+
+def _read(seen: Release, file: File) -> tuple[bytes | None, str | None]:
+    """The bytes of a file, if they may be looked at, and what is wrong with them."""
+    size = seen.folder.size(*seen.place, file.path)
+    if size is None:
+        return None, "is missing"
+    if size != file.bytes:
+        return None, f"{size} bytes, the manifest says {file.bytes}"
+    data = bytes(seen.folder.fs.cat_file(seen.folder.path(*seen.place, file.path)))
+    if hashlib.sha256(data).hexdigest() != file.sha256:
+        return data, "its sha256 is not that in the manifest"
+    return data, None
 
 
 def _check_shard(
-    ledger: Ledger, manifest: Manifest, kind: Kind, shard: Shard
+    manifest: ReleaseManifest, file: File, data: bytes
 ) -> tuple[pa.Table | None, list[Finding]]:
-    path = ledger.path(shard.path)
-    if not ledger.fs.exists(path):
-        return None, [Finding(shard.path, "is missing")]
-    data = ledger.fs.cat_file(path)
     findings = []
-    if len(data) != shard.bytes:
-        findings.append(Finding(shard.path, f"{len(data)} bytes, the manifest says {shard.bytes}"))
-    elif hashlib.sha256(data).hexdigest() != shard.sha256:
-        findings.append(Finding(shard.path, "its sha256 is not that in the manifest"))
     try:
         table = read_table(data)
     except (pa.ArrowException, OSError):
-        return None, [*findings, Finding(shard.path, "is no readable Parquet file")]
-    expected = _expected_schema(manifest, kind, table.schema)
+        return None, [Finding(file.path, "is no readable Parquet file")]
+    expected = _expected_schema(manifest, table.schema)
     extra = [name for name in table.column_names if name not in expected.names]
     if extra:
         allowed = "reserved" if extra[0] in RESERVED_COLUMNS else "not on the allow-list"
-        findings.append(Finding(shard.path, f"column {extra[0]!r} is {allowed}"))
-    elif not table.schema.equals(expected):
-        findings.append(Finding(shard.path, f"does not have the schema of {kind}"))
-    if table.num_rows != shard.rows:
-        findings.append(
-            Finding(shard.path, f"{table.num_rows} rows, the manifest says {shard.rows}")
-        )
-    return (table if "record_id" in table.column_names else None), findings
+        findings.append(Finding(file.path, f"column {extra[0]!r} is {allowed}"))
+    elif not table.schema.equals(expected, check_metadata=True):
+        findings.append(Finding(file.path, "does not have the schema of a release"))
+    if table.num_rows != file.rows:
+        findings.append(Finding(file.path, f"{table.num_rows} rows, the manifest says {file.rows}"))
+    if "record_id" not in table.column_names:
+        return None, findings
+    ids = table["record_id"].to_pylist()
+    if any(record is None or not RELEASED.fullmatch(record) for record in ids):
+        findings.append(Finding(file.path, "a record id is not made of 128 bits"))
+        return None, findings
+    if ids != sorted(ids):
+        findings.append(Finding(file.path, "its rows do not stand in the order of their ids"))
+    return table, findings
+
+
+def _expected_schema(manifest: ReleaseManifest, found: pa.Schema) -> pa.Schema:
+    allowed = [str(name) for name in manifest.options.get("keep_columns", [])]
+    keep = [found.field(name) for name in allowed if name in found.names]
+    crops = manifest.options.get("output_faces") == "crops"
+    if crops:
+        keep = [item for item in keep if item.name not in FACE_COLUMNS]
+    figures = [found.field(name) for name in manifest.method.columns if name in found.names]
+    made = records_schema(keep, manifest.options.get("identity") == "pseudonyms", crops, figures)
+    return released(made)
 
 
 def _check_pictures(path: str, table: pa.Table) -> Iterator[Finding]:

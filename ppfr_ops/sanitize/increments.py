@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from ppfr_ops.contracts.ledger import LedgerEntry, Tombstone
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.source.plan import Unit, content, read_unit
-from ppfr_ops.store.ledger import Ledger
+from ppfr_ops.store.ledger import LEDGER, Ledger
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def reconcile(job: Job, ledger: Ledger) -> Changes:
         planned.add(unit.id)
         counts[_update(job, ledger, unit, entries.get(unit.id))] += 1
         if unit.id in tombstones:
-            ledger.remove("_ledger", "tombstones", f"{unit.id}.json")
+            ledger.remove(*LEDGER, "tombstones", f"{unit.id}.json")
     for name, entry in entries.items():
         if name in planned:
             continue
@@ -84,3 +84,15 @@ def _update(job: Job, ledger: Ledger, unit: Unit, entry: LedgerEntry | None) -> 
                 return "unchanged"
     ledger.retire(unit.id)
     return "changed"
+
+
+def retire_reviewed(job: Job, ledger: Ledger) -> int:
+    """Take back the units on whose photographs there are other verdicts now; returns how many."""
+    if job.verdicts is None:
+        return 0
+    entries = ledger.entries()
+    units = [unit for unit in job.plan.units if unit.id in entries]
+    changed = [unit.id for unit in units if entries[unit.id].verdicts != job.verdicts_on(unit)]
+    for unit in changed:
+        ledger.retire(unit)
+    return len(changed)

@@ -14,7 +14,7 @@ from collections import Counter
 from multiprocessing.connection import Connection, Pipe
 from typing import TYPE_CHECKING, Any, cast
 
-from ppfr_ops.sanitize.aligned import Base
+from ppfr_ops.sanitize.sanitizer import Sanitizer
 from ppfr_ops.source.plan import read_unit, record_id
 from ppfr_ops.store.ledger import Tables, concatenate
 
@@ -78,7 +78,7 @@ class _Child:
         self._process.wait()
 
 
-def sanitize_apart(job: "Job", ordinal: int, sanitizer: Base[Any], threads: int) -> Tables:
+def sanitize_apart(job: "Job", ordinal: int, sanitizer: Sanitizer[Any], threads: int) -> Tables:
     """Sanitize a unit in child processes.
 
     Args:
@@ -133,7 +133,7 @@ def sanitize_apart(job: "Job", ordinal: int, sanitizer: Base[Any], threads: int)
 
 def _serve(pipe: Connection) -> None:
     from ppfr_ops.errors import describe
-    from ppfr_ops.sanitize.job import build_sanitizer, tune_process
+    from ppfr_ops.sanitize.worker import build_sanitizer, tune_process
 
     # It is in a session of its own, so nobody else ends it when its worker is killed (Linux).
     _PR_SET_PDEATHSIG = 1

@@ -1,18 +1,41 @@
-"""Parquet files: which column holds the pictures, row ranges as units, and their rows."""
+"""Parquet files: which column holds the pictures, row ranges as units, and their rows.
 
-import contextlib
+A number in a footer can crash pyarrow, so all that is read is read in ``ppfr_ops.sandbox``.
+"""
+
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import IO, Any, cast
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import IO, Any, TypeVar, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ppfr_ops.errors import UserError
-from ppfr_ops.source.units import READ_ERROR, Columns, Plan, Unit, errors, even
+from ppfr_ops.sandbox import LimitError, sandbox
+from ppfr_ops.source.kept import kept_field
+from ppfr_ops.source.units import (
+    READ_ERROR,
+    UNIT_BYTES,
+    Columns,
+    Plan,
+    Unit,
+    damage_ends_it,
+    errors,
+    even,
+    open_file,
+)
 
 _BATCH_ROWS = 256
+_ASKED = 25
+"""Files that are asked for their columns."""
+_MAX_EMPTY_ROWS = 2**20
+_FOOTER_SECONDS, _READ_SECONDS = 10.0, 60.0
+_MAX_DEATHS = 8
+
+T = TypeVar("T")
 
 
 def _open_parquet(file: IO[bytes]) -> pq.ParquetFile:
@@ -36,25 +59,32 @@ def _is_bytes(kind: pa.DataType) -> bool:
     )
 
 
-def _holds_bytes(kind: pa.DataType) -> bool:
-    """Whether pixels could hide in it."""
-    nested = (kind.field(index).type for index in range(kind.num_fields))
-    return _is_bytes(kind) or any(_holds_bytes(part) for part in nested)
-
-
 def choose_columns(
     fs: Any, paths: Sequence[str], columns: Columns
 ) -> tuple[Columns, tuple[pa.Field, ...]]:
-    schema = None
-    for path in paths:
-        try:
-            with fs.open(path, "rb") as file:
-                schema = pq.read_schema(file)
-            break
-        except (OSError, pa.ArrowInvalid):
-            continue
-    if schema is None:
-        raise UserError("no Parquet file of the input can be read")
+    """The picture column and the types of those to keep, as most of the files have them.
+
+    A few files all over the listing are asked, so that a bad one does not decide for all.
+
+    Raises:
+        UserError: no file can be read, or none has the columns.
+    """
+    found: list[tuple[Columns, tuple[pa.Field, ...]]] = []
+    refusal = UserError("no Parquet file of the input can be read")
+    readable = False
+    for path in dict.fromkeys(paths[len(paths) * place // _ASKED] for place in range(_ASKED)):
+        with damage_ends_it():
+            schema = _apart(read_schema, fs, path, seconds=_FOOTER_SECONDS)
+            try:
+                found.append(_chosen(schema, columns))
+            except UserError as error:
+                refusal, readable = (refusal if readable else error), True
+    if not found:
+        raise refusal
+    return max(found, key=found.count)
+
+
+def _chosen(schema: pa.Schema, columns: Columns) -> tuple[Columns, tuple[pa.Field, ...]]:
     pictures = [item.name for item in schema if _is_image(item.type)]
     image = columns.image
     if image is None:
@@ -75,12 +105,7 @@ def choose_columns(
     for name in columns.beside:
         if schema.get_field_index(name) < 0:
             raise UserError(f"no column {name!r} in the input; there are: {_names(schema)}")
-    keep = tuple(schema.field(name).remove_metadata() for name in columns.keep)
-    for item in keep:
-        if _holds_bytes(item.type):
-            raise UserError(
-                f"column {item.name!r} holds bytes, which may be a picture; it is not copied"
-            )
+    keep = tuple(kept_field(schema.field(name)) for name in columns.keep)
     return replace(columns, image=image), keep
 
 
@@ -89,39 +114,136 @@ def _names(schema: pa.Schema) -> str:
 
 
 def cut(fs: Any, paths: Sequence[str], unit_rows: int) -> Iterator[Unit]:
+    """Units of the files, in order; none is read before it is asked for."""
     for path in paths:
-        try:
-            with fs.open(path, "rb") as file:
-                rows = pq.read_metadata(file).num_rows
-        except (OSError, pa.ArrowInvalid):
+        counted = None
+        with damage_ends_it():
+            counted, size = _apart(count, fs, path, seconds=_FOOTER_SECONDS)
+        if counted is None:
             yield Unit("", "parquet", (path,), 0, 0, damaged="unreadable_unit")
             continue
-        for start, stop in even(rows, unit_rows):
-            yield Unit("", "parquet", (path,), start, stop)
+        most = max(1, min(unit_rows, UNIT_BYTES * counted.rows // max(1, size)))
+        damaged = None if counted.agree else "contradictory_unit"
+        for start, stop in list(even(counted.rows, most)) or [(0, 0)]:
+            if start == stop and damaged is None:
+                break  # an empty file
+            last = stop == counted.rows
+            yield Unit("", "parquet", (path,), start, stop, damaged=damaged if last else None)
+
+
+def _apart(function: Callable[..., T], fs: Any, *args: Any, seconds: float) -> T:
+    """Call in the sandbox, except where the files are in the memory of this process."""
+    protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
+    if "memory" in protocols:
+        return function(fs, *args)
+    return sandbox.call(function, fs, *args, seconds=seconds)
+
+
+def read_schema(fs: Any, path: str) -> pa.Schema:
+    """Of a file; for the sandbox."""
+    with open_file(fs, path) as file:
+        return pq.read_schema(file)
+
+
+def count(fs: Any, path: str) -> tuple["_Count | None", int]:
+    """Rows and bytes of a file; for the sandbox."""
+    with open_file(fs, path) as file:
+        size = file.seek(0, os.SEEK_END)
+        return _count(pq.read_metadata(file), size), size
+
+
+@dataclass(frozen=True)
+class _Count:
+    """Rows of a file, by row groups."""
+
+    groups: tuple[int, ...]
+    agree: bool
+    """Whether all that the file says of them agrees, so that none can be missing."""
+
+    @property
+    def rows(self) -> int:
+        return sum(self.groups)
+
+
+def _count(metadata: pq.FileMetaData, size: int) -> _Count | None:
+    """Count the rows of a file, and believe none of its numbers by itself.
+
+    The file's own total is not needed. A row group's rows are what most of its columns without
+    repetition say; where columns differ, the larger number counts, and what is not there will be
+    dead letters.
+
+    Args:
+        size: of the file, bytes.
+
+    Returns:
+        None if the file claims more rows than it can hold: more than bytes, and more than a
+        million, which well-compressed empty rows may need no byte for.
+    """
+    schema = metadata.schema
+    flat = [i for i in range(metadata.num_columns) if schema.column(i).max_repetition_level == 0]
+    groups = []
+    agree = True
+    for place in range(metadata.num_row_groups):
+        group = metadata.row_group(place)
+        claims = Counter([group.num_rows, *(group.column(i).num_values for i in flat)])
+        rows = max(claims, key=lambda claim: (claims[claim], claim))
+        groups.append(max(0, rows))
+        agree &= len(claims) == 1 and rows >= 0
+    if sum(groups) > max(_MAX_EMPTY_ROWS, size):
+        return None
+    return _Count(tuple(groups), agree and metadata.num_rows <= sum(groups))
 
 
 def read(fs: Any, plan: Plan, unit: Unit) -> pa.Table:
-    if unit.start == unit.stop:
+    """Rows ``start`` to ``stop`` of a file; those that cannot be read with their reason.
+
+    Rows at which the reading process dies are found by halving; after a few deaths all that is
+    left is given up.
+    """
+    parts: dict[int, pa.Table] = {}
+    ranges = [(unit.start, unit.stop)]
+    deaths = 0
+    # What a child needs of a plan; it may have a million units.
+    slim = replace(plan, units=(), fingerprints={})
+    while ranges:
+        start, stop = ranges.pop()
+        rows = (unit.sources[0], start, stop)
+        try:
+            parts[start] = _apart(read_rows, fs, slim, *rows, seconds=_READ_SECONDS)
+        except LimitError:
+            deaths += 1
+            if deaths >= _MAX_DEATHS or stop - start == 1:
+                parts[start] = errors(plan, ["unreadable_row"] * (stop - start))
+            else:
+                middle = (start + stop) // 2
+                ranges += [(middle, stop), (start, middle)]
+    return pa.concat_tables([parts[start] for start in sorted(parts)])
+
+
+def read_rows(fs: Any, plan: Plan, path: str, start: int, stop: int) -> pa.Table:
+    """Rows of a file; for the sandbox."""
+    if start == stop:
         return errors(plan, [])
     image = cast(str, plan.columns.image)
     wanted = list(dict.fromkeys([image, *plan.columns.beside]))
     parts: list[pa.Table] = []
-    with contextlib.suppress(OSError, pa.ArrowException), fs.open(unit.sources[0], "rb") as file:
+    with damage_ends_it(), open_file(fs, path) as file:
+        size = file.seek(0, os.SEEK_END)
         parquet = _open_parquet(file)
         schema = parquet.schema_arrow
         if any(schema.get_field_index(name) < 0 for name in wanted):
-            return errors(plan, ["missing_column"] * (unit.stop - unit.start))
+            return errors(plan, ["missing_column"] * (stop - start))
         nested = pa.types.is_struct(schema.field(image).type)
         leaves = [f"{image}.bytes" if nested else image, *wanted[1:]]
+        counted = _count(parquet.metadata, size)
         first = 0
-        for group in range(parquet.num_row_groups):
-            rows = parquet.metadata.row_group(group).num_rows
-            start, stop = max(unit.start - first, 0), min(unit.stop - first, rows)
-            if start < stop:
-                parts += _read_group(plan, parquet, group, start, stop, leaves, image)
+        for group, rows in enumerate(counted.groups if counted else ()):
+            begin, end = max(start - first, 0), min(stop - first, rows)
+            if begin < end:
+                parts += _read_group(plan, parquet, group, begin, end, leaves, image)
             first += rows
     done = sum(part.num_rows for part in parts)
-    parts.append(errors(plan, ["unreadable_row"] * (unit.stop - unit.start - done)))
+    parts.append(errors(plan, ["unreadable_row"] * (stop - start - done)))
     return pa.concat_tables(parts)
 
 
@@ -138,19 +260,33 @@ def _read_group(
     parts: list[pa.Table] = []
     row = 0
     done = start
-    with contextlib.suppress(OSError, pa.ArrowException):
+    with damage_ends_it():
         for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=list(leaves)):
             piece = pa.Table.from_batches([batch])
             piece = piece.slice(max(start - row, 0), stop - max(start, row))
             row += batch.num_rows
             if piece.num_rows:
-                parts.append(_unit_table(plan, piece, image))
+                parts += _checked(plan, piece, image)
                 done += piece.num_rows
             if done == stop:
                 break
     if done < stop:
         parts.append(errors(plan, ["unreadable_row"] * (stop - done)))
     return parts
+
+
+def _checked(plan: Plan, piece: pa.Table, image: str) -> list[pa.Table]:
+    """As ``_unit_table``, row by row if one of them is damaged, such as text that is no UTF-8."""
+    table = None
+    with damage_ends_it():
+        piece.validate(full=True)
+        table = _unit_table(plan, piece, image)
+    if table is not None:
+        return [table]
+    if piece.num_rows == 1:
+        return [errors(plan, ["unreadable_row"])]
+    rows = range(piece.num_rows)
+    return [part for row in rows for part in _checked(plan, piece.slice(row, 1), image)]
 
 
 def _unit_table(plan: Plan, piece: pa.Table, image: str) -> pa.Table:

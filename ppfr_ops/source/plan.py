@@ -18,6 +18,7 @@ import pyarrow as pa
 from ppfr_ops.contracts.ledger import Source
 from ppfr_ops.errors import UserError
 from ppfr_ops.source import parquet, tar, tree
+from ppfr_ops.source.kept import refuse_pictures
 from ppfr_ops.source.units import (
     IMAGE_SUFFIXES,
     READ_ERROR,
@@ -27,6 +28,8 @@ from ppfr_ops.source.units import (
     Unit,
     errors,
     record_id,
+    relative,
+    storable,
     suffix,
 )
 from ppfr_ops.store.storage import Patient, StoreError, open_store
@@ -69,14 +72,14 @@ def plan(
     Raises:
         UserError: nothing there, no such column, mixed formats.
     """
-    fs, root, details = _listing(source)
+    fs, root, details, sizes = _listing(source)
     chosen, paths, ignored = _choose(sorted(details), format)
     if chosen == "parquet":
         columns, keep = parquet.choose_columns(fs, paths, columns)
         units = parquet.cut(fs, paths, unit_rows)
     elif chosen == "images":
         columns, keep = tree.choose_columns(columns)
-        units = tree.cut(paths, unit_rows, root, key)
+        units = tree.cut(paths, sizes, unit_rows, root, key)
     else:
         keep = tuple(pa.field(name, pa.string()) for name in columns.keep)
         units = tar.cut(fs, paths, unit_rows)
@@ -86,6 +89,8 @@ def plan(
     named = tuple(
         replace(unit, id=_unit_id(ordinal, unit, root, key)) for ordinal, unit in enumerate(found)
     )
+    if len({unit.id for unit in named}) < len(named):
+        raise UserError("two units have the same id: is a file listed twice?")
     fingerprints = {}
     if key is not None:
         fingerprints = {unit.id: _source(unit, root, key, details) for unit in named}
@@ -98,23 +103,30 @@ def content(table: pa.Table, key: bytes) -> str:
     for column in table.column_names:
         digest.update(f"|{column}|".encode())
         for value in table[column]:
-            item = value.as_py()
-            data = item if isinstance(item, bytes) else repr(item).encode()
+            data = _plain(value)
             digest.update(b"%d:" % len(data))
             digest.update(data)
     return digest.hexdigest()
 
 
-def _source(unit: Unit, root: str, key: bytes, details: Mapping[str, str]) -> Source:
-    def mark(kind: str, text: str) -> str:
-        return hmac.new(key, f"{kind}|{text}".encode(), hashlib.sha256).hexdigest()[:32]
+def _plain(value: pa.Scalar) -> bytes:
+    try:
+        item = value.as_py()
+    except (ValueError, ArithmeticError):  # a time that Python does not have
+        return bytes(pa.record_batch([pa.repeat(value, 1)], names=["x"]).serialize())
+    return item if isinstance(item, bytes) else repr(item).encode()
 
-    names = [os.path.relpath(path, root or None) for path in unit.sources]
-    stamps = "|".join(details[path] for path in unit.sources)
+
+def _source(unit: Unit, root: str, key: bytes, details: Mapping[str, str]) -> Source:
+    def mark(kind: bytes, text: bytes) -> str:
+        return hmac.new(key, kind + b"|" + text, hashlib.sha256).hexdigest()[:32]
+
+    names = [relative(path, root) for path in unit.sources]
+    stamps = "|".join(details[path] for path in unit.sources).encode()
     return Source(
-        stamp=mark("stamp", stamps),
+        stamp=mark(b"stamp", stamps),
         content=None,
-        files=tuple(mark("file", name) for name in names),
+        files=tuple(mark(b"file", name) for name in names),
     )
 
 
@@ -133,26 +145,29 @@ def read_unit(plan: Plan, unit: Unit) -> pa.Table:
         table = pa.concat_tables([table, errors(plan, [unit.damaged])])
     if table.num_rows != unit.rows:
         raise RuntimeError(f"unit {unit.id}: {table.num_rows} rows read, {unit.rows} planned")
+    table = refuse_pictures(table)
     ids = pa.array([record_id(unit.id, row) for row in range(table.num_rows)], pa.string())
     return table.add_column(0, "record_id", ids)
 
 
 def sources(plan: Plan, unit: Unit) -> Iterator[tuple[str, int]]:
     """(file, row in it) of every row of a unit, for the owner's mapping."""
+    files = [storable(path) for path in unit.sources]
     if unit.format == "parquet":
-        yield from ((unit.sources[0], row) for row in range(unit.start, unit.stop))
+        yield from ((files[0], row) for row in range(unit.start, unit.stop))
     elif unit.format == "images":
-        yield from ((path, 0) for path in unit.sources)
+        yield from ((path, 0) for path in files)
     else:
         fs, _ = open_store(plan.input)
         for row, name in enumerate(tar.names(fs, unit), unit.start):
-            yield f"{unit.sources[0]}#{name}", row
+            yield f"{files[0]}#{name}", row
     if unit.damaged is not None:
-        yield unit.sources[0], unit.stop
+        yield files[0], unit.stop
 
 
-def _listing(source: str) -> tuple[Any, str, dict[str, str]]:
-    """The file system, the folder that ids are relative to, and the files with their stamps."""
+def _listing(source: str) -> tuple[Any, str, dict[str, str], dict[str, int]]:
+    """The file system, the folder that ids are relative to, and the files with their stamps and
+    their sizes."""
     try:
         fs, root = open_store(source)
         if isinstance(fs, Patient):
@@ -161,7 +176,7 @@ def _listing(source: str) -> tuple[Any, str, dict[str, str]]:
             found = {
                 path: info
                 for path, info in fs.glob(root, detail=True).items()
-                if info["type"] == "file"
+                if info["type"] != "directory"
             }
             root = os.path.dirname(re.split(r"[*?\[]", root, maxsplit=1)[0])
         else:
@@ -174,15 +189,13 @@ def _listing(source: str) -> tuple[Any, str, dict[str, str]]:
         raise UserError(f"the input: {error}") from None
     except OSError as error:
         raise UserError(f"the input cannot be listed ({type(error).__name__})") from None
-    return (
-        fs,
-        root,
-        {
-            path: _stamp(info)
-            for path, info in found.items()
-            if not os.path.basename(path).startswith((".", "_"))
-        },
-    )
+    shown = {
+        path: info
+        for path, info in found.items()
+        if not os.path.basename(path).startswith((".", "_"))
+    }
+    stamps = {path: _stamp(info) for path, info in shown.items()}
+    return fs, root, stamps, {path: int(info.get("size") or 0) for path, info in shown.items()}
 
 
 def _stamp(info: Mapping[str, Any]) -> str:
@@ -235,8 +248,8 @@ def _slice(unit: Unit, count: int) -> tuple[str, ...]:
 def _unit_id(ordinal: int, unit: Unit, root: str, key: bytes | None) -> str:
     if key is None:
         return f"u{ordinal:06d}"
-    names = "|".join(os.path.relpath(path, root or None) for path in unit.sources)
+    names = b"|".join(relative(path, root) for path in unit.sources)
     # Where a picture stands in the listing is no part of what it is.
     place = "" if unit.format == "images" else f"|{unit.start}|{unit.stop}"
-    text = f"unit|{names}{place}"
-    return "u" + hmac.new(key, text.encode(), hashlib.sha256).hexdigest()[:12]
+    text = b"unit|" + names + place.encode()
+    return "u" + hmac.new(key, text, hashlib.sha256).hexdigest()[:32]

@@ -1,124 +1,133 @@
 """WebDataset tars: runs of samples as units, and their members."""
 
 import json
-import tarfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
 import pyarrow as pa
 
-from ppfr_ops.source.units import IMAGE_SUFFIXES, READ_ERROR, Plan, Unit, errors, even, suffix
+from ppfr_ops.imaging.decoding import MAX_BYTES
+from ppfr_ops.source.archive import BrokenError, Member, members
+from ppfr_ops.source.units import (
+    IMAGE_SUFFIXES,
+    READ_ERROR,
+    Plan,
+    Unit,
+    damage_ends_it,
+    errors,
+    open_file,
+    ranges,
+    storable,
+    suffix,
+)
+
+MAX_TEXT_BYTES = 2**22
+"""Of a member with fields; a larger one counts as damaged."""
 
 
 @dataclass
 class _Sample:
     key: str
     offset: int
-    members: dict[str, tarfile.TarInfo]
+    members: dict[str, Member]
 
-
-class _Truncated(Exception):
-    """The tar breaks off."""
+    @property
+    def size(self) -> int:
+        return sum(min(member.size, MAX_BYTES) for member in self.members.values())
 
 
 def _samples(file: IO[bytes], offset: int, count: int | None = None) -> Iterator[_Sample]:
-    """Runs of members that share a key: the path up to the first dot of the file name.
+    """Runs of members that share a key: the path up to the first dot of the file name. A member
+    whose suffix its sample has already begins another.
 
     Raises:
-        _Truncated: after the last whole sample, if the archive ends without its end marker.
+        BrokenError: after the last whole sample, if the archive is damaged there. The sample that
+            the break is in may lack members, so it is not handed out.
     """
-    file.seek(offset)
     current: _Sample | None = None
     done = 0
-    try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            for member in tar:
-                tar.members = []  # type: ignore[attr-defined]  # or it remembers every header of the archive
-                if not member.isfile():
-                    continue
-                folder, _, name = member.name.rpartition("/")
-                stem, _, suffix = name.partition(".")
-                key = f"{folder}/{stem}"
-                if current is None or current.key != key:
-                    if current is not None:
-                        yield current
-                        done += 1
-                        if done == count:
-                            return
-                    current = _Sample(key, member.offset, {})
-                current.members[suffix.lower()] = member
-            end = tar.offset
-    except (tarfile.TarError, OSError, EOFError):
-        # The sample that the break is in may lack members, so it is not handed out.
-        raise _Truncated from None
-    file.seek(end)
-    # tarfile takes garbage and a bare end of file for an end; an archive ends with a zero block.
-    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise _Truncated
+    for member in members(file, offset):
+        folder, _, name = member.name.rpartition("/")
+        stem, _, ending = name.partition(".")
+        key, ending = f"{folder}/{stem}", ending.lower()
+        if current is None or current.key != key or ending in current.members:
+            if current is not None:
+                yield current
+                done += 1
+                if done == count:
+                    return
+            current = _Sample(key, member.offset, {})
+        current.members[ending] = member
     if current is not None:
         yield current
 
 
 def cut(fs: Any, paths: Sequence[str], unit_rows: int) -> Iterator[Unit]:
+    """Units of the files, in order; none is read before it is asked for."""
     for path in paths:
         offsets: list[int] = []
-        damaged = None
-        try:
-            with fs.open(path, "rb") as file:
+        sizes: list[int] = []
+        damaged: str | None = "unreadable_unit"
+        with damage_ends_it(), open_file(fs, path) as file:
+            try:
                 for sample in _samples(file, 0):
                     offsets.append(sample.offset)
-        except _Truncated:
-            damaged = "truncated_unit" if offsets else "unreadable_unit"
-        except OSError:
-            offsets, damaged = [], "unreadable_unit"
-        ranges = list(even(len(offsets), unit_rows)) or ([(0, 0)] if damaged else [])
-        for start, stop in ranges:
+                    sizes.append(sample.size)
+                damaged = None
+            except BrokenError:
+                damaged = "truncated_unit" if offsets else "unreadable_unit"
+        for start, stop in list(ranges(sizes, unit_rows)) or [(0, 0)]:
+            if start == stop and damaged is None:
+                break  # an empty archive
             last = stop == len(offsets)
-            yield Unit(
-                "",
-                "webdataset",
-                (path,),
-                start,
-                stop,
-                offsets[start] if offsets else 0,
-                damaged if last else None,
-            )
+            offset = offsets[start] if offsets else 0
+            left = damaged if last else None
+            yield Unit("", "webdataset", (path,), start, stop, offset, left)
 
 
 def read(fs: Any, plan: Plan, unit: Unit) -> pa.Table:
-    rows: list[dict[str, Any]] = []
+    """The samples of a unit; those that cannot be read with their reason."""
     count = unit.stop - unit.start
-    if count:
-        try:
-            # A second handle reads bodies, so that the scan keeps its place.
-            with fs.open(unit.sources[0], "rb") as file, fs.open(unit.sources[0], "rb") as body:
-                for sample in _samples(file, unit.offset, count):
-                    rows.append(_sample_row(plan, sample, _reader(body)))
-        except (_Truncated, OSError):
-            pass
-    lost = errors(plan, ["unreadable_row"] * (count - len(rows)))
-    return pa.concat_tables([pa.Table.from_pylist(rows[:count], lost.schema), lost])
+    lost = errors(plan, ["unreadable_row"])
+    rows: list[pa.Table] = []
+    # A second handle reads bodies, so that the scan keeps its place.
+    with (
+        damage_ends_it(),
+        open_file(fs, unit.sources[0]) as file,
+        open_file(fs, unit.sources[0]) as body,
+    ):
+        for sample in _samples(file, unit.offset, count):
+            row = lost
+            with damage_ends_it():
+                row = pa.Table.from_pylist([_row(plan, sample, _reader(body))], lost.schema)
+            rows.append(row)
+    return pa.concat_tables([*rows[:count], *[lost] * (count - len(rows)), lost.slice(0, 0)])
 
 
 def names(fs: Any, unit: Unit) -> Iterator[str]:
-    """The key of every sample of a unit."""
-    with fs.open(unit.sources[0], "rb") as file:
-        for sample in _samples(file, unit.offset, unit.stop - unit.start):
+    """The key of every sample of a unit; empty where the tar breaks off now."""
+    left = unit.stop - unit.start
+    with suppress(BrokenError, OSError), open_file(fs, unit.sources[0]) as file:
+        for sample in _samples(file, unit.offset, left):
             yield sample.key
+            left -= 1
+    yield from [""] * left
 
 
-def _reader(file: IO[bytes]) -> Callable[[tarfile.TarInfo], bytes]:
-    def body(member: tarfile.TarInfo) -> bytes:
-        file.seek(member.offset_data)
-        return file.read(member.size)
+def _reader(file: IO[bytes]) -> Callable[[Member], bytes]:
+    def body(member: Member) -> bytes:
+        file.seek(member.start)
+        data = file.read(member.size)
+        if len(data) < member.size:
+            raise EOFError
+        return data
 
     return body
 
 
-def _sample_row(
-    plan: Plan, sample: _Sample, read: Callable[[tarfile.TarInfo], bytes]
-) -> dict[str, Any]:
+def _row(plan: Plan, sample: _Sample, read: Callable[[Member], bytes]) -> dict[str, Any]:
     wanted = plan.columns.image
     if wanted is not None:
         pictures = [wanted] if wanted in sample.members else []
@@ -128,32 +137,42 @@ def _sample_row(
     if len(pictures) > 1:
         row[READ_ERROR] = "several_images"
     elif pictures:
-        row["image"] = read(sample.members[pictures[0]])
-    names = [(name, f"keep.{name}") for name in plan.columns.keep]
-    names += [(name, f"given.{role}") for role, name in plan.columns.given.items()]
-    if plan.columns.identity or names:
-        values = _sample_values(sample, read)
+        picture = sample.members[pictures[0]]
+        if not picture.whole:
+            row[READ_ERROR] = "unreadable_file"
+        elif picture.size > MAX_BYTES:
+            row[READ_ERROR] = "too_large"
+        else:
+            row["image"] = read(picture)
+    fields = [(name, f"keep.{name}") for name in plan.columns.keep]
+    fields += [(name, f"given.{role}") for role, name in plan.columns.given.items()]
+    if plan.columns.identity or fields:
+        values = _values(sample, read)
         if plan.columns.identity:
             row["identity"] = values.get(plan.columns.identity)
-        row.update({target: values.get(name) for name, target in names})
+        row.update({target: values.get(name) for name, target in fields})
     return row
 
 
-def _sample_values(
-    sample: _Sample, read: Callable[[tarfile.TarInfo], bytes]
-) -> dict[str, str | None]:
+def _values(sample: _Sample, read: Callable[[Member], bytes]) -> dict[str, str | None]:
     """The members ``json`` (its top-level keys), ``cls`` and ``txt`` as strings."""
     values: dict[str, str | None] = {}
+    whole = {
+        name: member
+        for name, member in sample.members.items()
+        if member.whole and member.size <= MAX_TEXT_BYTES
+    }
     for name in ("cls", "txt"):
-        if name in sample.members:
-            values[name] = read(sample.members[name]).decode("utf-8", "replace").strip()
-    if "json" in sample.members:
-        try:
-            parsed = json.loads(read(sample.members["json"]))
-        except ValueError:
-            parsed = None
+        if name in whole:
+            values[name] = read(whole[name]).decode("utf-8", "replace").strip()
+    if "json" in whole:
+        parsed = None
+        # Also of brackets in brackets without end.
+        with suppress(ValueError, RecursionError):
+            parsed = json.loads(read(whole["json"]))
         if isinstance(parsed, dict):
             for key, value in parsed.items():
                 if value is not None:
-                    values[key] = value if isinstance(value, str) else json.dumps(value)
+                    text = value if isinstance(value, str) else json.dumps(value)
+                    values[key] = storable(text)
     return values

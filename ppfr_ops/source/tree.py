@@ -2,59 +2,97 @@
 
 import hmac
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from ppfr_ops.errors import UserError
-from ppfr_ops.source.units import READ_ERROR, Columns, Plan, Unit, even
+from ppfr_ops.imaging.decoding import MAX_BYTES
+from ppfr_ops.source.units import (
+    READ_ERROR,
+    UNIT_BYTES,
+    Columns,
+    Plan,
+    Unit,
+    open_file,
+    passes,
+    ranges,
+    relative,
+    storable,
+)
 
 FOLDER_COLUMN = "folder"
 """The one column that a tree of pictures has besides the pictures: the name of the folder."""
 
 
 def choose_columns(columns: Columns) -> tuple[Columns, tuple[pa.Field, ...]]:
+    """The columns to keep, with their types.
+
+    Raises:
+        UserError: another column than the folder's name.
+    """
     for name in columns.beside:
         if name != FOLDER_COLUMN or name in columns.given.values():
             raise UserError(f"no column {name!r}: pictures have only the column {FOLDER_COLUMN!r}")
     return columns, tuple(pa.field(name, pa.string()) for name in columns.keep)
 
 
-def cut(paths: Sequence[str], unit_rows: int, root: str, key: bytes | None) -> Iterator[Unit]:
-    if key is None:
-        ranges = list(even(len(paths), unit_rows))
-    else:
-        ranges = list(_by_names(paths, unit_rows, root, key))
-    for start, stop in ranges:
-        yield Unit("", "images", tuple(paths[start:stop]), start, stop)
+def cut(
+    paths: Sequence[str], sizes: Mapping[str, int], unit_rows: int, root: str, key: bytes | None
+) -> Iterator[Unit]:
+    """Units of the pictures, in order.
+
+    Args:
+        sizes: of the files, bytes, as the listing has them; those too large are not read.
+    """
+    large = {path for path in paths if sizes[path] > MAX_BYTES}
+    held = [0 if path in large else sizes[path] for path in paths]
+    found = ranges(held, unit_rows)
+    if key is not None:
+        found = _by_names(paths, held, unit_rows, root, key)
+    for start, stop in found:
+        pictures = tuple(paths[start:stop])
+        left_out = tuple(place for place, path in enumerate(pictures) if path in large)
+        yield Unit("", "images", pictures, start, stop, oversized=left_out)
 
 
 def _by_names(
-    paths: Sequence[str], unit_rows: int, root: str, key: bytes
+    paths: Sequence[str], sizes: Sequence[int], unit_rows: int, root: str, key: bytes
 ) -> Iterator[tuple[int, int]]:
     """Ranges that end where a keyed hash of a name says so (content-defined chunking), or where
     they are full: a file more or less changes the units around it and no others."""
-    start = 0
+    start = held = 0
     for place, path in enumerate(paths, 1):
-        name = os.path.relpath(path, root or None).encode()
-        ends = int.from_bytes(hmac.digest(key, b"cut|" + name, "sha256")[:8]) % unit_rows < 2
-        if place - start == unit_rows or place == len(paths) or (ends and unit_rows > 2):
+        held += sizes[place - 1]
+        mark = hmac.digest(key, b"cut|" + relative(path, root), "sha256")
+        ends = int.from_bytes(mark[:8]) % unit_rows < 2
+        full = place - start == unit_rows or held > UNIT_BYTES
+        if full or place == len(paths) or (ends and unit_rows > 2):
             yield start, place
-            start = place
+            start, held = place, 0
 
 
 def read(fs: Any, plan: Plan, unit: Unit) -> pa.Table:
+    """The pictures of a unit; those that cannot be read with their reason."""
     data: list[bytes | None] = []
     codes: list[str | None] = []
-    for path in unit.sources:
-        try:
-            data.append(fs.cat_file(path))
-            codes.append(None)
-        except OSError:
-            data.append(None)
-            codes.append("unreadable_file")
-    folders = pa.array([os.path.basename(os.path.dirname(p)) for p in unit.sources], pa.string())
+    for place, path in enumerate(unit.sources):
+        picture, code = None, None
+        if place in unit.oversized:
+            code = "too_large"
+        else:
+            try:
+                with open_file(fs, path) as file:
+                    picture = file.read(MAX_BYTES + 1)
+            except OSError as error:
+                if passes(error):
+                    raise
+                code = "unreadable_file"
+        data.append(picture)
+        codes.append(code)
+    names = [storable(os.path.basename(os.path.dirname(path))) for path in unit.sources]
+    folders = pa.array(names, pa.string())
     columns = {"image": pa.array(data, pa.large_binary()), READ_ERROR: pa.array(codes, pa.string())}
     if plan.columns.identity:
         columns["identity"] = folders

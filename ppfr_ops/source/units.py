@@ -1,20 +1,27 @@
 """What planning and reading share: units, plans, and rows of which only the reason is known."""
 
+import errno
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import IO, Any, Literal
 
 import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
 
 from ppfr_ops.contracts.ledger import Source
+from ppfr_ops.store.storage import StoreError
 
 Format = Literal["parquet", "images", "webdataset"]
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 )
+
+UNIT_BYTES = 256 * 2**20
+"""Bytes of a unit's pictures, about, at most: a worker holds them all in memory."""
 
 READ_ERROR = "read_error"
 """Column of a unit table: why a row could not be read (a code of ``REASONS``), else null."""
@@ -36,6 +43,8 @@ class Unit:
     stop: int = field(repr=False)
     offset: int = field(default=0, repr=False)
     damaged: str | None = field(default=None, repr=False)
+    oversized: tuple[int, ...] = field(default=(), repr=False)
+    """Which of the pictures ``sources`` are too large to be read."""
 
     @property
     def rows(self) -> int:
@@ -106,6 +115,46 @@ def even(rows: int, most: int) -> Iterator[tuple[int, int]]:
         yield rows * piece // pieces, rows * (piece + 1) // pieces
 
 
+def ranges(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
+    """As ``even``; a range of more than ``UNIT_BYTES`` is cut where it is full.
+
+    Args:
+        sizes: of the rows, bytes.
+    """
+    for first, stop in even(len(sizes), most):
+        start = first
+        held = 0
+        for row in range(first, stop):
+            if held and held + sizes[row] > UNIT_BYTES:
+                yield start, row
+                start, held = row, 0
+            held += sizes[row]
+        yield start, stop
+
+
+def relative(path: str, root: str) -> bytes:
+    """A path as it is hashed: below the input's root, whatever bytes it is made of."""
+    return os.path.relpath(path, root or None).encode("utf-8", "surrogateescape")
+
+
+def storable(text: str) -> str:
+    """Text as UTF-8 can have it: a lone surrogate, as names of other encodings have, is escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+@contextmanager
+def open_file(fs: Any, path: str) -> Iterator[IO[bytes]]:
+    """Open for reading, if it is a file: a pipe would block, and a device might never end.
+
+    Raises:
+        OSError: it is not, or cannot be read.
+    """
+    if isinstance(fs, LocalFileSystem) and fs.info(path)["type"] != "file":
+        raise FileNotFoundError(errno.ENOENT, "no regular file")
+    with fs.open(path, "rb") as file:
+        yield file
+
+
 def errors(plan: Plan, codes: Sequence[str]) -> pa.Table:
     """Rows of which nothing but the reason is known."""
     count = len(codes)
@@ -120,3 +169,36 @@ def errors(plan: Plan, codes: Sequence[str]) -> pa.Table:
     for item in plan.keep:
         data[f"keep.{item.name}"] = pa.nulls(count, item.type)
     return pa.table(data)
+
+
+_PASSING = {
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.EINTR,
+    errno.EAGAIN,
+    errno.ENOBUFS,
+    errno.ETIMEDOUT,
+    errno.ESTALE,
+}
+
+
+def passes(error: BaseException) -> bool:
+    """Whether it is the machine's or the store's trouble, and no damage of the input."""
+    if isinstance(error, StoreError):
+        return True
+    return isinstance(error, OSError) and error.errno in _PASSING
+
+
+@contextmanager
+def damage_ends_it() -> Iterator[None]:
+    """Leave the block at damage; whatever libraries raise on hostile bytes is damage.
+
+    Raises:
+        OSError, StoreError: trouble that may pass; the unit fails, and the next run tries again.
+    """
+    try:
+        yield
+    except Exception as error:
+        if passes(error):
+            raise

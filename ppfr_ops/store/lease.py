@@ -1,9 +1,10 @@
 """One run at a time on an output: a lease with a heartbeat, and a fence that only rises.
 
-A run takes the lease by creating ``_ledger/lease/N.json``, which succeeds for one only, and writes
-it anew every few seconds. Another run waits and watches: whose file changes lives; whose does not
-is dead, and its successor creates N + 1. Nobody compares clocks. N fences: a worker commits nothing
-once a higher N exists, so a run that only seemed dead does no harm when it wakes up.
+A run takes the lease by creating ``evidence/ledger/lease/N.json``, which succeeds for one only, and
+writes it anew every few seconds. Another run waits and watches: whose file changes lives; whose
+does not is dead, and its successor creates N + 1. Nobody compares clocks. N fences: a worker
+commits nothing once a higher N exists, so a run that only seemed dead does no harm when it wakes
+up.
 """
 
 import contextlib
@@ -16,18 +17,30 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from ppfr_ops.store.files import Files
-from ppfr_ops.store.ledger import Ledger, LedgerError
+from pydantic import BaseModel, ValidationError
+
+from ppfr_ops.store.folder import Folder
+from ppfr_ops.store.ledger import LEDGER, LedgerError
 
 BEAT_SECONDS = 5.0
 EXPIRY_SECONDS = 30.0
+
+
+class _Document(BaseModel):
+    """What a lease's file says."""
+
+    released: bool
+    beat: str
+    machine: str
+    pid: int
+    started: str | None
 
 
 class Lease:
     """The lease on an output; a context manager that releases it.
 
     Args:
-        ledger: of the output (or the files of a vault).
+        ledger: of the output (or the folder of a vault).
         waiting: called once if another run's lease has to be watched.
 
     Raises:
@@ -36,7 +49,7 @@ class Lease:
 
     def __init__(
         self,
-        ledger: Ledger | Files,
+        ledger: Folder,
         waiting: Callable[[], None] = lambda: None,
         *,
         beat: float = BEAT_SECONDS,
@@ -61,7 +74,7 @@ class Lease:
         self._stop.set()
         self._thread.join()
         if newest(self._ledger) == self.fence:
-            self._ledger.write(_document(released=True), *_place(self.fence))
+            _write(self._ledger, self.fence, released=True)
 
     def _acquire(self, waiting: Callable[[], None], expiry: float) -> int:
         last = newest(self._ledger)
@@ -69,15 +82,15 @@ class Lease:
             raise LedgerError("another run is at work on this output")
         fence = last + 1
         document = _document(released=False)
-        if not self._ledger.create(document, *_place(fence)):
-            there = self._ledger.read(*_place(fence))
+        if not self._ledger.create(document.model_dump(), *_place(fence)):
+            there = _read(self._ledger, fence)
             # A creation that is tried again, because its answer got lost, finds itself.
-            if there is None or there["beat"] != document["beat"]:
+            if there is None or there.beat != document.beat:
                 raise LedgerError("another run is at work on this output")
-        for name in self._ledger.names("_ledger", "lease"):
+        for name in self._ledger.names(*LEDGER, "lease"):
             number = name.removesuffix(".json")
-            if number.isdigit() and int(number) < fence:
-                self._ledger.remove("_ledger", "lease", name)
+            if number.isdecimal() and int(number) < fence:
+                self._ledger.remove(*LEDGER, "lease", name)
         return fence
 
     def _renew(self) -> None:
@@ -85,28 +98,29 @@ class Lease:
             # A store that is away for a moment costs a beat, and at worst the lease: fenced.
             with contextlib.suppress(Exception):
                 if newest(self._ledger) == self.fence:
-                    self._ledger.write(_document(released=False), *_place(self.fence))
+                    _write(self._ledger, self.fence, released=False)
 
 
-def newest(ledger: Ledger | Files) -> int:
+def newest(ledger: Folder) -> int:
     """The highest fence there is; 0 if there never was a lease."""
-    names = (name.removesuffix(".json") for name in ledger.names("_ledger", "lease"))
-    return max((int(name) for name in names if name.isdigit()), default=0)
+    names = (name.removesuffix(".json") for name in ledger.names(*LEDGER, "lease"))
+    return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
-def holder(ledger: Ledger | Files) -> str:
-    """``none``, ``alive``, ``dead``, or ``unknown``: held, but not by a process on this machine."""
-    document = ledger.read(*_place(newest(ledger)))
-    if document is None or document.get("released"):
+def holder(ledger: Folder) -> str:
+    """``none``, ``alive``, ``dead``, or ``unknown``: held, but not by a process on this machine.
+    A lease that cannot be read holds nobody: its owner, if there is one, is fenced off."""
+    document = _read(ledger, newest(ledger))
+    if document is None or document.released:
         return "none"
-    if document.get("machine") != _machine():
+    if document.machine != _machine():
         return "unknown"
-    alive = _started(document["pid"]) == document["started"]
+    alive = document.started is not None and _started(document.pid) == document.started
     return "alive" if alive else "dead"
 
 
 def _is_free(
-    ledger: Ledger | Files, fence: int, waiting: Callable[[], None], beat: float, expiry: float
+    ledger: Folder, fence: int, waiting: Callable[[], None], beat: float, expiry: float
 ) -> bool:
     state = holder(ledger)
     if state in ("none", "dead"):
@@ -114,28 +128,39 @@ def _is_free(
     if state == "alive":
         return False
     waiting()
-    first = ledger.read(*_place(fence))
+    first = _read(ledger, fence)
     deadline = time.monotonic() + expiry
     while time.monotonic() < deadline:
         time.sleep(min(beat, 1.0))
-        if ledger.read(*_place(fence)) != first or newest(ledger) != fence:
+        if _read(ledger, fence) != first or newest(ledger) != fence:
             return holder(ledger) == "none"
     return True
 
 
-def _place(fence: int) -> tuple[str, str, str]:
-    return "_ledger", "lease", f"{fence:08d}.json"
+def _place(fence: int) -> tuple[str, ...]:
+    return (*LEDGER, "lease", f"{fence:08d}.json")
 
 
-def _document(released: bool) -> dict[str, object]:
+def _read(ledger: Folder, fence: int) -> _Document | None:
+    try:
+        return _Document.model_validate(ledger.read(*_place(fence)))
+    except ValidationError:
+        return None
+
+
+def _write(ledger: Folder, fence: int, released: bool) -> None:
+    ledger.write(_document(released).model_dump(), *_place(fence))
+
+
+def _document(released: bool) -> _Document:
     pid = os.getpid()
-    return {
-        "released": released,
-        "beat": secrets.token_hex(8),
-        "machine": _machine(),
-        "pid": pid,
-        "started": _started(pid),
-    }
+    return _Document(
+        released=released,
+        beat=secrets.token_hex(8),
+        machine=_machine(),
+        pid=pid,
+        started=_started(pid),
+    )
 
 
 def _machine() -> str:

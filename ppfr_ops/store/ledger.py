@@ -6,14 +6,21 @@ created, then the files are moved to their final names; whoever finds an entry w
 all been moved yet moves them. So a death at any moment leaves either nothing that counts or
 something that the next run completes, and a late copy of a committed unit changes nothing.
 
-    OUTPUT/data|metrics|dead_letters/UNIT.parquet    committed, complete, final
-    OUTPUT/_ledger/run.json                          what run this output belongs to
-    OUTPUT/_ledger/units/UNIT.json                   the entries
-    OUTPUT/_ledger/attempts/UNIT.FENCE-HOW-N         work begun and not committed yet
-    OUTPUT/_ledger/lease/FENCE.json                  which run is at work (``lease``)
-    OUTPUT/_ledger/last.json                         the last run: when, how much was planned
-    OUTPUT/_ledger/tombstones/UNIT.json              deleted upstream
-    OUTPUT/_staging/                                 files of copies not committed yet
+    OUTPUT/release/data/ID.parquet                   committed, complete, final; what leaves
+    OUTPUT/release/manifest.json and beside it       written when all is done (``release``)
+    OUTPUT/evidence/metrics|dead_letters|detections/UNIT.parquet   the owner's part of a unit
+    OUTPUT/evidence/ledger/run.json                  what run this output belongs to
+    OUTPUT/evidence/ledger/secret.json               of the ids outside (``ids``)
+    OUTPUT/evidence/ledger/units/UNIT.json           the entries
+    OUTPUT/evidence/ledger/attempts/UNIT.FENCE-HOW-N work begun and not committed yet
+    OUTPUT/evidence/ledger/lease/FENCE.json          which run is at work (``lease``)
+    OUTPUT/evidence/ledger/last.json                 the last run: when, how much was planned
+    OUTPUT/evidence/ledger/tombstones/UNIT.json      deleted upstream
+    OUTPUT/evidence/staging/                         files of copies not committed yet
+    OUTPUT/evidence/set_aside/                       what was damaged, for the owner to look at
+
+Nothing that is read here is believed: a document that is damaged, or says what it must not, is set
+aside with a line that names it, and counts as not there.
 """
 
 import contextlib
@@ -21,42 +28,52 @@ import hashlib
 import io
 import json
 import os
+import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
 from pydantic import ValidationError
 
 from ppfr_ops.contracts.ledger import (
     ALL_KINDS,
-    KINDS,
+    RELEASED,
+    UNIT,
     Kind,
     LedgerEntry,
     Shard,
     Source,
-    Statistic,
     Tombstone,
+    shard_path,
 )
-from ppfr_ops.errors import UserError
-from ppfr_ops.store.storage import Patient, open_store
+from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder, LedgerError, is_remote
+from ppfr_ops.store.ids import Ids, new_secret, publish
+from ppfr_ops.store.shards import Tables, concatenate, read_table, statistics, write_table
 
-ROW_GROUP = 256
-"""Rows a row group: what a reader of one record has to fetch."""
+__all__ = [
+    "LEDGER",
+    "Attempts",
+    "Ledger",
+    "LedgerError",
+    "Tables",
+    "concatenate",
+    "read_table",
+]
 
-DOCUMENTS = ("README.md", "croissant.json", "report.html")
-"""What ``ppfr report`` writes beside the manifest."""
+LEDGER = (EVIDENCE, "ledger")
+DOCUMENTS = ("README.md", "croissant.json")
+"""What ``ppfr report`` writes into the release."""
 
-OWN = (*ALL_KINDS, "_ledger", "_staging", "manifest.json", "manifest.sig", *DOCUMENTS)
+_OURS = re.compile(
+    rf"{RELEASE}/(data/{RELEASED.pattern}\.parquet|manifest\.json|manifest\.sig|README\.md"
+    rf"|croissant\.json)|{EVIDENCE}/((ledger|staging|set_aside)/.*|manifest\.json|report\.html"
+    rf"|seal\.json|(metrics|dead_letters|detections)/{UNIT.pattern}\.parquet)"
+)
 """Everything in an output that is ours, and that ``--overwrite`` removes."""
 
-
-class LedgerError(UserError):
-    """The output holds something that this run must not touch; one line that says what."""
+_DAY = 86_400
 
 
 @dataclass(frozen=True)
@@ -70,72 +87,20 @@ class Attempts:
     says nothing about the unit."""
 
 
-@dataclass(frozen=True)
-class Tables:
-    """What a unit became. All have their schema from ``schemas``; only units of photographs have
-    ``detections``."""
-
-    records: pa.Table
-    metrics: pa.Table
-    dead_letters: pa.Table
-    detections: pa.Table | None = None
-
-    def items(self) -> dict[Kind, pa.Table]:
-        tables: dict[Kind, pa.Table | None] = {
-            "data": self.records,
-            "metrics": self.metrics,
-            "dead_letters": self.dead_letters,
-            "detections": self.detections,
-        }
-        return {kind: table for kind, table in tables.items() if table is not None}
-
-
-def concatenate(parts: Sequence[Tables]) -> Tables:
-    """The parts of a unit, in order."""
-    return Tables(
-        pa.concat_tables([part.records for part in parts]),
-        pa.concat_tables([part.metrics for part in parts]),
-        pa.concat_tables([part.dead_letters for part in parts]),
-        pa.concat_tables([part.detections for part in parts if part.detections is not None])
-        if any(part.detections is not None for part in parts)
-        else None,
-    )
-
-
-def read_table(data: bytes, columns: list[str] | None = None) -> pa.Table:
-    """A Parquet file in memory as a table. ``pyarrow.parquet.read_table`` would let go of the
-    bytes in a thread of its own, which ends the program with SIGABRT if it is about to exit."""
-    return pq.ParquetFile(io.BytesIO(data)).read(columns)
-
-
-def statistics(metrics: pa.Table) -> dict[str, Statistic]:
-    """Count, mean and extremes of every numeric column."""
-    result = {}
-    for name in metrics.column_names[1:]:
-        column = metrics[name].drop_null()
-        if len(column):
-            extremes = pc.min_max(column).as_py()
-            result[name] = Statistic(count=len(column), mean=pc.mean(column).as_py(), **extremes)
-    return result
-
-
-class Ledger:
+class Ledger(Folder):
     """The ledger of one output.
 
     Args:
         output: any fsspec URL or local path of a folder.
         fence: of the lease that this run holds; nothing is committed once another run has a
-            higher one. None: do not look.
+            higher one, or the output was removed. None: do not look.
     """
 
     def __init__(self, output: str, fence: int | None = None) -> None:
-        self.fs, root = open_store(output)
-        self.root = root.rstrip("/")
-        self.local = isinstance(self.fs, LocalFileSystem)
+        super().__init__(output)
         self.fence = fence
-
-    def path(self, *parts: str) -> str:
-        return "/".join((self.root, *parts))
+        self.noticed: list[str] = []
+        """What was found damaged and set aside, a line each."""
 
     # -- a run ------------------------------------------------------------------------------
 
@@ -148,12 +113,15 @@ class Ledger:
             LedgerError: the output belongs to something else, or to a run with other settings.
             StoreError: the store does not let us in.
         """
-        if isinstance(self.fs, Patient):
+        if is_remote(self.fs):
             self.fs.check(self.root)
-        begun = self._read_json("_ledger", "run.json")
+        self.refuse_links()
+        begun = self.read(*LEDGER, "run.json") or None
         if begun is None:
-            ours = (self.path("_staging/"), self.path("_ledger/lease/"))
-            if any(not path.startswith(ours) for path in self.fs.find(self.root)):
+            if self.exists("_ledger", "run.json"):
+                raise LedgerError("the output is of an earlier version; choose another folder")
+            paths = self.fs.find(self.root)
+            if any(not _OURS.fullmatch(path[len(self.root) + 1 :]) for path in paths):
                 raise LedgerError("the output folder is not empty, and not of an earlier run")
         elif not overwrite:
             changed = sorted(
@@ -168,7 +136,11 @@ class Ledger:
                 )
 
     def open(
-        self, settings: Mapping[str, str], overwrite: bool = False, growing: bool = False
+        self,
+        settings: Mapping[str, str],
+        overwrite: bool = False,
+        growing: bool = False,
+        seed: int | None = None,
     ) -> None:
         """Begin a run or take up an earlier one, and clear away what died in between.
 
@@ -176,6 +148,7 @@ class Ledger:
             settings: digests of what shapes the output; an earlier run must agree on all.
             overwrite: remove what an earlier run left, rather than go on with it.
             growing: the input may be another than that of the earlier run.
+            seed: for tests only: the same ids in every run.
 
         Raises:
             LedgerError: the output belongs to something else, or to a run with other settings.
@@ -184,114 +157,156 @@ class Ledger:
         if overwrite:
             # The lease is of this run, and its number must never fall.
             for path in self.fs.find(self.root):
-                name = path.removeprefix(f"{self.root}/")
-                if name.partition("/")[0] in OWN and not name.startswith("_ledger/lease/"):
+                name = path[len(self.root) + 1 :]
+                if _OURS.fullmatch(name) and not name.startswith(f"{EVIDENCE}/ledger/lease/"):
                     self._remove(path)
-        if self._read_json("_ledger", "run.json") != dict(settings):
+        begun = self.read(*LEDGER, "run.json") or None
+        whole = self._secret() is not None
+        if not whole:
+            if self.exists(*LEDGER, "secret.json"):
+                self.set_aside("the secret of the ids is damaged", *LEDGER, "secret.json")
+            document = {"secret": new_secret(seed).hex()}
+            if not self.create(document, *LEDGER, "secret.json"):
+                raise LedgerError("the output changes while it is opened; run again")
             if self.local:
-                for kind in (*KINDS, "_ledger/units", "_ledger/attempts", "_staging"):
-                    self.fs.makedirs(self.path(kind), exist_ok=True)
-            self._put(json.dumps(dict(settings), indent=1).encode(), "_ledger", "run.json")
+                os.chmod(self.path(*LEDGER, "secret.json"), 0o600)
+        if begun is None or not whole:
+            self._retire_unless_of(settings, whole)
+        if begun != dict(settings):
+            if begun is None and self.exists(*LEDGER, "run.json"):
+                self.set_aside("the settings of the run are damaged", *LEDGER, "run.json")
+            if self.local:
+                for kind in ALL_KINDS[:3]:
+                    self.make_folder(os.path.dirname(self.path(shard_path(kind, "u"))))
+                for name in ("units", "attempts"):
+                    self.make_folder(self.path(*LEDGER, name))
+                self.make_folder(self.path(EVIDENCE, "staging"))
+            self.write(dict(settings), *LEDGER, "run.json")
         self.recover()
+
+    def _retire_unless_of(self, settings: Mapping[str, str], whole: bool) -> None:
+        """Where the run's own documents are gone, only units of these settings count on; and none
+        where the secret is gone, for nobody could tell whose its records are."""
+        text = json.dumps(dict(settings), sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        for unit, entry in self.entries().items():
+            if not whole or entry.settings_digest != digest:
+                self.noticed.append(f"unit {unit}: the settings of its run are gone; done again")
+                self.retire(unit)
 
     def recover(self) -> None:
         """Complete what was committed and remove what was not. For the driver, before any work."""
-        for path in self._list("_ledger", "units"):
-            entry = self.entry(os.path.basename(path).removesuffix(".json"))
-            if entry is None or not self._complete(entry):
-                self._remove(path)
-        if isinstance(self.fs, Patient):
+        for name in self.names(*LEDGER, "units"):
+            unit = name.removesuffix(".json")
+            entry = self.entry(unit)
+            if entry is None:
+                self.set_aside(f"the ledger entry {name!a} is damaged", *LEDGER, "units", name)
+            elif not self._complete(entry):
+                self.noticed.append(f"unit {unit}: a shard is missing or cut; done again")
+                self.remove(*LEDGER, "units", name)
+        if is_remote(self.fs):
             self.fs.abort_uploads(self.root)
         self.sweep()
 
     def sweep(self) -> None:
         """Remove the files of copies that never were committed, and of attempts that were."""
         entries = self.entries()
-        for path in self._list("_staging"):
+        for path in self.paths(EVIDENCE, "staging"):
             self._remove(path)
-        for path in self._list("_ledger", "attempts"):
+        for path in self.paths(*LEDGER, "attempts"):
             if _unit_of(path) in entries:
                 self._remove(path)
+        wanted = {shard.path for entry in entries.values() for shard in entry.shards.values()}
         for kind in ALL_KINDS:
-            for path in self._list(kind):
-                if os.path.basename(path).removesuffix(".parquet") not in entries:
+            for path in self.paths(*shard_path(kind, "u").split("/")[:-1]):
+                name = path[len(self.root) + 1 :]
+                if name not in wanted and _OURS.fullmatch(name):
                     self._remove(path)
+
+    # -- documents --------------------------------------------------------------------------
 
     def committed_ids(self) -> set[str]:
         """Ids of the units that have an entry; reads none of them."""
-        names = (os.path.basename(path) for path in self._list("_ledger", "units"))
+        names = self.names(*LEDGER, "units")
         return {name.removesuffix(".json") for name in names if name.endswith(".json")}
 
     def entries(self) -> dict[str, LedgerEntry]:
         """All valid entries by unit id."""
         found = {}
-        for path in self._list("_ledger", "units"):
-            name = os.path.basename(path)
-            if name.endswith(".json") and (entry := self.entry(name[: -len(".json")])):
-                found[entry.unit] = entry
+        for unit in sorted(self.committed_ids()):
+            if entry := self.entry(unit):
+                found[unit] = entry
         return found
 
     def entry(self, unit: str) -> LedgerEntry | None:
-        raw = self._read_json("_ledger", "units", f"{unit}.json")
-        try:
-            return None if raw is None else LedgerEntry.model_validate(raw)
-        except ValidationError:
+        """None if there is none, or none that holds: it must be of this unit, and name no place
+        but a shard's."""
+        if not UNIT.fullmatch(unit):
             return None
+        raw = self.read(*LEDGER, "units", f"{unit}.json")
+        try:
+            entry = None if raw is None else LedgerEntry.model_validate(raw)
+        except (ValidationError, RecursionError):
+            return None
+        return entry if entry is not None and entry.unit == unit else None
 
-    def write_manifest(self, text: str) -> None:
-        self._put(text.encode(), "manifest.json")
+    def set_aside(self, reason: str, *parts: str) -> None:
+        """Move a damaged document where it does no harm, and note why."""
+        target = self.path(EVIDENCE, "set_aside", f"{parts[-1]}.{secrets.token_hex(4)}")
+        self.noticed.append(f"{reason}; set aside")
+        with contextlib.suppress(FileNotFoundError):
+            self.move(self.path(*parts), target)
 
-    def put_document(self, name: str, text: str) -> None:
-        """Write one of ``DOCUMENTS``."""
-        self._put(text.encode(), name)
+    @property
+    def ids(self) -> Ids:
+        """What this output calls its records outside.
 
-    def read(self, *parts: str) -> dict[str, Any] | None:
-        """A JSON document of ours; None if it is not there, or not whole."""
-        return self._read_json(*parts)
+        Raises:
+            LedgerError: the secret is not there, or damaged.
+        """
+        secret = self._secret()
+        if secret is None:
+            raise LedgerError("the secret of the ids is gone: was the output removed?")
+        return Ids(secret)
 
-    def write(self, document: Mapping[str, Any], *parts: str) -> None:
-        self._put(json.dumps(dict(document), indent=1).encode(), *parts)
-
-    def create(self, document: Mapping[str, Any], *parts: str) -> bool:
-        """Write a document that must not exist yet; False if it does."""
-        return self._create(json.dumps(dict(document), indent=1).encode(), *parts)
-
-    def names(self, *parts: str) -> list[str]:
-        """What a folder holds, sorted."""
-        return [os.path.basename(path.rstrip("/")) for path in self._list(*parts)]
-
-    def remove(self, *parts: str) -> None:
-        self._remove(self.path(*parts))
+    def _secret(self) -> bytes | None:
+        document = self.read(*LEDGER, "secret.json")
+        try:
+            secret = bytes.fromhex(str((document or {})["secret"]))
+        except (KeyError, ValueError):
+            return None
+        return secret if len(secret) == 32 else None
 
     # -- units that are no more -------------------------------------------------------------
 
     def retire(self, unit: str) -> None:
         """Take back what was published of a unit; the entry goes first, so that a death in
         between leaves files that count for nothing and are swept up."""
-        self.remove("_ledger", "units", f"{unit}.json")
-        for kind in ALL_KINDS:
-            self.remove(kind, f"{unit}.parquet")
+        entry = self.entry(unit)
+        self.remove(*LEDGER, "units", f"{unit}.json")
+        for shard in entry.shards.values() if entry is not None else ():
+            self.remove(shard.path)
 
     def bury(self, tombstone: Tombstone) -> None:
         """Note that a unit was deleted upstream."""
-        self.write(tombstone.model_dump(), "_ledger", "tombstones", f"{tombstone.unit}.json")
+        self.write(tombstone.model_dump(), *LEDGER, "tombstones", f"{tombstone.unit}.json")
 
     def tombstones(self) -> dict[str, Tombstone]:
-        """By unit id."""
+        """By unit id; one that is damaged is as if it were not there."""
         found = {}
-        for name in self.names("_ledger", "tombstones"):
-            raw = self.read("_ledger", "tombstones", name)
-            if raw is not None:
-                stone = Tombstone.model_validate(raw)
+        for name in self.names(*LEDGER, "tombstones"):
+            try:
+                stone = Tombstone.model_validate(self.read(*LEDGER, "tombstones", name))
+            except ValidationError:
+                continue
+            if name == f"{stone.unit}.json":
                 found[stone.unit] = stone
         return found
 
     def restamp(self, entry: LedgerEntry, source: Source) -> None:
         """Note that a unit's source has another stamp and still the same content."""
         renewed = entry.model_copy(update={"source": source})
-        self._put(
-            renewed.model_dump_json(indent=1).encode(), "_ledger", "units", f"{entry.unit}.json"
-        )
+        self.put(renewed.model_dump_json(indent=1).encode(), *LEDGER, "units", f"{entry.unit}.json")
 
     # -- a unit -----------------------------------------------------------------------------
 
@@ -307,14 +322,14 @@ class Ledger:
             apart: whether the unit is being taken apart; these attempts are counted by themselves.
         """
         run, how = f"{self.fence or 0:08d}", "apart" if apart else "whole"
-        marks = [_mark_of(path) for path in self._list("_ledger", "attempts")]
+        marks = [_mark_of(path) for path in self.paths(*LEDGER, "attempts")]
         runs = [mark[1] for mark in marks if mark[0] == unit and mark[2] == how]
-        self._put(b"", "_ledger", "attempts", f"{unit}.{run}-{how}-{secrets.token_hex(4)}")
+        self.put(b"", *LEDGER, "attempts", f"{unit}.{run}-{how}-{secrets.token_hex(4)}")
         return Attempts(runs.count(run), len(runs) - runs.count(run))
 
     def forget_attempts(self, unit: str) -> None:
         """The unit is done, or failed in an orderly way: its process lives."""
-        for path in self._list("_ledger", "attempts"):
+        for path in self.paths(*LEDGER, "attempts"):
             if _unit_of(path) == unit:
                 self._remove(path)
 
@@ -335,6 +350,7 @@ class Ledger:
         Args:
             copy_id: of this copy of the work, where something else bears it too (the vault's
                 shard); None: a new one.
+            tables: as a sanitizer gives them, with the ids of the inside.
             verdicts: digest of those of people that were heeded.
             source: fingerprint of what it was made of, for incremental runs.
 
@@ -342,12 +358,14 @@ class Ledger:
             The entry that counts: an earlier copy's, if one was committed first.
 
         Raises:
-            LedgerError: another run has taken over the output.
+            LedgerError: another run has taken over the output, or it was removed.
         """
+        ids = self.ids
         copy = copy_id or new_copy_id()
         shards: dict[Kind, Shard] = {}
-        for kind, table in tables.items().items():
-            shards[kind] = self._stage(unit, copy, kind, table)
+        for kind, table in publish(tables, ids).items().items():
+            name = ids.unit(unit) if kind == "data" else unit
+            shards[kind] = self._stage(unit, copy, kind, table, shard_path(kind, name))
         codes = tables.dead_letters["code"].value_counts().to_pylist()
         entry = LedgerEntry(
             unit=unit,
@@ -366,147 +384,85 @@ class Ledger:
         if self.fenced_off():
             for kind in shards:
                 self._remove(self._staged(unit, copy, kind))
-            raise LedgerError("another run has taken over this output")
-        text = entry.model_dump_json(indent=1).encode()
-        if not self._create(text, "_ledger", "units", f"{unit}.json"):
-            earlier = self.entry(unit)
-            # A creation that is tried again, because its answer got lost, finds itself.
-            if earlier is None or earlier.copy_id != copy:
-                for kind in shards:
-                    self._remove(self._staged(unit, copy, kind))
-            if earlier is None:
-                raise LedgerError(f"the ledger entry of unit {unit} is damaged; run again")
-            entry = earlier
-        if not self._complete(entry):
-            if entry.copy_id == copy:
-                self.remove("_ledger", "units", f"{unit}.json")
-            raise LedgerError(f"the files of unit {unit} were removed; run again")
+            raise LedgerError("another run has taken over this output, or it was removed")
+        counted = self._create_entry(entry)
         self.forget_attempts(unit)
-        return entry
+        return counted
+
+    def _create_entry(self, entry: LedgerEntry) -> LedgerEntry:
+        """The commit. An entry of an earlier copy counts, unless its files are gone: then whoever
+        wrote it was stopped for so long that another run swept them up."""
+        place = (*LEDGER, "units", f"{entry.unit}.json")
+        text = entry.model_dump_json(indent=1).encode()
+        for _ in range(3):
+            counted = entry
+            if not self.create_bytes(text, *place):
+                earlier = self.entry(entry.unit)
+                if earlier is None:
+                    if self.exists(*place):
+                        name = f"the ledger entry of unit {entry.unit} is damaged"
+                        self.set_aside(name, *place)
+                    continue
+                counted = earlier
+            complete = self._complete(counted)
+            # A creation that is tried again, because its answer got lost, finds itself.
+            mine = counted.copy_id == entry.copy_id
+            if complete:
+                if not mine:
+                    for kind in entry.shards:
+                        self._remove(self._staged(entry.unit, entry.copy_id, kind))
+                return counted
+            self.remove(*place)
+            if mine:
+                break
+        raise LedgerError(f"the files of unit {entry.unit} were removed; run again")
 
     def fenced_off(self) -> bool:
-        """Whether another run has taken over."""
+        """Whether another run has taken over, or the output was removed."""
         if self.fence is None:
             return False
-        fences = [name.removesuffix(".json") for name in self.names("_ledger", "lease")]
-        return any(name.isdigit() and int(name) > self.fence for name in fences)
+        names = [name.removesuffix(".json") for name in self.names(*LEDGER, "lease")]
+        fences = [int(name) for name in names if name.isdecimal()]
+        return max(fences, default=-1) != self.fence
 
     # -- files ------------------------------------------------------------------------------
 
     def _staged(self, unit: str, copy: str, kind: Kind) -> str:
-        return self.path("_staging", f"{unit}.{copy}.{kind}.parquet")
+        return self.path(EVIDENCE, "staging", f"{unit}.{copy}.{kind}.parquet")
 
-    def _stage(self, unit: str, copy: str, kind: Kind, table: pa.Table) -> Shard:
+    def _stage(self, unit: str, copy: str, kind: Kind, table: pa.Table, path: str) -> Shard:
         target = self._staged(unit, copy, kind)
+        if self.local:
+            self.make_folder(os.path.dirname(target))
         # An object is put in one piece (in parts from 100 MB on), so that it can be put again.
         with self.fs.open(target, "wb") if self.local else io.BytesIO() as file:
-            hashed = _Hashed(file)
-            pq.write_table(
-                table,
-                hashed,
-                row_group_size=ROW_GROUP,
-                compression="zstd",
-                use_dictionary=False,
-                store_schema=True,
-            )
-            hashed.flush()
+            size, digest = write_table(table, file)
             if self.local:
                 os.fsync(file.fileno())
             else:
                 self.fs.pipe_file(target, file.getvalue())
-        return Shard(
-            path=f"{kind}/{unit}.parquet",
-            rows=table.num_rows,
-            bytes=hashed.count,
-            sha256=hashed.digest.hexdigest(),
-        )
+        if self.local and kind == "data":
+            # Times of day follow the order of the work, which is that of the input.
+            day = time.time() // _DAY * _DAY
+            os.utime(target, (day, day))
+        return Shard(path=path, rows=table.num_rows, bytes=size, sha256=digest)
 
     def _complete(self, entry: LedgerEntry) -> bool:
         """Move what is still staged; False if a file is missing or of the wrong size."""
         for kind, shard in entry.shards.items():
-            final = self.path(shard.path)
-            if self._size(final) == shard.bytes:
+            if self.size(shard.path) == shard.bytes:
                 continue
             # A retry may find the file moved by the try before it.
             with contextlib.suppress(FileNotFoundError):
-                self._move(self._staged(entry.unit, entry.copy_id, kind), final)
-            if self._size(final) != shard.bytes:
+                staged = self._staged(entry.unit, entry.copy_id, kind)
+                self.move(staged, self.path(shard.path))
+            if self.size(shard.path) != shard.bytes:
                 return False
         return True
-
-    def _move(self, source: str, target: str) -> None:
-        if self.local:
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            os.replace(source, target)
-            _sync_folder(os.path.dirname(target))
-        else:
-            self.fs.copy(source, target)
-            self._remove(source)
-
-    def _size(self, path: str) -> int | None:
-        try:
-            return int(self.fs.info(path)["size"])
-        except FileNotFoundError:
-            return None
-
-    def _list(self, *parts: str) -> list[str]:
-        try:
-            listing: Iterable[str] = self.fs.ls(self.path(*parts), detail=False, refresh=True)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        here = self.path(*parts).rstrip("/")
-        return sorted(path for path in listing if path.rstrip("/") != here)
 
     def _remove(self, path: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(path)
-
-    def _read_json(self, *parts: str) -> dict[str, Any] | None:
-        try:
-            value = json.loads(self.fs.cat_file(self.path(*parts)))
-        except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
-            return None
-        return value if isinstance(value, dict) else None
-
-    def _put(self, data: bytes, *parts: str) -> None:
-        """Write a file so that no reader ever sees half of it."""
-        target = self.path(*parts)
-        if self.local:
-            temporary = self._write_temporary(data)
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            os.replace(temporary, target)
-            _sync_folder(os.path.dirname(target))
-        else:
-            self.fs.pipe_file(target, data)
-
-    def _create(self, data: bytes, *parts: str) -> bool:
-        """Write a file that must not exist yet; False if it does. One of several callers wins."""
-        target = self.path(*parts)
-        if not self.local:
-            try:
-                self.fs.pipe_file(target, data, mode="create")
-            except FileExistsError:
-                return False
-            return True
-        temporary = self._write_temporary(data)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        try:
-            os.link(temporary, target)
-        except FileExistsError:
-            return False
-        finally:
-            os.unlink(temporary)
-        _sync_folder(os.path.dirname(target))
-        return True
-
-    def _write_temporary(self, data: bytes) -> str:
-        temporary = self.path("_staging", f"{secrets.token_hex(8)}.tmp")
-        os.makedirs(os.path.dirname(temporary), exist_ok=True)
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        return temporary
 
 
 def new_copy_id() -> str:
@@ -523,36 +479,3 @@ def _mark_of(path: str) -> tuple[str, str, str]:
     unit, _, rest = os.path.basename(path).rpartition(".")
     run, _, how = rest.rpartition("-")[0].partition("-")
     return unit, run, how
-
-
-def _sync_folder(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-class _Hashed(io.RawIOBase):
-    """A file that is written once, front to back, and hashed on the way."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-        self.digest = hashlib.sha256()
-        self.count = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data)
-        self._file.write(view)
-        self.digest.update(view)
-        self.count += view.nbytes
-        return view.nbytes
-
-    def tell(self) -> int:
-        return self.count
-
-    def flush(self) -> None:
-        self._file.flush()

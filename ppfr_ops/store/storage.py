@@ -8,13 +8,12 @@ picture. Credentials come from the environment or fsspec's configuration only.
 
 import errno
 import io
-import random
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from ppfr_ops.errors import UserError
 
@@ -24,6 +23,7 @@ ATTEMPTS = 4
 """Of a call, at most; s3fs makes up to five quick requests in each."""
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 8.0
+_KEEPS_COPIES = ("simplecache", "filecache", "blockcache", "cached", "reference")
 _LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "urllib3", "requests", "azure", "google")
 _FINAL_TYPES = ("NoCredentialsError", "PartialCredentialsError", "ParamValidationError")
 _FINAL_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError)
@@ -55,6 +55,8 @@ def open_store(url: str) -> tuple[Any, str]:
     """
     options: dict[str, Any] = {"use_listings_cache": False}
     protocol = url.partition("://")[0] if "://" in url else "file"
+    if "::" in url or protocol in _KEEPS_COPIES:
+        raise StoreError("chained and caching URLs are not taken: they leave copies behind")
     if protocol in ("s3", "s3a") and "config_kwargs" not in fsspec.config.conf.get("s3", {}):
         # botocore would multiply its own retries with those of s3fs and ours.
         options["config_kwargs"] = {"retries": {"mode": "standard", "total_max_attempts": 1}}
@@ -169,19 +171,20 @@ def patiently(call: Callable[[], T]) -> T:
         FileNotFoundError, FileExistsError: as the call raised them.
         StoreError: anything else that the store or the way to it is at fault for.
     """
-    for attempt in range(ATTEMPTS):
-        try:
-            return call()
-        except Exception as error:
-            if isinstance(error, FileNotFoundError | FileExistsError):
-                raise
-            if not _of_the_store(error):
-                raise
-            if not _passes(error) or attempt == ATTEMPTS - 1:
-                raise StoreError(_words(error)) from None
-        longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2**attempt)
-        time.sleep(random.uniform(0, longest))
-    raise AssertionError("unreachable")
+    again = Retrying(
+        retry=retry_if_exception(lambda error: _of_the_store(error) and _passes(error)),
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=wait_random_exponential(multiplier=_FIRST_WAIT, max=_LONGEST_WAIT),
+        reraise=True,
+    )
+    try:
+        return again(call)
+    except (FileNotFoundError, FileExistsError):
+        raise
+    except Exception as error:
+        if not _of_the_store(error):
+            raise
+        raise StoreError(_words(error)) from None
 
 
 def _fault_of_the_server(error: BaseException) -> bool:

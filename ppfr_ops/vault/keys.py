@@ -7,16 +7,16 @@ HashiCorp's Vault, an HSM's HMAC key) only has to give a keyed digest, and is as
 
 import importlib
 import os
-from pathlib import Path
 from typing import Protocol
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from ppfr_ops.errors import UserError
+from ppfr_ops.store.private import read_private
 from ppfr_ops.vault.sealing import KEY_BYTES
 
-HOW_TO = "make a key with: openssl rand -hex 32 > FILE"
+HOW_TO = "make a key with: umask 077; openssl rand -hex 32 > FILE"
 
 
 class WrongKey(UserError):
@@ -57,12 +57,9 @@ def read_master(path: str) -> bytes:
     """A master from a file of 64 hex digits, or of 32 bytes.
 
     Raises:
-        WrongKey: no such file, or something else in it.
+        UserError: no such file, or others can read it, or something else is in it.
     """
-    try:
-        text = Path(path).read_bytes()
-    except OSError as error:
-        raise WrongKey(f"the vault's key cannot be read ({type(error).__name__})") from None
+    text = read_private(path, "the vault's key")
     if len(text) == KEY_BYTES:
         return text
     try:

@@ -4,7 +4,8 @@ What was published says which record's original may be given back: an original o
 output still holds the very picture that it was sealed with.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +15,13 @@ import pyarrow.parquet as pq
 from ppfr_ops.contracts.records import IMAGE_TYPE
 from ppfr_ops.contracts.vault import FAILURES_SCHEMA, ORIGINALS_SCHEMA
 from ppfr_ops.store.files import Files
-from ppfr_ops.store.ledger import Ledger, read_table
+from ppfr_ops.store.ledger import LEDGER, Ledger, read_table
 from ppfr_ops.vault.keys import KeyService
 from ppfr_ops.vault.sealing import Place, Refused, Sealed, picture_digest, unit_key, unseal, unwrap
 from ppfr_ops.vault.shards import Damaged, Keys
 from ppfr_ops.vault.store import Vault, VaultError
 
-SETTING = "vault"
+SETTING = "--vault"
 """Under this name an output's ledger has the release that its vault belongs to."""
 
 REASONS = {
@@ -85,56 +86,41 @@ Progress = Callable[[str, Count], None]
 """Called after every unit."""
 
 
-def entries_of(records: pa.Table) -> dict[str, bytes]:
+def entries_of(names: Sequence[str], images: Iterable[Any]) -> dict[str, bytes]:
     """What the vault has to hold for published records: entry to digest of its pictures.
 
-    An entry is a record, or where records are faces cut out of photographs the photograph, with
-    the digest over all faces that were published of it.
-
     Args:
-        records: ``record_id``, ``image``, and ``source_id`` where there is one.
+        names: the entry of every record: the record itself, or where records are faces cut out of
+            photographs the photograph, with the digest over all faces that were published of it.
+        images: of the same records, Arrow scalars of ``{bytes, path}``.
     """
     pictures: dict[str, list[bytes]] = {}
-    names = records["source_id" if "source_id" in records.column_names else "record_id"]
-    for batch in pa.table([names, records["image"]], ["entry", "image"]).to_batches(256):
-        for entry, image in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            pictures.setdefault(entry, []).append(image["bytes"])
-    return {entry: picture_digest(found) for entry, found in pictures.items()}
+    for name, image in zip(names, images, strict=True):
+        pictures.setdefault(name, []).append(image["bytes"].as_py())
+    return {name: picture_digest(found) for name, found in pictures.items()}
 
 
 def originals_of(records: pa.Table, table: pa.Table) -> Iterator[tuple[str, bytes, bytes]]:
     """What is to be sealed of a unit: entry, original, digest of its pictures.
 
     Args:
-        records: what is published of the unit.
+        records: what is to be published of the unit, under the ids of the inside.
         table: the unit as it was read: ``record_id``, ``image``.
 
     Raises:
         ValueError: the unit lacks the original of something that is published.
     """
-    published = entries_of(records)
+    by_source = "source_id" in records.column_names
+    names = records["source_id" if by_source else "record_id"].to_pylist()
+    published = entries_of(names, records["image"])
     left = set(published)
     for batch in table.select(["record_id", "image"]).to_batches(64):
         for name, original in zip(*batch.columns, strict=True):
-            if (entry := name.as_py()) in published:
+            if (entry := name.as_py()) in left:
                 left.discard(entry)
                 yield entry, original.as_py(), published[entry]
     if left:
         raise ValueError("a published record has no original")
-
-
-def wished(records: pa.Table, wish: Wish) -> set[str]:
-    """The entries of a published shard that a wish is for."""
-    by_source = "source_id" in records.column_names
-    entries = records["source_id" if by_source else "record_id"].to_pylist()
-    if wish.all:
-        return set(entries)
-    names = records["record_id"].to_pylist()
-    found = {e for e, name in zip(entries, names, strict=True) if {e, name} & wish.records}
-    if wish.people and "identity" in records.column_names:
-        people = records["identity"].to_pylist()
-        found |= {e for e, who in zip(entries, people, strict=True) if who in wish.people}
-    return found
 
 
 class Opened:
@@ -152,7 +138,7 @@ class Opened:
 
     def __init__(self, output: str, vault: Vault, service: KeyService | None) -> None:
         self.ledger, self.vault = Ledger(output), vault
-        settings = self.ledger.read("_ledger", "run.json")
+        settings = self.ledger.read(*LEDGER, "run.json")
         if settings is None:
             raise VaultError("there is no output here")
         if SETTING not in settings:
@@ -161,55 +147,103 @@ class Opened:
         if settings[SETTING] != self.release:
             raise VaultError("output and vault are of different releases")
         self.key = b"" if service is None else generation.key(service)
-        self.units = {e.unit: e.copy_id for e in self.ledger.entries().values()}
+        self.units = self.ledger.entries()
 
-    def records(self, unit: str, columns: Sequence[str]) -> pa.Table | None:
-        """Columns of a published shard, those that are there; None if it cannot be read."""
+    def published(self, unit: str) -> pa.Table | None:
+        """A unit's published records, with the ``entry`` of each; None if they cannot be read.
+
+        The entry of a face that was cut out of a photograph is in the owner's ``detections``; any
+        other record's is its own id inside.
+        """
+        shards = self.units[unit].shards
         try:
-            data = self.ledger.fs.cat_file(self.ledger.path("data", f"{unit}.parquet"))
-            table = read_table(data)
-        except (OSError, pa.ArrowException):
+            records = self._read(shards["data"].path)
+            sources: dict[str, str] = {}
+            if "detections" in shards:
+                found = self._read(shards["detections"].path)
+                names = (found[name].to_pylist() for name in ("record_id", "source_id"))
+                sources = dict(zip(*names, strict=True))
+            try:
+                inside = self.ledger.ids.rows(self.vault.keys(unit, self.copy(unit)).entries)
+            except Damaged:
+                inside = {}
+            outside = records["record_id"].to_pylist()
+            entries = [inside.get(name) or sources.get(name) or name for name in outside]
+            wanted = ("record_id", "image", "identity")
+            kept = records.select([name for name in wanted if name in records.column_names])
+            return kept.append_column("entry", pa.array(entries, pa.string()))
+        except (OSError, KeyError, pa.ArrowException):
             return None
-        return table.select([name for name in columns if name in table.column_names])
+
+    def _read(self, path: str) -> pa.Table:
+        return read_table(self.ledger.fs.cat_file(self.ledger.path(path)))
+
+    def copy(self, unit: str) -> str:
+        """Which copy of the work on a unit was published."""
+        return self.units[unit].copy_id
+
+    def wished(self, records: pa.Table, wish: Wish) -> set[str]:
+        """The entries that a wish is for, of a table as ``published`` gives it."""
+        entries = records["entry"].to_pylist()
+        if wish.all:
+            return set(entries)
+        names = records["record_id"].to_pylist()
+        found = {e for e, name in zip(entries, names, strict=True) if {e, name} & wish.records}
+        if wish.people and "identity" in records.column_names:
+            people = records["identity"].to_pylist()
+            found |= {e for e, who in zip(entries, people, strict=True) if who in wish.people}
+        return found
 
     def find(self, wish: Wish) -> set[str]:
         """Entries that a wish is for, in the whole output."""
         found: set[str] = set()
         for unit in sorted(self.units):
-            records = self.records(unit, ("record_id", "source_id", "identity"))
+            records = self.published(unit)
             if records is None:
-                raise VaultError(f"data/{unit}.parquet cannot be read; see ppfr verify")
-            found |= wished(records, wish)
+                raise VaultError(f"the records of unit {unit} cannot be read; see ppfr verify")
+            found |= self.wished(records, wish)
         return found
 
     def originals(self, unit: str, wish: Wish) -> Iterator[tuple[str, bytes | Failure]]:
-        """Entry and original, or why there is none; of one unit."""
-        records = self.records(unit, ("record_id", "source_id", "identity", "image"))
+        """Name and original, or why there is none; of one unit. The name is the published record's
+        id; of faces cut out of a photograph, the photograph's."""
+        records = self.published(unit)
         if records is None:
             yield unit, Failure(unit, unit, "output_damaged")
             return
-        chosen = wished(records, wish)
-        published = {e: d for e, d in entries_of(records).items() if e in chosen}
-        if not published:
+        chosen = self.wished(records, wish)
+        entries = records["entry"].to_pylist()
+        outside = {e: n for e, n in zip(entries, records["record_id"].to_pylist(), strict=True)}
+        alone = {e for e, count in Counter(entries).items() if count == 1}
+        alone -= {e for e in alone if self.ledger.ids.record(e) != outside[e]}
+        names = {e: outside[e] if e in alone else e for e in outside}
+        for entry, found in self._originals(unit, records, chosen):
+            if isinstance(found, Failure):
+                yield names[entry], Failure(names[entry], unit, found.code)
+            else:
+                yield names[entry], found
+
+    def _originals(
+        self, unit: str, records: pa.Table, chosen: Collection[str]
+    ) -> Iterator[tuple[str, bytes | Failure]]:
+        digests = entries_of(records["entry"].to_pylist(), records["image"])
+        left = {entry: digest for entry, digest in digests.items() if entry in chosen}
+        if not left:
             return
-        copy = self.units[unit]
         try:
-            keys = self.vault.keys(unit, copy)
+            keys = self.vault.keys(unit, self.copy(unit))
         except Damaged:
-            for entry in published:
+            for entry in left:
                 yield entry, Failure(entry, unit, "vault_damaged")
             return
-        left, under = dict(published), unit_key(self.key, keys.salt, unit)
-        with_keys = {}
-        for entry, digest in published.items():
+        under = unit_key(self.key, keys.salt, unit)
+        for entry, digest in list(left.items()):
             code = _why_not(keys, entry, digest)
-            if code is None:
-                with_keys[entry] = digest
-            else:
+            if code is not None:
                 yield entry, Failure(entry, unit, code)
                 del left[entry]
         try:
-            for entry, sealed in self.vault.sealed(unit, copy, set(with_keys)):
+            for entry, sealed in self.vault.sealed(unit, self.copy(unit), set(left)):
                 if left.pop(entry, None) is not None:
                     yield entry, self._open(sealed, keys, entry, under, unit)
         except Damaged:
@@ -261,7 +295,7 @@ def erase(
             if isinstance(found, Failure):
                 failures.append(found)
             elif as_files:
-                files.put_bytes(found, f"{entry}{_suffix(found)}")
+                files.put(found, f"{entry}{_suffix(found)}")
             else:
                 rows.append((entry, found))
         if rows:

@@ -69,12 +69,12 @@ class Place:
 
 
 def picture_digest(pictures: Sequence[bytes]) -> bytes:
-    """sha256 of a picture; of several, sha256 over their digests in order.
+    """sha256 of a picture; of several, sha256 over their digests, sorted.
 
     Raises:
         ValueError: there is none.
     """
-    digests = [hashlib.sha256(picture).digest() for picture in pictures]
+    digests = sorted(hashlib.sha256(picture).digest() for picture in pictures)
     if not digests:
         raise ValueError("no picture was published")
     return digests[0] if len(digests) == 1 else hashlib.sha256(b"".join(digests)).digest()

@@ -5,7 +5,7 @@
     VAULT/keys/GENERATION/UNIT.COPY.parquet      their keys, wrapped; their presence is the commit
     VAULT/pending.json                           a revocation that must be brought to an end
     VAULT/audit/NUMBER.json                      who did what (``audit``)
-    VAULT/_ledger/lease/                         one at a time
+    VAULT/evidence/ledger/lease/                 one at a time
 
 UNIT and COPY are those of the output's ledger: a unit may be sealed by several copies of the work
 on it, and the one counts that the ledger names. A unit is published after its originals are
@@ -133,7 +133,7 @@ class Vault:
         if found is not None:
             release, generation = found
             return Access(self.url, release, generation, generation.key(service))
-        if self.files.paths():
+        if self.files.names():
             raise VaultError("the vault's folder is not empty, and no vault")
         generation, key = Generation.new(service)
         return Access(self.url, secrets.token_hex(16), generation, key)
@@ -235,15 +235,13 @@ class Vault:
         not finish; whatever it holds must not outlive a revocation.
         """
         _, generation = self.require()
+        self.files.remove_half_written()
         for folder in self.files.names("keys"):
-            self.files.remove_half_written("keys", folder)
             if folder != generation.name:
                 for name in self.files.names("keys", folder):
                     self._shred("keys", folder, name)
                 if self.files.local:
                     os.rmdir(self.files.path("keys", folder))
-        self.files.remove_half_written("sealed")
-        self.files.remove_half_written()
         pending = self.files.read(_PENDING)
         if pending is not None:
             self._revoke(generation.name, set(pending["entries"]))
@@ -317,7 +315,7 @@ class Vault:
         old = None
         if self.files.local and os.path.exists(path):
             old = os.open(path, os.O_WRONLY)
-        self.files.put_bytes(keys.to_bytes(), *place)
+        self.files.put(keys.to_bytes(), *place)
         if old is not None:
             _overwrite(old)
 

@@ -41,7 +41,15 @@ class World:
 
     @property
     def records(self) -> list[str]:
+        """Ids inside."""
         return [f"u{unit:06d}-{row:06d}" for unit in range(UNITS) for row in range(ROWS)]
+
+    def outside(self, record: str) -> str:
+        return Ledger(self.output).ids.record(record)
+
+    def inside(self) -> dict[str, str]:
+        """Ids inside by those outside."""
+        return Ledger(self.output).ids.rows(self.records)
 
 
 def tables(unit: str, salt: str = "") -> tuple[Tables, pa.Table]:
@@ -66,7 +74,7 @@ def make(folder: Path, name: str = "a", salt: str = "") -> World:
     access = world.vault.access(FileKey(MASTER))
     world.vault.establish(access)
     ledger = Ledger(world.output)
-    ledger.open({"vault": access.release})
+    ledger.open({"--vault": access.release}, seed=1)
     for number in range(UNITS):
         unit = f"u{number:06d}"
         published, read = tables(unit, salt)

@@ -54,8 +54,10 @@ def kill(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Callable[[], int]]:
 def given(world: World, master: bytes) -> tuple[set[str], set[str]]:
     """Records whose originals come back whole, and those that are revoked; no other."""
     opened, back, revoked = world.opened(master), set(), set()
+    inside = world.inside()
     for unit in opened.units:
-        for entry, found in opened.originals(unit, Wish()):
+        for name, found in opened.originals(unit, Wish()):
+            entry = inside[name]
             if isinstance(found, Failure):
                 assert found.code == "revoked", found
                 revoked.add(entry)
@@ -83,7 +85,7 @@ def test_another_releases_vault_is_refused(build: Callable[..., World]) -> None:
     theirs = Files(two.url).read("vault.json")
     assert document is not None and theirs is not None
     Files(two.url).write({**theirs, "release": document["release"]}, "vault.json")
-    for unit, copy in one.opened().units.items():
+    for unit, copy in ((e.unit, e.copy_id) for e in one.opened().units.values()):
         for folder in ("sealed", f"keys/{theirs['generation']['name']}"):
             old = next(Path(two.url, folder).glob(f"{unit}.*"))
             old.rename(old.with_name(f"{unit}.{copy}.parquet"))
@@ -118,7 +120,7 @@ def test_two_runs_share_no_nonce_no_key_no_ciphertext(build: Callable[..., World
 def test_what_was_not_published_is_swept_up_and_nothing_else(world: World) -> None:
     access = world.vault.access(FileKey(MASTER))
     world.vault.commit(access, "u000000", "f" * 16, [("u000000-000000", b"x", b"p" * 32)])
-    published = set(world.opened().units.items())
+    published = {(e.unit, e.copy_id) for e in world.opened().units.values()}
     assert len(world.vault.copies()) == UNITS + 1
     assert world.vault.sweep(published) == 1
     assert world.vault.copies() == published

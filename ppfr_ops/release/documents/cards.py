@@ -1,6 +1,8 @@
 """What travels with the data: a Hugging Face dataset card, Croissant JSON-LD and OpenLineage
 events. They name no person, source or path of the owner's, and hold no picture."""
 
+import json
+import re
 import uuid
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +13,8 @@ import yaml
 from markupsafe import Markup
 
 from ppfr_ops.contracts.evaluation import Evaluation
-from ppfr_ops.contracts.manifest import Check
-from ppfr_ops.release.figures import Release, figure
+from ppfr_ops.contracts.manifest import LEAST_RECORDS, Check
+from ppfr_ops.release.figures import Release
 
 PRODUCER = "https://pypi.org/project/ppfr-sanitizer"
 SAFE = "protected (pseudonymised) faces"
@@ -49,7 +51,25 @@ def environment() -> jinja2.Environment:
     )
     made.filters["breakable"] = lambda text: Markup("_<wbr>").join(str(text).split("_"))
     made.filters["said"] = _said
+    made.filters["markdown"] = markdown
     return made
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+def markdown(text: Any) -> str:
+    """A text of anybody's, such as a column's name, as Markdown shows it and does nothing else."""
+    if _PLAIN.fullmatch(str(text)):
+        return f"`{text}`"
+    flat = " ".join(str(text).split())
+    return "".join(c if c.isalnum() or c == " " else f"&#{ord(c)};" for c in flat)
+
+
+def as_json(document: Any) -> str:
+    """JSON that may lie in a page: no character in it opens or closes a tag."""
+    text = json.dumps(document, indent=1)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026") + "\n"
 
 
 def _said(value: Any) -> str:
@@ -100,28 +120,23 @@ def dataset_card(
     checks: list[Check] | None = None,
 ) -> str:
     """Hugging Face ``README.md`` with YAML front matter."""
-    counts = release.manifest.counts
+    told = release.told
     front: dict[str, Any] = {
         "pretty_name": publication.name,
         "license": publication.license or "unknown",
-        "size_categories": [_size(counts.records)],
-        "tags": ["face-recognition", "privacy", "pseudonymised", release.manifest.method.name],
+        "size_categories": [_size(told.records)],
+        "tags": ["face-recognition", "privacy", "pseudonymised", told.method.name],
         "configs": [{"config_name": "default", "data_files": "data/*.parquet"}],
     }
-    figures = [
-        (name, *(figure(f"{name}_{kind}", release, None) for kind in ("mean", "p01", "p99")))
-        for name in release.measured
-    ]
     return (
         environment()
         .get_template("README.md.j2")
         .render(
             front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(),
             publication=publication,
-            release=release,
-            manifest=release.manifest,
+            told=told,
             columns=columns(release),
-            figures=figures,
+            least=LEAST_RECORDS,
             linkage=linkage_in_words(evaluation),
             evaluation=evaluation,
             checks=checks or [],
@@ -192,8 +207,7 @@ def croissant(
     Every data shard is a FileObject with its sha256; the FileSet of them is what the RecordSet
     reads.
     """
-    manifest = release.manifest
-    shards = [unit.shards["data"] for unit in manifest.shards]
+    manifest = release.told
     files = [
         {
             "@type": "cr:FileObject",
@@ -204,14 +218,14 @@ def croissant(
             "encodingFormat": "application/x-parquet",
             "sha256": shard.sha256,
         }
-        for shard in shards
+        for shard in manifest.data
     ]
     fileset = {
         "@type": "cr:FileSet",
         "@id": "data",
         "name": "data",
         "description": "all data shards",
-        "containedIn": [{"@id": shard.path} for shard in shards],
+        "containedIn": [{"@id": shard.path} for shard in manifest.data],
         "encodingFormat": "application/x-parquet",
         "includes": "data/*.parquet",
     }
@@ -225,16 +239,16 @@ def croissant(
         ],
         "name": publication.name,
         "description": (
-            f"{manifest.counts.records} {SAFE}, made with the method {manifest.method.name}. "
+            f"{manifest.records} {SAFE}, made with the method {manifest.method.name}. "
             "Face recognition works on them; they still are personal data."
         ),
         "version": publication.version,
-        "datePublished": manifest.finished_at[:10],
+        "datePublished": manifest.finished_on.isoformat(),
         "license": publication.license or "unknown",
         "citeAs": ", ".join(
             filter(None, (publication.creator, publication.name, f"version {publication.version}"))
         ),
-        "url": publication.url or f"urn:sha256:{manifest.settings_digest}",
+        "url": publication.url or f"urn:ppfr:{manifest.release}",
         "isLiveDataset": False,
         "rai:dataCollection": "Photos of faces; what is published was made from them by the method "
         "named above. No original is part of the release.",
@@ -252,12 +266,9 @@ def croissant(
         "prov:wasGeneratedBy": {
             "@type": "prov:Activity",
             "prov:label": f"ppfr-sanitizer {version}",
-            "prov:endedAtTime": manifest.finished_at,
+            "prov:endedAtTime": manifest.finished_on.isoformat(),
         },
-        "prov:wasDerivedFrom": {
-            "@id": f"urn:sha256:{manifest.plan_digest}",
-            "prov:label": "faces that are not published",
-        },
+        "prov:wasDerivedFrom": {"prov:label": "faces that are not published"},
         "distribution": [*files, fileset],
         "recordSet": [
             {

@@ -25,7 +25,7 @@ from ppfr_ops.contracts.manifest import Check, Method
 from ppfr_ops.contracts.policy import Bound, Policy
 from ppfr_ops.draws import system_draws
 from ppfr_ops.imaging.codec import Encoding
-from ppfr_ops.methods.registry import create
+from ppfr_ops.methods.registry import create, methods
 from ppfr_ops.release.documents.cards import (
     Publication,
     columns,
@@ -33,7 +33,7 @@ from ppfr_ops.release.documents.cards import (
     linkage_in_words,
 )
 from ppfr_ops.release.figures import QUARANTINE, Release, by_reason, figure
-from ppfr_ops.release.verify import Finding
+from ppfr_ops.release.findings import Finding
 
 WORST = 10
 """Records that are named."""
@@ -87,12 +87,14 @@ def render(
     findings: list[Finding],
     evaluation: Evaluation | None = None,
     signature: str = "not checked",
+    load_method: str | None = None,
 ) -> str:
     """The page.
 
     Args:
         findings: of ``verify``.
         signature: what was found about it, in words.
+        load_method: ``module:Class`` that may be imported, if the manifest names it.
     """
     passed, why = verdict(findings, checks, release)
     plots = [_histogram(name, release.values(name), policy) for name in release.measured]
@@ -121,7 +123,7 @@ def render(
             evaluation=evaluation,
             same_method=evaluation is not None
             and evaluation.method_digest == release.manifest.method.digest,
-            pairs=_sample_pairs(release.manifest.method, release.manifest.options),
+            pairs=_sample_pairs(release.manifest.method, release.manifest.options, load_method),
             signature=signature,
         )
     )
@@ -300,9 +302,13 @@ def _recovery(evaluation: Evaluation) -> Plot:
     )
 
 
-def _sample_pairs(method: Method, options: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _sample_pairs(
+    method: Method, options: Mapping[str, Any], load_method: str | None
+) -> list[tuple[str, str]]:
     """Data URLs of drawn faces before and after; none if the method at hand is another than the
-    one that made the release."""
+    one that made the release. What the manifest names is imported only if the owner named it."""
+    if method.name not in methods() and method.name != load_method:
+        return []
     try:
         anonymizer = create(method.name, {key: str(value) for key, value in method.options.items()})
         if anonymizer.digest() != method.digest:

@@ -1,0 +1,182 @@
+"""What is written when all units are done: the owner's manifest, the release's, and the seal."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import ValidationError
+
+from ppfr_ops.contracts.ledger import LedgerEntry, Shard
+from ppfr_ops.contracts.manifest import (
+    File,
+    Manifest,
+    ReleaseManifest,
+    Requirement,
+    coarse_mean,
+    withheld_percent,
+)
+from ppfr_ops.errors import UserError
+from ppfr_ops.release.signing import SIGNATURE, make_signature, read_seal, seal
+from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
+from ppfr_ops.store.ledger import DOCUMENTS, Ledger
+
+_THREADS = 4
+_CHUNK = 1 << 20
+
+_TOLD_OPTIONS = (
+    "keep_columns",
+    "identity",
+    "output_format",
+    "quality",
+    "metrics",
+    "output_faces",
+    "no_face",
+    "background",
+    "max_disclosure",
+    "draws",
+)
+"""Options that a release tells; the others name columns of the input, or tell how it was cut."""
+
+
+def rotten(ledger: Ledger, entries: Iterable[LedgerEntry]) -> list[str]:
+    """Units of which a shard is not what was committed: all are read and hashed, for what is
+    signed has been looked at. That costs a few per cent of the time that making them took
+    (docs/sanitizer.md)."""
+
+    def sound(shard: Shard) -> bool:
+        digest, size = hashlib.sha256(), 0
+        try:
+            with ledger.fs.open(ledger.path(shard.path), "rb") as file:
+                while block := file.read(_CHUNK):
+                    digest.update(block)
+                    size += len(block)
+        except OSError:
+            return False
+        return size == shard.bytes and digest.hexdigest() == shard.sha256
+
+    listed = list(entries)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = pool.map(lambda entry: all(map(sound, entry.shards.values())), listed)
+        return [entry.unit for entry, holds in zip(listed, found, strict=True) if not holds]
+
+
+def read_release(folder: Folder, *place: str) -> ReleaseManifest | None:
+    """A release's manifest; None if there is none, or none that can be read."""
+    data = folder.read_bytes(*(place or (RELEASE,)), "manifest.json")
+    try:
+        return None if data is None else ReleaseManifest.model_validate_json(data)
+    except (ValidationError, RecursionError):
+        return None
+
+
+def write_release(
+    ledger: Ledger, manifest: Manifest, key: Ed25519PrivateKey | None
+) -> ReleaseManifest:
+    """Write both manifests, sign the release's if there is a key, seal the evidence.
+
+    README and Croissant of an earlier report stay if the shards are the same as then.
+    """
+    before = read_release(ledger)
+    shards = [unit.shards["data"] for unit in manifest.shards]
+    files = [
+        File(
+            path=shard.path.removeprefix(f"{RELEASE}/"),
+            rows=shard.rows,
+            bytes=shard.bytes,
+            sha256=shard.sha256,
+        )
+        for shard in shards
+    ]
+    files.sort(key=lambda file: file.path)
+    if before is not None and before.data == files:
+        files += _documents(ledger, before)
+    else:
+        for name in DOCUMENTS:
+            ledger.remove(RELEASE, name)
+    counts = manifest.counts
+    verdict = manifest.verdict
+    means = {name: coarse_mean(name, value) for name, value in manifest.metrics.items()}
+    made = ReleaseManifest(
+        release=ledger.ids.release(),
+        version=_next_version(ledger, before),
+        finished_on=datetime.now(UTC).date(),
+        versions=manifest.versions,
+        engine=manifest.engine,
+        method=manifest.method,
+        recognizers=manifest.recognizers,
+        options={key: manifest.options[key] for key in _TOLD_OPTIONS if key in manifest.options},
+        records=counts.records,
+        withheld_percent=withheld_percent(counts.records, counts.rows_in),
+        metrics={name: mean for name, mean in means.items() if mean is not None},
+        passed=None if verdict is None else verdict.passed,
+        requirements=[
+            Requirement(name=check.name, bound=check.bound, holds=check.holds)
+            for check in (verdict.checks if verdict is not None else ())
+        ],
+        files=files,
+    )
+    ledger.put(manifest.model_dump_json(indent=1).encode(), EVIDENCE, "manifest.json")
+    put_manifest(ledger, made, key)
+    return made
+
+
+def write_documents(
+    ledger: Ledger, documents: Mapping[str, str], key: Ed25519PrivateKey | None
+) -> ReleaseManifest:
+    """Write some of ``DOCUMENTS`` into the release, and the manifest that names them.
+
+    Raises:
+        UserError: there is no manifest.
+    """
+    before = read_release(ledger)
+    if before is None:
+        raise UserError("release/manifest.json is missing or damaged; see ppfr verify")
+    written = []
+    for name, text in documents.items():
+        data = text.encode()
+        ledger.put(data, RELEASE, name)
+        digest = hashlib.sha256(data).hexdigest()
+        written.append(File(path=name, bytes=len(data), sha256=digest, rows=None))
+    kept = [file for file in before.files if file.path not in documents]
+    made = before.model_copy(
+        update={
+            "version": _next_version(ledger, before),
+            "files": sorted([*kept, *written], key=lambda file: (file.rows is None, file.path)),
+        }
+    )
+    put_manifest(ledger, made, key)
+    return made
+
+
+def put_manifest(ledger: Ledger, made: ReleaseManifest, key: Ed25519PrivateKey | None) -> None:
+    """The manifest of a release, its signature, and the seal of the evidence."""
+    data = made.model_dump_json(indent=1).encode()
+    ledger.remove(RELEASE, SIGNATURE)  # of an earlier manifest
+    ledger.put(data, RELEASE, "manifest.json")
+    if key is not None:
+        ledger.put(make_signature(data, key).text(), RELEASE, SIGNATURE)
+    seal(ledger, made.version, key)
+
+
+def _next_version(ledger: Ledger, before: ReleaseManifest | None) -> int:
+    sealed = read_seal(ledger)
+    known = (before.version if before else 0, sealed.version if sealed else 0)
+    return max(known) + 1
+
+
+def _documents(ledger: Ledger, before: ReleaseManifest) -> list[File]:
+    """Those that are still what they were; the others are removed."""
+    kept = []
+    listed = {file.path: file for file in before.files}
+    for name in DOCUMENTS:
+        data = ledger.read_bytes(RELEASE, name)
+        if data is None:
+            continue
+        file = listed.get(name)
+        if file is not None and hashlib.sha256(data).hexdigest() == file.sha256:
+            kept.append(file)
+        else:
+            ledger.remove(RELEASE, name)
+    return kept

@@ -1,0 +1,214 @@
+"""The owner's signature: Ed25519 over the bytes of the release's manifest, and over a seal of the
+evidence. The manifest has name, size and digest of every file of the release, so the signature
+covers every published byte; the seal has the digest of every ledger entry, which has those of all
+shards, so what was planted in the evidence is not signed by the owner's next run."""
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ppfr_ops.errors import UserError
+from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
+from ppfr_ops.store.ledger import LEDGER, Ledger
+from ppfr_ops.store.private import read_private
+
+SIGNATURE = "manifest.sig"
+_LONGEST = 1024
+"""Bytes of a signature's file."""
+
+
+class Signature(BaseModel):
+    """``manifest.sig``: this and nothing more."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    algorithm: Literal["Ed25519"] = "Ed25519"
+    public_key: str = Field(pattern=r"^[A-Za-z0-9+/]{43}=$")
+    signature: str = Field(pattern=r"^[A-Za-z0-9+/]{86}==$")
+
+    def text(self) -> bytes:
+        """The one way to write it."""
+        return (json.dumps(self.model_dump(), indent=1) + "\n").encode()
+
+
+def load_signing_key(path: str) -> Ed25519PrivateKey:
+    """An Ed25519 private key, PEM, unencrypted (``openssl genpkey -algorithm ed25519``).
+
+    Raises:
+        UserError: no such file, one that others can read, or another kind of key.
+    """
+    data = read_private(path, "the signing key", "is no readable PEM file")
+    try:
+        key = serialization.load_pem_private_key(data, None)
+    except (ValueError, TypeError):
+        raise UserError("the signing key is no readable PEM file") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise UserError("the signing key is not of the kind Ed25519")
+    return key
+
+
+def load_public_key(path: str) -> Ed25519PublicKey:
+    """An Ed25519 public key, PEM (``openssl pkey -in KEY -pubout``).
+
+    Raises:
+        UserError: no such file, or another kind of key.
+    """
+    try:
+        key = serialization.load_pem_public_key(Path(path).read_bytes())
+    except (OSError, ValueError):
+        raise UserError("the public key is no readable PEM file") from None
+    if not isinstance(key, Ed25519PublicKey):
+        raise UserError("the public key is not of the kind Ed25519")
+    return key
+
+
+def make_signature(data: bytes, key: Ed25519PrivateKey) -> Signature:
+    return Signature(
+        public_key=base64.b64encode(key.public_key().public_bytes_raw()).decode(),
+        signature=base64.b64encode(key.sign(data)).decode(),
+    )
+
+
+def sign(output: str, key: Ed25519PrivateKey) -> None:
+    """Write ``release/manifest.sig``, and seal the evidence anew.
+
+    Raises:
+        UserError: there is no manifest.
+    """
+    ledger = Ledger(output)
+    data = ledger.read_bytes(RELEASE, "manifest.json")
+    if data is None:
+        raise UserError("there is no release/manifest.json to sign: the run has not finished")
+    ledger.put(make_signature(data, key).text(), RELEASE, SIGNATURE)
+    found = read_seal(ledger)
+    seal(ledger, found.version if found is not None else 1, key)
+
+
+def signature_fault(signature: bytes | None, data: bytes, key: Ed25519PublicKey) -> str | None:
+    """What is wrong with a signature of ``data``; None if nothing.
+
+    Raises:
+        InvalidSignature: it is one, and not of this data by this key.
+    """
+    if signature is None:
+        return "there is no signature"
+    if len(signature) > _LONGEST:
+        return "is larger than a signature"
+    try:
+        found = Signature.model_validate_json(signature)
+    except (ValidationError, ValueError, RecursionError):
+        return "is no readable signature"
+    if found.text() != signature:
+        return "holds more than a signature"
+    key.verify(base64.b64decode(found.signature), data)
+    if base64.b64decode(found.public_key) != key.public_bytes_raw():
+        return "names another key than the one that signed"
+    return None
+
+
+# -- the seal of the evidence ---------------------------------------------------------------
+
+
+class Seal(BaseModel):
+    """``evidence/seal.json``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: int = Field(ge=0)
+    """Of the release, when this was written."""
+    release: str
+    """sha256 of the release's manifest, hex; empty where there is none yet."""
+    evidence: str
+    """sha256 of the owner's manifest, hex."""
+    run: str
+    """sha256 of the settings of the run, hex."""
+    entries: dict[str, str]
+    """sha256 of every ledger entry by unit, hex."""
+    signature: Signature | None = None
+
+    def signed(self) -> bytes:
+        """What the signature is of."""
+        return self.model_dump_json(exclude={"signature"}).encode()
+
+
+def seal(ledger: Ledger, version: int, key: Ed25519PrivateKey | None) -> None:
+    """Write the seal of what lies in the evidence now."""
+    made = Seal(
+        version=version,
+        release=_digest(ledger, RELEASE, "manifest.json"),
+        evidence=_digest(ledger, EVIDENCE, "manifest.json"),
+        run=_digest(ledger, *LEDGER, "run.json"),
+        entries={
+            unit: _digest(ledger, *LEDGER, "units", f"{unit}.json")
+            for unit in sorted(ledger.entries())
+        },
+    )
+    if key is not None:
+        made = made.model_copy(update={"signature": make_signature(made.signed(), key)})
+    ledger.put(made.model_dump_json(indent=1).encode(), EVIDENCE, "seal.json")
+
+
+def read_seal(folder: Folder) -> Seal | None:
+    """None if there is none, or none that can be read."""
+    data = folder.read_bytes(EVIDENCE, "seal.json")
+    try:
+        return None if data is None else Seal.model_validate_json(data)
+    except (ValidationError, RecursionError):
+        return None
+
+
+def seal_holds(found: Seal, key: Ed25519PublicKey) -> bool:
+    """Whether a seal is signed by this key."""
+    try:
+        return found.signature is not None and (
+            signature_fault(found.signature.text(), found.signed(), key) is None
+        )
+    except InvalidSignature:
+        return False
+
+
+def unlike_seal(folder: Folder, found: Seal) -> list[str]:
+    """Units whose entries are not those that were sealed, or gone."""
+    return [
+        unit
+        for unit, digest in sorted(found.entries.items())
+        if _digest(folder, *LEDGER, "units", f"{unit}.json") != digest
+    ]
+
+
+def distrust(ledger: Ledger, key: Ed25519PrivateKey) -> str | None:
+    """Before a run that will sign: take back the units whose entries are not those that were
+    sealed, and note it. Units that were committed since the last seal, by a run that did not get to
+    its end, are taken as they are.
+
+    Returns:
+        Why the run must not sign: there are units that nothing of this key vouches for. None: it
+        may.
+    """
+    found = read_seal(ledger)
+    entries = ledger.entries()
+    if found is None or not seal_holds(found, key.public_key()):
+        if entries:
+            return (
+                "what earlier runs left bears no seal of this key, so it is not signed; check it "
+                "with ppfr verify --against INPUT and sign it with --sign, or --overwrite"
+            )
+        seal(ledger, 0, key)
+        return None
+    for unit in unlike_seal(ledger, found):
+        if unit in entries:
+            ledger.noticed.append(f"unit {unit}: its entry is not what was sealed; done again")
+            ledger.retire(unit)
+    return None
+
+
+def _digest(folder: Folder, *parts: str) -> str:
+    data = folder.read_bytes(*parts)
+    return "" if data is None else hashlib.sha256(data).hexdigest()

@@ -1,0 +1,89 @@
+"""What a person should look at: the photographs in which the finder may have been wrong."""
+
+import csv
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from ppfr_ops.source.plan import Plan, record_id, sources
+
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_CONTROL = ("\t", "\r", "\n")
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A photograph that a person should look at."""
+
+    source_id: str
+    reason: str
+    score: float
+    """Of the face that is doubted; 0 where none was found."""
+    faces: int
+
+
+def doubts(
+    detections: pa.Table, dead_letters: pa.Table, sure: float, settled: Iterable[str] = ()
+) -> list[Doubt]:
+    """The review queue: worst first.
+
+    Photographs in which nothing was found, in which a face was found with a score near the
+    threshold (under ``sure`` and half as much again), or by a second look only.
+
+    Args:
+        detections, dead_letters: of the whole output.
+        settled: ``source_id`` of photographs that have a verdict.
+    """
+    queue = []
+    done = set(settled)
+    for letter in dead_letters.to_pylist():
+        if letter["code"] in ("no_face", "no_face_dropped") and letter["record_id"] not in done:
+            queue.append(Doubt(letter["record_id"], "no face found", 0.0, 0))
+    names = ("source_id", "score", "second_look")
+    faces: dict[str, list[tuple[float, bool]]] = defaultdict(list)
+    for source, score, second in zip(
+        *(detections[name].to_pylist() for name in names), strict=True
+    ):
+        faces[source].append((score, second))
+    for source, found in faces.items():
+        if source in done:
+            continue
+        unsure = [score for score, _ in found if score < 1.5 * sure]
+        seconds = [score for score, second in found if second]
+        if unsure or seconds:
+            reason = "score near the threshold" if unsure else "found by a second look"
+            queue.append(Doubt(source, reason, min(unsure + seconds), len(found)))
+    return sorted(queue, key=lambda doubt: (doubt.score, doubt.source_id))
+
+
+def write_review(target: str, queue: Sequence[Doubt], plan: Plan) -> None:
+    """Write ``--review-out``, a table to be filled in and given back as ``--verdicts``. It names
+    the sources, so it is for the owner alone: mode 0600."""
+    wanted = {doubt.source_id for doubt in queue}
+    places: dict[str, tuple[str, int]] = {}
+    for unit in plan.units:
+        names = [record_id(unit.id, row) for row in range(unit.rows)]
+        if wanted.intersection(names):
+            places.update(zip(names, sources(plan, unit), strict=True))
+    descriptor = os.open(target, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+    with os.fdopen(descriptor, "w", newline="", encoding="utf-8") as file:
+        os.fchmod(descriptor, 0o600)  # of one that was there before
+        writer = csv.writer(file)
+        writer.writerow(
+            ("source_id", "reason", "score", "faces", "source", "row", "verdict", "boxes")
+        )
+        for doubt in queue:
+            source, row = places[doubt.source_id]
+            score = f"{doubt.score:.3f}"
+            writer.writerow(
+                (doubt.source_id, doubt.reason, score, doubt.faces, inert(source), row, "", "")
+            )
+
+
+def inert(text: str) -> str:
+    """A text of anybody's, such as a file's name, that no spreadsheet takes for a formula (CSV
+    injection, CWE-1236): what begins like one gets an apostrophe."""
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) or text[:1] in _CONTROL else text

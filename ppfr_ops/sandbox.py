@@ -1,0 +1,181 @@
+"""Work on foreign bytes in a child process that can neither grow nor take long, and that may die.
+
+Decoders are native code, and hostile bytes make them crash, allocate gigabytes or compute for
+minutes. The child has limits on its address space and on the processor time of a call; it writes
+no files and leaves no core dump, which would hold pixels.
+"""
+
+import importlib
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ppfr_ops.errors import describe
+
+T = TypeVar("T")
+
+MEMORY_BYTES = 900 * 2**20
+"""What a child may allocate beyond what it has when it starts."""
+TRIES = 2
+"""Children that a call must kill before it is blamed: one may die of something else."""
+
+_ENVIRONMENT = {
+    # One arena, one thread, no reserves: address space is what counts.
+    "MALLOC_ARENA_MAX": "1",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+
+
+class LimitError(Exception):
+    """The call took more memory or time than allowed, or killed its process; ``what`` says which:
+    ``memory``, ``time`` or ``crash``."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+
+class Sandbox:
+    """A child process, started when it is first needed, and anew after each death."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._owner = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pipe: Connection | None = None
+
+    def call(self, function: Callable[..., T], *args: Any, seconds: float) -> T:
+        """Call a function of a module in the child.
+
+        Args:
+            function: defined at the top level of a module.
+            args: what can be pickled.
+            seconds: of processor time.
+
+        Raises:
+            LimitError: see there.
+            Exception: what the function raises.
+        """
+        name = f"{function.__module__}:{function.__qualname__}"
+        request = pickle.dumps((name, args, seconds), protocol=5)
+        with self._lock:
+            for attempt in range(TRIES):
+                try:
+                    pipe = self._connected()
+                    pipe.send_bytes(request)
+                    answer = pipe.recv_bytes()
+                except (EOFError, OSError):
+                    ended = self._end()
+                    if ended == -signal.SIGPROF:
+                        raise LimitError("time") from None
+                    if attempt == TRIES - 1:
+                        raise LimitError("crash") from None
+                    continue
+                break
+            value, error = pickle.loads(answer)
+            if isinstance(error, MemoryError):
+                self._end()
+        if isinstance(error, MemoryError):
+            raise LimitError("memory")
+        if error is not None:
+            raise error
+        result: T = value
+        return result
+
+    def _connected(self) -> Connection:
+        if self._pipe is None or self._owner != os.getpid():
+            self._pipe, theirs = Pipe()
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "ppfr_ops.sandbox", str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                env={
+                    **os.environ,
+                    **_ENVIRONMENT,
+                    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # a Ctrl-C is for its parent
+            )
+            theirs.close()
+            self._owner = os.getpid()
+        return self._pipe
+
+    def _end(self) -> int:
+        """End the child; how it had ended by itself, else -9."""
+        assert self._process is not None and self._pipe is not None
+        self._pipe.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(1)
+        self._process.kill()
+        self._pipe = None
+        return self._process.wait()
+
+
+sandbox = Sandbox()
+"""Of this process."""
+
+
+def _limit() -> None:
+    """Bound this process for good."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    bound = pages * os.sysconf("SC_PAGE_SIZE") + MEMORY_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Where memory runs out, this process is the one to go.
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+def _serve(pipe: Connection) -> None:
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # ends the process, whatever native code does
+    limited = False
+    while True:
+        try:
+            name, args, seconds = pickle.loads(pipe.recv_bytes())
+        except (EOFError, ConnectionError):
+            return
+        module, _, function = name.partition(":")
+        call = getattr(importlib.import_module(module), function)
+        if not limited:
+            with suppress(OSError):  # not Linux
+                _limit()
+            limited = True
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        try:
+            answer = pickle.dumps((call(*args), None), protocol=5)
+        except Exception as error:
+            answer = _raised(error)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        pipe.send_bytes(answer)
+
+
+def _raised(error: Exception) -> bytes:
+    """An exception as an answer; without its text, which may quote bytes, if it is not ours."""
+    ours = type(error).__module__.partition(".")[0] == "ppfr_ops"
+    if not ours and not isinstance(error, OSError | MemoryError):
+        error = RuntimeError(describe(error))
+    if isinstance(error, OSError) and not ours:
+        error = OSError(error.errno, os.strerror(error.errno)) if error.errno else OSError()
+    if isinstance(error, MemoryError):
+        error = MemoryError()
+    return pickle.dumps((None, error), protocol=5)
+
+
+if __name__ == "__main__":
+    with suppress(BrokenPipeError):
+        _serve(Connection(int(sys.argv[1])))

@@ -1,0 +1,273 @@
+"""One step of somebody else's pipeline: a table with pictures in, a table with protected ones out.
+
+No units, no ledger, no files. The engines' plug-ins and ``ppfr_ops.sanitize_batch`` are thin users
+of ``BatchSanitizer``; the pictures are those of ``ppfr sanitize`` for the same options and draws.
+"""
+
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import pyarrow as pa
+from pydantic import ValidationError
+
+from ppfr_ops.errors import UserError
+from ppfr_ops.methods.registry import create
+from ppfr_ops.sanitize.job import Job
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.prepare import read_key, read_secrets
+from ppfr_ops.sanitize.worker import build_sanitizer
+from ppfr_ops.source.plan import READ_ERROR, Columns, Plan
+
+OPTIONS = (
+    "method",
+    "method_options",
+    "secrets",
+    "fr",
+    "output_format",
+    "quality",
+    "batch_size",
+    "metrics",
+    "max_disclosure",
+    "identity_column",
+    "identity_key_file",
+    "seed",
+)
+"""Options of ``SanitizeOptions`` that make sense without input and output of one's own."""
+
+DEAD_LETTER = "dead_letter"
+"""Output column: null, or why there is no picture (a code of ``contracts.dead_letters.REASONS``)"""
+
+_RESERVED = ("record_id", "image", "identity", DEAD_LETTER)
+
+Rows = TypeVar("Rows", pa.Table, Mapping[str, Any])
+
+
+class BatchSanitizer:
+    """Sanitizes batches of aligned faces. Build it once a process: it loads method and models.
+
+    A row that cannot be published stays a row: its ``image`` is null, ``dead_letter`` holds the
+    reason code, and nothing else of it leaves but the id. Columns that are not named here do not
+    leave at all.
+
+    Args:
+        image_column: of the pictures: encoded bytes, a struct ``{bytes, path}``, PIL images, or
+            uint8 arrays ``112 x 112 x 3``, RGB.
+        id_column: of the record ids, unique; they are published as they are, so they must not tell
+            names or paths. None: random ids.
+        keep_columns: copied to the output as they are. None that holds bytes.
+        with_metrics: add the measures of every record as columns. They are computed from the
+            originals, and whoever has candidates can tell by them which one it was: keep them.
+        threads: of the recognizers; 0: as the libraries like.
+        options: those of ``ppfr sanitize`` that are named in ``OPTIONS``, same names and defaults.
+
+    Raises:
+        UserError: an option that is unknown or out of range, or a model that cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_column: str = "image",
+        id_column: str | None = None,
+        keep_columns: Sequence[str] = (),
+        with_metrics: bool = False,
+        threads: int = 0,
+        **options: Any,
+    ) -> None:
+        self.image_column = image_column
+        self.id_column = id_column
+        self.keep_columns = tuple(keep_columns)
+        self.with_metrics = with_metrics
+        clash = [name for name in self.keep_columns if name in _RESERVED]
+        if clash:
+            raise UserError(f"keep_columns: the output has a column {clash[0]!r} of its own")
+        self._options = _checked(options)
+        self._sanitizer = _build(self._options, threads)
+
+    def __call__(self, rows: Rows) -> Rows:
+        """Sanitize a batch.
+
+        Args:
+            rows: an Arrow table, or a mapping of columns (lists or arrays).
+
+        Returns:
+            As many rows in the same order, of the kind that was given: ``record_id``, ``image``
+            (struct ``{bytes, path}``), ``identity`` if asked for, the columns to keep,
+            ``dead_letter``, and the measures if asked for.
+
+        Raises:
+            UserError: a column is missing, or its type cannot be used.
+        """
+        if isinstance(rows, pa.Table):
+            return self.table(rows)
+        if not isinstance(rows, Mapping):
+            raise UserError(
+                f"expected an Arrow table or a dict of columns, got {type(rows).__name__}"
+                " (Ray: batch_format='pyarrow')"
+            )
+        columns: dict[str, Any] = {}
+        for name in self.needed():
+            if name == self.image_column and name in rows:
+                columns[name] = pa.array([encoded(item) for item in rows[name]], pa.large_binary())
+            elif name in rows:
+                columns[name] = pa.array(rows[name])
+        return self.table(pa.table(columns)).to_pydict()
+
+    def table(self, table: pa.Table) -> pa.Table:
+        """Sanitize an Arrow table; see ``__call__``."""
+        for name in self.needed():
+            if name not in table.column_names:
+                found = ", ".join(table.column_names)
+                raise UserError(f"there is no column {name!r}; there are: {found}")
+        ids = self._ids(table)
+        data = {
+            "record_id": pa.array(ids, pa.string()),
+            "image": pictures(table[self.image_column]),
+            READ_ERROR: pa.nulls(len(ids), pa.string()),
+        }
+        if self._options.identity_column:
+            names = table[self._options.identity_column].to_pylist()
+            data["identity"] = pa.array(
+                [None if name is None else str(name) for name in names], pa.string()
+            )
+        try:
+            done = self._sanitizer(pa.table(data), "batch")
+        finally:
+            self._sanitizer.anonymizer.forget()
+        letters = zip(done.dead_letters["record_id"], done.dead_letters["code"], strict=True)
+        dead = {record_id.as_py(): code.as_py() for record_id, code in letters}
+        place = {name.as_py(): row for row, name in enumerate(done.records["record_id"])}
+        # Rows of what was published; null where nothing was.
+        rows = pa.array([place.get(name) for name in ids], pa.int64())
+        columns = {"record_id": data["record_id"]}
+        for name in done.records.column_names[1:]:
+            columns[name] = done.records[name].take(rows)
+        alive = pa.array(
+            [None if name in dead else row for row, name in enumerate(ids)], pa.int64()
+        )
+        for name in self.keep_columns:
+            if _holds_bytes(table[name].type):
+                raise UserError(f"column {name!r} holds bytes, which may be a picture")
+            columns[name] = table[name].take(alive)
+        codes = [None if name in place else dead[name] for name in ids]
+        columns[DEAD_LETTER] = pa.array(codes, pa.string())
+        if self.with_metrics:
+            for name in done.metrics.column_names[1:]:
+                columns[name] = done.metrics[name].take(rows)
+        return pa.table(columns)
+
+    def needed(self) -> list[str]:
+        """The input's columns that are read."""
+        names = [self.image_column, self.id_column, self._options.identity_column]
+        return [name for name in names if name is not None] + list(self.keep_columns)
+
+    def _ids(self, table: pa.Table) -> list[str]:
+        if self.id_column is None:
+            return [_random_id() for _ in range(table.num_rows)]
+        given = table[self.id_column].to_pylist()
+        ids = [_random_id() if item is None else str(item) for item in given]
+        if len(set(ids)) < len(ids):
+            raise UserError(f"column {self.id_column!r}: ids are not unique")
+        return ids
+
+
+def sanitize_batch(rows: Rows, **options: Any) -> Rows:
+    """Sanitize a batch of aligned faces: for ``datasets.map(batched=True)``, DuckDB, a notebook.
+
+    Models are loaded once for the same options and kept for the next call. See ``BatchSanitizer``
+    for arguments, output and errors.
+
+    Examples:
+        >>> from ppfr_ops import sample, sanitize_batch
+        >>> rows = sanitize_batch({"image": list(sample.faces(2))}, method="pixelate")
+        >>> list(rows), rows["dead_letter"]
+        (['record_id', 'image', 'dead_letter'], [None, None])
+    """
+    return _cached(json.dumps(options, sort_keys=True))(rows)
+
+
+@lru_cache(maxsize=2)
+def _cached(options: str) -> BatchSanitizer:
+    return BatchSanitizer(**json.loads(options))
+
+
+def _random_id() -> str:
+    return os.urandom(12).hex()
+
+
+def _checked(options: Mapping[str, Any]) -> SanitizeOptions:
+    unknown = sorted(set(options) - set(OPTIONS))
+    if unknown:
+        raise UserError(f"unknown option {unknown[0]!r}; there are: {', '.join(OPTIONS)}")
+    try:
+        chosen = SanitizeOptions(input="", output="", **options)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"option {name!r}: {first['msg']}") from None
+    if (chosen.identity_column is None) != (chosen.identity_key_file is None):
+        raise UserError("identity_column and identity_key_file go together")
+    return chosen
+
+
+def _build(options: SanitizeOptions, threads: int) -> Any:
+    key = None if options.identity_key_file is None else read_key(options.identity_key_file)
+    plan = Plan("", "parquet", (), Columns(identity=options.identity_column), ())
+    method = create(options.method, options.method_options)
+    secrets = read_secrets(options.secrets, method)
+    return build_sanitizer(Job(options, plan, key, "", {}, secrets=secrets), threads)
+
+
+def pictures(column: pa.ChunkedArray) -> pa.Array:
+    """A column of pictures as encoded bytes, ``large_binary``.
+
+    Raises:
+        UserError: neither bytes nor a struct with a field ``bytes``, nor a tensor of pixels.
+    """
+    kind = column.type
+    if isinstance(kind, pa.ExtensionType) and hasattr(kind, "shape"):  # as ray.data.read_images
+        pixels = [array for chunk in column.chunks for array in chunk.to_numpy_ndarray()]
+        return pa.array([encoded(item) for item in pixels], pa.large_binary())
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):  # of no chunks
+        array = pa.concat_arrays(array.chunks) if array.chunks else pa.nulls(0, kind)
+    if pa.types.is_null(kind):
+        return array.cast(pa.large_binary())
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        # flatten() carries a null struct over to its children; field() would not.
+        array = array.flatten()[kind.get_field_index("bytes")]
+    if pa.types.is_null(array.type) or _is_bytes(array.type):
+        return array.cast(pa.large_binary())
+    raise UserError(f"the column of pictures holds {kind}; expected bytes or struct<bytes, path>")
+
+
+def encoded(picture: Any) -> bytes | None:
+    """A picture of a dict of columns as encoded bytes; pixels become PNG, which loses nothing."""
+    if isinstance(picture, Mapping):
+        picture = picture.get("bytes")
+    if picture is None or isinstance(picture, bytes):
+        return picture
+    from PIL import Image
+
+    if not isinstance(picture, Image.Image):
+        try:
+            picture = Image.fromarray(picture)
+        except (TypeError, ValueError, AttributeError, KeyError):
+            return b"?"  # not_an_image
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    return any(test(kind) for test in tests)
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    nested = (kind.field(index).type for index in range(kind.num_fields))
+    return _is_bytes(kind) or any(_holds_bytes(part) for part in nested)

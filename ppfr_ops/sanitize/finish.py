@@ -1,0 +1,204 @@
+"""After the last unit: reconcile, write the manifest and what the owner asked for besides."""
+
+import json
+import os
+import platform
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ppfr_ops import __version__
+from ppfr_ops.contracts.dead_letters import REASONS
+from ppfr_ops.contracts.ledger import LedgerEntry, merge
+from ppfr_ops.contracts.manifest import Counts, Manifest, Method, Model, UnitShards, Verdict
+from ppfr_ops.methods.base import Anonymizer
+from ppfr_ops.options import shown
+from ppfr_ops.release.figures import Figures, assess, faces_of, intended, quarantined, read_all
+from ppfr_ops.release.publish import rotten, write_release
+from ppfr_ops.release.signing import load_signing_key
+from ppfr_ops.review.queue import Doubt, doubts
+from ppfr_ops.sanitize.job import Job
+from ppfr_ops.sanitize.vaulting import sweep_vault
+from ppfr_ops.source.plan import record_id, sources
+from ppfr_ops.store.ledger import Ledger
+
+
+def finish(
+    job: Job, engine: str, notice: Callable[[str], None] = lambda line: None, may_sign: bool = True
+) -> tuple[Manifest, list[str]]:
+    """Reconcile the ledger with the plan, look at every shard, and write the manifests if nothing
+    is missing.
+
+    Args:
+        engine: name and version of what carried the units.
+        notice: called with a line for whatever is not as it was committed.
+        may_sign: False: leave the release unsigned, whatever the options say.
+
+    Returns:
+        The manifest and the ids of the units that are still to be done.
+    """
+    ledger = Ledger(job.options.output, job.fence)
+    entries = ledger.entries()
+    if not ledger.fenced_off():
+        ledger.sweep()
+        for unit in rotten(ledger, entries.values()):
+            notice(f"unit {unit}: a shard is not what was committed, or gone; to be done again")
+            ledger.retire(unit)
+            del entries[unit]
+        sweep_vault(job, ledger)
+    missing = [unit.id for unit in job.plan.units if unit.id not in entries]
+    done = [entries[unit.id] for unit in job.plan.units if unit.id in entries]
+    # Published once, gone from the input since, and not taken back.
+    planned = {unit.id for unit in job.plan.units}
+    done += [entry for unit, entry in sorted(entries.items()) if unit not in planned]
+    manifest = _manifest(job, engine, done)
+    if missing:
+        return manifest, missing
+    if job.policy is not None:
+        metrics = read_all(ledger, manifest.shards, "metrics")
+        figures = Figures(manifest.counts, metrics, faces=faces_of(ledger, manifest))
+        checks = assess(job.policy, figures)
+        passed = all(check.holds for check in checks)
+        manifest = manifest.model_copy(update={"verdict": Verdict(passed=passed, checks=checks)})
+    if not ledger.fenced_off():
+        signs = may_sign and job.options.signing_key is not None
+        key = load_signing_key(str(job.options.signing_key)) if signs else None
+        write_release(ledger, manifest, key)
+    return manifest, missing
+
+
+def _manifest(job: Job, engine: str, done: Sequence[LedgerEntry]) -> Manifest:
+    """The manifest of these units, without a verdict."""
+    names = list(dict.fromkeys(name for entry in done for name in entry.metrics))
+    merged = {
+        name: merge([entry.metrics[name] for entry in done if name in entry.metrics])
+        for name in names
+    }
+    method = job.build_method()
+    specs = job.options.recognizer_specs()
+    return Manifest(
+        versions=versions(),
+        engine=engine,
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        method=Method(
+            name=method.name,
+            options=method.options(),
+            digest=job.method_digest,
+            figures=method.about_release(),
+            columns=[item.name for item in method.record_figures],
+        ),
+        recognizers=[Model(name=spec.name, digest=spec.digest()) for spec in specs],
+        options=_options(job, method),
+        settings_digest=job.settings_digest,
+        plan_digest=job.settings["input"],
+        counts=_counts(done),
+        metrics={name: value for name, value in merged.items() if value is not None},
+        shards=[UnitShards(unit=entry.unit, shards=entry.shards) for entry in done],
+    )
+
+
+def _options(job: Job, method: Anonymizer) -> dict[str, Any]:
+    """The options as the manifest shows them, and what they came to where they said nothing."""
+    options = job.options
+    return shown(options) | {
+        "input_format": job.plan.format,
+        "unit_rows": options.rows_per_unit,
+        "max_disclosure": options.max_disclosure or method.disclosure_limit,
+        "identity": "pseudonyms" if options.identity_column else "none",
+        "draws": "system" if options.seed is None else "seeded, for tests only",
+    }
+
+
+def _counts(done: Sequence[LedgerEntry]) -> Counts:
+    codes: Counter[str] = Counter()
+    for entry in done:
+        codes.update(entry.dead_letters)
+    return Counts(
+        units=len(done),
+        rows_in=sum(entry.rows_in for entry in done),
+        extra_faces=sum(entry.extra_faces for entry in done),
+        records=sum(entry.records for entry in done),
+        dead_letters=sum(codes.values()),
+        dead_letters_by_code=dict(codes.most_common()),
+    )
+
+
+def too_many_dead(job: Job, manifest: Manifest) -> str | None:
+    """Why the run's exit code is 3; None if it is not."""
+    counts = manifest.counts
+    fatal = [code for code in counts.dead_letters_by_code if REASONS[code].fatal]
+    if fatal:
+        return f"input was lost that cannot be counted ({', '.join(fatal)})"
+    allowed = job.options.max_dead_letter_rate
+    # How much may be held back is for the policy to say.
+    dead = counts.dead_letters - intended(counts)
+    dead -= quarantined(counts) if job.policy is not None else 0
+    rows = counts.rows_in + counts.extra_faces
+    if dead > allowed * rows:
+        return f"{dead} dead letters of {rows} rows, allowed: {allowed:.2%}"
+    return None
+
+
+def write_detections(job: Job, manifest: Manifest) -> int:
+    """Write ``--detections-out``: ``NAME.parquet`` and ``NAME.jsonl``; returns the faces."""
+    target = Path(os.path.abspath(str(job.options.detections_out)))
+    target = target.with_suffix("") if target.suffix in (".parquet", ".jsonl") else target
+    table = read_all(Ledger(job.options.output), manifest.shards, "detections")
+    pq.write_table(table, f"{target}.parquet")
+    with open(f"{target}.jsonl", "w", encoding="utf-8") as file:
+        for batch in table.to_batches(10_000):
+            file.writelines(json.dumps(row) + "\n" for row in batch.to_pylist())
+    return int(table.num_rows)
+
+
+def review_queue(job: Job, manifest: Manifest) -> list[Doubt]:
+    """Photographs that a person should look at, worst first."""
+    assert job.options.photographs is not None
+    ledger = Ledger(job.options.output)
+    return doubts(
+        read_all(ledger, manifest.shards, "detections"),
+        read_all(ledger, manifest.shards, "dead_letters"),
+        job.options.photographs.face_sure,
+        job.verdicts or (),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Of this program, Python and the libraries that touch a pixel or a shard."""
+    names = ("ppfr-sanitizer", "torch", "numpy", "opencv-python-headless", "pillow", "onnxruntime")
+    found = {"python": platform.python_version()}
+    for name in (*names, "pyarrow"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = __version__ if name == "ppfr-sanitizer" else "none"
+    return found
+
+
+def write_mapping(job: Job) -> int:
+    """Write the owner's mapping; returns its rows. Mode 0600, complete or not there at all."""
+    outside = Ledger(job.options.output).ids
+    target = Path(os.path.abspath(str(job.options.mapping)))
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    schema = pa.schema([("record_id", pa.string()), ("source", pa.string()), ("row", pa.int64())])
+    rows = 0
+    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file, pq.ParquetWriter(file, schema) as writer:
+            for unit in job.plan.units:
+                found = list(sources(job.plan, unit))
+                ids = [outside.record(record_id(unit.id, row)) for row in range(len(found))]
+                names, positions = zip(*found, strict=True)
+                writer.write_table(pa.table([ids, list(names), list(positions)], schema=schema))
+                rows += len(found)
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return rows

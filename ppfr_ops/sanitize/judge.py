@@ -1,0 +1,99 @@
+"""What a record has to meet before it is published, and how often it is drawn again."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppfr_ops.contracts.policy import Bound, Policy
+from ppfr_ops.methods.base import Anonymizer
+
+REDRAWS = 4
+"""Fresh draws that a record gets which shows more than allowed."""
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A bound on a metric, and the reason code of a record that never meets it."""
+
+    metric: str
+    bound: Bound
+    code: str
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Bounds on records. A judge without any lets everything pass as it was first drawn."""
+
+    requirements: tuple[Requirement, ...] = ()
+    redraws: int = 0
+
+    @classmethod
+    def of(
+        cls, method: Anonymizer, max_disclosure: float | None = None, policy: Policy | None = None
+    ) -> "Judge":
+        """The judge of a run.
+
+        Of a method whose records must not be drawn again it is one without requirements: here and
+        nowhere else the pipeline heeds ``redrawable``, for what became of a record would depend on
+        its original.
+
+        Args:
+            max_disclosure: None: the limit is the method's own, which may be none.
+            policy: of which the bounds on records and the number of redraws count.
+        """
+        if not method.redrawable:
+            return cls()
+        limit = method.disclosure_limit if max_disclosure is None else max_disclosure
+        found = []
+        if limit is not None:
+            bound = Bound(sign="<=", value=limit)
+            found.append(Requirement("disclosure", bound, "too_disclosing"))
+        if policy is not None:
+            for name, bound in policy.record.items():
+                found.append(Requirement(name, bound, "below_policy"))
+        redraws = REDRAWS if policy is None else policy.redraws
+        return cls(tuple(found), redraws if method.draw_size else 0)
+
+    def lack(self, measured: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float64]:
+        """How far every face is from meeting all requirements, summed; 0: it meets them; ``N``.
+        What is not measured is not required."""
+        count = len(next(iter(measured.values()))) if measured else 0
+        total = np.zeros(count)
+        for item in self._measured(measured):
+            values = measured[item.metric].astype(np.float64)
+            missing = np.array([not item.bound.holds(value) for value in values.tolist()], bool)
+            total += missing * (1e-9 + np.abs(values - item.bound.value))
+        return total
+
+    def reason(self, measured: Mapping[str, NDArray[np.float32]], index: int) -> tuple[str, str]:
+        """Reason code and detail of the first requirement that a face misses; empty: it meets
+        them all."""
+        for item in self._measured(measured):
+            value = float(measured[item.metric][index])
+            if not item.bound.holds(value):
+                return item.code, f"{item.metric} {value:.3f}, required {item.bound}"
+        return "", ""
+
+    def redraw(
+        self,
+        lacks: Sequence[float] | NDArray[np.float64],
+        again: Callable[[list[int], int], NDArray[np.float64]],
+    ) -> None:
+        """Give what falls short fresh draws, as long as there are some left.
+
+        Args:
+            lacks: of every record of a batch.
+            again: called with the places of records that fall short and the number of the draw; it
+                draws them anew, keeps what falls less short, and gives what they lack then.
+        """
+        left = np.asarray(lacks, np.float64).copy()
+        for draw in range(2, 2 + self.redraws):
+            over = np.flatnonzero(left > 0).tolist()
+            if not over:
+                return
+            left[over] = again(over, draw)
+
+    def _measured(self, measured: Mapping[str, NDArray[np.float32]]) -> list[Requirement]:
+        return [item for item in self.requirements if item.metric in measured]

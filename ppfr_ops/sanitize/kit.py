@@ -1,0 +1,104 @@
+"""What every way of publishing works with: method, draws, encoding, measures and judge."""
+
+import hashlib
+import hmac
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import pyarrow as pa
+
+from ppfr_ops.contracts.policy import Policy
+from ppfr_ops.draws import DrawSource, system_draws
+from ppfr_ops.imaging.arrays import Faces
+from ppfr_ops.imaging.codec import Encoding
+from ppfr_ops.methods.base import Anonymizer, Context, Output
+from ppfr_ops.recognizers import Recognizer
+from ppfr_ops.sanitize.items import I, Item
+from ppfr_ops.sanitize.judge import Judge
+from ppfr_ops.sanitize.measuring import Measuring
+from ppfr_ops.sanitize.options import Level
+
+Pseudonymize = Callable[[str], str]
+
+
+def pseudonyms(key: bytes) -> Pseudonymize:
+    """Identities to pseudonyms: HMAC-SHA-256 under the owner's key over ``identity|VALUE``, hex."""
+
+    def pseudonym(identity: str) -> str:
+        return hmac.new(key, f"identity|{identity}".encode(), hashlib.sha256).hexdigest()
+
+    return pseudonym
+
+
+@dataclass(frozen=True)
+class Kit:
+    """What is done to every face, whatever it is a part of.
+
+    Args:
+        method: the method.
+        encoding: how pictures are stored.
+        recognizers: FR models to measure with; none is fine.
+        draws: where the randomness comes from.
+        keep: the columns to copy, with their types.
+        pseudonymize: what happens to identities; None: there is no identity column.
+        batch_size: faces a batch.
+        level: ``full``; ``basic``: without ``disclosure`` and ``draw_similarity``; ``none``. What
+            is not measured is null.
+        max_disclosure: a record above it is drawn again, and buried if no draw helps; None: the
+            limit is the method's own, which may be none. Needs level ``full``.
+        policy: a record that falls short of its ``record`` bounds is drawn again too, as often as
+            the policy says, and buried if no draw helps.
+    """
+
+    method: Anonymizer
+    encoding: Encoding
+    recognizers: Sequence[Recognizer] = ()
+    draws: DrawSource = system_draws
+    keep: Sequence[pa.Field] = ()
+    pseudonymize: Pseudonymize | None = None
+    batch_size: int = 32
+    level: Level = "full"
+    max_disclosure: float | None = None
+    policy: Policy | None = None
+
+    @cached_property
+    def judge(self) -> Judge:
+        return Judge.of(self.method, self.max_disclosure, self.policy)
+
+    @cached_property
+    def measuring(self) -> Measuring:
+        return Measuring(self.level, tuple(self.recognizers))
+
+    @property
+    def second_draw(self) -> bool:
+        """Whether faces are drawn twice, for the measures that compare draws."""
+        return self.measuring.needs_second_draw and self.method.draw_size > 0
+
+    def publish(
+        self, faces: Faces, ids: Sequence[str], context: Sequence[Item], draw: int
+    ) -> Output:
+        """The method on faces.
+
+        Args:
+            faces: uint8 ``N x 112 x 112 x 3``.
+            ids: of the faces, ``N``; seeded draws depend on them.
+            context: the items that they are of, ``N``.
+            draw: its number; 0 is what is published if nothing is wrong with it, 1 what measures
+                compare it with.
+        """
+        wanted = {name: [item.context[name] for item in context] for name in self.method.wants}
+        draws = self.draws(ids, self.method.draw_size, draw)
+        return self.method.publish(faces, draws, Context(wanted))
+
+
+def batches(items: Iterator[I], size: int) -> Iterator[list[I]]:
+    """Items, ``size`` at a time."""
+    batch: list[I] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

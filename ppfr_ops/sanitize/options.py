@@ -1,0 +1,233 @@
+"""The options of ``ppfr sanitize``: what is to be done, whatever engine does it."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ppfr_ops.imaging.codec import Encoding
+from ppfr_ops.options import option
+from ppfr_ops.recognizers import RecognizerSpec
+from ppfr_ops.sanitize.photographs.options import PhotographOptions
+
+Level = Literal["full", "basic", "none"]
+
+
+class SanitizeOptions(BaseModel):
+    """What is to be done. Every field but ``photographs`` is an option of the command line; the
+    repr hides everything that names a source."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: str = option(
+        ..., "File, folder, glob or fsspec URL of the pictures to sanitize.", private=True
+    )
+    output: str = option(..., "Folder or fsspec URL that the output is written to.", private=True)
+    input_format: Literal["auto", "parquet", "images", "webdataset"] = option(
+        "auto",
+        "Form of the input: Parquet files, a tree of picture files, or WebDataset tars. auto "
+        "decides by the files' names.",
+        manifest=True,
+    )
+    image_column: str | None = option(
+        None,
+        "Column of the pictures: binary, or the image struct of Hugging Face datasets. WebDataset: "
+        "extension of the pictures' files.",
+        shapes=True,
+        manifest=False,
+        metavar="NAME",
+        default_text="image, or the only column that can be one",
+    )
+    method: str = option(
+        "stochastic-local",
+        "Method that anonymizes the faces: a name that ppfr methods lists, or MODULE:CLASS of your "
+        "own.",
+        shapes=True,
+        manifest=False,
+    )
+    method_options: dict[str, str] = option(
+        {},
+        "An option of the method (ppfr methods lists them). Repeatable.",
+        shapes=True,
+        manifest=False,
+        flag="--method-option",
+        metavar="KEY=VALUE",
+    )
+    secrets: dict[str, str] = option(
+        {},
+        "File of a secret that the method needs, by its role (ppfr methods names the roles). "
+        "Instead of a file, the environment variable PPFR_SECRET_ROLE may hold the secret. "
+        "Repeatable.",
+        private=True,
+        flag="--secret-file",
+        metavar="ROLE=FILE",
+    )
+    fr: tuple[str, ...] = option(
+        (),
+        "A face recognition model to measure with, ONNX or TorchScript. Repeatable.",
+        shapes=True,
+        private=True,
+        metavar="NAME=PATH",
+    )
+    keep_columns: tuple[str, ...] = option(
+        (),
+        "A column of the input to copy as it is. Repeatable. No other column is copied.",
+        shapes=True,
+        flag="--keep-column",
+        metavar="NAME",
+    )
+    identity_column: str | None = option(
+        None,
+        "Column that says who is in the picture; only keyed pseudonyms of it are published. For "
+        "trees of picture files: folder.",
+        shapes=True,
+        manifest=False,
+        metavar="NAME",
+    )
+    identity_key_file: str | None = option(
+        None,
+        "File of the secret key of the pseudonyms (make one with: umask 077; openssl rand -hex 32 "
+        "> FILE). Keep it apart from the output.",
+        shapes=True,
+        private=True,
+        metavar="FILE",
+    )
+    output_format: Literal["jpeg", "png", "webp"] = option(
+        "jpeg", "Format of the published pictures.", shapes=True
+    )
+    quality: int = option(
+        95, "Quality of published JPEG and WebP pictures.", shapes=True, ge=1, le=100
+    )
+    unit_rows: int | None = option(
+        None,
+        "Rows of the largest unit of work: what is held in memory, and what a crash costs.",
+        manifest=True,
+        default_text="1000; 200 with --faces detect",
+        ge=1,
+        le=100_000,
+    )
+    batch_size: int = option(
+        32, "Faces that the method and the models get at a time.", ge=1, le=4096
+    )
+    metrics: Level = option(
+        "full",
+        "How much is measured on every record. basic leaves out disclosure and draw_similarity, "
+        "which take most of the time; none measures nothing.",
+        shapes=True,
+    )
+    limit: int | None = option(
+        None, "Take only this many rows, from the first.", manifest=True, ge=1
+    )
+    seed: int | None = option(
+        None,
+        "Make the random draws reproducible. For tests ONLY: whoever knows the seed can undo the "
+        "method.",
+        shapes=True,
+        private=True,
+    )
+    max_disclosure: float | None = option(
+        None,
+        "Highest disclosure of a published record: one that discloses more is drawn again, and "
+        "becomes a dead letter if no draw helps.",
+        shapes=True,
+        default_text="the method's own limit (stochastic-local: 0.60)",
+        gt=0,
+        le=1,
+    )
+    max_dead_letter_rate: float = option(
+        0.01,
+        "Share of the rows that may become dead letters before the exit code is 3.",
+        manifest=True,
+        ge=0,
+        le=1,
+    )
+    policy: str | None = option(
+        None,
+        "YAML file of thresholds (docs/policy.md). Records that miss theirs are drawn again, then "
+        "held back; the release as a whole decides the verdict and the exit code.",
+        shapes=True,
+        private=True,
+        metavar="FILE",
+    )
+    overwrite: bool = option(
+        False,
+        "Remove what an earlier run left in the output and begin anew. The default, --resume, "
+        "goes on with it.",
+        flag="--overwrite/--resume",
+    )
+    incremental: bool = option(
+        False,
+        "Expect an input that has changed since the last run, and do only what is new or changed. "
+        "Needs --identity-key-file.",
+    )
+    propagate_deletions: bool = option(
+        False,
+        "With --incremental: withdraw what was published of files that are no longer in the input.",
+    )
+    single_writer: bool = option(
+        False,
+        "Accept a store without conditional puts: you make sure that no two runs write this output "
+        "at the same time.",
+    )
+    mapping: str | None = option(
+        None,
+        "Write record_id, source and row to this Parquet file, for the owner's safe: it undoes the "
+        "pseudonyms.",
+        private=True,
+        metavar="FILE",
+    )
+    signing_key: str | None = option(
+        None,
+        "Ed25519 private key (PEM) to sign the manifest with, which holds the digest of every "
+        "shard; ppfr verify --public-key checks the signature.",
+        private=True,
+        metavar="FILE",
+    )
+    vault: str | None = option(
+        None,
+        "Keep the original of every published record there, encrypted (docs/vault.md); ppfr erase "
+        "gives it back to whoever has the key. Needs --vault-key.",
+        private=True,
+        metavar="URL",
+    )
+    vault_key: str | None = option(
+        None,
+        "File of the master key of the vault (make one with: umask 077; openssl rand -hex 32 > "
+        "FILE), or MODULE:NAME of a key service. Without it what is in the vault is lost.",
+        private=True,
+        metavar="FILE",
+    )
+    photographs: PhotographOptions | None = Field(None)
+    """None: the input is aligned faces."""
+    detections_out: str | None = option(
+        None,
+        "With --faces detect: write box, landmarks, score and treatment of every face to "
+        "NAME.parquet and NAME.jsonl.",
+        private=True,
+        metavar="NAME",
+    )
+    review_out: str | None = option(
+        None,
+        "With --faces detect: write a CSV of the photographs that a person should look at, worst "
+        "first. It names sources.",
+        private=True,
+        metavar="FILE",
+    )
+    verdicts: str | None = option(
+        None,
+        "With --faces detect: the CSV of --review-out, its column verdict filled in with ok, drop, "
+        "or cover (boxes as [[x0, y0, x1, y1], …]). The units concerned are done anew.",
+        private=True,
+        metavar="FILE",
+    )
+
+    @property
+    def rows_per_unit(self) -> int:
+        """``unit_rows``, or its default."""
+        return self.unit_rows or (1000 if self.photographs is None else 200)
+
+    @property
+    def encoding(self) -> Encoding:
+        return Encoding(self.output_format, self.quality)
+
+    def recognizer_specs(self) -> list[RecognizerSpec]:
+        return [RecognizerSpec.parse(text) for text in self.fr]

@@ -1,0 +1,95 @@
+"""A record a face: every face of a photograph, cut out and aligned."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ppfr_ops.contracts.detections import FACE_FIELDS, detections_schema
+from ppfr_ops.contracts.metrics import metrics_schema
+from ppfr_ops.contracts.records import records_schema
+from ppfr_ops.imaging.arrays import Faces
+from ppfr_ops.imaging.detector import cut, transforms
+from ppfr_ops.methods.base import Output
+from ppfr_ops.sanitize.aligned import FaceMaker
+from ppfr_ops.sanitize.items import Item, Made, Results
+from ppfr_ops.sanitize.kit import Kit, batches
+from ppfr_ops.sanitize.photographs.faces import detections_table, pixelated, place
+from ppfr_ops.sanitize.photographs.finder import Finder
+
+
+@dataclass(frozen=True)
+class Crop(Item):
+    """One face of a photograph, aligned."""
+
+    place: dict[str, Any] = field(default_factory=dict, hash=False)
+
+
+class FaceCrops:
+    """Publishes every face of a photograph as a record.
+
+    Args:
+        kit: of the run.
+        finder: finds the faces.
+    """
+
+    def __init__(self, kit: Kit, finder: Finder) -> None:
+        self.kit = kit
+        self.find = finder
+        self._make: FaceMaker[Crop] = FaceMaker(kit, self._draw)
+        names = [model.name for model in kit.recognizers]
+        figures = [item.column for item in kit.method.record_figures]
+        self.records_schema = records_schema(
+            kit.keep, kit.pseudonymize is not None, True, figures=figures
+        )
+        self.metrics_schema = metrics_schema(names)
+        self.detections_schema = detections_schema(names)
+
+    def items(self, table: pa.Table, results: Results[Crop]) -> Iterator[Crop]:
+        for photograph in self.find.photographs(table, results, self.kit.method.wants):
+            faces, name = photograph.faces, photograph.record_id
+            crops = cut(photograph.pixels, transforms(faces))
+            for i, crop in enumerate(crops):
+                where = place(name, i, faces, i, photograph.treatments[i])
+                ident = f"{name}-f{i:03d}"
+                yield Crop(ident, photograph.row, crop, photograph.context, where)
+
+    def batches(self, items: Iterator[Crop]) -> Iterator[list[Crop]]:
+        return batches(items, self.kit.batch_size)
+
+    def attempt(self, batch: list[Crop]) -> Made:
+        return self._make(batch)
+
+    def columns(self, items: Sequence[Crop]) -> list[pa.Array]:
+        return [
+            pa.array([crop.place[item.name] for crop in items], item.type) for item in FACE_FIELDS
+        ]
+
+    def detections(self, results: Results[Crop]) -> pa.Table:
+        columns: dict[str, list[Any]] = {"record_id": [crop.record_id for crop in results.items]}
+        for item in FACE_FIELDS:
+            columns[item.name] = [crop.place[item.name] for crop in results.items]
+        return detections_table(self.detections_schema, columns, results.metrics)
+
+    def check(self, faces: Faces) -> None:
+        self.find.check(list(faces))
+
+    def _draw(self, faces: Faces, batch: Sequence[Crop], draw: int) -> Output:
+        """The method on the faces that suit it, coarse pixels on all others."""
+        out = np.empty_like(faces)
+        suited = np.array([crop.place["treatment"] == "anonymized" for crop in batch], bool)
+        figures = {
+            item.name: np.full(len(faces), np.nan, np.float32)
+            for item in self.kit.method.record_figures
+        }
+        if suited.any():
+            some = [crop for crop, suits in zip(batch, suited, strict=True) if suits]
+            given = self.kit.publish(faces[suited], [crop.record_id for crop in some], some, draw)
+            out[suited] = given.faces
+            for name, values in given.figures.items():
+                figures[name][suited] = values
+        if not suited.all():
+            out[~suited] = pixelated(faces[~suited])
+        return Output(out, figures)

@@ -1,0 +1,241 @@
+"""Photographs to faces: whose word counts (owner, detector, reviewer), and what is to be done to
+each face.
+
+``imaging.detector`` has the geometry and the detector; ``crops`` and ``pictures`` publish what is
+found here.
+"""
+
+import importlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ppfr_ops.errors import UserError
+from ppfr_ops.imaging.arrays import Picture
+from ppfr_ops.imaging.detector import (
+    CenterFace,
+    Detections,
+    Detector,
+    Treatment,
+    given,
+    overlap,
+    treat,
+)
+from ppfr_ops.review.verdicts import Review
+from ppfr_ops.sanitize.items import Item, Results, decoded
+from ppfr_ops.sanitize.photographs.options import PhotographOptions
+
+GROUP_PIXELS = 32_000_000
+"""Of photographs that are held decoded at once; a larger one is held alone."""
+
+GROUP_PICTURES = 32
+
+
+@dataclass(frozen=True)
+class Photograph(Item):
+    """A photograph and what is to be done to each of its faces."""
+
+    faces: Detections = field(default_factory=Detections.empty)
+    treatments: tuple[Treatment, ...] = ()
+
+
+def build_detector(options: PhotographOptions, threads: int = 0) -> Detector:
+    """The detector.
+
+    Raises:
+        UserError: no such module, or nothing in it that can be called.
+    """
+    if options.detector == "centerface":
+        return CenterFace(options.face_threshold, thorough=options.thorough, threads=threads)
+    module, _, name = options.detector.partition(":")
+    try:
+        return cast(Detector, getattr(importlib.import_module(module), name)())
+    except Exception as error:
+        raise UserError(
+            f"--detector {options.detector!r}: expected MODULE:NAME of something that, called "
+            f"without arguments, gives a detector ({type(error).__name__})"
+        ) from None
+
+
+def full(items: Sequence[Item]) -> bool:
+    """Whether these are as many photographs as may be held at once."""
+    pixels = sum(item.pixels.shape[0] * item.pixels.shape[1] for item in items)
+    return len(items) > GROUP_PICTURES or pixels > GROUP_PIXELS
+
+
+class Finder:
+    """Photographs to faces, by owner, detector and reviewer.
+
+    Args:
+        options: of the run.
+        verdicts: by ``source_id``.
+        threads: of the detector; 0: as it likes.
+    """
+
+    def __init__(
+        self, options: PhotographOptions, verdicts: Mapping[str, Review], threads: int = 0
+    ) -> None:
+        self.options = options
+        self.verdicts = verdicts
+        self.detect = build_detector(options, threads)
+
+    def __call__(
+        self, items: Sequence[Item], known: Sequence[Mapping[str, str | None]]
+    ) -> list[Photograph | tuple[str, str]]:
+        """Faces of a group of photographs.
+
+        Args:
+            known: for every item what the owner says, JSON by role (``PhotographOptions.given``).
+
+        Returns:
+            For every item the photograph, or reason code and detail of why there is none.
+        """
+        detected: Mapping[int, Detections | None] = {}
+        if not {"boxes", "landmarks"} <= self.options.given.keys():
+            detected = dict(enumerate(self._detect([item.pixels for item in items])))
+        return [
+            self._found(item, row, detected.get(number, Detections.empty()))
+            for number, (item, row) in enumerate(zip(items, known, strict=True))
+        ]
+
+    def photographs(
+        self, table: pa.Table, results: Results[Any], wants: Sequence[str] = ()
+    ) -> Iterator[Photograph]:
+        """The photographs of a unit, group by group; those of which there is nothing to publish
+        are buried.
+
+        Args:
+            table: as ``source.plan.read_unit`` gives it.
+            wants: context of the method.
+        """
+        group: list[Item] = []
+        for item in decoded(table, results, None, wants):
+            if group and full([*group, item]):
+                yield from self._group(group, table, results)
+                group = []
+            group.append(item)
+        if group:
+            yield from self._group(group, table, results)
+
+    def _group(
+        self, group: list[Item], table: pa.Table, results: Results[Any]
+    ) -> Iterator[Photograph]:
+        roles = list(self.options.given)
+        known = [
+            {role: table[f"given.{role}"][item.row].as_py() for role in roles} for item in group
+        ]
+        for item, found in zip(group, self(group, known), strict=True):
+            if isinstance(found, Photograph):
+                yield found
+            else:
+                results.bury(item.record_id, item.row, *found)
+
+    def check(self, faces: Sequence[Picture]) -> None:
+        """Run the detector.
+
+        Raises:
+            UserError: it fails.
+        """
+        try:
+            self.detect(list(faces))
+        except Exception as error:
+            raise UserError(f"--detector: it fails ({type(error).__name__})") from None
+
+    def _detect(self, pictures: Sequence[Picture]) -> list[Detections | None]:
+        """None where the detector fails."""
+        try:
+            return list(self.detect(pictures))
+        except Exception:
+            if len(pictures) == 1:
+                return [None]
+            return [faces for picture in pictures for faces in self._detect([picture])]
+
+    def _found(
+        self, item: Item, known: Mapping[str, str | None], detected: Detections | None
+    ) -> Photograph | tuple[str, str]:
+        verdict = self.verdicts.get(item.record_id)
+        if verdict is not None and verdict.kind == "drop":
+            return "rejected", ""
+        if detected is None:
+            return "detector_failed", ""
+        try:
+            faces, treatments = self._treated(item, known, detected, verdict)
+        except (ValueError, TypeError) as error:
+            # Only what ``detector.given`` says is known to hold numbers at most.
+            return "wrong_boxes", str(error) if type(error) is ValueError else "not boxes"
+        options = self.options
+        sure = verdict is not None and verdict.kind == "ok"
+        if len(faces) == 0 and not (sure and options.output_faces == "in-place"):
+            code = {"quarantine": "no_face", "drop": "no_face_dropped"}.get(options.no_face)
+            if code is not None:
+                return code, ""
+        return Photograph(
+            item.record_id, item.row, item.pixels, item.context, faces, tuple(treatments)
+        )
+
+    def _treated(
+        self,
+        item: Item,
+        known: Mapping[str, str | None],
+        detected: Detections,
+        verdict: Review | None,
+    ) -> tuple[Detections, list[Treatment]]:
+        """The faces by everybody's word, and what is to be done to each.
+
+        Raises:
+            ValueError, TypeError: what the owner gave are no boxes, landmarks or regions.
+        """
+        faces, options = detected, self.options
+        if options.boxes_column is not None:
+            faces = self._given(item, known, detected)
+        regions = self._boxes(item, known.get("regions") or "[]")
+        more = self._boxes(item, json.dumps(verdict.boxes if verdict else ()))
+        treatments = treat(faces, options.smallest_face, options.face_sure)
+        for number, box in enumerate(faces.boxes):
+            middle = (box[:2] + box[2:]) / 2
+            within = (regions.boxes[:, :2] <= middle) & (middle <= regions.boxes[:, 2:])
+            if within.all(1).any():
+                treatments[number] = "left_alone"
+        faces = Detections.join([faces, more])
+        treatments += ["pixelated_by_verdict"] * len(more)
+        if options.output_faces == "crops":
+            shown = [i for i, treatment in enumerate(treatments) if treatment != "left_alone"]
+            faces = faces.take(np.array(shown, np.intp))
+            treatments = [treatments[i] for i in shown]
+        return faces, treatments
+
+    def _boxes(self, item: Item, text: str) -> Detections:
+        height, width = item.pixels.shape[:2]
+        return given(_parse(text, 4), None, (width, height))
+
+    def _given(
+        self, item: Item, known: Mapping[str, str | None], detected: Detections
+    ) -> Detections:
+        if known["boxes"] is None:
+            raise ValueError("none are given")
+        height, width = item.pixels.shape[:2]
+        boxes = _parse(known["boxes"], 4)
+        if self.options.landmarks_column is not None:
+            if known["landmarks"] is None:
+                raise ValueError("no landmarks are given")
+            return given(boxes, _parse(known["landmarks"], 10), (width, height))
+        faces = given(boxes, None, (width, height))
+        for number, box in enumerate(faces.boxes):
+            shares = overlap(box, detected.boxes)
+            if len(shares) and shares.max() > 0.3:
+                faces.landmarks[number] = detected.landmarks[shares.argmax()]
+        return faces
+
+
+def _parse(text: str, each: int) -> NDArray[np.float32]:
+    """JSON of boxes or landmarks, nested as it likes, to ``N x each``."""
+    try:
+        values = np.asarray(json.loads(text), np.float32)
+        return values.reshape(-1, each)
+    except (ValueError, TypeError):
+        raise ValueError(f"expected a list of {each} numbers for every face") from None

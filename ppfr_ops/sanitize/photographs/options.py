@@ -1,0 +1,104 @@
+"""The options of ``ppfr sanitize --faces detect``."""
+
+import hashlib
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from ppfr_ops.imaging.detector import CENTERFACE
+from ppfr_ops.options import digest, option
+
+
+class PhotographOptions(BaseModel):
+    """What is to be done with photographs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    output_faces: Literal["crops", "in-place"] = option(
+        "crops",
+        "What is published of a photograph. crops: every face, aligned, as a record of its own. "
+        "in-place: the whole picture, every head covered.",
+        shapes=True,
+    )
+    no_face: Literal["quarantine", "drop", "pass"] = option(
+        "quarantine",
+        "What becomes of a photograph in which no face is found. quarantine: a dead letter that "
+        "counts as a failure. drop: left out on purpose. pass (in-place only): published AS IT IS.",
+        shapes=True,
+    )
+    background: Literal["keep", "blur", "black"] = option(
+        "keep",
+        "What becomes of everything but the heads when pictures are published in-place; a "
+        "background may tell who it is, too.",
+        shapes=True,
+    )
+    face_threshold: float = option(
+        0.2,
+        "Lowest score of the detector that counts as a face.",
+        shapes=True,
+        gt=0,
+        lt=1,
+    )
+    face_sure: float = option(
+        0.35,
+        "Faces with a lower score are pixelated instead of being given to the method.",
+        shapes=True,
+        ge=0,
+        le=1,
+    )
+    smallest_face: float = option(
+        32.0,
+        "Faces smaller than this, longer side in px, are pixelated instead of being given to the "
+        "method.",
+        shapes=True,
+        metavar="PX",
+        ge=1,
+    )
+    thorough: bool = option(
+        False,
+        "Look at every photograph twice (enlarged, shrunk, mirrored, turned). Without this, the "
+        "second look is taken only where the first finds nothing.",
+        shapes=True,
+    )
+    detector: str = option(
+        "centerface",
+        "The face detector: centerface, or MODULE:NAME of your own (docs/faces.md).",
+        shapes=True,
+        metavar="MODULE:NAME",
+    )
+    boxes_column: str | None = option(
+        None,
+        "Column of known face boxes, [[x0, y0, x1, y1], …] in px. With it, nothing else counts as "
+        "a face. WebDataset: a key of the sample's JSON.",
+        shapes=True,
+        metavar="NAME",
+    )
+    landmarks_column: str | None = option(
+        None,
+        "Column of the five landmarks of each known box, [[[x, y], …], …] in px. With it, the "
+        "detector is not run at all.",
+        shapes=True,
+        metavar="NAME",
+    )
+    keep_regions_column: str | None = option(
+        None,
+        "Column of boxes, [[x0, y0, x1, y1], …] in px; faces inside them are left as they are.",
+        shapes=True,
+        metavar="NAME",
+    )
+
+    @property
+    def given(self) -> dict[str, str]:
+        """Columns by what they hold, as ``source.units.Columns`` wants them."""
+        columns = {
+            "boxes": self.boxes_column,
+            "landmarks": self.landmarks_column,
+            "regions": self.keep_regions_column,
+        }
+        return {role: name for role, name in columns.items() if name is not None}
+
+    def detector_digest(self) -> str:
+        """sha256 of the detector: of its file where it is ours, else of its name; hex."""
+        if self.detector == "centerface":
+            return hashlib.sha256(CENTERFACE.read_bytes()).hexdigest()
+        return digest(self.detector)

@@ -1,0 +1,254 @@
+"""From options to a job: check them, plan the units, digest what the output depends on."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ppfr_ops.contracts import VERSION
+from ppfr_ops.contracts.policy import Policy, parse
+from ppfr_ops.contracts.records import FACE_COLUMNS, RESERVED_COLUMNS
+from ppfr_ops.errors import UserError
+from ppfr_ops.methods.base import Anonymizer
+from ppfr_ops.methods.registry import create
+from ppfr_ops.options import digest, shaping
+from ppfr_ops.release.signing import load_signing_key
+from ppfr_ops.review.verdicts import read_verdicts
+from ppfr_ops.sanitize.job import Job
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.source.plan import Columns, Plan, plan
+from ppfr_ops.store.files import inside
+from ppfr_ops.store.private import read_private, stretched
+from ppfr_ops.vault import Vault, load_key
+from ppfr_ops.vault.keys import HOW_TO
+from ppfr_ops.vault.recovery import SETTING as VAULT_SETTING
+
+MIN_KEY_BYTES = 16
+
+
+def prepare(options: SanitizeOptions) -> Job:
+    """Check the options, plan the units, and digest what the output depends on.
+
+    Raises:
+        UserError: anything that the user has to change; one line.
+    """
+    _check_combinations(options)
+    _check_columns(options)
+    _check_photographs(options)
+    _check_places(options)
+    for spec in options.recognizer_specs():
+        if not os.path.isfile(spec.path):
+            raise UserError(f"--fr: there is no file for the model {spec.name!r}")
+    key = None
+    if options.identity_key_file is not None:
+        key = owner_key(read_key(options.identity_key_file), options.seed is not None)
+    policy = _read_policy(options)
+    verdicts = None if options.verdicts is None else read_verdicts(options.verdicts)
+    if options.signing_key is not None:
+        load_signing_key(options.signing_key)
+    method = create(options.method, options.method_options)
+    secrets = read_secrets(options.secrets, method)
+    method = method.with_secrets(secrets)
+    _check_method(options, method, policy)
+    chosen = plan(
+        options.input,
+        Columns(
+            options.image_column,
+            options.identity_column,
+            options.keep_columns,
+            {} if options.photographs is None else options.photographs.given,
+        ),
+        format=options.input_format,
+        unit_rows=options.rows_per_unit,
+        key=key,
+        limit=options.limit,
+    )
+    settings = _settings(options, chosen, method, key, policy)
+    settings |= {f"secret {role}": mark(secret) for role, secret in secrets.items()}
+    vault = None
+    if options.vault is not None and options.vault_key is not None:
+        vault = Vault(options.vault).access(load_key(options.vault_key))
+        settings[VAULT_SETTING] = vault.release
+    return Job(
+        options, chosen, key, method.digest(), settings, policy, verdicts, vault, secrets=secrets
+    )
+
+
+def _settings(
+    options: SanitizeOptions,
+    chosen: Plan,
+    method: Anonymizer,
+    key: bytes | None,
+    policy: Policy | None,
+) -> dict[str, str]:
+    """Digests of what shapes the output, by what the user would have to change: every option that
+    is declared to, as its value or, where the value only names something, as what it names."""
+    named: dict[str, Any] = {
+        "--method": method.digest(),
+        "--method-option": method.digest(),
+        "--fr": [[spec.name, spec.digest()] for spec in options.recognizer_specs()],
+        "--keep-column": [[item.name, str(item.type)] for item in chosen.keep],
+        "--identity-key-file": "" if key is None else mark(key),
+        "--max-disclosure": options.max_disclosure or method.disclosure_limit,
+        "--policy": None if policy is None else policy.model_dump(include={"record", "redraws"}),
+        "--seed": "system" if options.seed is None else "seeded",
+    }
+    if options.photographs is not None:
+        named["--detector"] = options.photographs.detector_digest()
+    values = {name: digest(value) for name, value in {**shaping(options), **named}.items()}
+    kind = "aligned" if options.photographs is None else "detect"
+    return {"schema version": VERSION, "--faces": kind, "input": chosen.digest(), **values}
+
+
+def mark(secret: bytes) -> str:
+    """A digest that tells another key; slow, so that guesses are."""
+    return stretched(secret, "which key this is").hex()[:16]
+
+
+def _check_method(options: SanitizeOptions, method: Anonymizer, policy: Policy | None) -> None:
+    if method.kind != "picture":
+        raise UserError(f"method {method.name}: it publishes a {method.kind}, not pictures")
+    bound = options.max_disclosure is not None or (policy is not None and policy.record)
+    if bound and not method.redrawable:
+        raise UserError(
+            f"method {method.name} publishes every record as first drawn: neither "
+            "--max-disclosure nor a policy's bounds on records can hold one back"
+        )
+    clash = sorted({item.name for item in method.record_figures} & set(options.keep_columns))
+    if clash:
+        raise UserError(f"--keep-column {clash[0]}: the method adds a column of that name")
+    for name in method.wants:
+        if name == "identity" and options.identity_column is None:
+            raise UserError(f"method {method.name}: needs --identity-column")
+
+
+def _check_combinations(options: SanitizeOptions) -> None:
+    if options.identity_column is not None and options.identity_key_file is None:
+        raise UserError(
+            "--identity-column needs --identity-key-file: identities leave as keyed "
+            "pseudonyms only (make a key with: umask 077; openssl rand -hex 32 > FILE)"
+        )
+    if options.incremental and options.identity_key_file is None:
+        raise UserError(
+            "--incremental needs --identity-key-file: ids have to survive a growing input, and "
+            "must not tell names (make a key with: umask 077; openssl rand -hex 32 > FILE)"
+        )
+    if options.incremental and (options.limit is not None or options.overwrite):
+        raise UserError("--incremental goes with neither --limit nor --overwrite")
+    if options.propagate_deletions and not options.incremental:
+        raise UserError("--propagate-deletions needs --incremental")
+    if (options.vault is None) != (options.vault_key is None):
+        raise UserError(f"--vault goes with --vault-key ({HOW_TO})")
+
+
+def _check_columns(options: SanitizeOptions) -> None:
+    names = [spec.name for spec in options.recognizer_specs()]
+    if len(set(names)) < len(names):
+        raise UserError("--fr: two models have the same name")
+    photographs = options.photographs
+    crops = photographs is not None and photographs.output_faces == "crops"
+    reserved = RESERVED_COLUMNS.union(FACE_COLUMNS if crops else ())
+    clash = sorted(reserved & set(options.keep_columns))
+    if clash:
+        raise UserError(f"--keep-column {clash[0]}: the output has a column of that name already")
+    if options.identity_column in options.keep_columns:
+        raise UserError("the identity column leaves as pseudonyms only; do not keep it as it is")
+
+
+def read_secrets(files: Mapping[str, str], method: Anonymizer) -> dict[str, bytes]:
+    """What the method needs, by role: from files, else from ``PPFR_SECRET_ROLE``.
+
+    Raises:
+        UserError: a file cannot be read, or others can read it, or the method takes no such secret.
+    """
+    secrets = {}
+    for role in method.secrets:
+        text = os.environ.get(f"PPFR_SECRET_{role.replace('-', '_').upper()}")
+        if text is not None:
+            secrets[role] = text.strip().encode()
+    for role, path in files.items():
+        secrets[role] = read_private(path, f"--secret-file {role}: the file").strip()
+    return secrets
+
+
+def read_key(path: str) -> bytes:
+    """The owner's key of the pseudonyms.
+
+    Raises:
+        UserError: no readable file, one that others can read, or too short.
+    """
+    key = read_private(path, "the identity key").strip()
+    if len(key) < MIN_KEY_BYTES:
+        raise UserError(
+            f"the identity key has {len(key)} bytes, needed: {MIN_KEY_BYTES} or more "
+            "(make one with: umask 077; openssl rand -hex 32 > FILE)"
+        )
+    return key
+
+
+def owner_key(secret: bytes, seeded: bool) -> bytes:
+    """What pseudonyms and ids are made with. A seeded run is a test and takes the secret as it is,
+    so that a seed goes on giving the same pictures."""
+    return secret if seeded else stretched(secret, "identities")
+
+
+def _read_policy(options: SanitizeOptions) -> Policy | None:
+    if options.policy is None:
+        return None
+    try:
+        policy = parse(Path(options.policy).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"the policy cannot be read ({type(error).__name__})") from None
+    names = [spec.name for spec in options.recognizer_specs()]
+    for metric in policy.record:
+        model = metric.removeprefix("id_cosine_")
+        if model != metric and model not in names:
+            raise UserError(f"policy, record.{metric}: there is no --fr {model}=…")
+        slow = metric in ("disclosure", "draw_similarity")
+        if options.metrics == "none" or (slow and options.metrics == "basic"):
+            raise UserError(f"policy, record.{metric}: not measured by --metrics {options.metrics}")
+    return policy
+
+
+def _check_photographs(options: SanitizeOptions) -> None:
+    chosen = options.photographs
+    if chosen is None:
+        names = ("verdicts", "detections_out", "review_out")
+        given = [name for name in names if getattr(options, name) is not None]
+        if given:
+            raise UserError(f"--{given[0].replace('_', '-')} goes with --faces detect")
+        return
+    if chosen.output_faces == "crops" and chosen.no_face == "pass":
+        raise UserError("--no-face pass goes with --output-faces in-place")
+    if chosen.output_faces == "crops" and chosen.background != "keep":
+        raise UserError("--background goes with --output-faces in-place")
+    if chosen.landmarks_column is not None and chosen.boxes_column is None:
+        raise UserError("--landmarks-column goes with --boxes-column")
+
+
+def _check_places(options: SanitizeOptions) -> None:
+    source = options.input.partition("*")[0]
+    if _overlap(options.output, source):
+        raise UserError("input and output must not lie inside each other")
+    for name, path in (
+        ("the mapping", options.mapping),
+        ("the identity key", options.identity_key_file),
+        ("the signing key", options.signing_key),
+        ("the review queue", options.review_out),
+        ("the verdicts", options.verdicts),
+        ("--detections-out", options.detections_out),
+        ("the vault", options.vault),
+        ("the vault's key", options.vault_key),
+        *(("a secret", path) for path in options.secrets.values()),
+    ):
+        if path is not None and inside(path, options.output):
+            raise UserError(f"{name} must not lie inside the output: it is for the owner alone")
+    if options.vault is not None and options.vault_key is not None:
+        if inside(options.vault_key, options.vault):
+            raise UserError("the vault's key must not lie inside the vault")
+        if _overlap(options.vault, source) or inside(options.output, options.vault):
+            raise UserError("vault, input and output must not lie inside each other")
+
+
+def _overlap(one: str, other: str) -> bool:
+    return inside(one, other) or inside(other, one)

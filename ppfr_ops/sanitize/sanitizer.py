@@ -1,0 +1,161 @@
+"""A unit's table goes in; records, metrics and dead letters come out. No engine, files or clock.
+
+For every row: decode, anonymize, encode, decode what was encoded, measure, judge. Nothing but the
+encoded output of the method is ever put into a record.
+
+A ``Sanitizer`` is composed: a way of publishing says what the items of a unit are and makes their
+pictures (``aligned``, ``photographs.crops``, ``photographs.pictures``); here batches that fail are
+halved down to the culprit, and tables are put together.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Generic, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ppfr_ops.contracts.records import IMAGE_TYPE
+from ppfr_ops.sanitize.items import Failed, I, Made, Results
+from ppfr_ops.sanitize.kit import Kit
+from ppfr_ops.store.ledger import Tables
+
+
+class Way(Protocol[I]):
+    """A way of publishing: aligned faces, faces of photographs, or photographs."""
+
+    kit: Kit
+
+    @property
+    def records_schema(self) -> pa.Schema: ...
+
+    @property
+    def metrics_schema(self) -> pa.Schema: ...
+
+    def items(self, table: pa.Table, results: Results[I]) -> Iterator[I]:
+        """What becomes a record each; rows that cannot are buried."""
+
+    def batches(self, items: Iterator[I]) -> Iterator[list[I]]:
+        """Items that are worked on together."""
+
+    def attempt(self, batch: list[I]) -> Made:
+        """Pictures of a batch and what was measured on them.
+
+        Raises:
+            Failed: with the reason code; the batch is tried again by halves.
+        """
+
+    def columns(self, items: Sequence[I]) -> list[pa.Array]:
+        """Columns of ``data/`` that this way adds."""
+
+    def detections(self, results: Results[I]) -> pa.Table | None:
+        """Every face that was found; None where none are looked for."""
+
+    def check(self, faces: NDArray[np.uint8]) -> None:
+        """Try whatever it needs beside the method on faces.
+
+        Raises:
+            UserError: it does not work.
+        """
+
+
+class Sanitizer(Generic[I]):
+    """Sanitizes units in some way."""
+
+    def __init__(self, way: Way[I]) -> None:
+        self.way = way
+        self.kit = way.kit
+
+    def __call__(self, table: pa.Table, unit: str) -> Tables:
+        """Sanitize a unit.
+
+        Args:
+            table: as ``source.plan.read_unit`` gives it.
+            unit: id of the unit, for the dead letters.
+
+        Returns:
+            Records, metrics and dead letters, in the order of the rows; every row is in the
+            records or in the dead letters.
+        """
+        results: Results[I] = Results(unit)
+        try:
+            for batch in self.way.batches(self.way.items(table, results)):
+                self._publish(batch, results)
+        finally:
+            self.kit.method.forget()
+        return self._tables(table, results)
+
+    def bury(self, record_ids: Sequence[str], unit: str, code: str) -> Tables:
+        """Records that all became dead letters for one and the same reason."""
+        results: Results[I] = Results(unit)
+        for row, record_id in enumerate(record_ids):
+            results.bury(record_id, row, code)
+        return Tables(
+            self.way.records_schema.empty_table(),
+            self.way.metrics_schema.empty_table(),
+            results.dead_letters(),
+            self.way.detections(results),
+        )
+
+    def _publish(self, batch: list[I], results: Results[I]) -> None:
+        """Append a batch to the results; a batch that fails is halved down to the culprit."""
+        try:
+            made = self.way.attempt(batch)
+        except Failed as failed:
+            if len(batch) == 1:
+                results.bury(batch[0].record_id, batch[0].row, failed.code)
+                return
+            middle = len(batch) // 2
+            self._publish(batch[:middle], results)
+            self._publish(batch[middle:], results)
+        else:
+            results.add(batch, made)
+
+    def _tables(self, table: pa.Table, results: Results[I]) -> Tables:
+        kit, way = self.kit, self.way
+        rows = pa.array([item.row for item in results.items], pa.int64())
+        names = [item.record_id for item in results.items]
+        ids = pa.array(names, pa.string())
+        pictures = pa.StructArray.from_arrays(
+            [
+                pa.array(results.images, pa.binary()),
+                pa.array([f"{name}{kit.encoding.suffix}" for name in names], pa.string()),
+            ],
+            fields=list(IMAGE_TYPE),
+        )
+        columns: list[pa.Array | pa.ChunkedArray] = [ids, pictures]
+        if kit.pseudonymize is not None:
+            identities = table["identity"].take(rows).to_pylist()
+            hidden = [None if name is None else kit.pseudonymize(name) for name in identities]
+            columns.append(pa.array(hidden, pa.string()))
+        columns += way.columns(results.items)
+        figures = [item.column for item in kit.method.record_figures]
+        columns += collected(pa.schema(figures), results.figures, len(names))
+        columns += [table[f"keep.{item.name}"].take(rows) for item in kit.keep]
+        measured = collected(pa.schema(list(way.metrics_schema)[1:]), results.metrics, len(names))
+        return Tables(
+            pa.table(columns, schema=way.records_schema),
+            pa.table([ids, *measured], schema=way.metrics_schema),
+            results.dead_letters(),
+            way.detections(results),
+        )
+
+
+def collected(
+    schema: pa.Schema, parts: Sequence[Mapping[str, NDArray[Any]]], count: int
+) -> list[pa.Array]:
+    """Figures of several batches as columns; those that no batch has, as null."""
+    arrays = []
+    for item in schema:
+        found = [part[item.name] for part in parts if item.name in part]
+        if found:
+            arrays.append(column(np.concatenate(found), item.type))
+        else:
+            arrays.append(pa.nulls(count, item.type))
+    return arrays
+
+
+def column(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
+    """Figures as Arrow has them; NaN, which is what there is nothing to measure on, as null."""
+    found = pa.array(values, from_pandas=values.dtype.kind == "f")
+    return found if found.type == kind else found.cast(kind)

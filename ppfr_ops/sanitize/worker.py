@@ -1,0 +1,201 @@
+"""The work on a unit: read, sanitize, commit."""
+
+import contextlib
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import torch
+
+from ppfr_ops import sample
+from ppfr_ops.contracts.ledger import LedgerEntry, Source
+from ppfr_ops.draws import seeded_draws, system_draws
+from ppfr_ops.errors import UserError, describe
+from ppfr_ops.memory import keep_freed_memory
+from ppfr_ops.recognizers import Recognizer
+from ppfr_ops.sanitize import isolation
+from ppfr_ops.sanitize.aligned import AlignedFaces
+from ppfr_ops.sanitize.items import Item
+from ppfr_ops.sanitize.job import Job, Status
+from ppfr_ops.sanitize.kit import Kit, pseudonyms
+from ppfr_ops.sanitize.photographs.crops import FaceCrops
+from ppfr_ops.sanitize.photographs.finder import Finder
+from ppfr_ops.sanitize.photographs.pictures import WholePictures
+from ppfr_ops.sanitize.sanitizer import Sanitizer
+from ppfr_ops.source.plan import Unit, content, read_unit, record_id
+from ppfr_ops.store.ledger import Ledger, Tables, concatenate, new_copy_id
+from ppfr_ops.vault import Vault
+from ppfr_ops.vault.recovery import originals_of
+
+MAX_ATTEMPTS = 3
+"""How often a unit's process may die before the unit is taken apart; and how often, in one run,
+while it is being taken apart, before all of it is given up."""
+
+
+def build_sanitizer(job: Job, threads: int = 0) -> Sanitizer[Any]:
+    """Load method and models.
+
+    Raises:
+        UserError: a model cannot be loaded.
+    """
+    options = job.options
+    kit = Kit(
+        method=job.build_method(),
+        encoding=options.encoding,
+        recognizers=[Recognizer(spec, threads) for spec in options.recognizer_specs()],
+        draws=system_draws if options.seed is None else seeded_draws(options.seed),
+        keep=job.plan.keep,
+        pseudonymize=pseudonyms(job.key) if job.key and options.identity_column else None,
+        batch_size=options.batch_size,
+        level=options.metrics,
+        max_disclosure=options.max_disclosure,
+        policy=job.policy,
+    )
+    if options.photographs is None:
+        return Sanitizer(AlignedFaces(kit))
+    finder = Finder(options.photographs, job.verdicts or {}, threads)
+    if options.photographs.output_faces == "crops":
+        return Sanitizer(FaceCrops(kit, finder))
+    return Sanitizer(WholePictures(kit, finder))
+
+
+def tune_process(threads: int) -> None:
+    """Set this process up for bulk work.
+
+    Args:
+        threads: of a call into torch or OpenCV; 0: as they like.
+    """
+    keep_freed_memory()
+    if threads:
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(threads)
+
+
+class Worker:
+    """Does units, one after the other. Built once per process.
+
+    Args:
+        job: the job.
+        threads: threads that the numeric libraries may use; 0: as they like.
+    """
+
+    def __init__(self, job: Job, threads: int = 0) -> None:
+        tune_process(threads)
+        self.job = job
+        self.threads = threads
+        self.ledger = Ledger(job.options.output, job.fence)
+        self.vault = None if job.vault is None else Vault(job.vault.url)
+        self.sanitizer = build_sanitizer(job, threads)
+
+    def process(self, ordinal: int) -> Status:
+        """Read, sanitize and commit a unit, unless that was done before. Raises nothing."""
+        unit = self.job.plan.units[ordinal]
+        try:
+            entry = self.ledger.committed(unit.id)
+            if entry is not None:
+                return _status(entry, "skipped")
+            before = self.ledger.attempt(unit.id)
+            died = before.here + before.earlier
+            tables, source, read = self._sanitize(ordinal, died)
+            copy = new_copy_id()
+            self._seal(unit, copy, tables, read)
+            entry = self.ledger.commit(
+                unit.id,
+                tables,
+                unit.rows,
+                method_digest=self.job.method_digest,
+                settings_digest=self.job.settings_digest,
+                source=source,
+                verdicts=self.job.verdicts_on(unit),
+                copy_id=copy,
+            )
+            if self.vault is not None and entry.copy_id != copy:
+                self.vault.discard(unit.id, copy)
+        except Exception as error:
+            # It failed, but its process lives: that is no reason to take it apart one day.
+            with contextlib.suppress(Exception):
+                self.ledger.forget_attempts(unit.id)
+            return Status(unit.id, "failed", reason=describe(error))
+        return _status(entry, "committed", died)
+
+    def _seal(self, unit: Unit, copy: str, tables: Tables, read: pa.Table | None) -> None:
+        """Commit the originals of what is about to be published to the vault, if there is one."""
+        if self.vault is None or self.job.vault is None:
+            return
+        if read is None and tables.records.num_rows:
+            read = read_unit(self.job.plan, unit)
+        originals = () if read is None else originals_of(tables.records, read)
+        self.vault.commit(self.job.vault, unit.id, copy, originals)
+
+    def _sanitize(self, ordinal: int, died: int) -> tuple[Tables, Source | None, pa.Table | None]:
+        """Tables, fingerprint, and the unit as it was read here, if it was.
+
+        Attempts that left no commit ended with their process. After three of them, whatever
+        they died of, the unit is taken apart in child processes, which costs time and no record.
+        Only if that kills the worker three times in one run, while the driver lives, is the unit
+        given up."""
+        unit = self.job.plan.units[ordinal]
+        source = self.job.plan.fingerprints.get(unit.id)
+        if died >= MAX_ATTEMPTS:
+            if self.ledger.attempt(unit.id, apart=True).here >= MAX_ATTEMPTS:
+                ids = [record_id(unit.id, row) for row in range(unit.rows)]
+                return self.sanitizer.bury(ids, unit.id, "killed_worker"), source, None
+            apart = isolation.sanitize_apart(self.job, ordinal, self.sanitizer, self.threads)
+            return apart, source, None
+        table = read_unit(self.job.plan, unit)
+        if source is not None and self.job.key is not None:
+            source = source.model_copy(update={"content": content(table, self.job.key)})
+        return self.sanitizer(table, unit.id), source, table
+
+
+def _status(
+    entry: LedgerEntry, state: Literal["committed", "skipped"], attempts: int = 0
+) -> Status:
+    dead = sum(entry.dead_letters.values())
+    return Status(entry.unit, state, entry.rows_in, entry.records, dead, attempts)
+
+
+def preflight(job: Job) -> None:
+    """Load everything once and sanitize a drawn face, so that a method or model that cannot work
+    is known before any worker starts.
+
+    Raises:
+        UserError: one line that says what does not work.
+    """
+    sanitizer = build_sanitizer(job)
+    kit = sanitizer.kit
+    drawn = sample.faces(1)
+    context = dict.fromkeys(kit.method.wants)
+    try:
+        published = kit.publish(drawn, ["preflight"], [Item("preflight", 0, drawn[0], context)], 0)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"method {job.options.method!r} fails: {describe(error)}") from None
+    sanitizer.way.check(drawn)
+    for recognizer in kit.recognizers:
+        try:
+            recognizer.embed(published.faces)
+        except Exception as error:
+            raise UserError(f"FR model {recognizer.name!r} fails: {describe(error)}") from None
+
+
+PREVIEW_UNITS = 4
+
+
+def preview(job: Job, records: int = 64) -> Tables:
+    """Sanitize a few rows from all over the plan and write nothing.
+
+    Args:
+        records: rows, about.
+    """
+    sanitizer = build_sanitizer(job)
+    last = len(job.plan.units) - 1
+    places = sorted({round(place) for place in np.linspace(0, last, PREVIEW_UNITS)} - {-1})
+    parts = []
+    for unit in (job.plan.units[place] for place in places):
+        table = read_unit(job.plan, unit)
+        step = max(1, table.num_rows * len(places) // records)
+        parts.append(sanitizer(table.take(list(range(0, table.num_rows, step))), unit.id))
+    return concatenate(parts)

@@ -1,0 +1,212 @@
+"""The folder of an output: read, list, write in one step, create once. Knows no unit.
+
+A file is written beside its place and made visible in one step: a rename on a local disk, one put
+in an object store. ``create`` succeeds for one caller only: a hard link, or a conditional put.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fsspec.implementations.local import LocalFileSystem
+
+from ppfr_ops.errors import UserError
+from ppfr_ops.store.storage import Patient, StoreError, open_store
+
+RELEASE, EVIDENCE = "release", "evidence"
+"""What leaves, and what stays."""
+
+LARGEST_DOCUMENT = 256 << 20
+"""Bytes of a JSON document that is read, at most."""
+
+
+class LedgerError(UserError):
+    """The output holds something that this run must not touch; one line that says what."""
+
+
+class Folder:
+    """One output.
+
+    Args:
+        output: any fsspec URL or local path of a folder.
+    """
+
+    def __init__(self, output: str) -> None:
+        self.fs, root = open_store(output)
+        self.root = root.rstrip("/")
+        self.local = isinstance(self.fs, LocalFileSystem)
+
+    def path(self, *parts: str) -> str:
+        return "/".join((self.root, *parts))
+
+    def exists(self, *parts: str) -> bool:
+        return bool(self.fs.exists(self.path(*parts)))
+
+    def names(self, *parts: str) -> list[str]:
+        """What a folder holds, sorted."""
+        return [os.path.basename(path.rstrip("/")) for path in self.paths(*parts)]
+
+    def paths(self, *parts: str) -> list[str]:
+        """Paths of what a folder holds, sorted; none if it is not there."""
+        try:
+            listing: Iterable[str] = self.fs.ls(self.path(*parts), detail=False, refresh=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        here = self.path(*parts).rstrip("/")
+        return sorted(path for path in listing if path.rstrip("/") != here)
+
+    def size(self, *parts: str) -> int | None:
+        try:
+            info = self.fs.info(self.path(*parts))
+        except FileNotFoundError:
+            return None
+        return int(info["size"]) if info["type"] == "file" else None
+
+    def read_bytes(self, *parts: str) -> bytes | None:
+        """None if it is not there, is no plain file, or is larger than any document of ours."""
+        size = self.size(*parts)
+        if size is None or size > LARGEST_DOCUMENT:
+            return None
+        try:
+            return bytes(self.fs.cat_file(self.path(*parts)))
+        except FileNotFoundError:
+            return None
+
+    def read(self, *parts: str) -> dict[str, Any] | None:
+        """A JSON document of ours; None if it is not there, or not whole."""
+        data = self.read_bytes(*parts)
+        return None if data is None else parse(data)
+
+    def write(self, document: Mapping[str, Any], *parts: str) -> None:
+        self.put(json.dumps(dict(document), indent=1).encode(), *parts)
+
+    def create(self, document: Mapping[str, Any], *parts: str) -> bool:
+        """Write a document that must not exist yet; False if it does."""
+        return self.create_bytes(json.dumps(dict(document), indent=1).encode(), *parts)
+
+    def put(self, data: bytes, *parts: str) -> None:
+        """Write a file so that no reader ever sees half of it."""
+        target = self.path(*parts)
+        if self.local:
+            temporary = self._write_temporary(data)
+            self.make_folder(os.path.dirname(target))
+            os.replace(temporary, target)
+            sync_folder(os.path.dirname(target))
+        else:
+            self.fs.pipe_file(target, data)
+
+    def create_bytes(self, data: bytes, *parts: str) -> bool:
+        """Write a file that must not exist yet; False if it does. One of several callers wins."""
+        target = self.path(*parts)
+        if not self.local:
+            try:
+                self.fs.pipe_file(target, data, mode="create")
+            except FileExistsError:
+                return False
+            return True
+        temporary = self._write_temporary(data)
+        self.make_folder(os.path.dirname(target))
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(temporary)
+        sync_folder(os.path.dirname(target))
+        return True
+
+    def remove(self, *parts: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.rm_file(self.path(*parts))
+
+    def move(self, source: str, target: str) -> None:
+        """Between paths as ``path`` gives them."""
+        if self.local:
+            self.make_folder(os.path.dirname(target))
+            os.replace(source, target)
+            sync_folder(os.path.dirname(target))
+        else:
+            self.fs.copy(source, target)
+            with contextlib.suppress(FileNotFoundError):
+                self.fs.rm_file(source)
+
+    def make_folder(self, path: str) -> None:
+        """A local folder, and above it; what is the owner's is closed to others."""
+        if not os.path.isdir(path):
+            os.makedirs(self.path(), exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(self.path(EVIDENCE), 0o700)
+            os.makedirs(path, exist_ok=True)
+
+    def refuse_links(self) -> None:
+        """No folder of a local output may be a link: what is written there would lie elsewhere.
+
+        Raises:
+            LedgerError: one is.
+        """
+        if not self.local:
+            return
+        places = [(RELEASE,), (RELEASE, "data"), (EVIDENCE,)]
+        places += [(EVIDENCE, name) for name in self.names(EVIDENCE)]
+        places += [(EVIDENCE, "ledger", name) for name in self.names(EVIDENCE, "ledger")]
+        for place in places:
+            if os.path.islink(self.path(*place)):
+                raise LedgerError(f"{'/'.join(place)} in the output is a symbolic link")
+
+    def refuse_unconditional(self) -> None:
+        """Find out whether the store keeps two writers apart.
+
+        Raises:
+            StoreError: a conditional put overwrites what is there, or is not known to the store.
+        """
+        if self.local:
+            return
+        place = (EVIDENCE, "ledger", f"probe-{secrets.token_hex(8)}")
+        try:
+            self.create_bytes(b"first", *place)
+            kept = not self.create_bytes(b"again", *place)
+            kept = kept and self.read_bytes(*place) == b"first"
+        except (NotImplementedError, TypeError, ValueError) as error:
+            if isinstance(error, StoreError) and "refuses the request" not in str(error):
+                raise
+            kept = False
+        finally:
+            self.remove(*place)
+        if not kept:
+            raise StoreError(
+                "the store has no conditional puts, so two runs at once could lose records; "
+                "--single-writer says that there is one run only"
+            )
+
+    def _write_temporary(self, data: bytes) -> str:
+        temporary = self.path(EVIDENCE, "staging", f"{secrets.token_hex(8)}.tmp")
+        self.make_folder(os.path.dirname(temporary))
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        return temporary
+
+
+def is_remote(fs: Any) -> bool:
+    return isinstance(fs, Patient)
+
+
+def parse(data: bytes) -> dict[str, Any] | None:
+    """A JSON object; None if it is none, whatever is wrong with it."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def sync_folder(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

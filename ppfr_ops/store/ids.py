@@ -1,0 +1,116 @@
+"""What records and shards are called outside, and in which order they stand.
+
+Inside, a record is known by its unit and row, so that seeds, verdicts and dead letters keep their
+meaning. Outside, that would tell the source's row to whoever has the listing. So ids are keyed: 128
+bits of HMAC-SHA-256 under a secret of the output, which never leaves ``evidence/``. Rows are sorted
+by id within a shard and shards by id in the manifest: a keyed shuffle, for the ids are random to
+everybody else. The secret is the mapping: with it the owner finds a record's row again.
+"""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+
+from ppfr_ops.contracts.records import FACE_COLUMNS, RELEASED_FACE_COLUMN, released
+from ppfr_ops.store.shards import Tables
+
+_BYTES = 16
+
+
+class Ids:
+    """Inside to outside.
+
+    Args:
+        secret: of the output, 32 bytes.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def record(self, source_id: str) -> str:
+        """Id of a record outside: 32 hex digits."""
+        return self._keyed("record", source_id)
+
+    def unit(self, unit: str) -> str:
+        """Name of a unit's shard outside: 32 hex digits."""
+        return self._keyed("unit", unit)
+
+    def release(self) -> str:
+        """Id of the output outside."""
+        return self._keyed("release", "")
+
+    def rows(self, source_ids: Iterable[str]) -> dict[str, str]:
+        """Ids inside by those outside."""
+        return {self.record(name): name for name in source_ids}
+
+    def _keyed(self, kind: str, name: str) -> str:
+        digest = hmac.new(self._secret, f"{kind}|{name}".encode(), hashlib.sha256)
+        return digest.digest()[:_BYTES].hex()
+
+
+def new_secret(seed: int | None = None) -> bytes:
+    """32 bytes.
+
+    Args:
+        seed: for tests only: the same ids in every run.
+    """
+    if seed is None:
+        return secrets.token_bytes(32)
+    return hashlib.sha256(f"ids of a test|{seed}".encode()).digest()
+
+
+def publish(tables: Tables, ids: Ids) -> Tables:
+    """A unit as it is stored: records and metrics under the ids and in the order of the outside.
+
+    Dead letters keep the ids of the inside, and so does ``source_id`` of detections: both are the
+    owner's. Of a face's place in its photograph nothing is left in the records.
+
+    Raises:
+        ValueError: an id is there twice.
+    """
+    names = [ids.record(name) for name in tables.records["record_id"].to_pylist()]
+    if len(set(names)) < len(names):
+        raise ValueError("two records of a unit have the same id")
+    order = pa.array(np.argsort(np.array(names, dtype=str), kind="stable"), pa.int64())
+    detections = tables.detections
+    if detections is not None:
+        outside = [ids.record(name) for name in detections["record_id"].to_pylist()]
+        detections = _renamed(detections, outside)
+        place = np.argsort(np.array(outside, dtype=str), kind="stable")
+        detections = detections.take(pa.array(place, pa.int64()))
+    return Tables(
+        _release_columns(_renamed(tables.records, names)).take(order),
+        _renamed(tables.metrics, names).take(order),
+        tables.dead_letters,
+        detections,
+    )
+
+
+def _renamed(table: pa.Table, names: list[str]) -> pa.Table:
+    field = table.schema.field("record_id")
+    place = table.schema.get_field_index("record_id")
+    return table.set_column(place, field, pa.array(names, field.type))
+
+
+def _release_columns(records: pa.Table) -> pa.Table:
+    names = records["record_id"].to_pylist()
+    cells = records["image"].combine_chunks()
+    if isinstance(cells, pa.ChunkedArray):  # what combining nothing gives
+        cells = pa.concat_arrays(cells.chunks) if cells.num_chunks else pa.array([], cells.type)
+    data, paths = cells.flatten()
+    suffixes = ["." + path.rpartition(".")[2] for path in paths.to_pylist()]
+    renamed = pa.array([a + b for a, b in zip(names, suffixes, strict=True)], pa.string())
+    pictures = pa.StructArray.from_arrays([data, renamed], fields=list(cells.type))
+    place = records.schema.get_field_index("image")
+    records = records.set_column(place, records.schema.field(place), pictures)
+    if set(FACE_COLUMNS) <= set(records.column_names):
+        place = records.schema.get_field_index(RELEASED_FACE_COLUMN)
+        coarse = [kind.partition("_")[0] for kind in records[place].to_pylist()]
+        field = records.schema.field(place)
+        records = records.set_column(place, field, pa.array(coarse, field.type))
+    schema = released(records.schema)
+    return records.select(schema.names).cast(schema)

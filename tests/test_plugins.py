@@ -1,0 +1,164 @@
+"""The steps for pipelines of one's own: the same pictures as the commands, and nothing lost."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pictures import jpeg
+from PIL import Image
+
+import ppfr_ops
+from ppfr_ops import BatchSanitizer, UserError, sanitize_batch
+from ppfr_ops.sample import faces
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.worker import Worker
+from ppfr_ops.store.ledger import Ledger
+
+ROOT = Path(__file__).resolve().parent.parent
+METHOD: dict[str, Any] = {"method": "signed-field", "metrics": "basic", "seed": 7}
+
+
+@pytest.fixture(scope="module")
+def by_command(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Input pictures (one is none), and what a run of the command makes of them, by record id."""
+    folder = tmp_path_factory.mktemp("command")
+    pictures: list[bytes | None] = [*map(jpeg, faces(6)), b"no picture"]
+    (folder / "in").mkdir()
+    pq.write_table(pa.table({"image": pictures}), folder / "in" / "a.parquet")
+    options = SanitizeOptions(input=f"{folder}/in", output=f"{folder}/out", **METHOD)
+    job = prepare(options)
+    Ledger(options.output).open(job.settings)
+    assert Worker(job).process(0).state == "committed"
+    ids = [f"u000000-{row:06d}" for row in range(7)]
+    found = {}
+    for path in folder.glob("out/**/u000000.parquet"):
+        for row in pq.read_table(path).to_pylist():
+            if "image" in row:
+                found[row["record_id"]] = row["image"]
+    assert len(found) == 6 and set(found) < set(ids), sorted(found)
+    return {"record_id": ids, "image": pictures, "published": found}
+
+
+def test_function_over_table_and_dict(by_command: dict[str, Any]) -> None:
+    columns = {name: by_command[name] for name in ("record_id", "image")}
+    columns["age"] = list(range(7))
+    columns["secret"] = ["Jane Doe"] * 7
+    options = {**METHOD, "id_column": "record_id", "keep_columns": ["age"]}
+    done = sanitize_batch(pa.table(columns), **options)
+    assert done.column_names == ["record_id", "image", "age", "dead_letter"]
+    assert done["dead_letter"].to_pylist() == [None] * 6 + ["not_an_image"]
+    assert done["age"].to_pylist() == [*range(6), None]
+    for row in done.to_pylist()[:6]:
+        assert row["image"] == by_command["published"][row["record_id"]]
+    assert done["image"][6].as_py() is None
+    assert sanitize_batch(columns, **options) == done.to_pydict()
+
+
+def test_pixels_and_images_are_pictures_too() -> None:
+    drawn = faces(2)
+    options = {"method": "pixelate", "metrics": "none", "output_format": "png", "id_column": "id"}
+    kinds: list[list[Any]] = [
+        list(drawn),
+        [Image.fromarray(face) for face in drawn],
+        [{"bytes": ppfr_ops.Encoding("png").encode(face), "path": "Jane"} for face in drawn],
+    ]
+    found = [sanitize_batch({"id": ["a", "b"], "image": kind}, **options) for kind in kinds]
+    assert found[0]["dead_letter"] == [None, None]
+    assert found[0] == found[1] == found[2]
+
+
+def test_random_ids_and_what_is_refused(tmp_path: Path) -> None:
+    table = pa.table({"image": [jpeg()], "person": ["Jane Doe"]})
+    sanitize = BatchSanitizer(method="pixelate", metrics="none")
+    assert sanitize(table)["record_id"][0].as_py() != sanitize(table)["record_id"][0].as_py()
+    with pytest.raises(UserError, match="'face'; there are: image, person"):
+        BatchSanitizer(method="pixelate", image_column="face")(table)
+    with pytest.raises(UserError, match="holds bytes"):
+        BatchSanitizer(method="pixelate", keep_columns=["image2"])(
+            table.append_column("image2", table["image"])
+        )
+    for options in ({"qualty": 1}, {"quality": 0}, {"method": "nope"}, {"identity_column": "x"}):
+        with pytest.raises(ValueError) as caught:
+            BatchSanitizer(**options)
+        assert "\n" not in str(caught.value)
+    key = tmp_path / "key"
+    key.write_text("0123456789abcdef")
+    named = BatchSanitizer(
+        method="pixelate", metrics="none", identity_column="person", identity_key_file=str(key)
+    )(table)
+    assert len(named["identity"][0].as_py()) == 64
+
+
+def test_measures_only_on_request() -> None:
+    options: dict[str, Any] = {"method": "pixelate", "metrics": "basic"}
+    table = pa.table({"image": [jpeg()]})
+    assert "psnr" not in BatchSanitizer(**options)(table).column_names
+    assert "psnr" in BatchSanitizer(with_metrics=True, **options)(table).column_names
+
+
+def test_beam_transform(by_command: dict[str, Any]) -> None:
+    import apache_beam as beam
+    from apache_beam.testing.util import assert_that, equal_to
+
+    from ppfr_ops.engines.beam import SanitizeFaces
+
+    names = ("record_id", "image")
+    rows = [
+        dict(zip(names, row, strict=True))
+        for row in zip(*(by_command[name] for name in names), strict=True)
+    ]
+    with beam.Pipeline() as pipeline:
+        step = SanitizeFaces(id_column="record_id", batch_rows=4, **METHOD)
+        done = pipeline | beam.Create(rows) | step
+        wanted = [
+            {"record_id": name, "image": image} for name, image in by_command["published"].items()
+        ]
+        assert_that(done.published, equal_to(wanted), label="published")
+        letter = {"record_id": "u000000-000006", "dead_letter": "not_an_image"}
+        assert_that(done.dead_letters, equal_to([letter]), label="dead")
+
+
+def test_ray_class_as_an_actor_calls_it(by_command: dict[str, Any]) -> None:
+    from ppfr_ops.engines.ray_data import SanitizeFaces
+
+    step = SanitizeFaces(id_column="record_id", threads=1, **METHOD)
+    names = ("record_id", "image")
+    done = step(pa.table({name: by_command[name] for name in names}))
+    for row in done.to_pylist()[:6]:
+        assert row["image"] == by_command["published"][row["record_id"]]
+    broken = SanitizeFaces(method="nope", threads=1)  # Ray would start it for ever if it raised
+    with pytest.raises(UserError, match="unknown method 'nope'"):
+        broken(done)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ray_data_step", "beam_step", "hugging_face"])
+def test_examples(name: str, tmp_path: Path) -> None:
+    """Each example, as a user runs it, outside the checkout."""
+    command = [sys.executable, str(ROOT / "examples" / f"{name}.py"), str(tmp_path / "out")]
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    if name == "hugging_face":
+        import datasets
+
+        found = datasets.load_from_disk(str(tmp_path / "out"))
+        assert found.num_rows == 24 and set(found.column_names) == {"record_id", "image"}
+        return
+    files = sorted((tmp_path / "out").glob("*.parquet"))
+    table = pa.concat_tables([pq.read_table(path) for path in files])
+    assert table.num_rows == 24 and {"record_id", "image"} == set(table.column_names)
+    assert len(set(table["record_id"].to_pylist())) == 24
