@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--fr", action="append", required=True, metavar="NAME=PATH")
     parser.add_argument("--student", help="faces of other people")
     parser.add_argument("--student-faces", type=int, default=1000)
-    parser.add_argument("--method", default="erasable-mask")
+    parser.add_argument("--method", default="ppfr_ops.methods.erasable_mask:ErasableMask")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--pairs-per-fold", type=int)
     parser.add_argument("--threads", type=int, default=1)

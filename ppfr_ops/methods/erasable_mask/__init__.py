@@ -5,9 +5,13 @@ ErasableMask (Shen et al., arXiv 2412.17038), whose second half, the way back, i
 (``ppfr sanitize --vault``): exact, bound to the owner's key, revocable.
 
 **It is no protection against an adversary who adapts.** The weights are public: whoever publishes
-faces of other people with them learns in minutes to see through the mask (``MODEL_CARD.md`` has the
-figure), and an FR model that was trained on masked faces is not fooled. It keeps today's
+faces of other people with them can learn to see through the mask (``bench/mask.py`` measures it),
+and an FR model that was trained on masked faces is not fooled. It keeps today's
 recognisers, run as they are, from indexing pictures whose protection must not show.
+
+No weights are shipped yet, so the registry does not list it: train some (``ppfr train --method
+erasable-mask``), then ``--method ppfr_ops.methods.erasable_mask:ErasableMask --method-option
+weights=FILE``.
 """
 
 import hashlib
@@ -27,7 +31,6 @@ from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.methods.erasable_mask.network import MaskGenerator
-from ppfr_ops.methods.registry import register
 
 FORMAT = 1
 SHIPPED = Path(__file__).parent / "weights" / "erasable-mask.safetensors"
@@ -77,7 +80,6 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@register("erasable-mask")
 class ErasableMask(Anonymizer):
     """No limit on disclosure: that the picture looks like the person is what it is for."""
 
