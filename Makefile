@@ -3,6 +3,7 @@
 # make quality    lint and types; make style puts right what it can
 # make docs      builds the documentation into out/site, warnings are errors
 # make dist      builds wheel and sdist
+# make schemas    writes schemas/ from ppfr_ops/contracts; make reference the options page
 # make lock       resolves the dependencies anew
 VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -10,7 +11,7 @@ OUT ?= out
 BIN = $(VENV)/bin
 EXTRAS = dev,beam,s3,docs
 
-.PHONY: sanitize test quality style docs dist lock clean
+.PHONY: sanitize test quality style docs schemas reference dist lock clean
 
 sanitize: $(VENV)/.core
 	$(BIN)/ppfr sample $(OUT)/sample
@@ -30,6 +31,12 @@ style: $(VENV)/.all
 
 docs: $(VENV)/.all
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir $(OUT)/site
+
+schemas: $(VENV)/.core
+	$(BIN)/python -m ppfr_ops.contracts.files schemas
+
+reference: $(VENV)/.core
+	$(BIN)/python -m ppfr_ops.cli.reference > docs/reference/options.md
 
 dist: $(VENV)/.all
 	rm -rf dist && $(BIN)/python -m build --outdir dist . && rm -rf build

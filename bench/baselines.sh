@@ -18,7 +18,7 @@ row() { # label, attackers, attack steps, pairs a fold (of 600), method, options
         --attack-faces "$shared/data/utk_aligned" \
         --fr "dlib=$shared/models/dlib.onnx" --fr "mobileface=$shared/models/mobileface.onnx" \
         --black-box "faceres=$shared/models/faceres.onnx" \
-        --attacks "$attacks" --attack-steps "$steps" --threads "$threads" --cache "$cache" \
+        --stages utility,disclosure,diversity,linkage,recovery,groups --attacks "$attacks" --attack-steps "$steps" --threads "$threads" --cache "$cache" \
         --out "$out/$label"
 }
 

@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.codec import Encoding, decode
-from ppfr_ops.imaging.detector import CenterFace, protect
+from ppfr_ops.imaging.detector import CenterFace
+from ppfr_ops.imaging.geometry import protect
 from ppfr_ops.methods.registry import create
 
 CHUNK = 50

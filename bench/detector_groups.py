@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 
-from ppfr_ops.evaluate.evaluation import group_names
+from ppfr_ops.evaluate.data import group_names
 from ppfr_ops.imaging.codec import decode
 from ppfr_ops.imaging.detector import CenterFace
 

@@ -1,6 +1,10 @@
 """What goes wrong, in words that may be shown."""
 
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class UserError(ValueError):
@@ -29,3 +33,42 @@ def describe(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno:
         text += f" ({os.strerror(error.errno)})"
     return f"{text} at {place}"
+
+
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "list": "a list",
+    "tuple": "a list",
+    "dict": "a mapping",
+    "model": "a mapping",
+}
+
+
+def fault(error: "ValidationError") -> str:
+    """What is wrong with the first value that a pydantic model refused, in our words."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    kind, context = first["type"], first.get("ctx", {})
+    signs = {
+        "greater_than": ("gt", "more than"),
+        "greater_than_equal": ("ge", "or more"),
+        "less_than": ("lt", "less than"),
+        "less_than_equal": ("le", "or less"),
+    }
+    if kind in signs:
+        key, words = signs[kind]
+        limit = f"{context[key]:g}"
+        return f"expected {limit} {words}" if words[:2] == "or" else f"expected {words} {limit}"
+    if kind in ("literal_error", "enum"):
+        return f"expected {context['expected']}"
+    if kind == "value_error":
+        return str(context["error"])  # raised by a validator of ours
+    fixed = {
+        "missing": "it is missing",
+        "extra_forbidden": "there is nothing of that name",
+        "string_pattern_mismatch": "not of the expected form",
+    }
+    expected = _KINDS.get(kind.partition("_")[0])
+    return fixed.get(kind) or (f"expected {expected}" if expected else "not a valid value")

@@ -21,6 +21,7 @@ def option(
     metavar: str | None = None,
     flag: str | None = None,
     default_text: str | None = None,
+    environment: str | None = None,
     **range_: Any,
 ) -> Any:
     """A field of a model of options.
@@ -35,6 +36,7 @@ def option(
         flag: on the command line, if it is not the field's name (repeatable options are named in
             the singular there).
         default_text: of a default that is no constant.
+        environment: variable that gives the value where the command line does not.
         range_: ``ge``, ``gt``, ``le``, ``lt``, as pydantic has them.
     """
     extra: dict[str, Any] = {
@@ -43,6 +45,7 @@ def option(
         "metavar": metavar,
         "flag": flag,
         "default_text": default_text,
+        "environment": environment,
     }
     return Field(
         default, description=description, repr=not private, json_schema_extra=extra, **range_

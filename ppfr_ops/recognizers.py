@@ -17,6 +17,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
 
 Embeddings = NDArray[np.float32]
@@ -39,17 +40,17 @@ class RecognizerSpec:
         """``dlib=models/dlib.onnx`` or ``r50=r50.onnx,convention=arcface,channels=bgr``.
 
         Raises:
-            ValueError: not of that form.
+            UserError: not of that form.
         """
         name, equals, rest = text.partition("=")
         path, *pairs = rest.split(",")
         if not (equals and name.isidentifier() and path):
-            raise ValueError(f"FR model {text!r}: expected NAME=PATH, NAME a plain identifier")
+            raise UserError(f"FR model {text!r}: expected NAME=PATH, NAME a plain identifier")
         options = dict(pair.partition("=")[::2] for pair in pairs)
         allowed = {"convention": ("face_rgb_0_255", "arcface"), "channels": ("rgb", "bgr")}
         for key, value in options.items():
             if value not in allowed.get(key, ()):
-                raise ValueError(
+                raise UserError(
                     f"FR model {name!r}: {key}={value} is unknown; "
                     + "; ".join(f"{k}={'|'.join(v)}" for k, v in allowed.items())
                 )
@@ -76,11 +77,11 @@ def _onnx_runner(spec: RecognizerSpec, threads: int) -> _Runner:
     session = ort.InferenceSession(spec.path, options, providers=ort.get_available_providers())
     inputs = session.get_inputs()
     if len(inputs) != 1 or len(inputs[0].shape) != 4:
-        raise ValueError(f"FR model {spec.name!r}: expected one N x 3 x 112 x 112 input")
+        raise UserError(f"FR model {spec.name!r}: expected one N x 3 x 112 x 112 input")
     shape = inputs[0].shape
     for axis, size in ((1, 3), (2, FACE_SIZE), (3, FACE_SIZE)):
         if isinstance(shape[axis], int) and shape[axis] != size:
-            raise ValueError(
+            raise UserError(
                 f"FR model {spec.name!r} takes {shape}, needed: N x 3 x {FACE_SIZE} x {FACE_SIZE}"
             )
     one_by_one = shape[0] == 1
@@ -113,29 +114,26 @@ class Recognizer:
     """An FR model, loaded.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: neither ONNX nor TorchScript, or its input is not ``N x 3 x 112 x 112``.
+        UserError: no such file, neither ONNX nor TorchScript, or its input is not
+            ``N x 3 x 112 x 112``.
     """
 
     def __init__(self, spec: RecognizerSpec, threads: int = 0) -> None:
         path = Path(spec.path)
         if not path.is_file():
-            raise FileNotFoundError(f"FR model {spec.name!r}: no file {spec.path}")
+            raise UserError(f"FR model {spec.name!r}: no such file")
         kind = _SUFFIXES.get(path.suffix)
         if kind is None:
-            raise ValueError(f"FR model {spec.name!r}: {path.name} is neither .onnx nor .pt/.ts")
+            raise UserError(f"FR model {spec.name!r}: {path.name} is neither .onnx nor .pt/.ts")
         self.spec = spec
         self.name = spec.name
         make = _onnx_runner if kind == "ONNX" else _torchscript_runner
         try:
             self._run = make(spec, threads)
-        except ValueError:
+        except UserError:
             raise
-        except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(
-                f"FR model {spec.name!r}: not a readable {kind} file: {reason}"
-            ) from None
+        except Exception:
+            raise UserError(f"FR model {spec.name!r}: not a readable {kind} file") from None
 
     def embed(self, faces: Faces, batch_size: int = 64) -> Embeddings:
         """Templates of aligned faces.
@@ -164,7 +162,7 @@ class Recognizer:
         raw = np.concatenate(parts).reshape(len(faces), -1).astype(np.float32)
         norms = np.linalg.norm(raw, axis=1, keepdims=True)
         if not np.isfinite(norms).all() or (norms == 0).any():
-            raise ValueError(
+            raise UserError(
                 f"FR model {self.name!r} gave an embedding that is NaN, infinite or zero"
             )
         return raw / norms

@@ -23,6 +23,7 @@ class FaultyProxy:
         access_key: any other is refused as S3 refuses it; None: let everybody in.
         only: the fault that is made; None: each in turn.
         where: only requests fail whose path has this in it.
+        drop: a header that does not get through, as with stores that do not know it.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class FaultyProxy:
         access_key: str | None = None,
         only: str | None = None,
         where: str = "",
+        drop: str = "",
         seed: int = 1,
     ) -> None:
         self.faults: Counter[str] = Counter()
@@ -70,6 +72,7 @@ class FaultyProxy:
                 upstream = http.client.HTTPConnection("127.0.0.1", target, timeout=30)
                 headers = dict(self.headers.items())
                 headers.pop("Transfer-Encoding", None)
+                headers = {n: v for n, v in headers.items() if n.lower() != drop.lower()}
                 headers["Content-Length"] = str(len(body))
                 upstream.request(self.command, self.path, body, headers)
                 answer = upstream.getresponse()

@@ -73,7 +73,7 @@ def test_an_output_that_is_deleted_in_mid_run(tmp_path: Path) -> None:
         commit(ledger, "u1")
         shutil.rmtree(output)
         ledger.attempt("u2")
-        with pytest.raises(LedgerError, match="was the output removed"):
+        with pytest.raises(LedgerError, match="removed"):
             commit(ledger, "u2")
         assert ledger.fenced_off()
     assert output.exists()  # what the run left behind since
@@ -143,6 +143,17 @@ def test_a_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out/release/data").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(LedgerError, match="symbolic link"):
         opened(str(tmp_path / "out"))
+
+
+def test_an_output_of_version_1_is_not_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / "_ledger").mkdir()
+    (tmp_path / "_ledger/run.json").write_text(json.dumps(SETTINGS))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/u000000.parquet").write_bytes(b"theirs")
+    for overwrite in (False, True):
+        with pytest.raises(LedgerError, match="earlier version; choose another folder"):
+            Ledger(str(tmp_path)).open(SETTINGS, overwrite=overwrite)
+    assert (tmp_path / "data/u000000.parquet").read_bytes() == b"theirs"
 
 
 def test_finish_finds_a_shard_that_rots_or_goes(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_one_model_a_process_and_what_the_counters_say(
 def test_dead_letters_are_a_tagged_output_without_bytes(tmp_path: Path) -> None:
     from apache_beam.testing.util import assert_that, equal_to
 
-    from ppfr_ops.cli.sanitize_beam import build
+    from ppfr_ops.engines.beam import build
 
     job, todo = job_of(tmp_path)
     with beam.Pipeline() as pipeline:

@@ -33,7 +33,7 @@ def clipped(values: NDArray[np.floating]) -> Images:
 
 @pytest.fixture(scope="module")
 def many(shared: Path) -> Images:
-    from ppfr_ops.evaluate.evaluation import evenly, read_faces
+    from ppfr_ops.evaluate.data import evenly, read_faces
 
     faces = read_faces(str(shared / "data" / "lfw_aligned"), "LFW").images
     return faces[evenly(len(faces), 800)]

@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from ppfr_ops.imaging import detector as faces
+from ppfr_ops.imaging import geometry
 from ppfr_ops.imaging.arrays import Faces, Picture
 from ppfr_ops.imaging.codec import decode
 
@@ -38,20 +39,20 @@ def one(points: np.ndarray, score: float = 1.0) -> faces.Detections:
 @settings(max_examples=60, deadline=None)
 def test_similarity_undoes_a_similarity(scale: float, angle: float, x: float, y: float) -> None:
     turn = cv2.getRotationMatrix2D((0, 0), angle, scale)
-    moved = faces.TEMPLATE @ turn[:, :2].T + (x, y)
-    matrix = faces.similarity(moved)
-    assert np.allclose(moved @ matrix[:, :2].T + matrix[:, 2], faces.TEMPLATE, atol=1e-3)
+    moved = geometry.TEMPLATE @ turn[:, :2].T + (x, y)
+    matrix = geometry.similarity(moved)
+    assert np.allclose(moved @ matrix[:, :2].T + matrix[:, 2], geometry.TEMPLATE, atol=1e-3)
 
 
 @pytest.mark.parametrize("points", [np.zeros((5, 2)), np.full((5, 2), np.nan), np.ones((4, 2))])
 def test_similarity_refuses(points: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"five finite|one spot"):
-        faces.similarity(points)
+        geometry.similarity(points)
 
 
 def test_align_of_an_aligned_face_is_the_face() -> None:
     face = NOISE.integers(0, 256, (112, 112, 3), np.uint8)
-    assert np.array_equal(faces.align(face, faces.TEMPLATE[None])[0], face)
+    assert np.array_equal(geometry.align(face, geometry.TEMPLATE[None])[0], face)
 
 
 @pytest.mark.parametrize("angle", [0, 15, -30, 90])
@@ -59,14 +60,14 @@ def test_align_of_an_aligned_face_is_the_face() -> None:
 def test_nothing_of_a_head_remains_and_nothing_else_changes(angle: float, x: float) -> None:
     picture = NOISE.integers(0, 256, (400, 400, 3), np.uint8)
     turn = cv2.getRotationMatrix2D((56, 60), angle, 1.2)
-    points = faces.TEMPLATE @ turn[:, :2].T + turn[:, 2] + (x - 56, 140)
-    done = faces.protect(picture, one(points), white)
+    points = geometry.TEMPLATE @ turn[:, :2].T + turn[:, 2] + (x - 56, 140)
+    done = geometry.protect(picture, one(points), white)
     assert done.treatments == ("anonymized",)
     assert np.array_equal(done.picture[~done.changed], picture[~done.changed])
-    matrix = faces.similarity(points)
+    matrix = geometry.similarity(points)
     grid = np.stack(np.meshgrid(np.arange(400), np.arange(400)), -1)
     place = grid @ matrix[:, :2].T + matrix[:, 2]
-    centre_x, centre_y, half_x, half_y = faces.HEAD
+    centre_x, centre_y, half_x, half_y = geometry.HEAD
     radius = np.hypot((place[..., 0] - centre_x) / half_x, (place[..., 1] - centre_y) / half_y)
     assert done.changed[radius < 1].all()
     inner = (place > 8).all(-1) & (place < 103).all(-1) & (radius < 1)
@@ -91,10 +92,10 @@ def test_what_does_not_suit_the_method_is_pixelated(
         raise AssertionError("the method was called")
 
     picture = NOISE.integers(0, 256, (300, 300, 3), np.uint8)
-    found = one(faces.TEMPLATE * size + 90, score)
+    found = one(geometry.TEMPLATE * size + 90, score)
     if not marks:
         found.landmarks[:] = np.nan
-    done = faces.protect(picture, found, never)
+    done = geometry.protect(picture, found, never)
     assert done.treatments == (expected,)
     x0, y0, x1, y1 = found.boxes[0].round().astype(int)
     seen, was = done.picture[y0:y1, x0:x1], picture[y0:y1, x0:x1]
@@ -103,12 +104,12 @@ def test_what_does_not_suit_the_method_is_pixelated(
 
 def test_background() -> None:
     picture = NOISE.integers(0, 256, (300, 300, 3), np.uint8)
-    found = one(faces.TEMPLATE + 90)
-    kept = faces.protect(picture, found, white)
-    black = faces.protect(picture, found, white, background="black")
+    found = one(geometry.TEMPLATE + 90)
+    kept = geometry.protect(picture, found, white)
+    black = geometry.protect(picture, found, white, background="black")
     assert (black.picture[~kept.changed] == 0).all()
     assert np.array_equal(black.picture[kept.changed], kept.picture[kept.changed])
-    blurred = faces.protect(picture, found, white, background="blur")
+    blurred = geometry.protect(picture, found, white, background="blur")
     assert blurred.picture[~kept.changed].std() < picture.std() / 4
 
 

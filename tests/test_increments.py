@@ -161,7 +161,7 @@ def test_two_schedulers_at_the_same_moment_do_the_work_once(tmp_path: Path) -> N
     for number in range(6):
         write(tmp_path / "in" / f"{number}.parquet", faces(30, number))
     (tmp_path / "key").write_bytes(KEY)
-    command = [sys.executable, "-m", "ppfr_ops.cli.sanitize_beam", "--incremental"]
+    command = [sys.executable, "-m", "ppfr_ops.cli", "sanitize-beam", "--incremental"]
     command += ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
     command += ["--identity-key-file", str(tmp_path / "key"), "--method", "pixelate"]
     runs = [

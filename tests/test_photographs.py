@@ -25,10 +25,11 @@ from ppfr_ops.contracts.records import records_schema
 from ppfr_ops.draws import seeded_draws
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging import detector as faces
+from ppfr_ops.imaging import geometry
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.codec import Encoding, decode
 from ppfr_ops.methods.registry import create
-from ppfr_ops.review.queue import doubts
+from ppfr_ops.review.queue import doubts, inert
 from ppfr_ops.review.verdicts import Review, read_verdicts
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.kit import Kit
@@ -55,7 +56,7 @@ class Marked:
     def _one(self, count: int) -> faces.Detections:
         if count == 255:
             raise RuntimeError("a detector that fails")
-        points = np.stack([faces.TEMPLATE + place for place in PLACES])[:count]
+        points = np.stack([geometry.TEMPLATE + place for place in PLACES])[:count]
         boxes = np.concatenate([points.min(1) - 20, points.max(1) + 20], 1)
         scores = np.array([0.9, 0.3], np.float32)[:count]
         return faces.Detections(
@@ -116,7 +117,7 @@ def test_a_record_a_face() -> None:
     assert treatments == ["anonymized", "pixelated_unsure", "anonymized"]
     assert codes(tables) == {"u-000001": "no_face"}
     assert records[0]["source_id"] == "u-000000" and records[1]["face"] == 1
-    assert np.allclose(records[0]["landmarks"], (faces.TEMPLATE + PLACES[0]).ravel(), atol=1e-3)
+    assert np.allclose(records[0]["landmarks"], (geometry.TEMPLATE + PLACES[0]).ravel(), atol=1e-3)
     coarse = decode(records[1]["image"]["bytes"])
     assert len(np.unique(coarse.reshape(-1, 3), axis=0)) <= 16
     assert tables.detections["disclosure"].to_pylist() == tables.metrics["disclosure"].to_pylist()
@@ -213,7 +214,7 @@ def test_boxes_of_the_owner() -> None:
 def test_landmarks_of_the_owner_are_enough_without_a_detector() -> None:
     picture = photograph(1)
     picture[0, 0, 2] = 255  # it would fail
-    marks = json.dumps([(faces.TEMPLATE + PLACES[0]).tolist()])
+    marks = json.dumps([(geometry.TEMPLATE + PLACES[0]).tolist()])
     table = unit([picture], boxes=["[[20, 30, 132, 142]]"], landmarks=[marks])
     tables = build(boxes_column="boxes", landmarks_column="marks")(table, "u")
     assert tables.records["treatment"].to_pylist() == ["anonymized"]
@@ -408,7 +409,7 @@ def test_a_sheet_of_nine_photographs(lfw: list[Picture]) -> None:
         np.zeros(len(found), bool),
     )
     treatments = [row["treatment"] for row in found]
-    changed = faces.cover(picture, place, treatments, {})[1]
+    changed = geometry.cover(picture, place, treatments, {})[1]
     assert np.array_equal(after[~changed], picture[~changed])
     assert tables.metrics["changed_share"][0].as_py() == pytest.approx(changed.mean())
     jpeg = Encoding()
@@ -430,3 +431,11 @@ def test_pictures_out_of_the_ordinary(lfw: list[Picture]) -> None:
     assert measured[0]["faces"] == 1 and measured[1]["faces"] >= 195
     crops = real("crops", Encoding(), "blur")(unit([crowd]), "u")
     assert len(crops.records) == measured[1]["faces"]
+
+
+@pytest.mark.parametrize(
+    "name", ["=cmd|' /C calc'!A0", "+1", "-1+2", "@SUM(1)", "\t=1", " =1", "＝1"]
+)
+def test_no_cell_of_the_queue_is_a_formula(name: str) -> None:
+    assert inert(name) == f"'{name}"
+    assert inert(f"folder/{name}") == f"folder/{name}"

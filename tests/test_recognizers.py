@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ppfr_ops import sample
+from ppfr_ops.errors import UserError
 from ppfr_ops.recognizers import Recognizer, RecognizerSpec
 
 
@@ -50,7 +51,7 @@ def test_wrong_specs(text: str) -> None:
 
 
 def test_files_that_are_no_models(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(UserError, match="no such file"):
         Recognizer(RecognizerSpec("m", str(tmp_path / "gone.onnx")))
     for name in ("m.onnx", "m.pt", "m.txt"):
         (tmp_path / name).write_bytes(b"nothing")

@@ -431,11 +431,94 @@ def test_lineage_goes_to_a_file_and_to_an_endpoint(output: Path, tmp_path: Path)
     assert json.loads(failed.read_text().splitlines()[1])["eventType"] == "FAIL"
 
 
+def test_nothing_that_is_read_is_imported(
+    output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A manifest that names a module: it is not loaded, even with the release on the path."""
+    (output / "release" / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.syspath_prepend(str(output / "release"))
+    path = output / "evidence/manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["method"]["name"] = "evil:Method"
+    path.write_text(json.dumps(manifest))
+    done = report(output)
+    assert done.exit_code == 3 and not (tmp_path / "ran").exists() and "evil" not in sys.modules
+    assert "No pictures" in (output / "evidence/report.html").read_text()
+    report(output, "--load-method", "other:Method")
+    assert not (tmp_path / "ran").exists()
+    report(output, "--load-method", "evil:Method")  # the owner's own word
+    assert (tmp_path / "ran").exists()
+
+
+def test_a_manifest_that_names_other_files_is_not_followed(output: Path, tmp_path: Path) -> None:
+    path = output / "evidence/manifest.json"
+    manifest = json.loads(path.read_text())
+    for place in ("/dev/zero", "../../etc/passwd"):
+        manifest["shards"][0]["shards"]["metrics"]["path"] = place
+        path.write_text(json.dumps(manifest))
+        done = report(output)
+        assert done.exit_code == 2 and "where none may lie" in done.output
+
+
+EVIL = "<script>alert(1)</script>`|[x](javascript:y)\n# =cmd"
+
+
+def test_names_of_columns_do_nothing_in_card_croissant_or_report(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    cells = [{"bytes": Encoding().encode(face), "path": "x"} for face in faces(3, seed=4)]
+    table = pa.table({"image": cells, EVIL: ["<img src=x onerror=y>"] * 3})
+    pq.write_table(table, tmp_path / "in" / "a.parquet")
+    options = SanitizeOptions(
+        input=str(tmp_path / "in"),
+        output=str(tmp_path / "out"),
+        method="blur",
+        metrics="none",
+        keep_columns=(EVIL,),
+    )
+    job = prepare(options)
+    Ledger(options.output).open(job.settings)
+    Worker(job).process(0)
+    finish(job, "test 1")
+    (tmp_path / "loose.yaml").write_text("record: {}\n")
+    done = report(tmp_path / "out")
+    assert "card and Croissant" not in done.output
+    release, evidence = tmp_path / "out/release", tmp_path / "out/evidence"
+    for path in (release / "README.md", release / "croissant.json", evidence / "report.html"):
+        text = path.read_text()
+        assert "<script" not in text and "<img src=x" not in text, path
+        assert "](javascript" not in text or path.suffix != ".md"
+    assert EVIL in [field["name"] for field in _fields(release)]
+    assert "onerror" in (evidence / "report.html").read_text()  # shown, as text
+    assert ppfr("verify", str(tmp_path / "out")).exit_code == 0
+
+
+def _fields(release: Path) -> list[dict[str, str]]:
+    document = json.loads((release / "croissant.json").read_text())
+    return document["recordSet"][0]["field"]
+
+
+def test_a_signed_release_keeps_its_signature(output: Path, tmp_path: Path) -> None:
+    owner = Ed25519PrivateKey.generate()
+    pem, none = serialization.Encoding.PEM, serialization.NoEncryption()
+    private = owner.private_bytes(pem, serialization.PrivateFormat.PKCS8, none)
+    (tmp_path / "owner").write_bytes(private)
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    (tmp_path / "pub").write_bytes(owner.public_key().public_bytes(pem, form))
+    verify = ("verify", str(output), "--public-key", str(tmp_path / "pub"))
+    sign(str(output), owner)
+    assert "stay as they were signed" in report(output).output
+    assert not (output / "release/README.md").exists() and ppfr(*verify).exit_code == 0
+    assert report(output, "--signing-key", str(tmp_path / "owner")).exit_code == 0
+    assert (output / "release/README.md").exists() and ppfr(*verify).exit_code == 0
+
+
 def test_figures_on_the_page_are_those_in_the_metrics(output: Path) -> None:
     report(output)
     text = (output / "evidence/report.html").read_text()
-    shown = pq.read_table(output / "metrics")["disclosure"].to_numpy()
-    worst = pq.read_table(output / "metrics")["record_id"].to_pylist()[int(np.argmax(shown))]
+    shown = pq.read_table(output / "evidence/metrics")["disclosure"].to_numpy()
+    worst = pq.read_table(output / "evidence/metrics")["record_id"].to_pylist()[
+        int(np.argmax(shown))
+    ]
     place = text.index("Records to look at first")
     assert worst in text[place : place + 600] and f"{shown.max():.4f}" in text[place : place + 600]
 

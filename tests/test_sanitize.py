@@ -306,15 +306,14 @@ def test_wrong_usage_is_one_line_and_exit_code_2(sample: Path, tmp_path: Path) -
         "must not lie inside each other": ("--input", sample, "--output", sample / "out"),
         "unknown method 'nope'": (*base, "--method", "nope"),
         "no class Nope in a module nope": (*base, "--method", "nope:Nope"),
-        "option 'sigma': Input should be greater": (
+        "option 'sigma': expected more than 0": (
             *base,
             "--method=blur",
             "--method-option=sigma=-1",
         ),
         "expected KEY=VALUE": (*base, "--method-option", "sigma"),
-        "--identity-column needs --identity-key-file": (*base, "--identity-column", "identity"),
         "the identity key cannot be read": (*base, "--identity-key-file", tmp_path / "nope"),
-        "FR model 'x': no such file": (*base, "--fr", f"x={tmp_path}/nope.onnx"),
+        "there is no file for the model 'x'": (*base, "--fr", f"x={tmp_path}/nope.onnx"),
         "expected NAME=PATH": (*base, "--fr", "nope"),
         "the output has a column of that name": (*base, "--keep-column", "identity"),
         "the mapping must not lie inside the output": (*base, "--mapping", out / "map.parquet"),

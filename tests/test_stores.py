@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +22,8 @@ from moto.server import ThreadedMotoServer
 from ppfr_ops.cli.sanitize_beam import main as on_beam
 from ppfr_ops.contracts.manifest import Manifest, ReleaseManifest
 from ppfr_ops.sample import write_sample
+from ppfr_ops.sandbox import sandbox
+from ppfr_ops.store.lease import Lease
 from ppfr_ops.store.ledger import Ledger
 from ppfr_ops.store.storage import Patient, StoreError, open_store
 
@@ -75,6 +78,8 @@ def buckets(moto: int, environment: pytest.MonkeyPatch, sample: Path) -> Iterato
 def at(environment: pytest.MonkeyPatch, url: str) -> None:
     environment.setenv("AWS_ENDPOINT_URL", url)
     fsspec.get_filesystem_class("s3").clear_instance_cache()
+    if sandbox._pipe is not None:
+        sandbox._end()  # a child keeps the environment that it was born with
 
 
 def sanitize(*options: str) -> Result:
@@ -129,7 +134,16 @@ def test_the_command_on_ray_through_a_store_that_fails(
 ) -> None:
     """As a user has it: workers are processes of their own, options come from the environment."""
     environment.setenv("FSSPEC_S3", json.dumps(fsspec.config.conf["s3"]))
-    command = [sys.executable, "-m", "ppfr_ops.cli.sanitize", "--actors", "2", "--unit-rows", "8"]
+    command = [
+        sys.executable,
+        "-m",
+        "ppfr_ops.cli",
+        "sanitize",
+        "--actors",
+        "2",
+        "--unit-rows",
+        "8",
+    ]
     command += ["--method", "highpass", "--input", "s3://faces/set"]
     with FaultyProxy(moto, every=10) as proxy:
         environment.setenv("AWS_ENDPOINT_URL", proxy.url)
@@ -282,3 +296,78 @@ def test_a_large_object_goes_up_in_parts_and_is_aborted_if_one_fails(
     found = buckets.head_object(Bucket="shared", Key="out/evidence/metrics/u.parquet")
     assert found["ContentLength"] == len(large)
     assert "Uploads" not in buckets.list_multipart_uploads(Bucket="shared")
+
+
+STOPPED = """
+import os, signal, sys
+from ppfr_ops.store import lease
+from ppfr_ops.store.lease import Lease
+from ppfr_ops.store.ledger import Ledger
+lease._machine = lambda: "another machine"  # whose processes nobody here can see
+moment = sys.argv.pop(1)
+done = getattr(Ledger, moment)
+def stop_once(self, *args, **named):
+    setattr(Ledger, moment, done)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return done(self, *args, **named)
+setattr(Ledger, moment, stop_once)
+from ppfr_ops.cli.sanitize_beam import main
+sys.exit(main(standalone_mode=False))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["commit", "_create_entry"])
+def test_a_run_that_is_stopped_and_commits_late(
+    moto: int, buckets: object, environment: pytest.MonkeyPatch, moment: str
+) -> None:
+    """SIGSTOP before a unit is committed, or in the very moment before its entry is put; another
+    run takes over and finishes; the first wakes up, and nothing is there twice or lost. With
+    PPFR_HEAVY=1 it sleeps for a minute and leases have their real length."""
+    heavy = bool(os.environ.get("PPFR_HEAVY"))
+    at(environment, f"http://127.0.0.1:{moto}")
+    environment.setenv("FSSPEC_S3", json.dumps(fsspec.config.conf["s3"]))
+    if not heavy:
+        environment.setitem(Lease.__init__.__kwdefaults__, "expiry", 2.0)
+    options = ["--input", "s3://faces/set", "--output", "s3://shared/out", "--method", "pixelate"]
+    options += ["--metrics", "basic", "--unit-rows", str(ROWS // UNITS)]
+    first = subprocess.Popen(
+        [sys.executable, "-c", STOPPED, moment, *options], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        state = Path(f"/proc/{first.pid}/stat")
+        deadline = time.monotonic() + 240
+        while state.read_text().rpartition(")")[2].split()[0] != "T":
+            assert first.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        stopped = time.monotonic()
+        done = sanitize(*options)
+        assert done.exit_code == 0, done.output
+        manifest = assert_sound(buckets)
+        if heavy:
+            time.sleep(max(0.0, 60 - (time.monotonic() - stopped)))
+        print(f"stopped for {time.monotonic() - stopped:.0f} s at {moment}")
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
+        said = first.communicate(timeout=240)[1]
+    assert first.returncode == 1 and "another run has taken over this output" in said, said
+    assert assert_sound(buckets) == manifest
+    assert manifest.counts.records == ROWS and manifest.counts.units == UNITS
+    again = sanitize(*options)
+    assert again.exit_code == 0 and f"{UNITS} of them done before" in again.stderr.replace(
+        "\n", " "
+    )
+
+
+def test_a_store_that_ignores_conditions_is_refused(
+    moto: int, buckets: object, environment: pytest.MonkeyPatch
+) -> None:
+    with FaultyProxy(moto, drop="If-None-Match") as proxy:
+        at(environment, proxy.url)
+        options = ("--input", "s3://faces/set", "--output", "s3://shared/out", "--limit", "8")
+        done = sanitize(*options)
+        assert done.exit_code == 2 and "no conditional puts" in done.stderr, done.output
+        assert "Contents" not in buckets.list_objects_v2(Bucket="shared")
+        done = sanitize(*options, "--single-writer")
+        assert done.exit_code == 0, done.output
+    assert assert_sound(buckets).counts.records == 8

@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from click.testing import CliRunner
+from safetensors import safe_open
 
 from ppfr_ops.cli.train import main
+from ppfr_ops.methods.stochastic_local import SHIPPED
 from ppfr_ops.methods.stochastic_local.training import (
     TrainConfig,
     Trainer,
@@ -126,3 +129,20 @@ def test_balanced_accuracy() -> None:
     assert balanced_accuracy(torch.eye(50)) == 1.0
     random = torch.Generator().manual_seed(0)
     assert balanced_accuracy(torch.rand(200, 200, generator=random)) < 0.6
+
+
+def test_help_says_truly_where_the_shipped_weights_come_from() -> None:
+    weights = SHIPPED.parent
+    with safe_open(SHIPPED, "pt") as file:
+        told = json.loads(file.metadata()["about"])["config"]
+
+    def settings(name: str) -> dict[str, object]:
+        text = (weights / name).read_text()
+        return TrainConfig.model_validate(yaml.safe_load(text)).model_dump(mode="json")
+
+    (config,) = (item for item in main.params if item.name == "config")
+    assert Path(str(config.default)).name == "small.yaml"
+    assert settings("small-4.yaml") == told != settings("small.yaml")
+    said = " ".join(str(config.help).split())
+    assert "first of the four runs that the shipped weights come from" in said
+    assert len(list(weights.glob("small*.yaml"))) == 4

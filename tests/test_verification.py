@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ppfr_ops.evaluate.evaluation import evenly, read_faces, read_pairs
-from ppfr_ops.evaluate.linkage import d_sys, linkage, linkage_sets, train_student
+from ppfr_ops.evaluate.data import evenly, read_faces, read_pairs
+from ppfr_ops.evaluate.linkage import LinkageFigures, d_sys, linkage, linkage_sets, train_student
 from ppfr_ops.evaluate.protocol import best_threshold, pair_scores, threshold_at_far, verify
 from ppfr_ops.recognizers import Recognizer, RecognizerSpec
 
@@ -79,7 +79,7 @@ def people(count: int, photos: int, spread: float) -> tuple[np.ndarray, list[str
     return unit(templates.reshape(-1, 64)), names
 
 
-def run_linkage(published: np.ndarray, originals: np.ndarray, names: list[str]) -> dict:
+def run_linkage(published: np.ndarray, originals: np.ndarray, names: list[str]) -> LinkageFigures:
     sets = linkage_sets(names)
     more = [published[list(rows)] for rows in sets.calibration]
     return linkage(originals[sets.gallery], published[sets.probes], sets, more)
@@ -88,15 +88,15 @@ def run_linkage(published: np.ndarray, originals: np.ndarray, names: list[str]) 
 def test_linkable_and_unlinkable() -> None:
     originals, names = people(200, 4, 0.2)
     open_ = run_linkage(originals, originals, names)
-    assert open_["rank1"] > 0.99 and open_["d_sys"] > 0.97
-    assert open_["linking"]["200"] == pytest.approx(open_["rank1"])
-    assert open_["singling_out"] > open_["singling_out_chance"]
+    assert open_.rank1 > 0.99 and open_.d_sys > 0.97
+    assert open_.linking["200"] == pytest.approx(open_.rank1)
+    assert open_.singling_out > open_.singling_out_chance
     noise = unit(np.random.default_rng(2).normal(size=originals.shape))
     closed = run_linkage(noise, originals, names)
-    assert closed["rank1"] < 0.03 and closed["d_sys"] < 0.25
-    assert closed["linking"]["2"] == pytest.approx(0.5, abs=0.08)
+    assert closed.rank1 < 0.03 and closed.d_sys < 0.25
+    assert closed.linking["2"] == pytest.approx(0.5, abs=0.08)
     # 1/e is the most that a predicate that knows nothing reaches
-    assert closed["singling_out"] < closed["singling_out_chance"] + 0.03
+    assert closed.singling_out < closed.singling_out_chance + 0.03
 
 
 def test_d_sys_of_equal_and_apart() -> None:
@@ -108,7 +108,7 @@ def test_d_sys_of_equal_and_apart() -> None:
 
 def test_ties_do_not_link() -> None:
     same = np.tile(unit(np.ones((1, 8))), (20, 1))
-    assert run_linkage(same, same, [f"p{i // 2}" for i in range(20)])["rank1"] == 0
+    assert run_linkage(same, same, [f"p{i // 2}" for i in range(20)]).rank1 == 0
 
 
 def test_student_undoes_a_turn_of_the_embedding_space() -> None:
@@ -122,7 +122,7 @@ def test_student_undoes_a_turn_of_the_embedding_space() -> None:
     plain = linkage(originals[test][sets.gallery], published[test][sets.probes], sets, [])
     guess = student.guess(published[test][sets.probes], [published[test][sets.probes]])
     taught = linkage(student.gallery(originals[test][sets.gallery]), guess, sets, [])
-    assert plain["rank1"] < 0.05 < 0.3 < taught["rank1"]
+    assert plain.rank1 < 0.05 < 0.3 < taught.rank1
 
 
 def test_nobody_with_two_photos() -> None:

@@ -22,7 +22,9 @@ COMMANDS = {
     "methods": "list the methods and their options",
     "evaluate": "measure a method: recognition, disclosure, what an attacker gets back",
     "compare": "put evaluations side by side",
+    "lineup": "a blind test: do people recognise people in what is published?",
     "train": "train the learned anonymizer",
+    "probe": "publish a photo into a release's world, so that it can be searched there",
     "report": "say whether an output may be released; report, dataset card, Croissant, lineage",
     "verify": "check an output against its manifest, shard by shard; sign it",
     "erase": "give the originals back from the vault, with the owner's key",
@@ -52,7 +54,8 @@ class _Lazy(click.Group):
 def group() -> None:
     """Turn face datasets into ones that can be shared and still be recognised by machines.
 
-    Exit codes: 0 finished; 2 wrong usage or input; 3 finished, but thresholds failed; 1 else.
+    Exit codes: 0 finished; 1 failed; 2 wrong usage or input; 3 finished, but a threshold was
+    missed.
     """
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from ppfr_ops.cli import Command
-from ppfr_ops.errors import UserError
+from ppfr_ops.errors import UserError, fault
 
 EXAMPLES = """
 \b
@@ -50,17 +50,31 @@ def _read(folder: Path) -> Any:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise UserError(
-            f"{path} is no evaluation of this version: {place}: {first['msg']}"
+            f"{path} is no evaluation of this version: {place}: {fault(error)}"
         ) from None
 
 
 def _row(document: Any) -> dict[str, Any]:
     head = document.headline
-    row: dict[str, Any] = {"label": document.label}
+    black = [u for u in (document.utility or {}).values() if u.role == "black_box"]
+    tars = [u.protected_protected.tar["0.001"] for u in black]
+    row: dict[str, Any] = {
+        "label": document.label,
+        "identity": document.identity,
+        "tar": sum(tars) / len(tars) if tars else None,  # documents of version 1 have it too
+    }
     for name, found in (document.utility or {}).items():
         mark = "*" if found.role == "black_box" else ""
         row[f"{name}{mark}"] = found.protected_protected.accuracy
     row["accuracy"] = head.black_box_accuracy
+    row["unchanged_far"] = head.unchanged_far
+    row["original_accuracy"] = head.original_accuracy
+    row["eye"] = head.eye_accuracy
+    row["linker"] = head.linker_same_photo
+    row["linker_other"] = head.linker_another_photo
+    row["regenerated"] = head.regenerated
+    row["inference"] = head.inference_above_chance
+    row["other_release"] = head.other_release_accuracy
     row["disclosure"] = head.disclosure
     row["other_person"] = document.disclosure.other_person.mean if document.disclosure else None
     row["draw_similarity"] = head.draw_similarity
@@ -78,12 +92,19 @@ def _row(document: Any) -> dict[str, Any]:
     return row
 
 
+_LEGEND = (
+    "* black box: accuracy. tar (at FAR 1e-3), accuracy: published with published, mean over the "
+    "black boxes; original_accuracy: with originals. unchanged_far, eye, linker, regenerated, "
+    "inference (above chance), other_release: the worst over models, sizes or attributes."
+)
+
+
 def _markdown(rows: list[dict[str, Any]]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
     names = [name for name in names if any(row.get(name) is not None for row in rows)]
     lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
     lines += ["| " + " | ".join(_cell(row.get(name)) for name in names) + " |" for row in rows]
-    return "\n".join(lines) + "\n\n* black box; accuracy: mean over the black boxes"
+    return "\n".join(lines) + "\n\n" + _LEGEND
 
 
 def _cell(value: Any) -> str:

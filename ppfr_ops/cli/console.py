@@ -180,7 +180,9 @@ def conclude(job: Job, manifest: Manifest, seconds: float, fresh_faces: int, as_
         print(manifest.model_dump_json(exclude={"shards"}, indent=1))
     counts = manifest.counts
     if 2 * counts.dead_letters_by_code.get("wrong_size", 0) > counts.rows_in:
-        console.print("These are no aligned faces of 112x112; --faces detect takes photographs")
+        console.print(
+            "Most pictures are not aligned faces of 112x112; for photographs use --faces detect"
+        )
     problem = too_many_dead(job, manifest)
     if problem:
         console.print(f"Error: {problem}", markup=False)

@@ -13,10 +13,10 @@ from ppfr_ops.cli.console import (
     console,
     show_preview,
 )
-from ppfr_ops.errors import UserError
 from ppfr_ops.release.signing import distrust, load_signing_key
 from ppfr_ops.sanitize.finish import finish
-from ppfr_ops.sanitize.increments import reconcile, retire_reviewed
+from ppfr_ops.sanitize.identity import discard, with_release_key
+from ppfr_ops.sanitize.increments import reconcile, retire_dead, retire_reviewed
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.prepare import prepare
@@ -48,19 +48,16 @@ def drive(
         UserError: wrong usage or input.
     """
     began = time.monotonic()
-    try:
-        job = prepare(options)
-        preflight(job)
-        if dry_run:
-            show_preview(job, preview(job))
-            return 0
-        ledger = Ledger(options.output)
-        ledger.check(job.settings, options.overwrite, options.incremental)
-        check_vault(job, ledger)
-        if not options.single_writer:
-            ledger.refuse_unconditional()
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    job = prepare(options)
+    preflight(job)
+    if dry_run:
+        show_preview(job, preview(job))
+        return 0
+    ledger = Ledger(options.output)
+    ledger.check(job.settings, options.overwrite, options.incremental)
+    check_vault(job, ledger)
+    if not options.single_writer:
+        ledger.refuse_unconditional()
     try:
         lease = Lease(Ledger(options.output), _say_waiting)
     except ValueError as error:
@@ -96,13 +93,10 @@ def _say_waiting() -> None:
 def _work(job: Job, engine: Engine, carrier: str, began: float, as_json: bool) -> int:
     options = job.options
     ledger = Ledger(options.output, job.fence)
-    try:
-        ledger.open(job.settings, options.overwrite, options.incremental, options.seed)
-        unvouched = None
-        if options.signing_key is not None:
-            unvouched = distrust(ledger, load_signing_key(options.signing_key))
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    ledger.open(job.settings, options.overwrite, options.incremental, options.seed)
+    unvouched = None
+    if options.signing_key is not None:
+        unvouched = distrust(ledger, load_signing_key(options.signing_key))
     for line in ledger.noticed:
         console.print(line, markup=False)
     last = {"engine": carrier, "units": len(job.plan.units), "rows": job.plan.rows}
@@ -112,6 +106,8 @@ def _work(job: Job, engine: Engine, carrier: str, began: float, as_json: bool) -
         console.print(f"since the last run: {reconcile(job, ledger)} units", soft_wrap=True)
     if job.verdicts is not None:
         console.print(f"{retire_reviewed(job, ledger)} units to be done anew, by verdicts")
+    if options.retry_dead_letters:
+        console.print(f"{retire_dead(job, ledger)} units to be done anew, for their dead letters")
     if gone := sweep_vault(job, ledger):
         console.print(f"{gone} units removed from the vault, keys first: published no more")
     faces = _carry(job, engine, ledger)
@@ -130,6 +126,9 @@ def _work(job: Job, engine: Engine, carrier: str, began: float, as_json: bool) -
         code = 1
     else:
         code = conclude(job, manifest, time.monotonic() - began, faces, as_json)
+        if options.discard_key and code != 1:
+            discard(ledger)
+            console.print("the key of the release is removed: nobody can say who is whom")
         if unvouched is not None:
             console.print(f"Error: {unvouched}", markup=False)
             code = code or 1
@@ -143,6 +142,7 @@ def _carry(job: Job, engine: Engine, ledger: Ledger) -> int:
     todo = announce(job, ledger.committed_ids())
     progress = RunProgress(len(todo))
     if todo:
+        job = with_release_key(job, ledger)
         with progress:
             for status in engine(job, todo):
                 progress.add(status)

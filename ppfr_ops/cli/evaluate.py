@@ -5,16 +5,14 @@ import os
 # Waiting threads must not spin: on a shared machine that costs several times the work itself.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-import platform
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ppfr_ops.cli import Command
-from ppfr_ops.errors import UserError
+from ppfr_ops.errors import UserError, fault
 
 EXAMPLES = """
 \b
@@ -68,6 +66,12 @@ Examples:
     metavar="NAME=PATH[,…]",
     help="FR model that had none; the headline is their mean. Repeatable.",
 )
+@click.option(
+    "--identities",
+    help="Photos of other people with a column identity, Parquet: what the release is worth to "
+    "whoever trains on it.",
+)
+@click.option("--stages", help="Comma-separated, of those that --dry-run names; default: all.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for results.")
 @click.option("--quick", "mode", flag_value="quick", help="Minutes: fewer pairs, a short attack.")
 @click.option("--full", "mode", flag_value="full", default=True, help="Everything (default).")
@@ -81,6 +85,13 @@ Examples:
 @click.option("--test-faces", type=click.IntRange(2), help="Gallery faces the attack is tested on.")
 @click.option("--averaging-faces", type=click.IntRange(64), help="Training faces of averaging.")
 @click.option("--pairs-per-fold", type=click.IntRange(2), help="Only the first of every fold.")
+@click.option(
+    "--setting",
+    "sizes",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Any other size of ppfr_ops.evaluate.settings, such as linker_pairs=5000. Repeatable.",
+)
 @click.option(
     "--format", "image_format", default="jpeg", show_default=True, help="jpeg, png or webp."
 )
@@ -108,20 +119,17 @@ def main(context: click.Context, **options: Any) -> None:
     input, 3 done but a requirement was missed.
     """
 
-    try:
-        context.exit(_run(**options))
-    except UserError as error:
-        raise UserError(" ".join(str(error).split())) from None
+    context.exit(_run(**options))
 
 
 def _log(line: str) -> None:
     click.echo(line, err=True)
 
 
-def _settings(mode: str, options: dict[str, Any]) -> tuple[Any, str]:
+def _settings(mode: str, options: dict[str, Any]) -> tuple[Any, Any]:
     from pydantic import ValidationError
 
-    from ppfr_ops.evaluate.evaluation import FULL, QUICK, Settings
+    from ppfr_ops.evaluate.settings import FULL, QUICK, Settings
 
     base = QUICK if mode == "quick" else FULL
     names = (
@@ -134,6 +142,7 @@ def _settings(mode: str, options: dict[str, Any]) -> tuple[Any, str]:
         "pairs_per_fold",
     )
     changes = {name: options[name] for name in names if options[name] is not None}
+    changes |= _sizes(options["sizes"])
     if options["attacks"] is not None:
         wanted = [name for name in options["attacks"].split(",") if name not in ("", "none")]
         unknown = set(wanted) - set(FULL.attacks)
@@ -146,9 +155,21 @@ def _settings(mode: str, options: dict[str, Any]) -> tuple[Any, str]:
         settings = Settings.model_validate({**base.model_dump(), **changes})
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"{first['loc'][0]}: {first['msg']}") from None
+        raise UserError(f"{first['loc'][0]}: {fault(error)}") from None
     same = settings.model_dump(exclude={"seed"}) == base.model_dump(exclude={"seed"})
     return settings, mode if same else "custom"
+
+
+def _sizes(texts: tuple[str, ...]) -> dict[str, Any]:
+    from ppfr_ops.evaluate.settings import Settings
+
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name not in Settings.model_fields:
+            raise UserError(f"--setting {text}: there are {', '.join(Settings.model_fields)}")
+        found[name] = tuple(filter(None, value.split(","))) if "," in value else value
+    return found
 
 
 _COMPARE = {"<=": lambda a, b: a <= b, ">=": lambda a, b: a >= b}
@@ -160,7 +181,7 @@ def _requirement(text: str) -> tuple[str, str, float]:
     for sign in _COMPARE:
         name, found, value = text.partition(sign)
         if found:
-            known = [key for key in Headline.model_fields if key != "fr_accuracy"]
+            known = [key for key in Headline.model_fields if not key.startswith("fr_")]
             if name.strip() not in known:
                 raise UserError(f"--require {text}: there are {', '.join(known)}")
             try:
@@ -190,7 +211,7 @@ def _models(
             except UserError:
                 raise
             except (ValueError, FileNotFoundError) as error:
-                raise UserError(str(error)) from None
+                raise UserError(" ".join(str(error).split())) from None
             except Exception:
                 raise UserError(
                     f"FR model {text.partition('=')[0]!r} cannot take N x 3 x 112 x 112 faces"
@@ -201,47 +222,39 @@ def _models(
     return models
 
 
-def _run(**options: Any) -> int:
-    import torch
-
-    from ppfr_ops.evaluate.evaluation import (
-        EmbeddingCache,
-        Evaluation,
-        pixels_sha256,
-        read_faces,
-        read_pairs,
-        read_sanitized,
-        write_text,
-    )
+def _publisher(options: dict[str, Any]) -> tuple[Any, dict[str, str]]:
+    """The method, if there is one, and its options as they were given."""
     from ppfr_ops.evaluate.publishing import Publisher
     from ppfr_ops.imaging.codec import Encoding
-    from ppfr_ops.memory import keep_freed_memory
     from ppfr_ops.methods.registry import create
 
-    started = time.monotonic()
-    keep_freed_memory()
-    threads = options["threads"] or os.cpu_count() or 1
-    torch.set_num_threads(threads)
-    settings, mode = _settings(options["mode"], options)
-    requirements = [_requirement(text) for text in options["requirements"]]
     if not options["method"] and not options["sanitized"]:
         raise UserError("give --method NAME or --sanitized DIR")
     if options["method_options"] and not options["method"]:
         raise UserError("--method-option needs --method")
-    publisher, method_options = None, {}
+    given: dict[str, str] = {}
+    for text in options["method_options"]:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--method-option {text}: expected KEY=VALUE")
+        given[key] = value
     try:
         encoding = Encoding(options["image_format"], options["quality"])
-        if options["method"]:
-            for text in options["method_options"]:
-                key, equals, value = text.partition("=")
-                if not equals:
-                    raise UserError(f"--method-option {text}: expected KEY=VALUE")
-                method_options[key] = value
-            publisher = Publisher(create(options["method"], method_options), encoding)
+        if not options["method"]:
+            return None, given
+        return Publisher(create(options["method"], given), encoding), given
     except UserError:
         raise
     except (ValueError, OSError) as error:
-        raise UserError(str(error)) from None
+        raise UserError(" ".join(str(error).split())) from None
+
+
+def _prepare(options: dict[str, Any], settings: Any, publisher: Any, threads: int) -> Any:
+    """Read what is to be judged."""
+    from ppfr_ops.evaluate.data import read_faces, read_pairs, read_sanitized
+    from ppfr_ops.evaluate.run import Run
+    from ppfr_ops.evaluate.templates import EmbeddingCache
+
     gallery = read_faces(options["gallery"], "gallery")
     pairs = read_pairs(options["pairs_path"], gallery)
     published = None
@@ -250,57 +263,98 @@ def _run(**options: Any) -> int:
         if not there.all():
             _log(f"{(~there).sum()} of {len(gallery)} faces were not published: left out")
             published, gallery, pairs = published[there], gallery.keep(there), pairs.keep(there)
-    attack_faces = None
+    attack_faces = identities = None
     if options["attack_faces"]:
         attack_faces = read_faces(options["attack_faces"], "attack faces")
         if len(attack_faces) < 10 * settings.batch:
             raise UserError(
                 f"attack faces: {len(attack_faces)}, needed: {10 * settings.batch} at least"
             )
-    models = _models(options["surrogates"], options["black_boxes"], threads)
-
-    label = options["label"] or " ".join(
-        [options["method"] or "sanitized", *(f"{k}={v}" for k, v in method_options.items())]
-    )
-    out: Path = options["out"]
-    digests = {name: model.spec.digest() for name, (model, _) in models.items()}
-    facts: dict[str, Any] = {
-        "method_digest": publisher.anonymizer.digest() if publisher else None,
-        "gallery": gallery.sha256(),
-        "attack_faces": attack_faces.sha256() if attack_faces else None,
-        "published": pixels_sha256(published) if published is not None else None,
-        "models": {name: (digests[name], role) for name, (_, role) in models.items()},
-        "encoding": f"{encoding.format} {encoding.quality}",
-        "settings": settings.model_dump(mode="json"),
-        "pairs": len(pairs.a),
-    }
-    if options["dry_run"]:
-        plan = Evaluation(
-            gallery, pairs, models, attack_faces, publisher, published, settings, out,
-            EmbeddingCache(None, _log), _log,
-        )  # fmt: skip
-        _log(f"{label}: would measure {len(plan.pairs.a)} pairs with {', '.join(models)}")
-        for name in plan.attack_names():
-            _log(f"  attack {name}")
-        for name, reason in plan.skipped.items():
-            _log(f"  not {name}: {reason}")
-        return 0
-    _claim(out, facts, options["force"])
-    cache = EmbeddingCache(options["cache"], _log)
-    run = Evaluation(
-        gallery, pairs, models, attack_faces, publisher, published, settings, out, cache, _log,
+    if options["identities"]:
+        identities = read_faces(options["identities"], "identities")
+        if identities.identities is None:
+            raise UserError("identities: no column identity")
+    return Run(
+        gallery,
+        pairs,
+        _models(options["surrogates"], options["black_boxes"], threads),
+        attack_faces,
+        publisher,
+        published,
+        settings,
+        options["out"],
+        EmbeddingCache(options["cache"], _log),
+        _log,
         options["show_faces"],
-    )  # fmt: skip
+        identities,
+    )
+
+
+def _stages(text: str | None) -> list[str] | None:
+    from ppfr_ops.evaluate.stages import stages
+
+    if text is None:
+        return None
+    wanted, known = [name for name in text.split(",") if name], stages()
+    for name in wanted:
+        if name not in known:
+            raise UserError(f"unknown stage {name!r}; there are: {', '.join(known)}")
+    return wanted
+
+
+def _plan(run: Any, label: str, wanted: list[str] | None) -> None:
+    """Say what would be measured."""
+    from ppfr_ops.evaluate.stages import Skip, stages
+    from ppfr_ops.evaluate.stages.recovery import chosen
+
+    _log(f"{label}: would measure {len(run.pairs.a)} pairs with {', '.join(run.names)}")
+    for name, stage in stages().items():
+        if wanted is None or name in wanted:
+            _log(f"  {name}: {stage.about}")
     try:
-        document = _measure(run, label, facts, mode)
+        for attacker in chosen(run):
+            _log(f"  attack {attacker.name}")
+    except Skip as reason:
+        _log(f"  not recovery: {reason}")
+
+
+def _run(**options: Any) -> int:
+    import torch
+
+    from ppfr_ops.evaluate.evaluation import evaluate, facts
+    from ppfr_ops.evaluate.folder import claim, withdraw
+    from ppfr_ops.evaluate.plots import draw_all
+    from ppfr_ops.evaluate.run import write_text
+    from ppfr_ops.evaluate.summary import summary
+    from ppfr_ops.memory import keep_freed_memory
+
+    started = time.monotonic()
+    keep_freed_memory()
+    threads = options["threads"] or os.cpu_count() or 1
+    torch.set_num_threads(threads)
+    settings, mode = _settings(options["mode"], options)
+    requirements = [_requirement(text) for text in options["requirements"]]
+    wanted = _stages(options["stages"])
+    publisher, given = _publisher(options)
+    run = _prepare(options, settings, publisher, threads)
+    label = options["label"] or " ".join(
+        [options["method"] or "sanitized", *(f"{k}={v}" for k, v in given.items())]
+    )
+    if options["dry_run"]:
+        _plan(run, label, wanted)
+        return 0
+    out: Path = options["out"]
+    known = facts(run, f"{options['image_format']} {options['quality']}")
+    claim(out, known, options["force"])
+    try:
+        document = evaluate(run, label, known, mode, wanted)
     except UserError:
-        _withdraw(out)
+        withdraw(out)
         raise
     write_text(out / "evaluation.json", document.model_dump_json(indent=2) + "\n")
-    from ppfr_ops.evaluate.plots import draw_all
-
     draw_all(document.model_dump(), out)
-    _summary(document)
+    for line in summary(document):
+        click.echo(line)
     _log(f"done in {time.monotonic() - started:.0f} s: {out / 'evaluation.json'}")
     missed = [
         f"{name} is {value if value is None else round(value, 4)}, required {sign} {bound:g}"
@@ -310,225 +364,3 @@ def _run(**options: Any) -> int:
     for line in missed:
         _log(f"missed: {line}")
     return 3 if missed else 0
-
-
-def _claim(out: Path, facts: dict[str, Any], force: bool) -> None:
-    """Go on with what an earlier run of the same evaluation left in ``out``, or start over."""
-    import json
-    import shutil
-
-    from ppfr_ops.evaluate.evaluation import write_text
-
-    mark = out / "stages" / "facts.json"
-    wanted = json.loads(json.dumps(facts))
-    if mark.is_file() and json.loads(mark.read_text()) == wanted:
-        return
-    if out.exists() and any(out.iterdir()):
-        if not force or not (mark.is_file() or (out / "evaluation.json").is_file()):
-            raise UserError(
-                f"{out} holds something else; choose another --out"
-                + (" or start over with --force" if mark.is_file() else "")
-            )
-        for name in ("stages", "tables", "plots", "checkpoints"):
-            shutil.rmtree(out / name, ignore_errors=True)
-        (out / "evaluation.json").unlink(missing_ok=True)
-    write_text(mark, json.dumps(wanted))
-
-
-def _withdraw(out: Path) -> None:
-    """Leave nothing of a run that wrong input ended, unless a stage of it is worth going on."""
-    import shutil
-
-    stages = [path.name for path in (out / "stages").iterdir()]
-    if stages == ["facts.json"] and not (out / "checkpoints").exists():
-        shutil.rmtree(out / "stages")
-        shutil.rmtree(out / "tables", ignore_errors=True)
-        if not any(out.iterdir()):
-            out.rmdir()
-
-
-def _measure(run: Any, label: str, facts: dict[str, Any], mode: str) -> Any:
-    from importlib.metadata import version
-
-    import numpy as np
-    import torch
-
-    from ppfr_ops import __version__
-    from ppfr_ops.contracts.evaluation import Evaluation as Document
-
-    utility = run.stage("utility", run.utility)
-    seen = run.stage("disclosure", run.disclosure)
-    diversity = run.stage("diversity", run.diversity) if run.publisher else run.diversity()
-    linkage = run.stage("linkage", run.linkage)
-    attackers: dict[str, Any] = {}
-    held: list[float] | None = None
-    for name in run.attack_names():
-        found = dict(run.stage(f"recovery_{name}", lambda name=name: run.recovery(name)))
-        back = found.pop("held_rec_ssim", None)
-        fresh = [a for a in attackers.values() if a["knows"] == "fresh"]
-        if back is not None and all(found["rec_ssim"] >= a["rec_ssim"] for a in fresh):
-            held = back
-        attackers[name] = found
-    recovery = None
-    if attackers:
-        floor = run.floor()
-        standard = {n: a for n, a in attackers.items() if a["knows"] == "fresh"} or attackers
-        best = max(standard, key=lambda n: standard[n]["rec_ssim"])
-        recovery = {
-            **{f"floor_{name}": value for name, value in floor.items()},
-            "test_faces": min(run.settings.test_faces, len(run.gallery)),
-            "best": best,
-            **{key: standard[best][key] for key in ("rec_ssim", "rec_psnr", "recovery_gain")},
-            "attackers": attackers,
-        }
-    groups = run.stage("groups", lambda: run.groups(held))
-    black = [n for n, (_, role) in run.models.items() if role == "black_box"]
-    accuracy = {n: u["protected_protected"]["accuracy"] for n, u in utility.items()}
-    lead = black[0] if black else next(iter(run.models))
-    headline = {
-        "black_box_accuracy": float(np.mean([accuracy[n] for n in black])) if black else None,
-        "fr_accuracy": accuracy,
-        "disclosure": seen["disclosure"]["mean"],
-        "disclosure_p99": seen["disclosure"]["p99"],
-        "rec_ssim": recovery["rec_ssim"] if recovery else None,
-        "recovery_gain": recovery["recovery_gain"] if recovery else None,
-        "draw_similarity": diversity["draw_similarity"] if diversity else None,
-        "rank1": linkage[lead]["rank1"] if linkage else None,
-        "rank1_student": linkage[lead]["student"]["rank1"]
-        if linkage and linkage[lead]["student"]
-        else None,
-        "d_sys": linkage[lead]["d_sys"] if linkage else None,
-    }
-    anonymizer = run.publisher.anonymizer if run.publisher else None
-    did = [
-        f"verification over {len(run.pairs.a)} pairs in {len(set(run.pairs.folds.tolist()))} folds",
-        f"disclosure on {seen['faces']} faces",
-        *(
-            f"{a['knows']} attack: {a['net']}, {a['steps']} steps of {run.settings.batch} faces"
-            for a in attackers.values()
-        ),
-    ]
-    return Document.model_validate(
-        {
-            "label": label,
-            "method": anonymizer.name if anonymizer else None,
-            "options": anonymizer.options() if anonymizer else {},
-            "method_digest": facts["method_digest"],
-            "draw_size": anonymizer.draw_size if anonymizer else None,
-            "encoding": facts["encoding"],
-            "mode": mode,
-            "did": did,
-            "skipped": run.skipped,
-            "seed": run.settings.seed,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "versions": {
-                "ppfr-sanitizer": __version__,
-                "python": platform.python_version(),
-                **{name: version(name) for name in ("torch", "onnxruntime", "numpy")},
-            },
-            "machine": {
-                "processor": platform.machine(),
-                "cores": str(os.cpu_count()),
-                "threads": str(torch.get_num_threads()),
-                "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-            },
-            "settings": facts["settings"],
-            "models": {
-                name: {
-                    "role": role,
-                    "sha256": facts["models"][name][0],
-                    "convention": model.spec.convention,
-                    "channels": model.spec.channels,
-                }
-                for name, (model, role) in run.models.items()
-            },
-            "gallery": {"faces": len(run.gallery), "sha256": facts["gallery"]},
-            "attack_faces": {"faces": len(run.attack_faces), "sha256": facts["attack_faces"]}
-            if run.attack_faces
-            else None,
-            "seconds": run.seconds,
-            "headline": headline,
-            "utility": utility,
-            "disclosure": seen,
-            "diversity": diversity,
-            "linkage": linkage,
-            "recovery": recovery,
-            "groups": groups,
-            "remarks": _remarks(linkage, recovery, attackers, anonymizer),
-        }
-    )
-
-
-def _remarks(linkage: Any, recovery: Any, attackers: dict[str, Any], anonymizer: Any) -> list[str]:
-    remarks = []
-    if linkage:
-        rates = {
-            name: (found["rank1"], (found["student"] or {}).get("rank1", 0.0))
-            for name, found in linkage.items()
-        }
-        name = max(rates, key=lambda n: max(rates[n]))
-        found, (plain, taught) = linkage[name], rates[name]
-        remarks.append(
-            f"Linkable: whoever holds another photo of a person and the FR model {name} finds that "
-            f"person among {found['people']} in {max(plain, taught):.1%} of cases"
-            + (f", taught by {found['student']['pairs']} known pairs" if taught > plain else "")
-            + f" (unprotected {found['rank1_original']:.1%}, chance {found['chance']:.2%}). What "
-            "is published remains personal data unless this is at chance."
-        )
-    for name, attacker in attackers.items():
-        rise = attacker["rise_in_last_fifth"]
-        if rise is None:
-            remarks.append(f"The attacker {name} ran for too few steps to say anything.")
-        elif not attacker["flattened"]:
-            remarks.append(
-                f"The attacker {name} was still improving when it stopped "
-                f"(+{rise:.3f} SSIM in the last fifth): more steps get "
-                "more back."
-            )
-        best = max(attacker["curve"], key=lambda point: point["val_ssim"])
-        if best["val_ssim"] - attacker["curve"][-1]["val_ssim"] > 0.02:
-            remarks.append(
-                f"The attacker {name} was best at step {best['step']} and fell from there: it "
-                "learned its training faces by heart. More faces (--attack-faces, and "
-                "--averaging-faces for averaging) may get more back."
-            )
-    if "leaked" in attackers:
-        gain = attackers["leaked"]["rec_ssim"] - recovery["rec_ssim"]
-        if gain > 0.01:
-            says = f"gets {gain:.3f} SSIM more back: that is what the randomness protects"
-        else:
-            says = f"gets no more back ({gain:+.3f} SSIM): the randomness is not what protects"
-        remarks.append(f"With the record's own draw leaked the attacker {says}. Keep no draw.")
-    if anonymizer is not None and anonymizer.draw_size == 0:
-        remarks.append("The method takes no draws: everything it hides rests on the method alone.")
-    return remarks
-
-
-def _summary(document: Any) -> None:
-    head = document.headline
-    click.echo(f"{document.label} ({document.mode}: {'; '.join(document.did)})")
-    for name, found in document.utility.items():
-        click.echo(
-            f"  {name:<12} accuracy {found.original.accuracy:.4f} -> "
-            f"{found.protected_protected.accuracy:.4f} ({found.role.replace('_', ' ')})"
-        )
-    click.echo(
-        f"  disclosure   {head.disclosure:.3f} "
-        f"(another person's face {document.disclosure.other_person.mean:.3f})"
-    )
-    if document.diversity:
-        click.echo(f"  two draws    {head.draw_similarity:.3f} alike")
-    if document.recovery:
-        for name, attacker in document.recovery.attackers.items():
-            click.echo(
-                f"  {name:<12} recovers SSIM {attacker.rec_ssim:.3f}, {attacker.rec_psnr:.1f} dB "
-                f"in {attacker.steps} steps (floor {document.recovery.floor_ssim:.3f})"
-            )
-    if document.groups and document.groups.largest_gaps:
-        gap = document.groups.largest_gaps[0]
-        click.echo(
-            f"  largest gap  {gap.measure} by {gap.attribute}: {gap.lowest_group} {gap.lowest:.3f}"
-            f" to {gap.highest_group} {gap.highest:.3f}"
-        )
-    for remark in document.remarks:
-        click.echo(f"  ! {remark}")

@@ -39,7 +39,7 @@ def _declared(method: type[Anonymizer]) -> list[str]:
     if not method.redrawable:
         lines.append("publishes every record as first drawn; metrics never hold one back")
     lines += [f"needs the secret {role}: {text}" for role, text in method.secrets.items()]
-    lines += [f"needs the column {name} of the input" for name in method.wants]
+    lines += [f"may need the column {name} of the input" for name in method.wants]
     for item in (*method.record_figures, *method.release_figures):
         lines.append(f"reports {item.name}: {item.description}")
     if method.spends is not None:

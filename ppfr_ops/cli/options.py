@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from ppfr_ops.errors import UserError
+from ppfr_ops.errors import UserError, fault
 from ppfr_ops.options import declared, extra, flag, groups
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.photographs.options import PhotographOptions
@@ -26,11 +26,24 @@ FACES = click.option(
     "photographs, in which the faces are found first.",
 )
 
+DRY_RUN = click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Plan the run, sanitize a few records, say what was measured, and write nothing.",
+)
+
+AS_JSON = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print the manifest, without the list of shards, as JSON on stdout.",
+)
+
 
 def sanitize_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: add the options that every engine's sanitize command shares. The command gets
     them as keywords; ``collect`` them."""
-    return FACES(options_of(SanitizeOptions)(command))
+    return FACES(options_of(SanitizeOptions)(DRY_RUN(AS_JSON(command))))
 
 
 def options_of(model: type[BaseModel]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -54,6 +67,8 @@ def _click(name: str, field: FieldInfo) -> Callable[[Callable[..., Any]], Callab
     if noted["default_text"]:
         text = f"{text}  [default: {noted['default_text']}]"
     settings: dict[str, Any] = {"help": text, "required": field.is_required()}
+    if noted["environment"]:
+        settings["envvar"] = noted["environment"]
     if noted["metavar"]:
         settings["metavar"] = noted["metavar"]
     if kind is bool:
@@ -126,7 +141,7 @@ def validated(model: type[M], values: dict[str, Any]) -> M:
         for group in groups(model).values():
             fields |= declared(group)
         name = flag(place, fields[place]) if place in fields else place
-        raise UserError(f"{name}: {error.errors()[0]['msg']}") from None
+        raise UserError(f"{name}: {fault(error)}") from None
 
 
 def _pairs(name: str, form: str, texts: tuple[str, ...]) -> dict[str, str]:

@@ -22,7 +22,7 @@ Examples:
   ppfr report shared/ --lineage http://localhost:5000/api/v1/lineage
 
 docs/policy.md has the form of a policy and what holds without one.
-Exit codes: 0 may be released; 3 must not; 2 wrong usage or input; 1 else.
+Exit codes: 0 it may be released; 1 failed; 2 wrong usage or input; 3 it must not be released.
 """
 
 

@@ -7,7 +7,8 @@ import click
 
 from ppfr_ops.cli import Command
 from ppfr_ops.cli.driver import drive
-from ppfr_ops.cli.options import collect, sanitize_options
+from ppfr_ops.cli.options import collect, options_of, sanitize_options
+from ppfr_ops.engines.options import RayOptions
 from ppfr_ops.engines.ray_data import on_ray
 
 EXAMPLES = """
@@ -33,7 +34,8 @@ Examples:
   ppfr sanitize --input tars/ --output shared/ --dry-run
 
 Interrupted or killed? The same command goes on where it was.
-Exit codes: 0 finished; 2 wrong usage or input; 3 more dead letters than allowed; 1 else.
+Exit codes: 0 finished; 1 failed, go on with the same command; 2 wrong usage or input;
+3 finished, but with more dead letters than allowed, or short of the policy.
 """
 
 
@@ -41,45 +43,19 @@ Exit codes: 0 finished; 2 wrong usage or input; 3 more dead letters than allowed
     cls=Command, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]}
 )
 @sanitize_options
-@click.option("--actors", type=click.IntRange(min=1), help="Workers. Default: one a CPU or GPU.")
-@click.option(
-    "--gpus-per-actor",
-    type=click.FloatRange(min=0),
-    default=0.0,
-    show_default=True,
-    help="GPUs of a worker; a fraction shares one.",
-)
-@click.option(
-    "--ray-address",
-    envvar="RAY_ADDRESS",
-    help="A running Ray cluster. Default: RAY_ADDRESS, else Ray is started on this machine.",
-)
-@click.option(
-    "--cluster-wait",
-    type=click.FloatRange(min=0),
-    default=0.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Ask a cluster that scales for --actors workers, and wait so long for them.",
-)
-@click.option("--dry-run", is_flag=True, help="Plan, try a few records, write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="The manifest's figures on stdout, too.")
-def main(
-    actors: int | None,
-    gpus_per_actor: float,
-    ray_address: str | None,
-    cluster_wait: float,
-    dry_run: bool,
-    as_json: bool,
-    **values: Any,
-) -> int:
+@options_of(RayOptions)
+def main(dry_run: bool, as_json: bool, **values: Any) -> int:
     """Turn a dataset of aligned faces, or of photographs, into one that can be shared.
 
-    Writes data/, metrics/ and dead_letters/, one Parquet file a unit each, and manifest.json.
+    OUTPUT/release is for others: pictures, and a manifest that can be signed. OUTPUT/evidence is
+    for you alone: what was measured on every record, dead letters, and the ledger of what is done.
     """
+    ray = RayOptions(**{name: values.pop(name) for name in RayOptions.model_fields})
     return drive(
         collect(values),
-        lambda job, todo: on_ray(job, todo, actors, gpus_per_actor, ray_address, cluster_wait),
+        lambda job, todo: on_ray(
+            job, todo, ray.actors, ray.gpus_per_actor, ray.ray_address, ray.cluster_wait
+        ),
         f"ray {version('ray')}",
         dry_run=dry_run,
         as_json=as_json,

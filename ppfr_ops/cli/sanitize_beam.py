@@ -24,7 +24,8 @@ Examples:
       --runner=DataflowRunner --project=P --region=R --temp_location=gs://faces/tmp
 
 What comes after -- goes to Beam as it is. What Ray began, Beam can finish, and the reverse.
-Exit codes: 0 finished; 2 wrong usage or input; 3 more dead letters than allowed; 1 else.
+Exit codes: 0 finished; 1 failed, go on with the same command; 2 wrong usage or input;
+3 finished, but with more dead letters than allowed, or short of the policy.
 """
 
 
@@ -32,8 +33,6 @@ Exit codes: 0 finished; 2 wrong usage or input; 3 more dead letters than allowed
     cls=Command, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]}
 )
 @sanitize_options
-@click.option("--dry-run", is_flag=True, help="Plan, try a few records, write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="The manifest's figures on stdout, too.")
 @click.argument("beam_options", nargs=-1, type=click.UNPROCESSED)
 def main(dry_run: bool, as_json: bool, beam_options: tuple[str, ...], **values: Any) -> int:
     """Turn a dataset of faces or photographs into one that can be shared, on Apache Beam.

@@ -20,7 +20,7 @@ Examples:
   ppfr status shared/
   ppfr status s3://faces/out --json | jq .units_pending
 
-Exit codes: 0 complete; 3 something is pending; 2 there is no such output; 1 else.
+Exit codes: 0 complete; 1 failed; 2 there is no such output; 3 something is pending.
 """
 
 

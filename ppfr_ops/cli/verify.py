@@ -88,23 +88,18 @@ def main(
     if against is None and (fr or identity_key_file or image_column):
         raise UserError("--fr, --image-column and --identity-key-file go with --against")
     found: Audit | None = None
-    try:
-        private = load_signing_key(signing_key) if signing_key else None
-        public = load_public_key(public_key) if public_key else None
-        key = read_key(identity_key_file) if identity_key_file else None
-        models = [Recognizer(RecognizerSpec.parse(text)) for text in fr]
-        findings = list(verify(output, public, min_version or 0))
-        # What is damaged is known already; what it says of the input would only confuse.
-        if against is not None and not findings:
-            columns = Columns(image_column, identity_column)
-            found = audit(output, against, columns, key=key, recognizers=models, sample=sample)
-            findings = found.findings
-        if private is not None and not findings:
-            sign(output, private)
-    except FileNotFoundError:
-        raise UserError("--fr: no such file") from None
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    private = load_signing_key(signing_key) if signing_key else None
+    public = load_public_key(public_key) if public_key else None
+    key = read_key(identity_key_file) if identity_key_file else None
+    models = [Recognizer(RecognizerSpec.parse(text)) for text in fr]
+    findings = list(verify(output, public, min_version or 0))
+    # What is damaged is known already; what it says of the input would only confuse.
+    if against is not None and not findings:
+        columns = Columns(image_column, identity_column)
+        found = audit(output, against, columns, key=key, recognizers=models, sample=sample)
+        findings = found.findings
+    if private is not None and not findings:
+        sign(output, private)
     if as_json:
         document: dict[str, Any] = {
             "holds": not findings,

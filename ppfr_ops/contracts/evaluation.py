@@ -2,6 +2,9 @@
 
 Rates lie in 0..1, SSIM in -1..1, PSNR in dB. A part that was not run is null, and ``skipped`` says
 why. Per-record figures are in the Parquet tables beside the document.
+
+Version 2 added the parts from ``eye`` to ``training``, the thresholds in ``utility`` and half of
+the headline; all of them are optional, so a document of version 1 is read as it is.
 """
 
 from typing import Literal
@@ -16,12 +19,20 @@ class _Document(BaseModel):
 class Rates(_Document):
     """Verification over the pairs: LFW's protocol."""
 
+    tar: dict[str, float]
+    """TAR by FAR. The strict end first: accuracy saturates."""
     accuracy: float
     accuracy_std: float
     auc: float
     eer: float
-    tar: dict[str, float]
-    """TAR by FAR."""
+
+
+class Unchanged(_Document):
+    """Pairs of published pictures at the threshold of FAR 1e-3 on originals, which is what a
+    recogniser in production has."""
+
+    far: float
+    tar: float
 
 
 class Utility(_Document):
@@ -36,6 +47,9 @@ class Utility(_Document):
     id_match: float
     """Share of faces above the threshold of FAR 1e-3 on originals."""
     threshold: float
+    unchanged: Unchanged | None = None
+    thresholds: dict[str, float] = {}
+    """Recommended for what is published: by FAR, over pairs of published pictures."""
 
 
 class Spread(_Document):
@@ -168,11 +182,153 @@ class Groups(_Document):
     """The largest gap of each measure, the largest first."""
 
 
+class View(_Document):
+    """Verification with both pictures of a pair reduced to one size."""
+
+    protected_original: Rates
+    original: Rates
+
+
+class Eye(_Document):
+    """What is left of the likeness from afar: recognition against originals when the pictures are
+    reduced by area averaging and enlarged again."""
+
+    pairs: int
+    models: dict[str, dict[str, View]]
+    """By FR model, then by size in px."""
+
+
+class Reading(_Document):
+    balanced_accuracy: float
+    standard_error: float
+
+
+class Inferred(_Document):
+    """One attribute. Balanced accuracy: the mean over the groups of the share told right."""
+
+    groups: dict[str, int]
+    """Test faces of each group."""
+    chance: float
+    network: Reading
+    network_original: Reading
+    templates: dict[str, Reading]
+    """A linear head on the templates of one FR model, by model."""
+    templates_original: dict[str, Reading]
+
+
+class Inference(_Document):
+    """What can be told of a person that was not to be told (WP216's third criterion): attackers
+    trained on what is published for other people, beside the same on originals."""
+
+    training_faces: int
+    test_faces: int
+    steps: int
+    attributes: dict[str, Inferred]
+
+
+class Found(_Document):
+    """Rank 1 in the whole gallery of originals."""
+
+    same_photo: float
+    another_photo: float
+    """With the very photo taken out: the first is another photo of the person."""
+
+
+class KnownPairs(_Document):
+    pairs: int
+    attack: str
+    """The one that found most."""
+    same_photo: float
+    another_photo: float
+
+
+class Linker(_Document):
+    """The strong linker: pairs without end made by running the method, the templates of all FR
+    models, a network on top; and, as a curve, pairs that are known of the release itself."""
+
+    gallery: int
+    probes: int
+    probes_with_another_photo: int
+    training_pairs: int
+    keys: int
+    """Keys of the attacker's own under which the pairs were made; 0: the method takes none."""
+    models: list[str]
+    chance: Found
+    untaught: dict[str, Found]
+    """By FR model, nothing learned."""
+    taught: Found
+    known_pairs: list[KnownPairs]
+
+
+class Taken(_Document):
+    """How often an FR model takes a regenerated face for the person, at FAR 1e-3 on originals."""
+
+    same_photo: float
+    another_photo: float | None
+    stranger: float
+    """The same comparison with originals of others: its false accepts."""
+    rank1: float
+    """The very photo first in the gallery."""
+
+
+class Regeneration(_Document):
+    """A decoder from the picture and its templates, trained to give faces that FR models take for
+    the person, and judged by FR models that it was not trained with."""
+
+    steps: int
+    parameters: int
+    training_faces: int
+    test_faces: int
+    trained_with: list[str]
+    far: float
+    rank1_chance: float
+    unseen: dict[str, Taken]
+
+
+class TwoReleases(_Document):
+    """One FR model; the first picture of a pair from one release, the second from another."""
+
+    different_keys: Rates
+    same_key: Rates
+    same_photo_different_keys: float
+    """Share of photos whose two pictures match at the threshold of FAR 1e-3 on originals."""
+    same_photo_same_key: float
+
+
+class Releases(_Document):
+    pairs: int
+    keyed: bool
+    """Whether the method takes a key; if not, both columns are of fresh draws alone."""
+    models: dict[str, TwoReleases]
+
+
+class Training(_Document):
+    """What a release is worth to whoever trains on it: a small recogniser, trained twice."""
+
+    people: int
+    faces: int
+    steps: int
+    parameters: int
+    published_on_published: Rates
+    """Trained on what is published, read on what is published."""
+    published_on_originals: Rates
+    originals_on_originals: Rates
+    originals_on_published: Rates
+
+
 class Headline(_Document):
     """The figures to compare methods by."""
 
+    black_box_tar: float | None = None
+    """TAR at FAR 1e-3, published with published, mean over the black boxes."""
+    fr_tar: dict[str, float] = {}
+    unchanged_far: float | None = None
+    """Impostor pairs above the unchanged threshold of FAR 1e-3: the worst FR model."""
     black_box_accuracy: float | None
     fr_accuracy: dict[str, float]
+    original_accuracy: float | None = None
+    """Published with original, mean over the black boxes: utility or leakage, by the mode."""
+    original_tar: float | None = None
     disclosure: float | None
     disclosure_p99: float | None
     rec_ssim: float | None
@@ -182,6 +338,16 @@ class Headline(_Document):
     """Linkage by the first black box (or FR model), at face value and taught by known pairs."""
     rank1_student: float | None
     d_sys: float | None
+    linker_same_photo: float | None = None
+    linker_another_photo: float | None = None
+    eye_accuracy: float | None = None
+    """Published with original: the highest over FR models and sizes."""
+    regenerated: float | None = None
+    """The highest share of regenerated faces taken for the person by an unseen FR model."""
+    inference_above_chance: float | None = None
+    """The largest excess of a network's balanced accuracy over chance."""
+    other_release_accuracy: float | None = None
+    """Two releases under different keys: the highest over the FR models."""
 
 
 class Model(_Document):
@@ -197,12 +363,14 @@ class Data(_Document):
 
 
 class Evaluation(_Document):
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     label: str
     method: str | None
     options: dict[str, object]
     method_digest: str | None
     draw_size: int | None
+    identity: str | None = None
+    """Whom the pictures show: virtual, keyed or original; null for a method without the choice."""
     encoding: str
     mode: Literal["quick", "full", "custom"]
     did: list[str]
@@ -224,5 +392,11 @@ class Evaluation(_Document):
     linkage: dict[str, Linkage] | None
     recovery: RecoverySummary | None
     groups: Groups | None
+    eye: Eye | None = None
+    inference: Inference | None = None
+    linker: Linker | None = None
+    regeneration: Regeneration | None = None
+    releases: Releases | None = None
+    training: Training | None = None
     remarks: list[str]
     """What a reader must know, linkability above all."""

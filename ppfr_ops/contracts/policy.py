@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from ppfr_ops.errors import UserError
+from ppfr_ops.errors import UserError, fault
 
 _BOUND = re.compile(r"(<=|>=|==)\s*(\d+(?:\.\d+)?)")
 
@@ -89,7 +89,8 @@ dataset:
 """What holds where no policy is given; ``docs/policy.md`` says why."""
 
 
-_LONGEST = 65_536
+_LONGEST, _MOST_BRACKETS = 65_536, 1000
+"""Characters of a policy, and brackets in it."""
 
 
 class PolicyError(UserError):
@@ -104,6 +105,8 @@ def parse(text: str) -> Policy:
     """
     if len(text) > _LONGEST:
         raise PolicyError(f"policy, line 1: longer than {_LONGEST:,} characters")
+    if sum(map(text.count, "[{")) > _MOST_BRACKETS:
+        raise PolicyError("policy, line 1: nested too deeply")  # the parser would take minutes
     try:
         # An alias may stand for a document of any size.
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
@@ -123,7 +126,7 @@ def parse(text: str) -> Policy:
         return Policy.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
-        reason = first["msg"].removeprefix("Value error, ")
+        reason = fault(error)
         place = [str(part) for part in first["loc"]]
         if not place:
             place = reason.partition(":")[0].split(".")

@@ -61,6 +61,8 @@ class SanitizeFaces(beam.PTransform):
     def __init__(self, *, batch_rows: int = 256, **options: Any) -> None:
         super().__init__()
         self._batch_rows = batch_rows
+        if options.get("identity_key_file") is None and options.get("seed") is None:
+            options.setdefault("key", os.urandom(32))  # one for all workers
         self._options = options
 
     def expand(self, rows: beam.PCollection) -> Any:

@@ -42,7 +42,8 @@ class SanitizeFaces:
 
     Args:
         options: those of ``ppfr_ops.BatchSanitizer``, which see for input and output. ``threads``
-            of the numeric libraries is by default what Ray assigned to the actor.
+            of the numeric libraries is by default what Ray assigned to the actor, and ``key`` one
+            that all actors of the Ray job share.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -50,6 +51,8 @@ class SanitizeFaces:
         tune_process(threads)
         self._sanitize: BatchSanitizer | None = None
         try:
+            if options.get("identity_key_file") is None and options.get("seed") is None:
+                options.setdefault("key", _job_key())
             self._sanitize = BatchSanitizer(threads=threads, **options)
         except Exception as error:
             # Raised here, Ray would start the actor again and again.
@@ -64,6 +67,29 @@ class SanitizeFaces:
         if self._sanitize is None:
             raise UserError(self._reason)
         return self._sanitize(batch)
+
+
+class _KeyHolder:
+    """Keeps a key for as long as the Ray job runs, in the memory of one process."""
+
+    def __init__(self) -> None:
+        self._key = os.urandom(32)
+
+    def get(self) -> bytes:
+        return self._key
+
+
+def _job_key() -> bytes | None:
+    """The key of this Ray job, the same for all its actors; None outside of Ray."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return None
+    name = f"ppfr-key-{ray.get_runtime_context().get_job_id()}"
+    holder = ray.remote(_KeyHolder).options(
+        name=name, namespace="ppfr", get_if_exists=True, lifetime="detached", num_cpus=0
+    )
+    key: bytes = ray.get(holder.remote().get.remote())
+    return key
 
 
 def _assigned_cpus() -> int:

@@ -15,7 +15,7 @@ one photo a person, the probe made from another photo of that person.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -46,6 +46,23 @@ class LinkageSets:
     probes: NDArray[np.int64]
     probe_rows: NDArray[np.int64]
     calibration: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class LinkageFigures:
+    """What one FR model finds; as :class:`ppfr_ops.contracts.evaluation.Linkage`."""
+
+    people: int
+    probes: int
+    rank1: float
+    rank10: float
+    chance: float
+    d_sys: float
+    linking: dict[str, float]
+    linking_chance: dict[str, float]
+    singling_out: float | None = None
+    singling_out_chance: float = SINGLING_OUT_CHANCE
+    singling_out_among: int | None = None
 
 
 def linkage_sets(identities: Sequence[str]) -> LinkageSets:
@@ -100,7 +117,7 @@ def linkage(
     sets: LinkageSets,
     calibration: Sequence[Embeddings],
     seed: int = 0,
-) -> dict[str, float | dict[str, float]]:
+) -> LinkageFigures:
     """All figures for one FR model.
 
     Args:
@@ -121,16 +138,16 @@ def linkage(
     ranks = (scores > mated).sum(0) + (
         (scores == mated).sum(0) - 1
     )  # ties count against the attacker
-    result: dict[str, float | dict[str, float]] = {
-        "people": float(len(gallery)),
-        "probes": float(len(probes)),
-        "rank1": float((ranks == 0).mean()),
-        "rank10": float((ranks < 10).mean()),
-        "chance": 1 / len(gallery),
-        "d_sys": d_sys(mated, scores[others]),
-        "linking": {str(n): linkability(matrix, n, estimator="exact")[0] for n in sizes},
-        "linking_chance": {str(n): 1 / n for n in sizes},
-    }
+    result = LinkageFigures(
+        people=len(gallery),
+        probes=len(probes),
+        rank1=float((ranks == 0).mean()),
+        rank10=float((ranks < 10).mean()),
+        chance=1 / len(gallery),
+        d_sys=d_sys(mated, scores[others]),
+        linking={str(n): float(linkability(matrix, n, estimator="exact")[0]) for n in sizes},
+        linking_chance={str(n): 1 / n for n in sizes},
+    )
     able = [i for i, more in enumerate(calibration) if len(more)]
     if len(able) >= 20:
         conversations = {
@@ -143,9 +160,8 @@ def linkage(
         table = score_conversations(enrolled, conversations)
         size = min(100, len(able))
         outcomes = singling_out(table, size, n_runs=3, seed=seed)
-        result["singling_out"] = float(np.mean([np.mean(runs) for runs in outcomes.values()]))
-        result["singling_out_among"] = float(size)
-        result["singling_out_chance"] = SINGLING_OUT_CHANCE
+        rate = float(np.mean([np.mean(runs) for runs in outcomes.values()]))
+        result = replace(result, singling_out=rate, singling_out_among=size)
     return result
 
 

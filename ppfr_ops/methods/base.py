@@ -102,11 +102,11 @@ class Anonymizer(BaseModel):
     holds it back."""
 
     secrets: ClassVar[Mapping[str, str]] = {}
-    """Secrets that it needs: role to description. They arrive by ``with_secrets`` and are read by
-    ``secret``; they are no fields, so no repr, option, digest, manifest or log has them."""
+    """Secrets that it may need: role to description. They arrive by ``with_secrets`` and are read
+    by ``secret``; they are no fields, so no repr, option, digest, manifest or log has them."""
 
     wants: ClassVar[tuple[str, ...]] = ()
-    """Columns of ``Context`` that it needs. A method that wants some implements
+    """Columns of ``Context`` that it may need. A method that wants some implements
     ``anonymize_with`` instead of ``anonymize``."""
 
     record_figures: ClassVar[tuple[Figure, ...]] = ()
@@ -134,6 +134,14 @@ class Anonymizer(BaseModel):
     def draw_size(self) -> int:
         """Standard normals that one face takes; 0 for a deterministic method."""
         return 0
+
+    def needed_secrets(self) -> tuple[str, ...]:
+        """Roles of ``secrets`` that it needs with these options."""
+        return tuple(self.secrets)
+
+    def needed_context(self) -> tuple[str, ...]:
+        """Columns of ``wants`` that it needs with these options."""
+        return self.wants
 
     def anonymize(self, faces: Faces, draws: NDArray[np.float32]) -> Faces | Output:
         """Faces, and as many draws, to what may be published; shapes as in ``__call__``, one face
@@ -178,7 +186,7 @@ class Anonymizer(BaseModel):
         if draws.shape != (len(faces), self.draw_size):
             raise ValueError(f"draws must be {(len(faces), self.draw_size)}, got {draws.shape}")
         context = Context() if context is None else context
-        for name in self.wants:
+        for name in self.needed_context():
             if len(context.columns.get(name, ())) != len(faces):
                 raise ValueError(f"the method wants {name!r} of every face")
         if len(faces) == 0:
@@ -200,7 +208,7 @@ class Anonymizer(BaseModel):
         Raises:
             UserError: a role is missing, or the method knows no such role.
         """
-        missing = sorted(self.secrets.keys() - secrets.keys())
+        missing = sorted(set(self.needed_secrets()) - secrets.keys())
         if missing:
             role = missing[0]
             raise UserError(f"method {self.name}: needs the secret {role!r}: {self.secrets[role]}")

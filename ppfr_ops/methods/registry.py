@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from ppfr_ops.errors import UserError
+from ppfr_ops.errors import UserError, fault
 from ppfr_ops.methods.base import Anonymizer, Figure
 
 GROUP = "ppfr.methods"
@@ -97,7 +97,7 @@ def create(name: str, options: Mapping[str, Any] | None = None) -> Anonymizer:
         option = ".".join(str(part) for part in first["loc"]) or "options"
         fields = ", ".join(method.model_fields) or "none"
         raise UserError(
-            f"method {name}: option {option!r}: {first['msg']} (options: {fields})"
+            f"method {name}: option {option!r}: {fault(error)} (options: {fields})"
         ) from None
 
 

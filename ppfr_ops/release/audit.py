@@ -22,7 +22,8 @@ from ppfr_ops.contracts.manifest import Manifest, UnitShards
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.codec import ImageError, decode
-from ppfr_ops.imaging.detector import Detections, cut, transforms
+from ppfr_ops.imaging.detector import Detections
+from ppfr_ops.imaging.geometry import cut, transforms
 from ppfr_ops.recognizers import Recognizer
 from ppfr_ops.release.findings import Finding
 from ppfr_ops.sanitize.kit import pseudonyms

@@ -23,7 +23,7 @@ _SEAL = f"{EVIDENCE}/seal.json"
 
 
 def check(
-    folder: Folder,
+    ledger: Ledger,
     release: ReleaseManifest,
     published: Mapping[str, list[str]],
     public_key: Ed25519PublicKey | None,
@@ -34,11 +34,9 @@ def check(
         published: record ids by shard, of the shards that can be read.
         public_key: whose seal the evidence must bear; None: do not look.
     """
-    ledger = Ledger.__new__(Ledger)
-    ledger.__dict__.update(folder.__dict__, fence=None, noticed=[])
-    yield from _check_seal(folder, release, public_key)
+    yield from _check_seal(ledger, release, public_key)
     try:
-        manifest = Manifest.model_validate_json(folder.read_bytes(EVIDENCE, "manifest.json") or b"")
+        manifest = Manifest.model_validate_json(ledger.read_bytes(EVIDENCE, "manifest.json") or b"")
     except (ValidationError, RecursionError):
         yield Finding(_MANIFEST, "does not have the form of a manifest")
         return
@@ -47,7 +45,7 @@ def check(
     if listed != {f"{RELEASE}/{file.path}" for file in release.data}:
         yield Finding(_MANIFEST, "names other shards than the manifest of the release")
     kinds = ALL_KINDS if "output_faces" in manifest.options else KINDS
-    yield from _check_orphans(folder, manifest, kinds)
+    yield from _check_orphans(ledger, manifest, kinds)
     buried: set[str] = set()
     total = 0
     for unit in manifest.shards:
@@ -57,7 +55,7 @@ def check(
             if shard is None or shard.path != shard_path(kind, unit.unit):
                 yield Finding(_MANIFEST, f"unit {unit.unit} has no shard in {kind}")
                 continue
-            table, findings = _check_shard(folder, manifest, kind, shard)
+            table, findings = _check_shard(ledger, manifest, kind, shard)
             yield from findings
             if table is not None:
                 ids[kind] = table["record_id"].to_pylist()

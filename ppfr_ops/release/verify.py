@@ -29,6 +29,7 @@ from ppfr_ops.release.findings import Finding
 from ppfr_ops.release.foreign import foreign_part
 from ppfr_ops.release.signing import SIGNATURE, signature_fault
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
+from ppfr_ops.store.ledger import Ledger
 from ppfr_ops.store.shards import read_table
 
 _FOLDERS = ("data",)
@@ -62,7 +63,7 @@ def verify(
     Raises:
         UserError: there is no readable manifest, so nothing to check against.
     """
-    folder = Folder(output)
+    folder = Ledger(output)
     place: tuple[str, ...] = (RELEASE,) if folder.exists(RELEASE, "manifest.json") else ()
     if not place and version1.is_one(folder):
         yield from version1.verify(folder, public_key)
@@ -89,7 +90,7 @@ def verify(
     seen = Release(folder, place, manifest)
     yield from _check_list(manifest)
     yield from _check_files(seen, bad)
-    if place and folder.exists(EVIDENCE, "manifest.json"):
+    if place and folder.exists(EVIDENCE):
         yield from evidence.check(folder, manifest, seen.ids, public_key)
 
 

@@ -14,13 +14,15 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from pydantic import ValidationError
 
-from ppfr_ops.errors import UserError
+from ppfr_ops.errors import UserError, fault
 from ppfr_ops.methods.registry import create
+from ppfr_ops.sanitize.identity import makes_key, resolved, secrets_with, with_key
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.options import SanitizeOptions
-from ppfr_ops.sanitize.prepare import read_key, read_secrets
+from ppfr_ops.sanitize.prepare import owner_key, read_key, read_secrets
 from ppfr_ops.sanitize.worker import build_sanitizer
 from ppfr_ops.source.plan import READ_ERROR, Columns, Plan
+from ppfr_ops.store.ids import new_secret
 
 OPTIONS = (
     "method",
@@ -34,6 +36,8 @@ OPTIONS = (
     "max_disclosure",
     "identity_column",
     "identity_key_file",
+    "identity",
+    "variation",
     "seed",
 )
 """Options of ``SanitizeOptions`` that make sense without input and output of one's own."""
@@ -62,6 +66,9 @@ class BatchSanitizer:
         with_metrics: add the measures of every record as columns. They are computed from the
             originals, and whoever has candidates can tell by them which one it was: keep them.
         threads: of the recognizers; 0: as the libraries like.
+        key: 32 bytes, secret: decides which people the pictures show. All batches of a dataset, in
+            all processes, have to share it; ``identity_key_file`` does the same from a file. None:
+            a key of this process, forgotten with it.
         options: those of ``ppfr sanitize`` that are named in ``OPTIONS``, same names and defaults.
 
     Raises:
@@ -76,6 +83,7 @@ class BatchSanitizer:
         keep_columns: Sequence[str] = (),
         with_metrics: bool = False,
         threads: int = 0,
+        key: bytes | None = None,
         **options: Any,
     ) -> None:
         self.image_column = image_column
@@ -86,7 +94,7 @@ class BatchSanitizer:
         if clash:
             raise UserError(f"keep_columns: the output has a column {clash[0]!r} of its own")
         self._options = _checked(options)
-        self._sanitizer = _build(self._options, threads)
+        self._sanitizer = _build(self._options, threads, key)
 
     def __call__(self, rows: Rows) -> Rows:
         """Sanitize a batch.
@@ -134,10 +142,7 @@ class BatchSanitizer:
             data["identity"] = pa.array(
                 [None if name is None else str(name) for name in names], pa.string()
             )
-        try:
-            done = self._sanitizer(pa.table(data), "batch")
-        finally:
-            self._sanitizer.anonymizer.forget()
+        done = self._sanitizer(pa.table(data), "batch")
         letters = zip(done.dead_letters["record_id"], done.dead_letters["code"], strict=True)
         dead = {record_id.as_py(): code.as_py() for record_id, code in letters}
         place = {name.as_py(): row for row, name in enumerate(done.records["record_id"])}
@@ -208,18 +213,28 @@ def _checked(options: Mapping[str, Any]) -> SanitizeOptions:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"option {name!r}: {first['msg']}") from None
-    if (chosen.identity_column is None) != (chosen.identity_key_file is None):
-        raise UserError("identity_column and identity_key_file go together")
-    return chosen
+        raise UserError(f"option {name!r}: {fault(error)}") from None
+    return resolved(chosen)
 
 
-def _build(options: SanitizeOptions, threads: int) -> Any:
-    key = None if options.identity_key_file is None else read_key(options.identity_key_file)
+@lru_cache(maxsize=1)
+def _process_key() -> bytes:
+    return os.urandom(32)
+
+
+def _build(options: SanitizeOptions, threads: int, release_key: bytes | None) -> Any:
+    key = None
+    if options.identity_key_file is not None:
+        key = owner_key(read_key(options.identity_key_file), options.seed is not None)
     plan = Plan("", "parquet", (), Columns(identity=options.identity_column), ())
     method = create(options.method, options.method_options)
-    secrets = read_secrets(options.secrets, method)
-    return build_sanitizer(Job(options, plan, key, "", {}, secrets=secrets), threads)
+    secrets = secrets_with(method, read_secrets(options.secrets, method), key)
+    named = key if options.identity_column else None
+    job = Job(options, plan, key, "", {}, secrets=secrets, pseudonym_key=named)
+    if makes_key(options):
+        seeded = None if options.seed is None else new_secret(options.seed)
+        job = with_key(job, release_key or seeded or _process_key())
+    return build_sanitizer(job, threads)
 
 
 def pictures(column: pa.ChunkedArray) -> pa.Array:

@@ -26,7 +26,9 @@ from ppfr_ops.review.queue import Doubt, doubts
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.vaulting import sweep_vault
 from ppfr_ops.source.plan import record_id, sources
+from ppfr_ops.store.atomic import in_one_step
 from ppfr_ops.store.ledger import Ledger
+from ppfr_ops.store.shards import read_table
 
 
 def finish(
@@ -182,23 +184,41 @@ def versions() -> dict[str, str]:
 
 
 def write_mapping(job: Job) -> int:
-    """Write the owner's mapping; returns its rows. Mode 0600, complete or not there at all."""
-    outside = Ledger(job.options.output).ids
-    target = Path(os.path.abspath(str(job.options.mapping)))
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    schema = pa.schema([("record_id", pa.string()), ("source", pa.string()), ("row", pa.int64())])
+    """Write the owner's mapping, a line a record: its id outside, its id inside, its file and row;
+    of rows that are dead letters too. Mode 0600, complete or not there at all.
+
+    Returns:
+        Its rows.
+    """
+    ledger = Ledger(job.options.output)
+    outside = ledger.ids
+    texts = [(name, pa.string()) for name in ("record_id", "source_id", "source")]
+    schema = pa.schema([*texts, ("row", pa.int64())])
     rows = 0
-    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file, pq.ParquetWriter(file, schema) as writer:
-            for unit in job.plan.units:
-                found = list(sources(job.plan, unit))
-                ids = [outside.record(record_id(unit.id, row)) for row in range(len(found))]
-                names, positions = zip(*found, strict=True)
-                writer.write_table(pa.table([ids, list(names), list(positions)], schema=schema))
-                rows += len(found)
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with (
+        in_one_step(str(job.options.mapping), mode=0o600) as file,
+        pq.ParquetWriter(file, schema) as writer,
+    ):
+        for unit in job.plan.units:
+            faces = _faces(ledger, unit.id)
+            lines = []
+            for number, (source, row) in enumerate(sources(job.plan, unit)):
+                inside = record_id(unit.id, number)
+                for name in (inside, *faces.get(inside, ())):
+                    lines.append((outside.record(name), name, source, row))
+            columns = [list(column) for column in zip(*lines, strict=True)]
+            writer.write_table(pa.table(columns, schema=schema))
+            rows += len(lines)
     return rows
+
+
+def _faces(ledger: Ledger, unit: str) -> dict[str, list[str]]:
+    """Ids inside of the faces that were cut out of photographs, by the photograph's."""
+    entry = ledger.entry(unit)
+    shard = None if entry is None else entry.shards.get("detections")
+    found: dict[str, list[str]] = {}
+    if shard is not None:
+        data = ledger.fs.cat_file(ledger.path(shard.path))
+        for row in read_table(data, ["source_id", "face"]).to_pylist():
+            found.setdefault(row["source_id"], []).append(f"{row['source_id']}-f{row['face']:03d}")
+    return found

@@ -96,3 +96,16 @@ def retire_reviewed(job: Job, ledger: Ledger) -> int:
     for unit in changed:
         ledger.retire(unit)
     return len(changed)
+
+
+def retire_dead(job: Job, ledger: Ledger) -> int:
+    """Take back the units that hold dead letters of the codes to try again; returns how many."""
+    codes = set(job.options.retry_dead_letters)
+    if not codes:
+        return 0
+    entries = ledger.entries()
+    planned = [unit.id for unit in job.plan.units if unit.id in entries]
+    again = [unit for unit in planned if codes & entries[unit].dead_letters.keys()]
+    for unit in again:
+        ledger.retire(unit)
+    return len(again)

@@ -37,6 +37,9 @@ class Job:
     """Of the run's lease; a worker commits nothing once there is a higher one."""
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     """Of the method, by role."""
+    own: bool = False
+    """Whether the identity key is a stand-in, until the release's own is there."""
+    pseudonym_key: bytes | None = None
 
     def __repr__(self) -> str:
         return f"Job({len(self.plan.units)} units)"

@@ -87,7 +87,9 @@ class Kit:
             draw: its number; 0 is what is published if nothing is wrong with it, 1 what measures
                 compare it with.
         """
-        wanted = {name: [item.context[name] for item in context] for name in self.method.wants}
+        wanted = {
+            name: [item.context[name] for item in context] for name in self.method.needed_context()
+        }
         draws = self.draws(ids, self.method.draw_size, draw)
         return self.method.publish(faces, draws, Context(wanted))
 

@@ -52,6 +52,30 @@ class SanitizeOptions(BaseModel):
         flag="--method-option",
         metavar="KEY=VALUE",
     )
+    identity: Literal["virtual", "keyed", "original"] | None = option(
+        None,
+        "Whom the pictures show, with a method that can show somebody else. virtual: for each "
+        "label of --identity-column a person who does not exist; keyed: such a person by a secret "
+        "map, without labels; original: the person, whom every recogniser can then find.",
+        shapes=True,
+        manifest=False,
+        default_text="virtual with --identity-column, else keyed",
+    )
+    variation: float | None = option(
+        None,
+        "With --identity virtual: how much of what photos of a person differ by is kept. With 0 "
+        "nothing of the face is in the picture.",
+        shapes=True,
+        manifest=False,
+        default_text="the method's own (stochastic-local: 0.5)",
+        ge=0,
+        le=1,
+    )
+    discard_key: bool = option(
+        False,
+        "When all is done, remove the key that the run made for its release: nobody can say any "
+        "more who is whom, or add to the release.",
+    )
     secrets: dict[str, str] = option(
         {},
         "File of a secret that the method needs, by its role (ppfr methods names the roles). "
@@ -85,10 +109,12 @@ class SanitizeOptions(BaseModel):
     )
     identity_key_file: str | None = option(
         None,
-        "File of the secret key of the pseudonyms (make one with: umask 077; openssl rand -hex 32 "
-        "> FILE). Keep it apart from the output.",
+        "File of the secret that pseudonyms and virtual people are made with (make one with: umask "
+        "077; openssl rand -hex 32 > FILE). Releases under the same key match each other, under "
+        "different keys they do not. Keep it apart from the output.",
         shapes=True,
         private=True,
+        default_text="a key of the release's own, kept in evidence/",
         metavar="FILE",
     )
     output_format: Literal["jpeg", "png", "webp"] = option(
@@ -153,6 +179,13 @@ class SanitizeOptions(BaseModel):
         "Remove what an earlier run left in the output and begin anew. The default, --resume, "
         "goes on with it.",
         flag="--overwrite/--resume",
+    )
+    retry_dead_letters: tuple[str, ...] = option(
+        (),
+        "Do the units again that hold dead letters of this reason code, such as method_failed, and "
+        "try their rows anew. Repeatable.",
+        flag="--retry-dead-letters",
+        metavar="CODE",
     )
     incremental: bool = option(
         False,

@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ppfr_ops.contracts import VERSION
+from ppfr_ops.contracts.dead_letters import REASONS
 from ppfr_ops.contracts.policy import Policy, parse
 from ppfr_ops.contracts.records import FACE_COLUMNS, RESERVED_COLUMNS
 from ppfr_ops.errors import UserError
@@ -14,6 +16,7 @@ from ppfr_ops.methods.registry import create
 from ppfr_ops.options import digest, shaping
 from ppfr_ops.release.signing import load_signing_key
 from ppfr_ops.review.verdicts import read_verdicts
+from ppfr_ops.sanitize.identity import makes_key, resolved, secrets_with
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.source.plan import Columns, Plan, plan
@@ -32,13 +35,14 @@ def prepare(options: SanitizeOptions) -> Job:
     Raises:
         UserError: anything that the user has to change; one line.
     """
+    options = resolved(options)
     _check_combinations(options)
     _check_columns(options)
     _check_photographs(options)
     _check_places(options)
     for spec in options.recognizer_specs():
         if not os.path.isfile(spec.path):
-            raise UserError(f"--fr: there is no file for the model {spec.name!r}")
+            raise UserError(f"FR model {spec.name!r}: no such file (--fr)")
     key = None
     if options.identity_key_file is not None:
         key = owner_key(read_key(options.identity_key_file), options.seed is not None)
@@ -47,8 +51,10 @@ def prepare(options: SanitizeOptions) -> Job:
     if options.signing_key is not None:
         load_signing_key(options.signing_key)
     method = create(options.method, options.method_options)
-    secrets = read_secrets(options.secrets, method)
-    method = method.with_secrets(secrets)
+    secrets = secrets_with(method, read_secrets(options.secrets, method), key)
+    own = makes_key(options)
+    stand_in = secrets_with(method, secrets, os.urandom(32) if own else None)
+    method = method.with_secrets(stand_in)
     _check_method(options, method, policy)
     chosen = plan(
         options.input,
@@ -69,9 +75,12 @@ def prepare(options: SanitizeOptions) -> Job:
     if options.vault is not None and options.vault_key is not None:
         vault = Vault(options.vault).access(load_key(options.vault_key))
         settings[VAULT_SETTING] = vault.release
-    return Job(
-        options, chosen, key, method.digest(), settings, policy, verdicts, vault, secrets=secrets
+    job = Job(
+        options, chosen, key, method.digest(), settings, policy, verdicts, vault, secrets=stand_in
     )
+    if options.identity_column is None:
+        return replace(job, own=own)
+    return replace(job, own=own, pseudonym_key=os.urandom(32) if key is None else key)
 
 
 def _settings(
@@ -117,16 +126,18 @@ def _check_method(options: SanitizeOptions, method: Anonymizer, policy: Policy |
     clash = sorted({item.name for item in method.record_figures} & set(options.keep_columns))
     if clash:
         raise UserError(f"--keep-column {clash[0]}: the method adds a column of that name")
-    for name in method.wants:
+    for name in method.needed_context():
         if name == "identity" and options.identity_column is None:
             raise UserError(f"method {method.name}: needs --identity-column")
 
 
 def _check_combinations(options: SanitizeOptions) -> None:
-    if options.identity_column is not None and options.identity_key_file is None:
+    if options.discard_key and not makes_key(options):
+        raise UserError("--discard-key: the run makes no key of its own; destroy the file of yours")
+    unknown = sorted(set(options.retry_dead_letters) - REASONS.keys())
+    if unknown:
         raise UserError(
-            "--identity-column needs --identity-key-file: identities leave as keyed "
-            "pseudonyms only (make a key with: umask 077; openssl rand -hex 32 > FILE)"
+            f"--retry-dead-letters {unknown[0]}: no such code; see {', '.join(REASONS)}"
         )
     if options.incremental and options.identity_key_file is None:
         raise UserError(

@@ -46,7 +46,7 @@ def build_sanitizer(job: Job, threads: int = 0) -> Sanitizer[Any]:
         recognizers=[Recognizer(spec, threads) for spec in options.recognizer_specs()],
         draws=system_draws if options.seed is None else seeded_draws(options.seed),
         keep=job.plan.keep,
-        pseudonymize=pseudonyms(job.key) if job.key and options.identity_column else None,
+        pseudonymize=pseudonyms(job.pseudonym_key) if job.pseudonym_key else None,
         batch_size=options.batch_size,
         level=options.metrics,
         max_disclosure=options.max_disclosure,
@@ -166,7 +166,7 @@ def preflight(job: Job) -> None:
     sanitizer = build_sanitizer(job)
     kit = sanitizer.kit
     drawn = sample.faces(1)
-    context = dict.fromkeys(kit.method.wants)
+    context = dict.fromkeys(kit.method.needed_context())
     try:
         published = kit.publish(drawn, ["preflight"], [Item("preflight", 0, drawn[0], context)], 0)
     except UserError:

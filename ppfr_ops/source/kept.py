@@ -151,7 +151,8 @@ def looks_like_picture(text: str) -> bool:
         flat = flat.partition(",")[2] or flat
     if len(flat) < _LEAST:
         return False
-    candidates = [flat[:32].encode("latin-1", "ignore"), text[:32].encode("utf-8", "ignore")]
+    plain = [flat[:32].encode("latin-1", "ignore"), text[:32].encode("utf-8", "ignore")]
+    candidates = [item for item in plain if item[:2] != b"BM"]  # words may begin like that
     head = flat[:32].replace("-", "+").replace("_", "/")
     for decoder in (base64.b64decode, bytes.fromhex):
         try:

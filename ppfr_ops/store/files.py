@@ -7,7 +7,8 @@ import secrets
 from collections.abc import Iterator
 from typing import Any
 
-from ppfr_ops.store.folder import Folder, sync_folder
+from ppfr_ops.store.atomic import in_one_step
+from ppfr_ops.store.folder import Folder
 from ppfr_ops.store.storage import open_store
 
 _TEMPORARY = ".tmp"
@@ -27,18 +28,17 @@ class Files(Folder):
     def make_folder(self, path: str) -> None:
         os.makedirs(path, mode=0o700, exist_ok=True)
 
-    def _write_temporary(self, data: bytes) -> str:
-        temporary, file = self._temporary()
-        with file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        return temporary
-
     @contextlib.contextmanager
-    def writing(self, *parts: str) -> Iterator[Any]:
+    def writing(self, *parts: str, new: bool = False) -> Iterator[Any]:
         """A file to write to, front to back; it is there once the block is left, not before, and
-        not at all if the block raises."""
+        not at all if the block raises.
+
+        Args:
+            new: of a local file: it must not exist yet.
+
+        Raises:
+            FileExistsError: it exists, and was to be new.
+        """
         target = self.path(*parts)
         if not self.local:
             # An object is put in one piece, so that it can be put again.
@@ -46,25 +46,15 @@ class Files(Folder):
             yield held
             self.fs.pipe_file(target, held.getvalue())
             return
-        temporary, file = self._temporary()
-        try:
-            with file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            self.make_folder(os.path.dirname(target))
-            os.replace(temporary, target)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
-        sync_folder(os.path.dirname(target))
+        draft = self.path(_TEMPORARY, secrets.token_hex(8))
+        self.make_folder(os.path.dirname(draft))
+        self.make_folder(os.path.dirname(target))
+        with in_one_step(target, beside=draft, mode=0o600, new=new) as file:
+            yield file
 
-    def _temporary(self) -> tuple[str, Any]:
-        temporary = self.path(_TEMPORARY, secrets.token_hex(8))
-        self.make_folder(os.path.dirname(temporary))
-        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-        return temporary, os.fdopen(descriptor, "wb")
+    def _write(self, data: bytes, target: str, new: bool) -> None:
+        with self.writing(target[len(self.root) + 1 :], new=new) as file:
+            file.write(data)
 
     def remove_half_written(self) -> None:
         """Remove what a death left."""

@@ -14,6 +14,7 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from ppfr_ops.errors import UserError
+from ppfr_ops.store.atomic import in_one_step, sync_folder
 from ppfr_ops.store.storage import Patient, StoreError, open_store
 
 RELEASE, EVIDENCE = "release", "evidence"
@@ -89,38 +90,29 @@ class Folder:
 
     def put(self, data: bytes, *parts: str) -> None:
         """Write a file so that no reader ever sees half of it."""
-        target = self.path(*parts)
         if self.local:
-            temporary = self._write_temporary(data)
-            self.make_folder(os.path.dirname(target))
-            os.replace(temporary, target)
-            sync_folder(os.path.dirname(target))
+            self._write(data, self.path(*parts), new=False)
         else:
-            self.fs.pipe_file(target, data)
+            self.fs.pipe_file(self.path(*parts), data)
 
     def create_bytes(self, data: bytes, *parts: str) -> bool:
         """Write a file that must not exist yet; False if it does. One of several callers wins."""
-        target = self.path(*parts)
-        if not self.local:
-            try:
-                self.fs.pipe_file(target, data, mode="create")
-            except FileExistsError:
-                return False
-            return True
-        temporary = self._write_temporary(data)
-        self.make_folder(os.path.dirname(target))
         try:
-            os.link(temporary, target)
+            if self.local:
+                self._write(data, self.path(*parts), new=True)
+            else:
+                self.fs.pipe_file(self.path(*parts), data, mode="create")
         except FileExistsError:
             return False
-        finally:
-            os.unlink(temporary)
-        sync_folder(os.path.dirname(target))
         return True
 
     def remove(self, *parts: str) -> None:
+        self.remove_path(self.path(*parts))
+
+    def remove_path(self, path: str) -> None:
+        """A path as ``path`` gives it."""
         with contextlib.suppress(FileNotFoundError):
-            self.fs.rm_file(self.path(*parts))
+            self.fs.rm_file(path)
 
     def move(self, source: str, target: str) -> None:
         """Between paths as ``path`` gives them."""
@@ -181,14 +173,12 @@ class Folder:
                 "--single-writer says that there is one run only"
             )
 
-    def _write_temporary(self, data: bytes) -> str:
-        temporary = self.path(EVIDENCE, "staging", f"{secrets.token_hex(8)}.tmp")
-        self.make_folder(os.path.dirname(temporary))
-        with open(temporary, "xb") as file:
+    def _write(self, data: bytes, target: str, new: bool) -> None:
+        draft = self.path(EVIDENCE, "staging", f"{secrets.token_hex(8)}.tmp")
+        self.make_folder(os.path.dirname(draft))
+        self.make_folder(os.path.dirname(target))
+        with in_one_step(target, beside=draft, new=new) as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        return temporary
 
 
 def is_remote(fs: Any) -> bool:
@@ -202,11 +192,3 @@ def parse(data: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def sync_folder(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -32,10 +32,8 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import pyarrow as pa
-from pydantic import ValidationError
 
 from ppfr_ops.contracts.ledger import (
     ALL_KINDS,
@@ -45,11 +43,11 @@ from ppfr_ops.contracts.ledger import (
     LedgerEntry,
     Shard,
     Source,
-    Tombstone,
     shard_path,
 )
-from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder, LedgerError, is_remote
-from ppfr_ops.store.ids import Ids, new_secret, publish
+from ppfr_ops.store.documents import LEDGER, Attempts, Documents, unit_of
+from ppfr_ops.store.folder import EVIDENCE, RELEASE, LedgerError, is_remote
+from ppfr_ops.store.ids import new_secret, publish
 from ppfr_ops.store.shards import Tables, concatenate, read_table, statistics, write_table
 
 __all__ = [
@@ -62,7 +60,6 @@ __all__ = [
     "read_table",
 ]
 
-LEDGER = (EVIDENCE, "ledger")
 DOCUMENTS = ("README.md", "croissant.json")
 """What ``ppfr report`` writes into the release."""
 
@@ -76,18 +73,7 @@ _OURS = re.compile(
 _DAY = 86_400
 
 
-@dataclass(frozen=True)
-class Attempts:
-    """How often work on a unit began before, in vain: it ended with the death of its process."""
-
-    here: int = 0
-    """In this run, whose driver lives, so it was the worker alone that died."""
-    earlier: int = 0
-    """In runs that are over. Driver and workers may have died together, of whatever it was, which
-    says nothing about the unit."""
-
-
-class Ledger(Folder):
+class Ledger(Documents):
     """The ledger of one output.
 
     Args:
@@ -95,12 +81,6 @@ class Ledger(Folder):
         fence: of the lease that this run holds; nothing is committed once another run has a
             higher one, or the output was removed. None: do not look.
     """
-
-    def __init__(self, output: str, fence: int | None = None) -> None:
-        super().__init__(output)
-        self.fence = fence
-        self.noticed: list[str] = []
-        """What was found damaged and set aside, a line each."""
 
     # -- a run ------------------------------------------------------------------------------
 
@@ -159,9 +139,10 @@ class Ledger(Folder):
             for path in self.fs.find(self.root):
                 name = path[len(self.root) + 1 :]
                 if _OURS.fullmatch(name) and not name.startswith(f"{EVIDENCE}/ledger/lease/"):
-                    self._remove(path)
+                    self.remove_path(path)
+        self._ids = None
         begun = self.read(*LEDGER, "run.json") or None
-        whole = self._secret() is not None
+        whole = self.secret() is not None
         if not whole:
             if self.exists(*LEDGER, "secret.json"):
                 self.set_aside("the secret of the ids is damaged", *LEDGER, "secret.json")
@@ -212,101 +193,16 @@ class Ledger(Folder):
         """Remove the files of copies that never were committed, and of attempts that were."""
         entries = self.entries()
         for path in self.paths(EVIDENCE, "staging"):
-            self._remove(path)
+            self.remove_path(path)
         for path in self.paths(*LEDGER, "attempts"):
-            if _unit_of(path) in entries:
-                self._remove(path)
+            if unit_of(path) in entries:
+                self.remove_path(path)
         wanted = {shard.path for entry in entries.values() for shard in entry.shards.values()}
         for kind in ALL_KINDS:
             for path in self.paths(*shard_path(kind, "u").split("/")[:-1]):
                 name = path[len(self.root) + 1 :]
                 if name not in wanted and _OURS.fullmatch(name):
-                    self._remove(path)
-
-    # -- documents --------------------------------------------------------------------------
-
-    def committed_ids(self) -> set[str]:
-        """Ids of the units that have an entry; reads none of them."""
-        names = self.names(*LEDGER, "units")
-        return {name.removesuffix(".json") for name in names if name.endswith(".json")}
-
-    def entries(self) -> dict[str, LedgerEntry]:
-        """All valid entries by unit id."""
-        found = {}
-        for unit in sorted(self.committed_ids()):
-            if entry := self.entry(unit):
-                found[unit] = entry
-        return found
-
-    def entry(self, unit: str) -> LedgerEntry | None:
-        """None if there is none, or none that holds: it must be of this unit, and name no place
-        but a shard's."""
-        if not UNIT.fullmatch(unit):
-            return None
-        raw = self.read(*LEDGER, "units", f"{unit}.json")
-        try:
-            entry = None if raw is None else LedgerEntry.model_validate(raw)
-        except (ValidationError, RecursionError):
-            return None
-        return entry if entry is not None and entry.unit == unit else None
-
-    def set_aside(self, reason: str, *parts: str) -> None:
-        """Move a damaged document where it does no harm, and note why."""
-        target = self.path(EVIDENCE, "set_aside", f"{parts[-1]}.{secrets.token_hex(4)}")
-        self.noticed.append(f"{reason}; set aside")
-        with contextlib.suppress(FileNotFoundError):
-            self.move(self.path(*parts), target)
-
-    @property
-    def ids(self) -> Ids:
-        """What this output calls its records outside.
-
-        Raises:
-            LedgerError: the secret is not there, or damaged.
-        """
-        secret = self._secret()
-        if secret is None:
-            raise LedgerError("the secret of the ids is gone: was the output removed?")
-        return Ids(secret)
-
-    def _secret(self) -> bytes | None:
-        document = self.read(*LEDGER, "secret.json")
-        try:
-            secret = bytes.fromhex(str((document or {})["secret"]))
-        except (KeyError, ValueError):
-            return None
-        return secret if len(secret) == 32 else None
-
-    # -- units that are no more -------------------------------------------------------------
-
-    def retire(self, unit: str) -> None:
-        """Take back what was published of a unit; the entry goes first, so that a death in
-        between leaves files that count for nothing and are swept up."""
-        entry = self.entry(unit)
-        self.remove(*LEDGER, "units", f"{unit}.json")
-        for shard in entry.shards.values() if entry is not None else ():
-            self.remove(shard.path)
-
-    def bury(self, tombstone: Tombstone) -> None:
-        """Note that a unit was deleted upstream."""
-        self.write(tombstone.model_dump(), *LEDGER, "tombstones", f"{tombstone.unit}.json")
-
-    def tombstones(self) -> dict[str, Tombstone]:
-        """By unit id; one that is damaged is as if it were not there."""
-        found = {}
-        for name in self.names(*LEDGER, "tombstones"):
-            try:
-                stone = Tombstone.model_validate(self.read(*LEDGER, "tombstones", name))
-            except ValidationError:
-                continue
-            if name == f"{stone.unit}.json":
-                found[stone.unit] = stone
-        return found
-
-    def restamp(self, entry: LedgerEntry, source: Source) -> None:
-        """Note that a unit's source has another stamp and still the same content."""
-        renewed = entry.model_copy(update={"source": source})
-        self.put(renewed.model_dump_json(indent=1).encode(), *LEDGER, "units", f"{entry.unit}.json")
+                    self.remove_path(path)
 
     # -- a unit -----------------------------------------------------------------------------
 
@@ -314,24 +210,6 @@ class Ledger(Folder):
         """The unit's entry, its files in place; None if the unit is still to be done."""
         entry = self.entry(unit)
         return entry if entry is not None and self._complete(entry) else None
-
-    def attempt(self, unit: str, apart: bool = False) -> Attempts:
-        """Note that work on a unit begins; returns how often it began before, in vain.
-
-        Args:
-            apart: whether the unit is being taken apart; these attempts are counted by themselves.
-        """
-        run, how = f"{self.fence or 0:08d}", "apart" if apart else "whole"
-        marks = [_mark_of(path) for path in self.paths(*LEDGER, "attempts")]
-        runs = [mark[1] for mark in marks if mark[0] == unit and mark[2] == how]
-        self.put(b"", *LEDGER, "attempts", f"{unit}.{run}-{how}-{secrets.token_hex(4)}")
-        return Attempts(runs.count(run), len(runs) - runs.count(run))
-
-    def forget_attempts(self, unit: str) -> None:
-        """The unit is done, or failed in an orderly way: its process lives."""
-        for path in self.paths(*LEDGER, "attempts"):
-            if _unit_of(path) == unit:
-                self._remove(path)
 
     def commit(
         self,
@@ -383,7 +261,7 @@ class Ledger(Folder):
         )
         if self.fenced_off():
             for kind in shards:
-                self._remove(self._staged(unit, copy, kind))
+                self.remove_path(self._staged(unit, copy, kind))
             raise LedgerError("another run has taken over this output, or it was removed")
         counted = self._create_entry(entry)
         self.forget_attempts(unit)
@@ -410,7 +288,7 @@ class Ledger(Folder):
             if complete:
                 if not mine:
                     for kind in entry.shards:
-                        self._remove(self._staged(entry.unit, entry.copy_id, kind))
+                        self.remove_path(self._staged(entry.unit, entry.copy_id, kind))
                 return counted
             self.remove(*place)
             if mine:
@@ -460,22 +338,7 @@ class Ledger(Folder):
                 return False
         return True
 
-    def _remove(self, path: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self.fs.rm_file(path)
-
 
 def new_copy_id() -> str:
     """Tells the copies of the work on a unit apart."""
     return secrets.token_hex(8)
-
-
-def _unit_of(mark: str) -> str:
-    return os.path.basename(mark).rpartition(".")[0]
-
-
-def _mark_of(path: str) -> tuple[str, str, str]:
-    """Unit, run and kind of an attempt; the last two are empty if the name is not one of ours."""
-    unit, _, rest = os.path.basename(path).rpartition(".")
-    run, _, how = rest.rpartition("-")[0].partition("-")
-    return unit, run, how

@@ -24,10 +24,11 @@ def read_private(path: str, what: str, unreadable: str = "cannot be read") -> by
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
         raise UserError(f"{what} {unreadable} ({os.strerror(error.errno or 0)})") from None
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise UserError(f"{what} {unreadable} (not a file)")
     with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise UserError(f"{what} {unreadable} (not a file)")
         mine = found.st_uid == os.geteuid()
         if found.st_mode & (0o077 if mine else 0o027):
             raise UserError(f"{what} is open to others; chmod 600 it")

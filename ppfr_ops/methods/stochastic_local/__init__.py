@@ -6,56 +6,55 @@ at several scales. One thing is done another way: where the paper trains against
 the generator here never sees the face. It sees an identity code of 128 numbers and draws local
 features from it, so what an attacker can rebuild is bounded by the code whatever they know, the
 draw included.
+
+Version 2 (``identity``: ``virtual`` or ``keyed``) gives the generator the code of somebody else,
+who is nobody, so that what recognises the pictures among each other does not recognise the person.
 """
 
 import hashlib
-import json
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ppfr_ops.imaging.arrays import Faces
+from ppfr_ops.keys import IDENTITY, derive
 from ppfr_ops.memory import keep_freed_memory
-from ppfr_ops.methods.base import Anonymizer
+from ppfr_ops.methods.base import Anonymizer, Context
 from ppfr_ops.methods.registry import register
+from ppfr_ops.methods.stochastic_local import identity as people
+from ppfr_ops.methods.stochastic_local.files import (
+    PARTS,
+    Codes,
+    Features,
+    read_weights,
+    save_weights,
+)
 from ppfr_ops.methods.stochastic_local.networks import (
-    CODE_SIZE,
     DrawLayout,
     Generator,
     IdentityEncoder,
     place,
 )
+from ppfr_ops.methods.stochastic_local.sface import FEATURE_SIZE, SFaceEncoder
 
-FORMAT = 1
+__all__ = ["SHIPPED", "SHIPPED_2", "STRENGTHS", "Codes", "Features", "Model", "Presets"]
+__all__ += ["StochasticLocal", "save_weights"]
+
 SHIPPED = Path(__file__).parent / "weights" / "stochastic-local.safetensors"
+"""Version 1: draws the person's own code; file format 1."""
+SHIPPED_2 = Path(__file__).parent / "weights" / "stochastic-local-2.safetensors"
+"""Version 2: draws turned codes; file format 2."""
 
 _CODES_KEPT = 20_000
-
-
-class Codes(nn.Module):
-    """Embeddings to codes: centred, every dimension scaled by its spread, length sqrt(128)."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(CODE_SIZE))
-        self.register_buffer("std", torch.ones(CODE_SIZE))
-
-    def forward(self, embeddings: Tensor) -> Tensor:
-        return F.normalize((embeddings - self.mean) / self.std, dim=1) * CODE_SIZE**0.5
 
 
 @dataclass(frozen=True)
@@ -65,34 +64,6 @@ class Presets:
     field: float
     warp: float
     pose: float
-
-
-def save_weights(
-    path: Path,
-    encoder: IdentityEncoder,
-    codes: Codes,
-    generator: Generator,
-    about: dict[str, object],
-) -> None:
-    """Write one safetensors file: encoder and generator in 8 bits a weight."""
-    tensors: dict[str, Tensor] = {}
-    parts = {"encoder": encoder, "generator": generator}
-    for part, network in parts.items():
-        for name, value in network.state_dict().items():
-            name = f"{part}.{name}"
-            if value.dim() == 1 or value.numel() < 64:
-                tensors[name] = value.float().contiguous()
-                continue
-            scale = value.flatten(1).abs().amax(1).clamp_min(1e-12) / 127
-            shape = (-1,) + (1,) * (value.dim() - 1)
-            tensors[name] = (value / scale.view(shape)).round().to(torch.int8).contiguous()
-            tensors[f"{name}.scale"] = scale.float().contiguous()
-    for name, value in codes.state_dict().items():
-        tensors[f"codes.{name}"] = value.float().contiguous()
-    settings = ("sigma", "field", "warp", "pose", "colour", "mirror", "refine")
-    config = {key: getattr(generator, key) for key in settings}
-    metadata = {"format": str(FORMAT), "generator": json.dumps(config), "about": json.dumps(about)}
-    save_file(tensors, path, metadata=metadata)
 
 
 class Model(nn.Module):
@@ -106,55 +77,38 @@ class Model(nn.Module):
     def __init__(self, path: Path, device: str = "cpu") -> None:
         super().__init__()
         keep_freed_memory()
-        if not path.is_file():
-            raise FileNotFoundError(f"method stochastic-local: no weights at {path.name}")
-        try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except Exception:
-            raise ValueError(
-                f"method stochastic-local: {path.name} is no readable safetensors file"
-            ) from None
-        if metadata.get("format") != str(FORMAT):
-            raise ValueError(
-                f"method stochastic-local: {path.name} has format {metadata.get('format')}, "
-                f"needed: {FORMAT}"
-            )
-        self.about = json.loads(metadata["about"])
-        self.encoder, self.codes = IdentityEncoder(), Codes()
-        self.generator = Generator(**json.loads(metadata["generator"]))
-        parts: dict[str, dict[str, Tensor]] = {"encoder": {}, "codes": {}, "generator": {}}
-        for name, value in tensors.items():
-            part, _, rest = name.partition(".")
-            if rest.endswith(".scale"):
-                continue
-            if value.dtype == torch.int8:
-                scale = tensors[f"{name}.scale"].view((-1,) + (1,) * (value.dim() - 1))
-                value = value.float() * scale
-            parts[part][rest] = value.float()
-        for part, state in parts.items():
-            getattr(self, part).load_state_dict(state)
+        found = read_weights(path)
+        self.version, self.about = found.version, found.about
+        self.encoder: IdentityEncoder | SFaceEncoder = IdentityEncoder()
+        self.codes: Codes | Features = Codes()
+        if self.version == 2:
+            self.encoder, self.codes = SFaceEncoder(), Features()
+        self.generator = Generator(**found.generator)
+        for part in PARTS:
+            getattr(self, part).load_state_dict(found.states[part])
         place(self.requires_grad_(False).eval(), device)
         self.device = device
         self.bf16 = _bf16_pays(device)
-        if self.bf16:
+        if self.bf16 and isinstance(self.encoder, IdentityEncoder):
             for layer in (self.encoder.stem, self.encoder.blocks, self.encoder.head):
                 layer.bfloat16()
         self._known: OrderedDict[bytes, Tensor] = OrderedDict()
 
     def encode(self, faces: Faces) -> Tensor:
-        """uint8 ``N x 112 x 112 x 3`` to codes ``N x 128``.
+        """uint8 ``N x 112 x 112 x 3`` to codes ``N x 128``; version 2: to features ``N x d``.
 
-        A face's embedding is the mean of its own and its mirror image's, the usual way to take out
-        some of what differs between photos of a person. Codes of faces just seen are kept until
-        ``forget``, for the second draw of a face needs them again.
+        Version 1's embedding is the mean of a face's own and its mirror image's, the usual way to
+        take out some of what differs between photos of a person; version 2's encoder needs it less
+        and costs as much as two looks of the other. What faces just seen gave is kept
+        until ``forget``, for the second draw of a face needs it again.
         """
         keys = [hashlib.blake2b(face, digest_size=16).digest() for face in faces]
         new = [index for index, key in enumerate(keys) if key not in self._known]
         if new:
             pixels = torch.from_numpy(faces[new]).permute(0, 3, 1, 2).to(self.device).float()
-            embeddings = (self.encoder(pixels) + self.encoder(pixels.flip(3))) / 2
+            embeddings = self.encoder(pixels)
+            if self.version == 1:
+                embeddings = (embeddings + self.encoder(pixels.flip(3))) / 2
             for index, code in zip(new, self.codes(embeddings), strict=True):
                 self._known[keys[index]] = code
         codes = torch.stack([self._known[key] for key in keys])
@@ -203,7 +157,23 @@ STRENGTHS = {
 class StochasticLocal(Anonymizer):
     disclosure_limit = 0.60
     may_publish_metrics = True
+    secrets: ClassVar[Mapping[str, str]] = {
+        "identity-key": "decides which virtual people the pictures show (virtual and keyed)"
+    }
+    wants = ("identity",)
 
+    identity: Literal["virtual", "keyed", "original"] = Field(
+        "original",
+        description="whom the pictures show: virtual: a person drawn by the key for each label; "
+        "keyed: the person's code under a secret map; original: the person",
+    )
+    variation: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="virtual: how much of what photos of a person differ by is kept; 0: nothing of "
+        "the face is in the picture",
+    )
     strength: Literal["strict", "standard", "useful"] = Field(
         "standard", description="how far draws of one face lie apart: strict, standard or useful"
     )
@@ -215,30 +185,97 @@ class StochasticLocal(Anonymizer):
     def draw_size(self) -> int:
         return DrawLayout.SIZE
 
+    def needed_secrets(self) -> tuple[str, ...]:
+        return () if self.identity == "original" else tuple(self.secrets)
+
+    def needed_context(self) -> tuple[str, ...]:
+        return self.wants if self.identity == "virtual" else ()
+
     def options(self) -> dict[str, Any]:
-        return {"strength": self.strength}
+        shown: dict[str, Any] = {"strength": self.strength}
+        if self.identity != "original":
+            shown["identity"] = self.identity
+        if self.identity == "virtual":
+            shown["variation"] = self.variation
+        return shown
+
+    def weights_file(self) -> Path:
+        """The person's own code is drawn by version 1, somebody else's by version 2."""
+        return self.weights or (SHIPPED if self.identity == "original" else SHIPPED_2)
 
     def weights_digest(self) -> str:
-        return _digest(self.weights or SHIPPED)
+        return _digest(self.weights_file())
 
     def forget(self) -> None:
         if _load.cache_info().currsize:
             self.model().forget()
 
     def model(self) -> Model:
-        """The model, loaded once a process."""
+        """The model, loaded once a process.
+
+        Raises:
+            FileNotFoundError, ValueError: no weights, or not of the version that is needed.
+        """
         device = self.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        return _load(self.weights or SHIPPED, device)
+        model = _load(self.weights_file(), device)
+        needed = 1 if self.identity == "original" else 2
+        if model.version != needed:
+            raise ValueError(
+                f"method stochastic-local: identity {self.identity} needs weights of version "
+                f"{needed}, these are of version {model.version}"
+            )
+        return model
 
-    def anonymize(self, faces: Faces, draws: NDArray[np.float32]) -> Faces:
+    def features(self, faces: Faces) -> NDArray[np.float32]:
+        """What ``variation`` is measured in: unit vectors ``N x 128``; biometric templates. Needs
+        no key. For the mean of a person: column ``mean`` of the context.
+
+        Raises:
+            ValueError: ``identity`` is ``original``, which has none.
+        """
+        if self.identity == "original":
+            raise ValueError("method stochastic-local: identity original has no features")
+        model = self.model()
+        starts = range(0, len(faces), self.batch)
+        with torch.inference_mode():
+            parts = [model.encode(faces[i : i + self.batch]).cpu().numpy() for i in starts]
+        return np.concatenate(parts) if parts else np.zeros((0, FEATURE_SIZE), np.float32)
+
+    def anonymize_with(self, faces: Faces, draws: NDArray[np.float32], context: Context) -> Faces:
+        """As ``anonymize``; ``virtual`` reads the context's ``identity`` (labels; None: a person of
+        its own) and, if it is there, ``mean`` (float32 ``N x 128``: the mean of ``features`` over
+        the label's photos; NaN: this face varies by nothing). Without it all vary around the
+        public mean, which takes no second pass over the data."""
         model, scales = self.model(), STRENGTHS[self.strength]
         out = np.empty_like(faces)
         with torch.inference_mode():
             for start in range(0, len(faces), self.batch):
                 part = slice(start, start + self.batch)
                 draw = torch.from_numpy(draws[part]).to(model.device)
-                pictures = model.publish(model.encode(faces[part]), draw, scales)
+                codes = self._codes(model, faces[part], context, part)
+                pictures = model.publish(codes, draw, scales)
                 out[part] = pictures.permute(0, 2, 3, 1).cpu().numpy()
         return out
+
+    def _codes(self, model: Model, faces: Faces, context: Context, part: slice) -> Tensor:
+        """The codes that are drawn, ``N x size``."""
+        if self.identity == "original":
+            return model.encode(faces)
+        key = derive(self.secret("identity-key"), IDENTITY, people.KEY_SIZE)
+        size = model.generator.code_size
+        features = None
+        if self.identity == "keyed" or self.variation:
+            features = model.encode(faces).cpu().numpy()
+        if self.identity == "keyed":
+            assert features is not None
+            codes = people.keyed(key, features, size)
+        else:
+            labels = zip(context["identity"][part], faces, strict=True)
+            whose = [people.person(label, face) for label, face in labels]
+            means = None
+            if "mean" in context.columns:
+                means = np.asarray(context["mean"][part], np.float32)
+            codes = people.virtual(key, whose, size, features, means, self.variation)
+        return torch.from_numpy(codes).to(model.device)

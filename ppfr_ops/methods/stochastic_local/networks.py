@@ -125,9 +125,9 @@ class DrawLayout:
 class _Refine(nn.Module):
     """A residual branch that the code modulates channel by channel; adds nothing at first."""
 
-    def __init__(self, channels: int, hidden: int) -> None:
+    def __init__(self, channels: int, hidden: int, code_size: int) -> None:
         super().__init__()
-        self.modulation = nn.Linear(CODE_SIZE, 2 * channels)
+        self.modulation = nn.Linear(code_size, 2 * channels)
         self.c1 = nn.Conv2d(channels, hidden, 3, padding=1)
         self.c2 = nn.Conv2d(hidden, channels, 3, padding=1)
         for layer in (self.modulation, self.c2):
@@ -167,6 +167,7 @@ class Generator(nn.Module):
         mirror: bool = False,
         refine: bool = False,
         sees_face: bool = False,
+        code_size: int = CODE_SIZE,
     ) -> None:
         """
         Args:
@@ -178,12 +179,14 @@ class Generator(nn.Module):
             mirror: mirror every other picture, by the toss of a coin.
             refine: twice the weights, in residual branches at every scale.
             sees_face: open a second way past the code, for the ablation; never shipped.
+            code_size: numbers in a code.
         """
         super().__init__()
         self.sigma, self.field, self.warp, self.pose = sigma, field, warp, pose
         self.colour, self.mirror, self.refine = colour, mirror, refine
+        self.code_size = code_size
         n7, n14, n28 = (shape[0] for shape in DrawLayout.NOISE)
-        self.code = nn.Linear(CODE_SIZE, 96 * 49)
+        self.code = nn.Linear(code_size, 96 * 49)
         self.c7 = nn.Conv2d(96 + n7, 96, 3, padding=1)
         self.c14 = nn.Conv2d(96 + n14, 96, 3, padding=1)
         self.c28 = nn.Conv2d(96 + n28, 64, 3, padding=1)
@@ -192,7 +195,7 @@ class Generator(nn.Module):
         self.c56b = nn.Conv2d(48, 48, 3, padding=1)
         self.out = nn.Conv2d(48, 4, 3, padding=1)
         sizes = ((96, 192), (96, 192), (64, 128), (48, 64)) if refine else ()
-        self.branches = nn.ModuleList(_Refine(*size) for size in sizes)
+        self.branches = nn.ModuleList(_Refine(*size, code_size) for size in sizes)
         self.face = nn.Conv2d(12, 48, 3, padding=1) if sees_face else None
 
     def signal(self, codes: Tensor, noise: list[Tensor], faces: Tensor | None = None) -> Tensor:
@@ -229,7 +232,7 @@ class Generator(nn.Module):
         """Codes and draws to pictures.
 
         Args:
-            codes: ``N x 128``.
+            codes: ``N x code_size``.
             draws: ``N x DrawLayout.SIZE``, standard normal.
             field, warp, pose: factors on the scales that the generator was built with.
             faces: ``N x 3 x 112 x 112`` in 0..1, used where the generator ``sees_face``.

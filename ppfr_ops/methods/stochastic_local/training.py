@@ -8,6 +8,8 @@ while disclosure against the original and likeness between draws are held under 
 
 Nothing here looks at a face that is not in the training set; a tenth of it is kept back to choose
 the checkpoint.
+
+Long because it is one loop, with the state that it saves and goes on from.
 """
 
 import copy

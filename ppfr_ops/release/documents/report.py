@@ -6,6 +6,7 @@ faces are of the embedded sample only, which is drawn by code.
 
 import base64
 import io
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from ppfr_ops.contracts.manifest import Check, Method
 from ppfr_ops.contracts.policy import Bound, Policy
 from ppfr_ops.draws import system_draws
 from ppfr_ops.imaging.codec import Encoding
+from ppfr_ops.methods.base import Context
 from ppfr_ops.methods.registry import create, methods
 from ppfr_ops.release.documents.cards import (
     Publication,
@@ -313,9 +315,15 @@ def _sample_pairs(
         anonymizer = create(method.name, {key: str(value) for key, value in method.options.items()})
         if anonymizer.digest() != method.digest:
             return []
+        secrets = {role: os.urandom(32) for role in anonymizer.needed_secrets()}
+        anonymizer = anonymizer.with_secrets(secrets)
         faces = sample.faces(4, identities=4)
         ids = [f"sample-{index}" for index in range(len(faces))]
-        after = anonymizer(faces, system_draws(ids, anonymizer.draw_size, 0))
+        after = anonymizer(
+            faces,
+            system_draws(ids, anonymizer.draw_size, 0),
+            Context(dict.fromkeys(anonymizer.needed_context(), ids)),
+        )
         encoding = Encoding(options.get("output_format", "jpeg"), options.get("quality", 95))
         return [
             (_data_url(Encoding(), before), _data_url(encoding, published))

@@ -11,7 +11,7 @@ from ppfr_ops.contracts.detections import FACE_FIELDS, detections_schema
 from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.contracts.records import records_schema
 from ppfr_ops.imaging.arrays import Faces
-from ppfr_ops.imaging.detector import cut, transforms
+from ppfr_ops.imaging.geometry import cut, transforms
 from ppfr_ops.methods.base import Output
 from ppfr_ops.sanitize.aligned import FaceMaker
 from ppfr_ops.sanitize.items import Item, Made, Results
@@ -48,7 +48,7 @@ class FaceCrops:
         self.detections_schema = detections_schema(names)
 
     def items(self, table: pa.Table, results: Results[Crop]) -> Iterator[Crop]:
-        for photograph in self.find.photographs(table, results, self.kit.method.wants):
+        for photograph in self.find.photographs(table, results, self.kit.method.needed_context()):
             faces, name = photograph.faces, photograph.record_id
             crops = cut(photograph.pixels, transforms(faces))
             for i, crop in enumerate(crops):

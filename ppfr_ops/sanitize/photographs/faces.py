@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 
 from ppfr_ops.imaging.arrays import Faces
-from ppfr_ops.imaging.detector import Detections, Treatment
+from ppfr_ops.imaging.detector import Detections
+from ppfr_ops.imaging.geometry import Treatment
 from ppfr_ops.methods.registry import create
 from ppfr_ops.sanitize.measuring import Metrics, measure
 from ppfr_ops.sanitize.sanitizer import collected

@@ -17,15 +17,8 @@ from numpy.typing import NDArray
 
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Picture
-from ppfr_ops.imaging.detector import (
-    CenterFace,
-    Detections,
-    Detector,
-    Treatment,
-    given,
-    overlap,
-    treat,
-)
+from ppfr_ops.imaging.detector import CenterFace, Detections, Detector, given, overlap
+from ppfr_ops.imaging.geometry import Treatment, treat
 from ppfr_ops.review.verdicts import Review
 from ppfr_ops.sanitize.items import Item, Results, decoded
 from ppfr_ops.sanitize.photographs.options import PhotographOptions

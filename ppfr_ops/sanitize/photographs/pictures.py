@@ -14,7 +14,7 @@ from ppfr_ops.contracts.metrics import MEASURES, metrics_schema
 from ppfr_ops.contracts.records import records_schema
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Faces, Picture
-from ppfr_ops.imaging.detector import cover, cut, transforms
+from ppfr_ops.imaging.geometry import cover, cut, transforms
 from ppfr_ops.sanitize.items import Failed, Made, Results
 from ppfr_ops.sanitize.kit import Kit
 from ppfr_ops.sanitize.measuring import Metrics
@@ -61,7 +61,7 @@ class WholePictures:
         self.detections_schema = detections_schema(names)
 
     def items(self, table: pa.Table, results: Results[Photograph]) -> Iterator[Photograph]:
-        return self.find.photographs(table, results, self.kit.method.wants)
+        return self.find.photographs(table, results, self.kit.method.needed_context())
 
     def batches(self, items: Iterator[Photograph]) -> Iterator[list[Photograph]]:
         batch: list[Photograph] = []

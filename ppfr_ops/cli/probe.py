@@ -1,0 +1,90 @@
+"""``ppfr probe``: publish a photo into a release's world."""
+
+from pathlib import Path
+
+import click
+
+from ppfr_ops.cli import Command
+from ppfr_ops.cli.console import console
+from ppfr_ops.errors import UserError
+from ppfr_ops.imaging.codec import Encoding
+from ppfr_ops.release.publish import read_release
+from ppfr_ops.sanitize.identity import release_key
+from ppfr_ops.sanitize.prepare import owner_key, read_key
+from ppfr_ops.sanitize.probes import method_of, probes
+from ppfr_ops.source.plan import plan
+from ppfr_ops.source.units import Columns
+from ppfr_ops.store.ledger import Ledger
+
+EXAMPLES = """
+\b
+Examples:
+  # under the release's own key, which its evidence/ holds
+  ppfr probe protected/ --input wanted/ --out probes/
+  # under the owner's key; in a release of virtual people a label says whose photos these are
+  ppfr probe protected/ --identity-key-file key --label 'A. N.' --input wanted/ --out probes/
+
+Whoever gets probes/ can search the release for the person, and does not see the photos.
+Exit codes: 0 all published; 2 wrong usage or input; 3 some could not be.
+"""
+
+
+@click.command(cls=Command, epilog=EXAMPLES)
+@click.argument("output")
+@click.option(
+    "--input", "source", required=True, help="File, folder or glob of aligned faces, 112x112."
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the published probes; they are numbered in the order of the input.",
+)
+@click.option(
+    "--identity-key-file",
+    metavar="FILE",
+    help="The key that the release was made with.  [default: the one in OUTPUT/evidence]",
+)
+@click.option("--label", help="Whose photos they are, as the identity column of the input had it.")
+@click.option("--identity-column", help="Column of --input that says whose photo a row is.")
+@click.option("--image-column", help="Column of the pictures, if it is not plain.")
+def main(
+    output: str,
+    source: str,
+    out: Path,
+    identity_key_file: str | None,
+    label: str | None,
+    identity_column: str | None,
+    image_column: str | None,
+) -> int:
+    """Publish photos into the world of the release in OUTPUT, for the holder of its key.
+
+    In a release of virtual or keyed people a photo matches nobody. A probe made with the release's
+    key does, on any recogniser; made with another key it does not.
+    """
+    ledger = Ledger(output)
+    told = read_release(ledger)
+    if told is None:
+        raise UserError("there is no release manifest in the output")
+    key = None
+    if identity_key_file is not None:
+        key = owner_key(read_key(identity_key_file), seeded=False)
+    else:
+        key = release_key(ledger)
+    if key is None:
+        raise UserError("the output holds no key of its own; give --identity-key-file")
+    method = method_of(told.method, key)
+    if method.needed_context() and label is None and identity_column is None:
+        raise UserError("a release of virtual people: say whose photos these are, by --label")
+    planned = plan(source, Columns(image_column, identity_column))
+    encoding = Encoding(told.options.get("output_format", "jpeg"), told.options.get("quality", 95))
+    out.mkdir(parents=True, exist_ok=True)
+    bad = 0
+    for number, found in probes(method, planned, encoding, label):
+        if isinstance(found, str):
+            bad += 1
+            console.print(f"probe {number}: {found}")
+            continue
+        (out / f"probe-{number:06d}{encoding.suffix}").write_bytes(found)
+    console.print(f"{planned.rows - bad:,} probes in {out}", markup=False)
+    return 3 if bad else 0

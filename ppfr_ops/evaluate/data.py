@@ -1,0 +1,262 @@
+"""What an evaluation is given: faces, pairs of them, what was published for them.
+
+Faces stay in memory; names and places serve to resolve pairs and mappings and are never written.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ppfr_ops.errors import UserError
+from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
+from ppfr_ops.imaging.codec import ImageError, decode
+
+GROUP_ATTRIBUTES = ("age", "gender", "ethnicity")
+_AGES = ((0, 12), (13, 19), (20, 34), (35, 49), (50, 64), (65, 200))
+_NAMES = {
+    "gender": {0: "male", 1: "female"},
+    "ethnicity": {0: "White", 1: "Black", 2: "Asian", 3: "Indian", 4: "other"},
+}
+
+
+@dataclass(frozen=True)
+class FaceSet:
+    """Aligned faces in memory.
+
+    ``images`` uint8 ``N x 112 x 112 x 3`` RGB; ``names`` only to resolve pairs, never written out;
+    ``identities`` where the data has them; ``attributes`` integer columns, None for a missing
+    label.
+    """
+
+    images: Faces
+    names: list[str]
+    identities: list[str] | None
+    attributes: dict[str, list[int | None]]
+    origins: list[tuple[str, int]]
+    """File and row; never written out."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def sha256(self) -> str:
+        return pixels_sha256(self.images)
+
+    def keep(self, mask: NDArray[np.bool_]) -> "FaceSet":
+        """Only the faces where ``mask`` is True."""
+
+        def some(values: list[Any]) -> list[Any]:
+            return [value for value, kept in zip(values, mask, strict=True) if kept]
+
+        return FaceSet(
+            self.images[mask],
+            some(self.names),
+            None if self.identities is None else some(self.identities),
+            {name: some(values) for name, values in self.attributes.items()},
+            some(self.origins),
+        )
+
+
+def pixels_sha256(images: Faces) -> str:
+    """sha256 of the decoded pixels, hex."""
+    return hashlib.sha256(images.tobytes()).hexdigest()
+
+
+def _decode(rows: list[dict[str, Any] | None], what: str) -> Faces:
+    images = np.empty((len(rows), FACE_SIZE, FACE_SIZE, 3), np.uint8)
+    for i, row in enumerate(rows):
+        try:
+            images[i] = decode((row or {}).get("bytes") or b"", size=(FACE_SIZE, FACE_SIZE))
+        except ImageError as error:
+            detail = f" ({error.detail})" if error.detail else ""
+            raise UserError(
+                f"{what}, row {i}: {error.code.replace('_', ' ')}{detail}, needed: an aligned face "
+                f"of {FACE_SIZE}x{FACE_SIZE} px"
+            ) from None
+    return images
+
+
+def _table(path: str, what: str) -> tuple[pa.Table, list[tuple[str, int]]]:
+    """A Parquet file or folder, and the file and row that every row comes from."""
+    try:
+        files = sorted(pads.dataset(path, format="parquet").files)
+        tables = [pq.read_table(file) for file in files]
+        table = pa.concat_tables(tables, promote_options="default")
+    except (OSError, ValueError):
+        raise UserError(f"{what}: no readable Parquet data in {path}") from None
+    if "image" not in table.column_names or not pa.types.is_struct(
+        table.schema.field("image").type
+    ):
+        raise UserError(f"{what}: no column image: struct<bytes, path> in {path}")
+    if table.num_rows == 0:
+        raise UserError(f"{what}: no faces in {path}")
+    origins = [(f, row) for f, part in zip(files, tables, strict=True) for row in range(len(part))]
+    return table, origins
+
+
+def read_faces(path: str, what: str) -> FaceSet:
+    """Aligned faces from a Parquet file or folder (``image: struct<bytes, path>``, and where there
+    are any ``identity``, ``age``, ``gender``, ``ethnicity``).
+
+    Raises:
+        UserError: nothing there, no such columns, or a picture that is no aligned face.
+    """
+    table, origins = _table(path, what)
+    rows = table.column("image").to_pylist()
+    identities = table.column("identity").to_pylist() if "identity" in table.column_names else None
+    attributes = {
+        name: table.column(name).to_pylist()
+        for name in GROUP_ATTRIBUTES
+        if name in table.column_names
+    }
+    names = [(row or {}).get("path") or "" for row in rows]
+    return FaceSet(_decode(rows, what), names, identities, attributes, origins)
+
+
+def read_sanitized(
+    path: str, mapping: str | None, gallery: FaceSet
+) -> tuple[Faces, NDArray[np.bool_]]:
+    """What ``ppfr sanitize`` published for the gallery.
+
+    Args:
+        path: its output folder (or any Parquet folder with ``record_id`` and ``image``).
+        mapping: its mapping, ``record_id``, ``source``, ``row``; None: by the order of the records,
+            which must be as many as the gallery has faces.
+        gallery: the originals.
+
+    Returns:
+        uint8 ``N x 112 x 112 x 3`` in the order of the gallery, and ``N``: False where nothing was
+        published.
+
+    Raises:
+        UserError: not readable, or not of this gallery.
+    """
+    data = Path(path) / "data"
+    table, _ = _table(str(data) if data.is_dir() else path, "sanitized")
+    if "record_id" not in table.column_names:
+        raise UserError("sanitized: no column record_id")
+    table = table.sort_by("record_id")
+    if mapping is None:
+        if len(table) != len(gallery):
+            raise UserError(
+                f"sanitized: {len(table)} records, but the gallery has {len(gallery)} faces; "
+                "--mapping says which is which"
+            )
+        return _decode(table.column("image").to_pylist(), "sanitized"), np.ones(len(gallery), bool)
+    try:
+        owner = pq.read_table(mapping, columns=["record_id", "source", "row"])
+    except (OSError, ValueError, KeyError):
+        raise UserError("mapping: no readable record_id, source, row") from None
+    places = {(Path(file).name, row): i for i, (file, row) in enumerate(gallery.origins)}
+    if len(places) < len(gallery):
+        raise UserError("mapping: files of the gallery share a name")
+    found = {
+        record: places.get((Path(source).name, row))
+        for record, source, row in zip(
+            *(owner.column(name).to_pylist() for name in ("record_id", "source", "row")),
+            strict=True,
+        )
+    }
+    known = [found.get(record) for record in table.column("record_id").to_pylist()]
+    mine = np.flatnonzero([place is not None for place in known])
+    if len(mine) == 0:
+        raise UserError("mapping: no record of --sanitized comes from the gallery")
+    published = np.zeros_like(gallery.images)
+    there = np.zeros(len(gallery), bool)
+    where = np.array([known[i] for i in mine])
+    published[where] = _decode(table.column("image").take(pa.array(mine)).to_pylist(), "sanitized")
+    there[where] = True
+    return published, there
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Comparisons: indices into a gallery, ``same`` True for genuine, ``folds``."""
+
+    a: NDArray[np.int64]
+    b: NDArray[np.int64]
+    same: NDArray[np.bool_]
+    folds: NDArray[np.int64]
+
+    def images(self) -> NDArray[np.int64]:
+        """Indices of all images that take part, sorted."""
+        return np.unique(np.concatenate([self.a, self.b]))
+
+    def keep(self, mask: NDArray[np.bool_]) -> "Pairs":
+        """For a gallery of which only the faces where ``mask`` is True are left."""
+        place = np.cumsum(mask) - 1
+        rows = mask[self.a] & mask[self.b]
+        return Pairs(place[self.a[rows]], place[self.b[rows]], self.same[rows], self.folds[rows])
+
+    def first(self, per_fold: int) -> "Pairs":
+        """At most ``per_fold`` pairs of every fold, genuine and impostor alternating."""
+        keep: list[int] = []
+        for fold in np.unique(self.folds):
+            for same, count in ((True, per_fold - per_fold // 2), (False, per_fold // 2)):
+                keep += list(np.flatnonzero((self.folds == fold) & (self.same == same))[:count])
+        rows = np.sort(np.array(keep))
+        return Pairs(self.a[rows], self.b[rows], self.same[rows], self.folds[rows])
+
+
+def read_pairs(path: str, gallery: FaceSet) -> Pairs:
+    """Pairs from a Parquet file ``a, b: string (image.path), same: bool, fold: int``.
+
+    Raises:
+        UserError: no such file or columns, images that the gallery lacks, one fold, or one kind.
+    """
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid):
+        raise UserError(f"pairs: no readable Parquet file {path}") from None
+    lacking = {"a", "b", "same", "fold"} - set(table.column_names)
+    if lacking:
+        raise UserError(f"pairs: column {', '.join(sorted(lacking))} missing in {path}")
+    index = {name: i for i, name in enumerate(gallery.names)}
+    columns = {name: table.column(name).to_pylist() for name in ("a", "b", "same", "fold")}
+    missing = {name for side in "ab" for name in columns[side] if name not in index}
+    if missing:
+        raise UserError(f"pairs: {len(missing)} of the images named are not in the gallery")
+    if any(value is None for value in columns["same"] + columns["fold"]):
+        raise UserError("pairs: same or fold is null in some rows")
+    folds = np.array(columns["fold"], np.int64)
+    same = np.array(columns["same"], bool)
+    if len(np.unique(folds)) < 2:
+        raise UserError("pairs: only one fold; the threshold needs at least two")
+    if same.all() or not same.any():
+        raise UserError("pairs: need both genuine (same) and impostor pairs")
+    for fold in np.unique(folds):
+        if same[folds == fold].all() or not same[folds == fold].any():
+            raise UserError(f"pairs: fold {fold} has only one kind of pair")
+    return Pairs(
+        np.array([index[name] for name in columns["a"]]),
+        np.array([index[name] for name in columns["b"]]),
+        same,
+        folds,
+    )
+
+
+def group_names(attribute: str, values: list[int | None]) -> list[str | None]:
+    """Groups of faces by the values of ``age``, ``gender`` or ``ethnicity`` as UTKFace has them."""
+    if attribute == "age":
+        return [
+            next(
+                (f"{lo}-{hi}" if hi < 200 else f"{lo}+" for lo, hi in _AGES if lo <= v <= hi), None
+            )
+            if v is not None
+            else None
+            for v in values
+        ]
+    return [_NAMES[attribute].get(v, str(v)) if v is not None else None for v in values]
+
+
+def evenly(count: int, wanted: int) -> NDArray[np.int64]:
+    """At most ``wanted`` indices below ``count``, evenly spread."""
+    if wanted >= count:
+        return np.arange(count)
+    return np.linspace(0, count - 1, wanted).round().astype(np.int64)

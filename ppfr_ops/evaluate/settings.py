@@ -1,0 +1,68 @@
+"""How much an evaluation measures."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """How much is measured. The presets are :data:`QUICK` and :data:`FULL`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    seed: int = 0
+    pairs_per_fold: int | None = Field(default=None, ge=2, description="None: all")
+    disclosure_faces: int = Field(default=2000, ge=2)
+    attack_steps: int = Field(default=3000, ge=1)
+    attack_seconds: float | None = Field(default=None, gt=0)
+    side_steps: int = Field(
+        default=1000, ge=1, description="steps of the averaging, fixed and leaked forms"
+    )
+    attacks: tuple[str, ...] = ("unet", "residual", "templates", "averaging", "fixed", "leaked")
+    batch: int = Field(default=32, ge=1)
+    test_faces: int = Field(default=500, ge=2)
+    pictures: int = Field(default=32, ge=2, description="K of the averaging attack")
+    averaging_faces: int = Field(default=4096, ge=64)
+    student_pairs: int = Field(default=256, ge=8)
+    group_faces: int = Field(default=964, ge=2)
+    eye_pairs_per_fold: int | None = Field(default=None, ge=2, description="None: as all pairs")
+    inference_faces: int = Field(default=7000, ge=20, description="that the attackers train on")
+    inference_tests: int = Field(default=3000, ge=20)
+    inference_steps: int = Field(default=1500, ge=1)
+    linker_pairs: int = Field(default=17_000, ge=16, description="made by running the method")
+    linker_steps: int = Field(default=3000, ge=1)
+    linker_gallery: int = Field(default=1_000_000, ge=4, description="faces to find, at most")
+    linker_probes: int = Field(default=1_000_000, ge=2, description="of them published, at most")
+    known_pairs: tuple[int, ...] = Field(
+        default=(16, 32, 64, 128, 256, 512, 1024, 2048),
+        description="of the release itself, that the linker is given",
+    )
+    regeneration_faces: int = Field(default=7000, ge=16, description="that the decoder learns on")
+    regeneration_steps: int = Field(default=2000, ge=1)
+    regeneration_tests: int = Field(default=1000, ge=4)
+    training_faces: int = Field(default=1_000_000, ge=16, description="of --identities, at most")
+    training_steps: int = Field(default=4000, ge=1)
+
+
+FULL = Settings()
+QUICK = Settings(
+    pairs_per_fold=100,
+    disclosure_faces=500,
+    attack_steps=200,
+    side_steps=100,
+    attacks=("unet",),
+    test_faces=200,
+    averaging_faces=128,
+    group_faces=300,
+    eye_pairs_per_fold=40,
+    inference_faces=2000,
+    inference_tests=600,
+    inference_steps=120,
+    linker_pairs=1500,
+    linker_steps=300,
+    linker_gallery=1000,
+    linker_probes=400,
+    known_pairs=(16, 128, 512),
+    regeneration_faces=1000,
+    regeneration_steps=80,
+    regeneration_tests=200,
+    training_faces=2000,
+    training_steps=150,
+)

@@ -1,0 +1,93 @@
+"""An evaluation in lines for a terminal."""
+
+from collections.abc import Iterator
+
+from ppfr_ops.contracts.evaluation import Evaluation
+
+
+def _leaks(document: Evaluation) -> Iterator[str]:
+    """The stages that say whom the pictures show."""
+    for name, sizes in document.eye.models.items() if document.eye else ():
+        seen = ", ".join(
+            f"{size} px {view.protected_original.accuracy:.3f} ({view.original.accuracy:.3f})"
+            for size, view in sizes.items()
+        )
+        yield (f"  eye          {name}, against originals: {seen}")
+    if document.linker:
+        found, chance = document.linker.taught, document.linker.chance
+        yield (
+            f"  linker       among {document.linker.gallery}: same photo {found.same_photo:.4f} "
+            f"(chance {chance.same_photo:.4f}), another {found.another_photo:.4f} "
+            f"({chance.another_photo:.4f})"
+        )
+        for entry in document.linker.known_pairs:
+            yield (
+                f"  {entry.pairs:>5} known  same photo {entry.same_photo:.4f}, another "
+                f"{entry.another_photo:.4f}"
+            )
+    for name, taken in document.regeneration.unseen.items() if document.regeneration else ():
+        yield (
+            f"  regenerated  {name}: taken for the person {taken.same_photo:.4f} at FAR 1e-3 "
+            f"(strangers {taken.stranger:.4f}), rank 1 {taken.rank1:.4f}"
+        )
+    for name, told in document.inference.attributes.items() if document.inference else ():
+        yield (
+            f"  inference    {name}: network {told.network.balanced_accuracy:.3f} (originals "
+            f"{told.network_original.balanced_accuracy:.3f}, chance {told.chance:.3f}), templates "
+            f"{max(r.balanced_accuracy for r in told.templates.values()):.3f}"
+        )
+    for name, pair in document.releases.models.items() if document.releases else ():
+        yield (
+            f"  releases     {name}: accuracy across keys {pair.different_keys.accuracy:.3f}, "
+            f"under one {pair.same_key.accuracy:.3f}"
+        )
+    if document.training:
+        part = document.training
+        yield (
+            "  training     accuracy, trained on published: on published "
+            f"{part.published_on_published.accuracy:.3f}, on originals "
+            f"{part.published_on_originals.accuracy:.3f}; on originals: "
+            f"{part.originals_on_published.accuracy:.3f}, "
+            f"{part.originals_on_originals.accuracy:.3f}"
+        )
+
+
+def summary(document: Evaluation) -> Iterator[str]:
+    """Lines for a terminal, the strict end first."""
+    head = document.headline
+    yield (f"{document.label} ({document.mode}: {'; '.join(document.did)})")
+    for name, found in (document.utility or {}).items():
+        before, after, against = (
+            found.original,
+            found.protected_protected,
+            found.protected_original,
+        )
+        yield (
+            f"  {name:<12} TAR at FAR 1e-3 {before.tar['0.001']:.3f} -> {after.tar['0.001']:.3f} "
+            f"(against originals {against.tar['0.001']:.3f}), accuracy {before.accuracy:.4f} -> "
+            f"{after.accuracy:.4f} ({against.accuracy:.4f}), impostors above the unchanged "
+            f"threshold {'?' if found.unchanged is None else f'{found.unchanged.far:.4f}'} "
+            f"({found.role.replace('_', ' ')})"
+        )
+    if document.disclosure:
+        yield (
+            f"  disclosure   {head.disclosure:.3f} "
+            f"(another person's face {document.disclosure.other_person.mean:.3f})"
+        )
+    if document.diversity:
+        yield (f"  two draws    {head.draw_similarity:.3f} alike")
+    if document.recovery:
+        for name, attacker in document.recovery.attackers.items():
+            yield (
+                f"  {name:<12} recovers SSIM {attacker.rec_ssim:.3f}, {attacker.rec_psnr:.1f} dB "
+                f"in {attacker.steps} steps (floor {document.recovery.floor_ssim:.3f})"
+            )
+    yield from _leaks(document)
+    if document.groups and document.groups.largest_gaps:
+        gap = document.groups.largest_gaps[0]
+        yield (
+            f"  largest gap  {gap.measure} by {gap.attribute}: {gap.lowest_group} {gap.lowest:.3f}"
+            f" to {gap.highest_group} {gap.highest:.3f}"
+        )
+    for remark in document.remarks:
+        yield (f"  ! {remark}")

@@ -1,0 +1,269 @@
+"""Faces of photographs: align them to 112x112, put anonymized ones back over the whole head.
+
+Convention: as in ``imaging.detector``.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ppfr_ops.imaging.arrays import FACE_SIZE, Faces, Picture
+from ppfr_ops.imaging.detector import Detections
+
+TEMPLATE = np.array(
+    [
+        [38.2946, 51.6963],
+        [73.5318, 51.5014],
+        [56.0252, 71.7366],
+        [41.5493, 92.3655],
+        [70.7299, 92.2041],
+    ],
+    np.float32,
+)
+"""Left eye, right eye, nose tip, mouth corners, as seen in the picture (ArcFace, InsightFace)."""
+
+HEAD = (56.0, 50.0, 78.0, 98.0)
+"""Centre and half axes of the ellipse that covers hair, ears and chin, in the template's pixels."""
+
+MARGIN = 0.12
+"""Beyond the ellipse the change fades out over this share of its half axes."""
+
+Treatment = Literal[
+    "anonymized",
+    "pixelated_small",
+    "pixelated_unsure",
+    "pixelated_no_landmarks",
+    "pixelated_by_verdict",
+    "left_alone",
+]
+"""What was done to a face; all but the last hide it."""
+
+
+def similarity(points: ArrayLike) -> NDArray[np.float64]:
+    """The similarity transform of landmarks onto the template, least squares.
+
+    Args:
+        points: ``5 x 2``.
+
+    Returns:
+        float64 ``2 x 3``, from the picture's pixels to the 112x112 crop's.
+
+    Raises:
+        ValueError: landmarks that all lie on one spot, or are not finite.
+    """
+    found = np.asarray(points, np.float64)
+    if found.shape != (5, 2) or not np.isfinite(found).all():
+        raise ValueError("five finite points are needed")
+    middle, goal = found.mean(0), TEMPLATE.mean(0).astype(np.float64)
+    # As complex numbers z -> a z + b: a is the one-dimensional regression coefficient.
+    source = (found - middle) @ np.array([1, 1j])
+    target = (TEMPLATE - goal) @ np.array([1, 1j])
+    power = float(np.vdot(source, source).real)
+    if power < 1e-6:
+        raise ValueError("landmarks that all lie on one spot")
+    a = np.vdot(source, target) / power
+    linear = np.array([[a.real, -a.imag], [a.imag, a.real]])
+    return np.column_stack([linear, goal - linear @ middle])
+
+
+def align(picture: Picture, landmarks: ArrayLike) -> NDArray[np.uint8]:
+    """The 112x112 crops of a picture's faces; beyond its edge the edge goes on.
+
+    Args:
+        landmarks: ``N x 5 x 2``.
+
+    Returns:
+        uint8 ``N x 112 x 112 x 3``.
+    """
+    points = np.asarray(landmarks, np.float64).reshape(-1, 5, 2)
+    return cut(picture, [similarity(face) for face in points])
+
+
+def cut(picture: Picture, matrices: Sequence[NDArray[np.float64]]) -> Faces:
+    """As ``align``, by transforms from the picture's to the crop's pixels."""
+    crops = np.zeros((len(matrices), FACE_SIZE, FACE_SIZE, 3), np.uint8)
+    for crop, given_matrix in zip(crops, matrices, strict=True):
+        matrix, source = given_matrix.copy(), picture
+        scale = np.hypot(*matrix[0, :2])
+        if scale < 0.5:  # average first what would be skipped, only around the face
+            window = _window(matrix, picture.shape, FACE_SIZE)
+            source = np.ascontiguousarray(picture[window])
+            source = cv2.GaussianBlur(source, (0, 0), 0.4 / scale).astype(np.uint8)
+            matrix[:, 2] += matrix[:, :2] @ (window[1].start, window[0].start)
+        # Black beyond the edge would be the same before and after, and count as disclosed.
+        crop[:] = cv2.warpAffine(
+            source,
+            matrix,
+            (FACE_SIZE, FACE_SIZE),
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+    return crops
+
+
+def _window(matrix: NDArray[np.float64], shape: Sequence[int], side: float) -> tuple[slice, slice]:
+    """The part of a picture that a square of the template with half of ``side`` around covers."""
+    low, high = -side / 2, FACE_SIZE + side / 2
+    corners = np.array([[low, low], [low, high], [high, low], [high, high]])
+    back = np.asarray(cv2.invertAffineTransform(matrix), np.float64)
+    return _clip(corners @ back[:, :2].T + back[:, 2], shape)
+
+
+def _clip(points: NDArray[np.floating], shape: Sequence[int]) -> tuple[slice, slice]:
+    low, high = np.floor(points.min(0)) - 1, np.ceil(points.max(0)) + 2
+    x0, x1 = np.clip([low[0], high[0]], 0, shape[1]).astype(int)
+    y0, y1 = np.clip([low[1], high[1]], 0, shape[0]).astype(int)
+    return slice(y0, y1), slice(x0, x1)
+
+
+def treat(faces: Detections, smallest: float = 32, sure: float = 0.35) -> list[Treatment]:
+    """What has to be done to every face, by itself.
+
+    Args:
+        smallest: faces of shorter boxes are pixelated, px.
+        sure: and so are those with a lower score.
+    """
+    treatments: list[Treatment] = []
+    for marks, size, score in zip(faces.landmarks, faces.sizes, faces.scores, strict=True):
+        if not np.isfinite(marks).all():
+            treatments.append("pixelated_no_landmarks")
+        elif size < smallest:
+            treatments.append("pixelated_small")
+        else:
+            treatments.append("pixelated_unsure" if score < sure else "anonymized")
+    return treatments
+
+
+def transforms(faces: Detections) -> list[NDArray[np.float64]]:
+    """Of every face to the template: by its landmarks, or by its box where they are of no use."""
+    matrices = []
+    for marks, box in zip(faces.landmarks, faces.boxes, strict=True):
+        try:
+            matrices.append(similarity(marks))
+        except ValueError:
+            matrices.append(_from_box(box))
+    return matrices
+
+
+def cover(
+    picture: Picture,
+    faces: Detections,
+    treatments: Sequence[Treatment],
+    published: Mapping[int, NDArray[np.uint8]],
+    background: Literal["keep", "blur", "black"] = "keep",
+) -> tuple[Picture, NDArray[np.bool_]]:
+    """Cover every head: anonymized face in the middle, coarse pixels around it, faded edge.
+
+    Nothing of the original is mixed in within the ellipse ``HEAD``; only in the margin beyond it.
+
+    Args:
+        treatments: one a face.
+        published: by number of the face, what the method made of its crop, uint8
+            ``112 x 112 x 3``; all others are pixelated, or left alone.
+        background: what is not head: as it is, blurred, or black.
+
+    Returns:
+        The picture, and bool ``H x W``: inside a head or its margin, or changed background.
+    """
+    canvas, changed = picture.copy(), np.zeros(picture.shape[:2], bool)
+    spared = np.zeros_like(changed)
+    matrices = transforms(faces)
+    for i in range(len(faces) - 1, -1, -1):  # the best last, on top
+        if treatments[i] == "left_alone":
+            spared[_clip(faces.boxes[i].reshape(2, 2), picture.shape)] = True
+            continue
+        _cover(canvas, changed, matrices[i], published.get(i))
+        # Landmarks of a poor detection may lie anywhere, so its box is covered at any rate.
+        if treatments[i] != "anonymized":
+            _cover(canvas, changed, _from_box(faces.boxes[i]), None)
+    if background != "keep":
+        rest = np.zeros_like(canvas)
+        if background == "blur":
+            small = cv2.resize(canvas, (24, 24), interpolation=cv2.INTER_AREA)
+            wide = cv2.resize(small, canvas.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+            rest = wide.astype(np.uint8)
+        canvas = np.where((changed | spared)[..., None], canvas, rest)
+        changed |= ~spared
+    return canvas, changed
+
+
+@dataclass(frozen=True)
+class Protected:
+    """A picture whose heads are covered; ``changed`` and ``treatments`` as in ``cover``."""
+
+    picture: Picture
+    changed: NDArray[np.bool_]
+    treatments: tuple[Treatment, ...]
+
+
+def protect(
+    picture: Picture,
+    faces: Detections,
+    anonymize: Callable[[Faces], Faces],
+    *,
+    smallest: float = 32,
+    sure: float = 0.35,
+    background: Literal["keep", "blur", "black"] = "keep",
+) -> Protected:
+    """``treat``, anonymize, ``cover``: all for one picture.
+
+    Args:
+        anonymize: uint8 ``N x 112 x 112 x 3`` to the same; called once, if a face suits it.
+    """
+    treatments = treat(faces, smallest, sure)
+    suited = [i for i, treatment in enumerate(treatments) if treatment == "anonymized"]
+    crops = anonymize(align(picture, faces.landmarks[suited])) if suited else ()
+    published = dict(zip(suited, crops, strict=True))
+    return Protected(*cover(picture, faces, treatments, published, background), tuple(treatments))
+
+
+def _from_box(box: NDArray[np.float32]) -> NDArray[np.float64]:
+    """As if a face stood upright in the box: it spans about 80 x 104 of the template's pixels."""
+    width, height = np.maximum(box[2:] - box[:2], 1)
+    scale = min(80 / width, 104 / height)
+    middle = (box[:2] + box[2:]) / 2
+    return np.array(
+        [[scale, 0, 56 - scale * middle[0]], [0, scale, 64 - scale * middle[1]]], np.float64
+    )
+
+
+def _cover(
+    canvas: Picture,
+    changed: NDArray[np.bool_],
+    matrix: NDArray[np.float64],
+    face: NDArray[np.uint8] | None,
+) -> None:
+    """Cover one head, in place; without a face all of it is coarse pixels."""
+    x, y, half_x, half_y = HEAD
+    reach = np.array([half_x, half_y]) * (1 + MARGIN)
+    corners = np.array([x, y]) + reach * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
+    back = cv2.invertAffineTransform(matrix)
+    window = _clip(corners @ back[:, :2].T + back[:, 2], canvas.shape)
+    rows, columns = window
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        return
+    part = canvas[window]
+    # In the template's pixels, by plane; float32 and OpenCV, for this is half the work of a run.
+    across = np.arange(columns.start, columns.stop, dtype=np.float32)
+    down = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None]
+    (ax, ay, a0), (bx, by, b0) = matrix.astype(np.float32)
+    place_x, place_y = (ax * across + a0) + ay * down, (bx * across + b0) + by * down
+    radius = cv2.magnitude((place_x - x) / half_x, (place_y - y) / half_y)
+    inside = np.clip((1 + MARGIN - radius) / MARGIN, 0, 1)  # 1 all over the head
+    cells = [max(1, round(side * np.hypot(*matrix[0, :2]) / 28)) for side in part.shape[1::-1]]
+    head = cv2.resize(part, cells, interpolation=cv2.INTER_AREA)
+    head = cv2.resize(head, part.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    if face is not None:
+        warped = cv2.remap(
+            face, place_x, place_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        last = np.float32(FACE_SIZE - 1)
+        edge = cv2.min(cv2.min(place_x, last - place_x), cv2.min(place_y, last - place_y))
+        share = np.clip(edge / 6, 0, 1)
+        head = cv2.blendLinear(warped, head, share, 1 - share)
+    canvas[window] = cv2.blendLinear(head, part, inside, 1 - inside)
+    changed[window] |= inside > 0

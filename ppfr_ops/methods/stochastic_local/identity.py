@@ -1,0 +1,184 @@
+"""Whom a picture shows: secret maps and virtual codes from one key a release.
+
+Pure: arrays and bytes in, arrays out. No engine, no files, no state; the same key, label and
+feature give the same code anywhere, in any order and batch.
+
+**Features.** The encoder's embedding, whitened by what photos of a person differ in and weighted
+by what people differ in (``Features``), unit length. A secret map takes features to *turned codes*,
+the generator's input: length ``sqrt(size)``, every direction alike, so that a code tells nothing of
+which map made it.
+
+**virtual.** A label's code is drawn by the key; a photo adds what it differs by, turned by a secret
+of key *and* label. The code does not depend on the face, so no number of known pairs says anything
+about the next person, and a turn learned on one label serves for no other.
+
+**keyed.** One secret map for the release. An orthogonal one (``turn``) keeps all cosines and is
+linear: ``n`` known pairs give an attacker ``n`` of its directions. ``forms`` are random quadratic
+forms: z to (z' Q_1 z, z' Q_2 z, ...), the Q_j from the key. For features with cosine c the codes'
+expected cosine is c^2. No linear attacker learns anything, whatever the number of pairs; the best
+attacker there can be is regression on all d(d+1)/2 products of features, for to whoever lacks the
+key the map is a Gaussian process with kernel c^2. It needs as many pairs as there are products
+before it sees through the map, where a turn needs d.
+
+The generator of pseudorandom numbers is SHAKE-256 over the key, a purpose and a label, each with
+its length in front, so that no two inputs run together (NIST FIPS 202 and SP 800-185's encoding).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+KEY_SIZE = 32
+"""Bytes of a release key."""
+
+LIKENESS = 0.6
+"""About the cosine of two photos' features: what is left for the label's own code at ``variation``
+1, so that the codes of a virtual person are as alike as features of a real one."""
+
+Vectors = NDArray[np.float32]
+"""float32 ``N x D``."""
+
+Map = Literal["turn", "forms"]
+
+
+def check_key(key: bytes) -> bytes:
+    """The key itself.
+
+    Raises:
+        ValueError: not ``KEY_SIZE`` bytes.
+    """
+    if not isinstance(key, bytes) or len(key) != KEY_SIZE:
+        raise ValueError(f"a release key has {KEY_SIZE} bytes")
+    return key
+
+
+def key_id(key: bytes) -> str:
+    """What tells one release key from another and says nothing else of it, 16 hex digits."""
+    return _stream(check_key(key), "id", b"", 8).hex()
+
+
+def _stream(key: bytes, purpose: str, label: bytes, size: int) -> bytes:
+    parts = (b"ppfr-identity-1", key, purpose.encode(), label)
+    return hashlib.shake_256(b"".join(len(p).to_bytes(8, "big") + p for p in parts)).digest(size)
+
+
+def normals(key: bytes, purpose: str, label: bytes, *shape: int) -> Vectors:
+    """Standard normals by the key, float32, of the given shape.
+
+    Inverse transform of 32-bit uniforms at the middle of their cells, so that no value is infinite
+    (the largest is about 6.3).
+    """
+    count = int(np.prod(shape))
+    raw = np.frombuffer(_stream(key, purpose, label, 4 * count), dtype="<u4")
+    return ndtri((raw + 0.5) / 2.0**32).astype(np.float32).reshape(shape)
+
+
+def _scaled(codes: Vectors) -> Vectors:
+    """To length ``sqrt(size)``."""
+    lengths = np.linalg.norm(codes, axis=1, keepdims=True)
+    return codes * (codes.shape[1] ** 0.5 / np.maximum(lengths, 1e-12)).astype(np.float32)
+
+
+@lru_cache(maxsize=4)
+def _turn(key: bytes, features: int, size: int) -> Vectors:
+    """``features x size``, orthonormal rows (columns where there are fewer of them)."""
+    square = max(features, size)
+    basis = np.linalg.qr(normals(key, "turn", b"", square, square).astype(np.float64))[0]
+    return basis[:features, :size].astype(np.float32)
+
+
+@lru_cache(maxsize=4)
+def _forms(key: bytes, features: int, size: int) -> Vectors:
+    return normals(key, "forms", b"", features * (features + 1) // 2, size)
+
+
+def products(features: Vectors) -> Vectors:
+    """All products of two features, ``N x d`` to ``N x d(d+1)/2``, scaled so that the inner product
+    of two rows is the square of the features' inner product."""
+    rows, columns = np.triu_indices(features.shape[1])
+    weight = np.where(rows == columns, 1.0, 2.0**0.5).astype(np.float32)
+    return features[:, rows] * features[:, columns] * weight
+
+
+def person(label: str | None, face: NDArray[np.uint8]) -> bytes:
+    """What a person is known by to the generator of pseudorandom numbers: the label, or, where
+    there is none, the face's own pixels."""
+    if label:
+        return b"label:" + label.encode("utf-8", "surrogatepass")
+    return b"face:" + hashlib.sha256(face.tobytes()).digest()
+
+
+def keyed(key: bytes, features: Vectors, size: int, kind: Map = "forms") -> Vectors:
+    """Turned codes of faces without labels.
+
+    Args:
+        key: of the release.
+        features: unit length, ``N x d``.
+        size: of the codes.
+        kind: ``turn``, orthogonal; or ``forms``, quadratic.
+
+    Returns:
+        ``N x size``, length ``sqrt(size)``.
+    """
+    check_key(key)
+    d = features.shape[1]
+    if kind == "turn":
+        return _scaled(features @ _turn(key, d, size))
+    # what all faces share, the mean product, would make all codes alike
+    even = products(np.eye(d, dtype=np.float32)).mean(0)
+    return _scaled((products(features) - even) @ _forms(key, d, size))
+
+
+def virtual(
+    key: bytes,
+    whose: Sequence[bytes],
+    size: int,
+    features: Vectors | None = None,
+    means: Vectors | None = None,
+    variation: float = 0.0,
+) -> Vectors:
+    """Turned codes of people that there are not.
+
+    Args:
+        key: of the release.
+        whose: ``person`` of every face; equal ones share a virtual person.
+        size: of the codes.
+        features: unit length, ``N x d``; not looked at where ``variation`` is 0.
+        means: what a face's variation is measured from, ``N x d``, NaN: it has none; None: the
+            public mean, 0.
+        variation: how much of it is kept, 0..1; the codes of two photos have a cosine of about
+            1 - variation^2 (1 - LIKENESS), whatever it is measured from. Measured from the public
+            mean, the person's own part stays in, turned by a secret of this label: it makes the
+            virtual person another one, and at 1 alone makes them.
+
+    Returns:
+        ``N x size``, length ``sqrt(size)``.
+
+    Raises:
+        ValueError: a shape does not fit.
+    """
+    check_key(key)
+    if not len(whose):
+        return np.zeros((0, size), np.float32)
+    people = {name: normals(key, "person", name, size) for name in set(whose)}
+    codes = _scaled(np.stack([people[name] for name in whose]))
+    if variation == 0:
+        return codes
+    if features is None or len(features) != len(whose):
+        raise ValueError("variation needs the features of all faces")
+    if means is not None and means.shape != features.shape:
+        raise ValueError(f"means must be {features.shape}, got {means.shape}")
+    d = features.shape[1]
+    turns = {name: normals(key, "variation", name, d, size) for name in set(whose)}
+    if means is None:
+        differs, share = features, variation**2
+    else:
+        differs = np.nan_to_num(features - means, nan=0.0)
+        share = variation**2 * (1 - LIKENESS)
+    turned = np.stack([row @ turns[name] for row, name in zip(differs, whose, strict=True)])
+    return _scaled((1 - share) ** 0.5 * codes + variation * turned)

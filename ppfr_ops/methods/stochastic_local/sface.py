@@ -1,0 +1,71 @@
+"""The identity encoder of version 2: SFace (OpenCV Zoo 2021dec, Apache-2.0).
+
+A MobileNet (Howard et al. 2017) with parametric rectifiers, batch normalisation folded into the
+convolutions, trained by Zhong et al. (SFace, IEEE TIP 2021, arXiv 2205.12010).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FEATURE_SIZE = 128
+
+_LAYOUT = (  # (input, output, stride) of every depthwise-separable pair after the stem
+    (32, 64, 1),
+    (64, 128, 2),
+    (128, 128, 1),
+    (128, 256, 2),
+    (256, 256, 1),
+    (256, 512, 2),
+    *((512, 512, 1),) * 5,
+    (512, 1024, 2),
+    (1024, 1024, 1),
+)
+_CENTRE, _SCALE = 127.5, 1 / 128
+
+
+class SFaceEncoder(nn.Module):
+    """RGB 0..255, ``N x 3 x 112 x 112``, to identity embeddings, ``N x 128``, unit length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, padding=1), nn.PReLU(32)]
+        for inputs, outputs, stride in _LAYOUT:
+            layers += [
+                nn.Conv2d(inputs, inputs, 3, stride, padding=1, groups=inputs),
+                nn.PReLU(inputs),
+                nn.Conv2d(inputs, outputs, 1),
+                nn.PReLU(outputs),
+            ]
+        self.layers = nn.Sequential(*layers)
+        self.head = nn.Linear(1024 * 7 * 7, FEATURE_SIZE)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = (pixels - _CENTRE) * _SCALE
+        x = x.contiguous(memory_format=torch.channels_last)
+        return F.normalize(self.head(self.layers(x).flatten(1).float()), dim=1)
+
+
+def sface_from_torchscript(model: torch.jit.ScriptModule) -> SFaceEncoder:
+    """Rebuild the encoder from the TorchScript file of the same network.
+
+    Raises:
+        ValueError: another network.
+    """
+    encoder = SFaceEncoder()
+    convolutions = [layer for layer in encoder.layers if isinstance(layer, nn.Conv2d)]
+    rectifiers = [layer for layer in encoder.layers if isinstance(layer, nn.PReLU)]
+    try:
+        for index, (layer, rectifier) in enumerate(zip(convolutions, rectifiers, strict=True)):
+            layer.weight.data = getattr(model.w, str(index))().clone()
+            assert layer.bias is not None
+            layer.bias.data = getattr(model, f"o{index}").clone()
+            rectifier.weight.data = getattr(model, f"a{index}").flatten().clone()
+        # the batch normalisation before the head, folded into it
+        head, gain, shift = model.fc(), model.bk.flatten(), model.bo.flatten()
+        weight = head.view(FEATURE_SIZE, 1024, 49)
+        encoder.head.weight.data = (weight * gain[None, :, None]).flatten(1)
+        encoder.head.bias.data = model.fb + (weight.sum(2) * shift[None]).sum(1)
+    except AttributeError:
+        raise ValueError("not the TorchScript file of SFace") from None
+    return encoder.eval().requires_grad_(False)

@@ -1,0 +1,117 @@
+"""Whom the pictures of a run show: what the options come to, and where the key comes from.
+
+Methods that can show somebody else declare the secret ``identity-key`` and a field ``identity``.
+Their key is the owner's (``--identity-key-file``); a run without one makes a key for its release
+and keeps it with the evidence, where later runs find it.
+"""
+
+import os
+from dataclasses import replace
+
+from ppfr_ops.errors import UserError
+from ppfr_ops.keys import derive
+from ppfr_ops.methods.base import Anonymizer
+from ppfr_ops.methods.registry import create, find
+from ppfr_ops.sanitize.job import Job
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.store.ids import new_secret
+from ppfr_ops.store.ledger import LEDGER, Ledger
+
+ROLE = "identity-key"
+KEY = (*LEDGER, "release_key.json")
+_FIELDS = ("identity", "variation")
+
+
+def resolved(options: SanitizeOptions) -> SanitizeOptions:
+    """The options with ``--identity`` and ``--variation`` as options of the method.
+
+    Raises:
+        UserError: the method shows nobody else, or the labels are missing.
+    """
+    method = find(options.method)
+    chosen = dict(options.method_options)
+    for name in _FIELDS:
+        value = getattr(options, name)
+        if value is None:
+            continue
+        if ROLE not in method.secrets or name not in method.model_fields:
+            raise UserError(f"--{name}: method {options.method} cannot show another person")
+        if chosen.get(name, str(value)) != str(value):
+            raise UserError(f"--{name} and --method-option {name} say different things")
+        chosen[name] = str(value)
+    if ROLE in method.secrets and "identity" in method.model_fields:
+        labels = options.identity_column is not None and options.photographs is None
+        chosen.setdefault("identity", "virtual" if labels else "keyed")
+        if chosen["identity"] == "virtual" and not labels:
+            raise UserError(
+                "--identity virtual needs --identity-column"
+                if options.photographs is None
+                else "--identity virtual: a photograph's label is not that of each of its faces; "
+                "use keyed"
+            )
+    return options.model_copy(update={"method_options": chosen})
+
+
+def makes_key(options: SanitizeOptions) -> bool:
+    """Whether the run needs a key that nobody gave it."""
+    if options.identity_key_file is not None:
+        return False
+    needed = create(options.method, options.method_options).needed_secrets()
+    given = ROLE in options.secrets or "PPFR_SECRET_IDENTITY_KEY" in os.environ
+    return options.identity_column is not None or (ROLE in needed and not given)
+
+
+def secrets_with(
+    method: Anonymizer, secrets: dict[str, bytes], key: bytes | None
+) -> dict[str, bytes]:
+    """The method's secrets; the identity key, where none was given, is the owner's ``key``, which
+    serves for pseudonyms too (the method derives its own from it)."""
+    if ROLE in method.needed_secrets() and ROLE not in secrets and key is not None:
+        return {**secrets, ROLE: key}
+    return secrets
+
+
+def with_release_key(job: Job, ledger: Ledger) -> Job:
+    """The job with the key that its release has, or gets now; for a run that has something to do.
+
+    Raises:
+        UserError: the key was discarded.
+    """
+    if not makes_key(job.options):
+        return job
+    key = release_key(ledger)
+    if key is None:
+        if ledger.committed_ids():
+            raise UserError(
+                "the key of this release was discarded, so nothing can be added to it; "
+                "--overwrite begins a new release"
+            )
+        ledger.create({"key": new_secret(job.options.seed).hex()}, *KEY)
+        if ledger.local:
+            os.chmod(ledger.path(*KEY), 0o600)
+        key = release_key(ledger)
+        if key is None:
+            raise UserError("the key of the release cannot be kept in the output")
+    return with_key(job, key)
+
+
+def with_key(job: Job, key: bytes) -> Job:
+    """The job with a key of its release: for pseudonyms, and for the method."""
+    pseudonyms = derive(key, "pseudonyms") if job.options.identity_column else None
+    method = create(job.options.method, job.options.method_options)
+    given = {role: secret for role, secret in job.secrets.items() if role != ROLE or not job.own}
+    secrets = secrets_with(method, given, key)
+    return replace(job, pseudonym_key=pseudonyms, secrets=secrets)
+
+
+def discard(ledger: Ledger) -> None:
+    """Remove the key of a release."""
+    ledger.remove(*KEY)
+
+
+def release_key(ledger: Ledger) -> bytes | None:
+    """The key that a release keeps with its evidence; None: it has none, or none any more."""
+    try:
+        return bytes.fromhex(str((ledger.read(*KEY) or {})["key"]))
+    except (KeyError, ValueError):
+        return None

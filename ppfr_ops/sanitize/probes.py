@@ -1,0 +1,68 @@
+"""Probes: photos that the holder of a release's key publishes into the release's world.
+
+In the modes virtual and keyed a photo matches nobody in the release. Published under the release's
+key it does, on any recogniser, and still does not show the person. Without the key it cannot be
+done: another key makes another world.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ppfr_ops.contracts.manifest import Method
+from ppfr_ops.draws import system_draws
+from ppfr_ops.errors import UserError
+from ppfr_ops.imaging.arrays import FACE_SIZE
+from ppfr_ops.imaging.codec import Encoding, ImageError, decode
+from ppfr_ops.methods.base import Anonymizer, Context
+from ppfr_ops.methods.registry import create
+from ppfr_ops.sanitize.identity import ROLE
+from ppfr_ops.source.plan import read_unit
+from ppfr_ops.source.units import Plan
+
+
+def method_of(made: Method, key: bytes) -> Anonymizer:
+    """The method of a release, with its key.
+
+    Raises:
+        UserError: the method here is another than the one that made the release, or the release
+            shows the people themselves, so that any photo is a probe already.
+    """
+    options = {name: str(value) for name, value in made.options.items()}
+    method = create(made.name, options)
+    if method.digest() != made.digest:
+        raise UserError("the release was made by another version of its method")
+    if ROLE not in method.needed_secrets():
+        raise UserError("the release shows the people themselves: any photo can be searched in it")
+    return method.with_secrets({ROLE: key})
+
+
+def probes(
+    method: Anonymizer, plan: Plan, encoding: Encoding, label: str | None
+) -> Iterator[tuple[int, bytes | str]]:
+    """Publish every row of a plan.
+
+    Args:
+        plan: of aligned faces.
+        label: whose photos they are; None: the plan's identity column says it.
+
+    Yields:
+        Number of the row in the plan, and the encoded picture or a reason code.
+    """
+    number = 0
+    for unit in plan.units:
+        table = read_unit(plan, unit)
+        for row in table.to_pylist():
+            number += 1
+            if row["image"] is None:
+                yield number, "no_bytes"
+                continue
+            try:
+                face = decode(row["image"], size=(FACE_SIZE, FACE_SIZE))[None]
+            except ImageError as error:
+                yield number, error.code
+                continue
+            whose = row.get("identity") if label is None else label
+            context = Context({name: [whose] for name in method.needed_context()})
+            draws = system_draws([""], method.draw_size, 0)
+            yield number, encoding.encode(np.asarray(method(face, draws, context)[0]))

@@ -1,0 +1,208 @@
+"""The stages that judge whom a picture shows, on methods whose answers are known."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from worlds import Shown, Turned, Virtual, World
+
+from ppfr_ops.contracts.evaluation import Evaluation, Recovery
+from ppfr_ops.evaluate import run as running
+from ppfr_ops.evaluate.attacks.linker import Search
+from ppfr_ops.evaluate.evaluation import evaluate, facts
+from ppfr_ops.evaluate.run import Run
+from ppfr_ops.evaluate.stages import Skip, Stage, stages
+from ppfr_ops.evaluate.stages.eye import coarse
+from ppfr_ops.evaluate.stages.inference import reading
+from ppfr_ops.evaluate.streams import stream
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def shown(world: World, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return world.run(Shown(), tmp_path_factory.mktemp("shown"))
+
+
+@pytest.fixture(scope="module")
+def virtual(world: World, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return world.run(Virtual(), tmp_path_factory.mktemp("virtual"))
+
+
+def measured(run: Run, name: str):  # type: ignore[no-untyped-def]
+    found = run.part(stages()[name])
+    assert found is not None, run.skipped
+    return found
+
+
+def test_streams_are_named_and_do_not_repeat() -> None:
+    a, b = stream(0, "a").random(4), stream(0, "b").random(4)
+    assert not np.allclose(a, b) and not np.allclose(a, stream(0, "a", 1).random(4))
+    np.testing.assert_array_equal(a, stream(0, "a").random(4))
+
+
+def test_coarse_is_area_averaging() -> None:
+    faces = np.zeros((1, 112, 112, 3), np.uint8)
+    faces[:, ::2] = 255  # lines of one px: grey from afar
+    assert (np.abs(coarse(faces, 28)[0].astype(int) - 128) <= 1).all()
+    assert (coarse(faces, 112) == faces).all()
+
+
+def test_eye_sees_the_person_and_no_virtual_one(shown: Run, virtual: Run) -> None:
+    open_, closed = measured(shown, "eye"), measured(virtual, "eye")
+    for size in ("112", "56", "28", "20"):
+        assert open_.models["fine"][size].protected_original.accuracy > 0.9
+        assert closed.models["fine"][size].protected_original.accuracy < 0.75
+        assert closed.models["fine"][size].original.accuracy > 0.9
+    assert measured(virtual, "utility")["fine"].protected_protected.accuracy > 0.9
+
+
+def test_the_unchanged_threshold_and_the_recommended_one(virtual: Run) -> None:
+    found = measured(virtual, "utility")["fine"]
+    assert set(found.thresholds) == {"0.01", "0.001"}
+    assert 0 <= found.unchanged.far <= 1 and found.unchanged.tar >= 0.9
+
+
+def test_releases_match_under_one_key_only(shown: Run, virtual: Run) -> None:
+    found = measured(virtual, "releases")
+    assert found.keyed
+    assert found.models["fine"].same_key.accuracy > 0.9
+    assert found.models["fine"].different_keys.accuracy < 0.75
+    assert found.models["fine"].same_photo_same_key > 0.9
+    assert found.models["fine"].same_photo_different_keys < 0.2
+    plain = measured(shown, "releases")
+    assert not plain.keyed and plain.models["fine"].different_keys.accuracy > 0.9
+
+
+def test_linker(world: World, shown: Run, virtual: Run, tmp_path: Path) -> None:
+    open_ = measured(shown, "linker")
+    assert open_.taught.same_photo > 0.9 and open_.taught.another_photo > 0.9
+    assert open_.keys == 0 and open_.gallery == 60 and open_.probes_with_another_photo == 60
+    closed = measured(virtual, "linker")
+    assert closed.keys >= 4
+    assert closed.taught.same_photo < 0.15 and closed.taught.another_photo < 0.15
+    assert closed.known_pairs[-1].another_photo < 0.15
+    turned = measured(world.run(Turned(), tmp_path), "linker")
+    assert turned.taught.same_photo < 0.3
+    few, many = turned.known_pairs
+    assert (few.pairs, many.pairs) == (16, 256)
+    assert many.another_photo > 0.9 and many.another_photo > few.another_photo
+
+
+def test_search_counts_ties_against_the_attacker() -> None:
+    search = Search(np.array([0, 0, 1, 1]), np.arange(4))
+    assert search.found(np.ones((4, 4), np.float32)).same_photo == 0
+    scores = np.eye(4, dtype=np.float32)
+    scores[0, 1] = 0.5  # the person's other photo is next
+    scores[2, 0] = 0.5  # somebody else is
+    found = search.found(scores)
+    assert found.same_photo == 1
+    assert found.another_photo <= 0.75
+    assert search.chance.same_photo == 0.25
+    assert search.chance.another_photo == pytest.approx(1 / 3)
+
+
+def test_inference(shown: Run, virtual: Run) -> None:
+    open_ = measured(shown, "inference").attributes["gender"]
+    assert open_.network.balanced_accuracy > 0.8 and open_.chance == 0.5
+    assert open_.templates["fine"].standard_error < 0.1
+    closed = measured(virtual, "inference").attributes["gender"]
+    assert abs(closed.network.balanced_accuracy - 0.5) < 4 * closed.network.standard_error + 0.05
+    assert closed.network_original.balanced_accuracy > 0.8
+
+
+def test_balanced_accuracy_weighs_groups_alike() -> None:
+    truth = np.array([0] * 90 + [1] * 10)
+    found = reading(np.zeros(100, np.int64), truth, [0, 1])
+    assert found.balanced_accuracy == 0.5
+
+
+def test_regeneration(shown: Run, virtual: Run) -> None:
+    open_ = measured(shown, "regeneration")
+    assert open_.trained_with == ["coarse"] and set(open_.unseen) == {"fine"}
+    assert open_.unseen["fine"].rank1 > 0.3
+    closed = measured(virtual, "regeneration").unseen["fine"]
+    assert closed.rank1 < 0.15 and closed.same_photo <= closed.stranger + 0.1
+
+
+def test_training_gives_four_figures(virtual: Run) -> None:
+    found = measured(virtual, "training")
+    assert found.people == 8 and found.faces == 64
+    for name in ("published", "originals"):
+        for other in ("published", "originals"):
+            assert 0 <= getattr(found, f"{name}_on_{other}").accuracy <= 1
+    assert found.originals_on_originals.accuracy > 0.6
+
+
+def test_published_under_a_key_that_is_not_here(world: World, tmp_path: Path) -> None:
+    run = world.run(Virtual(), tmp_path, published=world.gallery.images)
+    assert run.part(stages()["releases"]) is None
+    assert "key of the release" in run.skipped["releases"]
+
+
+def test_a_resumed_run_remembers_what_it_skipped(world: World, tmp_path: Path) -> None:
+    first = world.run(None, tmp_path, published=world.gallery.images)
+    again = world.run(None, tmp_path, published=world.gallery.images)
+    for run in (first, again):
+        for name in ("linkage", "linker", "diversity", "inference"):
+            run.part(stages()[name])
+    assert set(first.skipped) == {"student", "linker", "diversity", "inference"}
+    assert again.skipped == first.skipped
+
+
+def test_a_checkpoint_outlives_a_result_that_could_not_be_saved(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = world.run(Shown(), tmp_path, test_faces=2, group_faces=2)
+
+    def full(path: Path, text: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "write_text", full)
+        with pytest.raises(OSError):
+            run.part(stages()["recovery"])
+    assert run.checkpoint("recovery_unet").is_file()
+    assert run.part(stages()["recovery"]) is not None
+    assert not run.checkpoint("recovery_unet").exists()
+
+
+def test_a_stage_of_ones_own(world: World, tmp_path: Path) -> None:
+    class Count(Stage[int]):
+        name, part, about = "count", int, "faces"
+
+        def measure(self, run: Run) -> int:
+            if run.settings.seed:
+                raise Skip("only for seed 0")
+            return len(run.gallery)
+
+    assert world.run(Shown(), tmp_path / "a").part(Count()) == 60
+    assert json.loads((tmp_path / "a" / "stages" / "count.json").read_text())["result"] == 60
+    other = world.run(Shown(), tmp_path / "b", seed=1)
+    assert other.part(Count()) is None and other.skipped == {"count": "only for seed 0"}
+
+
+def test_the_document_puts_the_strict_end_first(virtual: Run) -> None:
+    wanted = ["utility", "eye", "releases"]
+    document = evaluate(virtual, "made", facts(virtual, "jpeg 95"), "custom", wanted)
+    assert next(iter(type(document.headline).model_fields)) == "black_box_tar"
+    assert document.identity == "virtual" and document.schema_version == 2
+    assert document.skipped["linker"] == "not asked for"
+    assert document.headline.black_box_tar == pytest.approx(
+        document.utility["fine"].protected_protected.tar["0.001"]  # type: ignore[index]
+    )
+    assert document.headline.other_release_accuracy is not None
+    assert Evaluation.model_validate_json(document.model_dump_json()) == document
+
+
+def test_an_evaluation_of_version_1_is_read() -> None:
+    text = (Path(__file__).parent / "data" / "evaluation-1.json").read_text()
+    document = Evaluation.model_validate_json(text)
+    assert document.schema_version == 1 and document.linker is None
+    assert document.headline.black_box_tar is None
+    assert document.recovery is not None
+    assert isinstance(document.recovery.attackers["unet"], Recovery)
