@@ -40,23 +40,23 @@ INVENTORY = {
         "code": "string",
         "message": "string",
     },
-    "vault_sealed/1": {
+    "vault_sealed/2": {
         "entry": "string",
         "nonce": "fixed_size_binary[12]",
         "commitment": "fixed_size_binary[32]",
         "sealed": "binary",
     },
-    "vault_keys/1": {
+    "vault_keys/2": {
         "entry": "string",
         "picture": "fixed_size_binary[32]",
         "nonce": "fixed_size_binary[12]",
         "wrapped": "binary",
     },
-    "originals/1": {
+    "originals/2": {
         "record_id": "string",
         "image": "struct<bytes: binary, path: string>",
     },
-    "originals_dead_letters/1": {
+    "originals_dead_letters/2": {
         "record_id": "string",
         "unit": "string",
         "code": "string",

@@ -21,7 +21,7 @@ Examples:
   ppfr erase shared/ --vault /safe/vault --key /safe/key --out back/
   # two records, as picture files
   ppfr erase shared/ --vault /safe/vault --key /safe/key --out back/ --files \\
-      --record u000000-000017 --record u000003-000004
+      --record 9f2c… --record 41d0…
   # all of one person, by the pseudonym in the column identity
   ppfr erase shared/ --vault /safe/vault --key /safe/key --out back/ --person 5f0c…
 

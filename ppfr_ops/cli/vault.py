@@ -19,10 +19,10 @@ from ppfr_ops.vault.shards import Damaged
 EXAMPLES = """
 \b
 Examples:
-  openssl rand -hex 32 > /safe/key
+  umask 077; openssl rand -hex 32 > /safe/key
   ppfr sanitize --input faces/ --output shared/ --vault /safe/vault --vault-key /safe/key
   ppfr vault verify shared/ --vault /safe/vault --key /safe/key
-  ppfr vault revoke shared/ --vault /safe/vault --record u000000-000017
+  ppfr vault revoke shared/ --vault /safe/vault --record 9f2c…
   ppfr vault rotate --vault /safe/vault --key /safe/key --new-key /safe/new
   ppfr vault split --key /safe/key --shares 5 --needed 3 --out shares/
   ppfr vault join shares/share-1 shares/share-3 shares/share-4 --out /safe/key

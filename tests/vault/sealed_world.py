@@ -64,8 +64,10 @@ def tables(unit: str, salt: str = "") -> tuple[Tables, pa.Table]:
         [[*names, f"{unit}-999999"], [original(name) for name in [*names, "dead 000"]]],
         ["record_id", "image"],
     )
-    nothing = metrics_schema().empty_table(), DEAD_LETTERS_SCHEMA.empty_table()
-    return Tables(records, *nothing), read
+    schema = metrics_schema()
+    nulls = [pa.nulls(ROWS, field.type) for field in list(schema)[1:]]
+    metrics = pa.table([names, *nulls], schema=schema)
+    return Tables(records, metrics, DEAD_LETTERS_SCHEMA.empty_table()), read
 
 
 def make(folder: Path, name: str = "a", salt: str = "") -> World:

@@ -204,9 +204,9 @@ class Two:
     """A detector that knows where the two faces stand."""
 
     def __call__(self, pictures: Any) -> Any:
-        from ppfr_ops.imaging import detector
+        from ppfr_ops.imaging import detector, geometry
 
-        points = np.stack([detector.TEMPLATE + place for place in ((20, 40), (150, 40))])
+        points = np.stack([geometry.TEMPLATE + place for place in ((20, 40), (150, 40))])
         boxes = np.concatenate([points.min(1) - 20, points.max(1) + 20], 1)
         found = detector.Detections(
             boxes.astype(np.float32),

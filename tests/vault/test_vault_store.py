@@ -22,7 +22,8 @@ class Killed(BaseException):
 
 @pytest.fixture
 def kill(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Callable[[], int]]:
-    """Die at the n-th time that a file is about to change its state on disk, before or after."""
+    """Die at the n-th time that a file is about to change its state on disk, before or after; who
+    is dead changes nothing more, whatever the code would clear away on an error."""
 
     def arm(moment: int) -> Callable[[], int]:
         seen = 0
@@ -33,11 +34,11 @@ def kill(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Callable[[], int]]:
             def dying(*args: Any, **named: Any) -> Any:
                 nonlocal seen
                 seen += 1
-                if seen == moment:
+                if seen >= moment:
                     raise Killed
                 result = real(*args, **named)
                 seen += 1
-                if seen == moment:
+                if seen >= moment:
                     raise Killed
                 return result
 
