@@ -107,7 +107,9 @@ def main() -> None:
         shutil.copytree(arguments.vault, url)
         names, _, _ = tried(arguments.output, url, arguments.key)
         gone = set(rng.sample(sorted(names), arguments.revoke))
-        (folder / "gone").write_text("\n".join(sorted(gone)))
+        opened = Opened(arguments.output, Vault(url), None)
+        entries = opened.find(Wish(frozenset(gone)))  # as the vault calls them
+        (folder / "gone").write_text("\n".join(sorted(entries)))
         print(f"{len(names):,} records, {len(gone)} to be revoked")
 
         def check(master: str) -> set[str]:
@@ -130,7 +132,7 @@ def main() -> None:
             f"{sum(not r for _, r in states)} times none; 0 records lost, 0 revoked ones open"
         )
 
-        Vault(url).revoke(gone)
+        Vault(url).revoke(entries)
         assert check(arguments.key) == gone
         keys = [arguments.key]
         _, whole = killed(child("rotate", _copy(url, folder), keys[0], _key(folder, 0)), None)
