@@ -4,6 +4,7 @@
 # make docs      builds the documentation into out/site, warnings are errors
 # make dist      builds wheel and sdist
 # make schemas    writes schemas/ from ppfr_ops/contracts; make reference the options page
+# make torture    an hour of hostile inputs and of runs that are killed, with fresh seeds
 # make lock       resolves the dependencies anew
 VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -19,6 +20,15 @@ sanitize: $(VENV)/.core
 
 test: $(VENV)/.all
 	$(BIN)/python -m pytest $(PYTEST)
+
+# As many as fit: 50,000 pictures take about a quarter of an hour on an idle core.
+TORTURE_MINUTES ?= 15
+torture: $(VENV)/.all
+	$(BIN)/python tests/fuzz/campaign.py --pictures 50000 --parquets 2000 --tars 2000 --minutes $(TORTURE_MINUTES)
+	$(BIN)/python tests/chaos/kills.py --kills 200 --minutes $(TORTURE_MINUTES)
+	if $(BIN)/python -c 'import atheris' 2>/dev/null; then folder=$$(mktemp -d); \
+		$(BIN)/python tests/fuzz/atheris_decode.py -max_total_time=300 $$folder; code=$$?; \
+		rm -r $$folder; exit $$code; fi
 
 quality: $(VENV)/.all
 	$(BIN)/ruff check .

@@ -164,6 +164,16 @@ def run_cell(source: str, scope: dict[str, Any]) -> tuple[str, Any]:
 # -- hooks of mkdocs ---------------------------------------------------------------------------
 
 
+def on_config(config: Any) -> Any:
+    """Pages that the navigation does not name come last, so that none is left out."""
+    named = re.findall(r"[\w/-]+\.md", json.dumps(config.nav))
+    found = sorted(path.relative_to(ROOT / "docs") for path in (ROOT / "docs").rglob("*.md"))
+    more = [path.as_posix() for path in found if path.as_posix() not in named]
+    if more:
+        config.nav.append({"More": more})
+    return config
+
+
 def on_files(files: Any, config: Any) -> Any:
     from mkdocs.structure.files import File
 

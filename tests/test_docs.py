@@ -22,6 +22,7 @@ def shell_blocks(page: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["README.md", "docs/tutorial.md"])
 def test_every_shell_block_runs(name: str, tmp_path: Path) -> None:
     """All blocks of a page, one after the other, in one empty folder; any error ends it."""
@@ -49,7 +50,7 @@ def test_every_shell_block_runs(name: str, tmp_path: Path) -> None:
         },
         capture_output=True,
         text=True,
-        timeout=290,
+        timeout=850,
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
 

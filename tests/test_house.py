@@ -144,3 +144,11 @@ def test_pipelines_are_scripts_that_nobody_imports() -> None:
     for module, path in MODULES.items():
         names = {name.partition(".")[0] for name in imports(path, lazy=True)}
         assert not names & {"pipelines", "schemas", "tests", "bench"}, module
+
+
+def test_engines_know_no_command_and_patch_nothing() -> None:
+    for module, path in MODULES.items():
+        if module.startswith("ppfr_ops.engines"):
+            named = set(imports(path, lazy=True))
+            assert not {name for name in named if name.startswith(("ppfr_ops.cli", "unittest"))}
+            assert not {name for name in named if "._private" in name}

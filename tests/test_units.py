@@ -241,3 +241,10 @@ def test_wrong_inputs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="choose one with --input-format"):
         plan(str(tmp_path), Columns())
     assert plan(str(tmp_path), Columns(), format="images").rows == 1
+
+
+@pytest.mark.parametrize("kind", ["simplecache", "filecache", "blockcache"])
+def test_stores_that_leave_copies_on_disk_are_refused(kind: str, tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", 3)
+    with pytest.raises(UserError, match="leave copies behind"):
+        plan(f"{kind}::file://{tmp_path}", Columns())

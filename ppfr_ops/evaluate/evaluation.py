@@ -117,7 +117,9 @@ def _data(faces: FaceSet | None, sha256: str) -> Data | None:
 
 def _did(run: Run, parts: dict[str, Any]) -> list[str]:
     folds = len(set(run.pairs.folds.tolist()))
-    did = [f"verification over {len(run.pairs.a)} pairs in {folds} folds"]
+    did = []
+    if parts["utility"]:
+        did.append(f"verification over {len(run.pairs.a)} pairs in {folds} folds")
     if parts["disclosure"]:
         did.append(f"disclosure on {parts['disclosure'].faces} faces")
     for name in ("eye", "inference", "linker", "regeneration", "releases", "training"):

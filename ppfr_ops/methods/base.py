@@ -219,6 +219,10 @@ class Anonymizer(BaseModel):
         copy._secrets = dict(secrets)
         return copy
 
+    def __getstate__(self) -> dict[Any, Any]:
+        """No pickle holds a secret: secrets travel by a way of their own."""
+        return {**super().__getstate__(), "__pydantic_private__": {"_secrets": {}}}
+
     def secret(self, role: str) -> bytes:
         """A secret, by role.
 

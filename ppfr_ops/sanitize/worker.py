@@ -1,6 +1,7 @@
 """The work on a unit: read, sanitize, commit."""
 
 import contextlib
+import resource
 from typing import Any, Literal
 
 import cv2
@@ -67,6 +68,8 @@ def tune_process(threads: int) -> None:
         threads: of a call into torch or OpenCV; 0: as they like.
     """
     keep_freed_memory()
+    # The dump of a process that dies would hold originals.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     if threads:
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)

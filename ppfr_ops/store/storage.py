@@ -51,7 +51,8 @@ def open_store(url: str) -> tuple[Any, str]:
         An fsspec file system, or a ``Patient`` one where it is remote.
 
     Raises:
-        StoreError: there is no such kind of store, or its library is not installed.
+        StoreError: there is no such kind of store, its library is not installed, or it keeps
+            copies on disk.
     """
     options: dict[str, Any] = {"use_listings_cache": False}
     protocol = url.partition("://")[0] if "://" in url else "file"

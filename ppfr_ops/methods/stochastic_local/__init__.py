@@ -13,7 +13,7 @@ who is nobody, so that what recognises the pictures among each other does not re
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -92,6 +92,9 @@ class Model(nn.Module):
         if self.bf16 and isinstance(self.encoder, IdentityEncoder):
             for layer in (self.encoder.stem, self.encoder.blocks, self.encoder.head):
                 layer.bfloat16()
+        self._look: Callable[[Tensor], Tensor] = self.encoder
+        if device == "cpu" and isinstance(self.encoder, SFaceEncoder):
+            self._look = self.encoder.compiled()
         self._known: OrderedDict[bytes, Tensor] = OrderedDict()
 
     def encode(self, faces: Faces) -> Tensor:
@@ -106,9 +109,9 @@ class Model(nn.Module):
         new = [index for index, key in enumerate(keys) if key not in self._known]
         if new:
             pixels = torch.from_numpy(faces[new]).permute(0, 3, 1, 2).to(self.device).float()
-            embeddings = self.encoder(pixels)
+            embeddings = self._look(pixels)
             if self.version == 1:
-                embeddings = (embeddings + self.encoder(pixels.flip(3))) / 2
+                embeddings = (embeddings + self._look(pixels.flip(3))) / 2
             for index, code in zip(new, self.codes(embeddings), strict=True):
                 self._known[keys[index]] = code
         codes = torch.stack([self._known[key] for key in keys])
@@ -174,6 +177,9 @@ class StochasticLocal(Anonymizer):
         description="virtual: how much of what photos of a person differ by is kept; 0: nothing of "
         "the face is in the picture",
     )
+    keyed_map: Literal["turn", "forms"] = Field(
+        "turn", description="keyed: the secret map, orthogonal, or quadratic (see the model card)"
+    )
     strength: Literal["strict", "standard", "useful"] = Field(
         "standard", description="how far draws of one face lie apart: strict, standard or useful"
     )
@@ -197,6 +203,8 @@ class StochasticLocal(Anonymizer):
             shown["identity"] = self.identity
         if self.identity == "virtual":
             shown["variation"] = self.variation
+        if self.identity == "keyed":
+            shown["keyed_map"] = self.keyed_map
         return shown
 
     def weights_file(self) -> Path:
@@ -270,7 +278,7 @@ class StochasticLocal(Anonymizer):
             features = model.encode(faces).cpu().numpy()
         if self.identity == "keyed":
             assert features is not None
-            codes = people.keyed(key, features, size)
+            codes = people.keyed(key, features, size, self.keyed_map)
         else:
             labels = zip(context["identity"][part], faces, strict=True)
             whose = [people.person(label, face) for label, face in labels]

@@ -1,0 +1,310 @@
+"""Runs that are killed at random moments and gone on with: ``python kills.py --help``.
+
+A run is a fork of this process with everything loaded, so that what is tried hundreds of times is
+the work and its commits, not the start of Python. Its engine is a bare pool of processes that does
+what Ray does: a worker that dies is replaced, and its unit handed out again.
+"""
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import resource
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import pyarrow as pa
+from pictures import jpeg, with_metadata
+
+from ppfr_ops.cli import driver
+from ppfr_ops.sample import faces
+from ppfr_ops.sanitize.job import Job, Status
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.worker import Worker, tune_process
+from ppfr_ops.store.folder import EVIDENCE
+from ppfr_ops.store.ledger import LEDGER, Ledger, read_table
+
+NAME = "Jane_Doe"
+UNITS, ROWS = 8, 4
+WORKERS = 2
+TARGETS = ("driver", "worker", "group", "interrupt", "disk")
+"""What is killed: the driver alone, a worker alone, all at once, all by Ctrl-C; or no file may
+become larger than a random size, as on a disk that is full."""
+RUN_SECONDS = 300.0
+
+_context = multiprocessing.get_context("fork")
+
+
+# -- a run ------------------------------------------------------------------------------------
+
+
+def pool(job: Job, todo: list[int]) -> Iterator[Status]:
+    """An engine: units over a few processes; who dies is replaced."""
+    queue = list(todo)
+    busy: dict[Connection, tuple[int, multiprocessing.process.BaseProcess]] = {}
+    idle: list[tuple[Connection, multiprocessing.process.BaseProcess]] = []
+    while queue or busy:
+        while queue and len(busy) < WORKERS:
+            pipe, process = idle.pop() if idle else _hire(job)
+            with contextlib.suppress(OSError):
+                pipe.send(queue[0])
+                busy[pipe] = (queue.pop(0), process)
+        for pipe in wait(list(busy), timeout=RUN_SECONDS):
+            assert isinstance(pipe, Connection)
+            number, process = busy.pop(pipe)
+            try:
+                status = pipe.recv()
+            except (EOFError, OSError):
+                process.join()
+                queue.insert(0, number)
+            else:
+                idle.append((pipe, process))
+                yield status
+
+
+def _hire(job: Job) -> tuple[Connection, multiprocessing.process.BaseProcess]:
+    ours, theirs = _context.Pipe()
+    process = _context.Process(target=_work, args=(job, ours, theirs), daemon=False)
+    process.start()
+    theirs.close()
+    return ours, process
+
+
+def _work(job: Job, theirs: Connection, pipe: Connection) -> None:
+    theirs.close()
+    worker = Worker(job, 1)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            pipe.send(worker.process(pipe.recv()))
+
+
+def begin(options: SanitizeOptions, log: Path, most_bytes: int | None = None) -> int:
+    """Start a run in a group of its own; its process number."""
+    number = os.fork()
+    if number:
+        return number
+    code = 70
+    try:
+        os.setsid()
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        if most_bytes is not None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, resource.RLIM_INFINITY))
+        driver.preflight = lambda job: None  # it draws a face, and was tried before the fork
+        code = driver.drive(options, pool, "pool", dry_run=False, as_json=False)
+    except KeyboardInterrupt:
+        code = 130
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            print(f"raised {type(error).__name__}", flush=True)
+        code = 71
+    finally:
+        os._exit(code)
+
+
+def ended(number: int) -> int:
+    """Wait for a run and all of its group; its exit code, negative for a signal."""
+    deadline = time.monotonic() + RUN_SECONDS
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(number, os.WNOHANG)
+        if done:
+            code = os.waitstatus_to_exitcode(status)
+            while _members(number) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            return code
+        time.sleep(0.01)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(number, signal.SIGKILL)
+    raise AssertionError("the run hangs")
+
+
+def _members(group: int) -> list[int]:
+    """Living processes of a group."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, IndexError):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                if int(fields[2]) == group and fields[0] != "Z":
+                    found.append(int(entry.name))
+    return found
+
+
+# -- a scenario -------------------------------------------------------------------------------
+
+
+@dataclass
+class World:
+    """An input, its output, and all that a run could leave anywhere."""
+
+    root: Path
+    log: Path = field(init=False)
+    committed: dict[str, str] = field(default_factory=dict)
+    """Units that are done, and the copy that counts."""
+
+    def __post_init__(self) -> None:
+        self.log = self.root / "log"
+        (self.root / "tmp").mkdir(parents=True)
+        face = faces(1, seed=3)[0]
+        for number in range(UNITS * ROWS):
+            folder = self.root / "in" / f"{NAME}_{number % 3}"
+            folder.mkdir(parents=True, exist_ok=True)
+            picture = with_metadata() if number == 0 else jpeg(face)
+            (folder / f"{NAME}_{number:04d}.jpg").write_bytes(picture)
+
+    @property
+    def options(self) -> SanitizeOptions:
+        return SanitizeOptions(
+            input=str(self.root / "in"),
+            output=str(self.root / "out"),
+            unit_rows=ROWS,
+            method="pixelate",
+            metrics="none",
+        )
+
+    def disturbed(self, rng: random.Random, target: str, longest: float) -> int:
+        """A run to which something happens at a random moment; its exit code."""
+        most = rng.randrange(200, 20_000) if target == "disk" else None
+        run = begin(self.options, self.log, most)
+        if target != "disk":
+            time.sleep(rng.uniform(0, longest))
+            _strike(rng, run, target)
+        code = ended(run)
+        self._see()
+        return code
+
+    def finished(self) -> None:
+        """Go on until the end, and check everything."""
+        code = ended(begin(self.options, self.log))
+        assert code == 0, f"exit code {code}: {self.log.read_text()[-500:]}"
+        self._see()
+        ledger = Ledger(self.options.output)
+        entries = ledger.entries()
+        assert len(entries) == UNITS
+        ids: list[str] = []
+        for entry in entries.values():
+            assert entry.rows_in == ROWS == entry.records, entry.dead_letters
+            shard = ledger.fs.cat_file(ledger.path(entry.shards["data"].path))
+            ids += read_table(shard, ["record_id"])["record_id"].to_pylist()
+        assert len(set(ids)) == len(ids) == UNITS * ROWS
+        for folder in ((EVIDENCE, "staging"), (*LEDGER, "attempts")):
+            assert not ledger.names(*folder), folder
+        assert not list((self.root / "tmp").iterdir())
+        self._search()
+
+    def _see(self) -> None:
+        """What was committed once stays as it was."""
+        for unit, entry in Ledger(self.options.output).entries().items():
+            assert self.committed.setdefault(unit, entry.copy_id) == entry.copy_id
+
+    def _search(self) -> None:
+        """No name, path or stretch of an original's bytes anywhere."""
+        source = next((self.root / "in").glob("*/*_0005.jpg")).read_bytes()
+        needles = [NAME.encode(), b"PLANTED", source[len(source) // 2 :][:32]]
+        for path in self.root.rglob("*"):
+            if path.is_file() and self.root / "in" not in path.parents:
+                data = path.read_bytes()
+                assert not any(needle in data for needle in needles), path.name
+
+
+def _strike(rng: random.Random, run: int, target: str) -> None:
+    if target == "group":
+        victims = _members(run)
+    elif target == "worker":
+        victims = [pid for pid in _members(run) if pid != run]
+        victims = [rng.choice(victims)] if victims else []
+    elif target == "driver":
+        victims = [run]
+    else:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(run, signal.SIGINT)
+        return
+    for pid in victims:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def campaign(seed: int, kills: int, until: float) -> dict[str, object]:
+    """Disturb so many runs, a few of each output, until the time (monotonic) is up; figures."""
+    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
+    kept = {name: os.environ.get(name) for name in ("TMPDIR",)}
+    counts: Counter[str] = Counter()
+    codes: Counter[str] = Counter()
+    failures: list[str] = []
+    scenario = done = 0
+    pa.set_cpu_count(1)
+    began = time.monotonic()
+    try:
+        longest = _undisturbed(folder / "first")
+        while done < kills and time.monotonic() < until:
+            rng = random.Random(f"{seed}|{scenario}")
+            struck: list[str] = []
+            try:
+                world = World(folder / str(scenario))
+                os.environ["TMPDIR"] = str(world.root / "tmp")
+                for _ in range(min(rng.randrange(1, 9), kills - done)):
+                    struck.append(rng.choice(TARGETS))
+                    code = world.disturbed(rng, struck[-1], longest)
+                    codes[f"{struck[-1]}: {code}"] += 1
+                    done += 1
+                world.finished()
+            except AssertionError as error:
+                failures.append(f"--seed {seed}, scenario {scenario}, {struck}: {error}")
+            counts.update(struck)
+            print(f"scenario {scenario}: {' '.join(struck)}", file=sys.stderr, flush=True)
+            shutil.rmtree(folder / str(scenario), ignore_errors=True)
+            scenario += 1
+    finally:
+        for name, value in kept.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+        shutil.rmtree(folder, ignore_errors=True)
+    return {
+        "seed": seed,
+        "disturbed runs": done,
+        "outputs": scenario,
+        "by target": dict(counts),
+        "exit codes": dict(codes),
+        "run_s": round(longest, 2),
+        "minutes": round((time.monotonic() - began) / 60, 1),
+        "failures": failures,
+    }
+
+
+def _undisturbed(root: Path) -> float:
+    """How long a run takes, s."""
+    began = time.monotonic()
+    World(root).finished()
+    return time.monotonic() - began
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=None, help="default: a fresh one, printed")
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--minutes", type=float, default=60.0, help="at most")
+    options = parser.parse_args()
+    seed = secrets.randbits(32) if options.seed is None else options.seed
+    tune_process(1)  # before anything starts threads, which no fork survives
+    figures = campaign(seed, options.kills, time.monotonic() + 60 * options.minutes)
+    print(json.dumps(figures, indent=1))
+    return int(bool(figures["failures"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

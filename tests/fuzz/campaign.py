@@ -1,0 +1,171 @@
+"""Mutated inputs in bulk, each in a process that may die of it: ``python campaign.py --help``.
+
+Case N of a kind is a function of (seed, kind, N), so a failing case is named by three words. What
+fails is put into ``corpus/``, which the tests try again for ever.
+"""
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import resource
+import secrets
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import checks
+import mutations
+
+from ppfr_ops.sandbox import sandbox
+from ppfr_ops.sanitize.worker import tune_process
+
+CORPUS = HERE / "corpus"
+HANG_SECONDS = 300.0
+"""Of the clock on the wall, which a busy machine stretches."""
+SLOW_SECONDS = 5.0
+"""Of processor time."""
+GIGABYTE = 2**30
+
+KINDS: dict[str, tuple[Callable[[random.Random], bytes], Callable[[bytes], str]]] = {
+    "picture": (mutations.picture, checks.check_picture),
+    "parquet": (mutations.parquet, checks.check_parquet),
+    "tar": (mutations.tar, checks.check_tar),
+}
+
+
+def case(kind: str, seed: int, number: int) -> bytes:
+    """The bytes of one case."""
+    return KINDS[kind][0](random.Random(f"{seed}|{kind}|{number}"))
+
+
+def _peak(pid: int | str) -> int:
+    """Most memory that a process ever had, bytes."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(x.split()[1]) * 1024 for x in lines if x.startswith("VmHWM")), 0)
+
+
+def _work(kind: str, seed: int, first: int, last: int, pipe: Connection) -> None:
+    """Check cases in this process; (number, outcome, failure, seconds, peak) each as it comes."""
+    for number in range(first, last):
+        data = case(kind, seed, number)
+        began = time.process_time()
+        failure = ""
+        try:
+            outcome = KINDS[kind][1](data)
+        except Exception:
+            outcome, failure = "failed", traceback.format_exc(limit=-4)
+        seconds = time.process_time() - began
+        child = sandbox._process.pid if sandbox._process is not None else 0
+        pipe.send((number, outcome, failure, seconds, max(_peak("self"), _peak(child))))
+
+
+def run(kind: str, seed: int, count: int, until: float, corpus: Path | None) -> dict[str, object]:
+    """Check ``count`` cases, or as many as fit until ``until`` (monotonic).
+
+    Returns:
+        Figures; ``failures`` holds what every failing case needs to be seen again.
+    """
+    tune_process(1)  # a process that has computed with threads cannot be forked safely
+    outcomes: Counter[str] = Counter()
+    failures: list[str] = []
+    slowest = peak = 0.0
+    number = 0
+    began = time.monotonic()
+    while number < count and time.monotonic() < until:
+        ours, theirs = multiprocessing.Pipe()
+        process = multiprocessing.get_context("fork").Process(
+            target=_work, args=(kind, seed, number, count, theirs), daemon=False
+        )
+        process.start()
+        theirs.close()
+        while number < count and time.monotonic() < until:
+            failure = "the process hung"
+            try:
+                if not ours.poll(HANG_SECONDS):
+                    raise EOFError
+                number, outcome, failure, seconds, memory = ours.recv()
+            except EOFError:
+                process.kill()
+                process.join()
+                if failure == "":
+                    failure = "the process died"
+                outcome, seconds, memory = "failed", 0.0, 0
+                failure += f" ({process.exitcode})"
+            if seconds > SLOW_SECONDS:
+                failure = failure or f"{seconds:.1f} s"
+            if memory > GIGABYTE:
+                failure = failure or f"{memory} bytes"
+            outcomes[outcome] += 1
+            slowest, peak = max(slowest, seconds), max(peak, memory)
+            if failure:
+                failures.append(f"--seed {seed} --kind {kind} --case {number}: {failure}")
+                _keep(kind, case(kind, seed, number), corpus)
+            number += 1
+            if not process.is_alive() and outcome == "failed":
+                break
+        process.kill()
+        process.join()
+    return {
+        "kind": kind,
+        "seed": seed,
+        "cases": outcomes.total(),
+        "outcomes": dict(outcomes.most_common()),
+        "slowest_cpu_s": round(slowest, 2),
+        "peak_mib": round(peak / 2**20),
+        "minutes": round((time.monotonic() - began) / 60, 1),
+        "failures": failures,
+    }
+
+
+def _keep(kind: str, data: bytes, corpus: Path | None) -> None:
+    if corpus is not None:
+        folder = corpus / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=None, help="default: a fresh one, printed")
+    parser.add_argument("--pictures", type=int, default=0)
+    parser.add_argument("--parquets", type=int, default=0)
+    parser.add_argument("--tars", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=60.0, help="at most, for each kind")
+    parser.add_argument("--no-corpus", action="store_true", help="keep no input that fails")
+    parser.add_argument("--kind", choices=KINDS, help="with --case: this one again")
+    parser.add_argument("--case", type=int)
+    options = parser.parse_args()
+    seed = secrets.randbits(32) if options.seed is None else options.seed
+    if options.case is not None:
+        print(KINDS[options.kind][1](case(options.kind, seed, options.case)))
+        return 0
+    # Nothing of a case may be left in a temporary folder.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    failed = False
+    counts = {"picture": options.pictures, "parquet": options.parquets, "tar": options.tars}
+    for kind, count in counts.items():
+        if count:
+            until = time.monotonic() + 60 * options.minutes
+            corpus = None if options.no_corpus else CORPUS
+            figures = run(kind, seed, count, until, corpus)
+            failed |= bool(figures["failures"])
+            print(json.dumps(figures, indent=1), flush=True)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    sys.exit(main())

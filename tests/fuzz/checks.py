@@ -1,0 +1,140 @@
+"""What must hold of any input at all. Each check raises AssertionError, or returns an outcome."""
+
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from mutations import NAME, ROWS, bodies, parquets, tars
+from pictures import PLANTED
+
+from ppfr_ops.contracts.dead_letters import REASONS
+from ppfr_ops.errors import UserError
+from ppfr_ops.imaging import decoding
+from ppfr_ops.imaging.arrays import Picture
+from ppfr_ops.imaging.codec import Encoding, ImageError, decode
+from ppfr_ops.methods.registry import create
+from ppfr_ops.sanitize.aligned import AlignedFaces
+from ppfr_ops.sanitize.kit import Kit
+from ppfr_ops.sanitize.sanitizer import Sanitizer
+from ppfr_ops.source.plan import READ_ERROR, Columns, plan, read_unit
+from ppfr_ops.store.ledger import Tables
+
+_NEEDLE = 24
+"""Bytes of an original that must not turn up in an output."""
+
+
+@cache
+def sanitizer(kept: bool) -> Sanitizer:
+    """The simplest there is, with what the inputs have beside the picture."""
+    keep = [pa.field("age", pa.string())] if kept else []
+    kit = Kit(method=create("pixelate"), encoding=Encoding(), keep=keep, level="none")
+    return Sanitizer(AlignedFaces(kit))
+
+
+def check_picture(data: bytes) -> str:
+    """Decoded to what was promised, or refused with a reason; then through the sanitizer."""
+    try:
+        pixels = decode(data)
+    except ImageError as error:
+        assert error.code in REASONS and not error.__cause__
+        return error.code
+    assert pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype == "uint8"
+    assert pixels.shape[0] * pixels.shape[1] <= decoding.MAX_PIXELS
+    table = pa.table(
+        {
+            "record_id": ["u-0"],
+            "image": pa.array([data], pa.large_binary()),
+            READ_ERROR: pa.nulls(1, pa.string()),
+        }
+    )
+    tables = sanitizer(False)(table, "u")
+    assert tables.records.num_rows + tables.dead_letters.num_rows == 1
+    if tables.records.num_rows:
+        published = tables.records["image"][0]["bytes"].as_py()
+        assert PLANTED not in published
+        middle = len(data) // 2
+        needle = data[middle : middle + _NEEDLE]
+        common = len(set(needle)) < _NEEDLE // 2 or needle in _common()
+        assert common or needle not in published
+        assert not _shared_blocks(pixels, Encoding.decode(published))
+        return "published"
+    return str(tables.dead_letters["code"][0])
+
+
+@cache
+def _common() -> bytes:
+    """What every JPEG has, such as the usual Huffman tables."""
+    return Encoding().encode(np.zeros((112, 112, 3), np.uint8))
+
+
+def _shared_blocks(original: Picture, published: Picture) -> int:
+    """Blocks of 8 x 8 px that are the same and show something."""
+    if original.shape != published.shape:
+        return 0
+    height, width = (side // 8 * 8 for side in original.shape[:2])
+    pair = np.stack([original, published])[:, :height, :width].astype(int)
+    blocks = pair.reshape(2, height // 8, 8, width // 8, 8, 3)
+    same = (blocks[0] == blocks[1]).all((1, 3, 4))
+    return int((same & (blocks[0].std((1, 3)).mean(-1) > 4)).sum())
+
+
+def check_parquet(data: bytes) -> str:
+    """Beside two sound files, whose rows must all be published."""
+    return _check_file(data, parquets()[0], ".parquet", 0)
+
+
+def check_tar(data: bytes) -> str:
+    """Beside two sound tars; what lies in it untouched is published, or there is a reason."""
+    return _check_file(data, tars()[0], ".tar", _intact(data))
+
+
+def _intact(data: bytes) -> int:
+    """Pictures whose header and body are in a tar as they were in the sound one, on a block's
+    boundary, after a header or body that is sound too."""
+    sound = {
+        tar[at : at + 512 + len(body)]
+        for tar in tars()
+        for body in bodies()
+        if (at := tar.find(body) - 512) >= 0
+    }
+    return sum(data.count(member) for member in sound if data.find(member) % 512 == 0)
+
+
+def _check_file(data: bytes, sound: bytes, suffix: str, intact: int) -> str:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / f"a{suffix}").write_bytes(data)
+        for place in "bc":
+            (folder / f"{place}{suffix}").write_bytes(sound)
+        try:
+            chosen = plan(name, Columns(identity="identity", keep=("age",)), unit_rows=5)
+        except UserError as error:
+            raise AssertionError(f"refused: {error}") from None
+        hostile, others, lost, codes = 0, 0, 0, set()
+        for unit in chosen.units:
+            table = read_unit(chosen, unit)
+            tables = _sanitized(table, unit.id)
+            assert tables.records.num_rows + tables.dead_letters.num_rows == unit.rows
+            assert NAME not in str(tables.dead_letters.to_pylist())
+            if Path(unit.sources[0]).name != f"a{suffix}":
+                others += tables.records.num_rows
+                continue
+            hostile += tables.records.num_rows
+            lost += tables.dead_letters.num_rows
+            codes |= set(tables.dead_letters["code"].to_pylist())
+        assert others == 2 * ROWS, f"{others} rows of the sound files"
+        fatal = any(REASONS[code].fatal for code in codes)
+        wanted = ROWS if suffix == ".parquet" else intact
+        assert fatal or hostile + lost >= wanted, f"{hostile} + {lost} rows of {wanted}"
+        return "fatal" if fatal else "dead letters" if lost else "published"
+
+
+def _sanitized(table: pa.Table, unit: str) -> Tables:
+    """With the kept column as text, of whatever type it is in the file."""
+    place = table.schema.get_field_index("keep.age")
+    texts = pa.array(
+        [None if v is None else str(v) for v in table["keep.age"].to_pylist()], "string"
+    )
+    return sanitizer(True)(table.set_column(place, "keep.age", texts), unit)

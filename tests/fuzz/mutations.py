@@ -1,0 +1,225 @@
+"""Sound inputs, and what an enemy or a bad disk makes of them. All a function of the generator."""
+
+import io
+import json
+import random
+import struct
+import tarfile
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pictures import DEAD, HANDLED, jpeg, real_icc, saved
+from PIL import Image
+from thrift import numbers, replaced
+
+from ppfr_ops.contracts.records import IMAGE_TYPE
+from ppfr_ops.sample import faces
+
+NAME = "Jane_Doe"
+"""In every name and field; must be in no output."""
+ROWS = 12
+"""Of a Parquet file, and samples of a tar."""
+
+_EDGES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+
+
+@cache
+def pictures() -> tuple[bytes, ...]:
+    """One of every kind that is decoded, and of every kind that is refused."""
+    face = Image.fromarray(faces(1, seed=5)[0])
+    large = face.resize((448, 448))
+    made = [make() for make in HANDLED.values()]
+    made += [data for make, _ in DEAD.values() if (data := make())]
+    made += [
+        saved(face, "JPEG", progressive=True),
+        saved(face, "JPEG", quality=30, icc_profile=real_icc()),
+        saved(large, "JPEG", progressive=True),
+        saved(large, "WEBP", quality=80),
+        saved(face, "WEBP", save_all=True, append_images=[large.resize(face.size)]),
+        saved(face, "AVIF"),
+        saved(face, "MPO", save_all=True, append_images=[face]),
+        saved(face, "PNG", icc_profile=real_icc()),
+        saved(face.quantize(16), "GIF"),
+    ]
+    for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits", "zstd"):
+        made.append(saved(face, "TIFF", compression=compression))
+    made.append(saved(face, "TIFF", compression="tiff_lzw", tiled=True))
+    return tuple(made)
+
+
+@cache
+def bodies() -> tuple[bytes, ...]:
+    """Sound pictures, all different."""
+    face = faces(1, seed=9)[0]
+    return tuple(jpeg(np.roll(face, 7 * place, 1)) for place in range(ROWS))
+
+
+@cache
+def parquets() -> tuple[bytes, ...]:
+    """Files of ``ROWS`` rows, in the ways that Parquet is written."""
+    rows = [
+        {
+            "image": {"bytes": body, "path": f"{NAME}_{place}.jpg"},
+            "identity": f"{NAME} {place % 3}",
+            "age": place,
+        }
+        for place, body in enumerate(bodies())
+    ]
+    schema = pa.schema([("image", IMAGE_TYPE), ("identity", pa.string()), ("age", pa.int16())])
+    table = pa.Table.from_pylist(rows, schema)
+    options = [
+        {"compression": "snappy", "row_group_size": 5},
+        {"compression": "zstd", "row_group_size": 100, "data_page_version": "2.0"},
+        {"compression": "none", "row_group_size": 4, "use_dictionary": False},
+        {"compression": "gzip", "row_group_size": 6, "store_schema": False},
+        {"compression": "lz4", "data_page_size": 4096, "write_page_index": True},
+    ]
+    made = []
+    for chosen in options:
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, **chosen)
+        made.append(buffer.getvalue())
+    return tuple(made)
+
+
+@cache
+def tars() -> tuple[bytes, ...]:
+    """Tars of ``ROWS`` samples of a picture and its fields."""
+    made = []
+    for kind in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w", format=kind) as tar:
+            for place, body in enumerate(bodies()):
+                folder = f"{NAME}/" * (1 + 20 * (place == 3 and kind != tarfile.USTAR_FORMAT))
+                fields = json.dumps({"identity": f"{NAME} {place % 3}", "age": place}).encode()
+                for suffix, data in (("jpg", body), ("json", fields)):
+                    info = tarfile.TarInfo(f"{folder}{place:04d}.{suffix}")
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+        made.append(buffer.getvalue())
+    return tuple(made)
+
+
+# -- mutations --------------------------------------------------------------------------------
+
+
+def mutated(data: bytes, rng: random.Random, other: bytes = b"") -> bytes:
+    """A few edits of bytes anywhere."""
+    out = bytearray(data)
+    for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
+        rng.choice(_EDITS)(out, rng, other)
+    return bytes(out)
+
+
+def _flip(out: bytearray, rng: random.Random, other: bytes) -> None:
+    if out:
+        out[rng.randrange(len(out))] ^= 1 << rng.randrange(8)
+
+
+def _edge(out: bytearray, rng: random.Random, other: bytes) -> None:
+    """A number at an edge, of one, two or four bytes, either way round; mostly near the start."""
+    if not out:
+        return
+    size = rng.choice((1, 2, 4))
+    value = rng.choice(_EDGES) & (1 << 8 * size) - 1
+    place = rng.randrange(len(out) if rng.random() < 0.5 else min(len(out), 600))
+    out[place : place + size] = value.to_bytes(size, rng.choice(("big", "little")))
+
+
+def _cut(out: bytearray, rng: random.Random, other: bytes) -> None:
+    del out[rng.randrange(len(out) + 1) :]
+
+
+def _delete(out: bytearray, rng: random.Random, other: bytes) -> None:
+    place = rng.randrange(len(out) + 1)
+    del out[place : place + rng.randrange(1, 65)]
+
+
+def _repeat(out: bytearray, rng: random.Random, other: bytes) -> None:
+    place = rng.randrange(len(out) + 1)
+    piece = out[place : place + rng.randrange(1, 1025)]
+    out[place:place] = piece * rng.choice((1, 2, 50))
+
+
+def _splice(out: bytearray, rng: random.Random, other: bytes) -> None:
+    place = rng.randrange(len(other) + 1)
+    target = rng.randrange(len(out) + 1)
+    out[target:target] = other[place : place + rng.randrange(1, 2049)]
+
+
+_EDITS: tuple[Callable[[bytearray, random.Random, bytes], None], ...] = (
+    *(_flip, _flip, _edge, _edge, _edge),
+    *(_cut, _delete, _repeat, _splice),
+)
+
+
+def picture(rng: random.Random) -> bytes:
+    seeds = pictures()
+    return mutated(rng.choice(seeds), rng, rng.choice(seeds))
+
+
+def parquet(rng: random.Random) -> bytes:
+    """Half of them: one number of the footer replaced, all else sound."""
+    data = rng.choice(parquets())
+    if rng.random() < 0.5:
+        number = rng.choice(numbers(data))
+        value = rng.choice(
+            (*_EDGES, -1, -(2**31), 2**40, 2**62, number.value + 1, number.value - 1)
+        )
+        return replaced(data, number, value)
+    if rng.random() < 0.3:
+        footer = int.from_bytes(data[-8:-4], "little") + 8
+        return data[:-footer] + mutated(data[-footer:], rng)
+    return mutated(data, rng, rng.choice(parquets()))
+
+
+def tar(rng: random.Random) -> bytes:
+    """Half of them: whole blocks moved about, or a header's field replaced, checksum and all."""
+    data = rng.choice(tars())
+    roll = rng.random()
+    if roll < 0.3:
+        return _with_blocks_moved(data, rng)
+    if roll < 0.6:
+        return _with_field(data, rng)
+    return mutated(data, rng, rng.choice(tars()))
+
+
+def _with_blocks_moved(data: bytes, rng: random.Random) -> bytes:
+    blocks = [data[place : place + 512] for place in range(0, len(data), 512)]
+    for _ in range(rng.randrange(1, 4)):
+        place, count = rng.randrange(len(blocks)), rng.choice((1, 1, 2, 10))
+        piece = blocks[place : place + count]
+        target = rng.randrange(len(blocks))
+        kind = rng.randrange(4)
+        if kind == 0:
+            blocks[target:target] = piece
+        elif kind == 1:
+            blocks[target:target] = [bytes(512)] * count
+        elif kind == 2 and len(blocks) > 20:
+            del blocks[place : place + count]
+        else:
+            blocks += blocks[:count]
+    return b"".join(blocks)
+
+
+def _with_field(data: bytes, rng: random.Random) -> bytes:
+    """A header field: name, size, type or sparse map; with a checksum that is right."""
+    headers = [at for at in range(0, len(data), 512) if data[at + 257 : at + 262] == b"ustar"]
+    at = rng.choice(headers)
+    block = bytearray(data[at : at + 512])
+    kind = rng.randrange(4)
+    if kind == 0:
+        block[rng.randrange(20)] = rng.choice((0, 0x2E, 0x2F, 0xE9, 0xFF))
+    elif kind == 1:
+        size = rng.choice((-1, -512, -(2**40), 2**40, 2**62))
+        block[124:136] = (b"\xff" if size < 0 else b"\x80") * 4 + struct.pack(">q", size)
+    elif kind == 2:
+        block[156] = rng.choice(b"012345678LKxgSDMNVX\0\xff")
+    else:
+        block[482] = 1
+    total = sum(block[:148]) + 8 * 32 + sum(block[156:])
+    block[148:156] = b"%06o\0 " % total
+    return data[:at] + bytes(block) + data[at + 512 :]

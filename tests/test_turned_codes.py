@@ -1,0 +1,153 @@
+"""Secret maps and virtual codes, and the method that draws them."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from ppfr_ops.methods.base import Context
+from ppfr_ops.methods.stochastic_local import SHIPPED, StochasticLocal, identity
+
+KEY, OTHER = bytes(range(32)), bytes(range(1, 33))
+SIZE = 128
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def photos(people: int, each: int, likeness: float = 0.6) -> np.ndarray:
+    """Features of ``each`` photos of everybody, ``people * each x 128``."""
+    rng = np.random.default_rng(0)
+    person = np.repeat(unit(rng.normal(size=(people, SIZE))), each, 0)
+    photo = unit(rng.normal(size=(people * each, SIZE)))
+    return unit(likeness**0.5 * person + (1 - likeness) ** 0.5 * photo)
+
+
+def cosines(codes: np.ndarray) -> np.ndarray:
+    codes = unit(codes)
+    return codes @ codes.T
+
+
+@pytest.mark.parametrize("kind", ["turn", "forms"])
+def test_a_keyed_map_is_the_keys_alone(kind: identity.Map) -> None:
+    features = photos(20, 1)
+    codes = identity.keyed(KEY, features, SIZE, kind)
+    assert np.allclose(np.linalg.norm(codes, axis=1), SIZE**0.5, rtol=1e-4)
+    one_by_one = [identity.keyed(KEY, row[None], SIZE, kind)[0] for row in features[::-1]]
+    assert np.allclose(one_by_one[::-1], codes, atol=1e-3)
+    across = np.sum(unit(codes) * unit(identity.keyed(OTHER, features, SIZE, kind)), 1)
+    assert np.abs(across).mean() < 0.15  # as unrelated as random directions
+
+
+def test_a_turn_keeps_cosines_and_forms_square_them() -> None:
+    features = photos(100, 2)
+    before = np.diag(cosines(features), 1)[::2]
+    assert np.allclose(
+        np.diag(cosines(identity.keyed(KEY, features, SIZE, "turn")), 1)[::2], before, atol=1e-3
+    )
+    after = np.diag(cosines(identity.keyed(KEY, features, SIZE, "forms")), 1)[::2]
+    assert after.mean() == pytest.approx((before**2).mean(), abs=0.05)
+
+
+def test_known_pairs_show_a_turn_to_a_linear_attacker_and_forms_not() -> None:
+    rng = np.random.default_rng(1)
+    features = unit(rng.normal(size=(600, SIZE)))
+    found = {}
+    for kind in ("turn", "forms"):
+        codes = unit(identity.keyed(KEY, features, SIZE, kind))
+        known, weights = features[:300], None
+        weights = np.linalg.solve(known.T @ known + 0.1 * np.eye(SIZE), known.T @ codes[:300])
+        guess = unit(features[300:] @ weights)
+        found[kind] = np.mean((guess @ codes[300:].T).argmax(1) == np.arange(300))
+    assert found["turn"] > 0.9
+    assert found["forms"] < 0.05
+
+
+def test_virtual_people_come_from_the_label() -> None:
+    codes = identity.virtual(KEY, [b"a", b"b", b"a"], SIZE)
+    assert np.array_equal(codes[0], codes[2])
+    assert abs(cosines(codes)[0, 1]) < 0.4
+    assert not np.allclose(codes, identity.virtual(OTHER, [b"a", b"b", b"a"], SIZE))
+    assert identity.virtual(KEY, [], SIZE).shape == (0, SIZE)
+
+
+@pytest.mark.parametrize("own_mean", [False, True])
+def test_variation_is_what_photos_differ_by(own_mean: bool) -> None:
+    features = photos(60, 4)
+    whose = [str(i // 4).encode() for i in range(len(features))]
+    means = None
+    if own_mean:
+        means = np.repeat(features.reshape(60, 4, SIZE).mean(1), 4, 0)
+    alike = []
+    for variation in (0.0, 0.5, 1.0):
+        codes = identity.virtual(KEY, whose, SIZE, features, means, variation)
+        scores = cosines(codes)
+        alike.append(np.diag(scores, 1)[::4].mean())
+        others = scores[::4, ::4][~np.eye(60, dtype=bool)]
+        assert np.abs(others.mean()) < 0.02
+        assert others.std() < 0.15
+    assert alike[0] == pytest.approx(1, abs=1e-4)
+    assert 1 > alike[1] > alike[2] > 0.3
+
+
+def test_one_photo_has_no_variation_from_its_own_mean() -> None:
+    features = photos(3, 1)
+    means = features.copy()
+    means[1] = np.nan
+    codes = identity.virtual(KEY, [b"a", b"b", b"c"], SIZE, features, means, 1.0)
+    assert np.allclose(codes, identity.virtual(KEY, [b"a", b"b", b"c"], SIZE), atol=1e-3)
+
+
+def test_a_face_without_label_is_a_person_of_its_own() -> None:
+    face, other = np.zeros((112, 112, 3), np.uint8), np.ones((112, 112, 3), np.uint8)
+    assert identity.person(None, face) == identity.person("", face)
+    assert identity.person(None, face) != identity.person(None, other)
+    assert identity.person("a", face) == identity.person("a", other)
+
+
+def test_refusals() -> None:
+    with pytest.raises(ValueError, match="32 bytes"):
+        identity.check_key(b"short")
+    with pytest.raises(ValueError, match="needs the features"):
+        identity.virtual(KEY, [b"a"], SIZE, None, None, 0.5)
+    method = StochasticLocal(identity="keyed")
+    faces, draws = np.zeros((1, 112, 112, 3), np.uint8), np.zeros((1, method.draw_size), np.float32)
+    with pytest.raises(ValueError, match="needs the secret"):
+        method(faces, draws)
+    with pytest.raises(ValueError, match="wants 'identity'"):
+        StochasticLocal(identity="virtual").with_secrets({"identity-key": KEY})(faces, draws)
+    with pytest.raises(ValueError, match="needs weights of version 2"):
+        StochasticLocal(identity="keyed", weights=SHIPPED).with_secrets({"identity-key": KEY})(
+            faces, draws
+        )
+
+
+def test_the_key_is_shown_nowhere() -> None:
+    method = StochasticLocal(identity="virtual").with_secrets({"identity-key": KEY})
+    shown = repr(method) + str(method.options()) + method.model_dump_json() + method.digest()
+    assert KEY.hex() not in shown
+    assert repr(KEY) not in shown
+    assert KEY not in pickle.dumps(method)
+    assert not pickle.loads(pickle.dumps(method))._secrets
+    assert method.digest() == StochasticLocal(identity="virtual").digest()
+    assert identity.key_id(KEY) != identity.key_id(OTHER)
+
+
+def test_what_is_drawn_does_not_hang_on_batch_or_order() -> None:
+    rng = np.random.default_rng(2)
+    faces = rng.integers(0, 256, (3, 112, 112, 3), dtype=np.uint8)
+    method = StochasticLocal(identity="virtual", variation=1.0).with_secrets({"identity-key": KEY})
+    draws = rng.standard_normal((3, method.draw_size), dtype=np.float32)
+    whole = method(faces, draws, Context({"identity": ["a", "b", None]}))
+    turned = method(
+        faces[::-1].copy(), draws[::-1].copy(), Context({"identity": [None, "b", "a"]})
+    )[::-1]
+    assert np.abs(whole.astype(int) - turned).max() <= 1
+    alone = method(faces[:1], draws[:1], Context({"identity": ["a"]}))
+    assert np.abs(whole[:1].astype(int) - alone).max() <= 1
+    still = StochasticLocal(identity="virtual", variation=0.0).with_secrets({"identity-key": KEY})
+    one = still(faces[:1], draws[:1], Context({"identity": ["a"]}))
+    assert np.array_equal(
+        one, still(faces[1:2], draws[:1], Context({"identity": ["a"]}))
+    )  # no face in it
