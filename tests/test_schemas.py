@@ -8,6 +8,12 @@ from ppfr_ops.contracts.ledger import LedgerEntry
 from ppfr_ops.contracts.manifest import Manifest
 from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.contracts.records import records_schema
+from ppfr_ops.contracts.vault import (
+    FAILURES_SCHEMA,
+    KEYS_SCHEMA,
+    ORIGINALS_SCHEMA,
+    SEALED_SCHEMA,
+)
 from ppfr_ops.imaging.codec import decode  # noqa: F401  (the reasons below are raised there)
 
 INVENTORY = {
@@ -34,7 +40,30 @@ INVENTORY = {
         "code": "string",
         "message": "string",
     },
+    "vault_sealed/2": {
+        "entry": "string",
+        "nonce": "fixed_size_binary[12]",
+        "commitment": "fixed_size_binary[32]",
+        "sealed": "binary",
+    },
+    "vault_keys/2": {
+        "entry": "string",
+        "picture": "fixed_size_binary[32]",
+        "nonce": "fixed_size_binary[12]",
+        "wrapped": "binary",
+    },
+    "originals/2": {
+        "record_id": "string",
+        "image": "struct<bytes: binary, path: string>",
+    },
+    "originals_dead_letters/2": {
+        "record_id": "string",
+        "unit": "string",
+        "code": "string",
+        "message": "string",
+    },
 }
+VAULT = (SEALED_SCHEMA, KEYS_SCHEMA, ORIGINALS_SCHEMA, FAILURES_SCHEMA)
 
 
 def test_inventory() -> None:
@@ -42,6 +71,7 @@ def test_inventory() -> None:
         records_schema([pa.field("age", pa.int16())], identity=True),
         metrics_schema(["dlib"]),
         DEAD_LETTERS_SCHEMA,
+        *VAULT,
     )
     found = {
         schema.metadata[b"ppfr_schema"].decode(): {field.name: str(field.type) for field in schema}
@@ -52,7 +82,12 @@ def test_inventory() -> None:
 
 
 def test_every_field_is_described_and_every_metric_has_unit_and_range() -> None:
-    for schema in (records_schema(identity=True), metrics_schema(["dlib"]), DEAD_LETTERS_SCHEMA):
+    for schema in (
+        records_schema(identity=True),
+        metrics_schema(["dlib"]),
+        DEAD_LETTERS_SCHEMA,
+        *VAULT,
+    ):
         for field in schema:
             assert field.metadata[b"description"]
     for field in list(metrics_schema(["dlib"]))[1:]:

@@ -27,6 +27,8 @@ COMMANDS = {
     "probe": "publish a photo into a release's world, so that it can be searched there",
     "report": "say whether an output may be released; report, dataset card, Croissant, lineage",
     "verify": "check an output against its manifest, shard by shard; sign it",
+    "erase": "give the originals back from the vault, with the owner's key",
+    "vault": "look after the vault: verify, revoke, rotate; split and join its key",
 }
 """Name (and file: ``-`` is ``_``) to the line in the help. The command is the file's ``main``."""
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -19,9 +20,11 @@ from ppfr_ops.sanitize.increments import reconcile, retire_dead, retire_reviewed
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.vaulting import check_vault, sweep_vault
 from ppfr_ops.sanitize.worker import preflight, preview
 from ppfr_ops.store.lease import EXPIRY_SECONDS, Lease
 from ppfr_ops.store.ledger import LEDGER, Ledger
+from ppfr_ops.vault import Vault, audit
 
 Engine = Callable[[Job, list[int]], Iterator[Status]]
 """Does the units of these numbers; a status of each as it comes, in any order."""
@@ -52,6 +55,7 @@ def drive(
         return 0
     ledger = Ledger(options.output)
     ledger.check(job.settings, options.overwrite, options.incremental)
+    check_vault(job, ledger)
     if not options.single_writer:
         ledger.refuse_unconditional()
     try:
@@ -59,9 +63,25 @@ def drive(
     except ValueError as error:
         console.print(f"Error: {error}; nothing was done", markup=False)
         return 1
-    with lease:
+    with lease, _vault_of(job):
         code = _work(replace(job, fence=lease.fence), engine, carrier, began, as_json)
     return code
+
+
+@contextmanager
+def _vault_of(job: Job) -> Iterator[None]:
+    """The job's vault, made if need be, to oneself; and a line in its log."""
+    if job.vault is None:
+        yield
+        return
+    vault = Vault(job.vault.url)
+    vault.establish(job.vault)
+    with Lease(vault.files, _say_waiting):
+        vault.recover()
+        before = len(vault.copies())
+        yield
+        outcome = f"{before} units sealed before, {len(vault.copies())} now"
+        audit.append(vault.files, audit.login(), "sanitize", "what was published", outcome)
 
 
 def _say_waiting() -> None:
@@ -88,6 +108,8 @@ def _work(job: Job, engine: Engine, carrier: str, began: float, as_json: bool) -
         console.print(f"{retire_reviewed(job, ledger)} units to be done anew, by verdicts")
     if options.retry_dead_letters:
         console.print(f"{retire_dead(job, ledger)} units to be done anew, for their dead letters")
+    if gone := sweep_vault(job, ledger):
+        console.print(f"{gone} units removed from the vault, keys first: published no more")
     faces = _carry(job, engine, ledger)
     rotten: list[str] = []
     manifest, missing = finish(job, carrier, rotten.append, unvouched is None)

@@ -21,6 +21,12 @@ from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA
 from ppfr_ops.contracts.detections import detections_schema
 from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.contracts.records import records_schema, released
+from ppfr_ops.contracts.vault import (
+    FAILURES_SCHEMA,
+    KEYS_SCHEMA,
+    ORIGINALS_SCHEMA,
+    SEALED_SCHEMA,
+)
 
 MODEL = "MODEL"
 """Stands for the name of an FR model in the names of columns."""
@@ -35,6 +41,10 @@ def tables() -> dict[str, pa.Schema]:
         "metrics-of-photographs": metrics_schema([MODEL], pictures=True),
         "dead-letters": DEAD_LETTERS_SCHEMA,
         "detections": detections_schema([MODEL]),
+        "vault-sealed": SEALED_SCHEMA,
+        "vault-keys": KEYS_SCHEMA,
+        "originals": ORIGINALS_SCHEMA,
+        "originals-dead-letters": FAILURES_SCHEMA,
     }
 
 

@@ -24,6 +24,7 @@ from ppfr_ops.release.publish import rotten, write_release
 from ppfr_ops.release.signing import load_signing_key
 from ppfr_ops.review.queue import Doubt, doubts
 from ppfr_ops.sanitize.job import Job
+from ppfr_ops.sanitize.vaulting import sweep_vault
 from ppfr_ops.source.plan import record_id, sources
 from ppfr_ops.store.atomic import in_one_step
 from ppfr_ops.store.ledger import Ledger
@@ -52,6 +53,7 @@ def finish(
             notice(f"unit {unit}: a shard is not what was committed, or gone; to be done again")
             ledger.retire(unit)
             del entries[unit]
+        sweep_vault(job, ledger)
     missing = [unit.id for unit in job.plan.units if unit.id not in entries]
     done = [entries[unit.id] for unit in job.plan.units if unit.id in entries]
     # Published once, gone from the input since, and not taken back.

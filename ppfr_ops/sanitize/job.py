@@ -15,6 +15,7 @@ from ppfr_ops.options import digest
 from ppfr_ops.review.verdicts import Review, verdict_digest
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.source.plan import Plan, Unit, record_id
+from ppfr_ops.vault import Access
 
 
 @dataclass(frozen=True, repr=False)
@@ -30,6 +31,8 @@ class Job:
     policy: Policy | None = None
     verdicts: Mapping[str, Review] | None = None
     """Of people on photographs; None: the run was given none."""
+    vault: Access | None = None
+    """Where originals are kept, encrypted; None: nowhere."""
     fence: int | None = None
     """Of the run's lease; a worker commits nothing once there is a higher one."""
     secrets: Mapping[str, bytes] = field(default_factory=dict)

@@ -215,6 +215,20 @@ class SanitizeOptions(BaseModel):
         private=True,
         metavar="FILE",
     )
+    vault: str | None = option(
+        None,
+        "Keep the original of every published record there, encrypted (docs/vault.md); ppfr erase "
+        "gives it back to whoever has the key. Needs --vault-key.",
+        private=True,
+        metavar="URL",
+    )
+    vault_key: str | None = option(
+        None,
+        "File of the master key of the vault (make one with: umask 077; openssl rand -hex 32 > "
+        "FILE), or MODULE:NAME of a key service. Without it what is in the vault is lost.",
+        private=True,
+        metavar="FILE",
+    )
     photographs: PhotographOptions | None = Field(None)
     """None: the input is aligned faces."""
     detections_out: str | None = option(

@@ -20,8 +20,11 @@ from ppfr_ops.sanitize.identity import makes_key, resolved, secrets_with
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.source.plan import Columns, Plan, plan
+from ppfr_ops.store.files import inside
 from ppfr_ops.store.private import read_private, stretched
-from ppfr_ops.store.storage import open_store
+from ppfr_ops.vault import Vault, load_key
+from ppfr_ops.vault.keys import HOW_TO
+from ppfr_ops.vault.recovery import SETTING as VAULT_SETTING
 
 MIN_KEY_BYTES = 16
 
@@ -68,7 +71,13 @@ def prepare(options: SanitizeOptions) -> Job:
     )
     settings = _settings(options, chosen, method, key, policy)
     settings |= {f"secret {role}": mark(secret) for role, secret in secrets.items()}
-    job = Job(options, chosen, key, method.digest(), settings, policy, verdicts, secrets=stand_in)
+    vault = None
+    if options.vault is not None and options.vault_key is not None:
+        vault = Vault(options.vault).access(load_key(options.vault_key))
+        settings[VAULT_SETTING] = vault.release
+    job = Job(
+        options, chosen, key, method.digest(), settings, policy, verdicts, vault, secrets=stand_in
+    )
     if options.identity_column is None:
         return replace(job, own=own)
     return replace(job, own=own, pseudonym_key=os.urandom(32) if key is None else key)
@@ -139,6 +148,8 @@ def _check_combinations(options: SanitizeOptions) -> None:
         raise UserError("--incremental goes with neither --limit nor --overwrite")
     if options.propagate_deletions and not options.incremental:
         raise UserError("--propagate-deletions needs --incremental")
+    if (options.vault is None) != (options.vault_key is None):
+        raise UserError(f"--vault goes with --vault-key ({HOW_TO})")
 
 
 def _check_columns(options: SanitizeOptions) -> None:
@@ -228,9 +239,7 @@ def _check_photographs(options: SanitizeOptions) -> None:
 
 def _check_places(options: SanitizeOptions) -> None:
     source = options.input.partition("*")[0]
-    places = {"input": source, "output": options.output}
-    roots = {name: _absolute(url) for name, url in places.items()}
-    if _inside(roots["output"], roots["input"]) or _inside(roots["input"], roots["output"]):
+    if _overlap(options.output, source):
         raise UserError("input and output must not lie inside each other")
     for name, path in (
         ("the mapping", options.mapping),
@@ -239,17 +248,18 @@ def _check_places(options: SanitizeOptions) -> None:
         ("the review queue", options.review_out),
         ("the verdicts", options.verdicts),
         ("--detections-out", options.detections_out),
+        ("the vault", options.vault),
+        ("the vault's key", options.vault_key),
         *(("a secret", path) for path in options.secrets.values()),
     ):
-        if path is not None and _inside(_absolute(path), roots["output"]):
+        if path is not None and inside(path, options.output):
             raise UserError(f"{name} must not lie inside the output: it is for the owner alone")
+    if options.vault is not None and options.vault_key is not None:
+        if inside(options.vault_key, options.vault):
+            raise UserError("the vault's key must not lie inside the vault")
+        if _overlap(options.vault, source) or inside(options.output, options.vault):
+            raise UserError("vault, input and output must not lie inside each other")
 
 
-def _absolute(url: str) -> str:
-    fs, path = open_store(url)
-    protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
-    return f"{protocol}:{os.path.realpath(path) if protocol == 'file' else path}"
-
-
-def _inside(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
+def _overlap(one: str, other: str) -> bool:
+    return inside(one, other) or inside(other, one)

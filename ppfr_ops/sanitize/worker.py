@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import torch
 
 from ppfr_ops import sample
@@ -23,8 +24,10 @@ from ppfr_ops.sanitize.photographs.crops import FaceCrops
 from ppfr_ops.sanitize.photographs.finder import Finder
 from ppfr_ops.sanitize.photographs.pictures import WholePictures
 from ppfr_ops.sanitize.sanitizer import Sanitizer
-from ppfr_ops.source.plan import content, read_unit, record_id
-from ppfr_ops.store.ledger import Ledger, Tables, concatenate
+from ppfr_ops.source.plan import Unit, content, read_unit, record_id
+from ppfr_ops.store.ledger import Ledger, Tables, concatenate, new_copy_id
+from ppfr_ops.vault import Vault
+from ppfr_ops.vault.recovery import originals_of
 
 MAX_ATTEMPTS = 3
 """How often a unit's process may die before the unit is taken apart; and how often, in one run,
@@ -85,6 +88,7 @@ class Worker:
         self.job = job
         self.threads = threads
         self.ledger = Ledger(job.options.output, job.fence)
+        self.vault = None if job.vault is None else Vault(job.vault.url)
         self.sanitizer = build_sanitizer(job, threads)
 
     def process(self, ordinal: int) -> Status:
@@ -96,7 +100,9 @@ class Worker:
                 return _status(entry, "skipped")
             before = self.ledger.attempt(unit.id)
             died = before.here + before.earlier
-            tables, source = self._sanitize(ordinal, died)
+            tables, source, read = self._sanitize(ordinal, died)
+            copy = new_copy_id()
+            self._seal(unit, copy, tables, read)
             entry = self.ledger.commit(
                 unit.id,
                 tables,
@@ -105,7 +111,10 @@ class Worker:
                 settings_digest=self.job.settings_digest,
                 source=source,
                 verdicts=self.job.verdicts_on(unit),
+                copy_id=copy,
             )
+            if self.vault is not None and entry.copy_id != copy:
+                self.vault.discard(unit.id, copy)
         except Exception as error:
             # It failed, but its process lives: that is no reason to take it apart one day.
             with contextlib.suppress(Exception):
@@ -113,8 +122,19 @@ class Worker:
             return Status(unit.id, "failed", reason=describe(error))
         return _status(entry, "committed", died)
 
-    def _sanitize(self, ordinal: int, died: int) -> tuple[Tables, Source | None]:
-        """Attempts that left no commit ended with their process. After three of them, whatever
+    def _seal(self, unit: Unit, copy: str, tables: Tables, read: pa.Table | None) -> None:
+        """Commit the originals of what is about to be published to the vault, if there is one."""
+        if self.vault is None or self.job.vault is None:
+            return
+        if read is None and tables.records.num_rows:
+            read = read_unit(self.job.plan, unit)
+        originals = () if read is None else originals_of(tables.records, read)
+        self.vault.commit(self.job.vault, unit.id, copy, originals)
+
+    def _sanitize(self, ordinal: int, died: int) -> tuple[Tables, Source | None, pa.Table | None]:
+        """Tables, fingerprint, and the unit as it was read here, if it was.
+
+        Attempts that left no commit ended with their process. After three of them, whatever
         they died of, the unit is taken apart in child processes, which costs time and no record.
         Only if that kills the worker three times in one run, while the driver lives, is the unit
         given up."""
@@ -123,13 +143,13 @@ class Worker:
         if died >= MAX_ATTEMPTS:
             if self.ledger.attempt(unit.id, apart=True).here >= MAX_ATTEMPTS:
                 ids = [record_id(unit.id, row) for row in range(unit.rows)]
-                return self.sanitizer.bury(ids, unit.id, "killed_worker"), source
+                return self.sanitizer.bury(ids, unit.id, "killed_worker"), source, None
             apart = isolation.sanitize_apart(self.job, ordinal, self.sanitizer, self.threads)
-            return apart, source
+            return apart, source, None
         table = read_unit(self.job.plan, unit)
         if source is not None and self.job.key is not None:
             source = source.model_copy(update={"content": content(table, self.job.key)})
-        return self.sanitizer(table, unit.id), source
+        return self.sanitizer(table, unit.id), source, table
 
 
 def _status(

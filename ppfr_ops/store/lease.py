@@ -19,7 +19,8 @@ from types import TracebackType
 
 from pydantic import BaseModel, ValidationError
 
-from ppfr_ops.store.ledger import LEDGER, Ledger, LedgerError
+from ppfr_ops.store.folder import Folder
+from ppfr_ops.store.ledger import LEDGER, LedgerError
 
 BEAT_SECONDS = 5.0
 EXPIRY_SECONDS = 30.0
@@ -39,7 +40,7 @@ class Lease:
     """The lease on an output; a context manager that releases it.
 
     Args:
-        ledger: of the output.
+        ledger: of the output (or the folder of a vault).
         waiting: called once if another run's lease has to be watched.
 
     Raises:
@@ -48,7 +49,7 @@ class Lease:
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: Folder,
         waiting: Callable[[], None] = lambda: None,
         *,
         beat: float = BEAT_SECONDS,
@@ -100,13 +101,13 @@ class Lease:
                     _write(self._ledger, self.fence, released=False)
 
 
-def newest(ledger: Ledger) -> int:
+def newest(ledger: Folder) -> int:
     """The highest fence there is; 0 if there never was a lease."""
     names = (name.removesuffix(".json") for name in ledger.names(*LEDGER, "lease"))
     return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
-def holder(ledger: Ledger) -> str:
+def holder(ledger: Folder) -> str:
     """``none``, ``alive``, ``dead``, or ``unknown``: held, but not by a process on this machine.
     A lease that cannot be read holds nobody: its owner, if there is one, is fenced off."""
     document = _read(ledger, newest(ledger))
@@ -119,7 +120,7 @@ def holder(ledger: Ledger) -> str:
 
 
 def _is_free(
-    ledger: Ledger, fence: int, waiting: Callable[[], None], beat: float, expiry: float
+    ledger: Folder, fence: int, waiting: Callable[[], None], beat: float, expiry: float
 ) -> bool:
     state = holder(ledger)
     if state in ("none", "dead"):
@@ -140,14 +141,14 @@ def _place(fence: int) -> tuple[str, ...]:
     return (*LEDGER, "lease", f"{fence:08d}.json")
 
 
-def _read(ledger: Ledger, fence: int) -> _Document | None:
+def _read(ledger: Folder, fence: int) -> _Document | None:
     try:
         return _Document.model_validate(ledger.read(*_place(fence)))
     except ValidationError:
         return None
 
 
-def _write(ledger: Ledger, fence: int, released: bool) -> None:
+def _write(ledger: Folder, fence: int, released: bool) -> None:
     ledger.write(_document(released).model_dump(), *_place(fence))
 
 

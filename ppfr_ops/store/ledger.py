@@ -221,10 +221,13 @@ class Ledger(Documents):
         settings_digest: str,
         source: Source | None = None,
         verdicts: str = "",
+        copy_id: str | None = None,
     ) -> LedgerEntry:
         """Publish a unit.
 
         Args:
+            copy_id: of this copy of the work, where something else bears it too (the vault's
+                shard); None: a new one.
             tables: as a sanitizer gives them, with the ids of the inside.
             verdicts: digest of those of people that were heeded.
             source: fingerprint of what it was made of, for incremental runs.
@@ -236,7 +239,7 @@ class Ledger(Documents):
             LedgerError: another run has taken over the output, or it was removed.
         """
         ids = self.ids
-        copy = secrets.token_hex(8)
+        copy = copy_id or new_copy_id()
         shards: dict[Kind, Shard] = {}
         for kind, table in publish(tables, ids).items().items():
             name = ids.unit(unit) if kind == "data" else unit
@@ -334,3 +337,8 @@ class Ledger(Documents):
             if self.size(shard.path) != shard.bytes:
                 return False
         return True
+
+
+def new_copy_id() -> str:
+    """Tells the copies of the work on a unit apart."""
+    return secrets.token_hex(8)
