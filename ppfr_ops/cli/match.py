@@ -1,0 +1,356 @@
+"""``ppfr match``: a gallery that can be asked without showing it a face, or being shown one."""
+
+import functools
+import secrets
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ppfr_ops.cli import Command, Refused
+from ppfr_ops.errors import UserError
+
+NO_MATCH = 10
+RESERVED = ("owner", "helper")
+
+EXAMPLES = """
+\b
+Examples:
+  ppfr match keygen keys/
+  ppfr match enrol 'faces/*.parquet' gallery/ --keys keys/owner --identity-column identity
+  ppfr match serve gallery/ --keys keys/owner --threshold 0.9
+  ppfr match query probe.png --keys keys/client --server localhost:7443
+  ppfr match query probe.png --keys keys/client --server localhost:7443 --name person003
+"""
+
+
+class _Command(Command):
+    """A command that needs the extra."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            from ppfr_ops.match import bfv  # noqa: F401
+        except ImportError as error:
+            raise Refused(f"needs {error.name}: pip install 'ppfr-sanitizer[match]'") from None
+        return super().invoke(ctx)
+
+
+_folder = click.Path(file_okay=False, path_type=Path)
+_file = click.Path(dir_okay=False, path_type=Path)
+_keys = click.option("--keys", type=_folder, required=True, help="Folder of keys, from keygen.")
+_fr = click.option(
+    "--fr",
+    default="dct",
+    show_default=True,
+    metavar="NAME=PATH",
+    help="FR model, as for sanitize; dct is none, and only good for trying out.",
+)
+
+
+_parties = click.option(
+    "--parties",
+    metavar="CLIENT,SERVER,HELPER",
+    help="Three-party form: HOST:PORT of each; the client's is not listened on.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXAMPLES)
+def main() -> None:
+    """Ask an encrypted gallery whether a face is in it, and learn only that.
+
+    Exit codes of query: 0 match, 10 no match, 2 refused or wrong usage, 1 else.
+    """
+
+
+@main.command(cls=_Command)
+@click.argument("folder", type=_folder)
+@click.option("--client", "clients", multiple=True, help="Name of a client; may be repeated.")
+@click.option("--host", "hosts", multiple=True, help="Name or address that the server goes by.")
+@click.option("--token", is_flag=True, help="Let clients in by token instead of certificate.")
+@click.option("--three-party", is_flag=True, help="And certificates for MPyC, FOLDER/helper too.")
+@click.option(
+    "--admit",
+    type=_file,
+    help="Let in a client that made its own keys: its certificate. Needs one --client.",
+)
+def keygen(
+    folder: Path,
+    clients: tuple[str, ...],
+    hosts: tuple[str, ...],
+    token: bool,
+    three_party: bool,
+    admit: Path | None,
+) -> int:
+    """Make keys: FOLDER/owner for the server, FOLDER/<client> for every client.
+
+    Where FOLDER/owner is there already, clients are added to it. In earnest a client runs keygen
+    itself, keeps its folder, and sends client.crt alone for the owner to --admit.
+    """
+    from ppfr_ops.match.keys import ClientFolder, OwnerFolder, PartyCertificates, write_private
+
+    path = folder / "owner"
+    owner = OwnerFolder(path)
+    if not (path / "clients.json").exists():
+        owner = OwnerFolder.create(path, list(hosts) or ["localhost", "127.0.0.1"])
+    if admit is not None:
+        if len(clients) != 1 or not admit.is_file():
+            raise UserError("--admit takes the certificate of one --client")
+        owner.admit(clients[0], certificate=admit.read_bytes())
+        click.echo(f"{clients[0]} is let in")
+        return 0
+    for name in clients or ("client",):
+        if not name.replace("-", "").replace("_", "").isalnum() or name in RESERVED:
+            raise UserError(f"client {name!r}: letters, digits, - and _; not owner, not helper")
+        client = ClientFolder.create(folder / name, name)
+        if token:
+            drawn = secrets.token_bytes(32)
+            write_private(client.path / "token", drawn.hex().encode())
+            (client.path / "client.key").unlink()
+            (client.path / "client.crt").unlink()
+            owner.admit(name, token=drawn)
+        else:
+            owner.admit(name, certificate=(client.path / "client.crt").read_bytes())
+        shutil.copyfile(path / "server.crt", client.path / "server.crt")
+        if three_party:
+            PartyCertificates.make(client.path, 0)
+    if three_party:
+        PartyCertificates.make(path, 1)
+        PartyCertificates.make(folder / "helper", 2)
+        PartyCertificates.exchange(sorted(p for p in folder.iterdir() if p.is_dir()))
+    click.echo(f"keys of the owner and of {len(clients) or 1} client in {folder.name}/")
+    return 0
+
+
+@main.command(cls=_Command)
+@click.argument("inputs", nargs=-1, required=True)
+@click.argument("folder", type=_folder)
+@_keys
+@_fr
+@click.option("--identity-column", help="Column that says whose a picture is.")
+@click.option("--image-column", default="image", show_default=True)
+@click.option("--names", type=_file, help="JSON list of names, for templates in .npy.")
+def enrol(
+    inputs: tuple[str, ...],
+    folder: Path,
+    keys: Path,
+    fr: str,
+    identity_column: str | None,
+    image_column: str,
+    names: Path | None,
+) -> int:
+    """Make a gallery, encrypted at rest, of Parquet files of aligned faces, or of one .npy file.
+
+    Templates of pictures that are published need no gallery: anyone can compute them.
+    """
+    import glob
+
+    from ppfr_ops.match.gallery import Gallery
+    from ppfr_ops.match.keys import OwnerFolder
+    from ppfr_ops.match.packing import quantise
+    from ppfr_ops.match.templates import Embedder, array_digest, from_array, from_parquet
+    from ppfr_ops.match.transport import gallery_path
+
+    paths = [Path(name) for text in inputs for name in sorted(glob.glob(text)) or [text]]
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        raise UserError(f"no file {missing[0]}")
+    key = OwnerFolder(keys).gallery_key()
+    if paths[0].suffix == ".npy":
+        if len(paths) > 1:
+            raise UserError("one .npy file makes a gallery")
+        enrolled, digest = from_array(paths[0], names), array_digest(paths[0])
+    else:
+        embedder = Embedder(fr)
+        enrolled = from_parquet(paths, embedder, image_column, identity_column)
+        digest = embedder.digest
+    if not len(enrolled.templates):
+        raise UserError("no template could be enrolled")
+    folder.mkdir(parents=True, exist_ok=True)
+    gallery = Gallery(quantise(enrolled.templates), enrolled.names, digest)
+    gallery.save(gallery_path(folder), key)
+    count, dimensions = enrolled.templates.shape
+    known = len(set(enrolled.names))
+    click.echo(f"{count} templates of {dimensions} numbers, {known} names, in {folder.name}/")
+    if enrolled.skipped:
+        shown = ", ".join(map(str, enrolled.skipped[:20]))
+        more = "" if len(enrolled.skipped) <= 20 else ", …"
+        click.echo(f"{len(enrolled.skipped)} rows gave no template: {shown}{more}", err=True)
+    return 0
+
+
+@main.command(cls=_Command)
+@click.argument("folder", type=_folder)
+@_keys
+@click.option("--listen", default="127.0.0.1:7443", show_default=True, metavar="HOST:PORT")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(-1, 1),
+    required=True,
+    help="Cosine from which on two templates match; every FR model has its own.",
+)
+@click.option(
+    "--budget",
+    type=click.IntRange(0),
+    default=100,
+    show_default=True,
+    help="Queries a client may ask, ever.",
+)
+@click.option(
+    "--record-budget",
+    type=click.IntRange(0),
+    default=20,
+    show_default=True,
+    help="Verifications of one name, ever, all clients together.",
+)
+@click.option(
+    "--per-minute",
+    type=click.IntRange(1),
+    default=30,
+    show_default=True,
+    help="Queries a client may begin in a minute.",
+)
+@click.option(
+    "--reveal",
+    type=click.Choice(["bit", "id"]),
+    default="bit",
+    show_default=True,
+    help="What an identification tells: whether, or which records.",
+)
+@click.option(
+    "--mode",
+    "modes",
+    type=click.Choice(["verify", "identify"]),
+    multiple=True,
+    default=["verify", "identify"],
+    show_default=True,
+)
+@click.option(
+    "--partitions",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Ray actors that the gallery is spread over; 0 is this process, without Ray.",
+)
+@_parties
+def serve(
+    folder: Path, keys: Path, listen: str, partitions: int, parties: str | None, **policy: Any
+) -> int:
+    """Answer queries to the gallery in FOLDER until stopped.
+
+    Budgets are kept in FOLDER/audit.jsonl, which is appended to before a query is answered.
+    """
+    from ppfr_ops.match.accounts import Accounts, AuditLog, MatchPolicy
+    from ppfr_ops.match.gallery import Gallery
+    from ppfr_ops.match.keys import OwnerFolder
+    from ppfr_ops.match.server import Matcher, Scorer
+    from ppfr_ops.match.three_party import SERVER, run_party
+    from ppfr_ops.match.transport import Server, gallery_path, parse_address, parse_parties
+
+    owner = OwnerFolder(keys)
+    gallery = Gallery.load(gallery_path(folder), owner.gallery_key())
+    log = AuditLog(folder / "audit.jsonl")
+    scorer: Scorer | None = None
+    if partitions:
+        from ppfr_ops.engines.ray_match import RayScorer
+
+        scorer = RayScorer(gallery, partitions)
+    party = None
+    if parties:
+        party = functools.partial(run_party, SERVER, parse_parties(parties), keys)
+    matcher = Matcher(gallery, Accounts(MatchPolicy(**policy), log), scorer, party)
+    server = Server(
+        matcher, owner, parse_address(listen), log=functools.partial(click.echo, err=True)
+    )
+    host, port = server.address
+    click.echo(f"serving on {host}:{port}; audit log at line {log.lines}, head {log.head[:16]}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        click.echo(f"stopped; audit log at line {log.lines}, head {log.head[:16]}")
+    return 0
+
+
+@main.command(cls=_Command)
+@click.argument("probe", type=_file)
+@_keys
+@_fr
+@click.option("--server", default="localhost:7443", show_default=True, metavar="HOST:PORT")
+@click.option("--name", help="Verify against the records of this name; without it: identify.")
+@click.option(
+    "--row",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Row of a Parquet or .npy file.",
+)
+@_parties
+def query(
+    probe: Path,
+    keys: Path,
+    fr: str,
+    server: str,
+    name: str | None,
+    row: int,
+    parties: str | None,
+) -> int:
+    """Ask whether the face in PROBE matches: an aligned picture, a Parquet or an .npy file."""
+    from ppfr_ops.match.keys import ClientFolder
+    from ppfr_ops.match.packing import quantise
+    from ppfr_ops.match.templates import Embedder
+    from ppfr_ops.match.templates import probe as read_probe
+    from ppfr_ops.match.transport import parse_address, parse_parties
+    from ppfr_ops.match.transport import query as ask
+
+    embedder = None if probe.suffix == ".npy" else Embedder(fr)
+    template = quantise(read_probe(probe, embedder, row))[0]
+    digest = embedder.digest if embedder else None
+    three = parse_parties(parties) if parties else None
+    outcome = ask(parse_address(server), ClientFolder(keys), template, name, digest, three)
+    told = f": records {', '.join(map(str, outcome.records))}" if outcome.records else ""
+    click.echo(f"match{told}" if outcome.match else "no match")
+    return 0 if outcome.match else NO_MATCH
+
+
+@main.command(cls=_Command)
+@_keys
+@click.option("--parties", metavar="CLIENT,SERVER,HELPER", required=True, help="As for serve.")
+@click.option("--times", type=click.IntRange(0), default=0, show_default=True, help="0: for ever.")
+def helper(keys: Path, parties: str, times: int) -> int:
+    """Be the third party of the three-party form: holds nothing, learns nothing, shares randomness.
+
+    Whoever runs it must not be who runs the server, nor the client.
+    """
+    from ppfr_ops.match.three_party import HELPER, run_party
+    from ppfr_ops.match.transport import parse_parties
+
+    addresses = parse_parties(parties)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    done = 0
+    try:
+        while not times or done < times:
+            run_party(HELPER, addresses, keys, timeout=None)
+            done += 1
+    except KeyboardInterrupt:
+        click.echo(f"stopped after {done}")
+    return 0
+
+
+@main.command(cls=_Command)
+@click.option("--records", type=click.IntRange(1), default=7701, show_default=True)
+@click.option("--dimensions", type=click.IntRange(1, 2048), default=128, show_default=True)
+def bench(records: int, dimensions: int) -> int:
+    """Time one identification in this process, step by step, on templates of nobody."""
+    from ppfr_ops.match.measure import measure, random_templates
+
+    templates = random_templates(records, dimensions)
+    steps, match, packing = measure(templates, templates[-1], 0.5)
+    click.echo(f"{records} x {dimensions}; packing the gallery, once: {packing:.2f} s")
+    click.echo(f"{'side':8}{'step':28}{'CPU s':>8}{'sends KiB':>11}")
+    for step in steps:
+        click.echo(f"{step.side:8}{step.name:28}{step.seconds:8.3f}{step.sent / 1024:11.0f}")
+    total = sum(step.seconds for step in steps)
+    click.echo(f"{'both':8}{'match' if match else 'no match':28}{total:8.3f}")
+    return 0

@@ -1,0 +1,179 @@
+"""The wire format, version 1: frames of exactly known lengths.
+
+Every frame is a header of 34 bytes, little-endian, and a payload::
+
+    4s  magic "PPFM"
+    B   version
+    B   kind of message
+    16s nonce: drawn by the server for this session; zeros in its first frame's payload only
+    I   number of the frame in its direction, from 0
+    Q   length of the payload
+
+The receiver knows kind, nonce, number and length of the frame that has to come next, and compares
+them before it allocates anything for the payload. docs/match.md lists the payloads.
+"""
+
+import hashlib
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+
+from .bfv import DEGREE, PRIME_BITS, SCORE_BITS, Buffer, choices_modulus, choices_ring, scores_ring
+from .comparison import DROPPED_BITS, REPEATS
+from .errors import Reason, Refused
+from .packing import SCALE, Layout
+
+MAGIC = b"PPFM"
+VERSION = 1
+HEADER = struct.Struct("<4sBB16sIQ")
+NONCE_BYTES = 16
+
+
+class Kind(IntEnum):
+    """Messages, in the order of a session; odd ones are the server's."""
+
+    CHALLENGE = 1
+    HELLO = 2
+    ACCEPT = 3
+    QUERY = 4
+    MASKED = 5
+    BITS = 6
+    BLINDED = 7
+    SHARES = 8
+    ANSWER = 9
+    REFUSED = 11
+
+
+def parameters_digest() -> bytes:
+    """sha256 of everything that both sides have to agree on, 32 bytes."""
+    primes = scores_ring().primes, choices_ring().primes
+    parts = (VERSION, DEGREE, PRIME_BITS, primes, SCORE_BITS, choices_modulus())
+    return hashlib.sha256(repr((*parts, SCALE, DROPPED_BITS, REPEATS)).encode()).digest()
+
+
+# -- payloads ------------------------------------------------------------------------------------
+
+MODES = {"verify": 1, "identify": 2}
+FORMS = {"honest-client": 1, "three-party": 2}
+_HELLO = struct.Struct("<32s32sBB32s")
+_ACCEPT = struct.Struct("<IIIB32s")
+_REFUSED = struct.Struct("<H")
+CHALLENGE_BYTES, HELLO_BYTES, ACCEPT_BYTES = NONCE_BYTES, _HELLO.size, _ACCEPT.size
+REFUSED_BYTES = _REFUSED.size
+
+
+@dataclass(frozen=True, repr=False)
+class Hello:
+    """What a client wants."""
+
+    token: bytes
+    """32 bytes; zeros if the certificate says who it is."""
+    mode: str
+    form: str
+    """Who compares: ``honest-client`` or ``three-party``."""
+    name: bytes
+    """sha256 of the name to verify; zeros for an identification."""
+    parameters: bytes
+
+    def pack(self) -> bytes:
+        numbers = MODES[self.mode], FORMS[self.form]
+        return _HELLO.pack(self.token, self.parameters, *numbers, self.name)
+
+    @classmethod
+    def unpack(cls, payload: Buffer) -> "Hello":
+        """Raises Refused: other parameters, or a mode or form that does not exist."""
+        token, parameters, mode, form, name = _HELLO.unpack(payload)
+        if parameters != parameters_digest():
+            raise Refused(Reason.PARAMETERS)
+        modes = {number: text for text, number in MODES.items()}
+        forms = {number: text for text, number in FORMS.items()}
+        if mode not in modes or form not in forms:
+            raise Refused(Reason.MODE)
+        return cls(token, modes[mode], forms[form], name, parameters)
+
+
+@dataclass(frozen=True)
+class Accept:
+    """What the client has to know: how to pack, and what kind of answer comes."""
+
+    layout: Layout
+    which: bool
+    recognizer: bytes
+    """sha256 of what :class:`~ppfr_ops.match.gallery.Gallery` calls its recognizer."""
+
+    def pack(self) -> bytes:
+        layout = self.layout
+        shape = layout.records, layout.dimensions, layout.slice_width
+        return _ACCEPT.pack(*shape, self.which, self.recognizer)
+
+    @classmethod
+    def unpack(cls, payload: Buffer) -> "Accept":
+        """Raises Refused: a layout that does not exist."""
+        records, dimensions, width, which, recognizer = _ACCEPT.unpack(payload)
+        try:
+            return cls(Layout(records, dimensions, width), bool(which), recognizer)
+        except ValueError:
+            raise Refused(Reason.MALFORMED) from None
+
+
+# -- frames --------------------------------------------------------------------------------------
+
+
+class Link:
+    """Frames over something that reads into a buffer and writes, in lock step.
+
+    Args:
+        read: fills the buffer it is given, or raises EOFError.
+        write: sends all of its argument.
+    """
+
+    def __init__(self, read: Callable[[memoryview], None], write: Callable[[bytes], None]) -> None:
+        self._read, self._write = read, write
+        self.nonce = bytes(NONCE_BYTES)
+        self._sent = self._received = 0
+        self.bytes_sent = self.bytes_received = 0
+
+    def send(self, kind: Kind, payload: bytes) -> None:
+        header = HEADER.pack(MAGIC, VERSION, kind, self.nonce, self._sent, len(payload))
+        self._write(header)
+        self._write(payload)
+        self._sent += 1
+        self.bytes_sent += len(header) + len(payload)
+
+    def receive(self, kind: Kind, length: int) -> bytearray:
+        """The payload of the frame that has to come next.
+
+        Raises:
+            Refused: anything else came; REFUSED of the other side included, with its reason.
+            EOFError: nothing more came.
+        """
+        header = bytearray(HEADER.size)
+        self._read(memoryview(header))
+        magic, version, got, nonce, number, size = HEADER.unpack(header)
+        if magic != MAGIC:
+            raise Refused(Reason.MALFORMED)
+        if version != VERSION:
+            raise Refused(Reason.VERSION)
+        if got == Kind.REFUSED and kind % 2 and size == REFUSED_BYTES:
+            raise Refused(self._reason())
+        if nonce != self.nonce or number != self._received:
+            raise Refused(Reason.REPLAY)
+        if got != kind:
+            raise Refused(Reason.MALFORMED)
+        if size != length:
+            raise Refused(Reason.SIZE)
+        payload = bytearray(size)
+        self._read(memoryview(payload))
+        self._received += 1
+        self.bytes_received += HEADER.size + size
+        return payload
+
+    def _reason(self) -> Reason:
+        code = bytearray(REFUSED_BYTES)
+        self._read(memoryview(code))
+        (number,) = _REFUSED.unpack(code)
+        return Reason(number) if number in list(Reason) else Reason.INTERNAL
+
+    def refuse(self, reason: Reason) -> None:
+        self.send(Kind.REFUSED, _REFUSED.pack(reason))
