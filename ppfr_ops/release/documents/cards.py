@@ -92,8 +92,8 @@ def _meaning(metadata: dict[bytes, bytes] | None) -> str:
 
 
 _SOMEBODY_ELSE = (
-    "The pictures show people who do not exist: photos of one person match each other, and are made "
-    "so that they do not match the person. Whoever holds the key of the release can say who is "
+    "The pictures show people who do not exist: photos of one person match each other, and are "
+    "made so that they do not match the person. Whoever holds the key of the release can say who is "
     "whom; whether it is personal data for others is a question for lawyers, so treat it as such."
 )
 _BY_IDENTITY = {
