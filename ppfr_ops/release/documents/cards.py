@@ -93,8 +93,8 @@ def _meaning(metadata: dict[bytes, bytes] | None) -> str:
 
 _SOMEBODY_ELSE = (
     "The pictures show people who do not exist: photos of one person match each other, and are "
-    "made so that they do not match the person. Whoever holds the key of the release can say who is "
-    "whom; whether it is personal data for others is a question for lawyers, so treat it as such."
+    "made so that they do not match the person. Whoever holds the key of the release can say who "
+    "is whom; whether it is personal data for others is a question for lawyers: treat it as such."
 )
 _BY_IDENTITY = {
     "virtual": f"{_SOMEBODY_ELSE} Who is whom comes from labels, not from faces.",
