@@ -23,7 +23,7 @@ from ppfr_ops.match.server import Matcher, serve_session
 from ppfr_ops.match.transport import link_over
 
 DIMENSIONS = 128
-HEAVY = bool(os.environ.get("PPFR_HEAVY"))
+HEAVY = bool(os.environ.get("PPFR_TORTURE"))
 """In full: 128 chosen queries instead of eight."""
 CERTIFICATE = "c" * 64
 CLIENTS = {"alice": {"certificate": CERTIFICATE}}
