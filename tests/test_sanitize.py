@@ -87,6 +87,8 @@ def assert_sound(output: Path) -> Manifest:
     manifest = Manifest.model_validate_json((output / "evidence/manifest.json").read_text())
     names = {"release/manifest.json", "evidence/manifest.json", "evidence/seal.json"}
     names |= {"evidence/ledger/run.json", "evidence/ledger/secret.json"}
+    if manifest.method.options.get("identity") in ("virtual", "keyed"):
+        names.add("evidence/ledger/release_key.json")
     ids: list[str] = []
     dead: list[str] = []
     for unit in manifest.shards:
