@@ -13,7 +13,7 @@ from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.prepare import prepare
 from ppfr_ops.sanitize.worker import MAX_ATTEMPTS, Worker
-from ppfr_ops.store.ledger import Ledger, Tables
+from ppfr_ops.store.ledger import LEDGER, Ledger, Tables
 
 FACES = 6
 
@@ -59,12 +59,18 @@ def child(monkeypatch: pytest.MonkeyPatch) -> type[Child]:
     return Child
 
 
+def hold(job: Job, fence: int) -> Job:
+    """The job of a run that holds the lease of this number."""
+    Ledger(job.options.output).create({}, *LEDGER, "lease", f"{fence:08d}.json")
+    return replace(job, fence=fence)
+
+
 def test_runs_that_were_killed_are_no_evidence_against_a_record(
     job: Job, child: type[Child]
 ) -> None:
     for fence in range(1, 2 * MAX_ATTEMPTS + 1):
         Ledger(job.options.output, fence).attempt("u000000")
-    status = Worker(replace(job, fence=7)).process(0)
+    status = Worker(hold(job, 7)).process(0)
     assert (status.state, status.records, status.dead_letters) == ("committed", FACES, 0)
     assert child.asked == [(0, FACES)]  # taken apart, which loses nothing
 
@@ -76,7 +82,7 @@ def test_only_deaths_while_taken_apart_in_one_run_bury_a_unit(job: Job, child: t
     ledger = Ledger(job.options.output, 4)
     for _ in range(MAX_ATTEMPTS):
         ledger.attempt("u000000", apart=True)
-    status = Worker(replace(job, fence=4)).process(0)
+    status = Worker(hold(job, 4)).process(0)
     assert (status.records, status.dead_letters, child.asked) == (0, FACES, [])
 
 

@@ -213,7 +213,7 @@ def rebuild(oracle, count):
     return unit(answers @ basis[:count] + 1e-9 * basis[0])
 
 
-@pytest.mark.skipif(not HEAVY, reason="128 whole sessions: PPFR_HEAVY=1")
+@pytest.mark.skipif(not HEAVY, reason="128 whole sessions: PPFR_TORTURE=1")
 @pytest.mark.timeout(1800)
 def test_chosen_queries_rebuild_no_template_from_bits(make_matcher, keys, templates):
     wire = Wire(make_matcher(threshold=0.5))

@@ -85,6 +85,8 @@ def person(folder, row):
     return quantise(np.load(folder / "people.npy")[row : row + 1])[0]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_five_commands_from_the_docs(tmp_path):
     """The commands that docs/match.md shows, as they stand there, between two processes."""
     block = re.search(r"```sh\n(.*?)```", DOCS.read_text(), re.DOTALL)
@@ -163,6 +165,8 @@ def needles(template: np.ndarray, folder: Path) -> dict[str, bytes]:
     return {name: data[:64] for name, data in found.items()}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_memory_and_disk_of_the_server_hold_no_probe_and_no_secret_key(served, tmp_path):
     folder = served.folder
     rng = np.random.default_rng(17)

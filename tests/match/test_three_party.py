@@ -1,7 +1,12 @@
 """The three-party form: MPyC between three processes, and never with fewer."""
 
+import os
 import socket
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +27,7 @@ from ppfr_ops.match.three_party import (
 )
 
 MODULUS = 1 << 26
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def together(folder, scores, threshold, counted, tls=True):
@@ -79,6 +85,32 @@ def test_without_three_parties_and_a_threshold_nothing_runs(tmp_path):
     with pytest.raises(MatchError, match="did not finish"):  # two addresses are two parties
         two = ["localhost:1", "localhost:2"]
         run_party(CLIENT, two, tmp_path, np.zeros((1, 2), np.int64), 60, tls=False)
+
+
+def test_a_party_listens_on_the_host_it_was_given_and_nowhere_else(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+    addresses = ["127.0.0.1:1", "127.0.0.1:2", f"127.0.0.1:{port}"]
+    command = [sys.executable, "-m", "ppfr_ops.match.three_party", str(HELPER), *addresses]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PPFR_MATCH_TLS": "0"}
+    party = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        listening: list[str] = []
+        while not listening and party.poll() is None:
+            time.sleep(0.1)
+            lines = [
+                line.split()
+                for table in ("tcp", "tcp6")
+                for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+            ]
+            ours = [line[1] for line in lines if line[3] == "0A" and line[2].endswith(":0000")]
+            listening = [place for place in ours if place.endswith(f":{port:04X}")]
+        assert listening == [f"0100007F:{port:04X}"]
+    finally:
+        party.kill()
+        party.wait()
 
 
 def test_the_parity_of_both_inputs_is_the_comparison():

@@ -98,11 +98,15 @@ def _forms(key: bytes, features: int, size: int) -> Vectors:
 
 
 def products(features: Vectors) -> Vectors:
-    """All products of two features, ``N x d`` to ``N x d(d+1)/2``, scaled so that the inner product
-    of two rows is the square of the features' inner product."""
-    rows, columns = np.triu_indices(features.shape[1])
-    weight = np.where(rows == columns, 1.0, 2.0**0.5).astype(np.float32)
-    return features[:, rows] * features[:, columns] * weight
+    """All products of two features, ``N x d`` to ``N x d(d+1)/2``, less their mean over the sphere,
+    which would make all codes alike; scaled so that the inner product of two rows is the square of
+    the features' inner product less 1/d."""
+    size = features.shape[1]
+    rows, columns = np.triu_indices(size)
+    squares = rows == columns
+    weight = np.where(squares, 1.0, 2.0**0.5).astype(np.float32)
+    mean = np.where(squares, 1.0 / size, 0.0).astype(np.float32)
+    return features[:, rows] * features[:, columns] * weight - mean
 
 
 def person(label: str | None, face: NDArray[np.uint8]) -> bytes:
@@ -129,9 +133,7 @@ def keyed(key: bytes, features: Vectors, size: int, kind: Map = "forms") -> Vect
     d = features.shape[1]
     if kind == "turn":
         return _scaled(features @ _turn(key, d, size))
-    # what all faces share, the mean product, would make all codes alike
-    even = products(np.eye(d, dtype=np.float32)).mean(0)
-    return _scaled((products(features) - even) @ _forms(key, d, size))
+    return _scaled(products(features) @ _forms(key, d, size))
 
 
 def virtual(

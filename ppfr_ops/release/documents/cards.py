@@ -13,7 +13,7 @@ import yaml
 from markupsafe import Markup
 
 from ppfr_ops.contracts.evaluation import Evaluation
-from ppfr_ops.contracts.manifest import LEAST_RECORDS, Check
+from ppfr_ops.contracts.manifest import LEAST_RECORDS, Check, Method
 from ppfr_ops.release.figures import Release
 
 PRODUCER = "https://pypi.org/project/ppfr-sanitizer"
@@ -91,11 +91,25 @@ def _meaning(metadata: dict[bytes, bytes] | None) -> str:
     return (metadata or {}).get(b"description", b"").decode()
 
 
-def linkage_in_words(evaluation: Evaluation | None) -> str:
+_SOMEBODY_ELSE = (
+    "The pictures show people who do not exist: photos of one person match each other, and are "
+    "made so that they do not match the person. Whoever holds the key of the release can say who "
+    "is whom; whether it is personal data for others is a question for lawyers: treat it as such."
+)
+_BY_IDENTITY = {
+    "virtual": f"{_SOMEBODY_ELSE} Who is whom comes from labels, not from faces.",
+    "keyed": f"{_SOMEBODY_ELSE} Whoever knows which published pictures belong to some dozens of "
+    "originals can learn the secret map and then link other people.",
+}
+"""By whom the pictures show (``--identity``)."""
+
+
+def linkage_in_words(evaluation: Evaluation | None, method: Method) -> str:
     """How well published pictures can be linked to other photos of the same people."""
-    plain = (
+    plain = _BY_IDENTITY.get(
+        str(method.options.get("identity")),
         "Every picture still is personal data for whoever holds another photo of the person and a "
-        "face recognition model: recognition works on it, and so does finding people in it."
+        "face recognition model: recognition works on it, and so does finding people in it.",
     )
     if evaluation is None or not evaluation.linkage:
         return f"{plain} For this method no linkage was measured."
@@ -137,7 +151,7 @@ def dataset_card(
             told=told,
             columns=columns(release),
             least=LEAST_RECORDS,
-            linkage=linkage_in_words(evaluation),
+            linkage=linkage_in_words(evaluation, told.method),
             evaluation=evaluation,
             checks=checks or [],
         )
@@ -257,7 +271,7 @@ def croissant(
             f"stored as {manifest.options.get('output_format')}, "
             f"quality {manifest.options.get('quality')}, no metadata",
         ],
-        "rai:personalSensitiveInformation": [linkage_in_words(evaluation)],
+        "rai:personalSensitiveInformation": [linkage_in_words(evaluation, manifest.method)],
         "rai:dataUseCases": "Training and testing of face recognition by those licensed to.",
         "rai:dataLimitations": [
             "not to be looked at: pictures are distorted on purpose",

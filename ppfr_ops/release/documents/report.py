@@ -121,7 +121,7 @@ def render(
                 for (code, text), count in by_reason(release).most_common()
             ],
             columns=columns(release),
-            linkage=linkage_in_words(evaluation),
+            linkage=linkage_in_words(evaluation, release.manifest.method),
             evaluation=evaluation,
             same_method=evaluation is not None
             and evaluation.method_digest == release.manifest.method.digest,
