@@ -86,10 +86,13 @@ def _hire(job: Job) -> tuple[Connection, multiprocessing.process.BaseProcess]:
 
 def _work(job: Job, theirs: Connection, pipe: Connection) -> None:
     theirs.close()
+    driver_number = os.getppid()
     worker = Worker(job, 1)
     with contextlib.suppress(EOFError, OSError):
-        while True:
-            pipe.send(worker.process(pipe.recv()))
+        # Other workers hold copies of the driver's end, so its death is no end of the file.
+        while os.getppid() == driver_number:
+            if pipe.poll(0.1):
+                pipe.send(worker.process(pipe.recv()))
 
 
 def begin(options: SanitizeOptions, log: Path, most_bytes: int | None = None) -> int:
