@@ -222,7 +222,7 @@ def test_any_fsspec_file_system(tmp_path: Path) -> None:
         (Columns(image="nope"), "holds no pictures"),
         (Columns(identity="nope"), "no column 'nope'"),
         (Columns(keep=("nope",)), "no column 'nope'"),
-        (Columns(keep=("image",)), "may be a picture"),
+        (Columns(keep=("image",)), "a picture may hide"),
     ],
 )
 def test_wrong_columns_are_refused(tmp_path: Path, columns: Columns, message: str) -> None:
