@@ -249,6 +249,7 @@ def test_a_store_that_is_away_makes_no_dead_letters(
     environment.setattr("s3fs.S3FileSystem.retries", 1)
     with FaultyProxy(moto, every=1, only="500") as proxy:
         environment.setenv("AWS_ENDPOINT_URL", proxy.url)
+        worker.ledger = Ledger(options.output)  # one that does not know the way round the proxy
         status = worker.process(0)
     assert status.state == "failed" and "StoreError" in status.reason
     at(environment, f"http://127.0.0.1:{moto}")
