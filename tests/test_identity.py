@@ -166,6 +166,17 @@ def test_the_key_stays_with_the_evidence(source: Path, tmp_path: Path) -> None:
     assert manifest["method"]["options"]["identity"] == "keyed"
 
 
+def test_a_secret_that_was_given_stays_the_identity_key(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"x" * 32)
+    (tmp_path / "secret").chmod(0o600)
+    given = {ROLE: str(tmp_path / "secret")}
+    chosen = options(source, tmp_path / "out", identity_column="identity", secrets=given)
+    job = prepare(chosen)
+    ledger = Ledger(chosen.output)
+    ledger.open(job.settings)
+    assert with_release_key(job, ledger).secrets == {ROLE: b"x" * 32}
+
+
 def test_without_its_key_a_release_does_not_grow(source: Path, tmp_path: Path) -> None:
     chosen = options(source, tmp_path / "out")
     ledger = run(chosen, units=1)

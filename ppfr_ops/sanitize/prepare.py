@@ -52,8 +52,8 @@ def prepare(options: SanitizeOptions) -> Job:
         load_signing_key(options.signing_key)
     method = create(options.method, options.method_options)
     secrets = secrets_with(method, read_secrets(options.secrets, method), key)
-    own = makes_key(options)
-    stand_in = secrets_with(method, secrets, os.urandom(32) if own else None)
+    stand_in = secrets_with(method, secrets, os.urandom(32) if makes_key(options) else None)
+    own = stand_in != secrets
     method = method.with_secrets(stand_in)
     _check_method(options, method, policy)
     chosen = plan(
