@@ -4,8 +4,9 @@
         --fr mobileface=MODELS/mobileface.ts.pt --fr sface=MODELS/sface.ts.pt \\
         --minutes 0 --out runs/turned
 
-``--minutes 0`` only adapts (``docs/experiments.md`` tells what training added). ``--faces`` needs
-an identity column; the last eighth of the identities is not looked at. OUT gets log.jsonl, a
+``--minutes 0`` only adapts (``docs/experiments.md`` tells what training added); ``--begin FILE``
+goes on from weights of version 2 instead. ``--faces`` needs an identity column; the last eighth of
+the identities is not looked at. OUT gets log.jsonl, a
 checkpoint that the same command goes on from, and ``best.safetensors`` with its head beside it.
 """
 
@@ -18,11 +19,14 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+import yaml
 
 from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.methods.stochastic_local import SHIPPED, Features, Model, save_weights
+from ppfr_ops.methods.stochastic_local.networks import Generator
 from ppfr_ops.methods.stochastic_local.sface import sface_from_torchscript
 from ppfr_ops.methods.stochastic_local.turned import (
+    Judge,
     TurnedConfig,
     TurnedTrainer,
     adapt,
@@ -52,31 +56,42 @@ def read(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(faces), np.array(people)
 
 
+def adapted(faces: np.ndarray, judges: list[Judge], config: TurnedConfig) -> Generator:
+    """Version 1's generator, its input made isotropic."""
+    first = Model(SHIPPED)
+    with torch.inference_mode():
+        codes = torch.cat([first.encode(faces[i : i + 64]) for i in range(0, len(faces), 64)])
+    basis = evenly(first.generator, knows(codes.clone()), judges, PICTURES, config.seed)
+    return adapt(first.generator, basis, config.code_size, config.seed)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--faces", type=Path, required=True)
     parser.add_argument("--encoder", type=Path, required=True, help="TorchScript file of SFace")
     parser.add_argument("--fr", action="append", required=True, metavar="NAME=PATH")
     parser.add_argument("--slow", action="append", default=[], help="surrogate that sees a part")
+    parser.add_argument("--begin", type=Path, help="weights of version 2 to go on from")
     parser.add_argument("--minutes", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=6)
+    parser.add_argument("--config", type=Path, help="YAML; fields of TurnedConfig")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    config = TurnedConfig(seed=arguments.seed, minutes=arguments.minutes)
+    settings = yaml.safe_load(arguments.config.read_text()) if arguments.config else {}
+    config = TurnedConfig(**{**settings, "seed": arguments.seed, "minutes": arguments.minutes})
     faces, people = read(arguments.faces)
     judges = []
     for text in arguments.fr:
         name, _, path = text.partition("=")
         judges.append(load_judge(name, Path(path), faces[::2], people[::2], name in arguments.slow))
-    first = Model(SHIPPED)
-    with torch.inference_mode():
-        codes = torch.cat([first.encode(faces[i : i + 64]) for i in range(0, len(faces), 64)])
-    basis = evenly(first.generator, knows(codes.clone()), judges, PICTURES, config.seed)
-    generator = adapt(first.generator, basis, config.code_size, config.seed)
+    if arguments.begin:
+        generator = Model(arguments.begin).generator
+    else:
+        generator = adapted(faces, judges, config)
     trainer = TurnedTrainer(config, generator, judges)
 
     def log(entry: dict[str, Any]) -> None:
