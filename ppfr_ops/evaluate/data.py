@@ -175,6 +175,24 @@ def read_sanitized(
     return published, there
 
 
+def read_released(path: str, identity_column: str) -> tuple[list[str], Faces, list[str | None]]:
+    """A release's records: ids, faces uint8 ``N x 112 x 112 x 3``, and whose each is, as far as
+    the release says so.
+
+    Raises:
+        UserError: not readable, no record ids, or a picture that is no aligned face.
+    """
+    table, _ = _table(path, "release")
+    if "record_id" not in table.column_names:
+        raise UserError("release: no column record_id")
+    table = table.sort_by("record_id")
+    ids = table.column("record_id").to_pylist()
+    people: list[str | None] = [None] * len(ids)
+    if identity_column in table.column_names:
+        people = [None if p is None else str(p) for p in table.column(identity_column).to_pylist()]
+    return ids, _decode(table.column("image").to_pylist(), "release"), people
+
+
 @dataclass(frozen=True)
 class Pairs:
     """Comparisons: indices into a gallery, ``same`` True for genuine, ``folds``."""
