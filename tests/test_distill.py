@@ -44,7 +44,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, shift in (("public", 0), ("target", 9)):
         torch.jit.script(Corners(shift)).save(str(folder / f"{name}.pt"))
     png = Encoding("png")
-    rows = [{"bytes": png.encode(face), "path": ""} for face in sample.faces(160, seed=5)]
+    rows = [{"bytes": png.encode(face), "path": ""} for face in sample.faces(90, seed=5)]
     pq.write_table(pa.table({"image": rows}), folder / "faces.parquet")
     return folder
 
@@ -64,11 +64,11 @@ def distil(world: Path, out: Path, *more: str) -> tuple[int, str, RecognizerServ
 
 def test_a_head_by_templates_and_who_refuses_it(world: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    code, text, server = distil(world, out, "--budget", "120", "--workers", "3")
+    code, text, server = distil(world, out, "--budget", "80", "--workers", "3")
     assert code == 0, text
     card = SurrogateCard.model_validate_json((out / CARD).read_text())
-    assert card.queries == card.answers == len(server.received) == 120
-    assert card.void_as_black_box and "void" in card.notice and card.account_lines == 122
+    assert card.queries == card.answers == len(server.received) == 80
+    assert card.void_as_black_box and "void" in card.notice and card.account_lines == 82
     assert card.fit.spearman is not None and card.fit.baseline is not None
     assert card.fit.spearman > card.fit.baseline
     faces = sample.faces(20, seed=6)
@@ -94,17 +94,17 @@ def test_a_head_by_templates_and_who_refuses_it(world: Path, tmp_path: Path) -> 
     assert "--accept-distilled" in done.output
 
     # the same command asks nothing twice
-    code, text, server = distil(world, tmp_path / "out", "--budget", "120")
+    code, text, server = distil(world, tmp_path / "out", "--budget", "80")
     assert code == 2 and "account of another endpoint" in text  # its port is another one
 
 
 def test_a_head_by_scores_alone(world: Path, tmp_path: Path) -> None:
     code, text, server = distil(
-        world, tmp_path / "out", "--budget", "1200", "--access", "score", "--workers", "2"
+        world, tmp_path / "out", "--budget", "300", "--access", "score", "--workers", "2"
     )
     assert code == 0, text
     card = SurrogateCard.model_validate_json((tmp_path / "out" / CARD).read_text())
-    assert card.access == "score" and card.queries == len(server.received) <= 1200
+    assert card.access == "score" and card.queries == len(server.received) <= 300
     assert card.fit.spearman is not None and card.fit.baseline is not None
     assert card.fit.spearman > card.fit.baseline
 

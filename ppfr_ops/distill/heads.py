@@ -5,6 +5,7 @@ ridge leaves; what is better on answers held back is taken. With scores alone it
 under which cosines are like the scores (a metric learned from pairs).
 """
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,8 @@ HELD = 10
 """Every so many-th picture (or pair) is held back."""
 _RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 _PAIRS = 20_000
+_PATIENCE = 6
+"""Looks at what is held back without its getting better, after which training ends."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +128,6 @@ def _deepened(
     seconds: float,
 ) -> Head:
     """The ridge with a network beside it, as it was best on what is held back."""
-    import time
-
     head = Head(x.shape[1], t.shape[1], hidden=512)
     head.load_state_dict({**head.state_dict(), **_without_deep(ridge)})
     optimizer = torch.optim.AdamW(head.parameters(), 1e-3, weight_decay=0.05)
@@ -134,9 +135,9 @@ def _deepened(
     truth = torch.from_numpy(t[~held]).float()
     a, b = all_pairs(int(held.sum()))
     wanted = _scores(t[held].astype(np.float32), a, b)
-    best, state = -1.0, head.state_dict()
+    best, state, since = -1.0, head.state_dict(), 0
     ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
+    while time.monotonic() < ends and since < _PATIENCE:
         head.train()
         for batch in torch.randperm(len(inputs)).split(128):
             given = inputs[batch] + 0.02 * torch.randn(len(batch), inputs.shape[1])
@@ -146,10 +147,10 @@ def _deepened(
             optimizer.step()
         head.eval()
         now = spearman(_scores(run(head, x[held]), a, b), wanted)
+        since += 1
         if now > best:
-            best, state = now, {k: v.clone() for k, v in head.state_dict().items()}
-        elif now < best - 0.01:
-            break
+            best, since = now, 0
+            state = {k: v.clone() for k, v in head.state_dict().items()}
     head.load_state_dict(state)
     return head.eval()
 
@@ -180,13 +181,17 @@ def of_scores(features: Features, scored: Scored, steps: int = 1500) -> tuple[He
     )
     known = np.flatnonzero(~held)
     a, b = torch.from_numpy(scored.a), torch.from_numpy(scored.b)
-    best, state = -1.0, head.state_dict()
+    best, state, since = -1.0, head.state_dict(), 0
     for step in range(steps + 1):
+        if since > _PATIENCE:
+            break
         if step % 50 == 0:
             y = run(head, joined)
             now = spearman(_scores(y, scored.a[held], scored.b[held]), scored.scores[held])
+            since += 1
             if now > best:
-                best, state = now, {k: v.clone() for k, v in head.state_dict().items()}
+                best, since = now, 0
+                state = {k: v.clone() for k, v in head.state_dict().items()}
         batch = torch.from_numpy(known[torch.randint(len(known), (256,)).numpy()])
         cosine = (head(x[a[batch]]) * head(x[b[batch]])).sum(1)
         loss = functional.mse_loss(line[0] * cosine + line[1], truth[batch])

@@ -1,10 +1,10 @@
 """Student networks: pixels in, the surrogate's template out. Two sizes, or one to go on with."""
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -140,7 +140,7 @@ def train(
     while (now := spent + time.monotonic() - begun) < seconds:
         for group in optimizer.param_groups:
             group["lr"] = (
-                rate * min(1, (step + 1) / 50) * (0.5 + 0.5 * np.cos(np.pi * now / seconds))
+                rate * min(1, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * now / seconds))
             )
         places = torch.randint(len(faces), (batch,))
         loss = (1 - (student(_seen(faces, places, noise)) * wanted[places]).sum(1)).mean()
