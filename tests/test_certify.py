@@ -13,14 +13,16 @@ from scipy.stats import binom, norm
 
 from ppfr_ops import sample
 from ppfr_ops.certify import reencoding
-from ppfr_ops.certify.certifying import Certifier, Subject, in_words
+from ppfr_ops.certify.certifying import Certifier, Subject
 from ppfr_ops.certify.options import CertifyOptions
 from ppfr_ops.certify.smoothing import certificate, decided, enrolled, noisy, noisy_templates
+from ppfr_ops.certify.words import in_words, read_all
 from ppfr_ops.cli import certify as command
 from ppfr_ops.contracts.certificates import CERTIFICATES_SCHEMA, Certification
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.recognizers import Recognizer, RecognizerSpec
+from ppfr_ops.store.folder import Folder
 
 
 class Half(torch.nn.Module):
@@ -173,7 +175,21 @@ def test_the_command(half: Recognizer, tmp_path: Path) -> None:
     place = folder / "evidence" / "certificates" / "half-match"
     Certification.model_validate_json((place / "certification.json").read_text())
     assert not list((folder / "release").rglob("*certif*"))
+    (found,) = read_all(Folder(str(folder)))
+    assert found.recognizer == "half" and found.claim == "match"
     nobody = release(tmp_path / "nobody", [None, None])
     for path, words in ((nobody, "no two of one person"), (tmp_path, "no output")):
         done = CliRunner().invoke(command.main, [str(path), *line[1:]])
         assert done.exit_code == 2 and words in done.output
+
+
+def test_what_the_report_reads(half: Recognizer, tmp_path: Path) -> None:
+    found = run(half, tmp_path / "c")
+    output = tmp_path / "out"
+    place = output / "evidence" / "certificates" / "half-match"
+    place.mkdir(parents=True)
+    (place / "certification.json").write_text(found.model_dump_json())
+    assert read_all(Folder(str(output))) == [found]
+    (place / "certification.json").write_text("{}")
+    with pytest.raises(UserError, match="is damaged"):
+        read_all(Folder(str(output)))

@@ -52,14 +52,15 @@ def main(
     import numpy as np
     import torch
 
-    from ppfr_ops.certify.certifying import Certifier, in_words
+    from ppfr_ops.certify.certifying import Certifier
+    from ppfr_ops.certify.words import FOLDER, in_words
     from ppfr_ops.recognizers import Recognizer, RecognizerSpec
 
     torch.set_num_threads(threads)
     options = validated(CertifyOptions, values)
     model = Recognizer(RecognizerSpec.parse(fr), threads)
     subject = _subject(output, identity_column, originals, mapping, options.records)
-    folder = Path(output) / "evidence" / "certificates" / f"{model.name}-{options.claim}"
+    folder = Path(output) / "evidence" / FOLDER / f"{model.name}-{options.claim}"
     rng = np.random.default_rng()  # seeded by the operating system
     log = _log
     document = Certifier(model, options, subject, folder, rng, log).run()
