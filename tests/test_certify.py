@@ -177,6 +177,14 @@ def test_the_command(half: Recognizer, tmp_path: Path) -> None:
     assert not list((folder / "release").rglob("*certif*"))
     (found,) = read_all(Folder(str(folder)))
     assert found.recognizer == "half" and found.claim == "match"
+    originals = tmp_path / "originals.parquet"
+    pq.write_table(pq.read_table(folder / "release" / "data" / "part-0.parquet"), originals)
+    more = ["--originals", str(originals), "--claim", "non-match", "--records", "2"]
+    done = CliRunner().invoke(command.main, [*line, *more])
+    assert done.exit_code == 0, done.output
+    place = folder / "evidence" / "certificates" / "half-non-match"
+    table = pq.read_table(place / "part-00000.parquet")
+    assert table["record_id"].to_pylist() == ["0", "3"]  # as published, evenly spread
     nobody = release(tmp_path / "nobody", [None, None])
     for path, words in ((nobody, "no two of one person"), (tmp_path, "no output")):
         done = CliRunner().invoke(command.main, [str(path), *line[1:]])

@@ -80,26 +80,24 @@ def _subject(
     import numpy as np
 
     from ppfr_ops.certify.certifying import Subject
-    from ppfr_ops.evaluate.data import evenly, read_faces, read_released, read_sanitized
+    from ppfr_ops.evaluate.data import evenly, places_of, read_faces, read_released
 
-    people: list[str | None]
     release = Path(output) / "release"
     if not release.is_dir():
         raise UserError(f"{Path(output).name} is no output of ppfr sanitize: it has no release/")
-    if originals is None:
-        ids, faces, people = read_released(str(release / "data"), column)
-        photos = None
-    else:
+    ids, faces, people = read_released(str(release / "data"), column)
+    places = np.arange(len(ids))
+    gallery = None
+    if originals is not None:
         gallery = read_faces(originals, "originals")
-        published, there = read_sanitized(str(release), mapping, gallery)
-        ids = [f"{number:08d}" for number in np.flatnonzero(there)]
-        faces, photos = published[there], gallery.images[there]
-        known = gallery.keep(there).identities
-        people = [None] * len(ids) if known is None else list(known)
-    kept = evenly(len(ids), records or len(ids))
+        places = places_of(ids, mapping, gallery)
+        who = gallery.identities
+        people = [None if who is None or place < 0 else who[place] for place in places]
+    known = np.flatnonzero(places >= 0)
+    kept = known[evenly(len(known), records or len(known))]
     return Subject(
         [ids[i] for i in kept],
         faces[kept],
         [people[i] for i in kept],
-        None if photos is None else photos[kept],
+        None if gallery is None else gallery.images[places[kept]],
     )
