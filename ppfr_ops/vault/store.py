@@ -126,7 +126,7 @@ class Vault:
         """What is destroyed here must lie here."""
         if not self.files.local:
             return
-        places = [(os.path.basename(path),) for path in self.files.paths()]
+        places: list[tuple[str, ...]] = [(os.path.basename(path),) for path in self.files.paths()]
         places += [("keys", name) for name in self.files.names("keys")]
         for place in places:
             if os.path.islink(self.files.path(*place)):
