@@ -230,7 +230,7 @@ def test_killed_at_a_third_and_two_thirds_and_started_again(
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while len(list(units.glob("*.json"))) < wanted and time.monotonic() < deadline:
             assert process.poll() is None, "it ended before it could be killed"
             time.sleep(0.005)

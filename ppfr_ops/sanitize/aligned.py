@@ -14,7 +14,7 @@ from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
 from ppfr_ops.methods.base import Output
 from ppfr_ops.sanitize.items import Failed, I, Item, Made, Results, decoded
 from ppfr_ops.sanitize.kit import Kit, batches
-from ppfr_ops.sanitize.measuring import Metrics
+from ppfr_ops.sanitize.measuring import Again, Metrics
 
 
 @dataclass
@@ -23,8 +23,8 @@ class _Batch(Generic[I]):
 
     items: list[I]
     originals: Faces
-    again: Faces | None
-    """By another draw; None: there is none."""
+    again: Again | None
+    """Some of them by another draw, as a reader decodes them; None: that is not measured."""
     images: list[bytes]
     figures: dict[str, NDArray[Any]]
     metrics: Metrics = field(default_factory=dict)
@@ -49,7 +49,7 @@ class FaceMaker(Generic[I]):
         try:
             originals = np.stack([item.pixels for item in items])
             output = self.draw(originals, items, 0)
-            again = self.draw(originals, items, 1).faces if kit.second_draw else None
+            again = self._again(originals, items)
             stage = "encoder_failed"
             images = [kit.encoding.encode(face) for face in output.faces]
             batch = _Batch(items, originals, again, images, _writable(output))
@@ -63,6 +63,17 @@ class FaceMaker(Generic[I]):
             raise Failed(stage) from None
         reasons = [kit.judge.reason(batch.metrics, place) for place in range(len(items))]
         return Made(batch.images, batch.metrics, batch.figures, reasons=reasons)
+
+    def _again(self, originals: Faces, items: list[I]) -> Again | None:
+        kit = self.kit
+        if not kit.measuring.compares_draws:
+            return None
+        places = kit.compared(items)
+        faces = None
+        if places and kit.method.draw_size > 0:
+            drawn = self.draw(originals[places], [items[place] for place in places], 1).faces
+            faces = kit.encoding.round_trip(drawn)
+        return Again(np.array(places, np.int64), faces)
 
     def _measured(self, batch: _Batch[I]) -> Metrics:
         try:
@@ -79,7 +90,7 @@ class FaceMaker(Generic[I]):
         items = [batch.items[place] for place in over]
         fresh = self.draw(batch.originals[over], items, draw)
         images = [kit.encoding.encode(face) for face in fresh.faces]
-        again = None if batch.again is None else batch.again[over]
+        again = None if batch.again is None else batch.again.of(over)
         metrics = self._compare(batch.originals[over], images, again)
         before = kit.judge.lack({name: values[over] for name, values in batch.metrics.items()})
         after = kit.judge.lack(metrics)
@@ -91,15 +102,13 @@ class FaceMaker(Generic[I]):
                         target[name][place] = values[number]
         return np.minimum(before, after)
 
-    def _compare(self, originals: Faces, images: Sequence[bytes], again: Faces | None) -> Metrics:
+    def _compare(self, originals: Faces, images: Sequence[bytes], again: Again | None) -> Metrics:
         """Every metric on what a reader of the output decodes."""
         kit = self.kit
         if kit.level == "none":
             return {}
         seen = np.stack([kit.encoding.decode(data) for data in images])
-        return kit.measuring.compare(
-            originals, seen, None if again is None else kit.encoding.round_trip(again)
-        )
+        return kit.measuring.compare(originals, seen, again)
 
 
 def _writable(output: Output) -> dict[str, NDArray[Any]]:

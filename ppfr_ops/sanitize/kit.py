@@ -47,6 +47,7 @@ class Kit:
             is not measured is null.
         max_disclosure: a record above it is drawn again, and buried if no draw helps; None: the
             limit is the method's own, which may be none. Needs level ``full``.
+        compare_every: one row in so many is published a second time, for ``draw_similarity``.
         policy: a record that falls short of its ``record`` bounds is drawn again too, as often as
             the policy says, and buried if no draw helps.
     """
@@ -61,6 +62,7 @@ class Kit:
     level: Level = "full"
     max_disclosure: float | None = None
     policy: Policy | None = None
+    compare_every: int = 1
 
     @cached_property
     def judge(self) -> Judge:
@@ -70,10 +72,12 @@ class Kit:
     def measuring(self) -> Measuring:
         return Measuring(self.level, tuple(self.recognizers))
 
-    @property
-    def second_draw(self) -> bool:
-        """Whether faces are drawn twice, for the measures that compare draws."""
-        return self.measuring.needs_second_draw and self.method.draw_size > 0
+    def compared(self, items: Sequence[Item]) -> list[int]:
+        """Places of the items that the measure which compares two draws is taken on: it is a
+        property of the method, so a sample does, by place in the unit, which draws nothing."""
+        if not self.measuring.compares_draws:
+            return []
+        return [n for n, item in enumerate(items) if item.row % self.compare_every == 0]
 
     def publish(
         self, faces: Faces, ids: Sequence[str], context: Sequence[Item], draw: int

@@ -34,8 +34,12 @@ MAX_ATTEMPTS = 3
 while it is being taken apart, before all of it is given up."""
 
 
-def build_sanitizer(job: Job, threads: int = 0) -> Sanitizer[Any]:
+def build_sanitizer(job: Job, threads: int = 0, compare_every: int | None = None) -> Sanitizer[Any]:
     """Load method and models.
+
+    Args:
+        threads: of the numeric libraries; 0: as they like.
+        compare_every: as in ``Kit``; None: as the options and the size of the run have it.
 
     Raises:
         UserError: a model cannot be loaded.
@@ -50,6 +54,7 @@ def build_sanitizer(job: Job, threads: int = 0) -> Sanitizer[Any]:
         pseudonymize=pseudonyms(job.pseudonym_key) if job.pseudonym_key else None,
         batch_size=options.batch_size,
         level=options.metrics,
+        compare_every=compare_every or job.compare_every,
         max_disclosure=options.max_disclosure,
         policy=job.policy,
     )
@@ -193,7 +198,7 @@ def preview(job: Job, records: int = 64) -> Tables:
     Args:
         records: rows, about.
     """
-    sanitizer = build_sanitizer(job)
+    sanitizer = build_sanitizer(job, compare_every=1)
     last = len(job.plan.units) - 1
     places = sorted({round(place) for place in np.linspace(0, last, PREVIEW_UNITS)} - {-1})
     parts = []
