@@ -106,26 +106,36 @@ def test_workers_end_with_their_driver(tmp_path: Path, short_tmp: Path) -> None:
     assert not Path(f"/proc/{worker}").exists() and not list(short_tmp.iterdir())
 
 
+class Hand(local._Hand):
+    """A worker that does nothing."""
+
+    def __init__(self) -> None:
+        self.units = local.deque()
+
+    def give(self, unit: int) -> None:
+        self.units.append(unit)
+
+
 def test_what_is_read_ahead_is_never_held_back_at_the_end() -> None:
-    class Hand(local._Hand):
-        def __init__(self) -> None:
-            self.units = local.deque()
-
-        def give(self, unit: int) -> None:
-            self.units.append(unit)
-
-    waiting = local.deque(range(7))
+    waiting = local.deque(range(9))
     hands: list[local._Hand] = [Hand(), Hand()]
     local._hand_out(waiting, hands)
-    assert [list(hand.units) for hand in hands] == [[0, 2], [1, 3]]
+    assert [list(hand.units) for hand in hands] == [[0, 2, 4], [1, 3]]
+    assert list(waiting) == [5, 6, 7, 8]
+    hands[0].units.clear()
+    hands[1].units.clear()
     local._hand_out(waiting, hands)
-    assert list(waiting) == [4, 5, 6]
-    hands[0].units.popleft()
-    local._hand_out(waiting, hands)
-    assert [list(hand.units) for hand in hands] == [[2, 4], [1, 3]]
-    hands[0].units.popleft()
-    local._hand_out(waiting, hands)
-    assert [list(hand.units) for hand in hands] == [[4], [1, 3]] and list(waiting) == [5, 6]
+    assert [list(hand.units) for hand in hands] == [[5], [6]] and list(waiting) == [7, 8]
+
+
+def test_a_unit_whose_worker_died_is_tried_again_alone() -> None:
+    waiting = local.deque(range(9))
+    hands: list[local._Hand] = [Hand(), Hand()]
+    local._hand_out(waiting, hands, lost={0, 1})
+    assert [list(hand.units) for hand in hands] == [[0], [1]]
+    hands[0].units.clear()
+    local._hand_out(waiting, hands, lost={0, 1})
+    assert [list(hand.units) for hand in hands] == [[2, 3, 4], [1]]
 
 
 def test_ray_is_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

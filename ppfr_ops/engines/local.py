@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import TYPE_CHECKING, Any
 
@@ -133,10 +133,11 @@ def on_processes(job: "Job", todo: list[int], workers: int | None = None) -> Ite
     threads = max(1, cpus // max(count, 1))
     waiting = deque(todo)
     deaths: dict[int | None, int] = {}
+    lost: set[int] = set()
     hands = [_Hand(job, threads) for _ in range(count)]
     try:
         while waiting or any(hand.units for hand in hands):
-            _hand_out(waiting, hands)
+            _hand_out(waiting, hands, lost)
             heard = wait([hand.pipe for hand in hands])
             for place, hand in enumerate(hands):
                 if hand.pipe not in heard:
@@ -144,10 +145,11 @@ def on_processes(job: "Job", todo: list[int], workers: int | None = None) -> Ite
                 try:
                     status = hand.hear()
                 except EOFError:
-                    lost = _reason(hand, deaths)
+                    given_up = _given_up(hand, deaths)
+                    lost.update(hand.units)
                     waiting.extendleft(reversed(hand.units))
                     hand.end()
-                    if lost is not None:
+                    if given_up:
                         yield _failed(job, waiting.popleft())
                     hands[place] = _Hand(job, threads)
                     continue
@@ -158,28 +160,34 @@ def on_processes(job: "Job", todo: list[int], workers: int | None = None) -> Ite
             hand.end()
 
 
-def _hand_out(waiting: deque[int], hands: list[_Hand]) -> None:
-    """Every worker gets a unit, and a second one, which it reads meanwhile, as long as there are
-    more left than workers: nobody holds back what somebody else could do at the end."""
-    for most in (1, 2):
+def _hand_out(waiting: deque[int], hands: list[_Hand], lost: Collection[int] = ()) -> None:
+    """Every worker gets a unit, and up to two more, which it reads and commits meanwhile, as long
+    as there are enough left: nobody holds back what somebody else could do at the end.
+
+    Args:
+        lost: units whose worker died. Each is tried again alone, so that only the one to blame
+            goes on killing.
+    """
+    for most in (1, 2, 3):
         for hand in hands:
-            if len(hand.units) < most and len(waiting) > (most - 1) * len(hands):
-                hand.give(waiting.popleft())
+            if len(hand.units) >= most or len(waiting) <= (most - 1) * len(hands):
+                continue
+            if hand.units and (waiting[0] in lost or hand.units[0] in lost):
+                continue
+            hand.give(waiting.popleft())
 
 
-def _reason(hand: _Hand, deaths: dict[int | None, int]) -> int | None:
-    """Count a death; the unit that it is the last of, if there were too many.
+def _given_up(hand: _Hand, deaths: dict[int | None, int]) -> bool:
+    """Count a death; whether there were too many of the unit that the worker was at.
 
     Raises:
         EngineError: too many workers died before they were ready.
     """
     unit = hand.units[0] if hand.ready and hand.units else None
     deaths[unit] = deaths.get(unit, 0) + 1
-    if deaths[unit] < MAX_DEATHS:
-        return None
-    if unit is None:
+    if unit is None and deaths[unit] >= MAX_DEATHS:
         raise EngineError(f"worker processes died {MAX_DEATHS} times before they were ready")
-    return unit
+    return deaths[unit] >= MAX_DEATHS
 
 
 def _failed(job: "Job", unit: int) -> "Status":
@@ -206,12 +214,13 @@ def _work(pipe: Connection, environment: Mapping[str, str], path: list[str]) -> 
     except Exception as error:
         reason = describe(error)
     pipe.send(os.getpid())
-    while True:
-        unit = pipe.recv()
-        if worker is None:
+    numbers = iter(pipe.recv, None)
+    if worker is None:
+        for unit in numbers:
             pipe.send(worker_module.Status(units[unit].id, "failed", reason=reason))
-        else:
-            pipe.send(worker.process(unit))
+    else:
+        for status in worker.stream(numbers):
+            pipe.send(status)
 
 
 def _forked(pipe: Connection) -> None:

@@ -18,13 +18,24 @@ from ppfr_ops.sanitize.measuring import Again, Metrics
 
 
 @dataclass
+class DrawnFaces(Generic[I]):
+    """A batch that the method is done with."""
+
+    items: list[I]
+    originals: Faces
+    output: Output
+    again: Again | None
+    """Some of them by another draw; None: that is not measured."""
+
+
+@dataclass
 class _Batch(Generic[I]):
     """A batch in the making."""
 
     items: list[I]
     originals: Faces
     again: Again | None
-    """Some of them by another draw, as a reader decodes them; None: that is not measured."""
+    """As of ``DrawnFaces``, as a reader decodes them."""
     images: list[bytes]
     figures: dict[str, NDArray[Any]]
     metrics: Metrics = field(default_factory=dict)
@@ -42,17 +53,26 @@ class FaceMaker(Generic[I]):
         self.kit = kit
         self.draw = draw
 
-    def __call__(self, items: list[I]) -> Made:
-        """As ``Way.attempt``."""
-        kit, stage = self.kit, "method_failed"
-        # Method, encoder and models are others' code: whatever they raise is one record's failure.
+    # Method, encoder and models are others' code: whatever they raise is one record's failure.
+
+    def start(self, items: list[I]) -> DrawnFaces[I]:
+        """As ``Way.start``."""
         try:
             originals = np.stack([item.pixels for item in items])
             output = self.draw(originals, items, 0)
-            again = self._again(originals, items)
-            stage = "encoder_failed"
-            images = [kit.encoding.encode(face) for face in output.faces]
-            batch = _Batch(items, originals, again, images, _writable(output))
+            return DrawnFaces(items, originals, output, self._again(originals, items))
+        except Exception:
+            raise Failed("method_failed") from None
+
+    def finish(self, drawn: DrawnFaces[I]) -> Made:
+        """As ``Way.finish``."""
+        kit, stage, items = self.kit, "encoder_failed", drawn.items
+        try:
+            images = [kit.encoding.encode(face) for face in drawn.output.faces]
+            again = drawn.again
+            if again is not None and again.faces is not None:
+                again = Again(again.places, kit.encoding.round_trip(again.faces))
+            batch = _Batch(items, drawn.originals, again, images, _writable(drawn.output))
             stage = "not_measured"
             batch.metrics = self._measured(batch)
             stage = "method_failed"
@@ -71,8 +91,7 @@ class FaceMaker(Generic[I]):
         places = kit.compared(items)
         faces = None
         if places and kit.method.draw_size > 0:
-            drawn = self.draw(originals[places], [items[place] for place in places], 1).faces
-            faces = kit.encoding.round_trip(drawn)
+            faces = self.draw(originals[places], [items[place] for place in places], 1).faces
         return Again(np.array(places, np.int64), faces)
 
     def _measured(self, batch: _Batch[I]) -> Metrics:
@@ -132,8 +151,11 @@ class AlignedFaces:
     def batches(self, items: Iterator[Item]) -> Iterator[list[Item]]:
         return batches(items, self.kit.batch_size)
 
-    def attempt(self, batch: list[Item]) -> Made:
-        return self._make(batch)
+    def start(self, batch: list[Item]) -> DrawnFaces[Item]:
+        return self._make.start(batch)
+
+    def finish(self, drawn: DrawnFaces[Item]) -> Made:
+        return self._make.finish(drawn)
 
     def columns(self, items: Sequence[Item]) -> list[pa.Array]:
         return []

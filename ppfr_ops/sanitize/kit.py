@@ -2,8 +2,9 @@
 
 import hashlib
 import hmac
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import pyarrow as pa
@@ -63,6 +64,8 @@ class Kit:
     max_disclosure: float | None = None
     policy: Policy | None = None
     compare_every: int = 1
+    _one: threading.RLock = field(default_factory=threading.RLock, init=False, compare=False)
+    """Held while the method works: it need not bear two threads."""
 
     @cached_property
     def judge(self) -> Judge:
@@ -78,6 +81,11 @@ class Kit:
         if not self.measuring.compares_draws:
             return []
         return [n for n, item in enumerate(items) if item.row % self.compare_every == 0]
+
+    def forget(self) -> None:
+        """Let the method drop what it kept of a unit."""
+        with self._one:
+            self.method.forget()
 
     def publish(
         self, faces: Faces, ids: Sequence[str], context: Sequence[Item], draw: int
@@ -95,7 +103,8 @@ class Kit:
             name: [item.context[name] for item in context] for name in self.method.needed_context()
         }
         draws = self.draws(ids, self.method.draw_size, draw)
-        return self.method.publish(faces, draws, Context(wanted))
+        with self._one:
+            return self.method.publish(faces, draws, Context(wanted))
 
 
 def batches(items: Iterator[I], size: int) -> Iterator[list[I]]:

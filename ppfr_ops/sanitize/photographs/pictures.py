@@ -26,6 +26,17 @@ Drawn = Mapping[int, NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
+class DrawnPictures:
+    """A batch of photographs that the method is done with."""
+
+    items: list[Photograph]
+    crops: list[Faces]
+    published: Sequence[Drawn]
+    again: Sequence[Drawn | None]
+    """Of some, by another draw."""
+
+
+@dataclass(frozen=True)
 class _Made:
     """A photograph with its heads covered."""
 
@@ -73,14 +84,19 @@ class WholePictures:
         if batch:
             yield batch
 
-    def attempt(self, batch: list[Photograph]) -> Made:
-        kit, stage = self.kit, "method_failed"
+    def start(self, batch: list[Photograph]) -> DrawnPictures:
         try:
             crops = [cut(item.pixels, transforms(item.faces)) for item in batch]
             published = self._draw(batch, crops, 0)
-            again = self._again(batch, crops)
-            stage = "encoder_failed"
-            made = self._make(batch, crops, published, again)
+            return DrawnPictures(batch, crops, published, self._again(batch, crops))
+        except Exception:
+            raise Failed("method_failed") from None
+
+    def finish(self, drawn: DrawnPictures) -> Made:
+        kit, stage = self.kit, "encoder_failed"
+        batch, crops, again = drawn.items, drawn.crops, drawn.again
+        try:
+            made = self._make(batch, crops, drawn.published, again)
             stage = "method_failed"
             lacks = [self._lack(item, each) for item, each in zip(batch, made, strict=True)]
             kit.judge.redraw(
