@@ -25,6 +25,7 @@ from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.contracts.policy import parse
 from ppfr_ops.contracts.records import records_schema
 from ppfr_ops.draws import seeded_draws
+from ppfr_ops.evaluate.measured import likeness
 from ppfr_ops.imaging import measures as metrics
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.codec import Encoding, decode
@@ -231,6 +232,17 @@ def test_lowfreq_corr_sees_shading_and_its_sign_and_not_detail() -> None:
     assert (metrics.lowfreq_corr(a, 1 - a) < -0.999).all()
     assert (metrics.lowfreq_corr(a, a + noise) > 0.99).all()
     assert (metrics.lowfreq_corr(a, torch.zeros_like(a)) == 0).all()
+
+
+def test_a_measure_has_one_definition() -> None:
+    """What a record's metrics say of a picture, and what an evaluation says of it."""
+    originals = faces(4, seed=8)
+    published = originals[::-1, :, ::-1].copy()
+    record, evaluated = measure(originals, published, None), likeness(originals, published)
+    assert set(evaluated) == {"ssim", "psnr", "lowfreq_corr"}
+    for name, values in evaluated.items():
+        np.testing.assert_allclose(record[name], values, rtol=1e-5)
+        assert np.std(values) > 0
 
 
 def test_operations_load_no_engine() -> None:
