@@ -142,9 +142,9 @@ class SanitizeOptions(BaseModel):
     )
     draw_sample: int = option(
         16,
-        "draw_similarity compares two publications of a face and tells of the method, not of the "
-        "record: it is measured on one row in so many, but on 256 of a run at least. 1: on all, "
-        "as for a policy that bounds it on every record.",
+        "Measure draw_similarity, which compares two publications of a face and tells of the "
+        "method, not of the record, on one row in so many, but on 256 of a run at least. 1: on "
+        "all, as for a policy that bounds it on every record.",
         manifest=True,
         ge=1,
     )
