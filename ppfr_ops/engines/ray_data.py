@@ -115,13 +115,14 @@ class _Actor:
             # Raised, Ray would print it with its arguments, and start the actor again for ever.
             self._worker, self._reason = None, describe(error)
 
-    def _process(self, number: int) -> Status:
-        if self._worker is None:
-            return Status(self._units[number].id, "failed", reason=self._reason)
-        return self._worker.process(number)
-
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        statuses = [asdict(self._process(int(number))) for number in batch["item"]]
+        numbers = [int(number) for number in batch["item"]]
+        if self._worker is None:
+            ids = (self._units[number].id for number in numbers)
+            done = [Status(unit, "failed", reason=self._reason) for unit in ids]
+        else:
+            done = list(self._worker.stream(numbers))
+        statuses = [asdict(status) for status in done]
         return {name: [status[name] for status in statuses] for name in statuses[0]}
 
 
@@ -165,7 +166,8 @@ def on_ray(
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.target_max_block_size = None
-        dataset = ray.data.from_items(todo, override_num_blocks=len(todo)).map_batches(
+        blocks = _blocks(len(todo), count)
+        dataset = ray.data.from_items(todo, override_num_blocks=blocks).map_batches(
             _Actor,
             fn_constructor_args=(
                 [ray.put(job)],
@@ -174,13 +176,20 @@ def on_ray(
             ),
             batch_size=None,
             compute=ray.data.ActorPoolStrategy(
-                size=count, max_tasks_in_flight_per_actor=_in_flight(len(todo), count)
+                size=count, max_tasks_in_flight_per_actor=_in_flight(blocks, count)
             ),
             num_cpus=share,
             num_gpus=gpus or None,
         )
         for row in dataset.iter_rows():
             yield Status(**row)
+
+
+def _blocks(units: int, actors: int) -> int:
+    """Blocks to make of the units. Where there are many a block holds several, so that an actor
+    reads the next and commits the last while it works, and Ray has fewer to keep account of; an
+    actor still gets some dozens of blocks, so that all end at about the same time."""
+    return -(-units // max(1, min(8, units // (32 * actors))))
 
 
 def _in_flight(units: int, actors: int) -> int:
