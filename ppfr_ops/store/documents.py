@@ -47,6 +47,9 @@ class Documents(Folder):
         self.noticed: list[str] = []
         """What was found damaged and set aside, a line each."""
         self._ids: Ids | None = None
+        self._own_marks: dict[str, str] = {}
+        """Of units on which nobody else began to work, the mark of that; empty once it is
+        removed."""
         self._known: dict[str, tuple[str, LedgerEntry]] = {}
         """What ``entries`` read last, each with the stamp of its file."""
 
@@ -81,7 +84,10 @@ class Documents(Folder):
         but a shard's."""
         if not UNIT.fullmatch(unit):
             return None
-        return _entry(unit, self.read_bytes(*LEDGER, "units", f"{unit}.json"))
+        place = (*LEDGER, "units", f"{unit}.json")
+        if self.local:
+            return _entry(unit, self.read_bytes(*place))
+        return _entry(unit, self._read_path(self.path(*place)))  # one request rather than two
 
     def compact(self) -> None:
         """Keep what ``entries`` read last in one file, which the next run reads instead of one a
@@ -192,11 +198,21 @@ class Documents(Folder):
         run, how = f"{self.fence or 0:08d}", "apart" if apart else "whole"
         marks = [_mark_of(path) for path in self.paths(*LEDGER, "attempts")]
         runs = [mark[1] for mark in marks if mark[0] == unit and mark[2] == how]
-        self.put(b"", *LEDGER, "attempts", f"{unit}.{run}-{how}-{secrets.token_hex(4)}")
+        mark = f"{unit}.{run}-{how}-{secrets.token_hex(4)}"
+        self.put(b"", *LEDGER, "attempts", mark)
+        if any(place[0] == unit for place in marks):
+            self._own_marks.pop(unit, None)
+        else:
+            self._own_marks[unit] = self.path(*LEDGER, "attempts", mark)
         return Attempts(runs.count(run), len(runs) - runs.count(run))
 
     def forget_attempts(self, unit: str) -> None:
         """The unit is done, or failed in an orderly way: its process lives."""
+        own = self._own_marks.pop(unit, None)
+        if own is not None:  # the only one: nobody need be asked
+            if own:
+                self.remove_path(own)
+            return
         for path in self.paths(*LEDGER, "attempts"):
             if unit_of(path) == unit:
                 self.remove_path(path)

@@ -300,7 +300,8 @@ class Ledger(Documents):
                         self.set_aside(name, *place)
                     continue
                 counted = earlier
-            complete = self._complete(counted)
+            fresh = counted is entry and not self.local
+            complete = (fresh and self._copied(entry)) or self._complete(counted)
             # A creation that is tried again, because its answer got lost, finds itself.
             mine = counted.copy_id == entry.copy_id
             if complete:
@@ -342,6 +343,22 @@ class Ledger(Documents):
             day = time.time() // _DAY * _DAY
             os.utime(target, (day, day))
         return Shard(path=path, rows=table.num_rows, bytes=size, sha256=digest)
+
+    def _copied(self, entry: LedgerEntry) -> bool:
+        """Copy the shards that were staged a moment ago to their places in a remote store; False
+        if one is not there any more. A third of the requests of ``_complete``."""
+        staged = {kind: self._staged(entry.unit, entry.copy_id, kind) for kind in entry.shards}
+        try:
+            for kind, shard in entry.shards.items():
+                self.fs.copy(staged[kind], self.path(shard.path))
+        except FileNotFoundError:
+            return False
+        mark = self._own_marks.pop(entry.unit, None)
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.rm([*staged.values(), *([mark] if mark else [])])
+        if mark is not None:
+            self._own_marks[entry.unit] = ""
+        return True
 
     def _complete(self, entry: LedgerEntry) -> bool:
         """Move what is still staged; False if a file is missing or of the wrong size."""
