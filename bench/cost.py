@@ -13,13 +13,17 @@ import argparse
 UNIT_ROWS = 1000
 
 
+def shown(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
 def table(arguments: argparse.Namespace) -> str:
     """Markdown."""
     per_core = arguments.rate / arguments.cores
     cores = arguments.machines * arguments.cores_a_machine
     lines = [
         "| faces | units | core hours | days on one machine of "
-        f"{arguments.cores_a_machine} cores | days on {arguments.machines} | cores, {'$'} "
+        f"{arguments.cores_a_machine} cores | days on {arguments.machines} | cores, $ "
         "| requests, $ | requests of a run with nothing to do |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
@@ -28,12 +32,15 @@ def table(arguments: argparse.Namespace) -> str:
         units = faces // UNIT_ROWS
         hours = faces / per_core / 3600
         requests = units * arguments.requests_first
-        lines.append(
-            f"| 10^{power} | {units:,} | {hours:,.0f} | "
-            f"{hours / arguments.cores_a_machine / 24:,.1f} | {hours / cores / 24:,.1f} | "
-            f"{hours * arguments.core_hour:,.0f} | {requests / 1000 * arguments.put_1000:,.2f} | "
-            f"{units * arguments.requests_again:,.0f} |"
+        figures = (
+            hours,
+            hours / arguments.cores_a_machine / 24,
+            hours / cores / 24,
+            hours * arguments.core_hour,
+            requests / 1000 * arguments.put_1000,
+            units * arguments.requests_again,
         )
+        lines.append(f"| 10^{power} | {units:,} | {' | '.join(map(shown, figures))} |")
     return "\n".join(lines)
 
 

@@ -1,8 +1,8 @@
 """What the engine costs: faces/s of ``ppfr sanitize`` over those of a bare loop, and its memory.
 
-Everything runs in processes of its own, is timed from start to exit (imports, loading, the
-engine's start and stop included), on the same drawn faces, with the same options, on the same cores, in turns. The
-bare loop reads units, sanitizes them and writes the three tables with pyarrow: no ledger, no
+Everything runs in processes of its own, is timed from start to exit (imports, loading, the engine's
+start and stop included), on the same drawn faces, with the same options, on the same cores, in
+turns. The bare loop reads units, sanitizes them and writes the three tables with pyarrow: no ledger, no
 hashes, no fsync, no engine. It runs once as one process with all threads and once as one process a
 core; the faster one counts. A tenth of the faces goes first: what the other nine tenths take beyond
 it is the rate once everything runs, start and stop left out.
