@@ -2,10 +2,10 @@
 
 Everything runs in processes of its own, is timed from start to exit (imports, loading, the engine's
 start and stop included), on the same drawn faces, with the same options, on the same cores, in
-turns. The bare loop reads units, sanitizes them and writes the three tables with pyarrow: no ledger, no
-hashes, no fsync, no engine. It runs once as one process with all threads and once as one process a
-core; the faster one counts. A tenth of the faces goes first: what the other nine tenths take beyond
-it is the rate once everything runs, start and stop left out.
+turns. The bare loop reads units, sanitizes them and writes the three tables with pyarrow: no
+ledger, no hashes, no fsync, no engine. It runs once as one process with all threads and once as one
+process a core; the faster one counts. A tenth of the faces goes first: what the other nine tenths
+take beyond it is the rate once everything runs, start and stop left out.
 
     python bench/pipeline_efficiency.py                      # 20,000 faces, the default method
     python bench/pipeline_efficiency.py --method signed-field    # a quick one, a harder test
