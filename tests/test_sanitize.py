@@ -55,11 +55,26 @@ def environment(short_tmp: Path) -> dict[str, str]:
     }
 
 
-def sanitize(short_tmp: Path, *options: object) -> subprocess.CompletedProcess[str]:
+def sanitize(
+    short_tmp: Path, *options: object, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SCRIPT), *map(str, options)]
     return subprocess.run(
-        command, env=environment(short_tmp), capture_output=True, text=True, timeout=240
+        command,
+        env=environment(short_tmp),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
+
+
+def plant_modules(folder: Path) -> Path:
+    """Modules as an input may bring them along, for whoever works in its folder."""
+    folder.mkdir()
+    for name in ("cv2", "numpy", "pandas", "pyarrow", "PIL", "torch", "ppfr_ops", "pickle"):
+        (folder / f"{name}.py").write_text(f"open({str(folder / 'ran')!r}, 'w')")
+    return folder
 
 
 def write_faces(path: Path, pictures: list[bytes | None], first: int = 0) -> None:
@@ -148,7 +163,10 @@ def test_a_messy_dataset_end_to_end(tmp_path: Path, short_tmp: Path) -> None:
     options += ("--engine", "ray")
     mapping = tmp_path / "safe" / "mapping.parquet"
     mapping.parent.mkdir()
-    done = sanitize(short_tmp, *options, "--output", output, "--mapping", mapping, "--json")
+    place = plant_modules(tmp_path / "cwd")
+    more = ("--output", output, "--mapping", mapping, "--json")
+    done = sanitize(short_tmp, *options, *more, cwd=place)
+    assert not (place / "ran").exists()
     assert done.returncode == 3, done.stderr
     assert "input was lost that cannot be counted (unreadable_unit)" in done.stderr
     assert NAME not in done.stdout + done.stderr
@@ -264,7 +282,10 @@ def test_a_face_that_kills_its_worker_becomes_a_dead_letter(
     write_faces(tmp_path / "in" / "a.parquet", pictures)
     write_faces(tmp_path / "in" / "b.parquet", [*pictures[:2], jpeg(marked), *pictures[3:]])
     options = ("--input", tmp_path / "in", "--output", tmp_path / "out", "--metrics", "none")
-    done = sanitize(short_tmp, *options, "--method", "poison:Poison", "--engine", engine)
+    place = plant_modules(tmp_path / "cwd")
+    options += ("--method", "poison:Poison", "--engine", engine)
+    done = sanitize(short_tmp, *options, cwd=place)
+    assert not (place / "ran").exists()
     assert done.returncode == 3, done.stderr
     assert "u000001 killed its worker 3 times and was taken apart: 1 dead letters" in done.stderr
     manifest = assert_sound(tmp_path / "out")

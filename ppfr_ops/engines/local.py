@@ -51,6 +51,7 @@ class _Nursery:
                 "OPENBLAS_NUM_THREADS": "1",
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                "PYTHONSAFEPATH": "1",  # no module of the working folder, where an input may lie
             },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
