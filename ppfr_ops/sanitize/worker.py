@@ -16,6 +16,7 @@ from ppfr_ops.errors import UserError, describe
 from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.recognizers import Recognizer
 from ppfr_ops.sanitize import isolation
+from ppfr_ops.sanitize.accounts import charge
 from ppfr_ops.sanitize.aligned import AlignedFaces
 from ppfr_ops.sanitize.items import Item
 from ppfr_ops.sanitize.job import Job, Status
@@ -103,6 +104,7 @@ class Worker:
             tables, source, read = self._sanitize(ordinal, died)
             copy = new_copy_id()
             self._seal(unit, copy, tables, read)
+            charge(self.job, self.ledger, copy, tables)  # before anything is published
             entry = self.ledger.commit(
                 unit.id,
                 tables,
