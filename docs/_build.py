@@ -81,8 +81,8 @@ def gallery() -> tuple[str, dict[str, bytes]]:
         "# Gallery",
         "",
         "Six faces that a program drew (`ppfr sample`), and what every method makes of them with "
-        "its default options (`epsilon`, which has none, is 8). There are no photographs of people on these pages. Nor would a look "
-        "be evidence: [measuring](measuring.md) says what is.",
+        "its default options (`epsilon`, which has none, is 8). There are no photographs of people "
+        "on these pages. Nor would a look be evidence: [measuring](measuring.md) says what is.",
         "",
         "![Six drawn faces](gallery/original.png){ .faces }",
     ]

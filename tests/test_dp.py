@@ -382,7 +382,7 @@ def test_the_bound_is_clopper_and_pearsons() -> None:
 
 
 def test_the_audit_breaks_peep_and_not_the_sound_mechanism() -> None:
-    broken = audit("dp-eigenface", {"epsilon": "0.5", "claim": "peep"}, 250)
+    broken = audit("dp-eigenface", {"epsilon": "0.5", "claim": "peep"}, 600)
     assert broken.epsilon_at_least >= 3 and not broken.holds and broken.unsound
     sound = audit("dp-eigenface", {"epsilon": "2", "noise": "laplace"}, 500, confidence=0.999)
     assert 0.5 < sound.epsilon_at_least <= 2 and sound.holds
@@ -391,7 +391,8 @@ def test_the_audit_breaks_peep_and_not_the_sound_mechanism() -> None:
 def test_the_audit_command() -> None:
     arguments = ["--method", "dp-eigenface", "--method-option", "epsilon=0.5"]
     told = CliRunner().invoke(
-        audit_privacy, [*arguments, "--method-option", "claim=peep", "--trials", "200"]
+        audit_privacy,
+        [*arguments, "--method-option", "claim=peep", "--trials", "200"],
+        standalone_mode=False,
     )
-    assert told.exit_code == 3 or told.return_value == 3
-    assert "UNSOUND" in told.output + (told.stderr or "")
+    assert told.return_value == 3

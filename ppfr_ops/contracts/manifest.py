@@ -18,7 +18,10 @@ class _Model(BaseModel):
 
 
 PROMISE = frozenset(
-    "epsilon delta adjacency mechanism clip_radius privacy_unit sound claimed_epsilon scope".split()
+    {
+        *("epsilon", "delta", "adjacency", "mechanism", "clip_radius", "privacy_unit"),
+        *("sound", "claimed_epsilon", "scope"),
+    }
 )
 """Figures of a release by a method that promises differential privacy."""
 

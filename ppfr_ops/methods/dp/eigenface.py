@@ -39,6 +39,8 @@ public mean to 0..1."""
 
 
 _PROJECTIONS = 300
+_BROAD = 8
+"""The first axes hold most of the contrast; a picture cannot be at a corner with them."""
 
 
 class Basis:
@@ -160,15 +162,20 @@ class Eigenface(Private):
         """Pictures whose coefficients are opposite: on one axis, where the ball is widest; for the
         box on all axes, as near to its corners as a picture can be."""
         radius = self.clip_radius()
-        wanted = BOX * basis().spread if self.claim == "peep" else np.eye(SIZE)[0] * radius
+        if self.claim == "peep":
+            wanted = BOX * basis().spread * (np.arange(SIZE) >= _BROAD)
+        else:
+            wanted = np.eye(SIZE)[0] * radius
         return basis().reach(wanted), basis().reach(-wanted)
 
     def readings(self, pictures: Faces) -> NDArray[np.float64]:
-        """The coefficient that the neighbours differ in; for the box the sum of all."""
+        """The coefficient that the neighbours differ in; for the box the sum of all, each cut off
+        where more of it tells no more (the log likelihood ratio of Laplace noise)."""
         found = basis().coefficients(pictures)
         if self.claim == "none":
             return found[:, :1]
-        return (found / basis().spread).sum(1, keepdims=True)
+        seen = found[:, _BROAD:] / (BOX * basis().spread[_BROAD:] * self._faintness())
+        return np.clip(seen, -1, 1).sum(1, keepdims=True)
 
     def natural(self, noised: Vectors, deviation: float | None = None) -> Vectors:
         """Clipped and noised coefficients, radius 1, to what is drawn: the best linear estimate for
@@ -184,8 +191,13 @@ class Eigenface(Private):
         return noised * weights * contrast
 
     def _as_published(self, coefficients: Vectors) -> Vectors:
-        """Brought to 0..1, noised with scale 1 / epsilon, and back."""
+        """Brought to 0..1, noised with scale 1 / epsilon, and back, at natural contrast."""
         edge = BOX * basis().spread
         # -1/SIZE..1/SIZE: the box inside the mechanism's ball, corners on its surface
         inside = np.clip(coefficients / edge, -1, 1) / SIZE
-        return self.mechanism().private(inside) * SIZE * edge
+        return self.mechanism().private(inside) * SIZE * edge * self._faintness()
+
+    def _faintness(self) -> float:
+        """What the published noise is drawn with, so that the picture is not black and white."""
+        noise = self.mechanism().deviation * SIZE * BOX
+        return float((1 + noise**2) ** -0.5)
