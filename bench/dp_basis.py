@@ -20,6 +20,9 @@ from ppfr_ops.methods.dp.eigenface import BASIS, SIDE, SIZE
 from ppfr_ops.methods.dp.template import DIRECTIONS, Template
 from ppfr_ops.methods.dp.template import SIZE as TEMPLATE_SIZE
 
+RADIUS = 0.4
+"""Times the first percentile of the norms: nearly every face is scaled onto the surface, and so far
+every picture can be moved along the first axis, either way."""
 HELD_BACK = 10
 """Every so many faces are left out."""
 
@@ -79,7 +82,7 @@ def eigenfaces(faces: np.ndarray, out: Path) -> None:
     radii, clipped = [], []
     for order in (1, 2):
         norms = np.linalg.norm(coefficients, order, axis=1)
-        radii.append(round(float(np.percentile(norms, 1)) / 2))
+        radii.append(round(RADIUS * float(np.percentile(norms, 1))))
         scaled = coefficients / np.maximum(norms, radii[-1])[:, None]
         clipped.append(np.sqrt((scaled**2).mean(0)))
     save_file(

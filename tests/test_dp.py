@@ -139,7 +139,7 @@ def test_every_record_says_what_is_promised() -> None:
     )
     assert rows["epsilon"] == [2.0, 2.0] and rows["delta"] == [0.0, 0.0]
     assert rows["adjacency"] == ["replace one"] * 2 and rows["privacy_unit"] == ["record"] * 2
-    assert "Laplace" in rows["mechanism"][0] and rows["clip_radius"][0] == 80
+    assert "Laplace" in rows["mechanism"][0] and rows["clip_radius"][0] == 64
 
 
 def test_peep_as_published_is_refused_and_its_true_epsilon_told() -> None:

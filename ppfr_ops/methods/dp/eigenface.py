@@ -48,7 +48,7 @@ class Basis:
 
     ``mean`` is ``P`` (grey levels), ``axes`` ``SIZE x P``; a coefficient is the root mean square
     of its part of the picture, grey levels. ``spread`` (``SIZE``) and the radii are of public
-    faces, too: half the first percentile of the norms, so that nearly every face is scaled onto
+    faces, too: 0.4 of the first percentile of the norms, so that nearly every face is scaled onto
     the surface of the ball.
     """
 
