@@ -20,6 +20,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from ppfr_ops import sample
+from ppfr_ops.certify.words import in_words
+from ppfr_ops.contracts.certificates import Certification
 from ppfr_ops.contracts.dead_letters import REASONS
 from ppfr_ops.contracts.evaluation import Evaluation
 from ppfr_ops.contracts.manifest import Check, Method
@@ -46,7 +48,8 @@ MEANINGS = {
     "ms_ssim": "structural similarity over scales",
     "psnr": "peak signal-to-noise ratio to the original, dB",
     "lowfreq_corr": "correlation of the coarse parts with the original's",
-    "draw_similarity": "likeness of two publications of one face: near 1, the draw changes nothing",
+    "draw_similarity": "on a sample: likeness of two publications of one face; near 1, the draw "
+    "changes nothing",
 }
 
 _COLOURS = {"bar": "#2b6cb0", "bound": "#b00020", "alt": "#b7791f"}
@@ -90,10 +93,12 @@ def render(
     evaluation: Evaluation | None = None,
     signature: str = "not checked",
     load_method: str | None = None,
+    certified: Sequence[Certification] = (),
 ) -> str:
     """The page.
 
     Args:
+        certified: what ``ppfr certify`` found.
         findings: of ``verify``.
         signature: what was found about it, in words.
         load_method: ``module:Class`` that may be imported, if the manifest names it.
@@ -127,6 +132,7 @@ def render(
             and evaluation.method_digest == release.manifest.method.digest,
             pairs=_sample_pairs(release.manifest.method, release.manifest.options, load_method),
             signature=signature,
+            certified=[in_words(found) for found in certified],
         )
     )
 
