@@ -14,7 +14,7 @@ from ppfr_ops.methods.dp.base import Private
 from ppfr_ops.methods.dp.mechanism import Vectors
 from ppfr_ops.methods.stochastic_local import STRENGTHS, StochasticLocal
 
-_ELSEWHERE = {"weights", "device", "batch"}
+_ELSEWHERE = frozenset({"weights", "device", "batch"})
 """Options that do not shape the output, or name a path."""
 _CANDIDATES = 32
 
@@ -33,12 +33,17 @@ class Drawn(Private):
         """The method whose encoder and generator are used."""
         raise NotImplementedError
 
+    def _drawing(self, identity: str) -> StochasticLocal:
+        """That method with the options that both have."""
+        shared = {name: getattr(self, name) for name in ("strength", *_ELSEWHERE)}
+        return StochasticLocal.model_validate({"identity": identity, **shared})
+
     @property
     def draw_size(self) -> int:
         return self.generator().draw_size
 
     def options(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude=_ELSEWHERE)
+        return self.model_dump(mode="json", exclude=set(_ELSEWHERE))
 
     def weights_digest(self) -> str:
         return self.generator().weights_digest()

@@ -69,13 +69,7 @@ def _digest() -> str:
 @register("dp-template")
 class Template(Drawn):
     def generator(self) -> StochasticLocal:
-        return StochasticLocal(
-            identity="original",
-            strength=self.strength,
-            weights=self.weights,
-            device=self.device,
-            batch=self.batch,
-        )
+        return self._drawing("original")
 
     def weights_digest(self) -> str:
         return super().weights_digest() + _digest()

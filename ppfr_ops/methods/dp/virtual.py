@@ -54,13 +54,7 @@ class Virtual(Drawn):
         return self.epsilon > 0 and self.variation > 0
 
     def generator(self) -> StochasticLocal:
-        return StochasticLocal(
-            identity="virtual",
-            strength=self.strength,
-            weights=self.weights,
-            device=self.device,
-            batch=self.batch,
-        )
+        return self._drawing("virtual")
 
     def options(self) -> dict[str, Any]:
         return {**super().options(), "identity": "virtual"}
