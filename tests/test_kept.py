@@ -11,7 +11,7 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.sample import faces
 from ppfr_ops.source.kept import LONGEST_TEXT, kept_field, looks_like_picture, refuse_pictures
-from ppfr_ops.source.plan import Columns, plan, read_unit
+from ppfr_ops.source.plan import Columns, content, plan, read_unit
 from ppfr_ops.source.units import READ_ERROR
 from ppfr_ops.store.ids import Ids, publish
 from ppfr_ops.store.shards import Tables
@@ -134,6 +134,8 @@ def test_an_identity_that_no_calendar_has_ends_nothing(tmp_path: Path) -> None:
     chosen = plan(str(tmp_path), Columns("image", identity="born"), key=b"k" * 32)
     read = read_unit(chosen, chosen.units[0])
     assert read.num_rows == 2
+    late = [pa.table({"born": pa.array([2**62 + n], pa.timestamp("us"))}) for n in range(2)]
+    assert len({content(table, b"k" * 32) for table in late}) == 2
 
 
 def test_units_have_128_bits(tmp_path: Path) -> None:
