@@ -101,7 +101,7 @@ def assert_sound(output: Path) -> Manifest:
     """Every shard is as the manifest says, every id once, nothing else is there."""
     manifest = Manifest.model_validate_json((output / "evidence/manifest.json").read_text())
     names = {"release/manifest.json", "evidence/manifest.json", "evidence/seal.json"}
-    names |= {"evidence/ledger/run.json", "evidence/ledger/secret.json"}
+    names |= {f"evidence/ledger/{name}" for name in ("run.json", "secret.json", "entries.parquet")}
     if (output / "evidence/ledger/release_key.json").exists():  # the owner gave no key
         names.add("evidence/ledger/release_key.json")
     ids: list[str] = []

@@ -29,6 +29,8 @@ COMMANDS = {
     "verify": "check an output against its manifest, shard by shard; sign it",
     "match": "ask a withheld gallery whether a face is in it, and learn only that",
     "serve-fr": "let a recogniser be asked over HTTP",
+    "distill": "make a surrogate of a recogniser that can only be asked, within a budget",
+    "certify": "prove how much published pictures may be disturbed before FR decides otherwise",
     "erase": "give the originals back from the vault, with the owner's key",
     "vault": "look after the vault: verify, revoke, rotate; split and join its key",
 }
