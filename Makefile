@@ -10,7 +10,7 @@ VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 OUT ?= out
 BIN = $(VENV)/bin
-EXTRAS = dev,beam,s3,match,docs
+EXTRAS = dev,beam,s3,match,distill,docs
 
 .PHONY: sanitize test quality style docs schemas reference dist lock clean
 

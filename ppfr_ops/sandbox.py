@@ -35,6 +35,8 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
+    # Or -m looks for modules in the working folder first, where an input may lie.
+    "PYTHONSAFEPATH": "1",
 }
 
 

@@ -31,6 +31,7 @@ from ppfr_ops.store.ledger import Attempts, Ledger
 
 __all__ = ["short_tmp"]
 BEAM = ROOT / "pipelines" / "sanitize_beam.py"
+ON_RAY = [SCRIPT, "--engine", "ray"]
 heavy = pytest.mark.skipif(
     not os.environ.get("PPFR_HEAVY"), reason="takes long and adds little: PPFR_HEAVY=1 runs it"
 )
@@ -57,7 +58,7 @@ def test_ray_and_beam_write_the_same_bytes(tmp_path: Path, short_tmp: Path) -> N
     write_faces(folder / "bad.parquet", [*good(4), b"no picture", None])
     options = ("--input", folder, "--method", "highpass", "--seed", "7", "--unit-rows", "8")
     options += ("--max-dead-letter-rate", "0.5")
-    ray = sanitize(short_tmp, *options, "--output", tmp_path / "ray")
+    ray = sanitize(short_tmp, *options, "--engine", "ray", "--output", tmp_path / "ray")
     assert ray.returncode == 0, ray.stderr
     done = CliRunner().invoke(main, [*map(str, options), "--output", str(tmp_path / "beam")])
     assert done.exit_code == 0, done.output
@@ -70,16 +71,16 @@ def test_ray_and_beam_write_the_same_bytes(tmp_path: Path, short_tmp: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("first", "second"), [(SCRIPT, BEAM), pytest.param(BEAM, SCRIPT, marks=heavy)]
+    ("first", "second"), [(ON_RAY, [BEAM]), pytest.param([BEAM], ON_RAY, marks=heavy)]
 )
 def test_begun_by_one_and_killed_finished_by_the_other(
-    tmp_path: Path, short_tmp: Path, first: Path, second: Path
+    tmp_path: Path, short_tmp: Path, first: list[object], second: list[object]
 ) -> None:
     folder, output = source(tmp_path / "in", 12, 24), tmp_path / "out"
     options = ["--input", str(folder), "--output", str(output), "--method", "highpass"]
     options += ["--unit-rows", "24", "--seed", "3"]
     process = subprocess.Popen(
-        [sys.executable, str(first), *options],
+        [sys.executable, *map(str, first), *options],
         env=environment(short_tmp),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -93,7 +94,7 @@ def test_begun_by_one_and_killed_finished_by_the_other(
     finished = {path.name: path.read_bytes() for path in units.glob("*.json")}
     assert 5 <= len(finished) < 12
     done = subprocess.run(
-        [sys.executable, str(second), *options],
+        [sys.executable, *map(str, second), *options],
         env=environment(short_tmp),
         capture_output=True,
         text=True,

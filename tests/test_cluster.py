@@ -98,7 +98,7 @@ def free_ports(count: int) -> list[int]:
 
 def test_ray_job_submit(faces: Path, tmp_path: Path) -> None:
     ray = str(Path(sys.executable).parent / "ray")
-    port, gcs = free_ports(2)
+    port, gcs, agent = free_ports(3)
     (tmp_path / "token").write_text(secrets.token_hex(32))
     paths = {**environment(Path("/tmp")), "RAY_USAGE_STATS_ENABLED": "0"}
     paths |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
@@ -108,6 +108,8 @@ def test_ray_job_submit(faces: Path, tmp_path: Path) -> None:
         [
             *(ray, "start", "--head", "--block", "--num-cpus=2", f"--port={gcs}"),
             *(f"--dashboard-port={port}", "--include-dashboard=true", f"--temp-dir={folder}"),
+            # the usual one may be another Ray's of the same suite: then no agent takes jobs
+            f"--dashboard-agent-listen-port={agent}",
         ],
         env=paths,
         stdout=said_by_head,

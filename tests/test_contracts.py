@@ -24,7 +24,9 @@ def test_every_artefact_has_a_file_that_says_its_version() -> None:
     assert {"manifest", "release-manifest", "ledger-entry", "policy", "evaluation"} <= names
     assert {"records", "metrics", "dead-letters", "detections"} <= names
     for name, text in files.files().items():
-        if name.endswith(".json"):
+        if name.endswith(".openapi.json"):
+            assert json.loads(text)["openapi"] == "3.1.0" and name.startswith("fr-endpoint.v1.")
+        elif name.endswith(".json"):
             assert json.loads(text)["type"] == "object"
 
 

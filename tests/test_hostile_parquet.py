@@ -78,10 +78,28 @@ def test_two_billion_rows_that_all_numbers_agree_on_exhaust_nothing(
         item = numbers(data)[place]
         if item.path[:2] == (4, 1) and item.value == GROUP:
             data = replaced(data, item, 2_000_000_000)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     folder = planted(tmp_path, data)
-    assert read_all(folder) == ([], ["unreadable_unit"])
+    # The same in a file that is long enough for them, and nearly all hole.
+    end = len(data) - int.from_bytes(data[-8:-4], "little") - 8
+    with open(folder / "b.parquet", "wb") as file:
+        file.write(data[:end])
+        file.seek(200 * 10**9)
+        file.write(data[end:])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert read_all(folder) == ([], ["unreadable_unit"] * 2)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024
+
+
+def test_a_plan_is_no_larger_than_its_files(tmp_path: Path) -> None:
+    """A million rows without a picture, as many as are believed, and their units."""
+    picture = pa.array([b"picture", *[None] * (2**20 - 1)], pa.binary())
+    pq.write_table(pa.table({"image": picture}), tmp_path / "a.parquet")
+    chosen = plan(str(tmp_path), Columns(), unit_rows=1000)
+    assert chosen.rows == 2**20 and len(chosen.units) == 1049
+    assert read_unit(chosen, chosen.units[0])["image"][0].as_py() == b"picture"
+    pq.write_table(pa.table({"image": pa.concat_arrays([picture] * 2)}), tmp_path / "a.parquet")
+    chosen = plan(str(tmp_path), Columns(), unit_rows=1000)
+    assert [unit.damaged for unit in chosen.units] == ["unreadable_unit"]  # said, not lost
 
 
 @pytest.mark.slow

@@ -214,6 +214,40 @@ def test_a_probe_finds_its_person_with_the_key_only(
     assert best["ours"] > best["theirs"] + 0.2
 
 
+def test_a_probe_runs_no_code_that_the_release_names(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(options(source, tmp_path / "out", method="pixelate", identity_column="identity"))
+    (tmp_path / "planted.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass X: pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for place in ("release/manifest.json", "evidence/manifest.json"):
+        path = tmp_path / "out" / place
+        told = json.loads(path.read_text())
+        told["method"]["name"] = "planted:X"
+        path.write_text(json.dumps(told))
+    line = [str(tmp_path / "out"), "--input", str(source), "--out", str(tmp_path / "probes")]
+    done = CliRunner().invoke(probe, line)
+    assert done.exit_code == 2 and "--load-method" in done.output
+    assert not (tmp_path / "ran").exists()
+
+
+def test_keys_that_lay_there_before_the_first_unit_are_not_used(
+    source: Path, tmp_path: Path
+) -> None:
+    """Whoever put them there would know who is whom, and which record is which row."""
+    place = tmp_path / "out/evidence/ledger"
+    place.mkdir(parents=True)
+    planted = json.dumps({"key": "00" * 32, "secret": "00" * 32})
+    for name in ("release_key.json", "secret.json"):
+        (place / name).write_text(planted)
+    chosen = options(source, tmp_path / "out", method="pixelate", identity_column="identity")
+    ledger = run(chosen, units=1)
+    key, secret = release_key(ledger), ledger.secret()
+    assert bytes(32) not in (key, secret)
+    ledger = run(chosen, units=2)
+    assert (release_key(ledger), ledger.secret()) == (key, secret)
+
+
 def test_with_variation_zero_nothing_of_the_face_is_in_the_picture() -> None:
     method = create("stochastic-local", {"identity": "virtual", "variation": 0})
     method = method.with_secrets({ROLE: bytes(32)})

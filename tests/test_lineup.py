@@ -104,6 +104,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert refused.exit_code == 2 and not out.exists()
     made = runner.invoke(group, [*command, "--method=blur", "--trials=7", "--candidates=4"])
     assert made.exit_code == 0, made.output
+    assert out.stat().st_mode & 0o077 == 0  # it holds originals
     html = (out / "lineup.html").read_text()
     assert html.count("data:image/jpeg;base64,") == 7 * 5
     assert not re.search(r'(src|href)="(?!data:)', html) and "alice" not in html

@@ -1,4 +1,4 @@
-"""A method in a folder outside the project: through Ray, Beam, evaluation and report."""
+"""A method in a folder outside the project: through engines, evaluation and report."""
 
 import json
 import subprocess
@@ -83,7 +83,7 @@ def test_a_method_from_outside_goes_all_the_way(
     ppfr("sample", tmp_path / "in", "--count", 24, "--identities", 6)
     common = ["--input", tmp_path / "in", "--metrics", "full", "--seed", 3]
     common += ["--method", "faint", "--method-option", "grain=50"]
-    ppfr("sanitize", *common, "--actors", 1, "--output", tmp_path / "ray")
+    ppfr("sanitize", *common, "--engine", "ray", "--actors", 1, "--output", tmp_path / "ray")
     ppfr("sanitize-beam", *common, "--output", tmp_path / "beam")
     tables = [pq.read_table(tmp_path / name / "release" / "data") for name in ("ray", "beam")]
     assert tables[0].num_rows == 24 and tables[0].sort_by("record_id") == tables[1].sort_by(

@@ -25,7 +25,10 @@ from ppfr_ops.release.forecast import forecast, percentile_ranks
 from ppfr_ops.sample import faces
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.options import SanitizeOptions
-from ppfr_ops.sanitize.worker import Worker
+from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.worker import Worker, preview
+from ppfr_ops.source.plan import read_unit
+from ppfr_ops.source.units import Plan, Unit
 
 RECORDS = 120
 HOPELESS = (7, 50, 90)
@@ -75,6 +78,25 @@ def run(source: Path, output: Path, policy: str, *, dry_run: bool = False) -> in
         seed=1,
     )
     return drive(options, here, "here 1", dry_run=dry_run, as_json=False)
+
+
+def test_the_preview_looks_all_over_the_plan(source: Path, tmp_path: Path, monkeypatch) -> None:
+    options = SanitizeOptions(
+        input=str(source), output=str(tmp_path), method="blur", unit_rows=10, seed=1
+    )
+    job = prepare(options)
+    looked: list[str] = []
+    read = read_unit
+
+    def noted(plan: Plan, unit: Unit) -> pa.Table:
+        looked.append(unit.id)
+        return read(plan, unit)
+
+    monkeypatch.setattr("ppfr_ops.sanitize.worker.read_unit", noted)
+    tables = preview(job, records=8)
+    order = [unit.id for unit in job.plan.units]
+    assert [order.index(name) for name in looked] == [0, 4, 7, 11] and len(order) == 12
+    assert tables.records.num_rows == 8 and not any(tmp_path.iterdir())
 
 
 POLICY = """\

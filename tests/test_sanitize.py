@@ -55,11 +55,26 @@ def environment(short_tmp: Path) -> dict[str, str]:
     }
 
 
-def sanitize(short_tmp: Path, *options: object) -> subprocess.CompletedProcess[str]:
+def sanitize(
+    short_tmp: Path, *options: object, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SCRIPT), *map(str, options)]
     return subprocess.run(
-        command, env=environment(short_tmp), capture_output=True, text=True, timeout=240
+        command,
+        env=environment(short_tmp),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
+
+
+def plant_modules(folder: Path) -> Path:
+    """Modules as an input may bring them along, for whoever works in its folder."""
+    folder.mkdir()
+    for name in ("cv2", "numpy", "pandas", "pyarrow", "PIL", "torch", "ppfr_ops", "pickle"):
+        (folder / f"{name}.py").write_text(f"open({str(folder / 'ran')!r}, 'w')")
+    return folder
 
 
 def write_faces(path: Path, pictures: list[bytes | None], first: int = 0) -> None:
@@ -145,9 +160,13 @@ def test_a_messy_dataset_end_to_end(tmp_path: Path, short_tmp: Path) -> None:
     options = ("--input", source, "--identity-column", "identity", "--identity-key-file", key)
     # A method without a network, whose last bits would hang on the number of threads.
     options += ("--keep-column", "age", "--unit-rows", "20", "--seed", "1", "--method", "highpass")
+    options += ("--engine", "ray")
     mapping = tmp_path / "safe" / "mapping.parquet"
     mapping.parent.mkdir()
-    done = sanitize(short_tmp, *options, "--output", output, "--mapping", mapping, "--json")
+    place = plant_modules(tmp_path / "cwd")
+    more = ("--output", output, "--mapping", mapping, "--json")
+    done = sanitize(short_tmp, *options, *more, cwd=place)
+    assert not (place / "ran").exists()
     assert done.returncode == 3, done.stderr
     assert "input was lost that cannot be counted (unreadable_unit)" in done.stderr
     assert NAME not in done.stdout + done.stderr
@@ -229,7 +248,7 @@ def test_killed_at_a_third_and_two_thirds_and_started_again(
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while len(list(units.glob("*.json"))) < wanted and time.monotonic() < deadline:
             assert process.poll() is None, "it ended before it could be killed"
             time.sleep(0.005)
@@ -252,8 +271,9 @@ def test_killed_at_a_third_and_two_thirds_and_started_again(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", "ray"])
 def test_a_face_that_kills_its_worker_becomes_a_dead_letter(
-    tmp_path: Path, short_tmp: Path
+    engine: str, tmp_path: Path, short_tmp: Path
 ) -> None:
     pictures = good(6)
     marked = faces(6)[2].copy()
@@ -262,7 +282,7 @@ def test_a_face_that_kills_its_worker_becomes_a_dead_letter(
     write_faces(tmp_path / "in" / "a.parquet", pictures)
     write_faces(tmp_path / "in" / "b.parquet", [*pictures[:2], jpeg(marked), *pictures[3:]])
     options = ("--input", tmp_path / "in", "--output", tmp_path / "out", "--metrics", "none")
-    done = sanitize(short_tmp, *options, "--method", "poison:Poison")
+    done = sanitize(short_tmp, *options, "--method", "poison:Poison", "--engine", engine)
     assert done.returncode == 3, done.stderr
     assert "u000001 killed its worker 3 times and was taken apart: 1 dead letters" in done.stderr
     manifest = assert_sound(tmp_path / "out")
@@ -285,8 +305,9 @@ def refused(*options: object) -> str:
     return result.stderr
 
 
+@pytest.mark.parametrize("engine", ["local", "ray"])
 def test_no_unit_waits_for_a_busy_worker_while_another_is_idle(
-    tmp_path: Path, short_tmp: Path
+    engine: str, tmp_path: Path, short_tmp: Path
 ) -> None:
     for part in range(2):
         write_faces(tmp_path / "in" / f"{part}.parquet", good(16, part))
@@ -294,6 +315,7 @@ def test_no_unit_waits_for_a_busy_worker_while_another_is_idle(
     done = sanitize(
         short_tmp,
         *("--input", tmp_path / "in", "--output", tmp_path / "out", "--actors", 2),
+        *("--engine", engine),
         *("--method", "meeting:Meeting", "--method-option", f"folder={tmp_path / 'met'}"),
     )
     assert done.returncode == 0, done.stderr

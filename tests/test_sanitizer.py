@@ -7,6 +7,7 @@ import itertools
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from pydantic import Field
 
 from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA
 from ppfr_ops.contracts.metrics import metrics_schema
+from ppfr_ops.contracts.policy import parse
 from ppfr_ops.contracts.records import records_schema
 from ppfr_ops.draws import seeded_draws
+from ppfr_ops.evaluate.measured import likeness
 from ppfr_ops.imaging import measures as metrics
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.codec import Encoding, decode
@@ -31,9 +34,12 @@ from ppfr_ops.methods.registry import create, methods
 from ppfr_ops.sample import faces
 from ppfr_ops.sanitize.aligned import AlignedFaces
 from ppfr_ops.sanitize.items import Item
+from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.kit import Kit, pseudonyms
-from ppfr_ops.sanitize.measuring import measure
+from ppfr_ops.sanitize.measuring import Again, measure
+from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.sanitizer import Sanitizer
+from ppfr_ops.source.units import Columns, Plan, Unit
 from ppfr_ops.store.ledger import Tables
 
 KEY = b"a key of the owner"
@@ -126,7 +132,7 @@ def test_metrics_are_those_of_the_bytes_in_the_shard() -> None:
     result = sanitizer(unit_table(pictures), "u")
     x = np.stack([decode(data) for data in pictures if data])
     y = np.stack([decode(image["bytes"]) for image in result.records["image"].to_pylist()])
-    for name, values in measure(x, y, y).items():
+    for name, values in measure(x, y, Again(np.arange(3), None)).items():
         np.testing.assert_allclose(result.metrics[name].to_numpy(), values, atol=1e-4)
 
 
@@ -228,6 +234,17 @@ def test_lowfreq_corr_sees_shading_and_its_sign_and_not_detail() -> None:
     assert (metrics.lowfreq_corr(a, torch.zeros_like(a)) == 0).all()
 
 
+def test_a_measure_has_one_definition() -> None:
+    """What a record's metrics say of a picture, and what an evaluation says of it."""
+    originals = faces(4, seed=8)
+    published = originals[::-1, :, ::-1].copy()
+    record, evaluated = measure(originals, published, None), likeness(originals, published)
+    assert set(evaluated) == {"ssim", "psnr", "lowfreq_corr"}
+    for name, values in evaluated.items():
+        np.testing.assert_allclose(record[name], values, rtol=1e-5)
+        assert np.std(values) > 0
+
+
 def test_operations_load_no_engine() -> None:
     code = (
         "import sys, ppfr_ops.sanitize.worker, ppfr_ops.sanitize.finish\n"
@@ -265,7 +282,7 @@ def test_what_shows_too_much_is_drawn_again_and_else_buried() -> None:
     for record, value in zip(result.records.to_pylist(), shown, strict=True):
         picture = Encoding.decode(record["image"]["bytes"])
         row = int(record["record_id"][-6:])
-        again = measure(pictures[row][None], picture[None], picture[None])
+        again = measure(pictures[row][None], picture[None])
         assert again["disclosure"][0] == pytest.approx(value, abs=1e-4)
 
 
@@ -277,3 +294,39 @@ def test_nothing_phones_home_or_leaves_files_behind(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
     left = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not [path for path in left if "matplotlib" not in str(path)]
+
+
+def test_two_draws_are_compared_on_a_sample_and_the_rest_of_the_figures_are_of_all() -> None:
+    table = unit_table(originals(10))
+    kit = {"draws": seeded_draws(3), "batch_size": 4}
+    every = sanitizer_of(create("signed-field"), Encoding(), **kit)(table, "u")
+    some = sanitizer_of(create("signed-field"), Encoding(), compare_every=3, **kit)(table, "u")
+    assert some.records == every.records
+    assert some.metrics.drop(["draw_similarity"]) == every.metrics.drop(["draw_similarity"])
+    found = some.metrics["draw_similarity"].to_pylist()
+    assert [row for row, value in enumerate(found) if value is not None] == [0, 3, 6, 9]
+    whole = every.metrics["draw_similarity"].to_pylist()
+    assert found[::3] == pytest.approx(whole[::3], abs=1e-5) and None not in whole
+
+
+def test_places_of_what_is_compared_follow_their_faces_into_a_redraw() -> None:
+    again = Again(np.array([1, 3, 4]), faces(3))
+    part = again.of([0, 3, 4])
+    assert part.places.tolist() == [1, 2]
+    assert part.faces is not None and np.array_equal(part.faces, faces(3)[1:])
+    assert Again(np.array([2]), None).of([2]).places.tolist() == [0]
+
+
+def test_how_large_the_sample_is(tmp_path: Path) -> None:
+    options = SanitizeOptions(input=str(tmp_path), output=str(tmp_path / "out"))
+    unit = Unit("u000000", "parquet", ("a",), 0, 2600)
+
+    def every(rows: int, **more: Any) -> int:
+        plan = Plan("", "parquet", (replace(unit, stop=rows),), Columns(), ())
+        return Job(options.model_copy(update=more), plan, None, "", {}).compare_every
+
+    assert [every(rows) for rows in (10, 256, 600, 2600, 10_000)] == [1, 1, 2, 10, 16]
+    assert every(10_000, draw_sample=1) == 1
+    policy = parse("record: {draw_similarity: '<= 0.9'}")
+    plan = Plan("", "parquet", (unit,), Columns(), ())
+    assert Job(options, plan, None, "", {}, policy).compare_every == 1

@@ -139,6 +139,8 @@ def test_the_command_on_ray_through_a_store_that_fails(
         "-m",
         "ppfr_ops.cli",
         "sanitize",
+        "--engine",
+        "ray",
         "--actors",
         "2",
         "--unit-rows",

@@ -28,6 +28,7 @@ COMMANDS = {
     "report": "say whether an output may be released; report, dataset card, Croissant, lineage",
     "verify": "check an output against its manifest, shard by shard; sign it",
     "match": "ask a withheld gallery whether a face is in it, and learn only that",
+    "serve-fr": "let a recogniser be asked over HTTP",
     "erase": "give the originals back from the vault, with the owner's key",
     "vault": "look after the vault: verify, revoke, rotate; split and join its key",
 }

@@ -76,7 +76,8 @@ def make(**options: Any) -> None:
         alike=alike(gallery),
         answers=[trial.answer + 1 for trial in trials],
     )
-    (out / "sheets").mkdir(parents=True)
+    out.mkdir(parents=True, mode=0o700)
+    (out / "sheets").mkdir()
     write_text(out / "lineup.html", page(trials, shown, gallery.images, kind))
     for number, sheet in enumerate(sheets(trials, shown, gallery.images), 1):
         sheet.save(out / "sheets" / f"sheet-{number:02d}.png")

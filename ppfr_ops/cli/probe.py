@@ -47,6 +47,11 @@ Exit codes: 0 all published; 2 wrong usage or input; 3 some could not be.
 )
 @click.option("--label", help="Whose photos they are, as the identity column of the input had it.")
 @click.option("--identity-column", help="Column of --input that says whose photo a row is.")
+@click.option(
+    "--load-method",
+    metavar="MODULE:CLASS",
+    help="A method of your own that made the release and may be run here; it is code.",
+)
 @click.option("--image-column", help="Column of the pictures, if it is not plain.")
 def main(
     output: str,
@@ -55,6 +60,7 @@ def main(
     identity_key_file: str | None,
     label: str | None,
     identity_column: str | None,
+    load_method: str | None,
     image_column: str | None,
 ) -> int:
     """Publish photos into the world of the release in OUTPUT, for the holder of its key.
@@ -73,7 +79,7 @@ def main(
         key = release_key(ledger)
     if key is None:
         raise UserError("the output holds no key of its own; give --identity-key-file")
-    method = method_of(told.method, key)
+    method = method_of(told.method, key, load_method)
     if method.needed_context() and label is None and identity_column is None:
         raise UserError("a release of virtual people: say whose photos these are, by --label")
     planned = plan(source, Columns(image_column, identity_column))

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from ppfr_ops.cli.options import kind_of
-from ppfr_ops.engines.options import RayOptions
+from ppfr_ops.engines.options import EngineOptions
 from ppfr_ops.methods.registry import methods, summary
 from ppfr_ops.options import declared, extra, flag, groups
 from ppfr_ops.sanitize.options import SanitizeOptions
@@ -34,7 +34,7 @@ def page(model: type[BaseModel] = SanitizeOptions) -> str:
     parts = [_HEAD, *_table("All inputs", model)]
     for group in groups(model).values():
         parts += _table("Photographs (`--faces detect`)", group)
-    parts += _table("Ray (`ppfr sanitize` only)", RayOptions)
+    parts += _table("The engine (`ppfr sanitize` only)", EngineOptions)
     parts.append("## Options of the methods\n")
     parts.append("`--method-option NAME=VALUE`; `ppfr methods --json` has them for programs.\n")
     for name, method in methods().items():

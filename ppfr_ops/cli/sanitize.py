@@ -1,15 +1,16 @@
-"""``ppfr sanitize``: sanitize a face dataset on Ray Data."""
+"""``ppfr sanitize``: sanitize a face dataset, on this machine or on Ray Data."""
 
 from importlib.metadata import version
 from typing import Any
 
 import click
 
+from ppfr_ops import __version__
 from ppfr_ops.cli import Command
-from ppfr_ops.cli.driver import drive
 from ppfr_ops.cli.options import collect, options_of, sanitize_options
-from ppfr_ops.engines.options import RayOptions
-from ppfr_ops.engines.ray_data import on_ray
+from ppfr_ops.engines.local import nursery, on_processes
+from ppfr_ops.engines.options import EngineOptions
+from ppfr_ops.errors import UserError
 
 EXAMPLES = """
 \b
@@ -43,20 +44,35 @@ Exit codes: 0 finished; 1 failed, go on with the same command; 2 wrong usage or 
     cls=Command, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]}
 )
 @sanitize_options
-@options_of(RayOptions)
+@options_of(EngineOptions)
 def main(dry_run: bool, as_json: bool, **values: Any) -> int:
     """Turn a dataset of aligned faces, or of photographs, into one that can be shared.
 
     OUTPUT/release is for others: pictures, and a manifest that can be signed. OUTPUT/evidence is
     for you alone: what was measured on every record, dead letters, and the ledger of what is done.
     """
-    ray = RayOptions(**{name: values.pop(name) for name in RayOptions.model_fields})
-    return drive(
-        collect(values),
-        lambda job, todo: on_ray(
-            job, todo, ray.actors, ray.gpus_per_actor, ray.ray_address, ray.cluster_wait
-        ),
-        f"ray {version('ray')}",
-        dry_run=dry_run,
-        as_json=as_json,
-    )
+    chosen = EngineOptions(**{name: values.pop(name) for name in EngineOptions.model_fields})
+    if chosen.chosen == "local":
+        if chosen.gpus_per_actor:
+            raise UserError("--gpus-per-actor goes with --engine ray")
+        if not dry_run:
+            nursery.start()  # it imports what a worker needs while we do
+    from ppfr_ops.cli.driver import Engine, drive
+
+    options = collect(values)
+    if chosen.chosen == "local":
+        engine: Engine = lambda job, todo: on_processes(job, todo, chosen.actors)  # noqa: E731
+        carrier = f"local {__version__}"
+    else:
+        from ppfr_ops.engines.ray_data import on_ray
+
+        engine = lambda job, todo: on_ray(  # noqa: E731
+            job,
+            todo,
+            chosen.actors,
+            chosen.gpus_per_actor,
+            chosen.ray_address,
+            chosen.cluster_wait,
+        )
+        carrier = f"ray {version('ray')}"
+    return drive(options, engine, carrier, dry_run=dry_run, as_json=as_json)

@@ -1,8 +1,8 @@
 """The contracts as files for readers in any language: ``schemas/``.
 
 A JSON Schema for every document, an Arrow schema in words for every table, one file an artefact
-and version. ``python -m ppfr_ops.contracts.files schemas`` writes them (``make schemas``); a test
-finds drift.
+and version; OpenAPI for what is asked over HTTP. ``python -m ppfr_ops.contracts.files schemas``
+writes them (``make schemas``); a test finds drift.
 """
 
 import importlib
@@ -16,7 +16,7 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 import ppfr_ops.contracts
-from ppfr_ops.contracts import VERSION
+from ppfr_ops.contracts import VERSION, endpoint
 from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA
 from ppfr_ops.contracts.detections import detections_schema
 from ppfr_ops.contracts.metrics import metrics_schema
@@ -53,7 +53,7 @@ def documents() -> dict[str, type[BaseModel]]:
     is made of."""
     found: dict[str, type[BaseModel]] = {}
     for module in pkgutil.iter_modules(ppfr_ops.contracts.__path__, "ppfr_ops.contracts."):
-        if module.name == __name__:
+        if module.name in (__name__, endpoint.__name__):
             continue
         for name, value in vars(importlib.import_module(module.name)).items():
             model = isinstance(value, type) and issubclass(value, BaseModel) and name[0] != "_"
@@ -83,6 +83,7 @@ def files() -> dict[str, str]:
             **_described(model.model_json_schema()),
         }
         texts[f"{name}.v{version}.schema.json"] = json.dumps(document, indent=1) + "\n"
+    texts["fr-endpoint.v1.openapi.json"] = json.dumps(endpoint.openapi(), indent=1) + "\n"
     return dict(sorted(texts.items()))
 
 

@@ -32,7 +32,8 @@ MEASURES = (
     described(
         "draw_similarity",
         _F,
-        "the disclosure measure between two publications of this face with different draws",
+        "the disclosure measure between two publications of this face with different draws; of a "
+        "sample of the records, null for the others",
         "1",
         "0 to 1",
     ),

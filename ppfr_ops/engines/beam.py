@@ -187,6 +187,7 @@ def build(pipeline: beam.Pipeline, job: Job, todo: list[int], threads: int = 0) 
 
 def on_beam(job: Job, todo: list[int], options: PipelineOptions) -> Iterator[Status]:
     """Do units on Beam; statuses as the ledger shows them, whatever the runner."""
+    os.environ["PYTHONSAFEPATH"] = "1"  # no module of the working folder, where an input may lie
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # of worker processes
     processes = int(options.get_all_options().get("direct_num_workers") or 1)
     threads = max(1, (os.cpu_count() or 1) // processes) if processes > 1 else 0

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import chdir, contextmanager, redirect_stdout
 from dataclasses import asdict
 from typing import Any
 
@@ -103,9 +103,11 @@ def _assigned_cpus() -> int:
 class _Actor:
     """A Ray actor: a worker, built once."""
 
-    def __init__(self, job_ref: Any, threads: int) -> None:
+    def __init__(self, job_ref: Any, threads: int, folder: str | None) -> None:
         import ray
 
+        if folder is not None:
+            os.chdir(folder)
         self._units = ray.get(job_ref[0]).plan.units
         try:
             self._worker: Worker | None = Worker(ray.get(job_ref[0]), threads)
@@ -113,13 +115,14 @@ class _Actor:
             # Raised, Ray would print it with its arguments, and start the actor again for ever.
             self._worker, self._reason = None, describe(error)
 
-    def _process(self, number: int) -> Status:
-        if self._worker is None:
-            return Status(self._units[number].id, "failed", reason=self._reason)
-        return self._worker.process(number)
-
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        statuses = [asdict(self._process(int(number))) for number in batch["item"]]
+        numbers = [int(number) for number in batch["item"]]
+        if self._worker is None:
+            ids = (self._units[number].id for number in numbers)
+            done = [Status(unit, "failed", reason=self._reason) for unit in ids]
+        else:
+            done = list(self._worker.stream(numbers))
+        statuses = [asdict(status) for status in done]
         return {name: [status[name] for status in statuses] for name in statuses[0]}
 
 
@@ -163,18 +166,30 @@ def on_ray(
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.target_max_block_size = None
-        dataset = ray.data.from_items(todo, override_num_blocks=len(todo)).map_batches(
+        blocks = _blocks(len(todo), count)
+        dataset = ray.data.from_items(todo, override_num_blocks=blocks).map_batches(
             _Actor,
-            fn_constructor_args=([ray.put(job)], max(1, cpus // count)),
+            fn_constructor_args=(
+                [ray.put(job)],
+                max(1, cpus // count),
+                os.getcwd() if address is None else None,
+            ),
             batch_size=None,
             compute=ray.data.ActorPoolStrategy(
-                size=count, max_tasks_in_flight_per_actor=_in_flight(len(todo), count)
+                size=count, max_tasks_in_flight_per_actor=_in_flight(blocks, count)
             ),
             num_cpus=share,
             num_gpus=gpus or None,
         )
         for row in dataset.iter_rows():
             yield Status(**row)
+
+
+def _blocks(units: int, actors: int) -> int:
+    """Blocks to make of the units. Where there are many a block holds several, so that an actor
+    reads the next and commits the last while it works, and Ray has fewer to keep account of; an
+    actor still gets some dozens of blocks, so that all end at about the same time."""
+    return -(-units // max(1, min(8, units // (32 * actors))))
 
 
 def _in_flight(units: int, actors: int) -> int:
@@ -219,6 +234,8 @@ def _ray(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_worker_niceness", "0")
     # Nobody reads them: they are served on a port, and cost time in every process.
     os.environ.setdefault("RAY_enable_metrics_collection", "0")
+    # What workers import is what is imported here; of themselves they look where Ray was started.
+    os.environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))
     # Ray prints a screenful on stdout for every worker that dies; the statuses say it in a line.
     with (
         open(os.devnull, "w") as nowhere,
@@ -242,7 +259,9 @@ def _start(folder: str, quiet: dict[str, Any]) -> None:
     threading.Thread(target=importlib.import_module, args=("ray.data",), daemon=True).start()
     for _ in range(START_TRIES):
         try:
-            with _silent_stderr():
+            # Ray lets its workers import from the folder that it is started in, where an input may
+            # lie; so they are sent back there when they have imported all.
+            with _silent_stderr(), chdir(folder):
                 ray.init(
                     address="local",
                     # Ray would count the machine's, and start workers that wait for each other.

@@ -17,12 +17,13 @@ from .keys import ClientFolder, OwnerFolder
 from .packing import Integers
 from .server import Matcher, serve_session
 from .three_party import CLIENT, run_party
-from .wire import Link
+from .wire import HEADER, HELLO_BYTES, Link
 
 TIMEOUT = 120.0
 """Seconds that a peer may let the other wait for the next byte."""
 GREETING_SECONDS = 10.0
-"""Seconds that a stranger gets for the handshake; from then on SESSION_SECONDS count."""
+"""Seconds that a stranger gets for the handshake, and for the first frame, which says who it is;
+from then on SESSION_SECONDS count."""
 SESSION_SECONDS = 900.0
 STARTING = 5.0
 """Seconds that a query goes on knocking where nobody listens yet."""
@@ -32,17 +33,30 @@ _PIECE = 1 << 20
 
 
 def link_over(
-    connection: socket.socket, timeout: float = TIMEOUT, seconds: float = SESSION_SECONDS
+    connection: socket.socket,
+    timeout: float = TIMEOUT,
+    seconds: float = SESSION_SECONDS,
+    greeting: float | None = None,
 ) -> Link:
-    """A link over a connected socket that ends, with OSError, after ``seconds``."""
-    deadline = time.monotonic() + seconds
+    """A link over a connected socket that ends, with OSError, after ``seconds``.
+
+    Args:
+        greeting: seconds until all of a HELLO must have come; None: as ``seconds``.
+    """
+    began = time.monotonic()
+    heard = 0
 
     def read(buffer: memoryview) -> None:
+        nonlocal heard
         while buffer:
-            connection.settimeout(max(0.001, min(timeout, deadline - time.monotonic())))
+            stranger = greeting is not None and heard < HEADER.size + HELLO_BYTES
+            most = greeting if stranger and greeting is not None else seconds
+            left = began + most - time.monotonic()
+            connection.settimeout(max(0.001, min(timeout, left)))
             count = connection.recv_into(buffer, min(len(buffer), _PIECE))
             if not count:
                 raise EOFError("the other side closed the connection")
+            heard += count
             buffer = buffer[count:]
 
     return Link(read, connection.sendall)
@@ -110,7 +124,7 @@ class Server:
             with self._context.wrap_socket(raw, server_side=True) as connection:
                 shown = connection.getpeercert(binary_form=True)
                 certificate = hashlib.sha256(shown).hexdigest() if shown else None
-                link = link_over(connection, self._timeout)
+                link = link_over(connection, self._timeout, greeting=GREETING_SECONDS)
                 try:
                     serve_session(link, self._matcher, self._clients, certificate)
                 except (OSError, EOFError):

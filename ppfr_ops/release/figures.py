@@ -309,6 +309,8 @@ def assess(policy: Policy, release: Figures, evaluation: Evaluation | None = Non
     for name, bound in policy.dataset.items():
         found = figure(name, release, evaluation)
         holds = found is not None and bound.holds(found)
+        if name.startswith("draw_similarity_") and release.lacking("draw_similarity"):
+            name = f"{name} (of a sample of {len(release.values('draw_similarity')):,})"
         checks.append(Check(name=name, bound=str(bound), found=found, holds=holds))
     return checks
 

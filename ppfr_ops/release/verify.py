@@ -209,7 +209,7 @@ def _check_files(seen: Release, bad: set[str]) -> Iterator[Finding]:
 
 
 def _read(seen: Release, file: File) -> tuple[bytes | None, str | None]:
-    """The bytes of a file, if they may be looked at, and what is wrong with them."""
+    """The bytes of a file, and what is wrong with it: one of the two."""
     size = seen.folder.size(*seen.place, file.path)
     if size is None:
         return None, "is missing"
@@ -217,7 +217,8 @@ def _read(seen: Release, file: File) -> tuple[bytes | None, str | None]:
         return None, f"{size} bytes, the manifest says {file.bytes}"
     data = bytes(seen.folder.fs.cat_file(seen.folder.path(*seen.place, file.path)))
     if hashlib.sha256(data).hexdigest() != file.sha256:
-        return data, "its sha256 is not that in the manifest"
+        # Whatever it is, it is not what was made: a reader may crash on it.
+        return None, "its sha256 is not that in the manifest"
     return data, None
 
 

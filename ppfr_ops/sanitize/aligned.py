@@ -14,7 +14,18 @@ from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
 from ppfr_ops.methods.base import Output
 from ppfr_ops.sanitize.items import Failed, I, Item, Made, Results, decoded
 from ppfr_ops.sanitize.kit import Kit, batches
-from ppfr_ops.sanitize.measuring import Metrics
+from ppfr_ops.sanitize.measuring import Again, Metrics
+
+
+@dataclass
+class DrawnFaces(Generic[I]):
+    """A batch that the method is done with."""
+
+    items: list[I]
+    originals: Faces
+    output: Output
+    again: Again | None
+    """Some of them by another draw; None: that is not measured."""
 
 
 @dataclass
@@ -23,8 +34,8 @@ class _Batch(Generic[I]):
 
     items: list[I]
     originals: Faces
-    again: Faces | None
-    """By another draw; None: there is none."""
+    again: Again | None
+    """As of ``DrawnFaces``, as a reader decodes them."""
     images: list[bytes]
     figures: dict[str, NDArray[Any]]
     metrics: Metrics = field(default_factory=dict)
@@ -42,17 +53,26 @@ class FaceMaker(Generic[I]):
         self.kit = kit
         self.draw = draw
 
-    def __call__(self, items: list[I]) -> Made:
-        """As ``Way.attempt``."""
-        kit, stage = self.kit, "method_failed"
-        # Method, encoder and models are others' code: whatever they raise is one record's failure.
+    # Method, encoder and models are others' code: whatever they raise is one record's failure.
+
+    def start(self, items: list[I]) -> DrawnFaces[I]:
+        """As ``Way.start``."""
         try:
             originals = np.stack([item.pixels for item in items])
             output = self.draw(originals, items, 0)
-            again = self.draw(originals, items, 1).faces if kit.second_draw else None
-            stage = "encoder_failed"
-            images = [kit.encoding.encode(face) for face in output.faces]
-            batch = _Batch(items, originals, again, images, _writable(output))
+            return DrawnFaces(items, originals, output, self._again(originals, items))
+        except Exception:
+            raise Failed("method_failed") from None
+
+    def finish(self, drawn: DrawnFaces[I]) -> Made:
+        """As ``Way.finish``."""
+        kit, stage, items = self.kit, "encoder_failed", drawn.items
+        try:
+            images = [kit.encoding.encode(face) for face in drawn.output.faces]
+            again = drawn.again
+            if again is not None and again.faces is not None:
+                again = Again(again.places, kit.encoding.round_trip(again.faces))
+            batch = _Batch(items, drawn.originals, again, images, _writable(drawn.output))
             stage = "not_measured"
             batch.metrics = self._measured(batch)
             stage = "method_failed"
@@ -63,6 +83,16 @@ class FaceMaker(Generic[I]):
             raise Failed(stage) from None
         reasons = [kit.judge.reason(batch.metrics, place) for place in range(len(items))]
         return Made(batch.images, batch.metrics, batch.figures, reasons=reasons)
+
+    def _again(self, originals: Faces, items: list[I]) -> Again | None:
+        kit = self.kit
+        if not kit.measuring.compares_draws:
+            return None
+        places = kit.compared(items)
+        faces = None
+        if places and kit.method.draw_size > 0:
+            faces = self.draw(originals[places], [items[place] for place in places], 1).faces
+        return Again(np.array(places, np.int64), faces)
 
     def _measured(self, batch: _Batch[I]) -> Metrics:
         try:
@@ -79,7 +109,7 @@ class FaceMaker(Generic[I]):
         items = [batch.items[place] for place in over]
         fresh = self.draw(batch.originals[over], items, draw)
         images = [kit.encoding.encode(face) for face in fresh.faces]
-        again = None if batch.again is None else batch.again[over]
+        again = None if batch.again is None else batch.again.of(over)
         metrics = self._compare(batch.originals[over], images, again)
         before = kit.judge.lack({name: values[over] for name, values in batch.metrics.items()})
         after = kit.judge.lack(metrics)
@@ -91,15 +121,13 @@ class FaceMaker(Generic[I]):
                         target[name][place] = values[number]
         return np.minimum(before, after)
 
-    def _compare(self, originals: Faces, images: Sequence[bytes], again: Faces | None) -> Metrics:
+    def _compare(self, originals: Faces, images: Sequence[bytes], again: Again | None) -> Metrics:
         """Every metric on what a reader of the output decodes."""
         kit = self.kit
         if kit.level == "none":
             return {}
         seen = np.stack([kit.encoding.decode(data) for data in images])
-        return kit.measuring.compare(
-            originals, seen, None if again is None else kit.encoding.round_trip(again)
-        )
+        return kit.measuring.compare(originals, seen, again)
 
 
 def _writable(output: Output) -> dict[str, NDArray[Any]]:
@@ -123,8 +151,11 @@ class AlignedFaces:
     def batches(self, items: Iterator[Item]) -> Iterator[list[Item]]:
         return batches(items, self.kit.batch_size)
 
-    def attempt(self, batch: list[Item]) -> Made:
-        return self._make(batch)
+    def start(self, batch: list[Item]) -> DrawnFaces[Item]:
+        return self._make.start(batch)
+
+    def finish(self, drawn: DrawnFaces[Item]) -> Made:
+        return self._make.finish(drawn)
 
     def columns(self, items: Sequence[Item]) -> list[pa.Array]:
         return []

@@ -17,6 +17,9 @@ from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.source.plan import Plan, Unit, record_id
 from ppfr_ops.vault import Access
 
+LEAST_COMPARED = 256
+"""Rows of a run, at least, whose ``draw_similarity`` is measured, if there are as many."""
+
 
 @dataclass(frozen=True, repr=False)
 class Job:
@@ -43,6 +46,13 @@ class Job:
 
     def __repr__(self) -> str:
         return f"Job({len(self.plan.units)} units)"
+
+    @property
+    def compare_every(self) -> int:
+        """One row in how many is published a second time, for ``draw_similarity``."""
+        if self.policy is not None and "draw_similarity" in self.policy.record:
+            return 1
+        return max(1, min(self.options.draw_sample, self.plan.rows // LEAST_COMPARED))
 
     def verdicts_on(self, unit: Unit) -> str:
         """Digest of the verdicts on a unit's photographs; empty where there are none."""

@@ -2,8 +2,9 @@
 
 import hashlib
 import hmac
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import pyarrow as pa
@@ -47,6 +48,7 @@ class Kit:
             is not measured is null.
         max_disclosure: a record above it is drawn again, and buried if no draw helps; None: the
             limit is the method's own, which may be none. Needs level ``full``.
+        compare_every: one row in so many is published a second time, for ``draw_similarity``.
         policy: a record that falls short of its ``record`` bounds is drawn again too, as often as
             the policy says, and buried if no draw helps.
     """
@@ -61,6 +63,9 @@ class Kit:
     level: Level = "full"
     max_disclosure: float | None = None
     policy: Policy | None = None
+    compare_every: int = 1
+    _one: threading.RLock = field(default_factory=threading.RLock, init=False, compare=False)
+    """Held while the method works: it need not bear two threads."""
 
     @cached_property
     def judge(self) -> Judge:
@@ -70,10 +75,17 @@ class Kit:
     def measuring(self) -> Measuring:
         return Measuring(self.level, tuple(self.recognizers))
 
-    @property
-    def second_draw(self) -> bool:
-        """Whether faces are drawn twice, for the measures that compare draws."""
-        return self.measuring.needs_second_draw and self.method.draw_size > 0
+    def compared(self, items: Sequence[Item]) -> list[int]:
+        """Places of the items that the measure which compares two draws is taken on: it is a
+        property of the method, so a sample does, by place in the unit, which draws nothing."""
+        if not self.measuring.compares_draws:
+            return []
+        return [n for n, item in enumerate(items) if item.row % self.compare_every == 0]
+
+    def forget(self) -> None:
+        """Let the method drop what it kept of a unit."""
+        with self._one:
+            self.method.forget()
 
     def publish(
         self, faces: Faces, ids: Sequence[str], context: Sequence[Item], draw: int
@@ -91,7 +103,8 @@ class Kit:
             name: [item.context[name] for item in context] for name in self.method.needed_context()
         }
         draws = self.draws(ids, self.method.draw_size, draw)
-        return self.method.publish(faces, draws, Context(wanted))
+        with self._one:
+            return self.method.publish(faces, draws, Context(wanted))
 
 
 def batches(items: Iterator[I], size: int) -> Iterator[list[I]]:

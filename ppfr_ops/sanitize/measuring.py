@@ -17,13 +17,35 @@ Metrics = dict[str, NDArray[np.float32]]
 """By name; one value a record, NaN where there is nothing to measure."""
 
 
-def measure(originals: Faces, published: Faces, again: Faces | None) -> Metrics:
+@dataclass(frozen=True)
+class Again:
+    """Other publications of some of the faces of a batch, by other draws."""
+
+    places: NDArray[np.int64]
+    """Which faces, ``M``, rising."""
+    faces: Faces | None
+    """uint8 ``M x H x W x 3``, in the order of ``places``; None: of a method without draws, which
+    publishes the same again."""
+
+    def of(self, rows: Sequence[int]) -> "Again":
+        """Those of the faces ``rows``, which are the batch from now on."""
+        where = {int(place): number for number, place in enumerate(self.places)}
+        kept = [number for number, row in enumerate(rows) if row in where]
+        faces = None if self.faces is None else self.faces[[where[rows[n]] for n in kept]]
+        return Again(np.array(kept, np.int64), faces)
+
+
+def measure(
+    originals: Faces, published: Faces, again: Again | None = None, slow: bool = True
+) -> Metrics:
     """The measures of ``ppfr_ops.contracts.metrics.MEASURES``, each ``N``.
 
     Args:
-        originals, published, again: uint8 ``N x H x W x 3``; ``published`` and ``again`` are
-            decoded from what was encoded, ``again`` with another draw. Without ``again`` only the
-            quick measures are taken.
+        originals, published: uint8 ``N x H x W x 3``; ``published`` is decoded from what was
+            encoded, and so is ``again``.
+        again: what ``draw_similarity`` is measured with, NaN where there is none; None: it is left
+            out.
+        slow: False: ``disclosure`` is left out.
     """
     with torch.inference_mode():
         x, y = _tensor(originals), _tensor(published)
@@ -34,9 +56,15 @@ def measure(originals: Faces, published: Faces, again: Faces | None) -> Metrics:
             "psnr": measures.psnr(x, y),
             "lowfreq_corr": measures.lowfreq_corr(x, y),
         }
-        if again is not None:
+        if slow:
             values["disclosure"] = measures.disclosure(x, y)
-            values["draw_similarity"] = measures.disclosure(y, _tensor(again))
+        if again is not None:
+            alike = torch.full((len(published),), torch.nan, device=y.device)
+            if len(again.places):
+                where = torch.from_numpy(again.places).to(y.device)
+                other = y[where] if again.faces is None else _tensor(again.faces)
+                alike[where] = measures.disclosure(y[where], other)
+            values["draw_similarity"] = alike
         return {name: value.cpu().numpy() for name, value in values.items()}
 
 
@@ -53,23 +81,20 @@ class Measuring:
     recognizers: Sequence[Recognizer] = ()
 
     @property
-    def needs_second_draw(self) -> bool:
-        """Whether ``compare`` wants each face by another draw too."""
+    def compares_draws(self) -> bool:
+        """Whether ``compare`` wants some faces by another draw too."""
         return self.level == "full"
 
-    def compare(self, originals: Faces, seen: Faces, again: Faces | None) -> Metrics:
+    def compare(self, originals: Faces, seen: Faces, again: Again | None) -> Metrics:
         """All metrics of faces that the level has.
 
         Args:
             originals, seen: uint8 ``N x 112 x 112 x 3``; ``seen`` as decoded from the output.
-            again: by another draw; None: a method without draws, which gives ``seen`` again.
+            again: some of them by another draw; None below level ``full``.
         """
         if self.level == "none":
             return {}
-        if self.level == "basic":
-            measured = measure(originals, seen, None)
-        else:
-            measured = measure(originals, seen, seen if again is None else again)
+        measured = measure(originals, seen, again, slow=self.level == "full")
         for recognizer in self.recognizers:
             templates = recognizer.embed(originals), recognizer.embed(seen)
             cosine = np.einsum("nd,nd->n", *templates)

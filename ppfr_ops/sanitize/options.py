@@ -140,6 +140,14 @@ class SanitizeOptions(BaseModel):
         "which take most of the time; none measures nothing.",
         shapes=True,
     )
+    draw_sample: int = option(
+        16,
+        "Measure draw_similarity, which compares two publications of a face and tells of the "
+        "method, not of the record, on one row in so many, but on 256 of a run at least. 1: on "
+        "all, as for a policy that bounds it on every record.",
+        manifest=True,
+        ge=1,
+    )
     limit: int | None = option(
         None, "Take only this many rows, from the first.", manifest=True, ge=1
     )

@@ -15,19 +15,28 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import FACE_SIZE
 from ppfr_ops.imaging.codec import Encoding, ImageError, decode
 from ppfr_ops.methods.base import Anonymizer, Context
-from ppfr_ops.methods.registry import create
+from ppfr_ops.methods.registry import create, methods
 from ppfr_ops.sanitize.identity import ROLE
 from ppfr_ops.source.plan import read_unit
 from ppfr_ops.source.units import Plan
 
 
-def method_of(made: Method, key: bytes) -> Anonymizer:
+def method_of(made: Method, key: bytes, load_method: str | None = None) -> Anonymizer:
     """The method of a release, with its key.
 
+    Args:
+        load_method: ``module:Class`` that may be imported, if the release names it.
+
     Raises:
-        UserError: the method here is another than the one that made the release, or the release
-            shows the people themselves, so that any photo is a probe already.
+        UserError: the release names code that nobody here named, or the method here is another
+            than the one that made the release, or the release shows the people themselves, so that
+            any photo is a probe already.
     """
+    if made.name not in methods() and made.name != load_method:
+        raise UserError(
+            f"the release names a method of its own ({made.name!a}), which is code; "
+            "--load-method says that it may run"
+        )
     options = {name: str(value) for name, value in made.options.items()}
     method = create(made.name, options)
     if method.digest() != made.digest:

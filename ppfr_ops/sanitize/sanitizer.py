@@ -38,11 +38,19 @@ class Way(Protocol[I]):
     def batches(self, items: Iterator[I]) -> Iterator[list[I]]:
         """Items that are worked on together."""
 
-    def attempt(self, batch: list[I]) -> Made:
-        """Pictures of a batch and what was measured on them.
+    def start(self, batch: list[I]) -> Any:
+        """The method's part of a batch.
 
         Raises:
             Failed: with the reason code; the batch is tried again by halves.
+        """
+
+    def finish(self, drawn: Any) -> Made:
+        """Pictures of what ``start`` gave, encoded, and what was measured on them. May run in
+        another thread than ``start``, and while that works on another batch.
+
+        Raises:
+            Failed: as ``start``.
         """
 
     def columns(self, items: Sequence[I]) -> list[pa.Array]:
@@ -79,11 +87,40 @@ class Sanitizer(Generic[I]):
         """
         results: Results[I] = Results(unit)
         try:
-            for batch in self.way.batches(self.way.items(table, results)):
-                self._publish(batch, results)
+            for batch in self.batches(table, results):
+                self.finish(batch, self.start(batch), results)
         finally:
-            self.kit.method.forget()
-        return self._tables(table, results)
+            self.kit.forget()
+        return self.tables(table, results)
+
+    # The steps of ``__call__``, for whoever takes them in several threads.
+
+    def batches(self, table: pa.Table, results: Results[I]) -> Iterator[list[I]]:
+        """The rows of a unit, decoded, in batches; those that cannot be are buried."""
+        return self.way.batches(self.way.items(table, results))
+
+    def start(self, batch: list[I]) -> Any:
+        """The method's part of a batch; what ``finish`` wants. Raises nothing."""
+        try:
+            return self.way.start(batch)
+        except Exception as error:
+            return error
+
+    def finish(self, batch: list[I], drawn: Any, results: Results[I]) -> None:
+        """Append a batch to the results; a batch that fails is halved down to the culprit."""
+        try:
+            if isinstance(drawn, Exception):
+                raise drawn
+            made = self.way.finish(drawn)
+        except Failed as failed:
+            if len(batch) == 1:
+                results.bury(batch[0].record_id, batch[0].row, failed.code)
+                return
+            middle = len(batch) // 2
+            for half in (batch[:middle], batch[middle:]):
+                self.finish(half, self.start(half), results)
+        else:
+            results.add(batch, made)
 
     def bury(self, record_ids: Sequence[str], unit: str, code: str) -> Tables:
         """Records that all became dead letters for one and the same reason."""
@@ -97,21 +134,8 @@ class Sanitizer(Generic[I]):
             self.way.detections(results),
         )
 
-    def _publish(self, batch: list[I], results: Results[I]) -> None:
-        """Append a batch to the results; a batch that fails is halved down to the culprit."""
-        try:
-            made = self.way.attempt(batch)
-        except Failed as failed:
-            if len(batch) == 1:
-                results.bury(batch[0].record_id, batch[0].row, failed.code)
-                return
-            middle = len(batch) // 2
-            self._publish(batch[:middle], results)
-            self._publish(batch[middle:], results)
-        else:
-            results.add(batch, made)
-
-    def _tables(self, table: pa.Table, results: Results[I]) -> Tables:
+    def tables(self, table: pa.Table, results: Results[I]) -> Tables:
+        """What a unit has become, its rows in order."""
         kit, way = self.kit, self.way
         rows = pa.array([item.row for item in results.items], pa.int64())
         names = [item.record_id for item in results.items]

@@ -2,6 +2,8 @@
 
 import contextlib
 import resource
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import cv2
@@ -16,8 +18,9 @@ from ppfr_ops.errors import UserError, describe
 from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.recognizers import Recognizer
 from ppfr_ops.sanitize import isolation
+from ppfr_ops.sanitize.ahead import ahead
 from ppfr_ops.sanitize.aligned import AlignedFaces
-from ppfr_ops.sanitize.items import Item
+from ppfr_ops.sanitize.items import Item, Results
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.kit import Kit, pseudonyms
 from ppfr_ops.sanitize.photographs.crops import FaceCrops
@@ -34,8 +37,16 @@ MAX_ATTEMPTS = 3
 while it is being taken apart, before all of it is given up."""
 
 
-def build_sanitizer(job: Job, threads: int = 0) -> Sanitizer[Any]:
+AHEAD_BATCHES = 2
+"""Batches that may wait between two steps of a worker."""
+
+
+def build_sanitizer(job: Job, threads: int = 0, compare_every: int | None = None) -> Sanitizer[Any]:
     """Load method and models.
+
+    Args:
+        threads: of the numeric libraries; 0: as they like.
+        compare_every: as in ``Kit``; None: as the options and the size of the run have it.
 
     Raises:
         UserError: a model cannot be loaded.
@@ -50,6 +61,7 @@ def build_sanitizer(job: Job, threads: int = 0) -> Sanitizer[Any]:
         pseudonymize=pseudonyms(job.pseudonym_key) if job.pseudonym_key else None,
         batch_size=options.batch_size,
         level=options.metrics,
+        compare_every=compare_every or job.compare_every,
         max_disclosure=options.max_disclosure,
         policy=job.policy,
     )
@@ -75,6 +87,23 @@ def tune_process(threads: int) -> None:
         cv2.setNumThreads(threads)
 
 
+@dataclass
+class _Task:
+    """A unit on its way through a worker."""
+
+    unit: Unit
+    results: Results[Any]
+    source: Source | None
+    table: pa.Table | None = None
+    """As it was read; None: it was not."""
+    tables: Tables | None = None
+    """What it has become."""
+    status: Status | None = None
+    """Once it is settled: it was committed before, or it failed."""
+    died: int = 0
+    """Attempts before this one that ended with their process."""
+
+
 class Worker:
     """Does units, one after the other. Built once per process.
 
@@ -93,34 +122,124 @@ class Worker:
 
     def process(self, ordinal: int) -> Status:
         """Read, sanitize and commit a unit, unless that was done before. Raises nothing."""
+        task = self._begin(ordinal)
+        if task.status is None:
+            try:
+                if task.tables is None and task.table is not None:
+                    task.tables = self.sanitizer(task.table, task.unit.id)
+            except Exception as error:
+                self._fail(task, error)
+        return self._end(task)
+
+    def stream(self, ordinals: Iterable[int]) -> Iterator[Status]:
+        """As ``process``, for one unit after the other, in order; while the method works on one
+        batch, the next is read and decoded, the last encoded and measured, and the unit before
+        committed, each in a thread of its own."""
+        fed = ahead(self._feed(ordinals), AHEAD_BATCHES)
+        drawn = ahead(self._drawn(fed), AHEAD_BATCHES)
+        return ahead(map(self._end, ahead(self._finished(drawn), 1)), 1)
+
+    def _feed(self, ordinals: Iterable[int]) -> Iterator[tuple["_Task", list[Any] | None]]:
+        """The batches of every unit, and after them None."""
+        for ordinal in ordinals:
+            task = self._begin(ordinal)
+            if task.table is not None and task.tables is None:
+                try:
+                    for batch in self.sanitizer.batches(task.table, task.results):
+                        yield task, batch
+                except Exception as error:
+                    self._fail(task, error)
+            yield task, None
+
+    def _drawn(
+        self, fed: Iterable[tuple["_Task", list[Any] | None]]
+    ) -> Iterator[tuple["_Task", list[Any] | None, Any]]:
+        for task, batch in fed:
+            yield task, batch, None if batch is None else self.sanitizer.start(batch)
+            if batch is None:
+                self.sanitizer.kit.forget()
+
+    def _finished(
+        self, drawn: Iterable[tuple["_Task", list[Any] | None, Any]]
+    ) -> Iterator["_Task"]:
+        for task, batch, made in drawn:
+            if task.status is None and task.tables is None:
+                try:
+                    if batch is not None:
+                        self.sanitizer.finish(batch, made, task.results)
+                    elif task.table is not None:
+                        task.tables = self.sanitizer.tables(task.table, task.results)
+                        if self.vault is None:
+                            task.table = None  # nobody wants the originals any more
+                except Exception as error:
+                    self._fail(task, error)
+            if batch is None:
+                yield task
+
+    def _begin(self, ordinal: int) -> "_Task":
+        """A unit that is read, or done with: because it was committed before, taken apart, or
+        given up; or because it failed.
+
+        Attempts that left no commit ended with their process. After three of them, whatever
+        they died of, the unit is taken apart in child processes, which costs time and no record.
+        Only if that kills the worker three times in one run, while the driver lives, is the unit
+        given up."""
         unit = self.job.plan.units[ordinal]
+        task = _Task(unit, Results(unit.id), self.job.plan.fingerprints.get(unit.id))
         try:
             entry = self.ledger.committed(unit.id)
             if entry is not None:
-                return _status(entry, "skipped")
+                task.status = _status(entry, "skipped")
+                return task
             before = self.ledger.attempt(unit.id)
-            died = before.here + before.earlier
-            tables, source, read = self._sanitize(ordinal, died)
+            task.died = before.here + before.earlier
+            if task.died < MAX_ATTEMPTS:
+                task.table = read_unit(self.job.plan, unit)
+                if task.source is not None and self.job.key is not None:
+                    now = content(task.table, self.job.key)
+                    task.source = task.source.model_copy(update={"content": now})
+            elif self.ledger.attempt(unit.id, apart=True).here >= MAX_ATTEMPTS:
+                ids = [record_id(unit.id, row) for row in range(unit.rows)]
+                task.tables = self.sanitizer.bury(ids, unit.id, "killed_worker")
+            else:
+                task.tables = isolation.sanitize_apart(
+                    self.job, ordinal, self.sanitizer, self.threads
+                )
+        except Exception as error:
+            self._fail(task, error)
+        return task
+
+    def _end(self, task: "_Task") -> Status:
+        """Commit."""
+        if task.status is not None:
+            return task.status
+        unit, tables = task.unit, task.tables
+        assert tables is not None
+        try:
             copy = new_copy_id()
-            self._seal(unit, copy, tables, read)
+            self._seal(unit, copy, tables, task.table)
             entry = self.ledger.commit(
                 unit.id,
                 tables,
                 unit.rows,
                 method_digest=self.job.method_digest,
                 settings_digest=self.job.settings_digest,
-                source=source,
+                source=task.source,
                 verdicts=self.job.verdicts_on(unit),
                 copy_id=copy,
             )
             if self.vault is not None and entry.copy_id != copy:
                 self.vault.discard(unit.id, copy)
         except Exception as error:
-            # It failed, but its process lives: that is no reason to take it apart one day.
-            with contextlib.suppress(Exception):
-                self.ledger.forget_attempts(unit.id)
-            return Status(unit.id, "failed", reason=describe(error))
-        return _status(entry, "committed", died)
+            return self._fail(task, error)
+        return _status(entry, "committed", task.died)
+
+    def _fail(self, task: "_Task", error: Exception) -> Status:
+        """It failed, but its process lives: that is no reason to take it apart one day."""
+        with contextlib.suppress(Exception):
+            self.ledger.forget_attempts(task.unit.id)
+        task.status = Status(task.unit.id, "failed", reason=describe(error))
+        return task.status
 
     def _seal(self, unit: Unit, copy: str, tables: Tables, read: pa.Table | None) -> None:
         """Commit the originals of what is about to be published to the vault, if there is one."""
@@ -130,26 +249,6 @@ class Worker:
             read = read_unit(self.job.plan, unit)
         originals = () if read is None else originals_of(tables.records, read)
         self.vault.commit(self.job.vault, unit.id, copy, originals)
-
-    def _sanitize(self, ordinal: int, died: int) -> tuple[Tables, Source | None, pa.Table | None]:
-        """Tables, fingerprint, and the unit as it was read here, if it was.
-
-        Attempts that left no commit ended with their process. After three of them, whatever
-        they died of, the unit is taken apart in child processes, which costs time and no record.
-        Only if that kills the worker three times in one run, while the driver lives, is the unit
-        given up."""
-        unit = self.job.plan.units[ordinal]
-        source = self.job.plan.fingerprints.get(unit.id)
-        if died >= MAX_ATTEMPTS:
-            if self.ledger.attempt(unit.id, apart=True).here >= MAX_ATTEMPTS:
-                ids = [record_id(unit.id, row) for row in range(unit.rows)]
-                return self.sanitizer.bury(ids, unit.id, "killed_worker"), source, None
-            apart = isolation.sanitize_apart(self.job, ordinal, self.sanitizer, self.threads)
-            return apart, source, None
-        table = read_unit(self.job.plan, unit)
-        if source is not None and self.job.key is not None:
-            source = source.model_copy(update={"content": content(table, self.job.key)})
-        return self.sanitizer(table, unit.id), source, table
 
 
 def _status(
@@ -193,7 +292,7 @@ def preview(job: Job, records: int = 64) -> Tables:
     Args:
         records: rows, about.
     """
-    sanitizer = build_sanitizer(job)
+    sanitizer = build_sanitizer(job, compare_every=1)
     last = len(job.plan.units) - 1
     places = sorted({round(place) for place in np.linspace(0, last, PREVIEW_UNITS)} - {-1})
     parts = []

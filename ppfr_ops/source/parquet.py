@@ -12,6 +12,7 @@ from typing import IO, Any, TypeVar, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
 from ppfr_ops.errors import UserError
 from ppfr_ops.sandbox import LimitError, sandbox
@@ -32,6 +33,8 @@ _BATCH_ROWS = 256
 _ASKED = 25
 """Files that are asked for their columns."""
 _MAX_EMPTY_ROWS = 2**20
+_LEAST_BYTES = 64
+"""Of a row, where there are many; no picture of a face is smaller."""
 _FOOTER_SECONDS, _READ_SECONDS = 10.0, 60.0
 _MAX_DEATHS = 8
 
@@ -148,8 +151,16 @@ def read_schema(fs: Any, path: str) -> pa.Schema:
 def count(fs: Any, path: str) -> tuple["_Count | None", int]:
     """Rows and bytes of a file; for the sandbox."""
     with open_file(fs, path) as file:
-        size = file.seek(0, os.SEEK_END)
+        size = _held(fs, file)
         return _count(pq.read_metadata(file), size), size
+
+
+def _held(fs: Any, file: IO[bytes]) -> int:
+    """Bytes of a file; without its holes, which cost whoever made it nothing."""
+    size = file.seek(0, os.SEEK_END)
+    blocks = os.fstat(file.fileno()).st_blocks if isinstance(fs, LocalFileSystem) else 0
+    # Some file systems count no blocks.
+    return min(size, 512 * blocks) if blocks else size
 
 
 @dataclass(frozen=True)
@@ -176,8 +187,9 @@ def _count(metadata: pq.FileMetaData, size: int) -> _Count | None:
         size: of the file, bytes.
 
     Returns:
-        None if the file claims more rows than it can hold: more than bytes, and more than a
-        million, which well-compressed empty rows may need no byte for.
+        None if the file claims more rows than it can hold: more than a million, which
+        well-compressed empty rows may need no byte for, and less than ``_LEAST_BYTES`` for each.
+        What a plan takes is so bounded by what there is.
     """
     schema = metadata.schema
     flat = [i for i in range(metadata.num_columns) if schema.column(i).max_repetition_level == 0]
@@ -189,7 +201,7 @@ def _count(metadata: pq.FileMetaData, size: int) -> _Count | None:
         rows = max(claims, key=lambda claim: (claims[claim], claim))
         groups.append(max(0, rows))
         agree &= len(claims) == 1 and rows >= 0
-    if sum(groups) > max(_MAX_EMPTY_ROWS, size):
+    if sum(groups) > max(_MAX_EMPTY_ROWS, size // _LEAST_BYTES):
         return None
     return _Count(tuple(groups), agree and metadata.num_rows <= sum(groups))
 
@@ -228,7 +240,7 @@ def read_rows(fs: Any, plan: Plan, path: str, start: int, stop: int) -> pa.Table
     wanted = list(dict.fromkeys([image, *plan.columns.beside]))
     parts: list[pa.Table] = []
     with damage_ends_it(), open_file(fs, path) as file:
-        size = file.seek(0, os.SEEK_END)
+        size = _held(fs, file)
         parquet = _open_parquet(file)
         schema = parquet.schema_arrow
         if any(schema.get_field_index(name) < 0 for name in wanted):

@@ -70,6 +70,9 @@ _OURS = re.compile(
 )
 """Everything in an output that is ours, and that ``--overwrite`` removes."""
 
+_KEYS = ("secret.json", "release_key.json")
+"""Of the ids outside, and of whom the pictures show (``sanitize.identity``)."""
+
 _DAY = 86_400
 
 
@@ -142,6 +145,11 @@ class Ledger(Documents):
                     self.remove_path(path)
         self._ids = None
         begun = self.read(*LEDGER, "run.json") or None
+        if begun is None and not self.committed_ids():
+            # Nothing is published yet, so a key that lies there is of no use but to whoever put it
+            # there and knows it.
+            for name in _KEYS:
+                self.remove(*LEDGER, name)
         whole = self.secret() is not None
         if not whole:
             if self.exists(*LEDGER, "secret.json"):

@@ -71,7 +71,8 @@ def _last(files: Files) -> dict[str, Any] | None:
     if not names:
         return None
     entry = files.read(_FOLDER, names[-1])
-    if entry is None or entry.get("digest") != _digest(entry):
+    named = entry is not None and names[-1] == f"{entry.get('number')!s:0>9}.json"
+    if entry is None or not named or entry.get("digest") != _digest(entry):
         raise AuditError(f"the audit log was changed: {names[-1]}")
     return entry
 

@@ -19,9 +19,11 @@ leaves the old state or the new one, or (``pending.json``) something that whoeve
 next brings to an end.
 """
 
+import contextlib
 import os
+import re
 import secrets
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ppfr_ops.errors import UserError
@@ -29,11 +31,14 @@ from ppfr_ops.store.files import Files
 from ppfr_ops.vault.keys import KeyService, WrongKey
 from ppfr_ops.vault.sealing import Place, Sealed, key_check, seal, unit_key, unwrap, wrap
 from ppfr_ops.vault.shards import FORMAT, Damaged, Entry, Keys, read_sealed, write_sealed
+from ppfr_ops.vault.shredding import overwrite, to_overwrite
 
 _DOCUMENT = "vault.json"
 _PENDING = "pending.json"
 _SUFFIX = ".parquet"
 _PURPOSE = b"ppfr vault 1 wrap"
+_NAME = re.compile(r"[0-9a-f]{8}")
+"""Of a generation, which is a folder's too."""
 
 
 class VaultError(UserError):
@@ -99,6 +104,7 @@ class Vault:
         Raises:
             VaultError: there is something else.
         """
+        self._refuse_links()
         raw = self.files.read(_DOCUMENT)
         if raw is None:
             if self.files.fs.exists(self.files.path(_DOCUMENT)):
@@ -107,9 +113,24 @@ class Vault:
         try:
             if raw["format"] != FORMAT:
                 raise VaultError(f"the vault has format {raw['format']}, needed: {FORMAT}")
-            return str(raw["release"]), Generation(**raw["generation"])
-        except (KeyError, TypeError):
+            generation = Generation(**raw["generation"])
+            if not _NAME.fullmatch(generation.name) or len(bytes.fromhex(generation.salt)) != 32:
+                raise VaultError("vault.json is damaged")
+            return str(raw["release"]), generation
+        except VaultError:
+            raise
+        except (KeyError, TypeError, ValueError):
             raise VaultError("vault.json is damaged") from None
+
+    def _refuse_links(self) -> None:
+        """What is destroyed here must lie here."""
+        if not self.files.local:
+            return
+        places: list[tuple[str, ...]] = [(os.path.basename(path),) for path in self.files.paths()]
+        places += [("keys", name) for name in self.files.names("keys")]
+        for place in places:
+            if os.path.islink(self.files.path(*place)):
+                raise VaultError(f"{'/'.join(place)!a} in the vault is a symbolic link")
 
     def require(self) -> tuple[str, Generation]:
         """As ``describe``.
@@ -186,7 +207,7 @@ class Vault:
 
     def discard(self, unit: str, copy: str) -> None:
         """Remove a copy; its keys first."""
-        for generation in self.files.names("keys"):
+        for generation in self._generations():
             self._shred("keys", generation, f"{unit}.{copy}{_SUFFIX}")
         self.files.remove("sealed", f"{unit}.{copy}{_SUFFIX}")
 
@@ -236,15 +257,19 @@ class Vault:
         """
         _, generation = self.require()
         self.files.remove_half_written()
-        for folder in self.files.names("keys"):
+        for folder in self._generations():
             if folder != generation.name:
                 for name in self.files.names("keys", folder):
                     self._shred("keys", folder, name)
                 if self.files.local:
-                    os.rmdir(self.files.path("keys", folder))
+                    with contextlib.suppress(OSError):  # something else lies in it
+                        os.rmdir(self.files.path("keys", folder))
         pending = self.files.read(_PENDING)
-        if pending is not None:
-            self._revoke(generation.name, set(pending["entries"]))
+        if pending is not None or self.files.exists(_PENDING):
+            self._revoke(generation.name, _pending(pending))
+
+    def _generations(self) -> list[str]:
+        return [name for name in self.files.names("keys") if _NAME.fullmatch(name)]
 
     def revoke(self, entries: Collection[str]) -> int:
         """Destroy the keys of some records, for good; returns how many there were.
@@ -312,21 +337,18 @@ class Vault:
     def _put_keys(self, generation: str, keys: Keys) -> None:
         place = ("keys", generation, f"{keys.unit}.{keys.copy}{_SUFFIX}")
         path = self.files.path(*place)
-        old = None
-        if self.files.local and os.path.exists(path):
-            old = os.open(path, os.O_WRONLY)
+        old = to_overwrite(path) if self.files.local else None
         self.files.put(keys.to_bytes(), *place)
         if old is not None:
-            _overwrite(old)
+            overwrite(old)
 
     def _shred(self, *parts: str) -> None:
         path = self.files.path(*parts)
-        old = None
-        if self.files.local and os.path.exists(path):
-            old = os.open(path, os.O_WRONLY)
-        self.files.remove(*parts)
+        old = to_overwrite(path) if self.files.local else None
+        with contextlib.suppress(IsADirectoryError):  # nothing of ours
+            self.files.remove(*parts)
         if old is not None:
-            _overwrite(old)
+            overwrite(old)
 
 
 def _rewrapped(
@@ -346,17 +368,16 @@ def _document(release: str, generation: Generation) -> dict[str, object]:
     return {"format": FORMAT, "release": release, "generation": vars(generation)}
 
 
+def _pending(document: Mapping[str, object] | None) -> set[str]:
+    entries = None if document is None else document.get("entries")
+    if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+        raise VaultError(
+            f"{_PENDING} in the vault is damaged: revoke once more whatever was being revoked, "
+            "after removing the file"
+        )
+    return set(entries)
+
+
 def _parts(name: str) -> tuple[str, str]:
     unit, _, copy = name.removesuffix(_SUFFIX).rpartition(".")
     return unit, copy
-
-
-def _overwrite(descriptor: int) -> None:
-    """Zeros over a file that has no name any more, and close it: the best that can be done. A file
-    system that copies on write, a flash disk, a snapshot or a backup may keep the old bytes;
-    against that helps rotating to a new master and destroying the old one (``docs/vault.md``)."""
-    try:
-        os.pwrite(descriptor, bytes(os.fstat(descriptor).st_size), 0)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

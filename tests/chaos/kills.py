@@ -2,7 +2,8 @@
 
 A run is a fork of this process with everything loaded, so that what is tried hundreds of times is
 the work and its commits, not the start of Python. Its engine is a bare pool of processes that does
-what Ray does: a worker that dies is replaced, and its unit handed out again.
+what Ray does: a worker that dies is replaced, and its unit handed out again. With ``--command`` a
+run is ``ppfr sanitize`` itself, on Ray.
 """
 
 import argparse
@@ -15,11 +16,12 @@ import resource
 import secrets
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -121,6 +123,25 @@ def begin(options: SanitizeOptions, log: Path, most_bytes: int | None = None) ->
         os._exit(code)
 
 
+def begin_command(options: SanitizeOptions, log: Path, most_bytes: int | None = None) -> int:
+    """Start the command in a group of its own; its process number."""
+    line = [sys.executable, "-m", "ppfr_ops.cli", "sanitize", "--input", options.input]
+    line += ["--output", options.output, "--method", options.method, "--metrics", options.metrics]
+    line += ["--unit-rows", str(options.unit_rows)]
+    limit = most_bytes if most_bytes is None else (most_bytes, resource.RLIM_INFINITY)
+    with log.open("ab") as file:
+        run = subprocess.Popen(
+            line,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+            preexec_fn=lambda: limit and resource.setrlimit(resource.RLIMIT_FSIZE, limit),
+        )
+    run.returncode = 0  # it is ``ended`` that waits for it
+    return run.pid
+
+
 def ended(number: int) -> int:
     """Wait for a run and all of its group; its exit code, negative for a signal."""
     deadline = time.monotonic() + RUN_SECONDS
@@ -128,8 +149,9 @@ def ended(number: int) -> int:
         done, status = os.waitpid(number, os.WNOHANG)
         if done:
             code = os.waitstatus_to_exitcode(status)
-            while _members(number) and time.monotonic() < deadline:
-                time.sleep(0.01)
+            while any(_group(pid) == number for pid in _processes()):
+                assert time.monotonic() < deadline, "workers outlive their driver"
+                time.sleep(0.05)
             return code
         time.sleep(0.01)
     with contextlib.suppress(ProcessLookupError):
@@ -137,16 +159,32 @@ def ended(number: int) -> int:
     raise AssertionError("the run hangs")
 
 
-def _members(group: int) -> list[int]:
-    """Living processes of a group."""
+def _members(run: int) -> list[int]:
+    """Living processes of a run: of its group, and those that bear its temporary folder, wherever
+    they went."""
+    mark = f"TMPDIR={os.environ.get('TMPDIR')}".encode()
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError, IndexError):
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                if int(fields[2]) == group and fields[0] != "Z":
-                    found.append(int(entry.name))
+    for pid in _processes():
+        group = _group(pid)
+        if group is not None and pid != os.getpid():
+            with contextlib.suppress(OSError):
+                said = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+                if group == run or mark in said:
+                    found.append(pid)
     return found
+
+
+def _processes() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _group(pid: int) -> int | None:
+    """The group of a process; None if it is dead."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[2])
 
 
 # -- a scenario -------------------------------------------------------------------------------
@@ -157,13 +195,18 @@ class World:
     """An input, its output, and all that a run could leave anywhere."""
 
     root: Path
+    begin: Callable[[SanitizeOptions, Path, int | None], int] = begin
     log: Path = field(init=False)
+    temporary: Path = field(init=False)
     committed: dict[str, str] = field(default_factory=dict)
     """Units that are done, and the copy that counts."""
 
     def __post_init__(self) -> None:
         self.log = self.root / "log"
-        (self.root / "tmp").mkdir(parents=True)
+        self.root.mkdir(parents=True)
+        # Ray's sockets leave no room for a longer name.
+        self.temporary = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
+        os.environ["TMPDIR"] = str(self.temporary)
         face = faces(1, seed=3)[0]
         for number in range(UNITS * ROWS):
             folder = self.root / "in" / f"{NAME}_{number % 3}"
@@ -181,20 +224,24 @@ class World:
             metrics="none",
         )
 
-    def disturbed(self, rng: random.Random, target: str, longest: float) -> int:
-        """A run to which something happens at a random moment; its exit code."""
+    def disturbed(self, rng: random.Random, target: str, longest: float) -> tuple[int, bool]:
+        """A run to which something happens at a random moment; its exit code, and whether it was
+        in time: who comes too late strikes nobody."""
         most = rng.randrange(200, 20_000) if target == "disk" else None
-        run = begin(self.options, self.log, most)
+        run = self.begin(self.options, self.log, most)
+        struck = 0
         if target != "disk":
             time.sleep(rng.uniform(0, longest))
-            _strike(rng, run, target)
+            struck = _strike(rng, run, target)
+        self._search()
         code = ended(run)
+        self._search()
         self._see()
-        return code
+        return code, bool(struck) or (target == "disk" and code != 0)
 
     def finished(self) -> None:
         """Go on until the end, and check everything."""
-        code = ended(begin(self.options, self.log))
+        code = ended(self.begin(self.options, self.log, None))
         assert code == 0, f"exit code {code}: {self.log.read_text()[-500:]}"
         self._see()
         ledger = Ledger(self.options.output)
@@ -208,7 +255,7 @@ class World:
         assert len(set(ids)) == len(ids) == UNITS * ROWS
         for folder in ((EVIDENCE, "staging"), (*LEDGER, "attempts")):
             assert not ledger.names(*folder), folder
-        assert not list((self.root / "tmp").iterdir())
+        assert not list(self.temporary.iterdir()), list(self.temporary.iterdir())
         self._search()
 
     def _see(self) -> None:
@@ -220,31 +267,35 @@ class World:
         """No name, path or stretch of an original's bytes anywhere."""
         source = next((self.root / "in").glob("*/*_0005.jpg")).read_bytes()
         needles = [NAME.encode(), b"PLANTED", source[len(source) // 2 :][:32]]
-        for path in self.root.rglob("*"):
-            if path.is_file() and self.root / "in" not in path.parents:
-                data = path.read_bytes()
-                assert not any(needle in data for needle in needles), path.name
+        for place in (self.root, self.temporary):
+            for path in place.rglob("*"):
+                if self.root / "in" not in path.parents:
+                    with contextlib.suppress(OSError):  # a socket; or gone, as drafts are
+                        data = path.read_bytes() if path.is_file() else b""
+                        found = [needle for needle in needles if needle in data]
+                        assert not found, f"{found} in {path}"
 
 
-def _strike(rng: random.Random, run: int, target: str) -> None:
-    if target == "group":
-        victims = _members(run)
-    elif target == "worker":
-        victims = [pid for pid in _members(run) if pid != run]
-        victims = [rng.choice(victims)] if victims else []
-    elif target == "driver":
-        victims = [run]
-    else:
+def _strike(rng: random.Random, run: int, target: str) -> int:
+    """Kill; how many were alive."""
+    members = _members(run)
+    chosen = {
+        "group": members,
+        "driver": [run] if run in members else [],
+        "worker": (others := [pid for pid in members if pid != run]) and [rng.choice(others)],
+        "interrupt": [pid for pid in members if _group(pid) == run],
+    }[target]
+    struck = 0
+    for pid in chosen:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(run, signal.SIGINT)
-        return
-    for pid in victims:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGINT if target == "interrupt" else signal.SIGKILL)
+            struck += 1
+    return struck
 
 
-def campaign(seed: int, kills: int, until: float) -> dict[str, object]:
+def campaign(seed: int, kills: int, until: float, command: bool = False) -> dict[str, object]:
     """Disturb so many runs, a few of each output, until the time (monotonic) is up; figures."""
+    start = begin_command if command else begin
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     kept = {name: os.environ.get(name) for name in ("TMPDIR",)}
     counts: Counter[str] = Counter()
@@ -254,19 +305,18 @@ def campaign(seed: int, kills: int, until: float) -> dict[str, object]:
     pa.set_cpu_count(1)
     began = time.monotonic()
     try:
-        longest = _undisturbed(folder / "first")
+        longest = _undisturbed(World(folder / "first", start))
         while done < kills and time.monotonic() < until:
             rng = random.Random(f"{seed}|{scenario}")
             struck: list[str] = []
             try:
-                world = World(folder / str(scenario))
-                os.environ["TMPDIR"] = str(world.root / "tmp")
+                world = World(folder / str(scenario), start)
                 for _ in range(min(rng.randrange(1, 9), kills - done)):
                     struck.append(rng.choice(TARGETS))
-                    code = world.disturbed(rng, struck[-1], longest)
-                    codes[f"{struck[-1]}: {code}"] += 1
-                    # Whoever came too late struck nobody.
-                    done += code != 0 or struck[-1] == "worker"
+                    code, in_time = world.disturbed(rng, struck[-1], longest)
+                    if in_time:
+                        done += 1
+                        codes[f"{struck[-1]}: {code}"] += 1
                 calm = time.monotonic()
                 world.finished()
                 # What is left to do after a few kills is less than a whole run.
@@ -276,6 +326,7 @@ def campaign(seed: int, kills: int, until: float) -> dict[str, object]:
             counts.update(struck)
             print(f"scenario {scenario}: {' '.join(struck)}", file=sys.stderr, flush=True)
             shutil.rmtree(folder / str(scenario), ignore_errors=True)
+            shutil.rmtree(world.temporary, ignore_errors=True)
             scenario += 1
     finally:
         for name, value in kept.items():
@@ -293,10 +344,11 @@ def campaign(seed: int, kills: int, until: float) -> dict[str, object]:
     }
 
 
-def _undisturbed(root: Path) -> float:
+def _undisturbed(world: World) -> float:
     """How long a run takes, s."""
     began = time.monotonic()
-    World(root).finished()
+    world.finished()
+    shutil.rmtree(world.temporary)
     return time.monotonic() - began
 
 
@@ -305,10 +357,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="default: a fresh one, printed")
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--minutes", type=float, default=60.0, help="at most")
+    parser.add_argument("--command", action="store_true", help="each run is the command, on Ray")
     options = parser.parse_args()
     seed = secrets.randbits(32) if options.seed is None else options.seed
     tune_process(1)  # before anything starts threads, which no fork survives
-    figures = campaign(seed, options.kills, time.monotonic() + 60 * options.minutes)
+    figures = campaign(
+        seed, options.kills, time.monotonic() + 60 * options.minutes, options.command
+    )
     print(json.dumps(figures, indent=1))
     return int(bool(figures["failures"]))
 

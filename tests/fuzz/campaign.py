@@ -12,11 +12,14 @@ import os
 import random
 import resource
 import secrets
+import shutil
 import sys
+import tempfile
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -25,6 +28,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import checks
 import mutations
+import whole
 
 from ppfr_ops.sandbox import sandbox
 from ppfr_ops.sanitize.worker import tune_process
@@ -35,6 +39,8 @@ HANG_SECONDS = 300.0
 SLOW_SECONDS = 5.0
 """Of processor time."""
 GIGABYTE = 2**30
+MEMORY = Path("/dev/shm")
+"""Where nobody waits for a disk."""
 
 KINDS: dict[str, tuple[Callable[[random.Random], bytes], Callable[[bytes], str]]] = {
     "picture": (mutations.picture, checks.check_picture),
@@ -57,23 +63,46 @@ def _peak(pid: int | str) -> int:
     return next((int(x.split()[1]) * 1024 for x in lines if x.startswith("VmHWM")), 0)
 
 
-def _work(kind: str, seed: int, first: int, last: int, pipe: Connection) -> None:
-    """Check cases in this process; (number, outcome, failure, seconds, peak) each as it comes."""
-    for number in range(first, last):
+def _trial(
+    kind: str, seed: int, number: int, runs: bool, folder: Path
+) -> tuple[Callable[[], str], list[bytes]]:
+    """What is to be checked, and what must be found nowhere after it."""
+    if not runs:
         data = case(kind, seed, number)
+        return partial(KINDS[kind][1], data), whole.needles(data)
+    first = number * whole.BATCH[kind]
+    cases = [case(kind, seed, n) for n in range(first, first + whole.BATCH[kind])]
+    sought = {needle for data in cases for needle in whole.needles(data)}
+    return partial(whole.check, kind, cases, folder / "run"), sorted(sought)
+
+
+def _work(
+    kind: str, seed: int, first: int, last: int, runs: bool, folder: Path, pipe: Connection
+) -> None:
+    """Check cases in this process; (number, outcome, failure, seconds, peak) each as it comes."""
+    traces = whole.Traces(folder)
+    for number in range(first, last):
+        check, sought = _trial(kind, seed, number, runs, folder)
         began = time.process_time()
         failure = ""
         try:
-            outcome = KINDS[kind][1](data)
+            outcome = check()
+            traces.check(sought)
         except Exception:
             outcome, failure = "failed", traceback.format_exc(limit=-4)
         seconds = time.process_time() - began
         child = sandbox._process.pid if sandbox._process is not None else 0
         pipe.send((number, outcome, failure, seconds, max(_peak("self"), _peak(child))))
+        shutil.rmtree(folder / "run", ignore_errors=True)
 
 
-def run(kind: str, seed: int, count: int, until: float, corpus: Path | None) -> dict[str, object]:
+def run(
+    kind: str, seed: int, count: int, until: float, corpus: Path | None, runs: bool = False
+) -> dict[str, object]:
     """Check ``count`` cases, or as many as fit until ``until`` (monotonic).
+
+    Args:
+        runs: each case is a whole run over a batch of inputs; case N of them is over the N-th.
 
     Returns:
         Figures; ``failures`` holds what every failing case needs to be seen again.
@@ -84,42 +113,47 @@ def run(kind: str, seed: int, count: int, until: float, corpus: Path | None) -> 
     slowest = peak = 0.0
     number = 0
     began = time.monotonic()
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-", dir=MEMORY if MEMORY.is_dir() else None))
+    # What a run takes, its batch takes together.
+    slow = SLOW_SECONDS * (whole.BATCH[kind] if runs else 1)
     while number < count and time.monotonic() < until:
         ours, theirs = multiprocessing.Pipe()
         process = multiprocessing.get_context("fork").Process(
-            target=_work, args=(kind, seed, number, count, theirs), daemon=False
+            target=_work, args=(kind, seed, number, count, runs, folder, theirs), daemon=False
         )
         process.start()
         theirs.close()
         while number < count and time.monotonic() < until:
-            failure = "the process hung"
             try:
-                if not ours.poll(HANG_SECONDS):
+                hung = not ours.poll(HANG_SECONDS)
+                if hung:
                     raise EOFError
                 number, outcome, failure, seconds, memory = ours.recv()
             except EOFError:
                 process.kill()
                 process.join()
-                if failure == "":
-                    failure = "the process died"
                 outcome, seconds, memory = "failed", 0.0, 0
-                failure += f" ({process.exitcode})"
-            if seconds > SLOW_SECONDS:
+                failure = f"the process {'hung' if hung else 'died'} ({process.exitcode})"
+            if seconds > slow:
                 failure = failure or f"{seconds:.1f} s"
             if memory > GIGABYTE:
                 failure = failure or f"{memory} bytes"
             outcomes[outcome] += 1
             slowest, peak = max(slowest, seconds), max(peak, memory)
             if failure:
-                failures.append(f"--seed {seed} --kind {kind} --case {number}: {failure}")
-                _keep(kind, case(kind, seed, number), corpus)
+                what = "run" if runs else "case"
+                failures.append(f"--seed {seed} --kind {kind} --{what} {number}: {failure}")
+                print(failures[-1], file=sys.stderr, flush=True)
+                if not runs:
+                    _keep(kind, case(kind, seed, number), corpus)
             number += 1
             if not process.is_alive() and outcome == "failed":
                 break
         process.kill()
         process.join()
+    shutil.rmtree(folder, ignore_errors=True)
     return {
-        "kind": kind,
+        "kind": f"{kind}, whole runs of {whole.BATCH[kind]}" if runs else kind,
         "seed": seed,
         "cases": outcomes.total(),
         "outcomes": dict(outcomes.most_common()),
@@ -144,25 +178,33 @@ def main() -> int:
     parser.add_argument("--parquets", type=int, default=0)
     parser.add_argument("--tars", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=60.0, help="at most, for each kind")
+    parser.add_argument("--only", choices=("cases", "runs"), help="default: both")
     parser.add_argument("--no-corpus", action="store_true", help="keep no input that fails")
-    parser.add_argument("--kind", choices=KINDS, help="with --case: this one again")
+    parser.add_argument("--kind", choices=KINDS, help="with --case or --run: this one again")
     parser.add_argument("--case", type=int)
+    parser.add_argument("--run", type=int)
     options = parser.parse_args()
     seed = secrets.randbits(32) if options.seed is None else options.seed
-    if options.case is not None:
-        print(KINDS[options.kind][1](case(options.kind, seed, options.case)))
-        return 0
-    # Nothing of a case may be left in a temporary folder.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if options.kind is not None:
+        runs = options.run is not None
+        with tempfile.TemporaryDirectory() as name:
+            number = options.run if runs else options.case
+            print(_trial(options.kind, seed, number, runs, Path(name))[0]())
+        return 0
     failed = False
     counts = {"picture": options.pictures, "parquet": options.parquets, "tar": options.tars}
     for kind, count in counts.items():
-        if count:
-            until = time.monotonic() + 60 * options.minutes
-            corpus = None if options.no_corpus else CORPUS
-            figures = run(kind, seed, count, until, corpus)
-            failed |= bool(figures["failures"])
-            print(json.dumps(figures, indent=1), flush=True)
+        began = time.monotonic()
+        # Cases by themselves have three quarters of the time, the same in whole runs the rest.
+        for runs, share in ((False, 0.75), (True, 1.0)):
+            todo = -(-count // whole.BATCH[kind]) if runs else count
+            if todo and options.only in (None, "runs" if runs else "cases"):
+                until = began + 60 * options.minutes * share
+                corpus = None if options.no_corpus else CORPUS
+                figures = run(kind, seed, todo, until, corpus, runs)
+                failed |= bool(figures["failures"])
+                print(json.dumps(figures, indent=1), flush=True)
     return int(failed)
 
 

@@ -1,6 +1,5 @@
 """The short form of the campaign: all that ever failed, fixed seeds, fresh ones, and Hypothesis."""
 
-import json
 import os
 import secrets
 import subprocess
@@ -40,7 +39,7 @@ def test_mutated_inputs(kind: str, seed: int | None) -> None:
         [*command, f"--minutes={SECONDS / 60}", "--no-corpus"], capture_output=True, text=True
     )
     assert done.returncode == 0, f"seed {seed}\n{done.stdout}\n{done.stderr[-2000:]}"
-    assert json.loads(done.stdout)["cases"]
+    assert done.stdout.count('"cases"') == 2, "cases by themselves, and in whole runs"
 
 
 Edits = list[tuple[int, int, bytes]]

@@ -1,6 +1,7 @@
 """Whole sessions: right answers, transcripts alike, a client that learns a bit and no more."""
 
 import json
+import socket
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from ppfr_ops.match.errors import MatchError, Reason, Refused
 from ppfr_ops.match.gallery import Gallery
 from ppfr_ops.match.packing import quantise
 from ppfr_ops.match.server import Matcher
+from ppfr_ops.match.transport import link_over
+from ppfr_ops.match.wire import HELLO_BYTES, Kind
 
 from .conftest import DIMENSIONS, Wire, unit
 
@@ -98,6 +101,15 @@ def test_a_probe_of_another_model_is_noticed(make_matcher, keys):
     assert not wire.ask(keys, stranger(), recognizer="test").match
     with pytest.raises(MatchError, match="another FR model"):
         wire.ask(keys, stranger(), recognizer="some other model")
+
+
+def test_a_stranger_who_says_nothing_has_seconds_and_no_session():
+    """Eight who stay silent would else keep everybody out."""
+    ours, theirs = socket.socketpair()
+    link = link_over(theirs, greeting=0.05)
+    ours.sendall(b"PPFR")
+    with ours, theirs, pytest.raises(TimeoutError):
+        link.receive(Kind.HELLO, HELLO_BYTES)
 
 
 def test_a_changed_line_breaks_the_chain(tmp_path):

@@ -46,7 +46,8 @@ MEANINGS = {
     "ms_ssim": "structural similarity over scales",
     "psnr": "peak signal-to-noise ratio to the original, dB",
     "lowfreq_corr": "correlation of the coarse parts with the original's",
-    "draw_similarity": "likeness of two publications of one face: near 1, the draw changes nothing",
+    "draw_similarity": "on a sample: likeness of two publications of one face; near 1, the draw "
+    "changes nothing",
 }
 
 _COLOURS = {"bar": "#2b6cb0", "bound": "#b00020", "alt": "#b7791f"}

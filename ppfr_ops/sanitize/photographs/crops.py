@@ -13,7 +13,7 @@ from ppfr_ops.contracts.records import records_schema
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.geometry import cut, transforms
 from ppfr_ops.methods.base import Output
-from ppfr_ops.sanitize.aligned import FaceMaker
+from ppfr_ops.sanitize.aligned import DrawnFaces, FaceMaker
 from ppfr_ops.sanitize.items import Item, Made, Results
 from ppfr_ops.sanitize.kit import Kit, batches
 from ppfr_ops.sanitize.photographs.faces import detections_table, pixelated, place
@@ -59,8 +59,11 @@ class FaceCrops:
     def batches(self, items: Iterator[Crop]) -> Iterator[list[Crop]]:
         return batches(items, self.kit.batch_size)
 
-    def attempt(self, batch: list[Crop]) -> Made:
-        return self._make(batch)
+    def start(self, batch: list[Crop]) -> DrawnFaces[Crop]:
+        return self._make.start(batch)
+
+    def finish(self, drawn: DrawnFaces[Crop]) -> Made:
+        return self._make.finish(drawn)
 
     def columns(self, items: Sequence[Crop]) -> list[pa.Array]:
         return [

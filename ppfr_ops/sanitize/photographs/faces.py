@@ -29,7 +29,7 @@ def pixelated(crops: Faces) -> Faces:
     for block in COARSE:
         method = create("pixelate", {"block": block})
         tried = method(crops[left], np.zeros((len(left), 0), np.float32))
-        fits = measure(crops[left], tried, tried)["disclosure"] <= COARSE_LIMIT
+        fits = measure(crops[left], tried)["disclosure"] <= COARSE_LIMIT
         out[left[fits]] = tried[fits]
         left = left[~fits]
         if not len(left):

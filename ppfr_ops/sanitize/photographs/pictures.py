@@ -17,12 +17,23 @@ from ppfr_ops.imaging.arrays import Faces, Picture
 from ppfr_ops.imaging.geometry import cover, cut, transforms
 from ppfr_ops.sanitize.items import Failed, Made, Results
 from ppfr_ops.sanitize.kit import Kit
-from ppfr_ops.sanitize.measuring import Metrics
+from ppfr_ops.sanitize.measuring import Again, Metrics
 from ppfr_ops.sanitize.photographs.faces import detections_table, place
 from ppfr_ops.sanitize.photographs.finder import Finder, Photograph, full
 
 Drawn = Mapping[int, NDArray[np.uint8]]
 """What the method made of the faces of a photograph that suit it, by number of the face."""
+
+
+@dataclass(frozen=True)
+class DrawnPictures:
+    """A batch of photographs that the method is done with."""
+
+    items: list[Photograph]
+    crops: list[Faces]
+    published: Sequence[Drawn]
+    again: Sequence[Drawn | None]
+    """Of some, by another draw."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +84,19 @@ class WholePictures:
         if batch:
             yield batch
 
-    def attempt(self, batch: list[Photograph]) -> Made:
-        kit, stage = self.kit, "method_failed"
+    def start(self, batch: list[Photograph]) -> DrawnPictures:
         try:
             crops = [cut(item.pixels, transforms(item.faces)) for item in batch]
             published = self._draw(batch, crops, 0)
-            again = self._draw(batch, crops, 1) if kit.second_draw else None
-            stage = "encoder_failed"
-            made = self._make(batch, crops, published, again)
+            return DrawnPictures(batch, crops, published, self._again(batch, crops))
+        except Exception:
+            raise Failed("method_failed") from None
+
+    def finish(self, drawn: DrawnPictures) -> Made:
+        kit, stage = self.kit, "encoder_failed"
+        batch, crops, again = drawn.items, drawn.crops, drawn.again
+        try:
+            made = self._make(batch, crops, drawn.published, again)
             stage = "method_failed"
             lacks = [self._lack(item, each) for item, each in zip(batch, made, strict=True)]
             kit.judge.redraw(
@@ -133,18 +149,30 @@ class WholePictures:
                 published[number][i] = face
         return published
 
+    def _again(self, batch: Sequence[Photograph], crops: Sequence[Faces]) -> list[Drawn | None]:
+        """Some of the photographs by another draw; of a method without draws the same again."""
+        places = self.kit.compared(batch)
+        some: list[dict[int, NDArray[np.uint8]]] = [{} for _ in places]
+        if self.kit.method.draw_size > 0:
+            some = self._draw([batch[n] for n in places], [crops[n] for n in places], 1)
+        again: list[Drawn | None] = [None] * len(batch)
+        for number, drawn in zip(places, some, strict=True):
+            again[number] = drawn
+        return again
+
     def _make(
         self,
         batch: Sequence[Photograph],
         crops: Sequence[Faces],
         published: Sequence[Drawn],
-        again: Sequence[Drawn] | None,
+        again: Sequence[Drawn | None],
     ) -> list[_Made]:
         """Photographs with their heads covered, and what is measured on every face."""
         encoding, measured = self.kit.encoding, self.kit.level != "none"
         pictures: list[tuple[bytes, float]] = []
         seen: list[Faces] = []
         other: list[Faces] = []
+        places: list[int] = []
         for number, item in enumerate(batch):
             canvas, changed = self._cover(item, published[number])
             data = encoding.encode(canvas)
@@ -152,11 +180,17 @@ class WholePictures:
             if measured:
                 matrices = transforms(item.faces)
                 seen.append(cut(encoding.decode(data), matrices))
-                if again is not None:
-                    other.append(cut(self._cover(item, again[number])[0], matrices))
+                drawn = again[number]
+                if drawn is not None:
+                    first = sum(map(len, crops[:number]))
+                    places += range(first, first + len(crops[number]))
+                    if self.kit.method.draw_size > 0:
+                        other.append(cut(self._cover(item, drawn)[0], matrices))
         metrics: Metrics = {}
         if measured and any(len(faces) for faces in crops):
-            second = np.concatenate(other) if other else None
+            second = None
+            if self.kit.measuring.compares_draws:
+                second = Again(np.array(places, np.int64), np.concatenate(other) if other else None)
             metrics = self._compare(np.concatenate(list(crops)), np.concatenate(seen), second)
         made, first = [], 0
         for (data, share), faces in zip(pictures, crops, strict=True):
@@ -166,12 +200,12 @@ class WholePictures:
             first += len(faces)
         return made
 
-    def _compare(self, before: Faces, seen: Faces, again: Faces | None) -> Metrics:
+    def _compare(self, before: Faces, seen: Faces, again: Again | None) -> Metrics:
         """All metrics of the faces of a batch, a batch of faces at a time."""
         parts = []
         for start in range(0, len(before), self.kit.batch_size):
             rows = slice(start, start + self.kit.batch_size)
-            second = None if again is None else again[rows]
+            second = None if again is None else again.of(range(len(before))[rows])
             try:
                 parts.append(self.kit.measuring.compare(before[rows], seen[rows], second))
             except Exception:
@@ -190,7 +224,7 @@ class WholePictures:
         self,
         batch: Sequence[Photograph],
         crops: Sequence[Faces],
-        again: Sequence[Drawn] | None,
+        again: Sequence[Drawn | None],
         made: list[_Made],
         over: list[int],
         draw: int,
@@ -198,7 +232,7 @@ class WholePictures:
         """Replace, in place, photographs of which a face falls short by ones that fall less
         short; all their faces are drawn afresh."""
         some, their = [batch[number] for number in over], [crops[number] for number in over]
-        second = None if again is None else [again[number] for number in over]
+        second = [again[number] for number in over]
         fresh = self._make(some, their, self._draw(some, their, draw), second)
         lacks = []
         for number, each in zip(over, fresh, strict=True):

@@ -1,0 +1,39 @@
+"""A remote store on a local disk, ``slow://``: every request takes its time, and is counted.
+
+``PPFR_SLOW_ROOT`` names the folder, ``PPFR_SLOW_SECONDS`` how long a request takes; both reach the
+child processes that read footers, whose requests are not counted.
+"""
+
+import os
+import time
+from typing import Any
+
+import fsspec
+from fsspec.implementations.dirfs import DirFileSystem
+from fsspec.implementations.local import LocalFileSystem
+
+ROOT, SECONDS = "PPFR_SLOW_ROOT", "PPFR_SLOW_SECONDS"
+
+
+class SlowStore(DirFileSystem):  # type: ignore[misc]
+    protocol = "slow"
+    requests = 0
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(os.environ[ROOT], LocalFileSystem(auto_mkdir=True), **options)
+
+
+def _request(name: str) -> Any:
+    whole = getattr(DirFileSystem, name)
+
+    def call(self: SlowStore, *args: Any, **named: Any) -> Any:
+        SlowStore.requests += 1
+        time.sleep(float(os.environ.get(SECONDS, "0")))
+        return whole(self, *args, **named)
+
+    return call
+
+
+for _name in ("ls", "info", "exists", "cat_file", "pipe_file", "copy", "rm_file", "open", "find"):
+    setattr(SlowStore, _name, _request(_name))
+fsspec.register_implementation("slow", SlowStore, clobber=True)

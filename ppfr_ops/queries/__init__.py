@@ -1,0 +1,1 @@
+"""Asking a recogniser of somebody else, and keeping account of every query."""

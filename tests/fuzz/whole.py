@@ -1,0 +1,171 @@
+"""Cases as the input of whole runs, and a search of all that a run leaves behind.
+
+A run is a fork of this process: what it prints, the folder it works in and its temporary folder
+are its own, and nothing of an original may be in any of them, nor in the output.
+"""
+
+import io
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from mutations import NAME, bodies, parquets, pictures, tars
+from pictures import PLANTED
+
+from ppfr_ops.cli import driver
+from ppfr_ops.contracts.dead_letters import REASONS
+from ppfr_ops.contracts.manifest import Manifest
+from ppfr_ops.imaging.arrays import Picture
+from ppfr_ops.imaging.codec import Encoding, ImageError, decode
+from ppfr_ops.sanitize.job import Job, Status
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.worker import Worker
+
+BATCH = {"picture": 1000, "parquet": 100, "tar": 100}
+"""Cases of a run."""
+SUFFIXES = {"picture": ".jpg", "parquet": ".parquet", "tar": ".tar"}
+_NEEDLE = 24
+"""Bytes of an original that must not turn up."""
+_FLAT = 4.0
+"""Standard deviation, of 255, below which a block of pixels shows nothing."""
+
+
+def needles(data: bytes) -> list[bytes]:
+    """What tells an original: its names, what is planted in it, and a stretch of its bytes."""
+    middle = len(data) // 2
+    stretch = data[middle : middle + _NEEDLE]
+    common = len(set(stretch)) < _NEEDLE // 2 or stretch in usual()
+    return [NAME.encode(), PLANTED, *([] if common else [stretch])]
+
+
+@cache
+def usual() -> bytes:
+    """What every JPEG has, such as the usual Huffman tables; and what mutations put anywhere."""
+    return Encoding().encode(np.zeros((112, 112, 3), np.uint8))
+
+
+def blocks(picture: Picture) -> set[bytes]:
+    """Its blocks of 8 x 8 px that show something."""
+    height, width = (side // 8 * 8 for side in picture.shape[:2])
+    cut = picture[:height, :width].reshape(height // 8, 8, width // 8, 8, 3).swapaxes(1, 2)
+    tiles = np.ascontiguousarray(cut).reshape(-1, 64, 3)
+    shows = tiles.std(1, dtype=np.float32).mean(1) > _FLAT
+    return {tile.tobytes() for tile in tiles[shows]}
+
+
+@cache
+def sound_blocks() -> frozenset[bytes]:
+    """Blocks of the pictures in the sound Parquet files and tars."""
+    return frozenset().union(*(blocks(decode(body)) for body in bodies()))
+
+
+class Traces:
+    """The temporary folder, the working folder and the log of this process, from now on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log = folder / "log"
+        self.places = [folder / "tmp", folder / "cwd"]
+        for place in self.places:
+            place.mkdir(parents=True, exist_ok=True)
+        os.environ["TMPDIR"] = str(self.places[0])
+        tempfile.tempdir = None
+        os.chdir(self.places[1])
+        number = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+        os.dup2(number, 1)
+        os.dup2(number, 2)
+        os.close(number)
+        self._read = 0
+
+    def check(self, sought: Sequence[bytes]) -> None:
+        """Nothing is left in the folders, and nothing sought is in what was printed since."""
+        left = [path.name for place in self.places for path in place.iterdir()]
+        assert not left, f"left behind: {left}"
+        with self.log.open("rb") as file:
+            file.seek(max(0, self._read - 4096))  # a line may have been written in two pieces
+            printed = file.read()
+            self._read = file.tell()
+        assert not any(needle in printed for needle in sought), "an original in the log"
+
+
+def serial(job: Job, todo: list[int]) -> Iterator[Status]:
+    """An engine: one unit after the other, here."""
+    worker = Worker(job, 1)
+    for number in todo:
+        yield worker.process(number)
+
+
+def check(kind: str, cases: Sequence[bytes], folder: Path) -> str:
+    """A run over all cases, and two sound files beside them; its exit code as the outcome."""
+    source, output = folder / "in" / NAME, folder / "out"
+    source.mkdir(parents=True)
+    sound = {"picture": pictures()[0], "parquet": parquets()[0], "tar": tars()[0]}[kind]
+    for place, data in enumerate([*cases, sound, sound]):
+        (source / f"{NAME}_{place:04d}{SUFFIXES[kind]}").write_bytes(data)
+    columns = {"picture": ("folder", ()), "parquet": ("identity", ("age",))}
+    identity, keep = columns.get(kind, ("identity", ("age",)))
+    code = driver.drive(
+        SanitizeOptions(
+            input=str(source),
+            output=str(output),
+            identity_column=identity,
+            keep_columns=keep,
+            unit_rows=100,
+            method="pixelate",
+            metrics="none",
+            max_dead_letter_rate=1,
+        ),
+        serial,
+        "serial",
+        dry_run=False,
+        as_json=False,
+    )
+    counts = Manifest.model_validate_json((output / "evidence/manifest.json").read_text()).counts
+    assert counts.rows_in == counts.records + counts.dead_letters
+    assert counts.records >= (0 if kind == "picture" else 2 * len(bodies()))
+    fatal = any(REASONS[code].fatal for code in counts.dead_letters_by_code)
+    assert code == (3 if fatal else 0), f"exit code {code}, {counts.dead_letters_by_code}"
+    _search(kind, cases, output)
+    return f"run: exit {code}"
+
+
+def _search(kind: str, cases: Sequence[bytes], output: Path) -> None:
+    sought = {needle for data in cases for needle in needles(data)}
+    if kind == "picture":
+        originals = set().union(*map(_blocks_of, cases))
+    else:
+        sought |= {needle for body in bodies() for needle in needles(body)}
+        originals = set(sound_blocks())
+    for path in output.rglob("*"):
+        assert NAME not in path.name
+        if not path.is_file():
+            continue
+        raw = path.read_bytes()
+        if path.suffix == ".parquet":
+            table = pq.read_table(io.BytesIO(raw))
+            raw += _plain(table)
+            if "image" in table.column_names:
+                for cell in table["image"].to_pylist():
+                    shared = blocks(Encoding.decode(cell["bytes"])) & originals
+                    assert not shared, f"{len(shared)} blocks of an original"
+        found = [needle for needle in sought if needle in raw]
+        assert not found, f"{found[:3]} in {path.relative_to(output)}"
+
+
+def _blocks_of(data: bytes) -> set[bytes]:
+    try:
+        return blocks(decode(data, size=(112, 112)))
+    except ImageError:
+        return set()
+
+
+def _plain(table: pa.Table) -> bytes:
+    """A table uncompressed."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
