@@ -12,17 +12,13 @@ the original's template.
 """
 
 import argparse
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from ppfr_ops.evaluate.evaluation import read_faces, read_pairs
+from ppfr_ops.evaluate.data import read_faces, read_pairs
 from ppfr_ops.evaluate.linkage import train_student
 from ppfr_ops.evaluate.protocol import pair_scores, threshold_at_far
 from ppfr_ops.imaging.arrays import Faces
@@ -62,7 +58,7 @@ def main() -> None:
     parser.add_argument("--fr", action="append", required=True, metavar="NAME=PATH")
     parser.add_argument("--student", help="faces of other people")
     parser.add_argument("--student-faces", type=int, default=1000)
-    parser.add_argument("--method", default="ppfr_ops.methods.erasable_mask:ErasableMask")
+    parser.add_argument("--method", default="erasable-mask")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--pairs-per-fold", type=int)
     parser.add_argument("--threads", type=int, default=1)

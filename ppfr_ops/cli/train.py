@@ -109,9 +109,9 @@ def plot_losses(log: Path, picture: Path) -> None:
 @click.option(
     "--config",
     type=click.Path(exists=True, path_type=Path),
-    help="Settings of the run, YAML. The default for stochastic-local is small.yaml, the first of the "
-    "four runs that the shipped weights come from; each of the others went on from the one before, "
-    "with --init (docs/stochastic-local.md).",
+    help="Settings of the run, YAML. The default for stochastic-local is small.yaml, the first of "
+    "the four runs that the shipped weights come from; each of the others went on from the one "
+    "before, with --init (docs/stochastic-local.md).",
 )
 @click.option(
     "--init",

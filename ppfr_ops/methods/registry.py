@@ -16,7 +16,7 @@ GROUP = "ppfr.methods"
 """Entry points: name of the method = ``module:Class``."""
 
 _METHODS: dict[str, type[Anonymizer]] = {}
-_MODULES = ("blur", "pixelate", "highpass", "signed_field", "stochastic_local")
+_MODULES = ("blur", "pixelate", "highpass", "signed_field", "stochastic_local", "erasable_mask")
 
 A = TypeVar("A", bound=type[Anonymizer])
 

@@ -8,10 +8,6 @@ ErasableMask (Shen et al., arXiv 2412.17038), whose second half, the way back, i
 faces of other people with them can learn to see through the mask (``bench/mask.py`` measures it),
 and an FR model that was trained on masked faces is not fooled. It keeps today's
 recognisers, run as they are, from indexing pictures whose protection must not show.
-
-No weights are shipped yet, so the registry does not list it: train some (``ppfr train --method
-erasable-mask``), then ``--method ppfr_ops.methods.erasable_mask:ErasableMask --method-option
-weights=FILE``.
 """
 
 import hashlib
@@ -31,6 +27,7 @@ from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.methods.erasable_mask.network import MaskGenerator
+from ppfr_ops.methods.registry import register
 
 FORMAT = 1
 SHIPPED = Path(__file__).parent / "weights" / "erasable-mask.safetensors"
@@ -80,6 +77,7 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@register("erasable-mask")
 class ErasableMask(Anonymizer):
     """No limit on disclosure: that the picture looks like the person is what it is for."""
 
