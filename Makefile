@@ -1,5 +1,6 @@
 # make sanitize   sets up .venv and sanitizes the embedded sample
-# make test       sets up .venv with everything the tests need, and runs them
+# make test       sets up .venv with everything the tests need, and runs them; JOBS=1: one by one
+# make bench      measures speed, side by side on this machine; hours
 # make quality    lint and types; make style puts right what it can
 # make docs      builds the documentation into out/site, warnings are errors
 # make dist      builds wheel and sdist
@@ -10,16 +11,19 @@ VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 OUT ?= out
 BIN = $(VENV)/bin
-EXTRAS = dev,beam,s3,match,distill,docs
+EXTRAS = dev,beam,s3,match,dp,distill,docs
 
-.PHONY: sanitize test quality style docs schemas reference dist lock clean
+# Processes that tests are spread over; every file stays in one, and so do all that start Ray.
+JOBS ?= 2
+
+.PHONY: sanitize test bench quality style docs schemas reference dist lock clean
 
 sanitize: $(VENV)/.core
 	$(BIN)/ppfr sample $(OUT)/sample
 	$(BIN)/ppfr sanitize --overwrite --input $(OUT)/sample --output $(OUT)/sanitized
 
 test: $(VENV)/.all
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(PYTEST)
 
 # As many as fit: 50,000 pictures take about a quarter of an hour on an idle core.
 TORTURE_MINUTES ?= 15
@@ -29,6 +33,15 @@ torture: $(VENV)/.all
 	if $(BIN)/python -c 'import atheris' 2>/dev/null; then folder=$$(mktemp -d); \
 		$(BIN)/python tests/fuzz/atheris_decode.py -max_total_time=300 $$folder; code=$$?; \
 		rm -r $$folder; exit $$code; fi
+
+# Side by side on this machine; hours. docs/performance.md says what came out, when and where.
+bench: $(VENV)/.all
+	$(BIN)/python bench/pipeline_efficiency.py
+	$(BIN)/python bench/pipeline_efficiency.py --engine ray --faces 40000
+	$(BIN)/python bench/anonymizer.py
+	$(BIN)/python bench/accelerator.py
+	$(BIN)/python bench/million_units.py
+	$(BIN)/python bench/million_units.py --requests 20000
 
 quality: $(VENV)/.all
 	$(BIN)/ruff check .

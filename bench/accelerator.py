@@ -4,7 +4,7 @@ The stand-in is a method that takes some milliseconds a batch without using the 
 does. Two cases, each against the larger of its parts, alone:
 
 - *processor*: decoding, measuring and encoding take as long as the device does;
-- *store*: input and output lie in a store that takes 50 ms for every request.
+- *store*: input and output lie in a store that takes 50 ms for every request; nothing is measured.
 
     python bench/accelerator.py                     # both, 24 units of 128 faces
     python bench/accelerator.py --case store --units 48
@@ -57,7 +57,9 @@ def fill(units: int, rows: int) -> None:
         fs.pipe_file(f"in/{unit:05d}.parquet", sink.getvalue().to_pybytes())
 
 
-def timed(output: str, milliseconds: float, latency: float) -> tuple[float, float]:
+def timed(
+    output: str, milliseconds: float, latency: float, metrics: str = "full"
+) -> tuple[float, float]:
     """Seconds of a worker over all units, and requests a unit."""
     os.environ[SECONDS] = "0"
     options = SanitizeOptions(
@@ -66,6 +68,7 @@ def timed(output: str, milliseconds: float, latency: float) -> tuple[float, floa
         method="__main__:Device",
         method_options={"milliseconds": str(milliseconds)},
         batch_size=BATCH,
+        metrics=metrics,
         single_writer=True,
     )
     job: Job = prepare(options)
@@ -112,9 +115,9 @@ def run(arguments: argparse.Namespace) -> None:
             "over the larger": round(both / larger, 3),
         }
     if arguments.case in ("store", "both"):
-        store, requests = timed("store", 0, arguments.latency)
+        store, requests = timed("store", 0, arguments.latency, "none")
         device = 1000 * store / batches
-        both, _ = timed("together", device, arguments.latency)
+        both, _ = timed("together", device, arguments.latency, "none")
         results["store"] = {
             "requests a unit": round(requests, 1),
             "store and processor alone, s": round(store, 2),

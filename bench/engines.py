@@ -92,6 +92,7 @@ def main() -> None:
             ],
             "ray": [
                 *(python, str(pipelines / "sanitize.py"), *shape, "--output", str(output)),
+                *("--engine", "ray"),
                 *("--actors", str(cores)),
             ],
             "beam": beam,

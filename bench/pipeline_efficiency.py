@@ -1,16 +1,17 @@
 """What the engine costs: faces/s of ``ppfr sanitize`` over those of a bare loop, and its memory.
 
-Everything runs in processes of its own, is timed from start to exit (imports, loading, Ray's start
-and stop included), on the same drawn faces, with the same options, on the same cores, in turns. The
-bare loop reads units, sanitizes them and writes the three tables with pyarrow: no ledger, no
-hashes, no fsync, no engine. It runs once as one process with all threads and once as one process a
-core; the faster one counts. A tenth of the faces goes first: what the other nine tenths take beyond
-it is the rate once everything runs, start and stop left out.
+Everything runs in processes of its own, is timed from start to exit (imports, loading, the engine's
+start and stop included), on the same drawn faces, with the same options, on the same cores, in
+turns. The bare loop reads units, sanitizes them and writes the three tables with pyarrow: no
+ledger, no hashes, no fsync, no engine. It runs once as one process with all threads and once as one
+process a core; the faster one counts. A tenth of the faces goes first: what the other nine tenths
+take beyond it is the rate once everything runs, start and stop left out.
 
     python bench/pipeline_efficiency.py                      # 20,000 faces, the default method
     python bench/pipeline_efficiency.py --method signed-field    # a quick one, a harder test
     python bench/pipeline_efficiency.py --memory             # peak on 40,000 over 10,000 faces
     python bench/pipeline_efficiency.py --faces 2000 --rounds 1
+    python bench/pipeline_efficiency.py --engine ray --faces 40000   # Ray's share
 """
 
 import argparse
@@ -129,7 +130,7 @@ def run(commands: list[list[str]], memory: bool = False) -> tuple[float, float]:
 
 def pipeline(source: Path, output: Path, arguments: argparse.Namespace) -> list[list[str]]:
     options = ["--input", str(source), "--output", str(output), "--metrics", arguments.metrics]
-    options += ["--method", arguments.method]
+    options += ["--method", arguments.method, "--engine", arguments.engine]
     return [[sys.executable, SCRIPT, *options, "--actors", str(arguments.cores)]]
 
 
@@ -151,6 +152,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--metrics", choices=["full", "basic", "none"], default="full")
     parser.add_argument("--method", default="stochastic-local", help="default: the command's own")
+    parser.add_argument("--engine", choices=["local", "ray"], default="local")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--bare", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--part", type=int, default=0, help=argparse.SUPPRESS)
@@ -160,7 +162,7 @@ def main() -> None:
         return bare_loop(arguments)
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores])
     result: dict[str, object] = {"cores": arguments.cores, "metrics": arguments.metrics}
-    result["method"] = arguments.method
+    result |= {"method": arguments.method, "engine": arguments.engine}
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         if arguments.memory:

@@ -70,6 +70,7 @@ def main() -> None:
             "command": [
                 *(sys.executable, str(ROOT / "pipelines" / "sanitize.py")),
                 *("--input", str(source), "--output", str(output), "--actors", cores),
+                *("--engine", "ray"),
                 *("--method", arguments.method, "--metrics", arguments.metrics),
                 *("--unit-rows", str(arguments.faces // arguments.files)),
             ],

@@ -10,13 +10,15 @@ Two input conventions are known:
 """
 
 import hashlib
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ppfr_ops.contracts.surrogate import SurrogateCard
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
 
@@ -60,6 +62,33 @@ class RecognizerSpec:
         """sha256 of the model file, hex."""
         with open(self.path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+MARK = "ppfr_surrogate.json"
+"""Of a surrogate's card inside its file: an extra file of TorchScript, a property of ONNX."""
+
+
+def mark_of(path: str) -> str | None:
+    """The card inside a model file, if it is a surrogate that ``ppfr distill`` made."""
+    data = b""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.endswith(f"/extra/{MARK}"):
+                    data = archive.read(name)
+    elif Path(path).suffix == ".onnx":
+        import onnxruntime as ort
+
+        session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+        data = session.get_modelmeta().custom_metadata_map.get(MARK, "").encode()
+    return data.decode("utf-8", "replace") or None
+
+
+def refuse_marked(spec: RecognizerSpec, why: str) -> None:
+    """Raises UserError: the model is a surrogate of a black box (a local model's is none)."""
+    mark = mark_of(spec.path)
+    if mark is not None and SurrogateCard.model_validate_json(mark).void_as_black_box:
+        raise UserError(f"FR model {spec.name!r} is a surrogate of a black box: {why}")
 
 
 class _Runner(Protocol):
@@ -148,18 +177,30 @@ class Recognizer:
         Raises:
             ValueError: the model gave NaN, infinity or a zero vector.
         """
-        parts = []
-        for start in range(0, len(faces), batch_size):
-            batch = faces[start : start + batch_size]
-            if self.spec.channels == "bgr":
-                batch = batch[..., ::-1]
-            pixels = np.ascontiguousarray(batch.transpose(0, 3, 1, 2), dtype=np.float32)
-            if self.spec.convention == "arcface":
-                pixels = (pixels - 127.5) / 127.5
-            parts.append(self._run(pixels))
-        if not parts:
-            return np.zeros((0, 0), np.float32)
-        raw = np.concatenate(parts).reshape(len(faces), -1).astype(np.float32)
+        parts = [
+            self.embed_pixels(faces[start : start + batch_size].transpose(0, 3, 1, 2))
+            for start in range(0, len(faces), batch_size)
+        ]
+        return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+
+    def embed_pixels(self, pixels: NDArray[Any]) -> Embeddings:
+        """Templates of one batch of pixels that need not be whole numbers, nor within 0..255.
+
+        Args:
+            pixels: ``N x 3 x 112 x 112``, RGB, 0..255.
+
+        Returns:
+            float32 ``N x D``, unit length.
+
+        Raises:
+            UserError: the model gave NaN, infinity or a zero vector.
+        """
+        if self.spec.channels == "bgr":
+            pixels = pixels[:, ::-1]
+        batch: NDArray[np.float32] = np.ascontiguousarray(pixels, dtype=np.float32)
+        if self.spec.convention == "arcface":
+            batch = (batch - np.float32(127.5)) / np.float32(127.5)
+        raw = self._run(batch).reshape(len(batch), -1).astype(np.float32)
         norms = np.linalg.norm(raw, axis=1, keepdims=True)
         if not np.isfinite(norms).all() or (norms == 0).any():
             raise UserError(

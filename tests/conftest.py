@@ -10,6 +10,28 @@ os.umask(0o077)  # keys that tests write are for nobody else; commands refuse ot
 ROOT = Path(__file__).resolve().parent.parent
 
 
+ALONE = {
+    "test_beam",
+    "test_chaos",
+    "test_cluster",
+    "test_docs",
+    "test_outside_method",
+    "test_plugins",
+    "test_ray",
+    "test_sanitize",
+    "test_session",
+    "test_stores",
+}
+"""Files that start Ray or drive whole clusters, or mind the time: never two of them at once."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For ``pytest -n``: a file's tests stay together, for they share fixtures."""
+    for item in items:
+        name = item.path.stem
+        item.add_marker(pytest.mark.xdist_group("ray" if name in ALONE else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data and models; skipped without, or failed if PPFR_REQUIRE_SHARED=1."""

@@ -11,8 +11,10 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.sample import faces
 from ppfr_ops.source.kept import LONGEST_TEXT, kept_field, looks_like_picture, refuse_pictures
-from ppfr_ops.source.plan import Columns, plan, read_unit
+from ppfr_ops.source.plan import Columns, content, plan, read_unit
 from ppfr_ops.source.units import READ_ERROR
+from ppfr_ops.store.ids import Ids, publish
+from ppfr_ops.store.shards import Tables
 
 PICTURE = Encoding().encode(faces(1, seed=0)[0])
 SECRET = {b"who": b"Jane Doe"}
@@ -132,10 +134,27 @@ def test_an_identity_that_no_calendar_has_ends_nothing(tmp_path: Path) -> None:
     chosen = plan(str(tmp_path), Columns("image", identity="born"), key=b"k" * 32)
     read = read_unit(chosen, chosen.units[0])
     assert read.num_rows == 2
+    late = [pa.table({"born": pa.array([2**62 + n], pa.timestamp("us"))}) for n in range(2)]
+    assert len({content(table, b"k" * 32) for table in late}) == 2
 
 
-def test_units_have_128_bits_and_none_is_there_twice(tmp_path: Path) -> None:
+def test_units_have_128_bits(tmp_path: Path) -> None:
     for name in "ab":
         pq.write_table(pa.table({"image": pa.array([PICTURE])}), tmp_path / f"{name}.parquet")
     chosen = plan(str(tmp_path), Columns("image"), key=b"k" * 32)
     assert {len(unit.id) for unit in chosen.units} == {33}
+
+
+def test_an_id_that_is_there_twice_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows would be lost without a word: the second of two units would count as done."""
+    for name in "ab":
+        pq.write_table(pa.table({"image": pa.array([PICTURE])}), tmp_path / f"{name}.parquet")
+    monkeypatch.setattr("ppfr_ops.source.plan._unit_id", lambda *of: "u00")
+    with pytest.raises(UserError, match="two units have the same id"):
+        plan(str(tmp_path), Columns("image"), key=b"k" * 32)
+    records = pa.table({"record_id": ["u0-000000", "u0-000000"]})
+    tables = Tables(records, records, records)
+    with pytest.raises(ValueError, match="two records of a unit have the same id"):
+        publish(tables, Ids(bytes(32)))

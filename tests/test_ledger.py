@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA
-from ppfr_ops.contracts.ledger import KINDS, LedgerEntry, shard_path
+from ppfr_ops.contracts.ledger import KINDS, LedgerEntry, Source, shard_path
 from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.contracts.records import records_schema
+from ppfr_ops.store.documents import COMPACTED
 from ppfr_ops.store.ledger import Attempts, Ledger, LedgerError, Tables
 
 SETTINGS = {"method": "a", "input": "b"}
@@ -163,3 +165,46 @@ def test_other_settings_and_foreign_folders_are_refused(output: str) -> None:
 def test_run_settings_are_plain_to_read(tmp_path: Path) -> None:
     opened(str(tmp_path))
     assert json.loads((tmp_path / "evidence/ledger/run.json").read_text()) == SETTINGS
+
+
+def test_what_was_compacted_is_not_read_again_unless_it_was_written_anew(
+    output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = opened(output)
+    entries = {unit: commit(ledger, unit) for unit in ("u1", "u2", "u3")}
+    assert ledger.entries() == entries
+    ledger.compact()
+    asked: list[str] = []
+    read_many = Ledger.read_many
+
+    def noted(self: Ledger, paths: Sequence[str]) -> list[bytes | None]:
+        asked.extend(path.rpartition("/")[2] for path in paths)
+        return read_many(self, paths)
+
+    monkeypatch.setattr(Ledger, "read_many", noted)
+    assert Ledger(output).entries() == entries and not asked
+    ledger.restamp(entries["u2"], Source(stamp="s", content=None, files=()))
+    ledger.remove("evidence", "ledger", "units", "u3.json")
+    commit(ledger, "u4")
+    found = Ledger(output).entries()
+    assert asked == ["u2.json", "u4.json"] and sorted(found) == ["u1", "u2", "u4"]
+    assert found["u2"].source is not None
+    ledger.put(b"nothing of ours", *COMPACTED)
+    asked.clear()
+    assert sorted(Ledger(output).entries()) == ["u1", "u2", "u4"] and len(asked) == 3
+
+
+def test_a_compacted_entry_of_another_unit_or_place_counts_as_not_there(output: str) -> None:
+    ledger = opened(output)
+    commit(ledger, "u1")
+    ledger.entries()
+    ledger.compact()
+    table = pq.read_table(pa.BufferReader(ledger.read_bytes(*COMPACTED) or b""))
+    forged = table["entry"][0].as_py().replace("evidence/metrics/u1", "evidence/metrics/../x")
+    for entry in (forged, forged.replace('"unit":"u1"', '"unit":"u2"'), None):
+        sink = pa.BufferOutputStream()
+        changed = table.set_column(2, "entry", pa.array([entry], pa.string()))
+        pq.write_table(changed, sink)
+        ledger.put(sink.getvalue().to_pybytes(), *COMPACTED)
+        assert list(Ledger(output)._compacted()) == []
+    assert list(Ledger(output).entries()) == ["u1"]

@@ -101,7 +101,7 @@ def assert_sound(output: Path) -> Manifest:
     """Every shard is as the manifest says, every id once, nothing else is there."""
     manifest = Manifest.model_validate_json((output / "evidence/manifest.json").read_text())
     names = {"release/manifest.json", "evidence/manifest.json", "evidence/seal.json"}
-    names |= {"evidence/ledger/run.json", "evidence/ledger/secret.json"}
+    names |= {f"evidence/ledger/{name}" for name in ("run.json", "secret.json", "entries.parquet")}
     if (output / "evidence/ledger/release_key.json").exists():  # the owner gave no key
         names.add("evidence/ledger/release_key.json")
     ids: list[str] = []
@@ -282,7 +282,10 @@ def test_a_face_that_kills_its_worker_becomes_a_dead_letter(
     write_faces(tmp_path / "in" / "a.parquet", pictures)
     write_faces(tmp_path / "in" / "b.parquet", [*pictures[:2], jpeg(marked), *pictures[3:]])
     options = ("--input", tmp_path / "in", "--output", tmp_path / "out", "--metrics", "none")
-    done = sanitize(short_tmp, *options, "--method", "poison:Poison", "--engine", engine)
+    place = plant_modules(tmp_path / "cwd")
+    options += ("--method", "poison:Poison", "--engine", engine)
+    done = sanitize(short_tmp, *options, cwd=place)
+    assert not (place / "ran").exists()
     assert done.returncode == 3, done.stderr
     assert "u000001 killed its worker 3 times and was taken apart: 1 dead letters" in done.stderr
     manifest = assert_sound(tmp_path / "out")

@@ -3,6 +3,7 @@
 import pyarrow as pa
 
 from ppfr_ops.contracts import VERSION
+from ppfr_ops.contracts.certificates import CERTIFICATES_SCHEMA
 from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA, REASONS
 from ppfr_ops.contracts.ledger import LedgerEntry
 from ppfr_ops.contracts.manifest import Manifest
@@ -40,6 +41,14 @@ INVENTORY = {
         "code": "string",
         "message": "string",
     },
+    "certificates/2": {
+        "record_id": "string",
+        "radius": "float",
+        "hits": "int32",
+        "at_least": "float",
+        "jpeg_quality": "int16",
+        "brightness": "int16",
+    },
     "vault_sealed/2": {
         "entry": "string",
         "nonce": "fixed_size_binary[12]",
@@ -63,7 +72,7 @@ INVENTORY = {
         "message": "string",
     },
 }
-VAULT = (SEALED_SCHEMA, KEYS_SCHEMA, ORIGINALS_SCHEMA, FAILURES_SCHEMA)
+EVIDENCE = (CERTIFICATES_SCHEMA, SEALED_SCHEMA, KEYS_SCHEMA, ORIGINALS_SCHEMA, FAILURES_SCHEMA)
 
 
 def test_inventory() -> None:
@@ -71,7 +80,7 @@ def test_inventory() -> None:
         records_schema([pa.field("age", pa.int16())], identity=True),
         metrics_schema(["dlib"]),
         DEAD_LETTERS_SCHEMA,
-        *VAULT,
+        *EVIDENCE,
     )
     found = {
         schema.metadata[b"ppfr_schema"].decode(): {field.name: str(field.type) for field in schema}
@@ -86,7 +95,7 @@ def test_every_field_is_described_and_every_metric_has_unit_and_range() -> None:
         records_schema(identity=True),
         metrics_schema(["dlib"]),
         DEAD_LETTERS_SCHEMA,
-        *VAULT,
+        *EVIDENCE,
     ):
         for field in schema:
             assert field.metadata[b"description"]

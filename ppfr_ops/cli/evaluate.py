@@ -196,7 +196,7 @@ def _models(
 ) -> dict[str, Any]:
     import numpy as np
 
-    from ppfr_ops.recognizers import Recognizer, RecognizerSpec
+    from ppfr_ops.recognizers import Recognizer, RecognizerSpec, refuse_marked
 
     models: dict[str, Any] = {}
     for role, texts in (("surrogate", surrogates), ("black_box", black_boxes)):
@@ -206,6 +206,8 @@ def _models(
                 if spec.name in models:
                     raise UserError(f"FR model {spec.name!r} is given twice")
                 model = Recognizer(spec, threads)
+                if role == "black_box":
+                    refuse_marked(spec, "void as --black-box; it may be an --fr")
                 rng = np.random.default_rng(0)
                 model.embed(rng.integers(0, 256, (2, 112, 112, 3), dtype=np.uint8))
             except UserError:

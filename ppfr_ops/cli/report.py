@@ -74,6 +74,7 @@ def main(
 
     Verifies every file, holds the figures against the policy, and gives the reasons.
     """
+    from ppfr_ops.certify.words import read_all
     from ppfr_ops.contracts.policy import DEFAULT, PolicyError, parse
     from ppfr_ops.release.documents import cards, report
     from ppfr_ops.release.figures import ReleaseError, assess, open_release, read_evaluation
@@ -106,10 +107,20 @@ def main(
         signature = "not valid for the key given"
     ledger = Ledger(output)
     shown = judged if fits else None
-    card = cards.dataset_card(release, publication, shown, checks)
+    # Whether a bound on figures of originals holds is a figure of originals.
+    stated = None if release.told.method.private else checks
+    card = cards.dataset_card(release, publication, shown, stated)
     croissant = cards.croissant(release, publication, shown)
     page = report.render(
-        release, publication, policy, checks, findings, judged, signature, load_method
+        release,
+        publication,
+        policy,
+        checks,
+        findings,
+        judged,
+        signature,
+        load_method,
+        read_all(ledger),
     )
     if report_file:
         Path(report_file).write_text(page, "utf-8")

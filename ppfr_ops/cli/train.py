@@ -120,6 +120,12 @@ def plot_losses(log: Path, picture: Path) -> None:
 )
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change one setting.")
 @click.option("--resume/--overwrite", default=True, help="Continue from the checkpoint in --out.")
+@click.option(
+    "--accept-distilled",
+    is_flag=True,
+    help="Accept surrogates that ppfr distill made of a black box; weights that are trained so are "
+    "for yourself: measured on that black box they mean nothing.",
+)
 @click.option("--threads", default=0, help="CPU threads; 0: all.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
 def main(
@@ -132,6 +138,7 @@ def main(
     init: Path | None,
     changes: tuple[str, ...],
     resume: bool,
+    accept_distilled: bool,
     threads: int,
     device: str,
 ) -> None:
@@ -143,7 +150,7 @@ def main(
     """
     import torch
 
-    from ppfr_ops.recognizers import RecognizerSpec
+    from ppfr_ops.recognizers import RecognizerSpec, refuse_marked
 
     configuration, make = _trainer(method)
     config = config or DEFAULTS[method]
@@ -155,6 +162,8 @@ def main(
         missing = [spec.path for spec in specs if not Path(spec.path).is_file()]
         if missing:
             raise ValueError(f"no surrogate at {missing[0]}")
+        for spec in [] if accept_distilled else specs:
+            refuse_marked(spec, "not for weights that others get (--accept-distilled)")
     except ValidationError as error:
         first = error.errors()[0]
         raise click.UsageError(f"{config.name}: {first['loc'][0]}: {fault(error)}") from None

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 import ppfr_ops.contracts
 from ppfr_ops.contracts import VERSION, endpoint
+from ppfr_ops.contracts.certificates import CERTIFICATES_SCHEMA
 from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA
 from ppfr_ops.contracts.detections import detections_schema
 from ppfr_ops.contracts.metrics import metrics_schema
@@ -41,6 +42,7 @@ def tables() -> dict[str, pa.Schema]:
         "metrics-of-photographs": metrics_schema([MODEL], pictures=True),
         "dead-letters": DEAD_LETTERS_SCHEMA,
         "detections": detections_schema([MODEL]),
+        "certificates": CERTIFICATES_SCHEMA,
         "vault-sealed": SEALED_SCHEMA,
         "vault-keys": KEYS_SCHEMA,
         "originals": ORIGINALS_SCHEMA,

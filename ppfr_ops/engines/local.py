@@ -51,6 +51,7 @@ class _Nursery:
                 "OPENBLAS_NUM_THREADS": "1",
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                "PYTHONSAFEPATH": "1",  # no module of the working folder, where an input may lie
             },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -95,7 +96,7 @@ class _Hand:
             self.pipe.send(unit)
 
     def hear(self) -> "Status | None":
-        """The next status; None: it is ready.
+        """The next status; None: it lives, or it is ready.
 
         Raises:
             EOFError: it is dead.
@@ -104,8 +105,11 @@ class _Hand:
             said = self.pipe.recv()
         except OSError:
             raise EOFError from None
+        if self._process < 0:
+            self._process = said
+            return None
         if not self.ready:
-            self.ready, self._process = True, said
+            self.ready = True
             return None
         self.units.popleft()
         status: Status = said
@@ -200,7 +204,7 @@ def _failed(job: "Job", unit: int) -> "Status":
 
 
 def _work(pipe: Connection, environment: Mapping[str, str], path: list[str]) -> None:
-    """A worker: says that it is ready, then does what it is told, until nobody is there."""
+    """A worker: says when it is ready, then does what it is told, until nobody is there."""
     os.environ.clear()
     os.environ.update(environment)
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a GPU is asked for, and Ray shares it out
@@ -213,7 +217,7 @@ def _work(pipe: Connection, environment: Mapping[str, str], path: list[str]) -> 
         worker = worker_module.Worker(job, threads)
     except Exception as error:
         reason = describe(error)
-    pipe.send(os.getpid())
+    pipe.send("ready")
     numbers = iter(pipe.recv, None)
     if worker is None:
         for unit in numbers:
@@ -229,6 +233,7 @@ def _forked(pipe: Connection) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     with contextlib.suppress(EOFError, OSError):
+        pipe.send(os.getpid())
         environment, path = pipe.recv()
         _work(pipe, environment, path)
 

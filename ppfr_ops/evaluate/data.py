@@ -142,13 +142,30 @@ def read_sanitized(
     if "record_id" not in table.column_names:
         raise UserError("sanitized: no column record_id")
     table = table.sort_by("record_id")
+    places = places_of(table.column("record_id").to_pylist(), mapping, gallery)
+    mine = np.flatnonzero(places >= 0)
+    published = np.zeros_like(gallery.images)
+    there = np.zeros(len(gallery), bool)
+    where = places[mine]
+    published[where] = _decode(table.column("image").take(pa.array(mine)).to_pylist(), "sanitized")
+    there[where] = True
+    return published, there
+
+
+def places_of(records: list[str], mapping: str | None, gallery: FaceSet) -> NDArray[np.int64]:
+    """For every record id, in their order, the place of its original in the gallery; -1 where it
+    comes from elsewhere.
+
+    Raises:
+        UserError: the mapping is not readable, or not of this gallery.
+    """
     if mapping is None:
-        if len(table) != len(gallery):
+        if len(records) != len(gallery):
             raise UserError(
-                f"sanitized: {len(table)} records, but the gallery has {len(gallery)} faces; "
+                f"sanitized: {len(records)} records, but the gallery has {len(gallery)} faces; "
                 "--mapping says which is which"
             )
-        return _decode(table.column("image").to_pylist(), "sanitized"), np.ones(len(gallery), bool)
+        return np.arange(len(gallery))
     try:
         owner = pq.read_table(mapping, columns=["record_id", "source", "row"])
     except (OSError, ValueError, KeyError):
@@ -163,16 +180,28 @@ def read_sanitized(
             strict=True,
         )
     }
-    known = [found.get(record) for record in table.column("record_id").to_pylist()]
-    mine = np.flatnonzero([place is not None for place in known])
-    if len(mine) == 0:
+    known = [found.get(record) for record in records]
+    if all(place is None for place in known):
         raise UserError("mapping: no record of --sanitized comes from the gallery")
-    published = np.zeros_like(gallery.images)
-    there = np.zeros(len(gallery), bool)
-    where = np.array([known[i] for i in mine])
-    published[where] = _decode(table.column("image").take(pa.array(mine)).to_pylist(), "sanitized")
-    there[where] = True
-    return published, there
+    return np.array([-1 if place is None else place for place in known], np.int64)
+
+
+def read_released(path: str, identity_column: str) -> tuple[list[str], Faces, list[str | None]]:
+    """A release's records: ids, faces uint8 ``N x 112 x 112 x 3``, and whose each is, as far as
+    the release says so.
+
+    Raises:
+        UserError: not readable, no record ids, or a picture that is no aligned face.
+    """
+    table, _ = _table(path, "release")
+    if "record_id" not in table.column_names:
+        raise UserError("release: no column record_id")
+    table = table.sort_by("record_id")
+    ids = table.column("record_id").to_pylist()
+    people: list[str | None] = [None] * len(ids)
+    if identity_column in table.column_names:
+        people = [None if p is None else str(p) for p in table.column(identity_column).to_pylist()]
+    return ids, _decode(table.column("image").to_pylist(), "release"), people
 
 
 @dataclass(frozen=True)

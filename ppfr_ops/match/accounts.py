@@ -50,7 +50,10 @@ class AuditLog:
         self.queries: Counter[str] = Counter()
         self.verifications: Counter[str] = Counter()
         if path.exists():
-            for line in path.read_text().splitlines():
+            whole, _, torn = path.read_bytes().rpartition(b"\n")
+            if torn:  # a death or a full disk; the query that it is about got no answer
+                os.truncate(path, len(whole) + bool(whole))
+            for line in whole.decode("utf-8", "replace").splitlines():
                 self._take(line)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 

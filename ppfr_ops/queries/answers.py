@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 
 class Answers:
@@ -18,10 +19,19 @@ class Answers:
         path.touch(mode=0o600)
         self._lock = threading.Lock()
         self._base = sqlite3.connect(path, timeout=60, check_same_thread=False)
-        with self._lock, self._base:
-            self._base.execute(
-                "CREATE TABLE IF NOT EXISTS answers (content TEXT PRIMARY KEY, value BLOB NOT NULL)"
-            )
+        # Several that begin at a time may find the file locked, whatever the timeout.
+        busy = retry_if_exception_type(sqlite3.OperationalError)
+        stop, wait = stop_after_delay(60), wait_fixed(0.05)
+        Retrying(retry=busy, stop=stop, wait=wait, reraise=True)(self._prepare)
+
+    def _prepare(self) -> None:
+        # An answer outlives the process, however that dies; one that a loss of power takes is asked
+        # for again, and counted.
+        self._base.execute("PRAGMA journal_mode = WAL")
+        self._base.execute("PRAGMA synchronous = NORMAL")
+        self._base.execute(
+            "CREATE TABLE IF NOT EXISTS answers (content TEXT PRIMARY KEY, value BLOB NOT NULL)"
+        )
 
     def get(self, content: str) -> NDArray[np.float32] | None:
         """None if it was never answered."""
@@ -32,7 +42,7 @@ class Answers:
         return None if row is None else np.frombuffer(row[0], np.float32)
 
     def put(self, content: str, value: NDArray[np.float32]) -> None:
-        """Keep an answer; it is on the disk when this returns."""
+        """Keep an answer."""
         with self._lock, self._base:
             self._base.execute(
                 "INSERT OR REPLACE INTO answers VALUES (?, ?)",

@@ -67,7 +67,8 @@ class RecognizerServer:
         self.received: list[int | None] = []
         """Numbers of the queries that arrived, by the account of whoever asked."""
         self._counting, self._computing = threading.Lock(), threading.Lock()
-        nobody = np.zeros((1, FACE_SIZE, FACE_SIZE, 3), np.uint8) + 128
+        shades = np.arange(FACE_SIZE, dtype=np.uint8)[None, :, None, None]
+        nobody = np.broadcast_to(shades, (1, FACE_SIZE, FACE_SIZE, 3))
         self.dimensions = int(recognizer.embed(nobody).shape[1])
         try:
             self._server = ThreadingHTTPServer(address, _handler(self))

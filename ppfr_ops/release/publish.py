@@ -24,6 +24,8 @@ from ppfr_ops.store.ledger import DOCUMENTS, Ledger
 
 _THREADS = 4
 _CHUNK = 1 << 20
+_AT_ONCE = 64 << 20
+"""Bytes of a shard that is fetched in one piece, at most."""
 
 _TOLD_OPTIONS = (
     "keep_columns",
@@ -48,6 +50,9 @@ def rotten(ledger: Ledger, entries: Iterable[LedgerEntry]) -> list[str]:
     def sound(shard: Shard) -> bool:
         digest, size = hashlib.sha256(), 0
         try:
+            if not ledger.local and shard.bytes <= _AT_ONCE:  # one request
+                data = ledger.fs.cat_file(ledger.path(shard.path))
+                return len(data) == shard.bytes and hashlib.sha256(data).hexdigest() == shard.sha256
             with ledger.fs.open(ledger.path(shard.path), "rb") as file:
                 while block := file.read(_CHUNK):
                     digest.update(block)
@@ -97,7 +102,9 @@ def write_release(
             ledger.remove(RELEASE, name)
     counts = manifest.counts
     verdict = manifest.verdict
-    means = {name: coarse_mean(name, value) for name, value in manifest.metrics.items()}
+    private = manifest.method.private
+    told = {} if private else manifest.metrics
+    means = {name: coarse_mean(name, value) for name, value in told.items()}
     made = ReleaseManifest(
         release=ledger.ids.release(),
         version=_next_version(ledger, before),
@@ -110,10 +117,10 @@ def write_release(
         records=counts.records,
         withheld_percent=withheld_percent(counts.records, counts.rows_in),
         metrics={name: mean for name, mean in means.items() if mean is not None},
-        passed=None if verdict is None else verdict.passed,
+        passed=None if verdict is None or private else verdict.passed,
         requirements=[
             Requirement(name=check.name, bound=check.bound, holds=check.holds)
-            for check in (verdict.checks if verdict is not None else ())
+            for check in (verdict.checks if verdict is not None and not private else ())
         ],
         files=files,
     )

@@ -48,7 +48,7 @@ def finish(
     ledger = Ledger(job.options.output, job.fence)
     entries = ledger.entries()
     if not ledger.fenced_off():
-        ledger.sweep()
+        ledger.sweep(entries)
         for unit in rotten(ledger, entries.values()):
             notice(f"unit {unit}: a shard is not what was committed, or gone; to be done again")
             ledger.retire(unit)
@@ -69,6 +69,7 @@ def finish(
         passed = all(check.holds for check in checks)
         manifest = manifest.model_copy(update={"verdict": Verdict(passed=passed, checks=checks)})
     if not ledger.fenced_off():
+        ledger.compact()
         signs = may_sign and job.options.signing_key is not None
         key = load_signing_key(str(job.options.signing_key)) if signs else None
         write_release(ledger, manifest, key)

@@ -9,13 +9,17 @@ import os
 import secrets
 from dataclasses import dataclass
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from ppfr_ops.contracts.ledger import UNIT, LedgerEntry, Source, Tombstone
-from ppfr_ops.store.folder import EVIDENCE, Folder, LedgerError
+from ppfr_ops.store.folder import EVIDENCE, LARGEST_DOCUMENT, Folder, LedgerError
 from ppfr_ops.store.ids import Ids
+from ppfr_ops.store.shards import read_table
 
 LEDGER = (EVIDENCE, "ledger")
+COMPACTED = (*LEDGER, "entries.parquet")
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,11 @@ class Documents(Folder):
         self.noticed: list[str] = []
         """What was found damaged and set aside, a line each."""
         self._ids: Ids | None = None
+        self._own_marks: dict[str, str] = {}
+        """Of units on which nobody else began to work, the mark of that; empty once it is
+        removed."""
+        self._known: dict[str, tuple[str, LedgerEntry]] = {}
+        """What ``entries`` read last, each with the stamp of its file."""
 
     def committed_ids(self) -> set[str]:
         """Ids of the units that have an entry; reads none of them."""
@@ -51,23 +60,71 @@ class Documents(Folder):
 
     def entries(self) -> dict[str, LedgerEntry]:
         """All valid entries by unit id."""
-        found = {}
-        for unit in sorted(self.committed_ids()):
-            if entry := self.entry(unit):
+        files = self.files(*LEDGER, "units")
+        known = self._compacted() if files else {}
+        found, unread = {}, []
+        for name in sorted(files):
+            unit = name.removesuffix(".json")
+            if name == unit or not UNIT.fullmatch(unit):
+                continue
+            stamp, entry = known.get(unit, ("", None))
+            if entry is not None and stamp == files[name].stamp:
                 found[unit] = entry
-        return found
+            elif files[name].size <= LARGEST_DOCUMENT:
+                unread.append(unit)
+        paths = [self.path(*LEDGER, "units", f"{unit}.json") for unit in unread]
+        for unit, data in zip(unread, self.read_many(paths), strict=True):
+            if entry := _entry(unit, data):
+                found[unit] = entry
+        self._known = {unit: (files[f"{unit}.json"].stamp, entry) for unit, entry in found.items()}
+        return dict(sorted(found.items()))
 
     def entry(self, unit: str) -> LedgerEntry | None:
         """None if there is none, or none that holds: it must be of this unit, and name no place
         but a shard's."""
         if not UNIT.fullmatch(unit):
             return None
-        raw = self.read(*LEDGER, "units", f"{unit}.json")
+        place = (*LEDGER, "units", f"{unit}.json")
+        if self.local:
+            return _entry(unit, self.read_bytes(*place))
+        return _entry(unit, self._read_path(self.path(*place)))  # one request rather than two
+
+    def compact(self) -> None:
+        """Keep what ``entries`` read last in one file, which the next run reads instead of one a
+        unit. It is no more than a copy: an entry in it counts while its own file is there and
+        bears the stamp that it had."""
+        if not self._known:
+            return
+        units, pairs = zip(*sorted(self._known.items()), strict=True)
+        table = pa.table(
+            {
+                "unit": pa.array(units, pa.string()),
+                "stamp": pa.array([stamp for stamp, _ in pairs], pa.string()),
+                "entry": pa.array([entry.model_dump_json() for _, entry in pairs], pa.string()),
+            }
+        )
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        self.put(sink.getvalue().to_pybytes(), *COMPACTED)
+
+    def _compacted(self) -> dict[str, tuple[str, LedgerEntry]]:
+        """Stamp and entry by unit, as ``compact`` kept them; what is damaged is not there."""
+        if self._known:
+            return self._known
+        data = self.read_bytes(*COMPACTED)
+        if data is None:
+            return {}
         try:
-            entry = None if raw is None else LedgerEntry.model_validate(raw)
-        except (ValidationError, RecursionError):
-            return None
-        return entry if entry is not None and entry.unit == unit else None
+            table = read_table(data, ["unit", "stamp", "entry"])
+            columns = [table[name].cast(pa.string()).to_pylist() for name in table.column_names]
+        except (pa.ArrowException, KeyError, ValueError, OSError):
+            return {}
+        found = {}
+        for unit, stamp, text in zip(*columns, strict=True):
+            entry = None if text is None else _entry(str(unit), text.encode())
+            if entry is not None and stamp:
+                found[entry.unit] = (stamp, entry)
+        return found
 
     def set_aside(self, reason: str, *parts: str) -> None:
         """Move a damaged document where it does no harm, and note why."""
@@ -141,14 +198,33 @@ class Documents(Folder):
         run, how = f"{self.fence or 0:08d}", "apart" if apart else "whole"
         marks = [_mark_of(path) for path in self.paths(*LEDGER, "attempts")]
         runs = [mark[1] for mark in marks if mark[0] == unit and mark[2] == how]
-        self.put(b"", *LEDGER, "attempts", f"{unit}.{run}-{how}-{secrets.token_hex(4)}")
+        mark = f"{unit}.{run}-{how}-{secrets.token_hex(4)}"
+        self.put(b"", *LEDGER, "attempts", mark)
+        if any(place[0] == unit for place in marks):
+            self._own_marks.pop(unit, None)
+        else:
+            self._own_marks[unit] = self.path(*LEDGER, "attempts", mark)
         return Attempts(runs.count(run), len(runs) - runs.count(run))
 
     def forget_attempts(self, unit: str) -> None:
         """The unit is done, or failed in an orderly way: its process lives."""
+        own = self._own_marks.pop(unit, None)
+        if own is not None:  # the only one: nobody need be asked
+            if own:
+                self.remove_path(own)
+            return
         for path in self.paths(*LEDGER, "attempts"):
             if unit_of(path) == unit:
                 self.remove_path(path)
+
+
+def _entry(unit: str, data: bytes | None) -> LedgerEntry | None:
+    """None if it does not hold, or is another unit's."""
+    try:
+        entry = None if data is None else LedgerEntry.model_validate_json(data)
+    except (ValidationError, RecursionError):
+        return None
+    return entry if entry is not None and entry.unit == unit else None
 
 
 def unit_of(mark: str) -> str:

@@ -8,7 +8,8 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
@@ -22,6 +23,24 @@ RELEASE, EVIDENCE = "release", "evidence"
 
 LARGEST_DOCUMENT = 256 << 20
 """Bytes of a JSON document that is read, at most."""
+
+
+_READ_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A file as a listing has it."""
+
+    size: int
+    stamp: str
+    """Another one when the file was written anew: size, and ETag or times."""
+
+    @classmethod
+    def of(cls, info: Mapping[str, Any]) -> "Listed":
+        names = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
+        marks = [str(info[name]) for name in (*names, "ino") if info.get(name) is not None]
+        return cls(int(info.get("size") or 0), "|".join([str(info.get("size")), *marks]))
 
 
 class LedgerError(UserError):
@@ -58,6 +77,40 @@ class Folder:
             return []
         here = self.path(*parts).rstrip("/")
         return sorted(path for path in listing if path.rstrip("/") != here)
+
+    def files(self, *parts: str) -> dict[str, "Listed"]:
+        """The files that a folder holds, by name: what a listing says of them, which costs a
+        request for a thousand. None if it is not there."""
+        try:
+            listing = self.fs.ls(self.path(*parts), detail=True, refresh=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        return {
+            os.path.basename(info["name"]): Listed.of(info)
+            for info in listing
+            if info["type"] == "file"
+        }
+
+    def read_many(self, paths: Sequence[str]) -> list[bytes | None]:
+        """What files hold that are no larger than documents of ours, many at a time; None where
+        there is none. Paths as ``path`` gives them."""
+        if self.local:
+            return [self._read_path(path) for path in paths]
+        found: list[bytes | None] = []
+        for start in range(0, len(paths), _READ_AT_ONCE):
+            some = list(paths[start : start + _READ_AT_ONCE])
+            answers = self.fs.cat(some, on_error="return")
+            for path in some:
+                answer = answers.get(path, answers.get(path.lstrip("/")))
+                # One that failed is asked for again by itself, patiently.
+                found.append(answer if isinstance(answer, bytes) else self._read_path(path))
+        return found
+
+    def _read_path(self, path: str) -> bytes | None:
+        try:
+            return bytes(self.fs.cat_file(path))
+        except FileNotFoundError:
+            return None
 
     def size(self, *parts: str) -> int | None:
         try:

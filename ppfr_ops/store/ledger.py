@@ -12,8 +12,10 @@ something that the next run completes, and a late copy of a committed unit chang
     OUTPUT/evidence/ledger/run.json                  what run this output belongs to
     OUTPUT/evidence/ledger/secret.json               of the ids outside (``ids``)
     OUTPUT/evidence/ledger/units/UNIT.json           the entries
+    OUTPUT/evidence/ledger/entries.parquet           a copy of all of them, to be read at once
     OUTPUT/evidence/ledger/attempts/UNIT.FENCE-HOW-N work begun and not committed yet
     OUTPUT/evidence/ledger/lease/FENCE.json          which run is at work (``lease``)
+    OUTPUT/evidence/ledger/account/                  what people have spent (``account``)
     OUTPUT/evidence/ledger/last.json                 the last run: when, how much was planned
     OUTPUT/evidence/ledger/tombstones/UNIT.json      deleted upstream
     OUTPUT/evidence/staging/                         files of copies not committed yet
@@ -69,6 +71,9 @@ _OURS = re.compile(
     rf"|seal\.json|(metrics|dead_letters|detections)/{UNIT.pattern}\.parquet)"
 )
 """Everything in an output that is ours, and that ``--overwrite`` removes."""
+
+_LASTING = (f"{EVIDENCE}/ledger/lease/", f"{EVIDENCE}/ledger/account/")
+"""What ``--overwrite`` leaves."""
 
 _KEYS = ("secret.json", "release_key.json")
 """Of the ids outside, and of whom the pictures show (``sanitize.identity``)."""
@@ -138,10 +143,10 @@ class Ledger(Documents):
         """
         self.check(settings, overwrite, growing)
         if overwrite:
-            # The lease is of this run, and its number must never fall.
+            # The lease is of this run, and its number must never fall; what is spent stays spent.
             for path in self.fs.find(self.root):
                 name = path[len(self.root) + 1 :]
-                if _OURS.fullmatch(name) and not name.startswith(f"{EVIDENCE}/ledger/lease/"):
+                if _OURS.fullmatch(name) and not name.startswith(_LASTING):
                     self.remove_path(path)
         self._ids = None
         begun = self.read(*LEDGER, "run.json") or None
@@ -185,21 +190,38 @@ class Ledger(Documents):
 
     def recover(self) -> None:
         """Complete what was committed and remove what was not. For the driver, before any work."""
+        entries = self.entries()
+        sizes = self._shard_sizes()
         for name in self.names(*LEDGER, "units"):
             unit = name.removesuffix(".json")
-            entry = self.entry(unit)
+            entry = entries.get(unit)
             if entry is None:
                 self.set_aside(f"the ledger entry {name!a} is damaged", *LEDGER, "units", name)
-            elif not self._complete(entry):
+            elif any(sizes.get(shard.path) != shard.bytes for shard in entry.shards.values()) and (
+                not self._complete(entry)
+            ):
                 self.noticed.append(f"unit {unit}: a shard is missing or cut; done again")
                 self.remove(*LEDGER, "units", name)
+                del entries[unit]
         if is_remote(self.fs):
             self.fs.abort_uploads(self.root)
-        self.sweep()
+        self.sweep(entries)
 
-    def sweep(self) -> None:
-        """Remove the files of copies that never were committed, and of attempts that were."""
-        entries = self.entries()
+    def _shard_sizes(self) -> dict[str, int]:
+        """Bytes of every shard that lies in its place, by its path in the output."""
+        found = {}
+        for kind in ALL_KINDS:
+            folder = shard_path(kind, "u").rpartition("/")[0]
+            for name, file in self.files(*folder.split("/")).items():
+                found[f"{folder}/{name}"] = file.size
+        return found
+
+    def sweep(self, entries: Mapping[str, LedgerEntry]) -> None:
+        """Remove the files of copies that never were committed, and of attempts that were.
+
+        Args:
+            entries: all that are valid.
+        """
         for path in self.paths(EVIDENCE, "staging"):
             self.remove_path(path)
         for path in self.paths(*LEDGER, "attempts"):
@@ -290,7 +312,8 @@ class Ledger(Documents):
                         self.set_aside(name, *place)
                     continue
                 counted = earlier
-            complete = self._complete(counted)
+            fresh = counted is entry and not self.local
+            complete = (fresh and self._copied(entry)) or self._complete(counted)
             # A creation that is tried again, because its answer got lost, finds itself.
             mine = counted.copy_id == entry.copy_id
             if complete:
@@ -332,6 +355,22 @@ class Ledger(Documents):
             day = time.time() // _DAY * _DAY
             os.utime(target, (day, day))
         return Shard(path=path, rows=table.num_rows, bytes=size, sha256=digest)
+
+    def _copied(self, entry: LedgerEntry) -> bool:
+        """Copy the shards that were staged a moment ago to their places in a remote store; False
+        if one is not there any more. A third of the requests of ``_complete``."""
+        staged = {kind: self._staged(entry.unit, entry.copy_id, kind) for kind in entry.shards}
+        try:
+            for kind, shard in entry.shards.items():
+                self.fs.copy(staged[kind], self.path(shard.path))
+        except FileNotFoundError:
+            return False
+        mark = self._own_marks.pop(entry.unit, None)
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.rm([*staged.values(), *([mark] if mark else [])])
+        if mark is not None:
+            self._own_marks[entry.unit] = ""
+        return True
 
     def _complete(self, entry: LedgerEntry) -> bool:
         """Move what is still staged; False if a file is missing or of the wrong size."""

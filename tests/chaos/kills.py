@@ -2,8 +2,8 @@
 
 A run is a fork of this process with everything loaded, so that what is tried hundreds of times is
 the work and its commits, not the start of Python. Its engine is a bare pool of processes that does
-what Ray does: a worker that dies is replaced, and its unit handed out again. With ``--command`` a
-run is ``ppfr sanitize`` itself, on Ray.
+what Ray does: a worker that dies is replaced, and its unit handed out again. With another
+``--engine`` a run is ``ppfr sanitize`` itself.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -123,11 +124,13 @@ def begin(options: SanitizeOptions, log: Path, most_bytes: int | None = None) ->
         os._exit(code)
 
 
-def begin_command(options: SanitizeOptions, log: Path, most_bytes: int | None = None) -> int:
+def begin_command(
+    engine: str, options: SanitizeOptions, log: Path, most_bytes: int | None = None
+) -> int:
     """Start the command in a group of its own; its process number."""
     line = [sys.executable, "-m", "ppfr_ops.cli", "sanitize", "--input", options.input]
     line += ["--output", options.output, "--method", options.method, "--metrics", options.metrics]
-    line += ["--unit-rows", str(options.unit_rows)]
+    line += ["--unit-rows", str(options.unit_rows), "--engine", engine]
     limit = most_bytes if most_bytes is None else (most_bytes, resource.RLIM_INFINITY)
     with log.open("ab") as file:
         run = subprocess.Popen(
@@ -293,9 +296,9 @@ def _strike(rng: random.Random, run: int, target: str) -> int:
     return struck
 
 
-def campaign(seed: int, kills: int, until: float, command: bool = False) -> dict[str, object]:
+def campaign(seed: int, kills: int, until: float, engine: str = "pool") -> dict[str, object]:
     """Disturb so many runs, a few of each output, until the time (monotonic) is up; figures."""
-    start = begin_command if command else begin
+    start = begin if engine == "pool" else partial(begin_command, engine)
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     kept = {name: os.environ.get(name) for name in ("TMPDIR",)}
     counts: Counter[str] = Counter()
@@ -334,6 +337,7 @@ def campaign(seed: int, kills: int, until: float, command: bool = False) -> dict
         shutil.rmtree(folder, ignore_errors=True)
     return {
         "seed": seed,
+        "engine": engine,
         "disturbed runs": done,
         "outputs": scenario,
         "by target": dict(counts),
@@ -357,13 +361,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="default: a fresh one, printed")
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--minutes", type=float, default=60.0, help="at most")
-    parser.add_argument("--command", action="store_true", help="each run is the command, on Ray")
+    parser.add_argument("--engine", choices=("pool", "local", "ray"), default="pool")
     options = parser.parse_args()
     seed = secrets.randbits(32) if options.seed is None else options.seed
     tune_process(1)  # before anything starts threads, which no fork survives
-    figures = campaign(
-        seed, options.kills, time.monotonic() + 60 * options.minutes, options.command
-    )
+    figures = campaign(seed, options.kills, time.monotonic() + 60 * options.minutes, options.engine)
     print(json.dumps(figures, indent=1))
     return int(bool(figures["failures"]))
 

@@ -129,6 +129,11 @@ def test_a_changed_line_breaks_the_chain(tmp_path):
         path.write_text("\n".join(broken) + "\n")
         with pytest.raises(MatchError, match="line"):
             AuditLog(path)
+    path.write_text("\n".join(lines) + '\n{"line": 4, "cli')  # died while writing it
+    torn = AuditLog(path)
+    assert torn.head == log.head
+    torn.append(event="query", client="alice", mode="verify", name="4")
+    assert AuditLog(path).lines == 5
     path.write_text("\n".join(lines[:-1]) + "\n")  # the end cut off: only a kept head tells
     assert AuditLog(path).head != log.head
 

@@ -20,6 +20,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from ppfr_ops import sample
+from ppfr_ops.certify.words import in_words
+from ppfr_ops.contracts.certificates import Certification
 from ppfr_ops.contracts.dead_letters import REASONS
 from ppfr_ops.contracts.evaluation import Evaluation
 from ppfr_ops.contracts.manifest import Check, Method
@@ -91,10 +93,12 @@ def render(
     evaluation: Evaluation | None = None,
     signature: str = "not checked",
     load_method: str | None = None,
+    certified: Sequence[Certification] = (),
 ) -> str:
     """The page.
 
     Args:
+        certified: what ``ppfr certify`` found.
         findings: of ``verify``.
         signature: what was found about it, in words.
         load_method: ``module:Class`` that may be imported, if the manifest names it.
@@ -128,6 +132,7 @@ def render(
             and evaluation.method_digest == release.manifest.method.digest,
             pairs=_sample_pairs(release.manifest.method, release.manifest.options, load_method),
             signature=signature,
+            certified=[in_words(found) for found in certified],
         )
     )
 

@@ -1,0 +1,159 @@
+"""What a surrogate is worth by the number of queries, and whether it predicts the target on what is
+published.
+
+A target that is here plays the endpoint: every query goes through the account. The surrogate and
+the target are compared on pairs of people that nothing was fitted on. Beside every figure stands
+the baseline: the public recognisers without a query.
+
+    python bench/distill.py --faces faces.parquet --target faceres=faceres.onnx \\
+        --fr dlib=dlib.onnx --fr mobileface=mobileface.onnx --gallery lfw_aligned \\
+        --pairs lfw_pairs.parquet --pairs-per-fold 50 --cache templates/
+"""
+
+import argparse
+import hashlib
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from ppfr_ops.distill import collecting, heads
+from ppfr_ops.evaluate.data import read_faces, read_pairs
+from ppfr_ops.evaluate.protocol import fold_accuracies
+from ppfr_ops.evaluate.publishing import Publisher
+from ppfr_ops.evaluate.templates import EmbeddingCache
+from ppfr_ops.imaging.codec import Encoding
+from ppfr_ops.methods.registry import create
+from ppfr_ops.queries.account import QueryAccount
+from ppfr_ops.queries.answers import Answers
+from ppfr_ops.queries.asking import Asker
+from ppfr_ops.recognizers import Recognizer, RecognizerSpec
+
+
+class Known:
+    """An access to a target whose templates of all faces are known; counts what it is asked."""
+
+    def __init__(self, faces: np.ndarray, templates: np.ndarray) -> None:
+        png = Encoding("png")
+        digests = [hashlib.sha256(png.encode(face)).digest() for face in faces]
+        self._templates = dict(zip(digests, templates, strict=True))
+        self.asked = 0
+
+    def template(self, picture: bytes, number: int) -> list[float]:
+        self.asked += 1
+        return self._templates[hashlib.sha256(picture).digest()].tolist()
+
+    def score(self, a: bytes, b: bytes, number: int) -> float:
+        self.asked += 1
+        x, y = (self._templates[hashlib.sha256(picture).digest()] for picture in (a, b))
+        return float(x @ y)
+
+
+def main() -> None:
+    options = arguments()
+    cache = EmbeddingCache(options.cache, print)
+    models = [Recognizer(RecognizerSpec.parse(text), 1) for text in options.fr]
+    target = Recognizer(RecognizerSpec.parse(options.target), 1)
+    faces = collecting.in_order(read_faces(options.faces, "faces").images)
+    gallery = read_faces(options.gallery, "gallery")
+    pairs = read_pairs(options.pairs, gallery).first(options.pairs_per_fold)
+    index = pairs.images()
+    a, b = np.searchsorted(index, pairs.a), np.searchsorted(index, pairs.b)
+    shown = gallery.images[index]
+
+    def scores_of(templates: np.ndarray) -> np.ndarray:
+        return (templates[a] * templates[b]).sum(1, dtype=np.float64)
+
+    answers = cache.embed(target, faces, "faces")
+    truth = scores_of(cache.embed(target, shown, "gallery"))
+    public = [cache.embed(model, faces, "faces") for model in models]
+    read = [cache.embed(model, shown, "gallery") for model in models]
+    names = "+".join(model.name for model in models)
+    print(f"{len(a)} pairs of {len(index)} faces; public: {names}; {len(faces)} faces to ask with")
+    for size in range(1, len(models) + 1):
+        without = heads.Features(read[:size]).baseline(a, b)
+        what = "+".join(model.name for model in models[:size])
+        print(f"without a query, {what}: Spearman {heads.spearman(without, truth):.4f}")
+    head = None
+    for access, budget in [("template", n) for n in options.budgets] + [
+        ("score", n) for n in options.score_budgets
+    ]:
+        known = Known(faces, answers)
+        with tempfile.TemporaryDirectory() as folder:
+            account = QueryAccount(Path(folder) / "account.jsonl", "bench", budget)
+            asker = Asker(known, account, Answers(Path(folder) / "answers.sqlite"))
+            if access == "template":
+                places, told = collecting.templates(asker, faces[:budget])
+                features = heads.Features([part[places] for part in public])
+                head, fit = heads.of_templates(features, told, options.seconds)
+                made = head
+            else:
+                count = min(len(faces), budget // collecting.PARTNERS)
+                features = heads.Features([part[:count] for part in public])
+                to_ask = collecting.pairs_to_ask(features.joined, budget)
+                scored = collecting.scores(asker, faces, to_ask)
+                made, fit = heads.of_scores(features, scored)
+        done = heads.run(made, np.concatenate(read, axis=1))
+        print(
+            f"{access}, {budget} queries allowed, {account.spent} counted, {known.asked} received: "
+            f"Spearman {heads.spearman(scores_of(done), truth):.4f} "
+            f"(on what was held back {fit.spearman:.4f}, without a query {fit.baseline:.4f})",
+            flush=True,
+        )
+    if options.methods and head is not None:
+        transfer(options, cache, models, target, head, shown, pairs, scores_of)
+
+
+def transfer(options, cache, models, target, head, shown, pairs, scores_of) -> None:
+    """The surrogate's verdict on what methods publish, and the target's own."""
+    verdicts = []
+    for text in options.methods:
+        name, *changes = text.split(",")
+        given = dict(change.split("=") for change in changes)
+        publisher = Publisher(create(name, given), Encoding("jpeg", 95))
+        rng = np.random.default_rng(0)
+        published = np.concatenate(
+            [
+                publisher(part, publisher.draws(len(part), rng), None)
+                for part in np.array_split(shown, max(1, len(shown) // 32))
+            ]
+        )
+        parts = [cache.embed(model, published, text) for model in models]
+        mine = scores_of(heads.run(head, np.concatenate(parts, axis=1)))
+        theirs = scores_of(cache.embed(target, published, text))
+        accuracy = [
+            float(fold_accuracies(s, pairs.same, pairs.folds).mean()) for s in (mine, theirs)
+        ]
+        verdicts.append(accuracy)
+        print(
+            f"{text}: accuracy by the surrogate {accuracy[0]:.4f}, by the target "
+            f"{accuracy[1]:.4f}; Spearman of their scores {heads.spearman(mine, theirs):.4f}",
+            flush=True,
+        )
+    mine, theirs = np.array(verdicts).T
+    print(
+        f"over {len(mine)} methods: rank correlation of accuracies "
+        f"{heads.spearman(mine, theirs):.3f}; best by the surrogate "
+        f"{options.methods[int(mine.argmax())]}, "
+        f"by the target {options.methods[int(theirs.argmax())]}"
+    )
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--faces", required=True)
+    parser.add_argument("--target", required=True)
+    parser.add_argument("--fr", action="append", required=True)
+    parser.add_argument("--gallery", required=True)
+    parser.add_argument("--pairs", required=True)
+    parser.add_argument("--pairs-per-fold", type=int, default=600)
+    parser.add_argument("--budgets", type=int, nargs="*", default=[500, 1000, 2000, 4000])
+    parser.add_argument("--score-budgets", type=int, nargs="*", default=[20000])
+    parser.add_argument("--methods", nargs="*", default=[], metavar="NAME[,KEY=VALUE]")
+    parser.add_argument("--seconds", type=float, default=60, help="for a head's network")
+    parser.add_argument("--cache", type=Path)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Certificates in words, for people who do not know the method; and where a release has them."""
+
+from pydantic import ValidationError
+
+from ppfr_ops.contracts.certificates import Certification
+from ppfr_ops.errors import UserError
+from ppfr_ops.store.folder import EVIDENCE, Folder
+
+FOLDER, DOCUMENT = "certificates", "certification.json"
+
+
+def read_all(output: Folder) -> list[Certification]:
+    """What was certified of an output, by the name of the folder.
+
+    Raises:
+        UserError: a document does not have the form of one.
+    """
+    found = []
+    for name in output.names(EVIDENCE, FOLDER):
+        data = output.read_bytes(EVIDENCE, FOLDER, name, DOCUMENT)
+        try:
+            found += [] if data is None else [Certification.model_validate_json(data)]
+        except ValidationError:
+            raise UserError(f"evidence/{FOLDER}/{name}/{DOCUMENT} is damaged") from None
+    return found
+
+
+def in_words(found: Certification) -> list[str]:
+    """What is certified, for people who do not know the method."""
+    held = (
+        "other published pictures of the person"
+        if found.against == "published"
+        else ("the photo that it was made of")
+    )
+    decision = "matches" if found.claim == "match" else "does not match"
+    whose = " (a surrogate: it says nothing about the recogniser that it stands for)"
+    lines = [
+        f"Certified: that {found.recognizer}{whose if found.surrogate else ''}, deciding by vote "
+        f"over noisy copies (sigma {found.sigma:g}) at threshold {found.threshold:.3f}, says of a "
+        f"published picture that it {decision} {held}, however the picture is disturbed, "
+        "as long as the disturbance is no greater than the radius (L2, pixels of 0..1).",
+        f"Of {found.records:,} records {found.abstained:,} have no certificate; they count as "
+        "failures. "
+        + "; ".join(f"{c.share:.1%} hold at {c.radius:g}" for c in found.certified)
+        + ". For scale: writing a picture again as JPEG of quality 95 disturbs it by about 0.6.",
+        f"Each certificate is wrong with probability {found.alpha:g} at most: of a million, "
+        f"{found.alpha * 1e6:,.0f} may be.",
+        "Not certified: other recognisers, other thresholds, decisions without the vote, and "
+        "disturbances that are greater.",
+    ]
+    for name, shares, word in (
+        ("JPEG of quality", found.jpeg_quality, "and more"),
+        ("brightness up or down by", found.brightness, "grey levels and less"),
+    ):
+        for mark, share in shares.items():
+            lines.append(f"{name} {mark} {word}, each tried: holds for {share:.1%}.")
+    return lines

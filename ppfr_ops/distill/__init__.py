@@ -1,0 +1,1 @@
+"""A surrogate of a recogniser that can only be asked."""

@@ -1,0 +1,153 @@
+"""A recogniser that stands noise, without training a network: a linear denoiser in front of it and
+a linear map behind (denoised smoothing, Salman et al., NeurIPS 2020, with Wiener's filter for the
+denoiser: the best linear one).
+
+Pictures are halved first (noise is white, faces are not), so the filter works on 56 x 56 x 3. The
+leading principal components of faces are shrunk by ``v / (v + s^2)``, v a component's variance, s
+the noise's standard deviation; what lies outside them is filtered as stationary, channel by
+channel. The map behind is a ridge regression from templates of denoised noisy faces to those of
+the clean ones.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ppfr_ops.errors import UserError
+from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
+from ppfr_ops.recognizers import Embeddings
+
+HALF = FACE_SIZE // 2
+COMPONENTS = 400
+KERNEL = 11
+_RIDGE = 1e-3
+
+
+class Wiener(nn.Module):
+    """``N x 3 x 112 x 112``, 0..255, noisy, to the same, denoised."""
+
+    mean: Tensor
+    basis: Tensor
+    gains: Tensor
+    kernel: Tensor
+
+    def __init__(self, components: int) -> None:
+        super().__init__()
+        size = 3 * HALF * HALF
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("basis", torch.zeros(size, components))
+        self.register_buffer("gains", torch.zeros(components))
+        self.register_buffer("kernel", torch.zeros(3, 1, KERNEL, KERNEL))
+
+    def forward(self, faces: Tensor) -> Tensor:
+        half = functional.avg_pool2d(faces, 2)
+        x = half.flatten(1) - self.mean
+        parts = x @ self.basis
+        rest = (x - parts @ self.basis.t()).reshape(-1, 3, HALF, HALF)
+        rest = functional.conv2d(rest, self.kernel, padding=KERNEL // 2, groups=3)
+        clean = self.mean + (parts * self.gains) @ self.basis.t() + rest.flatten(1)
+        clean = clean.reshape(-1, 3, HALF, HALF)
+        whole = functional.interpolate(
+            clean, size=(FACE_SIZE, FACE_SIZE), mode="bilinear", align_corners=False
+        )
+        return whole.clamp(0, 255)
+
+
+def wiener(faces: Faces, sigma: float, components: int = COMPONENTS) -> Wiener:
+    """The filter for noise of ``sigma`` (pixels of 0..1), from faces of other people.
+
+    Args:
+        faces: uint8 ``N x 112 x 112 x 3``, some thousands.
+    """
+    halves = np.concatenate(
+        [
+            functional.avg_pool2d(
+                torch.from_numpy(part.transpose(0, 3, 1, 2).astype(np.float32)), 2
+            ).numpy()
+            for part in np.array_split(faces, max(1, len(faces) // 256))
+        ]
+    )
+    flat = halves.reshape(len(halves), -1)
+    mean = flat.mean(0)
+    centred = flat - mean
+    components = min(components, len(faces) // 4)
+    _, values, vectors = torch.svd_lowrank(torch.from_numpy(centred), components, niter=2)
+    variances = (values**2 / len(flat)).numpy()
+    noise = (255 * sigma / 2) ** 2  # four pixels were averaged
+    filter_ = Wiener(components)
+    basis = vectors.numpy()
+    rest = (centred - centred @ basis @ basis.T).reshape(halves.shape)
+    for name, value in (
+        ("mean", mean),
+        ("basis", basis),
+        ("gains", variances / (variances + noise)),
+        ("kernel", _stationary(rest, noise)),
+    ):
+        getattr(filter_, name).copy_(torch.from_numpy(np.ascontiguousarray(value)))
+    return filter_
+
+
+def _stationary(rest: NDArray[np.float32], noise: float) -> NDArray[np.float32]:
+    """Kernels ``3 x 1 x K x K`` of the filter ``S / (S + noise)``, S the mean power spectrum."""
+    power = (np.abs(np.fft.fft2(rest)) ** 2).mean(0) / (HALF * HALF)
+    kernel = np.fft.fftshift(np.fft.ifft2(power / (power + noise)).real, axes=(1, 2))
+    low = HALF // 2 - KERNEL // 2
+    return kernel[:, None, low : low + KERNEL, low : low + KERNEL].astype(np.float32)
+
+
+class Denoised(nn.Module):
+    """Filter, recogniser (TorchScript), map. Our interface."""
+
+    def __init__(self, path: str, filter_: Wiener, dimensions: int) -> None:
+        super().__init__()
+        try:
+            self.network = torch.jit.load(path, map_location="cpu").eval()
+        except (RuntimeError, ValueError):
+            raise UserError("the recogniser behind the denoiser is no TorchScript") from None
+        self.filter = filter_
+        self.map = nn.Linear(dimensions, dimensions)
+
+    def behind(self, faces: Tensor) -> Tensor:
+        """Templates of denoised faces, before the map."""
+        done: Tensor = self.network(self.filter(faces))
+        return done / done.norm(dim=1, keepdim=True)
+
+    def forward(self, faces: Tensor) -> Tensor:
+        return functional.normalize(self.map(self.behind(faces)), dim=1)
+
+
+def denoised(
+    path: str, faces: Faces, target: Embeddings, sigma: float, log: Callable[[str], None]
+) -> Denoised:
+    """Fit filter and map.
+
+    Args:
+        path: of the recogniser, TorchScript.
+        faces: of other people, uint8 ``N x 112 x 112 x 3``.
+        target: its templates of them, clean, float32 ``N x D``, unit length.
+        sigma: of the noise that it is to stand, pixels of 0..1.
+    """
+    network = Denoised(path, wiener(faces, sigma), target.shape[1])
+    log(f"denoiser: {network.filter.gains.numel()} components of {len(faces):,} faces")
+    found = []
+    with torch.inference_mode():
+        for start in range(0, len(faces), 32):
+            clean = torch.from_numpy(faces[start : start + 32].transpose(0, 3, 1, 2).copy()).float()
+            found.append(network.behind(clean + 255 * sigma * torch.randn_like(clean)).numpy())
+            if start % 1024 == 0:
+                log(f"map: {start:,} of {len(faces):,} faces")
+    x = np.concatenate(found).astype(np.float64)
+    centre, offset = x.mean(0), target.mean(0, dtype=np.float64)
+    y = x - centre
+    gram = y.T @ y
+    gram += _RIDGE * len(y) / len(gram) * np.eye(len(gram))
+    weights = np.linalg.solve(gram, y.T @ (target - offset))
+    with torch.no_grad():
+        network.map.weight.copy_(torch.from_numpy(weights.T))
+        # the mean is taken away, not put back: cosines of centred templates tell people apart
+        network.map.bias.copy_(torch.from_numpy(-centre @ weights))
+    return network.eval()

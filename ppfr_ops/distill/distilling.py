@@ -1,0 +1,178 @@
+"""A distillation from beginning to end."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from ppfr_ops.contracts.surrogate import Fit, SurrogateCard
+from ppfr_ops.distill import collecting, heads, students
+from ppfr_ops.distill.denoising import denoised
+from ppfr_ops.distill.saving import OnPublic, save
+from ppfr_ops.errors import UserError
+from ppfr_ops.imaging.arrays import Faces
+from ppfr_ops.queries.asking import Asker
+from ppfr_ops.recognizers import Embeddings, Recognizer, RecognizerSpec
+
+LEAST = 50
+"""Answers of which a surrogate is made, at least."""
+CHECKPOINT = "student.checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What surrogate to make.
+
+    ``student``: None for the head itself; ``small``, ``medium`` or a TorchScript file to go on
+    with. ``noise`` and ``seconds`` are the student's.
+    """
+
+    target: str
+    access: Literal["template", "score"]
+    student: str | None = None
+    noise: float = 0.0
+    seconds: float = 600.0
+    workers: int = 1
+
+
+def distil(
+    asker: Asker,
+    faces: Faces,
+    public: list[RecognizerSpec],
+    wanted: Wanted,
+    folder: Path,
+    log: Callable[[str], None],
+) -> SurrogateCard:
+    """Ask a recogniser within a budget, and make a surrogate of the answers.
+
+    Args:
+        asker: with its account.
+        faces: uint8 ``N x 112 x 112 x 3``; more than are asked serve to teach a student.
+        public: recognisers of one's own, TorchScript.
+        folder: gets ``surrogate.ts.pt``, ``surrogate.onnx`` and ``card.json``.
+
+    Raises:
+        UserError: an endpoint's fault, too few answers.
+    """
+    faces = collecting.in_order(faces)
+    features = _features(public, faces, asker.account.budget, wanted)
+    before = asker.answers.count()
+    if wanted.access == "template":
+        places, answers = collecting.templates(asker, faces[: asker.account.budget], wanted.workers)
+        _enough(len(places))
+        log(f"{len(places):,} templates; {asker.account.spent:,} queries in the account")
+        known = heads.Features([part[places] for part in features.parts])
+        head, fit = heads.of_templates(known, answers)
+        made_of = len(places)
+    else:
+        pairs = collecting.pairs_to_ask(features.joined, asker.account.budget)
+        scored = collecting.scores(asker, faces, pairs, wanted.workers)
+        _enough(len(scored.a))
+        log(f"{len(scored.a):,} scores; {asker.account.spent:,} queries in the account")
+        head, fit = heads.of_scores(features, scored)
+        made_of = len(scored.a)
+    log(f"head: Spearman {fit.spearman:.3f} on pairs held back; without a query {fit.baseline:.3f}")
+    network: torch.nn.Module = OnPublic([spec.path for spec in public], head)
+    if wanted.student is not None:
+        network = _student(_targets(network, faces), faces, wanted, folder, log)
+        fit = Fit(pairs=0, spearman=None, baseline=fit.baseline)
+    account = asker.account
+    account.refresh()
+    card = SurrogateCard(
+        target=wanted.target,
+        void_as_black_box=True,
+        access=wanted.access,
+        kind=_kind(wanted.student),
+        public=[spec.name for spec in public],
+        noise=wanted.noise,
+        budget=account.budget,
+        queries=account.spent,
+        failures=dict(account.failures),
+        answers=made_of,
+        reused=min(before, asker.reused),
+        account_head=account.head,
+        account_lines=account.lines,
+        dimensions=_dimensions(network),
+        fit=fit,
+    )
+    return save(network, card, folder)
+
+
+def of_teacher(
+    teacher: RecognizerSpec, faces: Faces, wanted: Wanted, folder: Path, log: Callable[[str], None]
+) -> SurrogateCard:
+    """A student of a recogniser that is here, or that recogniser behind a denoiser: no query, no
+    account, no black box.
+
+    Raises:
+        UserError: the teacher cannot be read.
+    """
+    faces = collecting.in_order(faces)
+    target = Recognizer(teacher, torch.get_num_threads()).embed(faces)
+    network: torch.nn.Module
+    if wanted.student is None:
+        network = denoised(teacher.path, faces, target, wanted.noise, log)
+    else:
+        network = _student(target, faces, wanted, folder, log)
+    card = SurrogateCard(
+        target=wanted.target,
+        void_as_black_box=False,
+        notice="A student of a recogniser that was at hand; what holds of that holds of this.",
+        access="local",
+        kind=_kind(wanted.student) if wanted.student else "denoised",
+        public=[],
+        noise=wanted.noise,
+        budget=0,
+        queries=0,
+        failures={},
+        answers=len(faces),
+        reused=0,
+        account_head=None,
+        account_lines=0,
+        dimensions=target.shape[1],
+        fit=Fit(pairs=0, spearman=None, baseline=None),
+    )
+    return save(network, card, folder)
+
+
+def _features(
+    public: list[RecognizerSpec], faces: Faces, budget: int, wanted: Wanted
+) -> heads.Features:
+    count = budget if wanted.access == "template" else max(2, budget // collecting.PARTNERS)
+    threads = torch.get_num_threads()
+    return heads.Features([Recognizer(spec, threads).embed(faces[:count]) for spec in public])
+
+
+def _targets(network: torch.nn.Module, faces: Faces) -> Embeddings:
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(faces), 32):
+            batch = torch.from_numpy(faces[start : start + 32].transpose(0, 3, 1, 2).copy())
+            parts.append(np.asarray(network(batch.float())))
+    return np.concatenate(parts)
+
+
+def _student(
+    target: Embeddings, faces: Faces, wanted: Wanted, folder: Path, log: Callable[[str], None]
+) -> torch.nn.Module:
+    student = students.build(wanted.student or "small", target.shape[1])
+    checkpoint = folder / CHECKPOINT
+    students.train(student, faces, target, wanted.noise, wanted.seconds, checkpoint, log)
+    return student
+
+
+def _enough(count: int) -> None:
+    if count < LEAST:
+        raise UserError(f"only {count} answers, needed: {LEAST}; they are kept, raise the budget")
+
+
+def _kind(student: str | None) -> str:
+    return "head" if student is None else student if student in students.SIZES else "gone on with"
+
+
+def _dimensions(network: torch.nn.Module) -> int:
+    with torch.inference_mode():
+        return int(network(torch.full((1, 3, 112, 112), 127.0)).shape[1])

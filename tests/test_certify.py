@@ -1,0 +1,203 @@
+"""Certificates: the bound against theory, what is written, what is refused."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from click.testing import CliRunner
+from scipy.stats import binom, norm
+
+from ppfr_ops import sample
+from ppfr_ops.certify import reencoding
+from ppfr_ops.certify.certifying import Certifier, Subject
+from ppfr_ops.certify.options import CertifyOptions
+from ppfr_ops.certify.smoothing import certificate, decided, enrolled, noisy, noisy_templates
+from ppfr_ops.certify.words import in_words, read_all
+from ppfr_ops.cli import certify as command
+from ppfr_ops.contracts.certificates import CERTIFICATES_SCHEMA, Certification
+from ppfr_ops.errors import UserError
+from ppfr_ops.imaging.codec import Encoding
+from ppfr_ops.recognizers import Recognizer, RecognizerSpec
+from ppfr_ops.store.folder import Folder
+
+
+class Half(torch.nn.Module):
+    """A template on the circle, whose angle is linear in the picture's mean: the decision
+    ``cos >= threshold`` against a template at an angle is then a slab, of which everything is
+    known."""
+
+    def forward(self, faces: torch.Tensor) -> torch.Tensor:
+        angle = faces.flatten(1).sum(1) / 255 / 112 / 112 / 3 * 100
+        return torch.stack([angle.cos(), angle.sin()], 1)
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Recognizer:
+    path = tmp_path_factory.mktemp("fr") / "half.pt"
+    torch.jit.script(Half()).save(str(path))
+    return Recognizer(RecognizerSpec("half", str(path)), 1)
+
+
+def grey(level: int) -> np.ndarray:
+    return np.full((112, 112, 3), level, np.uint8)
+
+
+def test_the_bound_is_clopper_and_pearsons() -> None:
+    for hits, samples, alpha in ((60, 100, 0.05), (199, 200, 0.001), (200, 200, 0.001)):
+        found = certificate(hits, samples, 0.5, alpha)
+        # at the bound, so many hits or more have probability alpha
+        assert binom.sf(hits - 1, samples, found.at_least) == pytest.approx(alpha, rel=1e-5)
+    assert certificate(50, 100, 0.5, 0.001).radius is None
+    assert certificate(0, 100, 0.5, 0.001).radius is None
+
+
+def test_no_radius_reaches_beyond_the_true_one(half: Recognizer) -> None:
+    """Of a slab the distance to the boundary is known: certificates stay within it, at alpha."""
+    rng, sigma = np.random.default_rng(1), 0.5
+    face = grey(128)
+    # a disturbance of L2 norm r moves the mean by at most r / sqrt(pixels)
+    scale = 100 / math.sqrt(112 * 112 * 3)
+    angle = 128 / 255 * 100
+    for distance in (0.3, 0.6):
+        boundary = angle + distance * scale
+        reference = np.array([math.cos(boundary - 1.0), math.sin(boundary - 1.0)], np.float32)
+        templates = noisy_templates(half, face, sigma, 400, rng)
+        hits = int(decided(templates, reference, math.cos(1.0), True).sum())
+        share = norm.cdf(distance / sigma) - norm.cdf((distance - 2 / scale) / sigma)
+        assert abs(hits / 400 - share) < 5 * math.sqrt(share * (1 - share) / 400)
+        found = certificate(hits, 400, sigma, 0.001)
+        assert found.radius is not None and 0 < found.radius <= distance
+
+
+def test_noise_has_the_size_that_it_says() -> None:
+    copies = noisy(grey(0), 0.25, 20, np.random.default_rng(0))
+    assert copies.shape == (20, 3, 112, 112) and copies.std() == pytest.approx(63.75, rel=0.01)
+    assert copies.min() < -100  # nothing is clipped
+
+
+def test_claims_and_enrolment(half: Recognizer) -> None:
+    reference = enrolled(half, grey(90), 0.01, 8, np.random.default_rng(0))
+    assert np.linalg.norm(reference) == pytest.approx(1, abs=1e-5)
+    templates = half.embed(np.stack([grey(90), grey(98)]))
+    assert decided(templates, reference, 0.9, True).tolist() == [True, False]
+    assert decided(templates, reference, 0.9, False).tolist() == [False, True]
+
+
+def test_reencodings_are_tried_one_by_one() -> None:
+    face = sample.faces(1, seed=1)[0]
+
+    def small(bound: int):
+        def decides(faces: np.ndarray) -> np.ndarray:
+            away = np.abs(faces.astype(int) - face.astype(int)).mean((1, 2, 3))
+            return away <= bound
+
+        return decides
+
+    found = reencoding.jpeg_quality(face, small(2))
+    assert found is not None
+    code = Encoding("jpeg", found)
+    assert small(2)(code.decode(code.encode(face))[None])[0]
+    assert reencoding.brightness(face, small(7)) in (7, 8, 9)  # what is clipped counts less
+    assert reencoding.jpeg_quality(face, lambda faces: np.zeros(len(faces), bool)) is None
+    assert reencoding.brightness(face, lambda faces: np.zeros(len(faces), bool)) is None
+    assert reencoding.brightness(face, lambda faces: np.ones(len(faces), bool)) == 40
+
+
+def subject() -> Subject:
+    levels = [60, 61, 62, 140, 141, 200]
+    return Subject(
+        [f"r{i}" for i in range(6)], np.stack([grey(v) for v in levels]), [*"aaabb", None]
+    )
+
+
+def run(half: Recognizer, folder: Path, **changes: object) -> Certification:
+    options = CertifyOptions(**{"sigma": 0.1, "samples": 40, "threshold": 0.5, **changes})
+    rng = np.random.default_rng(0)
+    return Certifier(half, options, subject(), folder, rng, lambda line: None).run()
+
+
+def test_a_release_is_certified_and_gone_on_with(half: Recognizer, tmp_path: Path) -> None:
+    found = run(half, tmp_path / "c", reencodings=True)
+    assert (found.records, found.left_out, found.against) == (5, 1, "published")
+    assert found.certified[0].radius == 0.1 and found.certified[0].share == 1
+    assert found.jpeg_quality["50"] == 1 and set(found.brightness) == {"10", "20", "40"}
+    table = pq.read_table(tmp_path / "c" / "part-00000.parquet")
+    assert table.schema.remove_metadata() == CERTIFICATES_SCHEMA.remove_metadata()
+    assert table["record_id"].to_pylist() == ["r0", "r1", "r2", "r3", "r4"]
+    before = (tmp_path / "c" / "part-00000.parquet").stat().st_mtime_ns
+    assert run(half, tmp_path / "c", reencodings=True) == found
+    assert (tmp_path / "c" / "part-00000.parquet").stat().st_mtime_ns == before
+    with pytest.raises(UserError, match="other certificates"):
+        run(half, tmp_path / "c", reencodings=True, sigma=0.2)
+    words = " ".join(in_words(found))
+    assert "half" in words and "no greater than the radius" in words and "Not certified" in words
+
+
+def test_what_does_not_match_is_certified_not_to(half: Recognizer, tmp_path: Path) -> None:
+    """Originals of the same level match, so nothing is certified; far ones are, all of them."""
+    options = CertifyOptions(claim="non-match", sigma=0.1, samples=40, threshold=0.5)
+    faces, rng = np.stack([grey(60), grey(140)]), np.random.default_rng(0)
+    for originals, share in ((faces, 0.0), (faces + 8, 1.0)):
+        case = Subject(["a", "b"], faces, [None, None], originals)
+        folder = tmp_path / str(share)
+        found = Certifier(half, options, case, folder, rng, lambda line: None).run()
+        assert found.certified[0].share == share and found.abstained == 2 * (1 - share)
+        assert found.against == "originals"
+
+
+def test_a_threshold_by_the_release_itself(half: Recognizer, tmp_path: Path) -> None:
+    found = run(half, tmp_path / "c", threshold=None, far=0.01)
+    assert found.far == 0.01 and -1 <= found.threshold <= 1
+
+
+def release(folder: Path, people: list[str | None]) -> Path:
+    data = folder / "release" / "data"
+    data.mkdir(parents=True)
+    png = Encoding("png")
+    faces = sample.faces(len(people), seed=1)
+    rows = [{"bytes": png.encode(face), "path": None} for face in faces]
+    ids = [f"{i}" for i in range(len(people))]
+    table = pa.table({"record_id": ids, "image": rows, "identity": pa.array(people, pa.string())})
+    pq.write_table(table, data / "part-0.parquet")
+    return folder
+
+
+def test_the_command(half: Recognizer, tmp_path: Path) -> None:
+    folder = release(tmp_path / "out", ["a", "a", "b", "b"])
+    line = [str(folder), "--fr", f"half={half.spec.path}", "--samples", "20", "--threshold", "0"]
+    done = CliRunner().invoke(command.main, line)
+    assert done.exit_code == 0, done.output
+    assert "Certified: that half" in done.output
+    place = folder / "evidence" / "certificates" / "half-match"
+    Certification.model_validate_json((place / "certification.json").read_text())
+    assert not list((folder / "release").rglob("*certif*"))
+    (found,) = read_all(Folder(str(folder)))
+    assert found.recognizer == "half" and found.claim == "match"
+    originals = tmp_path / "originals.parquet"
+    pq.write_table(pq.read_table(folder / "release" / "data" / "part-0.parquet"), originals)
+    more = ["--originals", str(originals), "--claim", "non-match", "--records", "2"]
+    done = CliRunner().invoke(command.main, [*line, *more])
+    assert done.exit_code == 0, done.output
+    place = folder / "evidence" / "certificates" / "half-non-match"
+    table = pq.read_table(place / "part-00000.parquet")
+    assert table["record_id"].to_pylist() == ["0", "3"]  # as published, evenly spread
+    nobody = release(tmp_path / "nobody", [None, None])
+    for path, words in ((nobody, "no two of one person"), (tmp_path, "no output")):
+        done = CliRunner().invoke(command.main, [str(path), *line[1:]])
+        assert done.exit_code == 2 and words in done.output
+
+
+def test_what_the_report_reads(half: Recognizer, tmp_path: Path) -> None:
+    found = run(half, tmp_path / "c")
+    output = tmp_path / "out"
+    place = output / "evidence" / "certificates" / "half-match"
+    place.mkdir(parents=True)
+    (place / "certification.json").write_text(found.model_dump_json())
+    assert read_all(Folder(str(output))) == [found]
+    (place / "certification.json").write_text("{}")
+    with pytest.raises(UserError, match="is damaged"):
+        read_all(Folder(str(output)))
