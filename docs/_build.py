@@ -36,9 +36,11 @@ _NOTEBOOK = ROOT / "examples" / "tour.ipynb"
 
 
 def built(name: str) -> Anonymizer:
-    """A method as it is by default; where it needs secrets, with some that nobody uses."""
+    """A method as it is by default; where it needs secrets, with some that nobody uses; an epsilon,
+    which has no default, is 8."""
     kind = methods()[name]
-    return kind().with_secrets({role: bytes(range(32)) for role in kind.secrets})
+    required = {option: 8 for option, field in kind.model_fields.items() if field.is_required()}
+    return kind(**required).with_secrets({role: bytes(range(32)) for role in kind.secrets})
 
 
 def published(name: str, faces: np.ndarray) -> np.ndarray:
@@ -79,8 +81,8 @@ def gallery() -> tuple[str, dict[str, bytes]]:
         "# Gallery",
         "",
         "Six faces that a program drew (`ppfr sample`), and what every method makes of them with "
-        "its default options. There are no photographs of people on these pages. Nor would a look "
-        "be evidence: [measuring](measuring.md) says what is.",
+        "its default options (`epsilon`, which has none, is 8). There are no photographs of people "
+        "on these pages. Nor would a look be evidence: [measuring](measuring.md) says what is.",
         "",
         "![Six drawn faces](gallery/original.png){ .faces }",
     ]
@@ -93,7 +95,8 @@ def gallery() -> tuple[str, dict[str, bytes]]:
         said = " ".join(said.partition("\n\n")[0].split()).replace("``", "`")
         text += ["", f"## {name}", "", said, "", f"![{name}]({path}){{ .faces }}"]
         options = [
-            f"| `{option}` | {field.description or ''} | {field.default} |"
+            f"| `{option}` | {field.description or ''} | "
+            f"{'none' if field.is_required() else field.default} |"
             for option, field in kind.model_fields.items()
         ]
         if options:

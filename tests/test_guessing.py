@@ -28,7 +28,11 @@ from ppfr_ops.store.ledger import Ledger
 
 COUNT = int(os.environ.get("PPFR_GUESS", "36"))
 NAME = "Jane_Doe"
-PICTURES = [name for name, kind in methods().items() if kind.kind == "picture"]
+PICTURES = [
+    name
+    for name, kind in methods().items()
+    if kind.kind == "picture" and not any(f.is_required() for f in kind.model_fields.values())
+]
 
 
 def publish(folder: Path, method: str) -> tuple[list[bytes], Path]:

@@ -24,6 +24,7 @@ COMMANDS = {
     "compare": "put evaluations side by side",
     "lineup": "a blind test: do people recognise people in what is published?",
     "train": "train the learned anonymizer",
+    "audit-privacy": "bound epsilon from below, by playing the attacker",
     "probe": "publish a photo into a release's world, so that it can be searched there",
     "report": "say whether an output may be released; report, dataset card, Croissant, lineage",
     "verify": "check an output against its manifest, shard by shard; sign it",

@@ -14,6 +14,7 @@ from ppfr_ops.cli.console import (
     show_preview,
 )
 from ppfr_ops.release.signing import distrust, load_signing_key
+from ppfr_ops.sanitize.accounts import held, refuse_overdrawn
 from ppfr_ops.sanitize.finish import finish
 from ppfr_ops.sanitize.identity import discard, with_release_key
 from ppfr_ops.sanitize.increments import reconcile, retire_dead, retire_reviewed
@@ -63,7 +64,7 @@ def drive(
     except ValueError as error:
         console.print(f"Error: {error}; nothing was done", markup=False)
         return 1
-    with lease, _vault_of(job):
+    with lease, held(job), _vault_of(job):
         code = _work(replace(job, fence=lease.fence), engine, carrier, began, as_json)
     return code
 
@@ -143,6 +144,7 @@ def _carry(job: Job, engine: Engine, ledger: Ledger) -> int:
     progress = RunProgress(len(todo))
     if todo:
         job = with_release_key(job, ledger)
+        refuse_overdrawn(job, todo)
         with progress:
             for status in engine(job, todo):
                 progress.add(status)

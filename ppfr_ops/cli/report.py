@@ -107,7 +107,9 @@ def main(
         signature = "not valid for the key given"
     ledger = Ledger(output)
     shown = judged if fits else None
-    card = cards.dataset_card(release, publication, shown, checks)
+    # Whether a bound on figures of originals holds is a figure of originals.
+    stated = None if release.told.method.private else checks
+    card = cards.dataset_card(release, publication, shown, stated)
     croissant = cards.croissant(release, publication, shown)
     page = report.render(
         release,

@@ -11,6 +11,8 @@ from rich.table import Table
 from ppfr_ops.cli import Command
 from ppfr_ops.errors import UserError
 from ppfr_ops.store import lease
+from ppfr_ops.store.account import Account
+from ppfr_ops.store.folder import Folder
 from ppfr_ops.store.ledger import LEDGER, Ledger
 from ppfr_ops.store.storage import Patient, StoreError
 
@@ -22,6 +24,21 @@ Examples:
 
 Exit codes: 0 complete; 1 failed; 2 there is no such output; 3 something is pending.
 """
+
+
+_HIGHEST = 5
+"""People that are named, by pseudonym."""
+
+
+class Privacy(BaseModel):
+    """The account of what people have spent."""
+
+    people: int
+    records: int
+    delta: float
+    highest_epsilon: float
+    highest: list[tuple[str, int, float]]
+    """Pseudonym, records and epsilon of those who have spent most."""
 
 
 class OutputStatus(BaseModel):
@@ -39,6 +56,8 @@ class OutputStatus(BaseModel):
     """Units whose source is gone and that were removed."""
     interrupted: int
     """Units on which work began and did not end."""
+    privacy: Privacy | None
+    """Null where nothing was charged to anybody."""
     run: str
     """none, alive, dead, or unknown: held by a process that is not on this machine."""
     last_started: str | None
@@ -51,11 +70,14 @@ class OutputStatus(BaseModel):
     cls=Command, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]}
 )
 @click.argument("output")
+@click.option(
+    "--privacy-account", metavar="URL", help="The account that OUTPUT shares with others."
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON, on stdout.")
-def main(output: str, as_json: bool) -> int:
+def main(output: str, privacy_account: str | None, as_json: bool) -> int:
     """Say what OUTPUT holds: published, pending, dead, and when it last ran. Changes nothing."""
     try:
-        status = look(output)
+        status = look(output, privacy_account)
     except StoreError as error:
         raise UserError(f"the output: {error}") from None
     if as_json:
@@ -65,7 +87,7 @@ def main(output: str, as_json: bool) -> int:
     return 3 if status.units_pending else 0
 
 
-def look(output: str) -> OutputStatus:
+def look(output: str, privacy_account: str | None = None) -> OutputStatus:
     """Read the ledger of an output.
 
     Raises:
@@ -94,11 +116,29 @@ def look(output: str) -> OutputStatus:
         deleted_upstream=kept,
         taken_back=sum(stone.removed for stone in tombstones.values()),
         interrupted=len(interrupted - entries.keys()),
+        privacy=_privacy(
+            Account(ledger) if privacy_account is None else Account(Folder(privacy_account), ())
+        ),
         run=lease.holder(ledger),
         last_started=last["started"],
         last_finished=last["finished"],
         last_exit_code=last["exit_code"],
         engine=last["engine"],
+    )
+
+
+def _privacy(account: Account) -> Privacy | None:
+    balance = account.balance()
+    if not balance.losses:
+        return None
+    spent = {loss: loss.epsilon(balance.delta) for loss in set(balance.losses.values())}
+    order = sorted(balance.losses.items(), key=lambda item: (-spent[item[1]], item[0]))
+    return Privacy(
+        people=len(order),
+        records=balance.records.total(),
+        delta=balance.delta,
+        highest_epsilon=spent[order[0][1]],
+        highest=[(who, balance.records[who], spent[loss]) for who, loss in order[:_HIGHEST]],
     )
 
 
@@ -133,6 +173,12 @@ def _show(status: OutputStatus) -> None:
         "last run": f"{status.last_started or 'never'} on {status.engine}, finished: {finished}"
         + (f", exit code {status.last_exit_code}" if status.last_finished else ""),
     }
+    if status.privacy is not None:
+        spent = status.privacy
+        rows["privacy account"] = (
+            f"{spent.people:,} people, {spent.records:,} records; most: epsilon "
+            f"{spent.highest_epsilon:.4g} at delta {spent.delta:g}, by {spent.highest[0][0][:16]}…"
+        )
     for name, text in rows.items():
         table.add_row(name, text)
     Console(highlight=False, width=120).print(table)

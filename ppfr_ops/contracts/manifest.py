@@ -17,6 +17,15 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+PROMISE = frozenset(
+    {
+        *("epsilon", "delta", "adjacency", "mechanism", "clip_radius", "privacy_unit"),
+        *("sound", "claimed_epsilon", "scope"),
+    }
+)
+"""Figures of a release by a method that promises differential privacy."""
+
+
 class Method(_Model):
     name: str
     options: dict[str, Any]
@@ -26,6 +35,12 @@ class Method(_Model):
     """Of the release as a whole, as the method declares them."""
     columns: list[str] = []
     """Columns of ``data/`` that the method adds: figures of every record."""
+
+    @property
+    def private(self) -> bool:
+        """Whether it promises differential privacy: nothing else that is computed from originals
+        may then be in the release, aggregates included."""
+        return self.figures.keys() >= PROMISE
 
 
 class Model(_Model):

@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr
 from ppfr_ops.contracts import described
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
+from ppfr_ops.privacy import Guarantee
 
 Kind = Literal["picture", "template", "ciphertext"]
 
@@ -157,6 +158,22 @@ class Anonymizer(BaseModel):
     def about_release(self) -> dict[str, Any]:
         """The values of ``release_figures``, by name."""
         return {}
+
+    def guarantee(self) -> Guarantee | None:
+        """What it promises of a record by differential privacy; None: nothing. A method that
+        promises something is not ``redrawable``, and charges its ``loss`` to the account that it
+        ``spends``."""
+        return None
+
+    def neighbours(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Two pictures, uint8 ``112 x 112 x 3``, which its guarantee keeps apart with the most
+        effort; for ``ppfr audit-privacy``."""
+        raise UserError(f"method {self.name}: names no neighbours to audit it with")
+
+    def readings(self, pictures: Faces) -> NDArray[np.float64]:
+        """What an attacker who tells ``neighbours`` apart looks at, of published pictures;
+        ``N x D``."""
+        raise UserError(f"method {self.name}: names no readings to audit it with")
 
     def __call__(
         self, faces: Faces, draws: NDArray[np.float32], context: Context | None = None

@@ -16,7 +16,8 @@ GROUP = "ppfr.methods"
 """Entry points: name of the method = ``module:Class``."""
 
 _METHODS: dict[str, type[Anonymizer]] = {}
-_MODULES = ("blur", "pixelate", "highpass", "signed_field", "stochastic_local")
+_MODULES: tuple[str, ...] = ("blur", "pixelate", "highpass", "signed_field", "stochastic_local")
+_MODULES += ("dp.eigenface", "dp.template", "dp.virtual")
 
 A = TypeVar("A", bound=type[Anonymizer])
 

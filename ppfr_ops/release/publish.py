@@ -102,7 +102,9 @@ def write_release(
             ledger.remove(RELEASE, name)
     counts = manifest.counts
     verdict = manifest.verdict
-    means = {name: coarse_mean(name, value) for name, value in manifest.metrics.items()}
+    private = manifest.method.private
+    told = {} if private else manifest.metrics
+    means = {name: coarse_mean(name, value) for name, value in told.items()}
     made = ReleaseManifest(
         release=ledger.ids.release(),
         version=_next_version(ledger, before),
@@ -115,10 +117,10 @@ def write_release(
         records=counts.records,
         withheld_percent=withheld_percent(counts.records, counts.rows_in),
         metrics={name: mean for name, mean in means.items() if mean is not None},
-        passed=None if verdict is None else verdict.passed,
+        passed=None if verdict is None or private else verdict.passed,
         requirements=[
             Requirement(name=check.name, bound=check.bound, holds=check.holds)
-            for check in (verdict.checks if verdict is not None else ())
+            for check in (verdict.checks if verdict is not None and not private else ())
         ],
         files=files,
     )

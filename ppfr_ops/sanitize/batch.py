@@ -15,11 +15,12 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from ppfr_ops.errors import UserError, fault
+from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.methods.registry import create
 from ppfr_ops.sanitize.identity import makes_key, resolved, secrets_with, with_key
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.options import SanitizeOptions
-from ppfr_ops.sanitize.prepare import owner_key, read_key, read_secrets
+from ppfr_ops.sanitize.prepare import check_soundness, owner_key, read_key, read_secrets
 from ppfr_ops.sanitize.worker import build_sanitizer
 from ppfr_ops.source.plan import READ_ERROR, Columns, Plan
 from ppfr_ops.store.ids import new_secret
@@ -27,6 +28,7 @@ from ppfr_ops.store.ids import new_secret
 OPTIONS = (
     "method",
     "method_options",
+    "accept_unsound",
     "secrets",
     "fr",
     "output_format",
@@ -165,6 +167,17 @@ class BatchSanitizer:
                 columns[name] = done.metrics[name].take(rows)
         return pa.table(columns)
 
+    @property
+    def options(self) -> SanitizeOptions:
+        """As they were checked and completed."""
+        return self._options
+
+    @property
+    def method(self) -> Anonymizer:
+        """With its options and secrets."""
+        method: Anonymizer = self._sanitizer.kit.method
+        return method
+
     def needed(self) -> list[str]:
         """The input's columns that are read."""
         names = [self.image_column, self.id_column, self._options.identity_column]
@@ -228,6 +241,7 @@ def _build(options: SanitizeOptions, threads: int, release_key: bytes | None) ->
         key = owner_key(read_key(options.identity_key_file), options.seed is not None)
     plan = Plan("", "parquet", (), Columns(identity=options.identity_column), ())
     method = create(options.method, options.method_options)
+    check_soundness(method, options.accept_unsound)
     secrets = secrets_with(method, read_secrets(options.secrets, method), key)
     named = key if options.identity_column else None
     job = Job(options, plan, key, "", {}, secrets=secrets, pseudonym_key=named)

@@ -117,6 +117,28 @@ class SanitizeOptions(BaseModel):
         default_text="a key of the release's own, kept in evidence/",
         metavar="FILE",
     )
+    accept_unsound: bool = option(
+        False,
+        "Use a method although what it claims does not hold. Its true figures are recorded beside "
+        "the claim.",
+    )
+    privacy_budget: float | None = option(
+        None,
+        "Epsilon that a person may spend over all records and releases, with a method that "
+        "promises differential privacy. A run that would overdraw is refused. Needs "
+        "--identity-key-file.",
+        manifest=True,
+        gt=0,
+        metavar="EPSILON",
+    )
+    privacy_account: str | None = option(
+        None,
+        "Folder or fsspec URL of the account of what people have spent, which several outputs "
+        "share. Needs --identity-key-file.",
+        private=True,
+        default_text="an account of the output's own, kept in evidence/",
+        metavar="URL",
+    )
     output_format: Literal["jpeg", "png", "webp"] = option(
         "jpeg", "Format of the published pictures.", shapes=True
     )

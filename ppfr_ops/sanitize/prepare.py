@@ -8,6 +8,7 @@ from typing import Any
 
 from ppfr_ops.contracts import VERSION
 from ppfr_ops.contracts.dead_letters import REASONS
+from ppfr_ops.contracts.manifest import PROMISE
 from ppfr_ops.contracts.policy import Policy, parse
 from ppfr_ops.contracts.records import FACE_COLUMNS, RESERVED_COLUMNS
 from ppfr_ops.errors import UserError
@@ -123,12 +124,53 @@ def _check_method(options: SanitizeOptions, method: Anonymizer, policy: Policy |
             f"method {method.name} publishes every record as first drawn: neither "
             "--max-disclosure nor a policy's bounds on records can hold one back"
         )
+    check_soundness(method, options.accept_unsound)
+    _check_privacy(options, method)
     clash = sorted({item.name for item in method.record_figures} & set(options.keep_columns))
     if clash:
         raise UserError(f"--keep-column {clash[0]}: the method adds a column of that name")
     for name in method.needed_context():
         if name == "identity" and options.identity_column is None:
             raise UserError(f"method {method.name}: needs --identity-column")
+
+
+def check_soundness(method: Anonymizer, accepted: bool) -> None:
+    """Refuse a method whose claim does not hold, unless that was accepted.
+
+    Raises:
+        UserError: why it does not hold.
+    """
+    given = method.guarantee()
+    if given is not None and given.unsound and not accepted:
+        raise UserError(f"method {method.name}: {given.unsound}; --accept-unsound uses it anyway")
+
+
+def _check_privacy(options: SanitizeOptions, method: Anonymizer) -> None:
+    given = method.guarantee()
+    lacking = sorted(PROMISE - {item.name for item in method.release_figures})
+    if given is not None and (lacking or method.redrawable):
+        what = f"declares no figure {lacking[0]}" if lacking else "may be drawn again"
+        raise UserError(f"method {method.name}: promises differential privacy, and {what}")
+    if given is not None and options.photographs is not None:
+        raise UserError(
+            f"method {method.name}: what a detector finds depends on the photograph, which its "
+            "guarantee does not cover; give aligned faces"
+        )
+    if given is not None and given.unit == "person" and options.identity_column is None:
+        raise UserError(f"method {method.name}: unit person needs --identity-column")
+    for name, value in (
+        ("--privacy-budget", options.privacy_budget),
+        ("--privacy-account", options.privacy_account),
+    ):
+        if value is None:
+            continue
+        if given is None:
+            raise UserError(f"{name}: method {method.name} promises no differential privacy")
+        if options.identity_key_file is None or options.identity_column is None:
+            raise UserError(
+                f"{name} needs --identity-column and --identity-key-file: an account of people is "
+                "by pseudonyms that outlast a release"
+            )
 
 
 def _check_combinations(options: SanitizeOptions) -> None:
@@ -249,6 +291,7 @@ def _check_places(options: SanitizeOptions) -> None:
         ("the verdicts", options.verdicts),
         ("--detections-out", options.detections_out),
         ("the vault", options.vault),
+        ("the privacy account", options.privacy_account),
         ("the vault's key", options.vault_key),
         *(("a secret", path) for path in options.secrets.values()),
     ):

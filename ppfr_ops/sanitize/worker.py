@@ -18,6 +18,7 @@ from ppfr_ops.errors import UserError, describe
 from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.recognizers import Recognizer
 from ppfr_ops.sanitize import isolation
+from ppfr_ops.sanitize.accounts import charge
 from ppfr_ops.sanitize.ahead import ahead
 from ppfr_ops.sanitize.aligned import AlignedFaces
 from ppfr_ops.sanitize.items import Item, Results
@@ -218,6 +219,7 @@ class Worker:
         try:
             copy = new_copy_id()
             self._seal(unit, copy, tables, task.table)
+            charge(self.job, self.ledger, copy, tables)  # before anything is published
             entry = self.ledger.commit(
                 unit.id,
                 tables,

@@ -15,6 +15,7 @@ something that the next run completes, and a late copy of a committed unit chang
     OUTPUT/evidence/ledger/entries.parquet           a copy of all of them, to be read at once
     OUTPUT/evidence/ledger/attempts/UNIT.FENCE-HOW-N work begun and not committed yet
     OUTPUT/evidence/ledger/lease/FENCE.json          which run is at work (``lease``)
+    OUTPUT/evidence/ledger/account/                  what people have spent (``account``)
     OUTPUT/evidence/ledger/last.json                 the last run: when, how much was planned
     OUTPUT/evidence/ledger/tombstones/UNIT.json      deleted upstream
     OUTPUT/evidence/staging/                         files of copies not committed yet
@@ -70,6 +71,9 @@ _OURS = re.compile(
     rf"|seal\.json|(metrics|dead_letters|detections)/{UNIT.pattern}\.parquet)"
 )
 """Everything in an output that is ours, and that ``--overwrite`` removes."""
+
+_LASTING = (f"{EVIDENCE}/ledger/lease/", f"{EVIDENCE}/ledger/account/")
+"""What ``--overwrite`` leaves."""
 
 _KEYS = ("secret.json", "release_key.json")
 """Of the ids outside, and of whom the pictures show (``sanitize.identity``)."""
@@ -139,10 +143,10 @@ class Ledger(Documents):
         """
         self.check(settings, overwrite, growing)
         if overwrite:
-            # The lease is of this run, and its number must never fall.
+            # The lease is of this run, and its number must never fall; what is spent stays spent.
             for path in self.fs.find(self.root):
                 name = path[len(self.root) + 1 :]
-                if _OURS.fullmatch(name) and not name.startswith(f"{EVIDENCE}/ledger/lease/"):
+                if _OURS.fullmatch(name) and not name.startswith(_LASTING):
                     self.remove_path(path)
         self._ids = None
         begun = self.read(*LEDGER, "run.json") or None

@@ -1,0 +1,93 @@
+"""``ppfr audit-privacy``: how much privacy a method certainly does not give."""
+
+import click
+
+from ppfr_ops.cli import Command
+from ppfr_ops.cli.console import console
+from ppfr_ops.errors import UserError
+from ppfr_ops.sanitize.privacy_audit import PrivacyAudit, audit
+from ppfr_ops.store.folder import EVIDENCE, Folder
+
+EXAMPLES = """
+\b
+Examples:
+  # a method, before it is used
+  ppfr audit-privacy --method dp-eigenface --method-option epsilon=2 --method-option noise=laplace
+  # what was published as PEEP has it, at a claimed epsilon of 0.5
+  ppfr audit-privacy --method dp-eigenface --method-option epsilon=0.5 --method-option claim=peep
+  # the method of a release; ppfr report then shows the bound beside the claim
+  ppfr audit-privacy protected/
+
+A lower bound says what was shown, not what is true: a claim that is not broken is not proven by it.
+Exit codes: 0 the claim stands; 2 wrong usage or input; 3 it was broken.
+"""
+
+
+@click.command(
+    cls=Command, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.argument("output", required=False)
+@click.option("--method", help="Method to audit, instead of that of an output.")
+@click.option("--method-option", "method_options", multiple=True, metavar="KEY=VALUE",
+              help="An option of the method. Repeatable.")  # fmt: skip
+@click.option("--trials", type=click.IntRange(100, 10_000_000), default=10_000, show_default=True,
+              help="Pictures of each of the two neighbours.")  # fmt: skip
+@click.option("--confidence", type=click.FloatRange(0.5, 1, max_open=True), default=0.95,
+              show_default=True, help="Of the bound.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="As JSON, on stdout.")
+def main(
+    output: str | None,
+    method: str | None,
+    method_options: tuple[str, ...],
+    trials: int,
+    confidence: float,
+    as_json: bool,
+) -> int:
+    """Bound epsilon from below, by telling two worst-case neighbours apart in the pictures that the
+    sanitizer makes of them. With OUTPUT the bound is kept in its evidence."""
+    if (output is None) == (method is None):
+        raise UserError("give an OUTPUT or a --method")
+    chosen = dict(text.partition("=")[::2] for text in method_options)
+    folder = None
+    if output is not None:
+        from ppfr_ops.contracts.manifest import Manifest
+
+        folder = Folder(output)
+        document = folder.read(EVIDENCE, "manifest.json")
+        if document is None:
+            raise UserError("there is no finished output of ppfr sanitize")
+        made = Manifest.model_validate(document).method
+        if method_options:
+            raise UserError("--method-option goes with --method")
+        method = made.name
+        known = {"identity"} if "identity" not in _fields(method) else set()
+        chosen = {k: str(v) for k, v in made.options.items() if k not in known and v is not None}
+    assert method is not None
+    found = audit(method, chosen, trials, confidence)
+    if folder is not None:
+        folder.put(found.model_dump_json(indent=1).encode(), EVIDENCE, "privacy_audit.json")
+    if as_json:
+        print(found.model_dump_json(indent=1))
+    else:
+        _show(found)
+    return 0 if found.holds else 3
+
+
+def _fields(method: str) -> set[str]:
+    from ppfr_ops.methods.registry import find
+
+    return set(find(method).model_fields)
+
+
+def _show(found: PrivacyAudit) -> None:
+    console.print(
+        f"{found.method}: claimed epsilon {found.claimed_epsilon:g}, delta {found.delta:g}; at "
+        f"least {found.epsilon_at_least:.3f} with confidence {found.confidence:g} "
+        f"({found.hits} hits and {found.false_alarms} false alarms of {found.counted} each)",
+        soft_wrap=True,
+        markup=False,
+    )
+    if found.unsound:
+        console.print(f"UNSOUND: {found.unsound}", soft_wrap=True, markup=False)
+    elif not found.holds:
+        console.print("BROKEN: the bound is above the claim")

@@ -1,0 +1,87 @@
+"""Private vectors to pictures by the generator of ``stochastic-local``: post-processing."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from ppfr_ops import sample
+from ppfr_ops.imaging.arrays import Faces
+from ppfr_ops.methods.dp.base import Private
+from ppfr_ops.methods.dp.mechanism import Vectors
+from ppfr_ops.methods.stochastic_local import STRENGTHS, StochasticLocal
+
+_ELSEWHERE = frozenset({"weights", "device", "batch"})
+"""Options that do not shape the output, or name a path."""
+_CANDIDATES = 32
+
+
+class Drawn(Private):
+    """A method whose private vector is drawn by the generator."""
+
+    strength: Literal["strict", "standard", "useful"] = Field(
+        "standard", description="how far draws of one code lie apart: strict, standard or useful"
+    )
+    weights: Path | None = Field(None, description="weights of one's own, from ppfr train")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where it runs")
+    batch: int = Field(64, ge=1, le=4096, description="faces a forward pass")
+
+    def generator(self) -> StochasticLocal:
+        """The method whose encoder and generator are used."""
+        raise NotImplementedError
+
+    def _drawing(self, identity: str) -> StochasticLocal:
+        """That method with the options that both have."""
+        shared = {name: getattr(self, name) for name in ("strength", *_ELSEWHERE)}
+        return StochasticLocal.model_validate({"identity": identity, **shared})
+
+    @property
+    def draw_size(self) -> int:
+        return self.generator().draw_size
+
+    def options(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude=set(_ELSEWHERE))
+
+    def weights_digest(self) -> str:
+        return self.generator().weights_digest()
+
+    def forget(self) -> None:
+        self.generator().forget()
+
+    def encoded(self, faces: Faces) -> Vectors:
+        """The encoder's vectors, ``N x 128``."""
+        model = self.generator().model()
+        starts = range(0, len(faces), self.batch)
+        with torch.inference_mode():
+            parts = [model.encode(faces[i : i + self.batch]).cpu().numpy() for i in starts]
+        return np.concatenate(parts).astype(np.float64)
+
+    def neighbours(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """The two of some drawn faces whose vectors lie farthest apart. Faces of people may lie
+        farther: the bound is one from below."""
+        faces = sample.faces(_CANDIDATES)
+        vectors = self.encoded(faces)
+        self.forget()
+        one, other = np.unravel_index(np.argmin(vectors @ vectors.T), (len(faces),) * 2)
+        return faces[one], faces[other]
+
+    def readings(self, pictures: Faces) -> NDArray[np.float64]:
+        """What the encoder sees in the pictures."""
+        found = self.encoded(pictures)
+        self.forget()
+        return found
+
+    def drawn(self, codes: NDArray[np.floating[Any]], draws: NDArray[np.float32]) -> Faces:
+        """Codes of the generator, ``N x size``, to pictures."""
+        model, scales = self.generator().model(), STRENGTHS[self.strength]
+        out = []
+        with torch.inference_mode():
+            for start in range(0, len(codes), self.batch):
+                part = slice(start, start + self.batch)
+                code = torch.from_numpy(codes[part].astype(np.float32)).to(model.device)
+                draw = torch.from_numpy(draws[part]).to(model.device)
+                out.append(model.publish(code, draw, scales).permute(0, 2, 3, 1).cpu().numpy())
+        return np.concatenate(out)

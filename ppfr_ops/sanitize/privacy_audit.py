@@ -1,0 +1,169 @@
+"""How much privacy a method certainly does not give: epsilon from below, by playing the attacker.
+
+Two neighbouring inputs go through the sanitizer many times each, and a test is to tell from the
+published pictures which one it was. A test that says "first" with probability p under the first
+and q under the second shows epsilon >= ln((p - delta) / q). The test is chosen on one half of the
+pictures, and p and q are bounded on the other (Clopper and Pearson), so the bound holds with the
+confidence that is stated, whatever the mechanism does (Jagielski, Ullman and Oprea 2020; Nasr et
+al. 2021). It says nothing about attacks that were not played.
+"""
+
+import io
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel, ConfigDict
+from scipy.stats import beta
+
+from ppfr_ops.errors import UserError
+from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
+from ppfr_ops.imaging.codec import Encoding
+from ppfr_ops.methods.registry import create
+from ppfr_ops.sanitize.batch import BatchSanitizer
+
+_STEPS = 64
+"""Thresholds that are tried on the first half."""
+_CHUNK = 500
+
+
+class PrivacyAudit(BaseModel):
+    """What was found; ``evidence/privacy_audit.json``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    method: str
+    method_digest: str
+    claimed_epsilon: float
+    true_epsilon: float
+    """By the proof."""
+    delta: float
+    unsound: str
+    """Why the claim does not hold; empty: it does."""
+    epsilon_at_least: float
+    confidence: float
+    trials: int
+    """Pictures of each of the two neighbours."""
+    hits: int
+    false_alarms: int
+    counted: int
+    """Of each, on which the test was counted."""
+    holds: bool
+    """Whether the bound is no higher than the claim."""
+
+
+def bound(hits: int, false_alarms: int, count: int, delta: float, confidence: float) -> float:
+    """Epsilon, from below.
+
+    Args:
+        hits: how often a test said "first" of the first neighbour.
+        false_alarms: how often of the second.
+        count: pictures of each.
+    """
+    alpha = (1 - confidence) / 2
+    least = float(beta.ppf(alpha, hits, count - hits + 1)) if hits else 0.0
+    most = float(beta.ppf(1 - alpha, false_alarms + 1, count - false_alarms))
+    most = 1.0 if false_alarms == count else most
+    found = [0.0]
+    for sure, rare in ((least, most), (1 - most, 1 - least)):
+        if sure > delta and rare > 0:
+            found.append(math.log((sure - delta) / rare))
+    return max(found)
+
+
+def audit(
+    name: str,
+    options: Mapping[str, str],
+    trials: int,
+    confidence: float = 0.95,
+    output_format: str = "jpeg",
+    quality: int = 95,
+) -> PrivacyAudit:
+    """Play the attacker against a method.
+
+    Args:
+        name, options: of the method.
+        trials: pictures of each neighbour, 100 or more.
+        confidence: of the bound.
+        output_format, quality: of the pictures.
+
+    Raises:
+        UserError: the method promises nothing, or an option is wrong.
+    """
+    method = create(name, options)
+    given = method.guarantee()
+    if given is None:
+        raise UserError(f"method {name}: promises no differential privacy")
+    first, second = method.neighbours()
+    sanitizer = BatchSanitizer(
+        method=name,
+        method_options=dict(options),
+        accept_unsound=True,
+        metrics="none",
+        identity_column="identity" if "identity" in method.needed_context() else None,
+        output_format=output_format,
+        quality=quality,
+    )
+    encoding = Encoding(sanitizer.options.output_format, quality)
+    seen = [_readings(sanitizer, encoding, face, trials) for face in (first, second)]
+    half = trials // 2
+    means = [readings[:half].mean(0) for readings in seen]
+    spread = np.sqrt((seen[0][:half].var(0) + seen[1][:half].var(0)) / 2) + 1e-12
+    direction = (means[0] - means[1]) / spread**2
+    one, other = (readings @ direction for readings in seen)
+    limit = _threshold(one[:half], other[:half], given.delta, confidence)
+    hits, alarms = int((one[half:] > limit).sum()), int((other[half:] > limit).sum())
+    count = trials - half
+    found = bound(hits, alarms, count, given.delta, confidence)
+    claimed = given.epsilon if given.claimed_epsilon is None else given.claimed_epsilon
+    return PrivacyAudit(
+        method=name,
+        method_digest=method.digest(),
+        claimed_epsilon=claimed,
+        true_epsilon=given.epsilon,
+        delta=given.delta,
+        unsound=given.unsound,
+        epsilon_at_least=round(found, 4),
+        confidence=confidence,
+        trials=trials,
+        hits=hits,
+        false_alarms=alarms,
+        counted=count,
+        holds=found <= claimed,
+    )
+
+
+def _threshold(
+    one: NDArray[np.float64], other: NDArray[np.float64], delta: float, confidence: float
+) -> float:
+    """The one that gives the highest bound on these."""
+    limits = np.quantile(np.concatenate([one, other]), np.linspace(0.02, 0.98, _STEPS))
+    count = min(len(one), len(other))
+    scores = [
+        bound(int((one > limit).sum()), int((other > limit).sum()), count, delta, confidence)
+        for limit in limits
+    ]
+    return float(limits[int(np.argmax(scores))])
+
+
+def _readings(
+    sanitizer: BatchSanitizer, encoding: Encoding, face: Faces, trials: int
+) -> NDArray[np.float64]:
+    """What the attacker reads off the published pictures of one face, ``trials x D``."""
+    buffer = io.BytesIO()
+    Image.fromarray(face).save(buffer, "PNG")
+    found = []
+    for start in range(0, trials, _CHUNK):
+        count = min(_CHUNK, trials - start)
+        rows = {"image": pa.array([buffer.getvalue()] * count, pa.binary())}
+        if sanitizer.options.identity_column:
+            rows["identity"] = pa.array(["somebody"] * count)
+        done = sanitizer.table(pa.table(rows))
+        cells = done["image"].combine_chunks().flatten()[0].to_pylist()
+        pictures = np.stack([encoding.decode(cell) for cell in cells])
+        assert pictures.shape[1:] == (FACE_SIZE, FACE_SIZE, 3)
+        found.append(sanitizer.method.readings(pictures))
+    return np.concatenate(found).astype(np.float64)
