@@ -82,7 +82,7 @@ class ErasableMask(Anonymizer):
     """No limit on disclosure: that the picture looks like the person is what it is for."""
 
     strength: float = Field(
-        1.0, gt=0, le=2, description="factor on the mask; more: FR fails more, and it shows more"
+        1.15, gt=0, le=2, description="factor on the mask; more: FR fails more, and it shows more"
     )
     weights: Path | None = Field(None, description="weights of one's own, from ppfr train")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where it runs")

@@ -52,7 +52,9 @@ class MaskConfig(BaseModel):
     inner_lr: float = Field(0.02, ge=0, description="length of the virtual step")
     meta_weight: float = Field(1.0, ge=0, description="of the surrogate kept apart")
     meta_every: int = Field(2, ge=1, description="steps; in between, none is kept apart")
-    together: int = Field(1, ge=1, description="surrogates a step besides the one kept apart")
+    together: int = Field(
+        1, ge=1, description="surrogates a step besides the one kept apart, at most"
+    )
     odds: dict[str, float] = Field({}, description="of a surrogate to be drawn; 1 if not named")
     faces: int = Field(4000, ge=20, description="that are trained with, out of all")
     bound: float = Field(0.16, gt=0, le=1, description="of the perturbation, share of the scale")
@@ -234,7 +236,8 @@ class MaskTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         index, faces = self._batch()
-        drawn = torch.multinomial(self.odds, config.together + 1, generator=self.random)
+        count = min(config.together + 1, len(self.surrogates))
+        drawn = torch.multinomial(self.odds, count, generator=self.random)
         apart, *rest = (self.surrogates[i] for i in drawn.tolist())
         log: dict[str, Any] = {"step": self.step + 1}
 
