@@ -34,19 +34,20 @@ class Known:
     """An access to a target whose templates of all faces are known; counts what it is asked."""
 
     def __init__(self, faces: np.ndarray, templates: np.ndarray) -> None:
-        png = Encoding("png")
-        digests = [hashlib.sha256(png.encode(face)).digest() for face in faces]
+        digests = [hashlib.sha256(face.tobytes()).digest() for face in faces]
         self._templates = dict(zip(digests, templates, strict=True))
         self.asked = 0
 
     def template(self, picture: bytes, number: int) -> list[float]:
         self.asked += 1
-        return self._templates[hashlib.sha256(picture).digest()].tolist()
+        return self._of(picture).tolist()
 
     def score(self, a: bytes, b: bytes, number: int) -> float:
         self.asked += 1
-        x, y = (self._templates[hashlib.sha256(picture).digest()] for picture in (a, b))
-        return float(x @ y)
+        return float(self._of(a) @ self._of(b))
+
+    def _of(self, picture: bytes) -> np.ndarray:
+        return self._templates[hashlib.sha256(Encoding("png").decode(picture).tobytes()).digest()]
 
 
 def main() -> None:

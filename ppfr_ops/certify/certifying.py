@@ -168,8 +168,11 @@ class Certifier:
         if self.subject.originals is not None:
             return own, np.ones(len(own), bool)
         total, counts = np.zeros_like(own), np.zeros(len(own), int)
-        for person in {who for who in self.subject.people if who is not None}:
-            rows = np.array([i for i, who in enumerate(self.subject.people) if who == person])
+        people: dict[str, list[int]] = {}
+        for row, who in enumerate(self.subject.people):
+            if who is not None:
+                people.setdefault(who, []).append(row)
+        for rows in people.values():
             total[rows] = own[rows].sum(0) - own[rows]  # the others of the person
             counts[rows] = len(rows) - 1
         norms = np.linalg.norm(total, axis=1, keepdims=True)
