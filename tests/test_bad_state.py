@@ -201,6 +201,20 @@ def test_a_store_without_conditional_puts_is_refused(monkeypatch: pytest.MonkeyP
     assert fs.find("/plain") == []
 
 
+def test_a_creation_whose_answer_was_lost_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again, and finds that it is there: lease, secret of the ids, ledger entry."""
+    create = Ledger.create_bytes
+    lost = lambda self, data, *place: create(self, data, *place) and False  # noqa: E731
+    monkeypatch.setattr(Ledger, "create_bytes", lost)
+    with Lease(Ledger(str(tmp_path))) as lease:
+        ledger = _open(str(tmp_path), lease)
+        assert commit(ledger, "u1") == ledger.committed("u1")
+    with Lease(Ledger(str(tmp_path))) as lease:
+        assert _open(str(tmp_path), lease).committed_ids() == {"u1"}
+
+
 def test_a_lost_entry_whose_files_were_swept_is_done_again(tmp_path: Path) -> None:
     """A run that was stopped before its entry, and woke when another had swept its files up."""
     ledger = opened(str(tmp_path))

@@ -1,18 +1,35 @@
 """Train the learned anonymizer: ``ppfr train`` or ``python pipelines/train.py``."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ppfr_ops.cli import Command
 from ppfr_ops.errors import fault
 
-DEFAULT = Path(__file__).parents[1] / "methods" / "stochastic_local" / "weights" / "small.yaml"
+_METHODS = Path(__file__).parents[1] / "methods"
+DEFAULTS = {
+    "stochastic-local": _METHODS / "stochastic_local" / "weights" / "small.yaml",
+    "erasable-mask": _METHODS / "erasable_mask" / "weights" / "mask.yaml",
+}
+"""Settings to begin with, by method."""
+
+
+def _trainer(method: str) -> tuple[type[BaseModel], Callable[..., Any]]:
+    """A method's configuration, and what trains with it."""
+    if method == "erasable-mask":
+        from ppfr_ops.methods.erasable_mask.training import MaskConfig, MaskTrainer
+
+        return MaskConfig, MaskTrainer
+    from ppfr_ops.methods.stochastic_local.training import TrainConfig, Trainer
+
+    return TrainConfig, Trainer
 
 
 def read_faces(folder: Path, column: str) -> np.ndarray:
@@ -44,8 +61,8 @@ def plot_losses(log: Path, picture: Path) -> None:
     steps = [line for line in lines if "loss" in line]
     checks = [line["validation"] for line in lines if "validation" in line]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    for phase in ("sketch", "match"):
-        part = [line for line in steps if line["phase"] == phase]
+    for phase in dict.fromkeys(line.get("phase", "mask") for line in steps):
+        part = [line for line in steps if line.get("phase", "mask") == phase]
         left.plot([x["step"] for x in part], [x["loss"] for x in part], label=phase)
     left.set(xlabel="step", ylabel="loss", yscale="log", title="training loss")
     for key in [k for k in (checks[-1] if checks else {}) if k not in ("step", "score")]:
@@ -64,10 +81,19 @@ def plot_losses(log: Path, picture: Path) -> None:
     "--fr mobileface=MODELS/mobileface.ts.pt --out runs/small",
 )
 @click.option(
+    "--method",
+    type=click.Choice(sorted(DEFAULTS)),
+    default="stochastic-local",
+    show_default=True,
+    help="What to train.",
+)
+@click.option(
     "--faces",
+    "folders",
     type=click.Path(exists=True, path_type=Path),
     required=True,
-    help="Parquet file or folder with aligned 112x112 faces.",
+    multiple=True,
+    help="Parquet file or folder with aligned 112x112 faces; repeatable.",
 )
 @click.option("--image-column", default="image", show_default=True)
 @click.option(
@@ -76,16 +102,16 @@ def plot_losses(log: Path, picture: Path) -> None:
     multiple=True,
     required=True,
     metavar="NAME=PATH",
-    help="Differentiable surrogate (TorchScript); repeatable; the dlib network first.",
+    help="Differentiable surrogate (TorchScript); repeatable; for stochastic-local the dlib "
+    "network first, for erasable-mask two at least.",
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
 @click.option(
     "--config",
     type=click.Path(exists=True, path_type=Path),
-    default=DEFAULT,
-    help="Settings of the run, YAML. The default is small.yaml, the first of the four runs that "
-    "the shipped weights come from; each of the others went on from the one before, with --init "
-    "(docs/stochastic-local.md).",
+    help="Settings of the run, YAML. The default for stochastic-local is small.yaml, the first of "
+    "the four runs that the shipped weights come from; each of the others went on from the one "
+    "before, with --init (docs/stochastic-local.md).",
 )
 @click.option(
     "--init",
@@ -103,11 +129,12 @@ def plot_losses(log: Path, picture: Path) -> None:
 @click.option("--threads", default=0, help="CPU threads; 0: all.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
 def main(
-    faces: Path,
+    method: str,
+    folders: tuple[Path, ...],
     image_column: str,
     surrogates: tuple[str, ...],
     out: Path,
-    config: Path,
+    config: Path | None,
     init: Path | None,
     changes: tuple[str, ...],
     resume: bool,
@@ -115,7 +142,7 @@ def main(
     threads: int,
     device: str,
 ) -> None:
-    """Train the method stochastic-local.
+    """Train a learned method.
 
     Kill it whenever you like: the same command goes on from the last checkpoint (every two
     minutes). OUT gets log.jsonl, losses.png, checkpoint.pt and best.safetensors, which
@@ -123,13 +150,14 @@ def main(
     """
     import torch
 
-    from ppfr_ops.methods.stochastic_local.training import TrainConfig, Trainer
     from ppfr_ops.recognizers import RecognizerSpec, refuse_marked
 
+    configuration, make = _trainer(method)
+    config = config or DEFAULTS[method]
     try:
         settings = yaml.safe_load(config.read_text()) or {}
         settings |= {k: yaml.safe_load(v) for k, _, v in (c.partition("=") for c in changes)}
-        parsed = TrainConfig.model_validate(settings)
+        parsed = configuration.model_validate(settings)
         specs = [RecognizerSpec.parse(text) for text in surrogates]
         missing = [spec.path for spec in specs if not Path(spec.path).is_file()]
         if missing:
@@ -150,7 +178,7 @@ def main(
     if not resume:
         for old in (log_file, checkpoint):
             old.unlink(missing_ok=True)
-    images = read_faces(faces, image_column)
+    images = np.concatenate([read_faces(folder, image_column) for folder in folders])
     click.echo(f"{len(images)} faces, surrogates {', '.join(s.name for s in specs)}, {device}")
 
     def log(entry: dict[str, Any]) -> None:
@@ -162,7 +190,7 @@ def main(
 
     try:
         paths = {spec.name: Path(spec.path) for spec in specs}
-        trainer = Trainer(parsed, images, paths, device)  # type: ignore[arg-type]
+        trainer = make(parsed, images, paths, device)
         if init is not None and not checkpoint.exists():
             trainer.start_from(init)
         best = trainer.run(out, log)

@@ -17,7 +17,7 @@ GROUP = "ppfr.methods"
 
 _METHODS: dict[str, type[Anonymizer]] = {}
 _MODULES: tuple[str, ...] = ("blur", "pixelate", "highpass", "signed_field", "stochastic_local")
-_MODULES += ("dp.eigenface", "dp.template", "dp.virtual")
+_MODULES += ("erasable_mask", "dp.eigenface", "dp.template", "dp.virtual")
 
 A = TypeVar("A", bound=type[Anonymizer])
 

@@ -159,8 +159,10 @@ class Ledger(Documents):
         if not whole:
             if self.exists(*LEDGER, "secret.json"):
                 self.set_aside("the secret of the ids is damaged", *LEDGER, "secret.json")
-            document = {"secret": new_secret(seed).hex()}
-            if not self.create(document, *LEDGER, "secret.json"):
+            secret = new_secret(seed)
+            self.create({"secret": secret.hex()}, *LEDGER, "secret.json")
+            # Not what it said: a creation that is tried again, for a lost answer, finds itself.
+            if self.secret() != secret:
                 raise LedgerError("the output changes while it is opened; run again")
             if self.local:
                 os.chmod(self.path(*LEDGER, "secret.json"), 0o600)
