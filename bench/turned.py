@@ -72,8 +72,8 @@ def main() -> None:
     parser.add_argument("--fr", action="append", required=True, metavar="NAME=PATH")
     parser.add_argument("--slow", action="append", default=[], help="surrogate that sees a part")
     parser.add_argument("--begin", type=Path, help="weights of version 2 to go on from")
-    parser.add_argument("--minutes", type=float, default=0.0)
-    parser.add_argument("--seed", type=int, default=6)
+    parser.add_argument("--minutes", type=float, help="instead of the configuration's")
+    parser.add_argument("--seed", type=int, help="instead of the configuration's")
     parser.add_argument("--config", type=Path, help="YAML; fields of TurnedConfig")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, required=True)
@@ -82,7 +82,10 @@ def main() -> None:
     keep_freed_memory()
     arguments.out.mkdir(parents=True, exist_ok=True)
     settings = yaml.safe_load(arguments.config.read_text()) if arguments.config else {}
-    config = TurnedConfig(**{**settings, "seed": arguments.seed, "minutes": arguments.minutes})
+    for name in ("seed", "minutes"):
+        if getattr(arguments, name) is not None:
+            settings[name] = getattr(arguments, name)
+    config = TurnedConfig(**settings)
     faces, people = read(arguments.faces)
     judges = []
     for text in arguments.fr:
