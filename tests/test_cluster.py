@@ -96,6 +96,7 @@ def free_ports(count: int) -> list[int]:
     return [port for port in found if port > 20000][:count]
 
 
+@pytest.mark.timeout(600)  # a head and two jobs, each of them starts Ray
 def test_ray_job_submit(faces: Path, tmp_path: Path) -> None:
     ray = str(Path(sys.executable).parent / "ray")
     port, gcs, agent = free_ports(3)

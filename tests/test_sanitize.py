@@ -65,7 +65,7 @@ def sanitize(
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=500,
     )
 
 
@@ -271,6 +271,7 @@ def test_killed_at_a_third_and_two_thirds_and_started_again(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # Ray starts anew after every death
 @pytest.mark.parametrize("engine", ["local", "ray"])
 def test_a_face_that_kills_its_worker_becomes_a_dead_letter(
     engine: str, tmp_path: Path, short_tmp: Path
