@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Faces
+from ppfr_ops.methods.trainers import save_checkpoint
 from ppfr_ops.recognizers import Embeddings
 
 SIZES = {"small": (16, 24, 48, 96), "medium": (32, 48, 96, 192)}
@@ -172,12 +173,10 @@ def _seen(faces: Faces, places: Tensor, noise: float) -> Tensor:
 def _save(
     path: Path, student: nn.Module, optimizer: torch.optim.Optimizer, seconds: float, step: int
 ) -> None:
-    beside = path.with_name(path.name + ".tmp")
     document = {
         "student": student.state_dict(),
         "optimizer": optimizer.state_dict(),
         "seconds": seconds,
         "step": step,
     }
-    torch.save(document, beside)
-    beside.replace(path)
+    save_checkpoint(path, document)

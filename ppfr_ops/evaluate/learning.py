@@ -1,6 +1,5 @@
 """Small networks that stages train, and the loop that trains them and can be stopped."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from ppfr_ops.evaluate.streams import stream
 from ppfr_ops.evaluate.templates import Log
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.memory import keep_freed_memory
+from ppfr_ops.methods.trainers import save_checkpoint
 
 Loss = Callable[[np.random.Generator], Tensor]
 """One batch, drawn by the generator, to a scalar."""
@@ -79,10 +79,8 @@ def fit(
 
 def _save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".tmp")
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-    torch.save(state, beside)
-    os.replace(beside, path)
+    save_checkpoint(path, state)
 
 
 class _Down(nn.Module):

@@ -11,7 +11,6 @@ was worth, so the attackers here are meant to be strong, and free to be trained 
 
 import copy
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -38,6 +37,7 @@ from ppfr_ops.evaluate.streams import stream
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
 from ppfr_ops.imaging.measures import psnr, ssim
 from ppfr_ops.memory import keep_freed_memory
+from ppfr_ops.methods.trainers import follow, save_checkpoint
 
 __all__ = [
     "NETS",
@@ -223,7 +223,7 @@ class RecoveryAttack:
                         optimizer.step()
                     usual = capped if math.isinf(usual) else 0.95 * usual + 0.05 * capped
                 self.step += 1
-                self._average()
+                follow(self.average, self.model, self.step, 0.995)
                 recent.append(float(loss.detach()))
                 self.seconds = before + time.monotonic() - begun
                 if seconds is not None and ending is None and self.seconds > 0.8 * seconds:
@@ -251,12 +251,6 @@ class RecoveryAttack:
         warm = min(1.0, (self.step + 1) / 50)
         cool = 1.0 if self.step < start else max(0.02, (end - self.step) / (end - start))
         return self.learning_rate * warm * cool
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        keep = min(0.995, self.step / (self.step + 10))
-        for slow, fast in zip(self.average.parameters(), self.model.parameters(), strict=True):
-            slow.lerp_(fast, 1 - keep)
 
     def _measure(self, faces: Faces, seen: tuple[View, Context | None], loss: float) -> CurvePoint:
         scores, errors = [], []
@@ -324,9 +318,7 @@ class RecoveryAttack:
             "curve": [asdict(point) for point in self.curve],
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(path.name + ".tmp")
-        torch.save(state, beside)
-        os.replace(beside, path)
+        save_checkpoint(path, state)
 
     def _load(self, path: Path, optimizer: torch.optim.Optimizer) -> None:
         state = torch.load(path, map_location=self.device, weights_only=True)

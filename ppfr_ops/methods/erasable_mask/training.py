@@ -33,6 +33,7 @@ from torch.func import functional_call
 from ppfr_ops.imaging.measures import ssim
 from ppfr_ops.methods.erasable_mask import load_weights, save_weights
 from ppfr_ops.methods.erasable_mask.network import MaskGenerator
+from ppfr_ops.methods.trainers import follow, load_checkpoint, moved, save_checkpoint
 
 Log = Callable[[dict[str, Any]], None]
 Faces = NDArray[np.uint8]
@@ -127,13 +128,8 @@ def views(pictures: Tensor, random: torch.Generator, strength: float) -> Tensor:
         return torch.randn(*shape, generator=random).to(pictures.device) * strength
 
     angle, zoom = normal(count) * 0.05, torch.exp(normal(count) * 0.05)
-    cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     shift = normal(count, 2) * 0.035
-    theta = torch.stack(
-        [torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1
-    )
-    grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)
-    seen = F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+    seen = moved(pictures, angle, zoom, shift)
     contrast = torch.exp(normal(count, 1, 1, 1) * 0.15)
     seen = 0.5 + (seen - 0.5) * contrast
     mirror, what, how = torch.rand(3, generator=random).tolist()
@@ -251,12 +247,7 @@ class MaskTrainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        keep = min(0.99, self.step / (self.step + 10))
-        with torch.no_grad():
-            for slow, fast in zip(
-                self.average.parameters(), self.generator.parameters(), strict=True
-            ):
-                slow.lerp_(fast, 1 - keep)
+        follow(self.average, self.generator, self.step, 0.99)
         return {**log, "loss": loss.item()}
 
     def _meta_step(
@@ -352,9 +343,7 @@ class MaskTrainer:
             "optimizer": self.optimizer.state_dict(),
             "random": self.random.get_state(),
         }
-        draft = path.with_suffix(".part")
-        torch.save(state, draft)
-        os.replace(draft, path)
+        save_checkpoint(path, state)
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint.
@@ -362,9 +351,7 @@ class MaskTrainer:
         Raises:
             ValueError: the checkpoint is of another configuration.
         """
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        if state["config"] != self.config.digest():
-            raise ValueError(f"{path.name} belongs to another configuration")
+        state = load_checkpoint(path, self.config.digest(), self.device)
         self.step = state["step"]
         self.generator.load_state_dict(state["generator"])
         self.average.load_state_dict(state["average"])

@@ -41,6 +41,7 @@ from ppfr_ops.methods.stochastic_local.networks import (
     lowpass,
     place,
 )
+from ppfr_ops.methods.trainers import follow, load_checkpoint, moved, save_checkpoint
 
 VALIDATION_NOISE = 0.8
 """Standard deviation of the noise on a validation face's code, in units of the code's own."""
@@ -170,13 +171,8 @@ def diversify(images: Tensor, generator: torch.Generator, harsh: bool = False) -
 
     turn, scale, move = (0.07, 0.07, 0.045) if harsh else (0.05, 0.04, 0.03)
     angle, zoom = normal(count) * turn, torch.exp(normal(count) * scale)
-    cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     shift = normal(count, 2) * move
-    theta = torch.stack(
-        [torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1
-    )
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    images = moved(images, angle, zoom, shift)
     lowest, span = (0.4, 0.7) if harsh else (0.5, 0.6)
     images = 0.5 + (images - 0.5) * (lowest + span * uniform(count, 1, 1, 1))
     blur, noise, sigma, mirror = torch.rand(4, generator=generator).tolist()
@@ -336,12 +332,7 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        with torch.no_grad():
-            keep = min(0.995, self.step / (self.step + 10))
-            for slow, fast in zip(
-                self.average.parameters(), self.generator.parameters(), strict=True
-            ):
-                slow.lerp_(fast, 1 - keep)
+        follow(self.average, self.generator, self.step, 0.995)
         return {"step": self.step, **log}
 
     def _rate(self, value: float) -> None:
@@ -534,9 +525,7 @@ class Trainer:
         if self.adversary is not None:
             state["adversary"] = self.adversary.state_dict()
             state["adversary_optimizer"] = self.adversary_optimizer.state_dict()
-        draft = path.with_suffix(".part")
-        torch.save(state, draft)
-        os.replace(draft, path)
+        save_checkpoint(path, state)
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint.
@@ -544,9 +533,7 @@ class Trainer:
         Raises:
             ValueError: the checkpoint is of another configuration.
         """
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        if state["config"] != self.config.digest():
-            raise ValueError(f"{path.name} belongs to another configuration")
+        state = load_checkpoint(path, self.config.digest(), self.device)
         self.step, self.best = state["step"], state["best"]
         self.generator.load_state_dict(state["generator"])
         self.average.load_state_dict(state["average"])

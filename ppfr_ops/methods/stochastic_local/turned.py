@@ -16,7 +16,6 @@ import copy
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,6 +39,7 @@ from ppfr_ops.methods.stochastic_local.networks import (
     place,
 )
 from ppfr_ops.methods.stochastic_local.training import diversify
+from ppfr_ops.methods.trainers import follow, load_checkpoint, save_checkpoint
 
 Log = Callable[[dict[str, Any]], None]
 
@@ -260,12 +260,7 @@ class TurnedTrainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        keep = min(0.99, self.step / (self.step + 10))
-        with torch.no_grad():
-            for slow, fast in zip(
-                self.average.parameters(), self.generator.parameters(), strict=True
-            ):
-                slow.lerp_(fast, 1 - keep)
+        follow(self.average, self.generator, self.step, 0.99)
         self.seconds += time.monotonic() - began
         return {"step": self.step, "loss": loss.item(), **log}
 
@@ -351,9 +346,7 @@ class TurnedTrainer:
             "random": self.random.get_state(),
             "recent": self.recent,
         }
-        draft = path.with_suffix(".part")
-        torch.save(state, draft)
-        os.replace(draft, path)
+        save_checkpoint(path, state)
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint.
@@ -361,9 +354,7 @@ class TurnedTrainer:
         Raises:
             ValueError: the checkpoint is of another configuration.
         """
-        state = torch.load(path, weights_only=True)
-        if state["config"] != self.config.digest():
-            raise ValueError(f"{path.name} belongs to another configuration")
+        state = load_checkpoint(path, self.config.digest(), "cpu")
         self.step, self.seconds = state["step"], state["seconds"]
         self.generator.load_state_dict(state["generator"])
         self.average.load_state_dict(state["average"])
