@@ -256,6 +256,9 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the pairs of every fold")
     parser.add_argument("--sizes", type=int, nargs="*", default=list(SIZES))
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--whole", action="store_true", help="keyed: the release is all faces, not those of pairs"
+    )
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--two-keys", action="store_true", help="two more releases")
     arguments = parser.parse_args()
@@ -266,6 +269,10 @@ def main() -> None:
     for mode in arguments.mode or ["virtual", "keyed"]:
         options = dict(text.split("=", 1) for text in arguments.option)
         method = StochasticLocal.model_validate({"identity": mode, **options})
+        if method.gathers():
+            release = bench.faces if arguments.whole else bench.faces[bench.used]
+            method = method.with_crowd(method.features(release))
+            method.forget()
         key = os.urandom(32)
         began = time.process_time()
         published = bench.publish(method.with_secrets({"identity-key": key}))

@@ -14,6 +14,7 @@ from ppfr_ops.cli.console import (
     show_preview,
 )
 from ppfr_ops.release.signing import distrust, load_signing_key
+from ppfr_ops.sanitize import crowd
 from ppfr_ops.sanitize.accounts import held, refuse_overdrawn
 from ppfr_ops.sanitize.finish import finish
 from ppfr_ops.sanitize.identity import discard, with_release_key
@@ -145,12 +146,29 @@ def _carry(job: Job, engine: Engine, ledger: Ledger) -> int:
     if todo:
         job = with_release_key(job, ledger)
         refuse_overdrawn(job, todo)
+        _look(job, engine, ledger)
         with progress:
             for status in engine(job, todo):
                 progress.add(status)
                 if progress.failed_in_a_row == MAX_FAILED_IN_A_ROW:
                     break
     return progress.faces
+
+
+def _look(job: Job, engine: Engine, ledger: Ledger) -> None:
+    """The first look, for a method that gathers."""
+    todo = crowd.to_look_at(job, ledger)
+    if todo:
+        console.print(
+            f"a first look at {len(todo)} units: which photos seem to be the same person's"
+        )
+        progress = RunProgress(len(todo))
+        with progress:
+            for status in engine(crowd.looking(job), todo):
+                progress.add(status)
+                if progress.failed_in_a_row == MAX_FAILED_IN_A_ROW:
+                    break
+    crowd.assemble(job, ledger)
 
 
 def _notice(line: str) -> None:

@@ -9,6 +9,7 @@ from ppfr_ops.cli.console import console
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.release.publish import read_release
+from ppfr_ops.sanitize.crowd import among
 from ppfr_ops.sanitize.identity import release_key
 from ppfr_ops.sanitize.prepare import owner_key, read_key
 from ppfr_ops.sanitize.probes import method_of, probes
@@ -79,7 +80,7 @@ def main(
         key = release_key(ledger)
     if key is None:
         raise UserError("the output holds no key of its own; give --identity-key-file")
-    method = method_of(told.method, key, load_method)
+    method = among(method_of(told.method, key, load_method), ledger)
     if method.needed_context() and label is None and identity_column is None:
         raise UserError("a release of virtual people: say whose photos these are, by --label")
     planned = plan(source, Columns(image_column, identity_column))

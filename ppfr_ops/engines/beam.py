@@ -25,7 +25,7 @@ logging.disable(_disabled)
 from ppfr_ops.errors import UserError, describe
 from ppfr_ops.sanitize.batch import DEAD_LETTER, BatchSanitizer
 from ppfr_ops.sanitize.job import Job, Status
-from ppfr_ops.sanitize.worker import Worker
+from ppfr_ops.sanitize.worker import worker_of
 from ppfr_ops.store.ledger import Ledger
 
 log = logging.getLogger("ppfr")
@@ -124,7 +124,9 @@ class SanitizeUnit(beam.DoFn):
     def setup(self) -> None:
         self._reason = ""
         try:
-            self._worker = self._shared.acquire(lambda: _Holder(Worker(self._job, self._threads)))
+            self._worker = self._shared.acquire(
+                lambda: _Holder(worker_of(self._job, self._threads))
+            )
         except Exception as error:
             self._reason = describe(error)
 

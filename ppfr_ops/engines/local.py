@@ -214,7 +214,7 @@ def _work(pipe: Connection, environment: Mapping[str, str], path: list[str]) -> 
     units, reason = job.plan.units, ""
     worker: Any = None
     try:
-        worker = worker_module.Worker(job, threads)
+        worker = worker_module.worker_of(job, threads)
     except Exception as error:
         reason = describe(error)
     pipe.send("ready")

@@ -20,7 +20,7 @@ from ppfr_ops.engines.session import private_session
 from ppfr_ops.errors import EngineError, UserError, describe
 from ppfr_ops.sanitize.batch import BatchSanitizer, Rows
 from ppfr_ops.sanitize.job import Job, Status
-from ppfr_ops.sanitize.worker import Worker, tune_process
+from ppfr_ops.sanitize.worker import tune_process, worker_of
 
 log = logging.getLogger("ppfr")
 
@@ -110,7 +110,7 @@ class _Actor:
             os.chdir(folder)
         self._units = ray.get(job_ref[0]).plan.units
         try:
-            self._worker: Worker | None = Worker(ray.get(job_ref[0]), threads)
+            self._worker: Any = worker_of(ray.get(job_ref[0]), threads)
         except Exception as error:
             # Raised, Ray would print it with its arguments, and start the actor again for ever.
             self._worker, self._reason = None, describe(error)

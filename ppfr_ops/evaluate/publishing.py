@@ -58,6 +58,14 @@ class Publisher:
         secrets = derived if len(roles) > 1 else dict.fromkeys(roles, key)
         return replace(self, anonymizer=self.anonymizer.with_secrets(secrets))
 
+    def among(self, faces: Faces) -> "Publisher":
+        """The method in a release that holds these faces, which one that gathers makes use of."""
+        if not self.anonymizer.gathers():
+            return self
+        features = self.anonymizer.features(faces)
+        self.anonymizer.forget()
+        return replace(self, anonymizer=self.anonymizer.with_crowd(features))
+
     def elsewhere(self, rng: np.random.Generator) -> "Publisher":
         """The method under a key of the attacker's own."""
         return self.under(rng.bytes(32)) if self.keyed else self

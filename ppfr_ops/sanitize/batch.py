@@ -227,7 +227,7 @@ def _checked(options: Mapping[str, Any]) -> SanitizeOptions:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])
         raise UserError(f"option {name!r}: {fault(error)}") from None
-    return resolved(chosen)
+    return resolved(chosen, whole=False)
 
 
 @lru_cache(maxsize=1)

@@ -12,6 +12,7 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.keys import derive
 from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.methods.registry import create, find
+from ppfr_ops.sanitize import crowd
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.store.ids import new_secret
@@ -22,8 +23,11 @@ KEY = (*LEDGER, "release_key.json")
 _FIELDS = ("identity", "variation")
 
 
-def resolved(options: SanitizeOptions) -> SanitizeOptions:
+def resolved(options: SanitizeOptions, whole: bool = True) -> SanitizeOptions:
     """The options with ``--identity`` and ``--variation`` as options of the method.
+
+    Args:
+        whole: whether a release is made at once, and not a batch by whoever calls.
 
     Raises:
         UserError: the method shows nobody else, or the labels are missing.
@@ -49,6 +53,8 @@ def resolved(options: SanitizeOptions) -> SanitizeOptions:
                 else "--identity virtual: a photograph's label is not that of each of its faces; "
                 "use keyed"
             )
+        if "gather" in method.model_fields and (options.photographs is not None or not whole):
+            chosen["gather"] = "false"  # the first look is at rows that are faces, and at all
     return options.model_copy(update={"method_options": chosen})
 
 
@@ -105,8 +111,9 @@ def with_key(job: Job, key: bytes) -> Job:
 
 
 def discard(ledger: Ledger) -> None:
-    """Remove the key of a release."""
+    """Remove the key of a release, and what was taken down of its faces."""
     ledger.remove(*KEY)
+    crowd.forget(ledger)
 
 
 def release_key(ledger: Ledger) -> bytes | None:

@@ -43,6 +43,10 @@ class Job:
     own: bool = False
     """Whether the identity key is a stand-in, until the release's own is there."""
     pseudonym_key: bytes | None = None
+    gathers: bool = False
+    """Whether there is a first look at all units (``crowd``)."""
+    looking: bool = False
+    """Whether this is it."""
 
     def __repr__(self) -> str:
         return f"Job({len(self.plan.units)} units)"

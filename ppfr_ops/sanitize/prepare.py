@@ -17,6 +17,7 @@ from ppfr_ops.methods.registry import create
 from ppfr_ops.options import digest, shaping
 from ppfr_ops.release.signing import load_signing_key
 from ppfr_ops.review.verdicts import read_verdicts
+from ppfr_ops.sanitize.crowd import MOST_ROWS
 from ppfr_ops.sanitize.identity import makes_key, resolved, secrets_with
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.options import SanitizeOptions
@@ -76,12 +77,18 @@ def prepare(options: SanitizeOptions) -> Job:
     if options.vault is not None and options.vault_key is not None:
         vault = Vault(options.vault).access(load_key(options.vault_key))
         settings[VAULT_SETTING] = vault.release
+    if method.gathers() and chosen.rows > MOST_ROWS:
+        raise UserError(
+            f"more than {MOST_ROWS:,} rows are too many to compare all with all: "
+            "--method-option gather=false, or --identity-column for virtual people"
+        )
     job = Job(
         options, chosen, key, method.digest(), settings, policy, verdicts, vault, secrets=stand_in
     )
+    job = replace(job, own=own, gathers=method.gathers())
     if options.identity_column is None:
-        return replace(job, own=own)
-    return replace(job, own=own, pseudonym_key=os.urandom(32) if key is None else key)
+        return job
+    return replace(job, pseudonym_key=os.urandom(32) if key is None else key)
 
 
 def _settings(

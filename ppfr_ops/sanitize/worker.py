@@ -21,6 +21,7 @@ from ppfr_ops.sanitize import isolation
 from ppfr_ops.sanitize.accounts import charge
 from ppfr_ops.sanitize.ahead import ahead
 from ppfr_ops.sanitize.aligned import AlignedFaces
+from ppfr_ops.sanitize.crowd import Looker, crowded
 from ppfr_ops.sanitize.items import Item, Results
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.kit import Kit, pseudonyms
@@ -54,7 +55,7 @@ def build_sanitizer(job: Job, threads: int = 0, compare_every: int | None = None
     """
     options = job.options
     kit = Kit(
-        method=job.build_method(),
+        method=crowded(job),
         encoding=options.encoding,
         recognizers=[Recognizer(spec, threads) for spec in options.recognizer_specs()],
         draws=system_draws if options.seed is None else seeded_draws(options.seed),
@@ -258,6 +259,14 @@ def _status(
 ) -> Status:
     dead = sum(entry.dead_letters.values())
     return Status(entry.unit, state, entry.rows_in, entry.records, dead, attempts)
+
+
+def worker_of(job: Job, threads: int = 0) -> Worker | Looker:
+    """What an engine lets do the units of a job."""
+    if job.looking:
+        tune_process(threads)
+        return Looker(job)
+    return Worker(job, threads)
 
 
 def preflight(job: Job) -> None:

@@ -164,6 +164,7 @@ class StochasticLocal(Anonymizer):
         "identity-key": "decides which virtual people the pictures show (virtual and keyed)"
     }
     wants = ("identity",)
+    feature_size = FEATURE_SIZE
 
     identity: Literal["virtual", "keyed", "original"] = Field(
         "original",
@@ -177,8 +178,16 @@ class StochasticLocal(Anonymizer):
         description="virtual: how much of what photos of a person differ by is kept; 0: nothing of "
         "the face is in the picture",
     )
-    keyed_map: Literal["turn", "forms"] = Field(
-        "turn", description="keyed: the secret map, orthogonal, or quadratic (see the model card)"
+    keyed_map: Literal["auto", "turn", "forms"] = Field(
+        "auto",
+        description="keyed: the secret map: forms, quadratic, stands known pairs; turn, "
+        "orthogonal, does not, and recognises better without a first look; auto: forms with "
+        "gather, else turn",
+    )
+    gather: bool = Field(
+        True,
+        description="keyed: a first look at all faces finds photos that are most likely the same "
+        "person's, and they are drawn more alike; only where a whole release is made at once",
     )
     strength: Literal["strict", "standard", "useful"] = Field(
         "standard", description="how far draws of one face lie apart: strict, standard or useful"
@@ -204,8 +213,18 @@ class StochasticLocal(Anonymizer):
         if self.identity == "virtual":
             shown["variation"] = self.variation
         if self.identity == "keyed":
-            shown["keyed_map"] = self.keyed_map
+            shown |= {"keyed_map": self.secret_map, "gather": self.gather}
         return shown
+
+    def gathers(self) -> bool:
+        return self.identity == "keyed" and self.gather
+
+    @property
+    def secret_map(self) -> people.Map:
+        """The map of ``keyed``."""
+        if self.keyed_map == "auto":
+            return "forms" if self.gather else "turn"
+        return self.keyed_map
 
     def weights_file(self) -> Path:
         """The person's own code is drawn by version 1, somebody else's by version 2."""
@@ -278,7 +297,9 @@ class StochasticLocal(Anonymizer):
             features = model.encode(faces).cpu().numpy()
         if self.identity == "keyed":
             assert features is not None
-            codes = people.keyed(key, features, size, self.keyed_map)
+            if self._crowd is not None and self.gathers():
+                features = people.gathered(features, self._crowd)
+            codes = people.keyed(key, features, size, self.secret_map)
         else:
             labels = zip(context["identity"][part], faces, strict=True)
             whose = [people.person(label, face) for label, face in labels]

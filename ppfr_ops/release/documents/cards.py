@@ -98,10 +98,13 @@ _SOMEBODY_ELSE = (
 )
 _BY_IDENTITY = {
     "virtual": f"{_SOMEBODY_ELSE} Who is whom comes from labels, not from faces.",
-    "keyed": f"{_SOMEBODY_ELSE} Whoever knows which published pictures belong to some dozens of "
+    "keyed": f"{_SOMEBODY_ELSE} Whoever knows which published pictures belong to {{pairs}} "
     "originals can learn the secret map and then link other people.",
 }
 """By whom the pictures show (``--identity``)."""
+
+_PAIRS = {"forms": "many hundreds of"}
+"""How many known pairs a secret map falls to (``docs/identity.md``)."""
 
 
 def linkage_in_words(evaluation: Evaluation | None, method: Method) -> str:
@@ -110,7 +113,7 @@ def linkage_in_words(evaluation: Evaluation | None, method: Method) -> str:
         str(method.options.get("identity")),
         "Every picture still is personal data for whoever holds another photo of the person and a "
         "face recognition model: recognition works on it, and so does finding people in it.",
-    )
+    ).format(pairs=_PAIRS.get(str(method.options.get("keyed_map")), "some dozens of"))
     if evaluation is None or not evaluation.linkage:
         return f"{plain} For this method no linkage was measured."
     rates = {
