@@ -1,4 +1,4 @@
-"""TorchScript: its networks run, and torch's words on its future reach nobody who runs a command."""
+"""TorchScript runs, and torch's words on its future reach nobody who runs a command."""
 
 import re
 import warnings
