@@ -7,6 +7,7 @@ which is no option of it; it says what the vector and the drawing alone cost.
     python bench/dp.py --faces DATA/lfw_aligned --pairs DATA/lfw_pairs.parquet --share 0.0834 \\
         --fr dlib=MODELS/dlib.onnx --fr mobileface=MODELS/mobileface.onnx \\
         --fr faceres=MODELS/faceres.onnx
+    … --log curves.jsonl                # go on where a run that was stopped has ended
     python bench/dp.py --speed 256 --faces DATA/lfw_aligned    # records/s beside stochastic-local
 """
 
@@ -39,9 +40,19 @@ EPSILONS = ("100", "none", "10", "30", "50", "200", "500", "1", "5")
 KEY = os.urandom(32)
 
 
-def show(**entry: Any) -> None:
+def show(log: Path | None = None, **entry: Any) -> None:
     rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in entry.items()}
     print(json.dumps(rounded), flush=True)
+    if log is not None:
+        with log.open("a") as file:
+            file.write(json.dumps(rounded) + "\n")
+
+
+def measured(log: Path | None) -> set[tuple[str, str]]:
+    """Methods and epsilons that an earlier run has written to the log."""
+    lines = log.read_text().splitlines() if log is not None and log.exists() else []
+    found = (json.loads(line) for line in lines)
+    return {(entry["method"], entry["epsilon"]) for entry in found if "method" in entry}
 
 
 def publish(method: Anonymizer) -> Publish:
@@ -53,6 +64,12 @@ def publish(method: Anonymizer) -> Publish:
         return method(faces, draws, Context({"identity": people}))
 
     return run
+
+
+def in_parts(way: Publish, faces: Faces, people: list[str], size: int = 256) -> Faces:
+    """What ``way`` publishes, some faces at a time: all of LFW at once would not fit in memory."""
+    starts = range(0, len(faces), size)
+    return np.concatenate([way(faces[i : i + size], people[i : i + size]) for i in starts])
 
 
 def without_noise(name: str) -> Publish:
@@ -122,19 +139,23 @@ def curves(arguments: argparse.Namespace) -> None:
         return float(verify(np.einsum("nd,nd->n", one[first], other[second]), same, folds).accuracy)
 
     show(
+        arguments.log,
         what="originals",
         pairs=len(a),
         faces=len(used),
         **{name: accuracy(found, found) for name, found in originals.items()},
     )
+    done = measured(arguments.log)
     for name, epsilon, way in plan(arguments.method, arguments.epsilon):
-        seen = coded(way(faces[used], names))
+        if (name, epsilon) in done:
+            continue
+        seen = coded(in_parts(way, faces[used], names))
         entry: dict[str, Any] = {"method": name, "epsilon": epsilon}
         for model in models:
             found = model.embed(seen)
             entry[f"{model.name}_pp"] = accuracy(found, found)
             entry[f"{model.name}_po"] = accuracy(found, originals[model.name])
-        show(**entry)
+        show(arguments.log, **entry)
 
 
 def speed(arguments: argparse.Namespace) -> None:
@@ -182,6 +203,7 @@ def main() -> None:
     )
     parser.add_argument("--epsilon", nargs="*", default=list(EPSILONS))
     parser.add_argument("--share", type=float, default=1.0, help="of the pairs of every fold")
+    parser.add_argument("--log", type=Path, help="written to as well; what it holds is not redone")
     parser.add_argument("--speed", type=int, metavar="RECORDS", help="measure this instead")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

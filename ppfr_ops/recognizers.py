@@ -127,8 +127,10 @@ def _onnx_runner(spec: RecognizerSpec, threads: int) -> _Runner:
 def _torchscript_runner(spec: RecognizerSpec, threads: int) -> _Runner:
     import torch
 
+    from ppfr_ops import torchscript
+
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = torch.jit.load(spec.path, map_location=device).eval()
+    model = torchscript.load(spec.path, device).eval()
     if threads:
         torch.set_num_threads(threads)
 

@@ -12,6 +12,7 @@ from meeting import Meeting
 from pictures import jpeg
 from test_sanitize import ROOT, environment, good, short_tmp, write_faces
 
+from ppfr_ops.cli.driver import drive
 from ppfr_ops.engines import local
 from ppfr_ops.engines.options import EngineOptions
 from ppfr_ops.errors import EngineError
@@ -49,6 +50,18 @@ def test_the_same_shards_as_a_bare_loop(tmp_path: Path) -> None:
         assert path.read_bytes() == (tmp_path / "out/release/data" / path.name).read_bytes()
     again = list(local.on_processes(job, [0, 1, 2, 3], 1))
     assert [status.state for status in again] == ["skipped"] * 4
+
+
+def test_the_last_line_names_folders_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_faces(tmp_path / "in" / "a.parquet", good(2))
+    options = SanitizeOptions(
+        input=str(tmp_path / "in"), output=f"{tmp_path}/out/", method="pixelate", metrics="none"
+    )
+    drive(options, lambda job, _: local.on_processes(job, [0], 1), "", dry_run=False, as_json=False)
+    said = "".join("".join(capsys.readouterr()).split())
+    assert f"forothers:{tmp_path}/out/release;foryoualone:{tmp_path}/out/evidence" in said
 
 
 def test_a_model_that_cannot_be_loaded_fails_every_unit_with_its_reason(tmp_path: Path) -> None:

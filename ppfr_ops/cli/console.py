@@ -234,5 +234,5 @@ def _summary(job: Job, manifest: Manifest, seconds: float, fresh_faces: int) -> 
     if fresh_faces:
         table.add_row("time", f"{seconds:,.1f} s, {fresh_faces / max(seconds, 1e-9):,.0f} faces/s")
     console.print(table)
-    output = job.options.output
+    output = job.options.output.rstrip("/")
     console.print(f"for others: {output}/release; for you alone: {output}/evidence", markup=False)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ppfr_ops import torchscript
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
 from ppfr_ops.recognizers import Embeddings
@@ -105,7 +106,7 @@ class Denoised(nn.Module):
     def __init__(self, path: str, filter_: Wiener, dimensions: int) -> None:
         super().__init__()
         try:
-            self.network = torch.jit.load(path, map_location="cpu").eval()
+            self.network = torchscript.load(path).eval()
         except (RuntimeError, ValueError):
             raise UserError("the recogniser behind the denoiser is no TorchScript") from None
         self.filter = filter_

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ppfr_ops import torchscript
 from ppfr_ops.contracts.surrogate import SurrogateCard
 from ppfr_ops.distill.heads import Head
 from ppfr_ops.errors import UserError
@@ -23,7 +24,7 @@ class OnPublic(nn.Module):
     def __init__(self, paths: list[str], head: Head) -> None:
         super().__init__()
         try:
-            self.public = nn.ModuleList(torch.jit.load(path, map_location="cpu") for path in paths)
+            self.public = nn.ModuleList(torchscript.load(path) for path in paths)
         except (RuntimeError, ValueError):
             raise UserError("a public recogniser is not readable TorchScript (.pt)") from None
         self.head = head

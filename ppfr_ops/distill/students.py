@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ppfr_ops import torchscript
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.methods.trainers import save_checkpoint
@@ -80,7 +81,7 @@ class GoingOn(nn.Module):
     def __init__(self, path: str, dimensions: int) -> None:
         super().__init__()
         try:
-            self.network = torch.jit.load(path, map_location="cpu")
+            self.network = torchscript.load(path)
         except (RuntimeError, ValueError):
             raise UserError("the network to go on with is not readable TorchScript") from None
         for tensor in (*self.network.parameters(), *self.network.buffers()):

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ppfr_ops import torchscript
 from ppfr_ops.evaluate.attacks.networks import (
     Attacker,
     bf16_pays,
@@ -33,7 +34,7 @@ def differentiable(model: Recognizer) -> nn.Module | None:
     """The FR model as a module that gradients pass through, frozen; None for an ONNX file."""
     if Path(model.spec.path).suffix not in (".pt", ".ts"):
         return None
-    module: nn.Module = torch.jit.load(model.spec.path, map_location="cpu").eval()
+    module: nn.Module = torchscript.load(model.spec.path).eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     return module

@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ppfr_ops import torchscript
 from ppfr_ops.imaging.measures import ssim
 from ppfr_ops.methods.erasable_mask import load_weights, save_weights
 from ppfr_ops.methods.erasable_mask.network import MaskGenerator
@@ -100,7 +101,7 @@ def load_surrogate(name: str, path: Path, faces: Faces, device: str) -> Surrogat
         ValueError: not a readable TorchScript file.
     """
     try:
-        model = torch.jit.freeze(torch.jit.load(path, map_location=device).eval())
+        model = torchscript.frozen(torchscript.load(path, device).eval())
     except RuntimeError:
         raise ValueError(f"surrogate {name!r}: {path.name} is no TorchScript file") from None
     with torch.no_grad():

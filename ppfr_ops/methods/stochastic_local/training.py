@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from ppfr_ops import torchscript
 from ppfr_ops.evaluate.attacks.recovery import Attacker, bf16_pays, recovery_loss, to_tensor
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.measures import disclosure, disclosure_planes, luminance, ssim
@@ -126,7 +127,7 @@ def load_surrogate(name: str, path: Path, faces: Faces, train: Tensor, device: s
         ValueError: not a readable TorchScript file.
     """
     try:
-        script = torch.jit.load(path, map_location=device).eval()
+        script = torchscript.load(path, device).eval()
     except RuntimeError as error:
         raise ValueError(f"surrogate {name!r}: {path.name} is no TorchScript file") from error
 
@@ -259,7 +260,7 @@ class Trainer:
         source = self.surrogates[0]
         if source.embeddings.shape[1] != 128:
             raise ValueError("the first surrogate must be the dlib network: it is the encoder")
-        self.encoder = encoder_from_torchscript(torch.jit.load(next(iter(surrogates.values()))))
+        self.encoder = encoder_from_torchscript(torchscript.load(next(iter(surrogates.values()))))
         self.code = Codes().to(device)
         self.code.mean.copy_(source.mean)
         self.code.std.copy_((source.embeddings[self.train] - source.mean).std(0))

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from ppfr_ops import torchscript
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.measures import disclosure_planes, luminance
 from ppfr_ops.memory import keep_freed_memory
@@ -120,14 +121,14 @@ def load_judge(name: str, path: Path, faces: Faces, who: NDArray[Any], slow: boo
         ValueError: not a readable TorchScript file.
     """
     try:
-        script = torch.jit.load(path).eval()
+        script = torchscript.load(path).eval()
     except RuntimeError as error:
         raise ValueError(f"surrogate {name!r}: {path.name} is no TorchScript file") from error
     run: Callable[[Tensor], Tensor]
     if "net.b.0.c1.w" in dict(script.named_buffers()):
         run = place(encoder_from_torchscript(script), "cpu")
     else:
-        run = torch.jit.freeze(script) if slow else script
+        run = torchscript.frozen(script) if slow else script
 
     def embed(pixels: Tensor) -> Tensor:
         return F.normalize(run(pixels.contiguous()).float(), dim=1)
