@@ -220,6 +220,27 @@ def test_what_cannot_work_is_one_line_at_once(
     assert {item["Name"] for item in buckets.list_buckets()["Buckets"]} == {"faces", "shared"}
 
 
+def test_a_listing_of_more_than_a_page(
+    moto: int, buckets: object, environment: pytest.MonkeyPatch
+) -> None:
+    with FaultyProxy(moto) as proxy:
+        at(environment, proxy.url)
+        for number in range(1005):
+            buckets.put_object(Bucket="shared", Key=f"out/release/data/{number:04d}", Body=b"x")
+        buckets.put_object(Bucket="shared", Key="out/release/data/00/0", Body=b"x")
+        folder = Ledger("s3://shared/out")
+        found = dict(folder.listing("release", "data"))
+        assert proxy.requests == 2
+        assert sorted(found) == [f"{number:04d}" for number in range(1005)]
+        assert found == folder.files("release", "data") and found["0007"].size == 1
+        buckets.put_object(Bucket="shared", Key="out/release/data/0007", Body=b"y")
+        again = dict(folder.listing("release", "data"))
+        assert {name for name in found if found[name] != again[name]} == {"0007"}
+        assert dict(folder.listing("release", "none")) == {}
+    for name in sorted(found)[990:]:  # the fixture clears a page
+        buckets.delete_object(Bucket="shared", Key=f"out/release/data/{name}")
+
+
 def test_retries_end(moto: int, buckets: object, environment: pytest.MonkeyPatch) -> None:
     environment.setattr("ppfr_ops.store.storage.ATTEMPTS", 2)
     with FaultyProxy(moto, every=1, only="503") as proxy:

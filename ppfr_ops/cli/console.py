@@ -18,6 +18,7 @@ from ppfr_ops.release.figures import Figures
 from ppfr_ops.release.forecast import forecast
 from ppfr_ops.review.queue import write_review
 from ppfr_ops.sanitize.finish import review_queue, too_many_dead, write_detections, write_mapping
+from ppfr_ops.sanitize.increments import Changes
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.worker import MAX_ATTEMPTS
 from ppfr_ops.store.ledger import Tables
@@ -176,6 +177,28 @@ def conclude(job: Job, manifest: Manifest, seconds: float, fresh_faces: int, as_
     _summary(job, manifest, seconds, fresh_faces)
     if job.options.photographs is not None:
         _photographs(job, manifest)
+    return _judged(job, manifest, as_json)
+
+
+def rest(job: Job, manifest: Manifest, as_json: bool) -> int:
+    """Of a run that finds all as the last one left it: summary, exit code."""
+    announce(job, {unit.id for unit in job.plan.units})
+    if job.options.incremental:
+        unchanged = Changes(unchanged=len(job.plan.units))
+        console.print(f"since the last run: {unchanged} units", soft_wrap=True)
+    console.print(
+        "nothing to do; every shard is listed as it was when the last run ended, so none was read "
+        "and nothing written (--check-shards all reads them)",
+        soft_wrap=True,
+    )
+    _summary(job, manifest, 0.0, 0)
+    if manifest.options.get("no_face") == "pass":
+        _warn_of_uncovered()
+    return _judged(job, manifest, as_json)
+
+
+def _judged(job: Job, manifest: Manifest, as_json: bool) -> int:
+    """What is wrong with what came out, and the exit code."""
     if as_json:
         print(manifest.model_dump_json(exclude={"shards"}, indent=1))
     counts = manifest.counts
@@ -206,7 +229,11 @@ def _photographs(job: Job, manifest: Manifest) -> None:
             f"{len(queue):,} photographs that a person should look at; --review-out FILE lists them"
         )
     if manifest.options["no_face"] == "pass":
-        console.print("[bold red]--no-face pass: where no face was found, nothing was covered")
+        _warn_of_uncovered()
+
+
+def _warn_of_uncovered() -> None:
+    console.print("[bold red]--no-face pass: where no face was found, nothing was covered")
 
 
 def _table() -> Table:

@@ -11,12 +11,14 @@ from ppfr_ops.cli.console import (
     announce,
     conclude,
     console,
+    rest,
     show_preview,
 )
+from ppfr_ops.release.settled import unsettle
 from ppfr_ops.release.signing import distrust, load_signing_key
 from ppfr_ops.sanitize import crowd
 from ppfr_ops.sanitize.accounts import held, refuse_overdrawn
-from ppfr_ops.sanitize.finish import finish
+from ppfr_ops.sanitize.finish import finish, settled_before
 from ppfr_ops.sanitize.identity import discard, with_release_key
 from ppfr_ops.sanitize.increments import reconcile, retire_dead, retire_reviewed
 from ppfr_ops.sanitize.job import Job, Status
@@ -95,14 +97,19 @@ def _say_waiting() -> None:
 def _work(job: Job, engine: Engine, carrier: str, began: float, as_json: bool) -> int:
     options = job.options
     ledger = Ledger(options.output, job.fence)
+    last = {"engine": carrier, "units": len(job.plan.units), "rows": job.plan.rows}
+    last |= {"started": _now(), "finished": None, "exit_code": None}
+    if (manifest := settled_before(job)) is not None:
+        code = rest(job, manifest, as_json)
+        ledger.write({**last, "finished": _now(), "exit_code": code}, *LEDGER, "last.json")
+        return code
+    unsettle(ledger)
     ledger.open(job.settings, options.overwrite, options.incremental, options.seed)
     unvouched = None
     if options.signing_key is not None:
         unvouched = distrust(ledger, load_signing_key(options.signing_key))
     for line in ledger.noticed:
         console.print(line, markup=False)
-    last = {"engine": carrier, "units": len(job.plan.units), "rows": job.plan.rows}
-    last |= {"started": _now(), "finished": None, "exit_code": None}
     ledger.write(last, *LEDGER, "last.json")
     if options.incremental:
         console.print(f"since the last run: {reconcile(job, ledger)} units", soft_wrap=True)

@@ -18,11 +18,13 @@ from ppfr_ops.contracts.dead_letters import REASONS
 from ppfr_ops.contracts.ledger import LedgerEntry, merge
 from ppfr_ops.contracts.manifest import Counts, Manifest, Method, Model, UnitShards, Verdict
 from ppfr_ops.methods.base import Anonymizer
-from ppfr_ops.options import shown
+from ppfr_ops.options import digest, shown
 from ppfr_ops.release.figures import Figures, assess, faces_of, intended, quarantined, read_all
 from ppfr_ops.release.publish import rotten, write_release
+from ppfr_ops.release.settled import settle, settled, shards_as_listed
 from ppfr_ops.release.signing import load_signing_key
 from ppfr_ops.review.queue import Doubt, doubts
+from ppfr_ops.review.verdicts import verdict_digest
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.vaulting import sweep_vault
 from ppfr_ops.source.plan import record_id, sources
@@ -47,8 +49,10 @@ def finish(
     """
     ledger = Ledger(job.options.output, job.fence)
     entries = ledger.entries()
+    listed: dict[str, str] = {}
     if not ledger.fenced_off():
         ledger.sweep(entries)
+        listed = shards_as_listed(ledger)
         for unit in rotten(ledger, entries.values()):
             notice(f"unit {unit}: a shard is not what was committed, or gone; to be done again")
             ledger.retire(unit)
@@ -73,7 +77,33 @@ def finish(
         signs = may_sign and job.options.signing_key is not None
         key = load_signing_key(str(job.options.signing_key)) if signs else None
         write_release(ledger, manifest, key)
+        if may_sign and len(done) == len(planned):  # else there is still to be told of the others
+            settle(ledger, command_of(job), manifest, listed, key)
     return manifest, missing
+
+
+def settled_before(job: Job) -> Manifest | None:
+    """The manifest of a run that has nothing to do and finds all as the last one left it, less its
+    list of shards; None: the run has to look."""
+    options = job.options
+    files = (options.mapping, options.detections_out, options.review_out)
+    if options.overwrite or options.check_shards == "all" or options.retry_dead_letters:
+        return None
+    if any(file is not None for file in files):
+        return None
+    key = None if options.signing_key is None else load_signing_key(options.signing_key)
+    return settled(Ledger(options.output), command_of(job), key)
+
+
+def command_of(job: Job) -> str:
+    """Digest of what a run is asked for, and of its input as far as the run would look."""
+    policy = None if job.policy is None else job.policy.model_dump(mode="json")
+    verdicts = verdict_digest(job.verdicts or {}, sorted(job.verdicts or ()))
+    sources: dict[str, str] = {}
+    if job.options.incremental:
+        sources = {unit: source.stamp for unit, source in job.plan.fingerprints.items()}
+    options = job.options.model_dump(mode="json", exclude={"seed", "check_shards"})
+    return digest([options, job.settings_digest, policy, verdicts, digest(sources)])
 
 
 def _manifest(job: Job, engine: str, done: Sequence[LedgerEntry]) -> Manifest:

@@ -204,6 +204,13 @@ class SanitizeOptions(BaseModel):
         private=True,
         metavar="FILE",
     )
+    check_shards: Literal["listed", "all"] = option(
+        "listed",
+        "What a run that has nothing to do looks at. listed: if every shard and manifest is listed "
+        "with the size and times (or ETag) that it had when the last run ended, they are left as "
+        "they are. all: read and hash every shard, and write and sign the manifests anew, as a run "
+        "does that has something to do, or finds anything listed otherwise.",
+    )
     overwrite: bool = option(
         False,
         "Remove what an earlier run left in the output and begin anew. The default, --resume, "

@@ -8,7 +8,8 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,12 +36,28 @@ class Listed:
     size: int
     stamp: str
     """Another one when the file was written anew: size, and ETag or times."""
+    plain: bool = True
+    """Whether it is a file, and neither a folder nor a link."""
 
     @classmethod
     def of(cls, info: Mapping[str, Any]) -> "Listed":
+        """As fsspec or S3 tell it."""
         names = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
-        marks = [str(info[name]) for name in (*names, "ino") if info.get(name) is not None]
-        return cls(int(info.get("size") or 0), "|".join([str(info.get("size")), *marks]))
+        marks = [str(info[name]) for name in names if info.get(name) is not None]
+        size = int(info.get("size") or info.get("Size") or 0)
+        return cls(size, "|".join([str(size), *marks]), info.get("type", "file") == "file")
+
+
+def _scanned(path: str) -> Iterator[tuple[str, Listed]]:
+    """A local folder. The time of the last change of the inode is in the stamp, which nobody can
+    set: whoever writes to a file, even with its size and times put back, changes it."""
+    with os.scandir(path) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # it went meanwhile
+                found = entry.stat(follow_symlinks=False)
+                times = f"{found.st_mtime_ns}|{found.st_ctime_ns}"
+                stamp = f"{found.st_size}|{times}|{found.st_ino}|{stat.S_IFMT(found.st_mode):o}"
+                yield entry.name, Listed(found.st_size, stamp, stat.S_ISREG(found.st_mode))
 
 
 class LedgerError(UserError):
@@ -79,17 +96,25 @@ class Folder:
         return sorted(path for path in listing if path.rstrip("/") != here)
 
     def files(self, *parts: str) -> dict[str, "Listed"]:
-        """The files that a folder holds, by name: what a listing says of them, which costs a
-        request for a thousand. None if it is not there."""
+        """The files that a folder holds, by name."""
+        return {name: file for name, file in self.listing(*parts) if file.plain}
+
+    def listing(self, *parts: str) -> Iterator[tuple[str, "Listed"]]:
+        """What a folder holds, one after the other, in any order: what a listing says of it, which
+        costs a request for a thousand. Nothing if the folder is not there."""
+        place = self.path(*parts)
         try:
-            listing = self.fs.ls(self.path(*parts), detail=True, refresh=True)
+            if self.local:
+                yield from _scanned(place)
+            elif isinstance(self.fs, Patient) and self.fs.has_pages:
+                for info in self.fs.pages(place):
+                    if name := os.path.basename(info["Key"]):
+                        yield name, Listed.of(info)
+            else:
+                for info in self.fs.ls(place, detail=True, refresh=True):
+                    yield os.path.basename(info["name"].rstrip("/")), Listed.of(info)
         except (FileNotFoundError, NotADirectoryError):
-            return {}
-        return {
-            os.path.basename(info["name"]): Listed.of(info)
-            for info in listing
-            if info["type"] == "file"
-        }
+            return
 
     def read_many(self, paths: Sequence[str]) -> list[bytes | None]:
         """What files hold that are no larger than documents of ours, many at a time; None where

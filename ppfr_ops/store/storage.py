@@ -8,7 +8,7 @@ picture. Credentials come from the environment or fsspec's configuration only.
 
 import errno
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import fsspec
@@ -108,6 +108,24 @@ class Patient:
                 self.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
             except FileNotFoundError:
                 raise StoreError("there is no such bucket") from None
+
+    @property
+    def has_pages(self) -> bool:
+        """Whether ``pages`` knows this store (S3)."""
+        return "s3" in self._fs.protocol
+
+    def pages(self, path: str) -> Iterator[dict[str, Any]]:
+        """The objects right below a path as S3 tells them, a thousand a request: a million of them
+        are never in memory at once."""
+        bucket, prefix, _ = self._fs.split_path(path)
+        asked = {"Bucket": bucket, "Prefix": f"{prefix.rstrip('/')}/", "Delimiter": "/"}
+        more: dict[str, str] = {}
+        while True:
+            answer = self.call_s3("list_objects_v2", **asked, **more)
+            yield from answer.get("Contents", [])
+            if not answer.get("IsTruncated"):
+                return
+            more = {"ContinuationToken": answer["NextContinuationToken"]}
 
     def abort_uploads(self, path: str) -> None:
         """Abort the multipart uploads below a path that died with their process (S3)."""

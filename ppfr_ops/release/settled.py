@@ -1,0 +1,135 @@
+"""What a run leaves when it ends, so that the next one that has nothing to do need not read it all.
+
+``evidence/ledger/settled.json`` says what the command was, what came of it, and how every shard and
+manifest lay there: name, size, and times or ETag, as a listing tells them for a thousand files a
+request. A run that finds the same command and the same listing changes nothing and signs nothing:
+the manifests, their signature and the seal stay as they are, so nothing is signed that was not
+read. Where anything differs, or ``--check-shards all`` asks for it, all is read and hashed. Bytes
+that turn without the file system's notice are for ``--check-shards all`` and ``ppfr verify``.
+
+The document is signed with the owner's key where there is one, and counts for that key only:
+whoever forges a shard cannot say that it lay there before. It goes before anything is changed.
+"""
+
+import hashlib
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ppfr_ops.contracts.ledger import ALL_KINDS, shard_path
+from ppfr_ops.contracts.manifest import Manifest
+from ppfr_ops.release.signing import Signature, make_signature, signature_fault
+from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
+from ppfr_ops.store.ledger import LEDGER
+
+_PLACE = (*LEDGER, "settled.json")
+_DOCUMENTS = {
+    RELEASE: None,
+    EVIDENCE: {"manifest.json", "seal.json"},
+    "/".join(LEDGER): {"run.json", "secret.json"},
+}
+"""Folders with the files in them that count; None: all."""
+
+
+class Settled(BaseModel):
+    """``evidence/ledger/settled.json``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    command: str
+    """Digest of what the run was asked for, and of its input."""
+    manifest: Manifest
+    """The owner's, less the list of shards."""
+    shards: dict[str, str]
+    """By folder, digest of the listing before the shards in it were read."""
+    documents: dict[str, str]
+    """By folder, digest of the listing of the manifests and what belongs to them."""
+    signature: Signature | None = None
+
+    def signed(self) -> bytes:
+        """What the signature is of."""
+        return self.model_dump_json(exclude={"signature"}).encode()
+
+
+def shards_as_listed(folder: Folder) -> dict[str, str]:
+    """Digest of the listing of every folder of shards."""
+    places = [shard_path(kind, "u").rpartition("/")[0] for kind in ALL_KINDS]
+    return {place: _listed(folder, place) for place in places}
+
+
+def settle(
+    folder: Folder,
+    command: str,
+    manifest: Manifest,
+    shards: dict[str, str],
+    key: Ed25519PrivateKey | None,
+) -> None:
+    """Note how all lies there, at the end of a run that is complete.
+
+    Args:
+        shards: as they were listed before they were read.
+        key: whose signature the release bears.
+    """
+    made = Settled(
+        command=command,
+        manifest=manifest.model_copy(update={"shards": []}),
+        shards=shards,
+        documents=_documents(folder),
+    )
+    if key is not None:
+        made = made.model_copy(update={"signature": make_signature(made.signed(), key)})
+    folder.put(made.model_dump_json(indent=1).encode(), *_PLACE)
+
+
+def unsettle(folder: Folder) -> None:
+    """Before anything is changed."""
+    folder.remove(*_PLACE)
+
+
+def settled(folder: Folder, command: str, key: Ed25519PrivateKey | None) -> Manifest | None:
+    """What came of this command, if it was run to its end and all lies there as it did then.
+
+    Args:
+        key: of the run; what another key signed, or none, does not count.
+
+    Returns:
+        The owner's manifest, less the list of shards. None: all has to be looked at.
+    """
+    data = folder.read_bytes(*_PLACE)
+    try:
+        found = None if data is None else Settled.model_validate_json(data)
+    except (ValidationError, RecursionError):
+        return None
+    if found is None or found.command != command or not _bears(found, key):
+        return None
+    if found.documents != _documents(folder) or found.shards != shards_as_listed(folder):
+        return None
+    return found.manifest
+
+
+def _bears(found: Settled, key: Ed25519PrivateKey | None) -> bool:
+    if key is None or found.signature is None:
+        return key is None and found.signature is None
+    try:
+        return signature_fault(found.signature.text(), found.signed(), key.public_key()) is None
+    except InvalidSignature:
+        return False
+
+
+def _documents(folder: Folder) -> dict[str, str]:
+    return {place: _listed(folder, place, names) for place, names in _DOCUMENTS.items()}
+
+
+def _listed(folder: Folder, place: str, names: set[str] | None = None) -> str:
+    """Digest of what a folder holds.
+
+    Args:
+        names: of the files that count; None: all.
+    """
+    lines = [
+        f"{name}|{file.stamp}"
+        for name, file in folder.listing(*place.split("/"))
+        if names is None or name in names
+    ]
+    return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
