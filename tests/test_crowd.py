@@ -20,7 +20,7 @@ from ppfr_ops.evaluate.publishing import Publisher
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.codec import decode
 from ppfr_ops.methods.registry import create
-from ppfr_ops.methods.stochastic_local.identity import gathered
+from ppfr_ops.methods.stochastic_local.identity import gathered, sure_of
 from ppfr_ops.sanitize import crowd
 from ppfr_ops.sanitize.batch import _checked
 from ppfr_ops.sanitize.identity import with_release_key
@@ -65,6 +65,18 @@ def test_a_feature_moves_alike_in_any_batch_and_alone_it_stays() -> None:
     # a probe that is not in the release lands where the photos of its person do
     probe = unit(seen[:1] + 0.4 * photos(1, 1, 0.6, 3))
     assert (gathered(probe, seen) @ whole[0])[0] > 0.97
+
+
+def test_where_everybody_looks_alike_to_the_encoder_nobody_is_merged() -> None:
+    rng = np.random.default_rng(0)
+    alike = unit(unit(rng.normal(size=(1, 128))) + 0.7 * unit(rng.normal(size=(200, 128))))
+    assert (alike @ alike.T).mean() > 0.6
+    np.testing.assert_allclose(gathered(alike, alike), alike, atol=1e-3)
+    assert sure_of(alike) > sure_of(unit(rng.normal(size=(200, 128)))) + 0.3
+    # ten times as many take more
+    many = unit(rng.normal(size=(2000, 128)))
+    assert 0.03 < sure_of(many) - sure_of(many[:200]) < 0.06
+    assert 0.2 < sure_of(many[:1]) < 0.4
 
 
 @pytest.fixture(scope="module")
