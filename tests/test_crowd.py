@@ -1,5 +1,6 @@
 """The first look: photos of one release, and who else is in it."""
 
+import shutil
 import stat
 import subprocess
 import sys
@@ -174,12 +175,41 @@ def test_what_is_damaged_or_gone_is_not_used(source: Path, tmp_path: Path) -> No
         prepare(SanitizeOptions(input=str(source), output=str(tmp_path / "out"), unit_rows=16)),
         gathers=True,
     )
-    crowd.assemble(job, ledger)
+    crowd.assemble(job, ledger, looked=False)
     assert len(ledger.names(*crowd.UNITS)) == 2
     seen = crowd.among(method, ledger)._crowd
     assert seen is not None and seen.shape == (24, 128)
     crowd.forget(ledger)
     assert ledger.names(*crowd.UNITS) == [] and ledger.read_bytes(*crowd.ALL) is None
+
+
+def test_who_is_deleted_upstream_leaves_the_crowd(source: Path, tmp_path: Path) -> None:
+    grown = tmp_path / "in"
+    shutil.copytree(source, grown)
+    (tmp_path / "key").write_text("k" * 40)
+    (tmp_path / "key").chmod(0o600)
+    more = ("--incremental", "--propagate-deletions", "--identity-key-file", str(tmp_path / "key"))
+    output = tmp_path / "out"
+    ledger = Ledger(str(output))
+
+    def seen() -> int:
+        return len(crowd._unpacked(ledger.read_bytes(*crowd.ALL), 128))
+
+    files = sorted(grown.rglob("*.parquet"))
+    kept, gone = files[0], files[-1]
+    rows, fewer = pq.read_metadata(gone).num_rows, pq.read_table(kept).slice(0, 3)
+    assert command(grown, output, *more).exit_code == 0
+    assert seen() == 24 and kept != gone
+    gone.unlink()
+    done = command(grown, output, *more)
+    assert done.exit_code == 0 and "first look" not in done.output
+    assert seen() == 24 - rows
+    # a unit with other rows is looked at anew
+    before = pq.read_metadata(kept).num_rows
+    pq.write_table(fewer, kept)
+    done = command(grown, output, *more)
+    assert done.exit_code == 0 and "first look at 1 units" in done.output
+    assert seen() == 24 - rows - before + 3
 
 
 def test_discarding_the_key_takes_the_templates_along(source: Path, tmp_path: Path) -> None:

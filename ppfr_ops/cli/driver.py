@@ -159,6 +159,8 @@ def _carry(job: Job, engine: Engine, ledger: Ledger) -> int:
                 progress.add(status)
                 if progress.failed_in_a_row == MAX_FAILED_IN_A_ROW:
                     break
+    else:
+        crowd.assemble(job, ledger, looked=False)
     return progress.faces
 
 
@@ -175,7 +177,7 @@ def _look(job: Job, engine: Engine, ledger: Ledger) -> None:
                 progress.add(status)
                 if progress.failed_in_a_row == MAX_FAILED_IN_A_ROW:
                     break
-    crowd.assemble(job, ledger)
+    crowd.assemble(job, ledger, looked=True)
 
 
 def _notice(line: str) -> None:

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from ppfr_ops.errors import describe
 from ppfr_ops.imaging.arrays import FACE_SIZE
 from ppfr_ops.methods.base import Anonymizer
+from ppfr_ops.options import digest
 from ppfr_ops.sanitize.items import Results, decoded
 from ppfr_ops.sanitize.job import Job, Status
-from ppfr_ops.source.plan import read_unit
+from ppfr_ops.source.plan import Unit, read_unit
 from ppfr_ops.store.ledger import LEDGER, Ledger
 
 UNITS = (*LEDGER, "crowd", "units")
@@ -50,7 +51,7 @@ class Looker:
             shape = (len(faces), FACE_SIZE, FACE_SIZE, 3)
             features = self.method.features(np.array(faces, np.uint8).reshape(shape))
             self.method.forget()
-            self.ledger.put(features.astype(np.float16).tobytes(), *UNITS, unit.id)
+            self.ledger.put(features.astype(np.float16).tobytes(), *UNITS, _name(self.job, unit))
         except Exception as error:
             return Status(unit.id, "failed", reason=describe(error))
         return Status(unit.id, "committed", unit.rows)
@@ -65,7 +66,7 @@ def to_look_at(job: Job, ledger: Ledger) -> list[int]:
     if not job.gathers:
         return []
     seen = set(ledger.names(*UNITS))
-    return [n for n, unit in enumerate(job.plan.units) if unit.id not in seen]
+    return [n for n, unit in enumerate(job.plan.units) if _name(job, unit) not in seen]
 
 
 def looking(job: Job) -> Job:
@@ -73,19 +74,32 @@ def looking(job: Job) -> Job:
     return replace(job, looking=True)
 
 
-def assemble(job: Job, ledger: Ledger) -> None:
-    """Put the features of the plan's units together; those of units that are gone are removed."""
+def assemble(job: Job, ledger: Ledger, looked: bool) -> None:
+    """Put the features of the plan's units together; those of units that are gone, or were read
+    when they held other rows, are removed.
+
+    Args:
+        looked: whether there may be new ones.
+    """
     if not job.gathers:
         return
-    wanted = {unit.id for unit in job.plan.units}
+    wanted = {_name(job, unit) for unit in job.plan.units}
     names = ledger.names(*UNITS)
-    for name in names:
-        if name not in wanted:
-            ledger.remove(*UNITS, name)
+    gone = [name for name in names if name not in wanted]
+    for name in gone:
+        ledger.remove(*UNITS, name)
+    if not (gone or looked):
+        return
     kept = [ledger.path(*UNITS, name) for name in names if name in wanted]
     size = job.build_method().feature_size
     parts = (_unpacked(data, size) for data in ledger.read_many(kept))
     ledger.put(b"".join(part.tobytes() for part in parts), *ALL)
+
+
+def _name(job: Job, unit: Unit) -> str:
+    """Of a unit's features; of other rows in it another, where a unit may change."""
+    source = job.plan.fingerprints.get(unit.id)
+    return unit.id if source is None else f"{unit.id}.{digest(source.stamp)[:16]}"
 
 
 def crowded(job: Job) -> Anonymizer:
