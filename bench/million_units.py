@@ -7,6 +7,7 @@ compacted entries (what a run that has nothing to do begins with); ``ppfr status
 
     python bench/million_units.py --units 1000 10000 100000
     python bench/million_units.py --requests 1000
+    python bench/million_units.py --again 1000 10000 100000
 """
 
 import argparse
@@ -27,8 +28,10 @@ from slow_store import ROOT, SlowStore
 from ppfr_ops.cli.status import look
 from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA
 from ppfr_ops.contracts.ledger import KINDS, LedgerEntry, Shard, Statistic, shard_path
+from ppfr_ops.contracts.manifest import Counts, Manifest, Method
 from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.contracts.records import records_schema
+from ppfr_ops.release.settled import settle, settled, shards_as_listed
 from ppfr_ops.store.ledger import Ledger, Tables
 
 SETTINGS = {"method": "a", "input": "b"}
@@ -138,13 +141,62 @@ def requests(count: int) -> dict[str, float]:
     return result
 
 
+def again(count: int) -> dict[str, float]:
+    """What a run that has nothing to do asks of the output beside lease and plan: seconds on local
+    disk, requests of a store, and memory. In a process of its own."""
+    manifest = Manifest(
+        versions={},
+        engine="bench",
+        finished_at="",
+        method=Method(name="a", options={}, digest=""),
+        recognizers=[],
+        options={},
+        settings_digest="",
+        plan_digest="",
+        counts=Counts(
+            units=count, rows_in=count, records=count, dead_letters=0, dead_letters_by_code={}
+        ),
+        metrics={},
+        shards=[],
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[ROOT] = folder
+        ledger = Ledger(f"{folder}/out")
+        ledger.open(SETTINGS)
+        lay_down(ledger, count)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        settle(ledger, "command", manifest, shards_as_listed(ledger), None)
+        result = {
+            "units": count,
+            "nothing to do, s": timed(lambda: settled(ledger, "command", None)),
+            "peak memory, MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "before it, MiB": before / 1024,
+        }
+        assert settled(ledger, "command", None) is not None
+        store = Ledger("slow://out")
+        settle(store, "command", manifest, shards_as_listed(store), None)
+        SlowStore.requests = 0
+        assert settled(store, "command", None) is not None
+        # The store of the bench gives a folder with one request; a real one gives a thousand files.
+        pages = 3 * (max(1, -(-count // 1000)) - 1)
+        result["requests, a thousand files each"] = SlowStore.requests + pages
+    return {name: round(value, 3) for name, value in result.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--units", type=int, nargs="*", default=[1000, 10_000, 100_000])
     parser.add_argument("--requests", type=int, help="count requests with this many units")
+    parser.add_argument("--again", type=int, nargs="*", help="of a run with nothing to do")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.one:
+    if arguments.again:
+        for count in arguments.again:
+            if os.fork() == 0:  # for its memory
+                print(json.dumps(again(count)), flush=True)
+                os._exit(0)
+            os.wait()
+    elif arguments.one:
         print(json.dumps(measure(arguments.one)))
     elif arguments.requests:
         print(json.dumps(requests(arguments.requests), indent=1))
