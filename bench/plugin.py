@@ -28,15 +28,15 @@ import ray
 from ppfr_ops.engines.ray_data import SanitizeFaces
 
 source, output, method, metrics, actors = sys.argv[1:]
-ray.init(num_cpus=int(actors), include_dashboard=False, log_to_driver=False)
+# One more than there are: actors hold theirs, and listing and reading files would wait for ever.
+ray.init(num_cpus=int(actors) + 1, include_dashboard=False, log_to_driver=False)
 ray.data.DataContext.get_current().enable_progress_bars = False
 ray.data.read_parquet(source).map_batches(
     SanitizeFaces,
     fn_constructor_kwargs={"method": method, "metrics": metrics},
     batch_format="pyarrow",
     batch_size=250,
-    # All CPUs are for the actors; reading and writing take little, and wait where they must.
-    num_cpus=0.9,
+    num_cpus=1,
     concurrency=int(actors),
 ).write_parquet(output)
 """

@@ -248,7 +248,8 @@ def _build(options: SanitizeOptions, threads: int, release_key: bytes | None) ->
     if makes_key(options):
         seeded = None if options.seed is None else new_secret(options.seed)
         job = with_key(job, release_key or seeded or _process_key())
-    return build_sanitizer(job, threads)
+    # No batch knows how many there are; a sample of each does.
+    return build_sanitizer(job, threads, compare_every=options.draw_sample)
 
 
 def pictures(column: pa.ChunkedArray) -> pa.Array:
