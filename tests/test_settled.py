@@ -230,3 +230,24 @@ def test_a_run_that_dies_leaves_no_note(output: Output, monkeypatch: pytest.Monk
             output.run(check_shards="all")
     assert not place.exists()
     assert output.run() == (0, []) and place.exists()
+
+
+@pytest.mark.parametrize(
+    "stray",
+    ["evidence/staging/u000001.0123.data.parquet", "evidence/ledger/attempts/u000001.1-0-0"],
+)
+def test_what_a_late_worker_left_is_swept_up(output: Output, stray: str) -> None:
+    path = output.root / stray
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"late")
+    assert output.run() == (0, [])
+    assert not path.exists()
+    # and one that is there while the note is written is no reason to leave it there
+    path.write_bytes(b"late")
+    ledger = Ledger(str(output.root))
+    manifest = Settled.model_validate_json(
+        (output.root / "evidence" / "ledger" / "settled.json").read_bytes()
+    ).manifest
+    settled.unsettle(ledger)
+    settled.settle(ledger, "0" * 64, manifest, settled.shards_as_listed(ledger), None)
+    assert not (output.root / "evidence" / "ledger" / "settled.json").exists()

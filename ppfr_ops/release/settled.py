@@ -30,6 +30,8 @@ _DOCUMENTS = {
     "/".join(LEDGER): {"run.json", "secret.json"},
 }
 """Folders with the files in them that count; None: all."""
+_SWEPT = ((EVIDENCE, "staging"), (*LEDGER, "attempts"))
+"""Folders that are empty, unless a worker outlived its run; a run that looks sweeps them."""
 
 
 class Settled(BaseModel):
@@ -71,6 +73,8 @@ def settle(
         shards: as they were listed before they were read.
         key: whose signature the release bears.
     """
+    if _strays(folder):
+        return
     made = Settled(
         command=command,
         manifest=manifest.model_copy(update={"shards": []}),
@@ -103,6 +107,8 @@ def settled(folder: Folder, command: str, key: Ed25519PrivateKey | None) -> Mani
         return None
     if found is None or found.command != command or not _bears(found, key):
         return None
+    if _strays(folder):
+        return None
     if found.documents != _documents(folder) or found.shards != shards_as_listed(folder):
         return None
     return found.manifest
@@ -115,6 +121,10 @@ def _bears(found: Settled, key: Ed25519PrivateKey | None) -> bool:
         return signature_fault(found.signature.text(), found.signed(), key.public_key()) is None
     except InvalidSignature:
         return False
+
+
+def _strays(folder: Folder) -> bool:
+    return any(True for place in _SWEPT for _ in folder.listing(*place))
 
 
 def _documents(folder: Folder) -> dict[str, str]:
