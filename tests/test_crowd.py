@@ -4,7 +4,6 @@ import shutil
 import stat
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,22 +92,22 @@ def command(source: Path, output: Path, *more: str) -> Any:
     return CliRunner().invoke(sanitize, arguments)
 
 
-def pictures(output: Path) -> list[bytes]:
-    return sorted(
-        row["image"]["bytes"]
-        for file in (output / "release" / "data").glob("*.parquet")
-        for row in pq.read_table(file).to_pylist()
-    )
-
-
-def by_record(output: Path) -> list[Faces]:
+def by_id(output: Path) -> list[bytes]:
+    """Published pictures, by record id."""
     rows = [
         row
         for file in (output / "release" / "data").glob("*.parquet")
         for row in pq.read_table(file).to_pylist()
     ]
-    rows.sort(key=lambda row: row["record_id"])
-    return [decode(row["image"]["bytes"]) for row in rows]
+    return [row["image"]["bytes"] for row in sorted(rows, key=lambda row: row["record_id"])]
+
+
+def pictures(output: Path) -> list[bytes]:
+    return sorted(by_id(output))
+
+
+def by_record(output: Path) -> list[Faces]:
+    return [decode(data) for data in by_id(output)]
 
 
 def test_the_command_looks_first_and_keeps_what_it_saw_to_the_owner(
@@ -171,10 +170,7 @@ def test_what_is_damaged_or_gone_is_not_used(source: Path, tmp_path: Path) -> No
     method = create("stochastic-local", {"identity": "keyed"})
     assert crowd.among(method, ledger)._crowd is None
     ledger.put(b"?", *crowd.UNITS, "a-unit-that-is-gone")
-    job = replace(
-        prepare(SanitizeOptions(input=str(source), output=str(tmp_path / "out"), unit_rows=16)),
-        gathers=True,
-    )
+    job = prepare(SanitizeOptions(input=str(source), output=str(tmp_path / "out"), unit_rows=16))
     crowd.assemble(job, ledger, looked=False)
     assert len(ledger.names(*crowd.UNITS)) == 2
     seen = crowd.among(method, ledger)._crowd
@@ -223,9 +219,9 @@ def test_a_probe_joins_the_crowd(source: Path, tmp_path: Path, monkeypatch: Any)
     assert command(source, tmp_path / "out").exit_code == 0
     asked = []
 
-    def spy(features: Any, seen: Any) -> Any:
+    def spy(features: Any, seen: Any, sure: float) -> Any:
         asked.append(len(seen))
-        return gathered(features, seen)
+        return gathered(features, seen, sure)
 
     monkeypatch.setattr("ppfr_ops.methods.stochastic_local.identity.gathered", spy)
     out = str(tmp_path / "probes")

@@ -149,18 +149,23 @@ def _work(job: Job, engine: Engine, carrier: str, began: float, as_json: bool) -
 def _carry(job: Job, engine: Engine, ledger: Ledger) -> int:
     """Let the engine do what is still to be done; returns the faces that it did."""
     todo = announce(job, ledger.committed_ids())
-    progress = RunProgress(len(todo))
-    if todo:
-        job = with_release_key(job, ledger)
-        refuse_overdrawn(job, todo)
-        _look(job, engine, ledger)
-        with progress:
-            for status in engine(job, todo):
-                progress.add(status)
-                if progress.failed_in_a_row == MAX_FAILED_IN_A_ROW:
-                    break
-    else:
+    if not todo:
         crowd.assemble(job, ledger, looked=False)
+        return 0
+    job = with_release_key(job, ledger)
+    refuse_overdrawn(job, todo)
+    _look(job, engine, ledger)
+    return _through(job, engine, todo)
+
+
+def _through(job: Job, engine: Engine, todo: list[int]) -> int:
+    """Let the engine do these units, until too many fail in a row; returns the faces."""
+    progress = RunProgress(len(todo))
+    with progress:
+        for status in engine(job, todo):
+            progress.add(status)
+            if progress.failed_in_a_row == MAX_FAILED_IN_A_ROW:
+                break
     return progress.faces
 
 
@@ -171,12 +176,7 @@ def _look(job: Job, engine: Engine, ledger: Ledger) -> None:
         console.print(
             f"a first look at {len(todo)} units: which photos seem to be the same person's"
         )
-        progress = RunProgress(len(todo))
-        with progress:
-            for status in engine(crowd.looking(job), todo):
-                progress.add(status)
-                if progress.failed_in_a_row == MAX_FAILED_IN_A_ROW:
-                    break
+        _through(crowd.looking(job), engine, todo)
     crowd.assemble(job, ledger, looked=True)
 
 

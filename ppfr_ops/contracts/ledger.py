@@ -111,6 +111,10 @@ def shard_path(kind: Kind, name: str) -> str:
     return f"release/data/{name}.parquet" if kind == "data" else f"evidence/{kind}/{name}.parquet"
 
 
+SHARD_PLACES = tuple(shard_path(kind, "u").rpartition("/")[0] for kind in ALL_KINDS)
+"""Folders of shards, relative to the output."""
+
+
 def merge(parts: list[Statistic]) -> Statistic | None:
     """One statistic over several; None if there is nothing in them."""
     count = sum(part.count for part in parts)

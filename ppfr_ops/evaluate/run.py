@@ -223,8 +223,6 @@ class Run:
     @cached_property
     def release(self) -> Publisher:
         """The method in the world of the release."""
-        if not self.method.keyed:
-            return self.method
         return self.method.under(self.release_key).among(self.gallery.images)
 
     def published(self, index: NDArray[np.int64]) -> Faces:

@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ppfr_ops.contracts.ledger import ALL_KINDS, shard_path
+from ppfr_ops.contracts.ledger import SHARD_PLACES
 from ppfr_ops.contracts.manifest import Manifest
 from ppfr_ops.release.signing import Signature, make_signature, signature_fault
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
@@ -56,8 +56,7 @@ class Settled(BaseModel):
 
 def shards_as_listed(folder: Folder) -> dict[str, str]:
     """Digest of the listing of every folder of shards."""
-    places = [shard_path(kind, "u").rpartition("/")[0] for kind in ALL_KINDS]
-    return {place: _listed(folder, place) for place in places}
+    return {place: _listed(folder, place) for place in SHARD_PLACES}
 
 
 def settle(

@@ -105,7 +105,7 @@ def _name(job: Job, unit: Unit) -> str:
 def crowded(job: Job) -> Anonymizer:
     """The method of a job, with the crowd if there was a first look."""
     method = job.build_method()
-    return among(method, Ledger(job.options.output)) if job.gathers else method
+    return among(method, Ledger(job.options.output)) if method.gathers() else method
 
 
 def among(method: Anonymizer, ledger: Ledger) -> Anonymizer:

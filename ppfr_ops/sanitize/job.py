@@ -43,10 +43,8 @@ class Job:
     own: bool = False
     """Whether the identity key is a stand-in, until the release's own is there."""
     pseudonym_key: bytes | None = None
-    gathers: bool = False
-    """Whether there is a first look at all units (``crowd``)."""
     looking: bool = False
-    """Whether this is it."""
+    """Whether this is the first look at all units (``crowd``)."""
 
     def __repr__(self) -> str:
         return f"Job({len(self.plan.units)} units)"
@@ -57,6 +55,11 @@ class Job:
         if self.policy is not None and "draw_similarity" in self.policy.record:
             return 1
         return max(1, min(self.options.draw_sample, self.plan.rows // LEAST_COMPARED))
+
+    @property
+    def gathers(self) -> bool:
+        """Whether there is a first look at all units (``crowd``)."""
+        return self.build_method().gathers()
 
     def verdicts_on(self, unit: Unit) -> str:
         """Digest of the verdicts on a unit's photographs; empty where there are none."""

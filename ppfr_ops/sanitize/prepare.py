@@ -85,10 +85,9 @@ def prepare(options: SanitizeOptions) -> Job:
     job = Job(
         options, chosen, key, method.digest(), settings, policy, verdicts, vault, secrets=stand_in
     )
-    job = replace(job, own=own, gathers=method.gathers())
     if options.identity_column is None:
-        return job
-    return replace(job, pseudonym_key=os.urandom(32) if key is None else key)
+        return replace(job, own=own)
+    return replace(job, own=own, pseudonym_key=os.urandom(32) if key is None else key)
 
 
 def _settings(

@@ -40,6 +40,7 @@ import pyarrow as pa
 from ppfr_ops.contracts.ledger import (
     ALL_KINDS,
     RELEASED,
+    SHARD_PLACES,
     UNIT,
     Kind,
     LedgerEntry,
@@ -212,8 +213,7 @@ class Ledger(Documents):
     def _shard_sizes(self) -> dict[str, int]:
         """Bytes of every shard that lies in its place, by its path in the output."""
         found = {}
-        for kind in ALL_KINDS:
-            folder = shard_path(kind, "u").rpartition("/")[0]
+        for folder in SHARD_PLACES:
             for name, file in self.files(*folder.split("/")).items():
                 found[f"{folder}/{name}"] = file.size
         return found
@@ -230,8 +230,8 @@ class Ledger(Documents):
             if unit_of(path) in entries:
                 self.remove_path(path)
         wanted = {shard.path for entry in entries.values() for shard in entry.shards.values()}
-        for kind in ALL_KINDS:
-            for path in self.paths(*shard_path(kind, "u").split("/")[:-1]):
+        for folder in SHARD_PLACES:
+            for path in self.paths(*folder.split("/")):
                 name = path[len(self.root) + 1 :]
                 if name not in wanted and _OURS.fullmatch(name):
                     self.remove_path(path)

@@ -17,12 +17,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 from torch import Tensor, nn
 
 from ppfr_ops.imaging.arrays import Faces
@@ -196,6 +196,9 @@ class StochasticLocal(Anonymizer):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where it runs")
     batch: int = Field(64, ge=1, le=4096, description="faces a forward pass")
 
+    _sure: float | None = PrivateAttr(None)
+    """``identity.sure_of`` the crowd."""
+
     @property
     def draw_size(self) -> int:
         return DrawLayout.SIZE
@@ -218,6 +221,12 @@ class StochasticLocal(Anonymizer):
 
     def gathers(self) -> bool:
         return self.identity == "keyed" and self.gather
+
+    def with_crowd(self, features: NDArray[np.floating]) -> Self:
+        copy = super().with_crowd(features)
+        assert copy._crowd is not None
+        copy._sure = people.sure_of(copy._crowd)  # as batches will: of features as they are kept
+        return copy
 
     @property
     def secret_map(self) -> people.Map:
@@ -298,7 +307,7 @@ class StochasticLocal(Anonymizer):
         if self.identity == "keyed":
             assert features is not None
             if self._crowd is not None and self.gathers():
-                features = people.gathered(features, self._crowd)
+                features = people.gathered(features, self._crowd, self._sure)
             codes = people.keyed(key, features, size, self.secret_map)
         else:
             labels = zip(context["identity"][part], faces, strict=True)

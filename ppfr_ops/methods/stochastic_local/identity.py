@@ -154,13 +154,14 @@ def sure_of(crowd: NDArray[np.floating]) -> float:
     return float(sure * max(1.0, wide) + max(0.0, middle - MIDDLE))
 
 
-def gathered(features: Vectors, crowd: NDArray[np.floating]) -> Vectors:
+def gathered(features: Vectors, crowd: NDArray[np.floating], sure: float | None = None) -> Vectors:
     """Features moved to the mean of those of the crowd that are most likely the same person's.
 
     Args:
         features: unit length, ``N x d``.
         crowd: of all faces of the release, unit length, ``M x d``, any float; a face that is not
             in it is added for itself.
+        sure: ``sure_of`` the crowd, where it is at hand.
 
     Returns:
         Unit length, ``N x d``.
@@ -169,7 +170,8 @@ def gathered(features: Vectors, crowd: NDArray[np.floating]) -> Vectors:
     >>> bool(np.allclose(gathered(crowd, crowd), crowd))  # strangers: nothing moves
     True
     """
-    sure = sure_of(crowd)
+    if sure is None:
+        sure = sure_of(crowd)
     total = np.zeros_like(features)
     itself = np.ones((len(features), 1), np.float32)
     for start in range(0, len(crowd), _AT_ONCE):
