@@ -157,3 +157,28 @@ def test_examples(name: str, tmp_path: Path) -> None:
     table = pa.concat_tables([pq.read_table(path) for path in files])
     assert table.num_rows == 24 and {"record_id", "image"} == set(table.column_names)
     assert len(set(table["record_id"].to_pylist())) == 24
+
+
+def test_what_nobody_asks_for_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ppfr_ops.sanitize import measuring
+
+    asked: list[set[str]] = []
+    measure = measuring.measure
+
+    def watched(x: Any, y: Any, again: Any, only: Any) -> Any:
+        asked.append({*only, *(() if again is None else ("draw_similarity",))})
+        return measure(x, y, again, only)
+
+    monkeypatch.setattr(measuring, "measure", watched)
+    table = pa.table({"id": ["a", "b", "c"], "image": [jpeg(face) for face in faces(3)]})
+    same: dict[str, Any] = {"method": "signed-field", "seed": 1, "id_column": "id"}
+    done = BatchSanitizer(**same)(table)
+    assert asked == []
+    # What holds a record back is measured whether or not somebody wants the figures.
+    BatchSanitizer(method="signed-field", max_disclosure=0.9)(table)
+    assert asked.pop() == {"disclosure"}
+    with_measures = BatchSanitizer(**same, with_metrics=True)(table)
+    assert {"ssim", "disclosure", "draw_similarity"} <= asked.pop()
+    assert with_measures["image"].equals(done["image"])
+    limit = BatchSanitizer(method="signed-field", max_disclosure=0.001)(table)
+    assert limit["dead_letter"].to_pylist() == ["too_disclosing"] * 3

@@ -18,7 +18,7 @@ from typing import Any
 
 from ppfr_ops.engines.session import private_session
 from ppfr_ops.errors import EngineError, UserError, describe
-from ppfr_ops.sanitize.batch import BatchSanitizer, Rows
+from ppfr_ops.sanitize.batch import BatchSanitizer, Rows, needs_key
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.worker import tune_process, worker_of
 
@@ -51,7 +51,8 @@ class SanitizeFaces:
         tune_process(threads)
         self._sanitize: BatchSanitizer | None = None
         try:
-            if options.get("identity_key_file") is None and options.get("seed") is None:
+            shared = options.get("identity_key_file") is None and options.get("seed") is None
+            if shared and needs_key(**options):
                 options.setdefault("key", _job_key())
             self._sanitize = BatchSanitizer(threads=threads, **options)
         except Exception as error:

@@ -96,7 +96,7 @@ class BatchSanitizer:
         if clash:
             raise UserError(f"keep_columns: the output has a column {clash[0]!r} of its own")
         self._options = _checked(options)
-        self._sanitizer = _build(self._options, threads, key)
+        self._sanitizer = _build(self._options, threads, key, with_metrics)
 
     def __call__(self, rows: Rows) -> Rows:
         """Sanitize a batch.
@@ -213,6 +213,15 @@ def _cached(options: str) -> BatchSanitizer:
     return BatchSanitizer(**json.loads(options))
 
 
+def needs_key(**options: Any) -> bool:
+    """Whether a ``BatchSanitizer`` of these options wants a ``key`` that all processes share.
+
+    Raises:
+        UserError: an option that is out of range.
+    """
+    return makes_key(_checked({name: options[name] for name in OPTIONS if name in options}))
+
+
 def _random_id() -> str:
     return os.urandom(12).hex()
 
@@ -235,7 +244,9 @@ def _process_key() -> bytes:
     return os.urandom(32)
 
 
-def _build(options: SanitizeOptions, threads: int, release_key: bytes | None) -> Any:
+def _build(
+    options: SanitizeOptions, threads: int, release_key: bytes | None, with_metrics: bool
+) -> Any:
     key = None
     if options.identity_key_file is not None:
         key = owner_key(read_key(options.identity_key_file), options.seed is not None)
@@ -249,7 +260,7 @@ def _build(options: SanitizeOptions, threads: int, release_key: bytes | None) ->
         seeded = None if options.seed is None else new_secret(options.seed)
         job = with_key(job, release_key or seeded or _process_key())
     # No batch knows how many there are; a sample of each does.
-    return build_sanitizer(job, threads, compare_every=options.draw_sample)
+    return build_sanitizer(job, threads, options.draw_sample, keeps_metrics=with_metrics)
 
 
 def pictures(column: pa.ChunkedArray) -> pa.Array:

@@ -56,6 +56,11 @@ class Judge:
         redraws = REDRAWS if policy is None else policy.redraws
         return cls(tuple(found), redraws if method.draw_size else 0)
 
+    @property
+    def metrics(self) -> frozenset[str]:
+        """Names of the metrics that records are judged by."""
+        return frozenset(item.metric for item in self.requirements)
+
     def lack(self, measured: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float64]:
         """How far every face is from meeting all requirements, summed; 0: it meets them; ``N``.
         What is not measured is not required."""

@@ -51,6 +51,7 @@ class Kit:
         compare_every: one row in so many is published a second time, for ``draw_similarity``.
         policy: a record that falls short of its ``record`` bounds is drawn again too, as often as
             the policy says, and buried if no draw helps.
+        keeps_metrics: False: nobody wants the metrics; only what the judge looks at is measured.
     """
 
     method: Anonymizer
@@ -64,6 +65,7 @@ class Kit:
     max_disclosure: float | None = None
     policy: Policy | None = None
     compare_every: int = 1
+    keeps_metrics: bool = True
     _one: threading.RLock = field(default_factory=threading.RLock, init=False, compare=False)
     """Held while the method works: it need not bear two threads."""
 
@@ -73,7 +75,8 @@ class Kit:
 
     @cached_property
     def measuring(self) -> Measuring:
-        return Measuring(self.level, tuple(self.recognizers))
+        only = None if self.keeps_metrics else self.judge.metrics
+        return Measuring(self.level, tuple(self.recognizers), only)
 
     def compared(self, items: Sequence[Item]) -> list[int]:
         """Places of the items that the measure which compares two draws is taken on: it is a

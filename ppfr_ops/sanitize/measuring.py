@@ -1,7 +1,8 @@
 """What is measured on every record, on the pixels that a reader of the output decodes."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -36,7 +37,10 @@ class Again:
 
 
 def measure(
-    originals: Faces, published: Faces, again: Again | None = None, slow: bool = True
+    originals: Faces,
+    published: Faces,
+    again: Again | None = None,
+    only: Collection[str] | None = None,
 ) -> Metrics:
     """The measures of ``ppfr_ops.contracts.metrics.MEASURES``, each ``N``.
 
@@ -45,19 +49,16 @@ def measure(
             encoded, and so is ``again``.
         again: what ``draw_similarity`` is measured with, NaN where there is none; None: it is left
             out.
-        slow: False: ``disclosure`` is left out.
+        only: the measures that are wanted; None: all of them.
     """
     with torch.inference_mode():
         x, y = _tensor(originals), _tensor(published)
-        ssim, ms_ssim = measures.ssim_and_ms_ssim(x, y)
-        values = {
-            "ssim": ssim,
-            "ms_ssim": ms_ssim,
-            "psnr": measures.psnr(x, y),
-            "lowfreq_corr": measures.lowfreq_corr(x, y),
-        }
-        if slow:
-            values["disclosure"] = measures.disclosure(x, y)
+        values = {}
+        if only is None or {"ssim", "ms_ssim"} & set(only):
+            values["ssim"], values["ms_ssim"] = measures.ssim_and_ms_ssim(x, y)
+        for name in ("psnr", "lowfreq_corr", "disclosure"):
+            if only is None or name in only:
+                values[name] = getattr(measures, name)(x, y)
         if again is not None:
             alike = torch.full((len(published),), torch.nan, device=y.device)
             if len(again.places):
@@ -73,29 +74,58 @@ def _tensor(faces: Faces) -> torch.Tensor:
     return torch.from_numpy(faces).to(device).permute(0, 3, 1, 2).contiguous().float() / 255
 
 
+_SLOW = ("disclosure", "draw_similarity")
+
+
 @dataclass(frozen=True)
 class Measuring:
-    """Measures and FR models at the level that a run asks for."""
+    """Measures and FR models at the level that a run asks for.
+
+    Args:
+        only: the metrics that somebody looks at; None: all of them.
+    """
 
     level: Level = "full"
     recognizers: Sequence[Recognizer] = ()
+    only: Collection[str] | None = None
+
+    @cached_property
+    def measures(self) -> frozenset[str]:
+        """What ``compare`` measures, by name, FR models aside."""
+        named = {item.name for item in metric_fields([])}
+        if self.level != "full":
+            named -= {*_SLOW} if self.level == "basic" else named
+        return frozenset(named if self.only is None else named.intersection(self.only))
+
+    @cached_property
+    def judges(self) -> Sequence[Recognizer]:
+        """The FR models that ``compare`` asks."""
+        if self.level == "none":
+            return ()
+        given = self.recognizers
+        return [m for m in given if self.only is None or f"id_cosine_{m.name}" in self.only]
+
+    @property
+    def looks(self) -> bool:
+        """Whether ``compare`` measures anything."""
+        return bool(self.measures or self.judges)
 
     @property
     def compares_draws(self) -> bool:
         """Whether ``compare`` wants some faces by another draw too."""
-        return self.level == "full"
+        return "draw_similarity" in self.measures
 
     def compare(self, originals: Faces, seen: Faces, again: Again | None) -> Metrics:
         """All metrics of faces that the level has.
 
         Args:
             originals, seen: uint8 ``N x 112 x 112 x 3``; ``seen`` as decoded from the output.
-            again: some of them by another draw; None below level ``full``.
+            again: some of them by another draw; None unless ``compares_draws``.
         """
-        if self.level == "none":
+        if not self.looks:
             return {}
-        measured = measure(originals, seen, again, slow=self.level == "full")
-        for recognizer in self.recognizers:
+        measured = measure(originals, seen, again, self.measures)
+        for recognizer in self.judges:
             templates = recognizer.embed(originals), recognizer.embed(seen)
             cosine = np.einsum("nd,nd->n", *templates)
             measured[f"id_cosine_{recognizer.name}"] = np.clip(cosine, -1, 1)
@@ -104,5 +134,5 @@ class Measuring:
     def nothing(self, count: int) -> Metrics:
         """The metrics of faces on which nothing could be measured."""
         names = [item.name for item in metric_fields([model.name for model in self.recognizers])]
-        slow = () if self.level == "full" else ("disclosure", "draw_similarity")
+        slow = () if self.level == "full" else _SLOW
         return {name: np.full(count, np.nan, np.float32) for name in names if name not in slow}

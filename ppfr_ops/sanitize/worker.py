@@ -43,12 +43,15 @@ AHEAD_BATCHES = 2
 """Batches that may wait between two steps of a worker."""
 
 
-def build_sanitizer(job: Job, threads: int = 0, compare_every: int | None = None) -> Sanitizer[Any]:
+def build_sanitizer(
+    job: Job, threads: int = 0, compare_every: int | None = None, keeps_metrics: bool = True
+) -> Sanitizer[Any]:
     """Load method and models.
 
     Args:
         threads: of the numeric libraries; 0: as they like.
         compare_every: as in ``Kit``; None: as the options and the size of the run have it.
+        keeps_metrics: as in ``Kit``.
 
     Raises:
         UserError: a model cannot be loaded.
@@ -64,6 +67,7 @@ def build_sanitizer(job: Job, threads: int = 0, compare_every: int | None = None
         batch_size=options.batch_size,
         level=options.metrics,
         compare_every=compare_every or job.compare_every,
+        keeps_metrics=keeps_metrics,
         max_disclosure=options.max_disclosure,
         policy=job.policy,
     )
