@@ -119,6 +119,13 @@ class Release(Figures):
     examples: dict[str, list[str]] = field(default_factory=dict)
     """Of every kept column, some values, as text: what others will see."""
 
+    @property
+    def odd_shards(self) -> tuple[int, int]:
+        """Shards with a number of rows that no other has, and all shards. Who knows how many rows
+        each file of the input has may guess by it which file a shard was made of."""
+        times = Counter(file.rows for file in self.told.data)
+        return sum(count == 1 for count in times.values()), len(self.told.data)
+
 
 def open_release(output: str) -> Release:
     """Read an output.
