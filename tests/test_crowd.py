@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -27,6 +28,8 @@ from ppfr_ops.sanitize.identity import with_release_key
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.photographs.options import PhotographOptions
 from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.worker import Worker
+from ppfr_ops.source.plan import read_unit
 from ppfr_ops.store.ledger import Ledger
 
 
@@ -117,7 +120,7 @@ def test_the_command_looks_first_and_keeps_what_it_saw_to_the_owner(
     assert done.exit_code == 0, done.output
     assert "a first look at 2 units" in done.output
     ledger = Ledger(str(tmp_path / "out"))
-    features = crowd._unpacked(ledger.read_bytes(*crowd.ALL), 128)
+    features = crowd._rows(ledger.read_bytes(*crowd.ALL), 128, np.float16)
     assert features.shape == (24, 128)
     for path in (tmp_path / "out" / "evidence" / "ledger" / "crowd").rglob("*"):
         if path.is_file():
@@ -189,7 +192,7 @@ def test_who_is_deleted_upstream_leaves_the_crowd(source: Path, tmp_path: Path) 
     ledger = Ledger(str(output))
 
     def seen() -> int:
-        return len(crowd._unpacked(ledger.read_bytes(*crowd.ALL), 128))
+        return len(crowd._rows(ledger.read_bytes(*crowd.ALL), 128, np.float16))
 
     files = sorted(grown.rglob("*.parquet"))
     kept, gone = files[0], files[-1]
@@ -262,3 +265,39 @@ def test_the_map_that_stands_known_pairs_is_the_default_where_it_can_be(
     assert shown(keyed_map="turn")["keyed_map"] == "turn"
     # a batch knows nothing of the others
     assert _checked({}).method_options["gather"] == "false"
+
+
+def test_what_was_looked_at_is_not_looked_at_again(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row that is none, too: features are those of their row."""
+    table = pq.read_table(source)
+    rows = table["image"].to_pylist()
+    rows[3] = {"bytes": b"none", "path": ""}
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"image": rows}), tmp_path / "in" / "a.parquet")
+    options = SanitizeOptions(
+        input=str(tmp_path / "in"), output=str(tmp_path / "out"), metrics="none", seed=5
+    )
+    job = prepare(options)
+    ledger = Ledger(options.output)
+    ledger.open(job.settings, seed=5)
+    job = with_release_key(job, ledger)
+    assert crowd.Looker(crowd.looking(job)).process(0).state == "committed"
+    crowd.assemble(job, ledger, looked=True)
+    worker, unit = Worker(job), job.plan.units[0]
+    read = read_unit(job.plan, unit)
+    assert crowd.remembered(job, ledger, unit, read.slice(1)).equals(read.slice(1))  # other rows
+    slowly = worker.sanitizer(read, unit.id)
+    method = worker.sanitizer.kit.method
+
+    def never(*_: Any) -> None:
+        raise AssertionError("the encoder ran")
+
+    monkeypatch.setattr(type(method.model()), "encode", never)
+    assert worker.process(0).state == "committed"
+    assert not worker.sanitizer(read, unit.id).records.num_rows
+    quickly = worker.sanitizer(crowd.remembered(job, ledger, unit, read), unit.id)
+    assert quickly.dead_letters.num_rows == 1
+    assert quickly.records["record_id"].equals(slowly.records["record_id"])
+    assert quickly.records.equals(slowly.records)

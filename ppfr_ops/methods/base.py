@@ -161,7 +161,8 @@ class Anonymizer(BaseModel):
 
     def gathers(self) -> bool:
         """Whether it gains from a first look at all faces of a release: ``features`` of each, then
-        ``with_crowd`` of them together."""
+        ``with_crowd`` of them together. The context of a face may then have a column ``features``:
+        what was taken down of it."""
         return False
 
     def features(self, faces: Faces) -> NDArray[np.float32]:

@@ -146,7 +146,10 @@ class AlignedFaces:
         self.metrics_schema = metrics_schema([model.name for model in kit.recognizers])
 
     def items(self, table: pa.Table, results: Results[Item]) -> Iterator[Item]:
-        return decoded(table, results, (FACE_SIZE, FACE_SIZE), self.kit.method.needed_context())
+        wants = self.kit.method.needed_context()
+        if "context.features" in table.column_names:  # from the first look
+            wants = (*wants, "features")
+        return decoded(table, results, (FACE_SIZE, FACE_SIZE), wants)
 
     def batches(self, items: Iterator[Item]) -> Iterator[list[Item]]:
         return batches(items, self.kit.batch_size)

@@ -3,15 +3,16 @@
 A method that ``gathers`` draws a face by what the release's other faces are like. So every unit is
 looked at once: the engine's workers are ``Looker`` s, and each leaves the features of a unit with
 the evidence. Then the driver puts those of the plan together for the workers proper. Features are
-biometric templates of originals: the owner's, 256 bytes a face, kept so that a run that goes on, a
-dataset that grows and a probe get the same map. A unit that could not be looked at is drawn without
-what its own faces would have added.
+biometric templates of originals: the owner's, 768 bytes a face, kept so that a run that goes on, a
+dataset that grows and a probe get the same map, and so that drawing need not take them down again.
+A unit that could not be looked at is drawn without what its own faces would have added.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from ppfr_ops.errors import describe
@@ -30,7 +31,7 @@ MOST_ROWS = 1_000_000
 """Of a run with a first look: every face is compared with all, and all are in every worker's
 memory, 256 bytes each."""
 
-Features = NDArray[np.float16]
+Features = NDArray[np.floating]
 
 
 class Looker:
@@ -44,14 +45,15 @@ class Looker:
         """Look at a unit. Raises nothing."""
         unit = self.job.plan.units[ordinal]
         try:
-            items = decoded(
-                read_unit(self.job.plan, unit), Results(unit.id), (FACE_SIZE, FACE_SIZE)
-            )
-            faces = [item.pixels for item in items]
-            shape = (len(faces), FACE_SIZE, FACE_SIZE, 3)
-            features = self.method.features(np.array(faces, np.uint8).reshape(shape))
+            table = read_unit(self.job.plan, unit)
+            items = list(decoded(table, Results(unit.id), (FACE_SIZE, FACE_SIZE)))
+            shape = (len(items), FACE_SIZE, FACE_SIZE, 3)
+            faces = np.array([item.pixels for item in items], np.uint8).reshape(shape)
+            # A row for each of the unit's; zeros where there is no face.
+            features = np.zeros((table.num_rows, self.method.feature_size), np.float32)
+            features[[item.row for item in items]] = self.method.features(faces)
             self.method.forget()
-            self.ledger.put(features.astype(np.float16).tobytes(), *UNITS, _name(self.job, unit))
+            self.ledger.put(features.tobytes(), *UNITS, _name(self.job, unit))
         except Exception as error:
             return Status(unit.id, "failed", reason=describe(error))
         return Status(unit.id, "committed", unit.rows)
@@ -92,14 +94,28 @@ def assemble(job: Job, ledger: Ledger, looked: bool) -> None:
         return
     kept = [ledger.path(*UNITS, name) for name in names if name in wanted]
     size = job.build_method().feature_size
-    parts = (_unpacked(data, size) for data in ledger.read_many(kept))
-    ledger.put(b"".join(part.tobytes() for part in parts), *ALL)
+    parts = (_of_faces(_rows(data, size, np.float32)) for data in ledger.read_many(kept))
+    ledger.put(b"".join(part.astype(np.float16).tobytes() for part in parts), *ALL)
+
+
+def remembered(job: Job, ledger: Ledger, unit: Unit, table: pa.Table) -> pa.Table:
+    """A unit as it was read, with the column ``context.features`` of what the first look took down
+    of its rows; without it where that is not there, or is of other rows."""
+    if not job.gathers:
+        return table
+    size = job.build_method().feature_size
+    rows = _rows(ledger.read_bytes(*UNITS, _name(job, unit)), size, np.float32)
+    if len(rows) != table.num_rows:
+        return table
+    column = pa.FixedSizeListArray.from_arrays(rows.ravel(), size)
+    return table.append_column("context.features", column)
 
 
 def _name(job: Job, unit: Unit) -> str:
     """Of a unit's features; of other rows in it another, where a unit may change."""
     source = job.plan.fingerprints.get(unit.id)
-    return unit.id if source is None else f"{unit.id}.{digest(source.stamp)[:16]}"
+    rows = "" if source is None else f".{digest(source.stamp)[:16]}"
+    return f"{unit.id}{rows}.f4"
 
 
 def crowded(job: Job) -> Anonymizer:
@@ -112,7 +128,7 @@ def among(method: Anonymizer, ledger: Ledger) -> Anonymizer:
     """A method, with the crowd of a release if it gathers and there is one."""
     if not method.gathers():
         return method
-    features = _unpacked(ledger.read_bytes(*ALL), method.feature_size)
+    features = _of_faces(_rows(ledger.read_bytes(*ALL), method.feature_size, np.float16))
     return method.with_crowd(features) if len(features) else method
 
 
@@ -123,11 +139,14 @@ def forget(ledger: Ledger) -> None:
     ledger.remove(*ALL)
 
 
-def _unpacked(data: bytes | None, size: int) -> Features:
+def _rows(data: bytes | None, size: int, kind: type[np.floating]) -> Features:
     """Rows of a file; none where it is not there, or damaged."""
-    data = data or b""
-    if len(data) % (2 * size):
-        data = b""
-    features = np.frombuffer(data, np.float16).reshape(-1, size)
+    row = size * np.dtype(kind).itemsize
+    whole = data is not None and len(data) % row == 0
+    return np.frombuffer(data if data and whole else b"", kind).reshape(-1, size)
+
+
+def _of_faces(features: Features) -> Features:
+    """Those that can be a face's: of length 1."""
     lengths = np.linalg.norm(features.astype(np.float32), axis=1)
     return features[np.abs(lengths - 1) < 0.01]

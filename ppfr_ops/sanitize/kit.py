@@ -102,9 +102,8 @@ class Kit:
             draw: its number; 0 is what is published if nothing is wrong with it, 1 what measures
                 compare it with.
         """
-        wanted = {
-            name: [item.context[name] for item in context] for name in self.method.needed_context()
-        }
+        names = context[0].context if context else ()
+        wanted = {name: [item.context[name] for item in context] for name in names}
         draws = self.draws(ids, self.method.draw_size, draw)
         with self._one:
             return self.method.publish(faces, draws, Context(wanted))

@@ -21,7 +21,7 @@ from ppfr_ops.sanitize import isolation
 from ppfr_ops.sanitize.accounts import charge
 from ppfr_ops.sanitize.ahead import ahead
 from ppfr_ops.sanitize.aligned import AlignedFaces
-from ppfr_ops.sanitize.crowd import Looker, crowded
+from ppfr_ops.sanitize.crowd import Looker, crowded, remembered
 from ppfr_ops.sanitize.items import Item, Results
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.kit import Kit, pseudonyms
@@ -204,6 +204,7 @@ class Worker:
                 if task.source is not None and self.job.key is not None:
                     now = content(task.table, self.job.key)
                     task.source = task.source.model_copy(update={"content": now})
+                task.table = remembered(self.job, self.ledger, unit, task.table)
             elif self.ledger.attempt(unit.id, apart=True).here >= MAX_ATTEMPTS:
                 ids = [record_id(unit.id, row) for row in range(unit.rows)]
                 task.tables = self.sanitizer.bury(ids, unit.id, "killed_worker")

@@ -283,7 +283,8 @@ class StochasticLocal(Anonymizer):
         """As ``anonymize``; ``virtual`` reads the context's ``identity`` (labels; None: a person of
         its own) and, if it is there, ``mean`` (float32 ``N x 128``: the mean of ``features`` over
         the label's photos; NaN: this face varies by nothing). Without it all vary around the
-        public mean, which takes no second pass over the data."""
+        public mean, which takes no second pass over the data. ``keyed`` reads ``features`` if it is
+        there, and does not look at the faces then."""
         model, scales = self.model(), STRENGTHS[self.strength]
         out = np.empty_like(faces)
         with torch.inference_mode():
@@ -302,7 +303,11 @@ class StochasticLocal(Anonymizer):
         key = derive(self.secret("identity-key"), IDENTITY, people.KEY_SIZE)
         size = model.generator.code_size
         features = None
-        if self.identity == "keyed" or self.variation:
+        if self.identity == "keyed" and "features" in context.columns:
+            features = np.asarray(context["features"][part], np.float32)
+            if not features.any(1).all():  # of some face nothing was taken down
+                features = None
+        if features is None and (self.identity == "keyed" or self.variation):
             features = model.encode(faces).cpu().numpy()
         if self.identity == "keyed":
             assert features is not None

@@ -200,8 +200,13 @@ def keyed(key: bytes, features: Vectors, size: int, kind: Map = "forms") -> Vect
     check_key(key)
     d = features.shape[1]
     if kind == "turn":
-        return _scaled(features @ _turn(key, d, size))
-    return _scaled(products(features) @ _forms(key, d, size))
+        return _scaled(_product(features, _turn(key, d, size)))
+    return _scaled(_product(products(features), _forms(key, d, size)))
+
+
+def _product(rows: Vectors, matrix: Vectors) -> Vectors:
+    """In doubles: how many threads add up a sum, and so in what order, must not show."""
+    return (rows.astype(np.float64) @ matrix.astype(np.float64)).astype(np.float32)
 
 
 def virtual(
