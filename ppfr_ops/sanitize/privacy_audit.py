@@ -123,11 +123,13 @@ def _direction(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[
 def _threshold(
     one: NDArray[np.float64], other: NDArray[np.float64], delta: float, confidence: float
 ) -> float:
-    """The one that gives the highest bound on these."""
+    """The one that gives the highest bound on these, with so much confidence that it holds for all
+    that are tried: else luck in a tail would choose."""
     limits = np.quantile(np.concatenate([one, other]), np.linspace(0.02, 0.98, _STEPS))
     count = min(len(one), len(other))
+    sure = 1 - (1 - confidence) / _STEPS
     scores = [
-        bound(int((one > limit).sum()), int((other > limit).sum()), count, delta, confidence)
+        bound(int((one > limit).sum()), int((other > limit).sum()), count, delta, sure)
         for limit in limits
     ]
     return float(limits[int(np.argmax(scores))])
