@@ -115,8 +115,7 @@ class Linkage:
         self.templates = {model.name: model.embed(photos) for model in self.models}
         self.others = {model.name: model.embed(another) for model in self.models}
 
-    def measure(self, method: Template) -> Faces:
-        """Link, and give back the first release of the probes."""
+    def measure(self, method: Template) -> None:
         count, size = len(self.another), len(self.photos)
         way = publish(method)
         shown = [coded(way(self.photos[:count], [""] * count)) for _ in range(self.releases)]
@@ -137,7 +136,6 @@ class Linkage:
         for releases in (1, self.releases):
             told = bounds(method, releases, size)
             show(self.log, attack="bound", epsilon=method.epsilon, releases=releases, **told)
-        return shown[0]
 
     def _told(self, method: Template, by: str, photo: str, seen: Vectors, gallery: Vectors) -> None:
         """``seen`` is ``N x releases x D``, ``gallery`` ``n x D``."""
@@ -207,14 +205,14 @@ def recovered(linkage: Linkage, found: Faces, **entry: Any) -> None:
     show(linkage.log, attack="recovery", **entry)
 
 
-def recovery(
-    arguments: argparse.Namespace, linkage: Linkage, method: Template, others: Faces, shown: Faces
+def from_pictures(
+    arguments: argparse.Namespace, linkage: Linkage, method: Template, others: Faces
 ) -> None:
     way = publish(method)
     parts = [others[i : i + 256] for i in range(0, len(others), 256)]
     pairs = np.concatenate([coded(way(part, [""] * len(part))) for part in parts])
     held = np.arange(len(others)) % 10 == 9
-    # the last tenth are the validation's: its indices are counted on from the training's
+    # the validation's indices are counted on from the training's
     order = np.concatenate([np.flatnonzero(~held), np.flatnonzero(held)])
     attack = RecoveryAttack("unet", batch=16)
     curve = attack.train(
@@ -224,18 +222,25 @@ def recovery(
         validation=others[held],
         points=6,
     )
-    entry = {"epsilon": method.epsilon, "pairs": int((~held).sum())}
-    recovered(linkage, attack.recover(shown), by="picture", releases=1, **entry,
-              steps=arguments.steps, held_back=[round(p.val_ssim, 4) for p in curve])  # fmt: skip
+    count = len(linkage.another)
+    shown = coded(way(linkage.photos[:count], [""] * count))
+    entry = {"epsilon": method.epsilon, "pairs": int((~held).sum()), "steps": arguments.steps}
+    held_back = [round(point.val_ssim, 4) for point in curve]
+    recovered(linkage, attack.recover(shown), by="picture", held_back=held_back, **entry)
 
-    drawn = Drawn(others)
+
+def from_vectors(
+    arguments: argparse.Namespace, linkage: Linkage, method: Template, drawn: Drawn, others: Faces
+) -> None:
     vectors = directions().vectors(method.encoded(others))
-    exact = directions().vectors(method.encoded(linkage.photos[: len(shown)]))
+    exact = directions().vectors(method.encoded(linkage.photos[: len(linkage.another)]))
+    entry = {"epsilon": method.epsilon, "pairs": len(others)}
     for releases in (1, arguments.releases):
         deviation = method.mechanism().deviation / releases**0.5
         network = FromVectors(drawn, vectors, deviation, arguments.vector_steps)
         noised = np.mean([method.mechanism().private(exact) for _ in range(releases)], 0)
-        recovered(linkage, network.recover(noised), by="noised vector", releases=releases, **entry)
+        found = network.recover(noised)
+        recovered(linkage, found, by="noised vector", releases=releases, **entry)
 
 
 def main() -> None:
@@ -243,12 +248,14 @@ def main() -> None:
     parser.add_argument("--test", type=Path, required=True, help="aligned faces with identities")
     parser.add_argument("--train", type=Path, required=True, help="aligned faces of others")
     parser.add_argument("--fr", action="append", default=[], metavar="NAME=PATH")
+    attacks = ("linkage", "vectors", "pictures")
+    parser.add_argument("--attack", nargs="*", choices=attacks, default=attacks)
     parser.add_argument("--epsilon", nargs="*", type=float, default=[10.0, 50.0, 100.0])
     parser.add_argument("--releases", type=int, default=32)
-    parser.add_argument("--probes", type=int, default=100)
+    parser.add_argument("--probes", type=int, default=64)
     parser.add_argument("--gallery", type=int, default=1000)
-    parser.add_argument("--pairs", type=int, default=2400, help="faces of others, published once")
-    parser.add_argument("--steps", type=int, default=240, help="of the network from pictures")
+    parser.add_argument("--pairs", type=int, default=1200, help="faces of others, published once")
+    parser.add_argument("--steps", type=int, default=140, help="of the network from pictures")
     parser.add_argument("--vector-steps", type=int, default=2000)
     parser.add_argument("--log", type=Path, help="written to as well")
     arguments = parser.parse_args()
@@ -256,14 +263,19 @@ def main() -> None:
     keep_freed_memory()
     linkage = Linkage(arguments, *chosen(arguments.test, arguments.gallery, arguments.probes))
     others = training(arguments.train, arguments.pairs)
-    floor = np.repeat(mean_face(others)[None], arguments.probes, axis=0)
-    recovered(linkage, floor, by="nothing: the mean face")
-    shown = {}
     methods = [Template(epsilon=epsilon) for epsilon in arguments.epsilon]
-    for method in methods:
-        shown[method.epsilon] = linkage.measure(method)
-    for method in methods:
-        recovery(arguments, linkage, method, others, shown[method.epsilon])
+    if "linkage" in arguments.attack:
+        for method in methods:
+            linkage.measure(method)
+    if "vectors" in arguments.attack:
+        floor = np.repeat(mean_face(others)[None], arguments.probes, axis=0)
+        recovered(linkage, floor, by="nothing: the mean face")
+        drawn = Drawn(others)
+        for method in methods:
+            from_vectors(arguments, linkage, method, drawn, others)
+    if "pictures" in arguments.attack:
+        for method in methods:
+            from_pictures(arguments, linkage, method, others)
 
 
 if __name__ == "__main__":
