@@ -1,33 +1,24 @@
-"""Differential privacy: the mechanism against OpenDP and dp-accounting, methods, account, audit."""
+"""Differential privacy: the mechanism against OpenDP and dp-accounting, methods, account."""
 
-import hashlib
-import json
 import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
+from private import key, options, run, write
 
 from ppfr_ops import sample, sanitize_batch
-from ppfr_ops.cli.audit_privacy import main as audit_privacy
-from ppfr_ops.cli.driver import drive
 from ppfr_ops.cli.status import look
 from ppfr_ops.draws import system_draws
 from ppfr_ops.errors import UserError
 from ppfr_ops.methods.base import Context
-from ppfr_ops.methods.dp import mechanism as mechanisms
 from ppfr_ops.methods.dp.eigenface import BASIS, SIZE, basis
 from ppfr_ops.methods.dp.mechanism import Mechanism, measurement
 from ppfr_ops.methods.dp.template import DIRECTIONS
 from ppfr_ops.methods.registry import create
 from ppfr_ops.privacy import Loss
-from ppfr_ops.sanitize.options import SanitizeOptions
-from ppfr_ops.sanitize.privacy_audit import audit, bound
-from ppfr_ops.sanitize.worker import Worker
 from ppfr_ops.store.account import Account
 from ppfr_ops.store.folder import LedgerError
 from ppfr_ops.store.ledger import Ledger
@@ -162,113 +153,13 @@ def test_the_published_scaling_is_that_of_the_paper() -> None:
 def test_with_variation_or_epsilon_0_no_face_is_read() -> None:
     draws = system_draws(["", ""], create("dp-virtual", {"epsilon": "0"}).draw_size)
     one, other = sample.faces(2, seed=1), sample.faces(2, seed=2)
-    for options in ({"epsilon": "0"}, {"epsilon": "4", "variation": "0"}):
-        method = create("dp-virtual", options).with_secrets({"identity-key": b"k" * 32})
+    for chosen in ({"epsilon": "0"}, {"epsilon": "4", "variation": "0"}):
+        method = create("dp-virtual", chosen).with_secrets({"identity-key": b"k" * 32})
         for labels in (["a", "b"], [None, "b"]):
             context = Context({"identity": labels})
             assert (method(one, draws, context) == method(other, draws, context)).all()
         given = method.guarantee()
         assert given is not None and given.epsilon == 0 and given.loss == Loss()
-
-
-# -- what else leaves -----------------------------------------------------------------------
-
-
-def write(folder: Path, faces: list[Any], people: list[str]) -> Path:
-    import pyarrow as pa
-
-    from ppfr_ops.imaging.codec import Encoding
-
-    folder.mkdir()
-    cells = [{"bytes": Encoding("png").encode(face), "path": ""} for face in faces]
-    pq.write_table(pa.table({"image": cells, "identity": people}), folder / "in.parquet")
-    return folder
-
-
-def options(source: Path, output: Path, **more: Any) -> SanitizeOptions:
-    more = {"method": "dp-eigenface", "method_options": {"epsilon": "1", "noise": "laplace"}} | more
-    return SanitizeOptions(input=str(source), output=str(output), **more)
-
-
-def here(job: Any, todo: list[int]) -> Any:
-    worker = Worker(job)
-    return (worker.process(number) for number in todo)
-
-
-def run(chosen: SanitizeOptions) -> int:
-    return drive(chosen, here, "here 1", dry_run=False, as_json=False)
-
-
-def key(folder: Path) -> str:
-    path = folder / "key"
-    path.write_text("k" * 64)
-    path.chmod(0o600)
-    return str(path)
-
-
-@pytest.fixture
-def fixed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Noise by a seed, for a test; there is no option for that."""
-
-    def seeded(mechanism: Mechanism, values: list[int]) -> list[int]:
-        noise = np.random.default_rng(5).normal(0, mechanism.scale * mechanism.radius, len(values))
-        return [value + int(n) for value, n in zip(values, noise, strict=True)]
-
-    monkeypatch.setattr(mechanisms, "sample", seeded)
-
-
-def release(output: Path) -> dict[str, Any]:
-    """Every record's picture and everything else of it, by id, and the manifest."""
-    records = {
-        row["record_id"]: row
-        for path in (output / "release" / "data").glob("*.parquet")
-        for row in pq.read_table(path).to_pylist()
-    }
-    manifest = json.loads((output / "release" / "manifest.json").read_text())
-    for file in manifest["files"]:  # follow the picture's bytes
-        del file["sha256"], file["bytes"]
-    return {"records": records, "manifest": manifest}
-
-
-@pytest.mark.usefixtures("fixed")
-def test_swapping_a_record_changes_its_picture_and_nothing_else(tmp_path: Path) -> None:
-    faces = list(sample.faces(120, seed=3))
-    people = [f"p{i // 4}" for i in range(120)]
-    swapped = [*faces[:50], 255 - faces[7], *faces[51:]]
-    found = []
-    before = hashlib.sha256(BASIS.read_bytes()).hexdigest()
-    for name, pictures in (("a", faces), ("b", swapped)):
-        source = write(tmp_path / f"{name}-in", pictures, people)
-        assert run(
-            options(
-                source,
-                tmp_path / name,
-                seed=1,
-                metrics="basic",
-                identity_column="identity",
-                identity_key_file=key(tmp_path),
-                unit_rows=40,
-            )
-        ) in (0, 3)
-        found.append(release(tmp_path / name))
-    one, other = found
-    assert one["manifest"] == other["manifest"] and one["manifest"]["metrics"] == {}
-    assert one["manifest"]["passed"] is None and one["manifest"]["requirements"] == []
-    assert list(one["records"]) == list(other["records"])
-    changed = [name for name, row in one["records"].items() if row != other["records"][name]]
-    assert len(changed) == 1
-    for rows in (one["records"], other["records"]):
-        rows[changed[0]]["image"]["bytes"] = b""
-    assert one["records"] == other["records"]
-    assert hashlib.sha256(BASIS.read_bytes()).hexdigest() == before
-    evidence = json.loads((tmp_path / "a/evidence/manifest.json").read_text())
-    assert evidence["metrics"]["ssim"]["count"] == 120  # measured, and the owner's alone
-
-
-def test_photographs_are_refused(tmp_path: Path) -> None:
-    source = write(tmp_path / "in", list(sample.faces(1)), ["a"])
-    with pytest.raises(UserError, match="give aligned faces"):
-        run(options(source, tmp_path / "out", photographs={}))
 
 
 # -- account --------------------------------------------------------------------------------
@@ -366,33 +257,3 @@ def test_a_budget_needs_a_guarantee_and_a_key(tmp_path: Path) -> None:
         run(options(source, tmp_path / "o", method="blur", method_options={}, privacy_budget=1))
     with pytest.raises(UserError, match="pseudonyms that outlast a release"):
         run(options(source, tmp_path / "o", identity_column="identity", privacy_budget=1))
-
-
-# -- audit ----------------------------------------------------------------------------------
-
-
-def test_the_bound_is_clopper_and_pearsons() -> None:
-    assert bound(0, 0, 100, 0.0, 0.95) == 0
-    # Exact one-sided limits at 97.5 %: 0 of 100 is at most 3.6217 %, 100 of 100 at least 96.3783 %.
-    assert bound(100, 0, 100, 0.0, 0.95) == pytest.approx(math.log(0.963783 / 0.036217), abs=1e-3)
-    assert bound(50, 50, 100, 0.0, 0.95) < 0.01
-    assert bound(5, 0, 100, 0.5, 0.95) == pytest.approx(
-        max(0.0, math.log((1 - 0.036217 - 0.5) / (1 - 0.0164))), abs=0.01
-    )
-
-
-def test_the_audit_breaks_peep_and_not_the_sound_mechanism() -> None:
-    broken = audit("dp-eigenface", {"epsilon": "0.5", "claim": "peep"}, 600)
-    assert broken.epsilon_at_least >= 3 and not broken.holds and broken.unsound
-    sound = audit("dp-eigenface", {"epsilon": "2", "noise": "laplace"}, 500, confidence=0.999)
-    assert 0.5 < sound.epsilon_at_least <= 2 and sound.holds
-
-
-def test_the_audit_command() -> None:
-    arguments = ["--method", "dp-eigenface", "--method-option", "epsilon=0.5"]
-    told = CliRunner().invoke(
-        audit_privacy,
-        [*arguments, "--method-option", "claim=peep", "--trials", "200"],
-        standalone_mode=False,
-    )
-    assert told.return_value == 3

@@ -4,8 +4,9 @@ import click
 
 from ppfr_ops.cli import Command
 from ppfr_ops.cli.console import console
+from ppfr_ops.contracts.privacy_audit import DOCUMENT, PrivacyAudit
 from ppfr_ops.errors import UserError
-from ppfr_ops.sanitize.privacy_audit import PrivacyAudit, audit
+from ppfr_ops.sanitize.privacy_audit import audit
 from ppfr_ops.store.folder import EVIDENCE, Folder
 
 EXAMPLES = """
@@ -50,22 +51,14 @@ def main(
     chosen = dict(text.partition("=")[::2] for text in method_options)
     folder = None
     if output is not None:
-        from ppfr_ops.contracts.manifest import Manifest
-
-        folder = Folder(output)
-        document = folder.read(EVIDENCE, "manifest.json")
-        if document is None:
-            raise UserError("there is no finished output of ppfr sanitize")
-        made = Manifest.model_validate(document).method
         if method_options:
             raise UserError("--method-option goes with --method")
-        method = made.name
-        known = {"identity"} if "identity" not in _fields(method) else set()
-        chosen = {k: str(v) for k, v in made.options.items() if k not in known and v is not None}
+        folder = Folder(output)
+        method, chosen = _method_of(folder)
     assert method is not None
     found = audit(method, chosen, trials, confidence)
     if folder is not None:
-        folder.put(found.model_dump_json(indent=1).encode(), EVIDENCE, "privacy_audit.json")
+        folder.put(found.model_dump_json(indent=1).encode(), EVIDENCE, DOCUMENT)
     if as_json:
         print(found.model_dump_json(indent=1))
     else:
@@ -73,10 +66,22 @@ def main(
     return 0 if found.holds else 3
 
 
-def _fields(method: str) -> set[str]:
-    from ppfr_ops.methods.registry import find
+def _method_of(folder: Folder) -> tuple[str, dict[str, str]]:
+    """Name and options of the method that made an output."""
+    from ppfr_ops.contracts.manifest import Manifest
+    from ppfr_ops.methods.registry import create, find, methods
 
-    return set(find(method).model_fields)
+    document = folder.read(EVIDENCE, "manifest.json")
+    if document is None:
+        raise UserError("there is no finished output of ppfr sanitize")
+    made = Manifest.model_validate(document).method
+    if made.name not in methods():  # what a file names is not imported
+        raise UserError("the method of the output is none of the program's: name it by --method")
+    known = find(made.name).model_fields
+    options = {k: str(v) for k, v in made.options.items() if k in known and v is not None}
+    if create(made.name, options).digest() != made.digest:
+        raise UserError("the output was made by another version or other weights of its method")
+    return made.name, options
 
 
 def _show(found: PrivacyAudit) -> None:

@@ -42,6 +42,11 @@ class Method(_Model):
         may then be in the release, aggregates included."""
         return self.figures.keys() >= PROMISE
 
+    @property
+    def claims_epsilon(self) -> bool:
+        """Whether it says anything of an epsilon, in the form of a promise or not."""
+        return "epsilon" in self.figures or "epsilon" in self.columns
+
 
 class Model(_Model):
     name: str

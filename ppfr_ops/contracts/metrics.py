@@ -61,6 +61,12 @@ PICTURE_FIELDS = (
 """Of photographs that are published whole."""
 
 
+def is_measure(column: str) -> bool:
+    """Whether a column has the name of a measure of originals."""
+    fixed = {field.name for field in (*MEASURES, *PICTURE_FIELDS)}
+    return column in fixed or column.startswith("id_cosine_")
+
+
 def metric_fields(recognizers: Sequence[str] = ()) -> list[pa.Field]:
     """All measures of a face."""
     fields = list(MEASURES)

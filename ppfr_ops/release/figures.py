@@ -18,6 +18,7 @@ from ppfr_ops.contracts.ledger import RELEASED, UNIT, Kind, Shard, shard_path
 from ppfr_ops.contracts.manifest import Check, Counts, Manifest, ReleaseManifest, UnitShards
 from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.contracts.policy import Policy
+from ppfr_ops.contracts.privacy_audit import DOCUMENT, PrivacyAudit
 from ppfr_ops.errors import UserError
 from ppfr_ops.release.publish import read_release
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
@@ -118,6 +119,8 @@ class Release(Figures):
     signed: bool
     examples: dict[str, list[str]] = field(default_factory=dict)
     """Of every kept column, some values, as text: what others will see."""
+    audited: PrivacyAudit | None = None
+    """What ``ppfr audit-privacy`` found of the method that made it."""
 
     @property
     def odd_shards(self) -> tuple[int, int]:
@@ -159,6 +162,7 @@ def open_release(output: str) -> Release:
             last=folder.read(EVIDENCE, "ledger", "last.json") or {},
             signed=folder.exists(RELEASE, "manifest.sig"),
             examples=_examples(folder, manifest),
+            audited=_audited(folder, manifest),
         )
     except (pa.ArrowException, KeyError):
         raise ReleaseError("the shards do not fit together; see ppfr verify") from None
@@ -193,6 +197,21 @@ def read_all(folder: Folder, units: list[UnitShards], kind: Kind) -> pa.Table:
         return pa.concat_tables(found)
     empty = {"metrics": metrics_schema(), "detections": detections_schema()}
     return empty.get(kind, DEAD_LETTERS_SCHEMA).empty_table()
+
+
+def _audited(folder: Folder, manifest: Manifest) -> PrivacyAudit | None:
+    """None: there was no audit, or one of another method than made the output.
+
+    Raises:
+        ReleaseError: it does not have the form of one.
+    """
+    data = folder.read_bytes(EVIDENCE, DOCUMENT)
+    try:
+        found = None if data is None else PrivacyAudit.model_validate_json(data)
+    except (ValidationError, RecursionError):
+        raise ReleaseError(f"evidence/{DOCUMENT} is damaged; ppfr audit-privacy makes it") from None
+    same = found is not None and found.method_digest == manifest.method.digest
+    return found if same else None
 
 
 def _placed(unit: UnitShards, kind: Kind) -> Shard:

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from ppfr_ops.contracts.ledger import RELEASED
 from ppfr_ops.contracts.manifest import File, ReleaseManifest
+from ppfr_ops.contracts.metrics import is_measure
 from ppfr_ops.contracts.records import FACE_COLUMNS, RESERVED_COLUMNS, records_schema, released
 from ppfr_ops.errors import UserError
 from ppfr_ops.release import evidence, version1
@@ -105,6 +106,7 @@ def current_version(output: str) -> int | None:
 
 
 _UNKNOWN = "is not in the manifest"
+_BEYOND = "holds figures of originals, which the epsilon that is claimed does not cover"
 
 
 def _strays(folder: Folder, place: tuple[str, ...]) -> Iterator[Finding]:
@@ -177,6 +179,15 @@ def _check_list(manifest: ReleaseManifest) -> Iterator[Finding]:
         yield Finding("manifest.json", "lists shards in another order than that of their names")
     if any(file.rows is not None and not file.path.startswith("data/") for file in manifest.files):
         yield Finding("manifest.json", "gives rows of what is no shard")
+    if manifest.method.claims_epsilon:
+        aggregates = {
+            "metrics": manifest.metrics,
+            "passed": manifest.passed is not None,
+            "requirements": manifest.requirements,
+        }
+        told = ", ".join(name for name, value in aggregates.items() if value)
+        if told:
+            yield Finding("manifest.json", f"{_BEYOND}: {told}")
     total = sum(file.rows or 0 for file in manifest.files)
     if total != manifest.records:
         yield Finding("manifest.json", f"counts {manifest.records} records, lists {total}")
@@ -232,7 +243,10 @@ def _check_shard(
         return None, [Finding(file.path, "is no readable Parquet file")]
     expected = _expected_schema(manifest, table.schema)
     extra = [name for name in table.column_names if name not in expected.names]
-    if extra:
+    measured = [name for name in table.column_names if is_measure(name)]
+    if measured and manifest.method.claims_epsilon:
+        findings.append(Finding(file.path, f"{_BEYOND}: column {', '.join(measured)}"))
+    elif extra:
         allowed = "reserved" if extra[0] in RESERVED_COLUMNS else "not on the allow-list"
         findings.append(Finding(file.path, f"column {extra[0]!r} is {allowed}"))
     elif not table.schema.equals(expected, check_metadata=True):

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from pydantic import ValidationError
 
+from ppfr_ops.contracts.metrics import is_measure
 from ppfr_ops.errors import UserError, fault
 from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.methods.registry import create
@@ -66,7 +67,8 @@ class BatchSanitizer:
             names or paths. None: random ids.
         keep_columns: copied to the output as they are. None that holds bytes.
         with_metrics: add the measures of every record as columns. They are computed from the
-            originals, and whoever has candidates can tell by them which one it was: keep them.
+            originals, and whoever has candidates can tell by them which one it was: keep them. A
+            method that promises differential privacy refuses them.
         threads: of the recognizers; 0: as the libraries like.
         key: 32 bytes, secret: decides which people the pictures show. All batches of a dataset, in
             all processes, have to share it; ``identity_key_file`` does the same from a file. None:
@@ -96,6 +98,14 @@ class BatchSanitizer:
         if clash:
             raise UserError(f"keep_columns: the output has a column {clash[0]!r} of its own")
         self._options = _checked(options)
+        private = create(self._options.method, self._options.method_options).guarantee()
+        beyond = [name for name in self.keep_columns if is_measure(name)]
+        if private is not None and (with_metrics or beyond):
+            what = f"keep_columns {beyond[0]}" if beyond else "with_metrics"
+            raise UserError(
+                f"{what}: measures of originals beside the pictures, which the guarantee of "
+                f"{self._options.method} does not cover"
+            )
         self._sanitizer = _build(self._options, threads, key, with_metrics)
 
     def __call__(self, rows: Rows) -> Rows:

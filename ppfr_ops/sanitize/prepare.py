@@ -9,6 +9,7 @@ from typing import Any
 from ppfr_ops.contracts import VERSION
 from ppfr_ops.contracts.dead_letters import REASONS
 from ppfr_ops.contracts.manifest import PROMISE
+from ppfr_ops.contracts.metrics import is_measure
 from ppfr_ops.contracts.policy import Policy, parse
 from ppfr_ops.contracts.records import FACE_COLUMNS, RESERVED_COLUMNS
 from ppfr_ops.errors import UserError
@@ -161,6 +162,12 @@ def _check_privacy(options: SanitizeOptions, method: Anonymizer) -> None:
         raise UserError(
             f"method {method.name}: what a detector finds depends on the photograph, which its "
             "guarantee does not cover; give aligned faces"
+        )
+    measures = [name for name in options.keep_columns if is_measure(name)]
+    if given is not None and measures:
+        raise UserError(
+            f"--keep-column {measures[0]}: a measure of the original, by its name, which the "
+            f"guarantee of {method.name} does not cover"
         )
     if given is not None and given.unit == "person" and options.identity_column is None:
         raise UserError(f"method {method.name}: unit person needs --identity-column")

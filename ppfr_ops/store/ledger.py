@@ -69,7 +69,7 @@ DOCUMENTS = ("README.md", "croissant.json")
 _OURS = re.compile(
     rf"{RELEASE}/(data/{RELEASED.pattern}\.parquet|manifest\.json|manifest\.sig|README\.md"
     rf"|croissant\.json)|{EVIDENCE}/((ledger|staging|set_aside)/.*|manifest\.json|report\.html"
-    rf"|seal\.json|(metrics|dead_letters|detections)/{UNIT.pattern}\.parquet)"
+    rf"|seal\.json|privacy_audit\.json|(metrics|dead_letters|detections)/{UNIT.pattern}\.parquet)"
 )
 """Everything in an output that is ours, and that ``--overwrite`` removes."""
 

@@ -34,6 +34,7 @@ import pyarrow as pa
 from pictures import jpeg, with_metadata
 
 from ppfr_ops.cli import driver
+from ppfr_ops.errors import UserError
 from ppfr_ops.sample import faces
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.options import SanitizeOptions
@@ -116,6 +117,9 @@ def begin(options: SanitizeOptions, log: Path, most_bytes: int | None = None) ->
         code = driver.drive(options, pool, "pool", dry_run=False, as_json=False)
     except KeyboardInterrupt:
         code = 130
+    except UserError as error:
+        print(f"Error: {error}", flush=True)
+        code = error.exit_code
     except Exception as error:
         with contextlib.suppress(OSError):
             print(f"raised {type(error).__name__}", flush=True)

@@ -1,5 +1,6 @@
-"""The short form: runs killed at moments drawn from a fixed seed and from a fresh one."""
+"""The short forms: runs killed at moments drawn from a fixed seed and from a fresh one."""
 
+import json
 import os
 import secrets
 import subprocess
@@ -28,3 +29,18 @@ def test_killed_at_random_and_gone_on_with_every_record_is_there_once(seed: int 
     )
     assert done.returncode == 0, f"seed {seed}\n{done.stdout}\n{done.stderr[-2000:]}"
     assert '"disturbed runs": 0' not in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_around_the_payment_nobody_is_published_more_than_was_spent() -> None:
+    seed = secrets.randbits(32)
+    done = subprocess.run(
+        [sys.executable, str(HERE / "payments.py"), f"--seed={seed}", "--kills=12", "--minutes=12"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"seed {seed}\n{done.stdout}\n{done.stderr[-2000:]}"
+    figures = json.loads(done.stdout)
+    assert figures["kills"] >= 10 and figures["refused"] >= 1, figures

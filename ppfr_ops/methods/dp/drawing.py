@@ -5,8 +5,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
+from torch import Tensor
 
 from ppfr_ops import sample
 from ppfr_ops.imaging.arrays import Faces
@@ -16,7 +18,8 @@ from ppfr_ops.methods.stochastic_local import STRENGTHS, StochasticLocal
 
 _ELSEWHERE = frozenset({"weights", "device", "batch"})
 """Options that do not shape the output, or name a path."""
-_CANDIDATES = 32
+_PUSHES, _PUSH = 30, 4.0
+"""Steps of the descent on pixels, and how far one goes, grey levels."""
 
 
 class Drawn(Private):
@@ -59,20 +62,31 @@ class Drawn(Private):
             parts = [model.encode(faces[i : i + self.batch]).cpu().numpy() for i in starts]
         return np.concatenate(parts).astype(np.float64)
 
+    def clipped(self, codes: Tensor) -> Tensor:
+        """The encoder's vectors, ``N x 128``, to those that are noised, of length 1."""
+        return F.normalize(codes, dim=1)
+
     def neighbours(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """The two of some drawn faces whose vectors lie farthest apart. Faces of people may lie
-        farther: the bound is one from below."""
-        faces = sample.faces(_CANDIDATES)
-        vectors = self.encoded(faces)
-        self.forget()
-        one, other = np.unravel_index(np.argmin(vectors @ vectors.T), (len(faces),) * 2)
-        return faces[one], faces[other]
+        """Two pictures whose vectors are as opposite as descent on their pixels makes them, from
+        drawn faces on."""
+        model = self.generator().model()
+        begin = torch.from_numpy(sample.faces(2)).permute(0, 3, 1, 2).to(model.device)
+        pixels = begin.float().requires_grad_()
+        optimizer = torch.optim.Adam([pixels], _PUSH)
+        for _ in range(_PUSHES):
+            one, other = self.clipped(model.encode_pixels(pixels.clamp(0, 255)))
+            optimizer.zero_grad()
+            torch.dot(one, other).backward()
+            optimizer.step()
+        found = pixels.detach().clamp(0, 255).round().permute(0, 2, 3, 1).cpu().numpy()
+        one_face, other_face = np.ascontiguousarray(found.astype(np.uint8))
+        return one_face, other_face
 
     def readings(self, pictures: Faces) -> NDArray[np.float64]:
-        """What the encoder sees in the pictures."""
-        found = self.encoded(pictures)
+        """What the encoder sees in the pictures, as the vectors that are noised."""
+        found = self.clipped(torch.from_numpy(self.encoded(pictures)).float())
         self.forget()
-        return found
+        return found.double().numpy()
 
     def drawn(self, codes: NDArray[np.floating[Any]], draws: NDArray[np.float32]) -> Faces:
         """Codes of the generator, ``N x size``, to pictures."""

@@ -11,8 +11,11 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
+from torch import Tensor
 
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.methods.base import Output
@@ -73,6 +76,9 @@ class Template(Drawn):
 
     def weights_digest(self) -> str:
         return super().weights_digest() + _digest()
+
+    def clipped(self, codes: Tensor) -> Tensor:
+        return F.normalize(codes @ torch.from_numpy(directions().into).to(codes), dim=1)
 
     def anonymize(self, faces: Faces, draws: NDArray[np.float32]) -> Output:
         mechanism = self.mechanism()

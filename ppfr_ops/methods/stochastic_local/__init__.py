@@ -109,14 +109,23 @@ class Model(nn.Module):
         new = [index for index, key in enumerate(keys) if key not in self._known]
         if new:
             pixels = torch.from_numpy(faces[new]).permute(0, 3, 1, 2).to(self.device).float()
-            embeddings = self._look(pixels)
-            if self.version == 1:
-                embeddings = (embeddings + self._look(pixels.flip(3))) / 2
-            for index, code in zip(new, self.codes(embeddings), strict=True):
+            for index, code in zip(new, self._codes(pixels, self._look), strict=True):
                 self._known[keys[index]] = code
         codes = torch.stack([self._known[key] for key in keys])
         while len(self._known) > _CODES_KEPT:
             self._known.popitem(last=False)
+        return codes
+
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """What ``encode`` gives, of float32 ``N x 3 x 112 x 112`` in 0..255; gradients reach the
+        pixels, and nothing is kept."""
+        return self._codes(pixels, self.encoder)
+
+    def _codes(self, pixels: Tensor, look: Callable[[Tensor], Tensor]) -> Tensor:
+        embeddings = look(pixels)
+        if self.version == 1:
+            embeddings = (embeddings + look(pixels.flip(3))) / 2
+        codes: Tensor = self.codes(embeddings)
         return codes
 
     def forget(self) -> None:

@@ -75,6 +75,8 @@ def verdict(findings: list[Finding], checks: list[Check], release: Release) -> t
         return False, "the draws came from a seed: whoever knows it can undo the protection"
     if findings:
         return False, f"the files are not as the manifest says ({len(findings)} findings)"
+    if release.audited is not None and release.audited.broken:
+        return False, "an audit found a higher epsilon than the method can have by its proof"
     if failed:
         return False, f"{len(failed)} of {len(checks)} requirements of the policy are not met"
     if lost:
@@ -133,6 +135,7 @@ def render(
             pairs=_sample_pairs(release.manifest.method, release.manifest.options, load_method),
             signature=signature,
             certified=[in_words(found) for found in certified],
+            promise=_promise(release),
         )
     )
 
@@ -159,6 +162,34 @@ def _utility(release: Release, evaluation: Evaluation | None) -> list[dict[str, 
             }
         )
     return rows
+
+
+def _promise(release: Release) -> list[tuple[str, str]]:
+    """What is promised by differential privacy, and beside it what an audit found; empty: nothing
+    is promised."""
+    if not release.manifest.method.private:
+        return []
+    told, found = release.manifest.method.figures, release.audited
+    rows = []
+    if told["claimed_epsilon"] is not None:
+        rows.append(("claimed epsilon", f"{told['claimed_epsilon']}: does not hold"))
+    rows += [
+        ("epsilon, by the proof", str(told["epsilon"])),
+        (
+            "epsilon, at least (audit)",
+            "not audited: ppfr audit-privacy OUTPUT"
+            if found is None
+            else f"{found.epsilon_at_least:.3f} with confidence {found.confidence:g}: worst-case "
+            f"neighbours, {found.trials:,} pictures of each, {found.hits:,} hits and "
+            f"{found.false_alarms:,} false alarms of {found.counted:,} each"
+            + ("; ABOVE WHAT THE PROOF ALLOWS" if found.broken else ""),
+        ),
+    ]
+    names = ("delta", "privacy_unit", "adjacency", "mechanism", "clip_radius")
+    rows += [(name.replace("_", " "), str(told[name])) for name in names]
+    kept = [str(name) for name in release.manifest.options.get("keep_columns", [])]
+    scope = f"{told['scope']}" + (f": {', '.join(kept)}" if kept else "")
+    return [*rows, ("is about", scope)]
 
 
 def _worst(release: Release) -> tuple[str, list[tuple[str, float]]] | None:

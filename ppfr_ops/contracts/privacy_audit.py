@@ -1,0 +1,34 @@
+"""Epsilon from below, as an attack showed it: the owner's evidence, ``privacy_audit.json``."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DOCUMENT = "privacy_audit.json"
+
+
+class PrivacyAudit(BaseModel):
+    """What ``ppfr audit-privacy`` found. Nothing in it is of an original: neighbours are drawn."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: Literal[1] = 1
+    method: str
+    method_digest: str
+    claimed_epsilon: float
+    true_epsilon: float = Field(description="by the proof")
+    delta: float
+    unsound: str = Field(description="why the claim does not hold; empty: it does")
+    epsilon_at_least: float
+    confidence: float
+    trials: int = Field(description="pictures of each of the two neighbours")
+    hits: int
+    false_alarms: int
+    counted: int = Field(description="of each, on which the test was counted")
+    holds: bool = Field(description="whether the bound is no higher than the claim")
+
+    @property
+    def broken(self) -> bool:
+        """Whether it is above even what the proof gives: then something is wrong with it, or with
+        the program."""
+        return self.epsilon_at_least > self.true_epsilon
