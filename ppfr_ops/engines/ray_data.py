@@ -89,7 +89,8 @@ def _job_key() -> bytes | None:
     holder = ray.remote(_KeyHolder).options(
         name=name, namespace="ppfr", get_if_exists=True, lifetime="detached", num_cpus=0
     )
-    key: bytes = ray.get(holder.remote().get.remote())
+    actor = holder.remote()  # held: Ray may cancel what nobody holds before it has begun
+    key: bytes = ray.get(actor.get.remote())
     return key
 
 
