@@ -32,7 +32,8 @@ from ppfr_ops.contracts.manifest import Counts, Manifest, Method
 from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.contracts.records import records_schema
 from ppfr_ops.release.settled import settle, settled, shards_as_listed
-from ppfr_ops.store.ledger import Ledger, Tables
+from ppfr_ops.store.lease import Lease
+from ppfr_ops.store.ledger import Attempts, Ledger, Tables
 
 SETTINGS = {"method": "a", "input": "b"}
 MORE = 50
@@ -85,8 +86,7 @@ def work(ledger: Ledger, first: int) -> None:
     """What a worker asks of the ledger, for ``MORE`` units."""
     for number in range(first, first + MORE):
         unit = f"u{number:06d}"
-        assert ledger.committed(unit) is None
-        ledger.attempt(unit)
+        assert ledger.begin(unit) == Attempts()
         ledger.commit(unit, tables(), 1, method_digest="m", settings_digest="s")
 
 
@@ -127,9 +127,10 @@ def requests(count: int) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ[ROOT] = folder
-        ledger = Ledger("slow://out")
-        ledger.open(SETTINGS)
-        result = {"units": count, "committing": asked(lambda: work(ledger, 0)) / MORE}
+        with Lease(Ledger("slow://out")) as lease:  # a worker looks whether it still holds
+            ledger = Ledger("slow://out", lease.fence)
+            ledger.open(SETTINGS)
+            result = {"units": count, "committing": asked(lambda: work(ledger, 0)) / MORE}
         local = Ledger(f"{folder}/out")
         local.open(SETTINGS)
         lay_down(local, count)

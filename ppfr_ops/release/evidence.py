@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA
 from ppfr_ops.contracts.detections import detections_schema
-from ppfr_ops.contracts.ledger import ALL_KINDS, KINDS, Kind, Shard, shard_path
+from ppfr_ops.contracts.ledger import ALL_KINDS, KINDS, Kind, Shard, is_placed
 from ppfr_ops.contracts.manifest import Manifest, ReleaseManifest, UnitShards
 from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.release.findings import Finding
@@ -52,7 +52,7 @@ def check(
         ids: dict[Kind, list[str]] = {}
         for kind in kinds[1:]:
             shard = unit.shards.get(kind)
-            if shard is None or shard.path != shard_path(kind, unit.unit):
+            if shard is None or not is_placed(kind, unit.unit, shard.path):
                 yield Finding(_MANIFEST, f"unit {unit.unit} has no shard in {kind}")
                 continue
             table, findings = _check_shard(ledger, manifest, kind, shard)

@@ -27,6 +27,7 @@ LARGEST_DOCUMENT = 256 << 20
 
 
 _READ_AT_ONCE = 256
+_REMOVED_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -191,6 +192,16 @@ class Folder:
         """A path as ``path`` gives it."""
         with contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(path)
+
+    def remove_all(self, paths: Sequence[str]) -> None:
+        """Many paths, a thousand a request in a store that can; some may be gone already."""
+        for start in range(0, len(paths), _REMOVED_AT_ONCE):
+            some = list(paths[start : start + _REMOVED_AT_ONCE])
+            try:
+                self.fs.rm(some)
+            except FileNotFoundError:
+                for path in some:
+                    self.remove_path(path)
 
     def move(self, source: str, target: str) -> None:
         """Between paths as ``path`` gives them."""
