@@ -48,7 +48,15 @@ def _rm(self: SlowStore, path: Any, *args: Any, **named: Any) -> Any:
     return DirFileSystem.rm(self, path, *args, **named)
 
 
-SlowStore.cat, SlowStore.rm = _cat, _rm
-for _name in ("ls", "info", "exists", "cat_file", "pipe_file", "copy", "rm_file", "open", "find"):
+def _ls(self: SlowStore, path: str, *args: Any, **named: Any) -> Any:
+    """A request for a thousand names."""
+    found = DirFileSystem.ls(self, path, *args, **named)
+    SlowStore.requests += max(1, -(-len(found) // 1000))
+    time.sleep(float(os.environ.get(SECONDS, "0")))
+    return found
+
+
+SlowStore.cat, SlowStore.rm, SlowStore.ls = _cat, _rm, _ls
+for _name in ("info", "exists", "cat_file", "pipe_file", "copy", "rm_file", "open", "find"):
     setattr(SlowStore, _name, _request(_name))
 fsspec.register_implementation("slow", SlowStore, clobber=True)

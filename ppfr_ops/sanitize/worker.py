@@ -119,6 +119,7 @@ class Worker:
         self.job = job
         self.threads = threads
         self.ledger = Ledger(job.options.output, job.fence)
+        self.ledger.looks_first = job.options.single_writer
         self.vault = None if job.vault is None else Vault(job.vault.url)
         self.sanitizer = build_sanitizer(job, threads)
 

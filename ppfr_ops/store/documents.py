@@ -5,8 +5,10 @@ as not there.
 """
 
 import contextlib
+import hashlib
 import os
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -54,6 +56,8 @@ class Documents(Folder):
         """Units on which nobody else began to work."""
         self._known: dict[str, tuple[str, LedgerEntry]] = {}
         """What ``entries`` read last, each with the stamp of its file."""
+        self._read_here: dict[str, bytes] = {}
+        """sha256 of those that were read from their own files."""
 
     def committed_ids(self) -> set[str]:
         """Ids of the units that have an entry; reads none of them."""
@@ -78,6 +82,7 @@ class Documents(Folder):
         for unit, data in zip(unread, self.read_many(paths), strict=True):
             if entry := _entry(unit, data):
                 found[unit] = entry
+                self._read_here[unit] = hashlib.sha256(data or b"").digest()
         self._known = {unit: (files[f"{unit}.json"].stamp, entry) for unit, entry in found.items()}
         return dict(sorted(found.items()))
 
@@ -90,6 +95,25 @@ class Documents(Folder):
         if self.local:
             return _entry(unit, self.read_bytes(*place))
         return _entry(unit, self._read_path(self.path(*place)))  # one request rather than two
+
+    def digests(self, units: Collection[str]) -> dict[str, str]:
+        """sha256, hex, of the files of entries, as ``entries`` read them or as they are now;
+        nothing for a unit that has none."""
+        place = (*LEDGER, "units")
+        found = {unit: self._read_here[unit].hex() for unit in units if unit in self._read_here}
+        files = self.files(*place) if len(found) < len(units) else {}
+        unread = [
+            unit
+            for unit in units
+            if unit not in found
+            and (file := files.get(f"{unit}.json")) is not None
+            and file.size <= LARGEST_DOCUMENT
+        ]
+        paths = [self.path(*place, f"{unit}.json") for unit in unread]
+        for unit, data in zip(unread, self.read_many(paths), strict=True):
+            if data is not None:
+                found[unit] = hashlib.sha256(data).hexdigest()
+        return found
 
     def compact(self) -> None:
         """Keep what ``entries`` read last in one file, which the next run reads instead of one a

@@ -198,15 +198,15 @@ class Ledger(Documents):
     def recover(self) -> None:
         """Complete what was committed and remove what was not. For the driver, before any work."""
         entries = self.entries()
-        sizes = self._shard_sizes()
+        lying = self.shards_there()
         for name in self.names(*LEDGER, "units"):
             unit = name.removesuffix(".json")
             entry = entries.get(unit)
             if entry is None:
                 self.set_aside(f"the ledger entry {name!a} is damaged", *LEDGER, "units", name)
-            elif any(sizes.get(shard.path) != shard.bytes for shard in entry.shards.values()) and (
-                not self._complete(entry)
-            ):
+            elif any(
+                lying.get(shard.path, (None,))[0] != shard.bytes for shard in entry.shards.values()
+            ) and not self._complete(entry):
                 self.noticed.append(f"unit {unit}: a shard is missing or cut; done again")
                 self.remove(*LEDGER, "units", name)
                 del entries[unit]
@@ -214,13 +214,13 @@ class Ledger(Documents):
             self.fs.abort_uploads(self.root)
         self.sweep(entries)
 
-    def _shard_sizes(self) -> dict[str, int]:
-        """Bytes of every shard that lies in its place, by its path in the output."""
-        found = {}
-        for folder in SHARD_PLACES:
-            for name, file in self.files(*folder.split("/")).items():
-                found[f"{folder}/{name}"] = file.size
-        return found
+    def shards_there(self) -> dict[str, tuple[int, str | None]]:
+        """Size, and MD5 where a listing tells it, of every shard, by its path in the output."""
+        return {
+            f"{folder}/{name}": (file.size, file.md5)
+            for folder in SHARD_PLACES
+            for name, file in self.files(*folder.split("/")).items()
+        }
 
     def sweep(self, entries: Mapping[str, LedgerEntry]) -> None:
         """Remove the files of copies that never were committed, and of attempts that were.
@@ -284,6 +284,8 @@ class Ledger(Documents):
         copy = copy_id or new_copy_id()
         shards: dict[Kind, Shard] = {}
         for kind, table in publish(tables, self.ids).items().items():
+            if kind == "dead_letters" and not table.num_rows:
+                continue  # so most units have none
             shards[kind] = self._write_shard(unit, copy, kind, table)
         codes = tables.dead_letters["code"].value_counts().to_pylist()
         entry = LedgerEntry(
@@ -363,15 +365,18 @@ class Ledger(Documents):
         # An object is put in one piece (in parts from 100 MB on), so that it can be put again.
         with self.fs.open(target, "wb") if self.local else io.BytesIO() as file:
             size, digest = write_table(table, file)
+            md5 = None
             if self.local:
                 os.fsync(file.fileno())
             else:
-                self.fs.pipe_file(target, file.getvalue())
+                data = file.getvalue()
+                md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+                self.fs.pipe_file(target, data)
         if self.local and kind == "data":
             # Times of day follow the order of the work, which is that of the input.
             day = time.time() // _DAY * _DAY
             os.utime(target, (day, day))
-        return Shard(path=path, rows=table.num_rows, bytes=size, sha256=digest)
+        return Shard(path=path, rows=table.num_rows, bytes=size, sha256=digest, md5=md5)
 
     def _complete(self, entry: LedgerEntry) -> bool:
         """Move what is still staged; False if a file is missing or of the wrong size."""
