@@ -82,6 +82,12 @@ def at(environment: pytest.MonkeyPatch, url: str) -> None:
         sandbox._end()  # a child keeps the environment that it was born with
 
 
+def patient(environment: pytest.MonkeyPatch) -> None:
+    """Where requests are counted: none is given up and made again because the machine is busy."""
+    slow = {**fsspec.config.conf["s3"]["config_kwargs"], "read_timeout": 60}
+    environment.setitem(fsspec.config.conf, "s3", {"config_kwargs": slow})
+
+
 def sanitize(*options: str) -> Result:
     base = ["--method", "pixelate", "--metrics", "basic", "--unit-rows", str(ROWS // UNITS)]
     return CliRunner().invoke(on_beam, [*base, *options])
@@ -223,6 +229,7 @@ def test_what_cannot_work_is_one_line_at_once(
 def test_a_listing_of_more_than_a_page(
     moto: int, buckets: object, environment: pytest.MonkeyPatch
 ) -> None:
+    patient(environment)
     with FaultyProxy(moto) as proxy:
         at(environment, proxy.url)
         for number in range(1005):
@@ -282,6 +289,7 @@ def test_a_unit_costs_five_requests_and_its_shards_are_not_read_again(
             for line in asked
         )
 
+    patient(environment)
     with FaultyProxy(moto) as proxy:
         at(environment, proxy.url)
         assert not reads(run()) and todo == [[*range(UNITS)]]
