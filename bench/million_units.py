@@ -24,13 +24,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from slow_store import ROOT, SlowStore
 
-from ppfr_ops.cli.driver import drive
 from ppfr_ops.cli.status import look
 from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA
 from ppfr_ops.contracts.ledger import KINDS, LedgerEntry, Shard, Statistic, shard_path
@@ -38,9 +35,6 @@ from ppfr_ops.contracts.manifest import Counts, Manifest, Method
 from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.contracts.records import IMAGE_TYPE, records_schema
 from ppfr_ops.release.settled import settle, settled, shards_as_listed
-from ppfr_ops.sanitize.job import Job, Status
-from ppfr_ops.sanitize.options import SanitizeOptions
-from ppfr_ops.sanitize.worker import Worker
 from ppfr_ops.store.lease import Lease
 from ppfr_ops.store.ledger import Attempts, Ledger, Tables
 
@@ -194,7 +188,16 @@ def again(count: int) -> dict[str, float]:
 def whole(count: int) -> dict[str, float]:
     """Requests of a whole first run on a store without folders and renames, and of a second one
     that has nothing to do: the driver, a worker in its process, units of one tiny picture each,
-    whose input lies on local disk. In a process of its own, for its memory."""
+    whose input lies on local disk."""
+    # What they load is no part of the memory that the others measure.
+    import cv2
+    import numpy as np
+
+    from ppfr_ops.cli.driver import drive
+    from ppfr_ops.sanitize.job import Job, Status
+    from ppfr_ops.sanitize.options import SanitizeOptions
+    from ppfr_ops.sanitize.worker import Worker
+
     with tempfile.TemporaryDirectory() as folder:
         os.environ[ROOT] = f"{folder}/store"
         os.makedirs(f"{folder}/in")
