@@ -240,6 +240,20 @@ def test_work_begins_once_where_the_answer_was_lost(
     assert files(output) == shards(ledger, entry) | RUN | {"evidence/ledger/units/u1.json"}
 
 
+def test_what_a_store_leaves_of_many_is_removed_one_by_one(
+    output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = opened(output)
+    ledger.begin("u1")
+    entry = commit(ledger, "u1")
+    commit(ledger, "u2")
+    ledger.remove("evidence", "ledger", "units", "u2.json")  # so its shards are strays
+    with monkeypatch.context() as patch:
+        patch.setattr(type(ledger.fs), "rm", lambda *_: None)
+        ledger.sweep(ledger.entries())
+    assert files(output) == shards(ledger, entry) | RUN | {"evidence/ledger/units/u1.json"}
+
+
 def test_other_settings_and_foreign_folders_are_refused(output: str) -> None:
     commit(opened(output), "u1")
     with pytest.raises(LedgerError, match="another method; give the same options"):

@@ -208,14 +208,18 @@ class Folder:
             self.fs.rm_file(path)
 
     def remove_all(self, paths: Sequence[str]) -> None:
-        """Many paths, a thousand a request in a store that can; some may be gone already."""
-        for start in range(0, len(paths), _REMOVED_AT_ONCE):
-            some = list(paths[start : start + _REMOVED_AT_ONCE])
-            try:
-                self.fs.rm(some)
-            except FileNotFoundError:
-                for path in some:
-                    self.remove_path(path)
+        """Many paths as ``path`` gives them, a thousand a request in a store that can; some may be
+        gone already."""
+        if not self.local:
+            for start in range(0, len(paths), _REMOVED_AT_ONCE):
+                with contextlib.suppress(FileNotFoundError):
+                    self.fs.rm(list(paths[start : start + _REMOVED_AT_ONCE]))
+            # s3fs says nothing of one that the store would not remove.
+            folders = {os.path.dirname(path)[len(self.root) + 1 :] for path in paths}
+            there = {path for folder in folders for path in self.paths(folder)}
+            paths = [path for path in paths if path in there]
+        for path in paths:
+            self.remove_path(path)
 
     def move(self, source: str, target: str) -> None:
         """Between paths as ``path`` gives them."""
