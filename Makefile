@@ -43,6 +43,7 @@ bench: $(VENV)/.all
 	$(BIN)/python bench/accelerator.py
 	$(BIN)/python bench/million_units.py
 	$(BIN)/python bench/million_units.py --requests 20000
+	$(BIN)/python bench/million_units.py --whole 20000
 
 quality: $(VENV)/.all
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ compacted entries (what a run that has nothing to do begins with); ``ppfr status
 
     python bench/million_units.py --units 1000 10000 100000
     python bench/million_units.py --requests 1000
+    python bench/million_units.py --whole 20000
     python bench/million_units.py --again 1000 10000 100000
 """
 
@@ -19,10 +20,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from slow_store import ROOT, SlowStore
 
 from ppfr_ops.cli.status import look
@@ -30,9 +33,10 @@ from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA
 from ppfr_ops.contracts.ledger import KINDS, LedgerEntry, Shard, Statistic, shard_path
 from ppfr_ops.contracts.manifest import Counts, Manifest, Method
 from ppfr_ops.contracts.metrics import metrics_schema
-from ppfr_ops.contracts.records import records_schema
+from ppfr_ops.contracts.records import IMAGE_TYPE, records_schema
 from ppfr_ops.release.settled import settle, settled, shards_as_listed
-from ppfr_ops.store.ledger import Ledger, Tables
+from ppfr_ops.store.lease import Lease
+from ppfr_ops.store.ledger import Attempts, Ledger, Tables
 
 SETTINGS = {"method": "a", "input": "b"}
 MORE = 50
@@ -61,7 +65,7 @@ def lay_down(ledger: Ledger, count: int) -> None:
     for number in range(count):
         unit = f"u{number:06d}"
         shards = {}
-        for kind in KINDS:
+        for kind in KINDS[:2]:  # no dead letters
             path = shard_path(kind, ledger.ids.unit(unit) if kind == "data" else unit)
             (root / path).write_bytes(data)
             own = hashlib.sha256(f"{unit}{kind}".encode()).hexdigest()
@@ -85,8 +89,7 @@ def work(ledger: Ledger, first: int) -> None:
     """What a worker asks of the ledger, for ``MORE`` units."""
     for number in range(first, first + MORE):
         unit = f"u{number:06d}"
-        assert ledger.committed(unit) is None
-        ledger.attempt(unit)
+        assert ledger.begin(unit) == Attempts()
         ledger.commit(unit, tables(), 1, method_digest="m", settings_digest="s")
 
 
@@ -127,9 +130,10 @@ def requests(count: int) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ[ROOT] = folder
-        ledger = Ledger("slow://out")
-        ledger.open(SETTINGS)
-        result = {"units": count, "committing": asked(lambda: work(ledger, 0)) / MORE}
+        with Lease(Ledger("slow://out")) as lease:  # a worker looks whether it still holds
+            ledger = Ledger("slow://out", lease.fence)
+            ledger.open(SETTINGS)
+            result = {"units": count, "committing": asked(lambda: work(ledger, 0)) / MORE}
         local = Ledger(f"{folder}/out")
         local.open(SETTINGS)
         lay_down(local, count)
@@ -177,10 +181,56 @@ def again(count: int) -> dict[str, float]:
         settle(store, "command", manifest, shards_as_listed(store), None)
         SlowStore.requests = 0
         assert settled(store, "command", None) is not None
-        # The store of the bench gives a folder with one request; a real one gives a thousand files.
-        pages = 3 * (max(1, -(-count // 1000)) - 1)
-        result["requests, a thousand files each"] = SlowStore.requests + pages
+        result["requests"] = SlowStore.requests
     return {name: round(value, 3) for name, value in result.items()}
+
+
+def whole(count: int) -> dict[str, float]:
+    """Requests of a whole first run on a store without folders and renames, and of a second one
+    that has nothing to do: the driver, a worker in its process, units of one tiny picture each,
+    whose input lies on local disk."""
+    # What they load is no part of the memory that the others measure.
+    import cv2
+    import numpy as np
+
+    from ppfr_ops.cli.driver import drive
+    from ppfr_ops.sanitize.job import Job, Status
+    from ppfr_ops.sanitize.options import SanitizeOptions
+    from ppfr_ops.sanitize.worker import Worker
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[ROOT] = f"{folder}/store"
+        os.makedirs(f"{folder}/in")
+        picture = cv2.imencode(".jpg", np.full((112, 112, 3), 90, np.uint8))[1].tobytes()
+        cells = [{"bytes": picture, "path": "x.jpg"}] * count
+        faces = pa.table({"image": pa.array(cells, IMAGE_TYPE)})
+        pq.write_table(faces, f"{folder}/in/faces.parquet", row_group_size=1000)
+        options = SanitizeOptions(
+            input=f"{folder}/in",
+            output="slow://out",
+            unit_rows=1,
+            method="pixelate",
+            metrics="basic",
+        )
+        committing: list[int] = []
+
+        def serial(job: Job, todo: list[int]) -> Iterator[Status]:
+            before = SlowStore.requests
+            worker = Worker(job, 1)
+            yield from map(worker.process, todo)
+            committing.append(SlowStore.requests - before)
+
+        result: dict[str, float] = {"units": count}
+        for name in ("first run", "nothing to do"):
+            SlowStore.requests, began = 0, time.perf_counter()
+            assert drive(options, serial, "bench", dry_run=False, as_json=False) == 0
+            result[f"{name}, s"] = time.perf_counter() - began
+            result[f"{name}, requests a unit"] = SlowStore.requests / count
+            result[f"{name}, peak memory, MiB"] = (
+                resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            )
+        result["units begun and committed, requests a unit"] = sum(committing) / count
+    return {name: round(value, 4) for name, value in result.items()}
 
 
 def main() -> None:
@@ -189,8 +239,11 @@ def main() -> None:
     parser.add_argument("--requests", type=int, help="count requests with this many units")
     parser.add_argument("--again", type=int, nargs="*", help="of a run with nothing to do")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--whole", type=int, help="count requests of whole runs")
     arguments = parser.parse_args()
-    if arguments.again:
+    if arguments.whole:
+        print(json.dumps(whole(arguments.whole), indent=1))
+    elif arguments.again:
         for count in arguments.again:
             if os.fork() == 0:  # for its memory
                 print(json.dumps(again(count)), flush=True)

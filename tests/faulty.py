@@ -38,6 +38,8 @@ class FaultyProxy:
     ) -> None:
         self.faults: Counter[str] = Counter()
         self.requests = 0
+        self.asked: list[str] = []
+        """Method and path of every request."""
         rng, lock = random.Random(seed), threading.Lock()
         proxy = self
 
@@ -50,6 +52,7 @@ class FaultyProxy:
             def _fault(self) -> str | None:
                 with lock:
                     proxy.requests += 1
+                    proxy.asked.append(f"{self.command} {self.path}")
                     if not every or where not in self.path or rng.randrange(every):
                         return None
                     fault = only or FAULTS[proxy.faults.total() % len(FAULTS)]

@@ -70,9 +70,9 @@ def test_a_stream_gives_what_one_unit_after_the_other_gives(tmp_path: Path) -> N
     worker = Worker(other)
     assert statuses == [worker.process(number) for number in range(4)]
     assert sum(status.dead_letters for status in statuses) == 3
-    for kind in ("release/data", "evidence/metrics", "evidence/dead_letters"):
+    for kind, count in (("release/data", 4), ("evidence/metrics", 4), ("evidence/dead_letters", 2)):
         paths = sorted((tmp_path / "bare" / kind).iterdir())
-        assert len(paths) == 4
+        assert len(paths) == len(list((tmp_path / "out" / kind).iterdir())) == count
         for path in paths:
             assert path.read_bytes() == (tmp_path / "out" / kind / path.name).read_bytes()
     (tmp_path / "in" / "a.parquet").unlink()

@@ -12,7 +12,7 @@ from ppfr_ops.cli.status import look
 from ppfr_ops.release.publish import rotten
 from ppfr_ops.release.signing import distrust, seal
 from ppfr_ops.store.lease import Lease
-from ppfr_ops.store.ledger import LEDGER, Ledger, LedgerError
+from ppfr_ops.store.ledger import LEDGER, Attempts, Ledger, LedgerError
 from ppfr_ops.store.storage import StoreError, open_store
 
 BRACKETS = b"[" * 100_000 + b"]" * 100_000
@@ -199,6 +199,11 @@ def test_a_store_without_conditional_puts_is_refused(monkeypatch: pytest.MonkeyP
     with pytest.raises(StoreError, match="--single-writer"):
         Ledger("memory://plain").refuse_unconditional()
     assert fs.find("/plain") == []
+    ledger = opened("memory://plain")
+    ledger.looks_first = True  # as a worker does with --single-writer
+    assert [ledger.begin("u1") for _ in range(3)] == [Attempts(count) for count in range(3)]
+    first = commit(ledger, "u1")
+    assert commit(ledger, "u1", "late") == first == ledger.begin("u1")
 
 
 def test_a_creation_whose_answer_was_lost_counts(

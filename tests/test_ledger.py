@@ -1,5 +1,6 @@
 """Committing a unit: once, whole, whatever dies in between."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -12,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA
-from ppfr_ops.contracts.ledger import KINDS, LedgerEntry, Source, shard_path
+from ppfr_ops.contracts.ledger import KINDS, Kind, LedgerEntry, Shard, Source, shard_path
 from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.contracts.records import records_schema
+from ppfr_ops.release.publish import rotten
 from ppfr_ops.store.documents import COMPACTED
 from ppfr_ops.store.ledger import Attempts, Ledger, LedgerError, Tables
 
@@ -52,13 +54,15 @@ def opened(output: str) -> Ledger:
     return ledger
 
 
+FILLED = KINDS[:2]  # no dead letters
 RUN = {"evidence/ledger/run.json", "evidence/ledger/secret.json"}
 
 
-def shards(ledger: Ledger) -> set[str]:
-    """Of the unit u1."""
-    name = ledger.ids.unit("u1")
-    return {shard_path(kind, name if kind == "data" else "u1") for kind in KINDS}
+def shards(ledger: Ledger, entry: LedgerEntry) -> set[str]:
+    """Of the unit u1: under the unit's name, or, without renames, one that no other copy has."""
+    name = "u1" if ledger.local else f"u1.{entry.copy_id}"
+    outside = ledger.ids.unit(name)
+    return {shard_path(kind, outside if kind == "data" else name) for kind in FILLED}
 
 
 def files(output: str) -> set[str]:
@@ -70,7 +74,10 @@ def test_commit_leaves_the_shards_and_the_entry_and_nothing_else(output: str) ->
     ledger = opened(output)
     assert ledger.attempt("u1") == Attempts()
     entry = commit(ledger, "u1")
-    assert files(output) == shards(ledger) | RUN | {"evidence/ledger/units/u1.json"}
+    left = shards(ledger, entry) | RUN | {"evidence/ledger/units/u1.json"}
+    assert files(output) == left | {"evidence/ledger/attempts/u1.first"}
+    ledger.sweep(ledger.entries())
+    assert files(output) == left
     fs, root = fsspec.core.url_to_fs(output)
     for shard in entry.shards.values():
         data = fs.cat_file(f"{root}/{shard.path}")
@@ -87,7 +94,7 @@ def test_the_first_copy_counts_and_a_late_one_changes_nothing(output: str) -> No
     fs, root = fsspec.core.url_to_fs(output)
     data = fs.cat_file(f"{root}/{first.shards['data'].path}")
     assert hashlib.sha256(data).hexdigest() == first.shards["data"].sha256
-    assert not any(name.startswith("evidence/staging") for name in files(output))
+    assert files(output) == shards(Ledger(output), first) | RUN | {"evidence/ledger/units/u1.json"}
 
 
 def test_many_copies_at_once_leave_one(tmp_path: Path) -> None:
@@ -102,20 +109,86 @@ def test_many_copies_at_once_leave_one(tmp_path: Path) -> None:
     assert not list((tmp_path / "evidence/staging").iterdir())
 
 
-@pytest.mark.parametrize("moved", range(4))
+@pytest.mark.parametrize("moved", range(3))
 def test_death_at_any_step_is_undone_or_completed(output: str, moved: int) -> None:
     """The entry exists and ``moved`` of its files were moved; then everything died."""
     ledger = opened(output)
     entry = commit(ledger, "u1")
     fs = ledger.fs
-    for kind in KINDS[moved:]:
+    for kind in FILLED[moved:]:
         staged = ledger.path("evidence", "staging", f"u1.{entry.copy_id}.{kind}.parquet")
         fs.mv(ledger.path(entry.shards[kind].path), staged)
     fs.pipe_file(ledger.path("evidence", "staging", "u2.1234.data.parquet"), b"half")
     fs.pipe_file(ledger.path("evidence", "ledger", "attempts", "u1.1"), b"")
     again = opened(output)
     assert again.entries() == {"u1": entry}
-    assert files(output) == shards(ledger) | RUN | {"evidence/ledger/units/u1.json"}
+    assert files(output) == shards(ledger, entry) | RUN | {"evidence/ledger/units/u1.json"}
+
+
+@pytest.mark.parametrize("written", range(3))
+def test_death_before_the_entry_leaves_nothing_that_lasts(
+    output: str, written: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = opened(output)
+    done: list[Kind] = []
+    write = Ledger._write_shard
+
+    def killed(*_: object) -> Shard:
+        raise KeyboardInterrupt
+
+    def dies(self: Ledger, unit: str, copy: str, kind: Kind, table: pa.Table) -> Shard:
+        if len(done) == written:
+            killed()
+        done.append(kind)
+        return write(self, unit, copy, kind, table)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Ledger, "_write_shard", dies)
+        patch.setattr(Ledger, "fenced_off", killed)
+        commit(ledger, "u1")
+    assert len(files(output) - RUN) == written
+    assert opened(output).entries() == {} and files(output) == RUN
+
+
+def test_who_was_paused_before_the_entry_commits_late_and_leaves_nothing(
+    output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its shards are written, a new run sweeps, does the unit and ends; then it goes on."""
+    ledger = opened(output)
+    create = Ledger._create_entry
+    meanwhile: list[LedgerEntry] = []
+
+    def paused(self: Ledger, entry: LedgerEntry) -> LedgerEntry:
+        monkeypatch.setattr(Ledger, "_create_entry", create)
+        meanwhile.append(commit(opened(output), "u1", "new"))
+        return create(self, entry)
+
+    monkeypatch.setattr(Ledger, "_create_entry", paused)
+    assert commit(ledger, "u1", "late") == meanwhile[0]
+    entry = meanwhile[0]
+    assert files(output) == shards(ledger, entry) | RUN | {"evidence/ledger/units/u1.json"}
+    assert opened(output).entries() == {"u1": entry}
+
+
+def test_who_was_paused_before_the_entry_is_not_counted_without_its_shards(
+    output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its shards were swept up, and then its entry comes first."""
+    ledger = opened(output)
+    create = Ledger._create_entry
+
+    def paused(self: Ledger, entry: LedgerEntry) -> LedgerEntry:
+        opened(output)
+        return create(self, entry)
+
+    monkeypatch.setattr(Ledger, "_create_entry", paused)
+    with contextlib.suppress(LedgerError):
+        commit(ledger, "u1", "late")
+    monkeypatch.setattr(Ledger, "_create_entry", create)
+    entry = commit(Ledger(output), "u1", "new")
+    again = opened(output)
+    assert again.entries() == {"u1": entry} and rotten(again, [entry]) == []
+    assert files(output) == shards(ledger, entry) | RUN | {"evidence/ledger/units/u1.json"}
 
 
 def test_an_entry_without_its_files_is_done_again(output: str) -> None:
@@ -143,8 +216,42 @@ def test_attempts_are_counted_until_the_commit(output: str) -> None:
     assert opened(output).attempt("u1").here == 3
     assert Ledger(output, fence=1).attempt("u1") == Attempts(here=0, earlier=4)
     assert Ledger(output, fence=1).attempt("u1", apart=True) == Attempts()
-    commit(ledger, "u1")
+    entry = commit(ledger, "u1")
+    assert ledger.begin("u1") == entry
+    ledger.sweep(ledger.entries())
     assert ledger.attempt("u1") == Attempts()
+
+
+def test_work_begins_once_where_the_answer_was_lost(
+    output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = opened(output)
+    create = Ledger.create_bytes
+
+    def lost(self: Ledger, data: bytes, *parts: str) -> bool:
+        assert create(self, data, *parts)
+        return False  # as a creation that is tried again finds it
+
+    monkeypatch.setattr(Ledger, "create_bytes", lost)
+    assert ledger.begin("u1") == Attempts()
+    entry = commit(ledger, "u1")
+    monkeypatch.undo()
+    assert ledger.begin("u1") == entry == opened(output).entries()["u1"]
+    assert files(output) == shards(ledger, entry) | RUN | {"evidence/ledger/units/u1.json"}
+
+
+def test_what_a_store_leaves_of_many_is_removed_one_by_one(
+    output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = opened(output)
+    ledger.begin("u1")
+    entry = commit(ledger, "u1")
+    commit(ledger, "u2")
+    ledger.remove("evidence", "ledger", "units", "u2.json")  # so its shards are strays
+    with monkeypatch.context() as patch:
+        patch.setattr(type(ledger.fs), "rm", lambda *_: None)
+        ledger.sweep(ledger.entries())
+    assert files(output) == shards(ledger, entry) | RUN | {"evidence/ledger/units/u1.json"}
 
 
 def test_other_settings_and_foreign_folders_are_refused(output: str) -> None:

@@ -82,6 +82,12 @@ def at(environment: pytest.MonkeyPatch, url: str) -> None:
         sandbox._end()  # a child keeps the environment that it was born with
 
 
+def patient(environment: pytest.MonkeyPatch) -> None:
+    """Where requests are counted: none is given up and made again because the machine is busy."""
+    slow = {**fsspec.config.conf["s3"]["config_kwargs"], "read_timeout": 60}
+    environment.setitem(fsspec.config.conf, "s3", {"config_kwargs": slow})
+
+
 def sanitize(*options: str) -> Result:
     base = ["--method", "pixelate", "--metrics", "basic", "--unit-rows", str(ROWS // UNITS)]
     return CliRunner().invoke(on_beam, [*base, *options])
@@ -223,6 +229,7 @@ def test_what_cannot_work_is_one_line_at_once(
 def test_a_listing_of_more_than_a_page(
     moto: int, buckets: object, environment: pytest.MonkeyPatch
 ) -> None:
+    patient(environment)
     with FaultyProxy(moto) as proxy:
         at(environment, proxy.url)
         for number in range(1005):
@@ -239,6 +246,62 @@ def test_a_listing_of_more_than_a_page(
         assert dict(folder.listing("release", "none")) == {}
     for name in sorted(found)[990:]:  # the fixture clears a page
         buckets.delete_object(Bucket="shared", Key=f"out/release/data/{name}")
+
+
+def test_a_unit_costs_five_requests_and_its_shards_are_not_read_again(
+    moto: int, buckets: object, environment: pytest.MonkeyPatch, sample: Path
+) -> None:
+    from ppfr_ops.cli.driver import drive
+    from ppfr_ops.sanitize.job import Job, Status
+    from ppfr_ops.sanitize.options import SanitizeOptions
+    from ppfr_ops.sanitize.worker import Worker
+
+    given = {"input": str(sample), "output": "s3://shared/out", "unit_rows": ROWS // UNITS}
+    given |= {"method": "pixelate", "metrics": "basic"}
+    todo: list[list[int]] = []
+
+    def run(**more: object) -> list[str]:
+        """What was asked beside the work on units."""
+        spent: list[str] = []
+
+        def serial(job: Job, units: list[int]) -> Iterator[Status]:
+            todo.append(units)
+            worker = Worker(job, 1)
+            assert worker.ledger.ids  # once for all units
+            before = len(proxy.asked)
+            yield from map(worker.process, units)
+            spent.extend(proxy.asked[before:])
+            del proxy.asked[before:]
+
+        proxy.asked.clear()
+        options = SanitizeOptions.model_validate(given | more)
+        assert drive(options, serial, "serial", dry_run=False, as_json=False) == 0
+        units = sum(map(len, todo))
+        fence = [line for line in spent if "ledger%2Flease" in line or "/lease/" in line]
+        # Among them, a listing and a put whenever the heart of the lease beats.
+        beats = sum(line.startswith("PUT") for line in fence)
+        assert len(spent) - len(fence) == 4 * units and len(fence) <= units + 2 * beats + 1
+        return proxy.asked
+
+    def reads(asked: list[str]) -> int:
+        return sum(
+            line.startswith(("GET /shared/out/release/data/", "GET /shared/out/evidence/metrics/"))
+            for line in asked
+        )
+
+    patient(environment)
+    with FaultyProxy(moto) as proxy:
+        at(environment, proxy.url)
+        assert not reads(run()) and todo == [[*range(UNITS)]]
+        assert assert_sound(buckets).counts.records == ROWS
+        shard = Ledger("s3://shared/out").entries()["u000002"].shards["metrics"]
+        data = buckets.get_object(Bucket="shared", Key=f"out/{shard.path}")["Body"].read()
+        buckets.put_object(Bucket="shared", Key=f"out/{shard.path}", Body=data[::-1])
+        todo.clear()
+        assert run() and todo == [[2]]
+        assert assert_sound(buckets).counts.records == ROWS
+        todo.clear()
+        assert reads(run(check_shards="all")) >= 2 * UNITS and not todo
 
 
 def test_retries_end(moto: int, buckets: object, environment: pytest.MonkeyPatch) -> None:

@@ -8,39 +8,50 @@ import re
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass
 
 from ppfr_ops.contracts import VERSION
 
 Kind = Literal["data", "metrics", "dead_letters", "detections"]
 KINDS: tuple[Kind, ...] = ("data", "metrics", "dead_letters")
-"""What every unit has."""
+"""What units have; dead letters only those that lost a row."""
 ALL_KINDS: tuple[Kind, ...] = (*KINDS, "detections")
 """Units of photographs have detections besides."""
 
 UNIT = re.compile(r"u[0-9a-f]{0,64}")
 """Ids of units, inside: ordinals, or HMACs under the owner's key."""
+COPY = re.compile(r"[0-9a-f]{16}")
+"""Ids of copies of the work on a unit; random."""
 RELEASED = re.compile(r"[0-9a-f]{32}")
 """Ids of records and shards in a release: 128 bits that tell nothing."""
 
 UnitId = Annotated[str, Field(pattern=rf"^{UNIT.pattern}$", max_length=65)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0)]
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Shard(_Model):
+# What there are millions of in a driver goes without a dictionary of fields: half the memory.
+
+
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
+class Shard:
     """One Parquet file of the output."""
 
     path: str
     """Relative to the output."""
-    rows: int = Field(ge=0)
-    bytes: int = Field(ge=0)
+    rows: Count
+    bytes: Count
     sha256: Digest
+    md5: str | None = None
+    """Hex, where a store lists objects by it (the ETag of S3); null elsewhere."""
 
 
-class Statistic(_Model):
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
+class Statistic:
     """A metric over the records of a unit or a run; null values left out."""
 
     count: int
@@ -74,8 +85,8 @@ class Tombstone(_Model):
 class LedgerEntry(_Model):
     schema_version: str = VERSION
     unit: UnitId
-    copy_id: str = Field(pattern=r"^[0-9a-f]{16}$")
-    """Which attempt's files count; random."""
+    copy_id: str = Field(pattern=rf"^{COPY.pattern}$")
+    """Which attempt's files count."""
     rows_in: int
     records: int
     dead_letters: dict[str, int]
@@ -95,9 +106,7 @@ class LedgerEntry(_Model):
     def _places(self) -> "LedgerEntry":
         """Shards lie where shards lie, and nowhere else."""
         for kind, shard in self.shards.items():
-            name = shard.path.rpartition("/")[2].removesuffix(".parquet")
-            right = RELEASED.fullmatch(name) if kind == "data" else name == self.unit
-            if not right or shard.path != shard_path(kind, name):
+            if not is_placed(kind, self.unit, shard.path):
                 raise ValueError(f"the shard of {kind} lies where none may lie")
         return self
 
@@ -106,9 +115,23 @@ def shard_path(kind: Kind, name: str) -> str:
     """Where a shard lies, relative to the output.
 
     Args:
-        name: the released id of the unit for ``data``, else the unit's own.
+        name: for ``data`` 32 digits of the release; else the unit's, or ``UNIT.COPY`` in a store
+            without renames, where every copy of the work puts its shards under names of its own.
     """
     return f"release/data/{name}.parquet" if kind == "data" else f"evidence/{kind}/{name}.parquet"
+
+
+def is_placed(kind: Kind, unit: str, path: str) -> bool:
+    """Whether a path is one where a unit's shard may lie: whoever can write a document that names
+    shards may name any file in it."""
+    name = path.rpartition("/")[2].removesuffix(".parquet")
+    if path != shard_path(kind, name):
+        return False
+    if kind == "data":
+        return RELEASED.fullmatch(name) is not None
+    own, _, copy = name.partition(".")
+    copied = own == name or COPY.fullmatch(copy) is not None
+    return copied and own == unit and UNIT.fullmatch(unit) is not None
 
 
 SHARD_PLACES = tuple(shard_path(kind, "u").rpartition("/")[0] for kind in ALL_KINDS)

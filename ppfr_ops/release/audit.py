@@ -171,7 +171,7 @@ def _rows_of(ledger: Ledger, unit: Unit, published: UnitShards) -> Iterator[Find
             return
     inside = _rows_inside(ledger.ids, unit, found.get("detections"))
     records = found["data"]["record_id"].to_pylist()
-    dead = found["dead_letters"]["record_id"].to_pylist()
+    dead = found["dead_letters"]["record_id"].to_pylist() if "dead_letters" in found else []
     counted = Counter([*records, *dead])
     expected = {record_id(unit.id, row) for row in range(unit.rows)}
     rows = {inside.get(record, record) for record in records}

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA, REASONS
 from ppfr_ops.contracts.detections import detections_schema
 from ppfr_ops.contracts.evaluation import Evaluation
-from ppfr_ops.contracts.ledger import RELEASED, UNIT, Kind, Shard, shard_path
+from ppfr_ops.contracts.ledger import Kind, Shard, is_placed
 from ppfr_ops.contracts.manifest import Check, Counts, Manifest, ReleaseManifest, UnitShards
 from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.contracts.policy import Policy
@@ -188,6 +188,8 @@ def read_all(folder: Folder, units: list[UnitShards], kind: Kind) -> pa.Table:
     """
     found = []
     for unit in units:
+        if kind == "dead_letters" and kind not in unit.shards:
+            continue
         shard = _placed(unit, kind)
         try:
             found.append(read_table(folder.fs.cat_file(folder.path(shard.path))))
@@ -222,12 +224,7 @@ def _placed(unit: UnitShards, kind: Kind) -> Shard:
         KeyError: there is none.
     """
     shard = unit.shards[kind]
-    if kind == "data":
-        name = shard.path.rpartition("/")[2].removesuffix(".parquet")
-        right = bool(RELEASED.fullmatch(name))
-    else:
-        name, right = unit.unit, bool(UNIT.fullmatch(unit.unit))
-    if not right or shard.path != shard_path(kind, name):
+    if not is_placed(kind, unit.unit, shard.path):
         raise ReleaseError("the manifest names a shard where none may lie; see ppfr verify")
     return shard
 

@@ -145,10 +145,7 @@ def seal(ledger: Ledger, version: int, key: Ed25519PrivateKey | None) -> None:
         release=_digest(ledger, RELEASE, "manifest.json"),
         evidence=_digest(ledger, EVIDENCE, "manifest.json"),
         run=_digest(ledger, *LEDGER, "run.json"),
-        entries={
-            unit: _digest(ledger, *LEDGER, "units", f"{unit}.json")
-            for unit in sorted(ledger.entries())
-        },
+        entries=dict(sorted(ledger.digests(ledger.entries()).items())),
     )
     if key is not None:
         made = made.model_copy(update={"signature": make_signature(made.signed(), key)})
@@ -174,13 +171,10 @@ def seal_holds(found: Seal, key: Ed25519PublicKey) -> bool:
         return False
 
 
-def unlike_seal(folder: Folder, found: Seal) -> list[str]:
+def unlike_seal(ledger: Ledger, found: Seal) -> list[str]:
     """Units whose entries are not those that were sealed, or gone."""
-    return [
-        unit
-        for unit, digest in sorted(found.entries.items())
-        if _digest(folder, *LEDGER, "units", f"{unit}.json") != digest
-    ]
+    there = ledger.digests(found.entries)
+    return [unit for unit, digest in sorted(found.entries.items()) if there.get(unit) != digest]
 
 
 def distrust(ledger: Ledger, key: Ed25519PrivateKey) -> str | None:

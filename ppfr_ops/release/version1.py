@@ -55,7 +55,7 @@ def verify(folder: Folder, public_key: Ed25519PublicKey | None) -> Iterator[Find
     seen: dict[str, str] = {}
     for unit in manifest.shards:
         entry = folder.read("_ledger", "units", f"{unit.unit}.json") or {}
-        if entry.get("shards") != unit.model_dump()["shards"]:
+        if entry.get("shards") != unit.model_dump(exclude_none=True)["shards"]:
             yield Finding("_ledger/units/", f"unit {unit.unit}: the entry is not as the manifest")
         ids: dict[Kind, list[str]] = {}
         for kind, shard in unit.shards.items():

@@ -53,7 +53,7 @@ def finish(
     if not ledger.fenced_off():
         ledger.sweep(entries)
         listed = shards_as_listed(ledger)
-        for unit in rotten(ledger, entries.values()):
+        for unit in rotten(ledger, entries.values(), job.options.check_shards == "all"):
             notice(f"unit {unit}: a shard is not what was committed, or gone; to be done again")
             ledger.retire(unit)
             del entries[unit]

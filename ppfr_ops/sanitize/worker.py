@@ -123,6 +123,7 @@ class Worker:
         self.job = job
         self.threads = threads
         self.ledger = Ledger(job.options.output, job.fence)
+        self.ledger.looks_first = job.options.single_writer
         self.vault = None if job.vault is None else Vault(job.vault.url)
         self.sanitizer = build_sanitizer(job, threads)
 
@@ -193,11 +194,10 @@ class Worker:
         unit = self.job.plan.units[ordinal]
         task = _Task(unit, Results(unit.id), self.job.plan.fingerprints.get(unit.id))
         try:
-            entry = self.ledger.committed(unit.id)
-            if entry is not None:
-                task.status = _status(entry, "skipped")
+            before = self.ledger.begin(unit.id)
+            if isinstance(before, LedgerEntry):
+                task.status = _status(before, "skipped")
                 return task
-            before = self.ledger.attempt(unit.id)
             task.died = before.here + before.earlier
             if task.died < MAX_ATTEMPTS:
                 task.table = read_unit(self.job.plan, unit)

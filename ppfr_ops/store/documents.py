@@ -5,8 +5,10 @@ as not there.
 """
 
 import contextlib
+import hashlib
 import os
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -20,6 +22,9 @@ from ppfr_ops.store.shards import read_table
 
 LEDGER = (EVIDENCE, "ledger")
 COMPACTED = (*LEDGER, "entries.parquet")
+ATTEMPTS = (*LEDGER, "attempts")
+
+_LONGEST_MARK = 200
 
 
 @dataclass(frozen=True)
@@ -47,11 +52,12 @@ class Documents(Folder):
         self.noticed: list[str] = []
         """What was found damaged and set aside, a line each."""
         self._ids: Ids | None = None
-        self._own_marks: dict[str, str] = {}
-        """Of units on which nobody else began to work, the mark of that; empty once it is
-        removed."""
+        self._alone: set[str] = set()
+        """Units on which nobody else began to work."""
         self._known: dict[str, tuple[str, LedgerEntry]] = {}
         """What ``entries`` read last, each with the stamp of its file."""
+        self._read_here: dict[str, bytes] = {}
+        """sha256 of those that were read from their own files."""
 
     def committed_ids(self) -> set[str]:
         """Ids of the units that have an entry; reads none of them."""
@@ -76,6 +82,7 @@ class Documents(Folder):
         for unit, data in zip(unread, self.read_many(paths), strict=True):
             if entry := _entry(unit, data):
                 found[unit] = entry
+                self._read_here[unit] = hashlib.sha256(data or b"").digest()
         self._known = {unit: (files[f"{unit}.json"].stamp, entry) for unit, entry in found.items()}
         return dict(sorted(found.items()))
 
@@ -88,6 +95,25 @@ class Documents(Folder):
         if self.local:
             return _entry(unit, self.read_bytes(*place))
         return _entry(unit, self._read_path(self.path(*place)))  # one request rather than two
+
+    def digests(self, units: Collection[str]) -> dict[str, str]:
+        """sha256, hex, of the files of entries, as ``entries`` read them or as they are now;
+        nothing for a unit that has none."""
+        place = (*LEDGER, "units")
+        found = {unit: self._read_here[unit].hex() for unit in units if unit in self._read_here}
+        files = self.files(*place) if len(found) < len(units) else {}
+        unread = [
+            unit
+            for unit in units
+            if unit not in found
+            and (file := files.get(f"{unit}.json")) is not None
+            and file.size <= LARGEST_DOCUMENT
+        ]
+        paths = [self.path(*place, f"{unit}.json") for unit in unread]
+        for unit, data in zip(unread, self.read_many(paths), strict=True):
+            if data is not None:
+                found[unit] = hashlib.sha256(data).hexdigest()
+        return found
 
     def compact(self) -> None:
         """Keep what ``entries`` read last in one file, which the next run reads instead of one a
@@ -195,27 +221,39 @@ class Documents(Folder):
         Args:
             apart: whether the unit is being taken apart; these attempts are counted by themselves.
         """
-        run, how = f"{self.fence or 0:08d}", "apart" if apart else "whole"
-        marks = [_mark_of(path) for path in self.paths(*LEDGER, "attempts")]
-        runs = [mark[1] for mark in marks if mark[0] == unit and mark[2] == how]
-        mark = f"{unit}.{run}-{how}-{secrets.token_hex(4)}"
-        self.put(b"", *LEDGER, "attempts", mark)
-        if any(place[0] == unit for place in marks):
-            self._own_marks.pop(unit, None)
-        else:
-            self._own_marks[unit] = self.path(*LEDGER, "attempts", mark)
+        mark = self._mark(unit, apart)
+        if self._is_first(unit, mark):
+            return Attempts()
+        first = (self._read_path(self.path(*_first(unit))) or b"")[:_LONGEST_MARK]
+        marks = [first.decode(errors="replace"), *self.names(*ATTEMPTS)]
+        self.put(b"", *ATTEMPTS, mark)
+        _, run, how = _mark_of(mark)
+        runs = [found[1] for found in map(_mark_of, marks) if found[0] == unit and found[2] == how]
         return Attempts(runs.count(run), len(runs) - runs.count(run))
 
+    def _mark(self, unit: str, apart: bool = False) -> str:
+        how = "apart" if apart else "whole"
+        return f"{unit}.{self.fence or 0:08d}-{how}-{secrets.token_hex(4)}"
+
+    def _is_first(self, unit: str, mark: str) -> bool:
+        """Whether nobody began to work on a unit before this mark. One request where nobody did,
+        and no listing; a creation that is tried again, for a lost answer, finds itself."""
+        place = _first(unit)
+        if self.create_bytes(mark.encode(), *place):
+            self._alone.add(unit)
+        elif self._read_path(self.path(*place)) != mark.encode():
+            self._alone.discard(unit)
+            return False
+        return True
+
     def forget_attempts(self, unit: str) -> None:
-        """The unit is done, or failed in an orderly way: its process lives."""
-        own = self._own_marks.pop(unit, None)
-        if own is not None:  # the only one: nobody need be asked
-            if own:
-                self.remove_path(own)
+        """The unit failed in an orderly way: its process lives. Marks of units that are done are
+        swept up at the end of the run, all at once."""
+        if unit in self._alone:  # its mark is the only one: nobody need be asked
+            self._alone.discard(unit)
+            self.remove(*_first(unit))
             return
-        for path in self.paths(*LEDGER, "attempts"):
-            if unit_of(path) == unit:
-                self.remove_path(path)
+        self.remove_all([path for path in self.paths(*ATTEMPTS) if unit_of(path) == unit])
 
 
 def _entry(unit: str, data: bytes | None) -> LedgerEntry | None:
@@ -225,6 +263,11 @@ def _entry(unit: str, data: bytes | None) -> LedgerEntry | None:
     except (ValidationError, RecursionError):
         return None
     return entry if entry is not None and entry.unit == unit else None
+
+
+def _first(unit: str) -> tuple[str, ...]:
+    """The mark of the first attempt; it holds the name that it would have as a later one."""
+    return (*ATTEMPTS, f"{unit}.first")
 
 
 def unit_of(mark: str) -> str:

@@ -7,6 +7,7 @@ in an object store. ``create`` succeeds for one caller only: a hard link, or a c
 import contextlib
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,7 +27,9 @@ LARGEST_DOCUMENT = 256 << 20
 """Bytes of a JSON document that is read, at most."""
 
 
+_MD5 = re.compile(r"[0-9a-f]{32}")
 _READ_AT_ONCE = 256
+_REMOVED_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Listed:
     """Another one when the file was written anew: size, and ETag or times."""
     plain: bool = True
     """Whether it is a file, and neither a folder nor a link."""
+    md5: str | None = None
+    """Hex, of what it holds; None where the store does not tell."""
 
     @classmethod
     def of(cls, info: Mapping[str, Any]) -> "Listed":
@@ -45,7 +50,13 @@ class Listed:
         names = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
         marks = [str(info[name]) for name in names if info.get(name) is not None]
         size = int(info.get("size") or info.get("Size") or 0)
-        return cls(size, "|".join([str(size), *marks]), info.get("type", "file") == "file")
+        tag = str(info.get("ETag", "")).strip('"')
+        return cls(
+            size,
+            "|".join([str(size), *marks]),
+            info.get("type", "file") == "file",
+            tag if _MD5.fullmatch(tag) else None,
+        )
 
 
 def _scanned(path: str) -> Iterator[tuple[str, Listed]]:
@@ -75,6 +86,9 @@ class Folder:
         self.fs, root = open_store(output)
         self.root = root.rstrip("/")
         self.local = isinstance(self.fs, LocalFileSystem)
+        self.looks_first = False
+        """Whether a file is looked for before it is created: of one writer, whose store may know no
+        conditional puts."""
 
     def path(self, *parts: str) -> str:
         return "/".join((self.root, *parts))
@@ -116,20 +130,19 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             return
 
-    def read_many(self, paths: Sequence[str]) -> list[bytes | None]:
-        """What files hold that are no larger than documents of ours, many at a time; None where
-        there is none. Paths as ``path`` gives them."""
+    def read_many(self, paths: Sequence[str]) -> Iterator[bytes | None]:
+        """What files hold that are no larger than documents of ours, many at a time and never all
+        in memory; None where there is none. Paths as ``path`` gives them."""
         if self.local:
-            return [self._read_path(path) for path in paths]
-        found: list[bytes | None] = []
+            yield from map(self._read_path, paths)
+            return
         for start in range(0, len(paths), _READ_AT_ONCE):
             some = list(paths[start : start + _READ_AT_ONCE])
             answers = self.fs.cat(some, on_error="return")
             for path in some:
                 answer = answers.get(path, answers.get(path.lstrip("/")))
                 # One that failed is asked for again by itself, patiently.
-                found.append(answer if isinstance(answer, bytes) else self._read_path(path))
-        return found
+                yield answer if isinstance(answer, bytes) else self._read_path(path)
 
     def _read_path(self, path: str) -> bytes | None:
         try:
@@ -175,6 +188,8 @@ class Folder:
 
     def create_bytes(self, data: bytes, *parts: str) -> bool:
         """Write a file that must not exist yet; False if it does. One of several callers wins."""
+        if self.looks_first and self.exists(*parts):
+            return False
         try:
             if self.local:
                 self._write(data, self.path(*parts), new=True)
@@ -191,6 +206,20 @@ class Folder:
         """A path as ``path`` gives it."""
         with contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(path)
+
+    def remove_all(self, paths: Sequence[str]) -> None:
+        """Many paths as ``path`` gives them, a thousand a request in a store that can; some may be
+        gone already."""
+        if not self.local:
+            for start in range(0, len(paths), _REMOVED_AT_ONCE):
+                with contextlib.suppress(FileNotFoundError):
+                    self.fs.rm(list(paths[start : start + _REMOVED_AT_ONCE]))
+            # s3fs says nothing of one that the store would not remove.
+            folders = {os.path.dirname(path)[len(self.root) + 1 :] for path in paths}
+            there = {path for folder in folders for path in self.paths(folder)}
+            paths = [path for path in paths if path in there]
+        for path in paths:
+            self.remove_path(path)
 
     def move(self, source: str, target: str) -> None:
         """Between paths as ``path`` gives them."""

@@ -3,17 +3,20 @@
 The commit point is the creation of the unit's ledger entry, which succeeds for one copy only. A
 unit's files are staged first under a name of their own, then the entry that names that copy is
 created, then the files are moved to their final names; whoever finds an entry whose files have not
-all been moved yet moves them. So a death at any moment leaves either nothing that counts or
-something that the next run completes, and a late copy of a committed unit changes nothing.
+all been moved yet moves them. In a store that has no renames the files are put in their places at
+once, under names that no other copy has, and those that no entry names are swept up before
+anything is signed. So a death at any moment leaves either nothing that counts or something that
+the next run completes, and a late copy of a committed unit changes nothing.
 
-    OUTPUT/release/data/ID.parquet                   committed, complete, final; what leaves
+    OUTPUT/release/data/ID.parquet                   final once an entry names it; what leaves
     OUTPUT/release/manifest.json and beside it       written when all is done (``release``)
     OUTPUT/evidence/metrics|dead_letters|detections/UNIT.parquet   the owner's part of a unit
     OUTPUT/evidence/ledger/run.json                  what run this output belongs to
     OUTPUT/evidence/ledger/secret.json               of the ids outside (``ids``)
     OUTPUT/evidence/ledger/units/UNIT.json           the entries
     OUTPUT/evidence/ledger/entries.parquet           a copy of all of them, to be read at once
-    OUTPUT/evidence/ledger/attempts/UNIT.FENCE-HOW-N work begun and not committed yet
+    OUTPUT/evidence/ledger/attempts/UNIT.first       who was the first to begin work on a unit
+    OUTPUT/evidence/ledger/attempts/UNIT.FENCE-HOW-N another beginning
     OUTPUT/evidence/ledger/lease/FENCE.json          which run is at work (``lease``)
     OUTPUT/evidence/ledger/account/                  what people have spent (``account``)
     OUTPUT/evidence/ledger/last.json                 the last run: when, how much was planned
@@ -39,6 +42,7 @@ import pyarrow as pa
 
 from ppfr_ops.contracts.ledger import (
     ALL_KINDS,
+    COPY,
     RELEASED,
     SHARD_PLACES,
     UNIT,
@@ -48,7 +52,7 @@ from ppfr_ops.contracts.ledger import (
     Source,
     shard_path,
 )
-from ppfr_ops.store.documents import LEDGER, Attempts, Documents, unit_of
+from ppfr_ops.store.documents import ATTEMPTS, LEDGER, Attempts, Documents, unit_of
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, LedgerError, is_remote
 from ppfr_ops.store.ids import new_secret, publish
 from ppfr_ops.store.shards import Tables, concatenate, read_table, statistics, write_table
@@ -69,7 +73,8 @@ DOCUMENTS = ("README.md", "croissant.json")
 _OURS = re.compile(
     rf"{RELEASE}/(data/{RELEASED.pattern}\.parquet|manifest\.json|manifest\.sig|README\.md"
     rf"|croissant\.json)|{EVIDENCE}/((ledger|staging|set_aside)/.*|manifest\.json|report\.html"
-    rf"|seal\.json|privacy_audit\.json|(metrics|dead_letters|detections)/{UNIT.pattern}\.parquet)"
+    rf"|seal\.json|privacy_audit\.json"
+    rf"|(metrics|dead_letters|detections)/{UNIT.pattern}(\.{COPY.pattern})?\.parquet)"
 )
 """Everything in an output that is ours, and that ``--overwrite`` removes."""
 
@@ -194,15 +199,15 @@ class Ledger(Documents):
     def recover(self) -> None:
         """Complete what was committed and remove what was not. For the driver, before any work."""
         entries = self.entries()
-        sizes = self._shard_sizes()
+        lying = self.shards_there()
         for name in self.names(*LEDGER, "units"):
             unit = name.removesuffix(".json")
             entry = entries.get(unit)
             if entry is None:
                 self.set_aside(f"the ledger entry {name!a} is damaged", *LEDGER, "units", name)
-            elif any(sizes.get(shard.path) != shard.bytes for shard in entry.shards.values()) and (
-                not self._complete(entry)
-            ):
+            elif any(
+                lying.get(shard.path, (None,))[0] != shard.bytes for shard in entry.shards.values()
+            ) and not self._complete(entry):
                 self.noticed.append(f"unit {unit}: a shard is missing or cut; done again")
                 self.remove(*LEDGER, "units", name)
                 del entries[unit]
@@ -210,13 +215,13 @@ class Ledger(Documents):
             self.fs.abort_uploads(self.root)
         self.sweep(entries)
 
-    def _shard_sizes(self) -> dict[str, int]:
-        """Bytes of every shard that lies in its place, by its path in the output."""
-        found = {}
-        for folder in SHARD_PLACES:
-            for name, file in self.files(*folder.split("/")).items():
-                found[f"{folder}/{name}"] = file.size
-        return found
+    def shards_there(self) -> dict[str, tuple[int, str | None]]:
+        """Size, and MD5 where a listing tells it, of every shard, by its path in the output."""
+        return {
+            f"{folder}/{name}": (file.size, file.md5)
+            for folder in SHARD_PLACES
+            for name, file in self.files(*folder.split("/")).items()
+        }
 
     def sweep(self, entries: Mapping[str, LedgerEntry]) -> None:
         """Remove the files of copies that never were committed, and of attempts that were.
@@ -224,19 +229,26 @@ class Ledger(Documents):
         Args:
             entries: all that are valid.
         """
-        for path in self.paths(EVIDENCE, "staging"):
-            self.remove_path(path)
-        for path in self.paths(*LEDGER, "attempts"):
-            if unit_of(path) in entries:
-                self.remove_path(path)
+        gone = self.paths(EVIDENCE, "staging")
+        gone += [path for path in self.paths(*ATTEMPTS) if unit_of(path) in entries]
         wanted = {shard.path for entry in entries.values() for shard in entry.shards.values()}
         for folder in SHARD_PLACES:
             for path in self.paths(*folder.split("/")):
                 name = path[len(self.root) + 1 :]
                 if name not in wanted and _OURS.fullmatch(name):
-                    self.remove_path(path)
+                    gone.append(path)
+        self.remove_all(gone)
 
     # -- a unit -----------------------------------------------------------------------------
+
+    def begin(self, unit: str) -> LedgerEntry | Attempts:
+        """Note that work on a unit begins; returns its entry if it is done already, else how often
+        it began before, in vain. One request to a store where nobody began before: then it is not
+        done, unless the marks of a run that is over were swept up, and what is done once more for
+        that is dropped when it is to be committed."""
+        if not self.local and self._is_first(unit, self._mark(unit)):
+            return Attempts()
+        return self.committed(unit) or self.attempt(unit)
 
     def committed(self, unit: str) -> LedgerEntry | None:
         """The unit's entry, its files in place; None if the unit is still to be done."""
@@ -270,12 +282,12 @@ class Ledger(Documents):
         Raises:
             LedgerError: another run has taken over the output, or it was removed.
         """
-        ids = self.ids
         copy = copy_id or new_copy_id()
         shards: dict[Kind, Shard] = {}
-        for kind, table in publish(tables, ids).items().items():
-            name = ids.unit(unit) if kind == "data" else unit
-            shards[kind] = self._stage(unit, copy, kind, table, shard_path(kind, name))
+        for kind, table in publish(tables, self.ids).items().items():
+            if kind == "dead_letters" and not table.num_rows:
+                continue  # so most units have none
+            shards[kind] = self._write_shard(unit, copy, kind, table)
         codes = tables.dead_letters["code"].value_counts().to_pylist()
         entry = LedgerEntry(
             unit=unit,
@@ -292,11 +304,10 @@ class Ledger(Documents):
             source=source,
         )
         if self.fenced_off():
-            for kind in shards:
-                self.remove_path(self._staged(unit, copy, kind))
+            self._drop(entry)
             raise LedgerError("another run has taken over this output, or it was removed")
         counted = self._create_entry(entry)
-        self.forget_attempts(unit)
+        self._alone.discard(unit)
         return counted
 
     def _create_entry(self, entry: LedgerEntry) -> LedgerEntry:
@@ -314,14 +325,12 @@ class Ledger(Documents):
                         self.set_aside(name, *place)
                     continue
                 counted = earlier
-            fresh = counted is entry and not self.local
-            complete = (fresh and self._copied(entry)) or self._complete(counted)
             # A creation that is tried again, because its answer got lost, finds itself.
             mine = counted.copy_id == entry.copy_id
-            if complete:
+            # What was put in its place a moment ago lies there, or is missed before all is signed.
+            if (counted is entry and not self.local) or self._complete(counted):
                 if not mine:
-                    for kind in entry.shards:
-                        self.remove_path(self._staged(entry.unit, entry.copy_id, kind))
+                    self._drop(entry)
                 return counted
             self.remove(*place)
             if mine:
@@ -341,38 +350,34 @@ class Ledger(Documents):
     def _staged(self, unit: str, copy: str, kind: Kind) -> str:
         return self.path(EVIDENCE, "staging", f"{unit}.{copy}.{kind}.parquet")
 
-    def _stage(self, unit: str, copy: str, kind: Kind, table: pa.Table, path: str) -> Shard:
-        target = self._staged(unit, copy, kind)
+    def _drop(self, entry: LedgerEntry) -> None:
+        """Remove the shards of a copy that does not count."""
+        for kind, shard in entry.shards.items():
+            staged = self._staged(entry.unit, entry.copy_id, kind)
+            self.remove_path(staged if self.local else self.path(shard.path))
+
+    def _write_shard(self, unit: str, copy: str, kind: Kind, table: pa.Table) -> Shard:
+        """Stage a shard; put it in its place, where staging would mean to copy it."""
+        name = unit if self.local else f"{unit}.{copy}"
+        path = shard_path(kind, self.ids.unit(name) if kind == "data" else name)
+        target = self._staged(unit, copy, kind) if self.local else self.path(path)
         if self.local:
             self.make_folder(os.path.dirname(target))
         # An object is put in one piece (in parts from 100 MB on), so that it can be put again.
         with self.fs.open(target, "wb") if self.local else io.BytesIO() as file:
             size, digest = write_table(table, file)
+            md5 = None
             if self.local:
                 os.fsync(file.fileno())
             else:
-                self.fs.pipe_file(target, file.getvalue())
+                data = file.getvalue()
+                md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+                self.fs.pipe_file(target, data)
         if self.local and kind == "data":
             # Times of day follow the order of the work, which is that of the input.
             day = time.time() // _DAY * _DAY
             os.utime(target, (day, day))
-        return Shard(path=path, rows=table.num_rows, bytes=size, sha256=digest)
-
-    def _copied(self, entry: LedgerEntry) -> bool:
-        """Copy the shards that were staged a moment ago to their places in a remote store; False
-        if one is not there any more. A third of the requests of ``_complete``."""
-        staged = {kind: self._staged(entry.unit, entry.copy_id, kind) for kind in entry.shards}
-        try:
-            for kind, shard in entry.shards.items():
-                self.fs.copy(staged[kind], self.path(shard.path))
-        except FileNotFoundError:
-            return False
-        mark = self._own_marks.pop(entry.unit, None)
-        with contextlib.suppress(FileNotFoundError):
-            self.fs.rm([*staged.values(), *([mark] if mark else [])])
-        if mark is not None:
-            self._own_marks[entry.unit] = ""
-        return True
+        return Shard(path=path, rows=table.num_rows, bytes=size, sha256=digest, md5=md5)
 
     def _complete(self, entry: LedgerEntry) -> bool:
         """Move what is still staged; False if a file is missing or of the wrong size."""
