@@ -172,10 +172,10 @@ def campaign(seed: int, kills: int, until: float) -> dict[str, object]:
             world = World(folder / str(scenario))
             try:
                 code = 0
-                while code == 0 and struck < kills:
+                while code == 0:
                     overwrite = world.outputs > 0 and rng.random() < 0.2
                     world.outputs -= overwrite  # in place of the last one
-                    for _ in range(rng.randrange(0, 3)):
+                    for _ in range(rng.randrange(0, 3) if struck < kills else 0):
                         before = world.wasted
                         if world.killed(rng, longest, overwrite):
                             struck += 1
