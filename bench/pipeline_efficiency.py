@@ -4,8 +4,9 @@ Everything runs in processes of its own, is timed from start to exit (imports, l
 start and stop included), on the same drawn faces, with the same options, on the same cores, in
 turns. The bare loop reads units, sanitizes them and writes the three tables with pyarrow: no
 ledger, no hashes, no fsync, no engine. It runs once as one process with all threads and once as one
-process a core; the faster one counts. A tenth of the faces goes first: what the other nine tenths
-take beyond it is the rate once everything runs, start and stop left out.
+process a core; the faster one counts. Beside it the model alone: one process a core that hands
+decoded faces to the method and throws away what comes out. A tenth of the faces goes first: what
+the other nine tenths take beyond it is the rate once everything runs, start and stop left out.
 
     python bench/pipeline_efficiency.py                      # 20,000 faces, the default method
     python bench/pipeline_efficiency.py --method signed-field    # a quick one, a harder test
@@ -27,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 PIPELINE, MANY, ONE = "pipeline", "bare, one process a core", "bare, one process"
+MODEL = "the model alone"
 SCRIPT = str(ROOT / "pipelines" / "sanitize.py")
 
 
@@ -57,6 +59,8 @@ def bare_loop(arguments: argparse.Namespace) -> None:
     """The same operations without the pipeline."""
     import pyarrow.parquet as pq
 
+    from ppfr_ops import sample
+    from ppfr_ops.sanitize.items import Item
     from ppfr_ops.sanitize.options import SanitizeOptions
     from ppfr_ops.sanitize.prepare import prepare
     from ppfr_ops.sanitize.worker import build_sanitizer, tune_process
@@ -69,6 +73,15 @@ def bare_loop(arguments: argparse.Namespace) -> None:
     )
     job = prepare(options)
     sanitizer = build_sanitizer(job, arguments.cores)
+    if arguments.alone:
+        faces, size = sample.faces(512), sanitizer.kit.batch_size
+        left = arguments.alone // arguments.parts
+        for start in range(0, left, size):
+            batch = faces[start % len(faces) :][: min(size, left - start)]
+            items = [Item(str(start + row), row, face) for row, face in enumerate(batch)]
+            sanitizer.kit.publish(batch, [item.record_id for item in items], items, 0)
+            sanitizer.kit.forget()  # what it knows of a face is not for the next time round
+        return
     for unit in job.plan.units[arguments.part :: arguments.parts]:
         tables = sanitizer(read_unit(job.plan, unit), unit.id)
         for kind, table in tables.items().items():
@@ -155,6 +168,7 @@ def main() -> None:
     parser.add_argument("--engine", choices=["local", "ray"], default="local")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--bare", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--alone", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--part", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--parts", type=int, default=1, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -186,20 +200,26 @@ def main() -> None:
                         PIPELINE: pipeline(source, place / "pipeline", arguments),
                         MANY: bare(source, place / "many", arguments, cores),
                         ONE: bare(source, place / "one", arguments, 1),
+                        MODEL: [
+                            [*command, "--alone", str(count)]
+                            for command in bare(source, place / "model", arguments, cores)
+                        ],
                     }
                     for name, commands in candidates.items():
                         seconds, _ = run(commands)
                         best[name, count] = min(best.get((name, count), seconds), seconds)
                         print(f"{name}: {count / seconds:.0f} faces/s of {count}", file=sys.stderr)
-            whole = {name: all_faces / best[name, all_faces] for name in (PIPELINE, MANY, ONE)}
+            kinds = (PIPELINE, MANY, ONE, MODEL)
+            whole = {name: all_faces / best[name, all_faces] for name in kinds}
             further = {
                 name: (all_faces - few) / (best[name, all_faces] - best[name, few])
-                for name in (PIPELINE, MANY, ONE)
+                for name in kinds
             }
             for kind, rates in (("", whole), (", start and stop left out", further)):
                 result |= {f"{name}, faces/s{kind}": round(rate) for name, rate in rates.items()}
                 fastest = max(rates[MANY], rates[ONE])
                 result[f"ratio{kind}"] = round(rates[PIPELINE] / fastest, 3)
+                result[f"over the model{kind}"] = round(rates[PIPELINE] / rates[MODEL], 3)
     print(json.dumps(result, indent=1))
 
 
