@@ -61,6 +61,7 @@ def main() -> None:
     index = pairs.images()
     a, b = np.searchsorted(index, pairs.a), np.searchsorted(index, pairs.b)
     shown = gallery.images[index]
+    labels = None if gallery.identities is None else [gallery.identities[i] for i in index]
 
     def scores_of(templates: np.ndarray) -> np.ndarray:
         return (templates[a] * templates[b]).sum(1, dtype=np.float64)
@@ -102,10 +103,10 @@ def main() -> None:
             flush=True,
         )
     if options.methods and head is not None:
-        transfer(options, cache, models, target, head, shown, pairs, scores_of)
+        transfer(options, cache, models, target, head, shown, labels, pairs, scores_of)
 
 
-def transfer(options, cache, models, target, head, shown, pairs, scores_of) -> None:
+def transfer(options, cache, models, target, head, shown, labels, pairs, scores_of) -> None:
     """The surrogate's verdict on what methods publish, and the target's own."""
     verdicts = []
     for text in options.methods:
@@ -113,12 +114,9 @@ def transfer(options, cache, models, target, head, shown, pairs, scores_of) -> N
         given = dict(change.split("=") for change in changes)
         publisher = Publisher(create(name, given), Encoding("jpeg", 95))
         rng = np.random.default_rng(0)
-        published = np.concatenate(
-            [
-                publisher(part, publisher.draws(len(part), rng), None)
-                for part in np.array_split(shown, max(1, len(shown) // 32))
-            ]
-        )
+        # one release: one key for all its pictures, and everybody is who they are
+        world = publisher.under(rng.bytes(32)).among(shown)
+        published = world.publish(shown, rng, labels)
         parts = [cache.embed(model, published, text) for model in models]
         mine = scores_of(heads.run(head, np.concatenate(parts, axis=1)))
         theirs = scores_of(cache.embed(target, published, text))
