@@ -15,6 +15,7 @@ from ppfr_ops.cli import distill as command
 from ppfr_ops.cli import evaluate, serve_fr, train
 from ppfr_ops.contracts.surrogate import SurrogateCard
 from ppfr_ops.distill import collecting, heads, students
+from ppfr_ops.distill.cleaning import Cleaner, cleaning_loss
 from ppfr_ops.distill.denoising import wiener
 from ppfr_ops.distill.saving import CARD, ONNX, SCRIPT
 from ppfr_ops.errors import UserError
@@ -196,6 +197,36 @@ def test_a_recogniser_behind_a_denoiser(world: Path, tmp_path: Path) -> None:
     card = SurrogateCard.model_validate_json((tmp_path / "robust" / CARD).read_text())
     assert (card.kind, card.queries, card.void_as_black_box) == ("denoised", 0, False)
     refuse_marked(RecognizerSpec("s", str(tmp_path / "robust" / ONNX)), "it is a local model's")
+
+
+def test_a_learned_denoiser_begins_at_the_filter_and_gets_better() -> None:
+    faces = sample.faces(60, seed=4)
+    torch.manual_seed(0)
+    cleaner = Cleaner(wiener(faces, 0.2, 15))
+    clean = torch.from_numpy(faces[:16].transpose(0, 3, 1, 2).astype(np.float32))
+    noisy = clean + 255 * 0.2 * torch.randn_like(clean)
+    torch.testing.assert_close(cleaner(noisy), cleaner.filter(noisy))
+    optimizer = torch.optim.Adam(cleaner.parameters(), 3e-4)
+    losses = []
+    for share in [0.0] * 25 + [0.6]:
+        loss = cleaning_loss(cleaner, Corners(0), clean, noisy, Corners(0)(clean), share)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[24] < 0.98 * losses[0]
+    assert losses[25] > losses[24]  # from then on templates count, too
+
+
+def test_a_recogniser_behind_a_learned_denoiser(world: Path, tmp_path: Path) -> None:
+    line = ["--teacher", f"t={world / 'target.pt'}", "--faces", str(world / "faces.parquet")]
+    line += ["--student", "denoiser", "--minutes", "0.02", "--out", str(tmp_path / "robust")]
+    done = CliRunner().invoke(command.main, [*line, "--noise", "0.3"])
+    assert done.exit_code == 0, done.output
+    card = SurrogateCard.model_validate_json((tmp_path / "robust" / CARD).read_text())
+    assert (card.kind, card.queries) == ("denoised by a network", 0)
+    done = CliRunner().invoke(command.main, line)
+    assert done.exit_code == 2 and "needs --teacher and --noise" in done.output
 
 
 def test_serve_fr_refuses_in_one_line(world: Path, tmp_path: Path) -> None:

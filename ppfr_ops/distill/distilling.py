@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +11,8 @@ import torch
 
 from ppfr_ops.contracts.surrogate import Fit, SurrogateCard
 from ppfr_ops.distill import collecting, heads, students
-from ppfr_ops.distill.denoising import denoised
+from ppfr_ops.distill.cleaning import Cleaner, cleaning_loss
+from ppfr_ops.distill.denoising import Denoised, map_behind, wiener
 from ppfr_ops.distill.saving import OnPublic, save
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Faces
@@ -20,6 +22,9 @@ from ppfr_ops.recognizers import Embeddings, Recognizer, RecognizerSpec
 LEAST = 50
 """Answers of which a surrogate is made, at least."""
 CHECKPOINT = "student.checkpoint.pt"
+DENOISER = "denoiser"
+"""Instead of a student: a learned denoiser in front of a recogniser that is here."""
+_KINDS = {None: "denoised", DENOISER: "denoised by a network"}
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Wanted:
     """What surrogate to make.
 
     ``student``: None for the head itself; ``small``, ``medium`` or a TorchScript file to go on
-    with. ``noise`` and ``seconds`` are the student's.
+    with; ``denoiser``: see :func:`of_teacher`. ``noise`` and ``seconds`` are the student's.
     """
 
     target: str
@@ -104,8 +109,8 @@ def distil(
 def of_teacher(
     teacher: RecognizerSpec, faces: Faces, wanted: Wanted, folder: Path, log: Callable[[str], None]
 ) -> SurrogateCard:
-    """A student of a recogniser that is here, or that recogniser behind a denoiser: no query, no
-    account, no black box.
+    """A student of a recogniser that is here, or that recogniser behind a denoiser (a linear one,
+    or with ``student`` ``denoiser`` a learned one): no query, no account, no black box.
 
     Raises:
         UserError: the teacher cannot be read.
@@ -113,8 +118,8 @@ def of_teacher(
     faces = collecting.in_order(faces)
     target = Recognizer(teacher, torch.get_num_threads()).embed(faces)
     network: torch.nn.Module
-    if wanted.student is None:
-        network = denoised(teacher.path, faces, target, wanted.noise, log)
+    if wanted.student in (None, DENOISER):
+        network = _denoised(teacher, faces, target, wanted, folder, log)
     else:
         network = _student(target, faces, wanted, folder, log)
     card = SurrogateCard(
@@ -122,7 +127,7 @@ def of_teacher(
         void_as_black_box=False,
         notice="A student of a recogniser that was at hand; what holds of that holds of this.",
         access="local",
-        kind=_kind(wanted.student) if wanted.student else "denoised",
+        kind=_KINDS.get(wanted.student) or _kind(wanted.student),
         public=[],
         noise=wanted.noise,
         budget=0,
@@ -162,6 +167,38 @@ def _student(
     checkpoint = folder / CHECKPOINT
     students.train(student, faces, target, wanted.noise, wanted.seconds, checkpoint, log)
     return student
+
+
+def _denoised(
+    teacher: RecognizerSpec,
+    faces: Faces,
+    target: Embeddings,
+    wanted: Wanted,
+    folder: Path,
+    log: Callable[[str], None],
+) -> Denoised:
+    filter_ = wiener(faces, wanted.noise)
+    log(f"denoiser: {filter_.gains.numel()} components of {len(faces):,} faces")
+    if wanted.student is None:
+        network = Denoised(teacher.path, filter_, target.shape[1])
+    else:
+        cleaner = Cleaner(filter_)
+        network = Denoised(teacher.path, cleaner, target.shape[1])
+        checkpoint, loss = folder / CHECKPOINT, partial(cleaning_loss, cleaner, network.network)
+        students.train(
+            network,
+            faces,
+            target,
+            wanted.noise,
+            wanted.seconds,
+            checkpoint,
+            log,
+            batch=16,
+            rate=2e-3,
+            loss_of=loss,
+        )
+    map_behind(network, faces, target, wanted.noise, log)
+    return network.eval()
 
 
 def _enough(count: int) -> None:
