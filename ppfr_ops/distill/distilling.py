@@ -13,7 +13,9 @@ from ppfr_ops.contracts.surrogate import Fit, SurrogateCard
 from ppfr_ops.distill import collecting, heads, students
 from ppfr_ops.distill.cleaning import Cleaner, cleaning_loss
 from ppfr_ops.distill.denoising import Denoised, map_behind, wiener
+from ppfr_ops.distill.reading import Reader
 from ppfr_ops.distill.saving import OnPublic, save
+from ppfr_ops.distill.scoring import of_scores
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.queries.asking import Asker
@@ -63,24 +65,26 @@ def distil(
         UserError: an endpoint's fault, too few answers.
     """
     faces = collecting.in_order(faces)
-    features = _features(public, faces, asker.account.budget, wanted)
+    readers = [Reader(spec, torch.get_num_threads()) for spec in public]
+    features = _features(readers, faces, asker.account.budget, wanted)
     before = asker.answers.count()
     if wanted.access == "template":
         places, answers = collecting.templates(asker, faces[: asker.account.budget], wanted.workers)
         _enough(len(places))
         log(f"{len(places):,} templates; {asker.account.spent:,} queries in the account")
-        known = heads.Features([part[places] for part in features.parts])
-        head, fit = heads.of_templates(known, answers)
+        head, fit = heads.of_templates(features.keep(places), answers)
         made_of = len(places)
     else:
-        pairs = collecting.pairs_to_ask(features.joined, asker.account.budget)
+        pairs = collecting.pairs_to_ask(
+            np.concatenate(features.parts, axis=1), asker.account.budget
+        )
         scored = collecting.scores(asker, faces, pairs, wanted.workers)
         _enough(len(scored.a))
         log(f"{len(scored.a):,} scores; {asker.account.spent:,} queries in the account")
-        head, fit = heads.of_scores(features, scored)
+        head, fit = of_scores(features, scored)
         made_of = len(scored.a)
     log(f"head: Spearman {fit.spearman:.3f} on pairs held back; without a query {fit.baseline:.3f}")
-    network: torch.nn.Module = OnPublic([spec.path for spec in public], head)
+    network: torch.nn.Module = OnPublic([reader.opened for reader in readers], head)
     if wanted.student is not None:
         network = _student(_targets(network, faces), faces, wanted, folder, log)
         fit = Fit(pairs=0, spearman=None, baseline=fit.baseline)
@@ -143,12 +147,10 @@ def of_teacher(
     return save(network, card, folder)
 
 
-def _features(
-    public: list[RecognizerSpec], faces: Faces, budget: int, wanted: Wanted
-) -> heads.Features:
+def _features(readers: list[Reader], faces: Faces, budget: int, wanted: Wanted) -> heads.Features:
     count = budget if wanted.access == "template" else max(2, budget // collecting.PARTNERS)
-    threads = torch.get_num_threads()
-    return heads.Features([Recognizer(spec, threads).embed(faces[:count]) for spec in public])
+    sizes = [reader.sizes for reader in readers]
+    return heads.Features.of([reader.embed(faces[:count]) for reader in readers], sizes)
 
 
 def _targets(network: torch.nn.Module, faces: Faces) -> Embeddings:

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ppfr_ops import torchscript
 from ppfr_ops.contracts.surrogate import SurrogateCard
 from ppfr_ops.distill.heads import Head
+from ppfr_ops.distill.reading import Opened
 from ppfr_ops.errors import UserError
 from ppfr_ops.recognizers import MARK
 
@@ -21,20 +21,19 @@ INPUT, OUTPUT = "face_rgb_0_255", "embedding"
 class OnPublic(nn.Module):
     """Public recognisers and a head on their templates, as one network."""
 
-    def __init__(self, paths: list[str], head: Head) -> None:
+    def __init__(self, public: list[Opened], head: Head) -> None:
         super().__init__()
-        try:
-            self.public = nn.ModuleList(torchscript.load(path) for path in paths)
-        except (RuntimeError, ValueError):
-            raise UserError("a public recogniser is not readable TorchScript (.pt)") from None
+        self.public = nn.ModuleList(public)
         self.head = head
 
     def forward(self, faces: Tensor) -> Tensor:
-        parts = []
+        templates, inside = [], []
         for network in self.public:
-            template = network(faces)
-            parts.append(template / template.norm(dim=1, keepdim=True))
-        done: Tensor = self.head(torch.cat(parts, 1))
+            template, more = network(faces)
+            templates.append(template)
+            if more.shape[1]:
+                inside.append(more)
+        done: Tensor = self.head(torch.cat([*templates, *inside], 1))
         return done
 
 
@@ -58,6 +57,9 @@ def save(network: nn.Module, card: SurrogateCard, folder: Path) -> SurrogateCard
         warnings.simplefilter("ignore")
         with torch.inference_mode():
             traced = torch.jit.trace(network, example, check_trace=False)
+        for part in traced.modules():
+            if isinstance(part, torch.jit.ScriptModule) and "forward" in part._c._method_names():
+                torch._C._jit_pass_inline(part.graph)  # a file cannot call functions without a name
         traced.save(str(folder / SCRIPT), _extra_files={MARK: inside})
         axes = {INPUT: {0: "N"}, OUTPUT: {0: "N"}}
         torch.onnx.export(
