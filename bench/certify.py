@@ -9,7 +9,7 @@ there is to be certified against; ``--beyond`` shows that the attack can turn th
 over where nothing is certified.
 
     python bench/certify.py --fr robust=robust/surrogate.ts.pt --sigma 0.5 --samples 100 \\
-        --plain mobileface=mobileface.ts.pt --identities held.parquet \\
+        --enrol clean=robust/enrolment.ts.pt --plain dlib=dlib.ts.pt --identities held.parquet \\
         --gallery lfw_aligned --pairs lfw_pairs.parquet --pairs-per-fold 50
 """
 
@@ -27,11 +27,11 @@ from ppfr_ops.recognizers import Recognizer, RecognizerSpec
 RADII = (0.1, 0.25, 0.5, 0.6)
 
 
-def threshold_of(model, held, sigma: float, copies: int, rng) -> float:
+def threshold_of(model, held, sigma: float, references, rng) -> float:
     """That of the best accuracy between one noisy copy and the enrolment of another picture."""
     if sigma:
         one = np.concatenate([noisy_templates(model, f, sigma, 1, rng) for f in held.images])
-        kept = np.stack([enrolled(model, f, sigma, copies, rng) for f in held.images])
+        kept = references(held.images)
     else:
         one = kept = model.embed(held.images)
     who = np.array(held.identities)
@@ -82,12 +82,19 @@ def main() -> None:
     gallery = read_faces(options.gallery, "gallery")
     pairs = read_pairs(options.pairs, gallery).first(options.pairs_per_fold)
     sigma, samples, copies = options.sigma, options.samples, options.enrolment_samples
-    threshold = threshold_of(model, held, sigma, copies, rng)
+
+    def references(faces):
+        if options.enrol:
+            return enrolment.embed(faces)
+        return np.stack([enrolled(model, face, sigma, copies, rng) for face in faces])
+
+    enrolment = Recognizer(RecognizerSpec.parse(options.enrol), 1) if options.enrol else None
+    threshold = threshold_of(model, held, sigma, references, rng)
     print(f"{len(pairs.a)} pairs, sigma {sigma}, {samples} copies, threshold {threshold:.3f}")
     began, cpu = time.monotonic(), time.process_time()
     radii, right, kept = [], [], []
     for number, (a, b, same) in enumerate(zip(pairs.a, pairs.b, pairs.same, strict=True)):
-        reference = enrolled(model, gallery.images[b], sigma, copies, rng)
+        (reference,) = references(gallery.images[b : b + 1])
         found = noisy_templates(model, gallery.images[a], sigma, samples, rng)
         hits = int(decided(found, reference, threshold, bool(same)).sum())
         made = certificate(hits, samples, sigma, options.alpha)
@@ -134,7 +141,7 @@ def plain(text, options, held, gallery, pairs, radius, sample, rng) -> None:
     the plain decision, as far as it is right."""
     spec = RecognizerSpec.parse(text)
     model, network = Recognizer(spec, 1), torch.jit.load(spec.path).eval()
-    threshold = threshold_of(model, held, 0.0, 1, rng)
+    threshold = threshold_of(model, held, 0.0, None, rng)
     templates = [model.embed(gallery.images[side[sample]]) for side in (pairs.a, pairs.b)]
     same = pairs.same[sample]
     right = np.flatnonzero(((templates[0] * templates[1]).sum(1) >= threshold) == same)
@@ -164,6 +171,9 @@ def arguments() -> argparse.Namespace:
         nargs="*",
         default=[],
         help="also attack the smoothed decision at so many times the certified radius",
+    )
+    parser.add_argument(
+        "--enrol", metavar="NAME=PATH", help="enrols clean pictures; default: --fr, noisy copies"
     )
     parser.add_argument("--identities", required=True)
     parser.add_argument("--gallery", required=True)

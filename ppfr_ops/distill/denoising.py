@@ -132,6 +132,21 @@ class Denoised(nn.Module):
         return functional.normalize(self.map(self.behind(faces)), dim=1)
 
 
+class Enrolment(nn.Module):
+    """The recogniser of a :class:`Denoised` alone, for clean pictures: templates that those of the
+    other, of noisy pictures, are compared with. Our interface."""
+
+    centre: Tensor
+
+    def __init__(self, denoised: Denoised, target: Embeddings) -> None:
+        super().__init__()
+        self.network = denoised.network
+        self.register_buffer("centre", torch.from_numpy(target.mean(0)))
+
+    def forward(self, faces: Tensor) -> Tensor:
+        return functional.normalize(functional.normalize(self.network(faces), dim=1) - self.centre)
+
+
 def map_behind(
     network: Denoised, faces: Faces, target: Embeddings, sigma: float, log: Callable[[str], None]
 ) -> None:

@@ -12,9 +12,9 @@ import torch
 from ppfr_ops.contracts.surrogate import Fit, SurrogateCard
 from ppfr_ops.distill import collecting, heads, students
 from ppfr_ops.distill.cleaning import Cleaner, cleaning_loss
-from ppfr_ops.distill.denoising import Denoised, map_behind, wiener
+from ppfr_ops.distill.denoising import Denoised, Enrolment, map_behind, wiener
 from ppfr_ops.distill.reading import Reader
-from ppfr_ops.distill.saving import OnPublic, save
+from ppfr_ops.distill.saving import OnPublic, save, save_enrolment
 from ppfr_ops.distill.scoring import of_scores
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Faces
@@ -200,6 +200,7 @@ def _denoised(
             loss_of=loss,
         )
     map_behind(network, faces, target, wanted.noise, log)
+    save_enrolment(Enrolment(network, target), folder)
     return network.eval()
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ppfr_ops import torchscript
 from ppfr_ops.contracts.surrogate import SurrogateCard
 from ppfr_ops.distill.heads import Head
 from ppfr_ops.distill.reading import Opened
@@ -15,6 +16,8 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.recognizers import MARK
 
 SCRIPT, ONNX, CARD = "surrogate.ts.pt", "surrogate.onnx", "card.json"
+ENROLMENT = "enrolment.ts.pt"
+"""Beside a denoised recogniser: what clean pictures are enrolled by, to be held against it."""
 INPUT, OUTPUT = "face_rgb_0_255", "embedding"
 
 
@@ -81,6 +84,13 @@ def save(network: nn.Module, card: SurrogateCard, folder: Path) -> SurrogateCard
     card = card.model_copy(update={"sha256": digests})
     (folder / CARD).write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
     return card
+
+
+def save_enrolment(network: nn.Module, folder: Path) -> None:
+    """The network that clean pictures are enrolled by, TorchScript."""
+    example = torch.randint(0, 256, (2, 3, 112, 112)).float()
+    with torchscript.quiet(), torch.inference_mode():
+        torch.jit.trace(network.eval(), example, check_trace=False).save(str(folder / ENROLMENT))
 
 
 def _agree(folder: Path) -> None:
