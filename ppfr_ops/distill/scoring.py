@@ -3,7 +3,8 @@
 It begins where the baseline is: the public recognisers' cosines, weighed by what they are worth for
 the scores (least squares, no weight negative). From there a symmetric matrix M is learned under
 which ``x_a^T M x_b`` is like the scores, drawn back to the beginning by a ridge; how strongly is
-chosen on pairs of faces of which nothing was fitted. M is a metric, so its negative part goes.
+chosen on pairs with a face of which nothing was fitted, and of these on the closest, among which
+decisions are made. M is a metric, so its negative part goes.
 """
 
 import numpy as np
@@ -18,10 +19,10 @@ from ppfr_ops.distill.heads import Features, Head, empty, run, scores, spearman
 _COMPONENTS = 300
 """Principal components of the templates that M is learned on; on the rest it stays as it began."""
 _RIDGES = (0.5, 1.0, 3.0, 10.0, 30.0)
+_CLOSE = 0.25
+"""Share of the pairs held back that is judged by: those that are most like by the baseline."""
 _STEPS = 12
 """Of conjugate gradients; stopped early they draw back to the beginning, too."""
-_FEW = 20
-"""Pairs held back, at least, to choose by."""
 
 Floats = NDArray[np.float32]
 
@@ -35,22 +36,19 @@ def of_scores(features: Features, scored: Scored) -> tuple[Head, Fit]:
     """
     features = Features(features.parts)
     apart = features.held()
-    held = apart[scored.a] & apart[scored.b]
-    if held.sum() < _FEW:  # few faces: some pairs, though they share faces with others
-        held = np.arange(len(scored.a)) % 10 == 9
-        known = ~held
-    else:
-        known = ~(apart[scored.a] | apart[scored.b])
-    a, b, truth = scored.a[held], scored.b[held], scored.scores[held]
-    first = _Start(features, scored, known)
+    held = apart[scored.a] | apart[scored.b]
+    like = features.baseline(scored.a, scored.b)
+    judged = held & (like >= np.quantile(like[held], 1 - _CLOSE))
+    a, b, truth = scored.a[judged], scored.b[judged], scored.scores[judged]
+    first = _Start(features, scored, ~held)
     found = []
     for strength in _RIDGES:
         templates = run(first.head(strength), features.joined)
         found.append((spearman(scores(templates, a, b), truth), strength))
     best, strength = max(found)
-    head = _Start(features, scored, np.ones(len(known), bool)).head(strength)
+    head = _Start(features, scored, np.ones(len(held), bool)).head(strength)
     without = features.baseline(a, b)
-    return head, Fit(pairs=int(held.sum()), spearman=best, baseline=spearman(without, truth))
+    return head, Fit(pairs=int(judged.sum()), spearman=best, baseline=spearman(without, truth))
 
 
 class _Start:
