@@ -18,7 +18,7 @@ from ppfr_ops.distill import collecting, heads, students
 from ppfr_ops.distill.cleaning import Cleaner, cleaning_loss
 from ppfr_ops.distill.denoising import wiener
 from ppfr_ops.distill.reading import Opened
-from ppfr_ops.distill.saving import CARD, ONNX, SCRIPT
+from ppfr_ops.distill.saving import CARD, ENROLMENT, ONNX, SCRIPT
 from ppfr_ops.distill.scoring import of_scores
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding
@@ -233,6 +233,10 @@ def test_a_recogniser_behind_a_denoiser(world: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     card = SurrogateCard.model_validate_json((tmp_path / "robust" / CARD).read_text())
     assert (card.kind, card.queries, card.void_as_black_box) == ("denoised", 0, False)
+    enrolment = Recognizer(RecognizerSpec("e", str(tmp_path / "robust" / ENROLMENT)))
+    faces = sample.faces(4, seed=7)
+    noisy = Recognizer(RecognizerSpec("s", str(tmp_path / "robust" / SCRIPT))).embed(faces)
+    assert np.trace(enrolment.embed(faces) @ noisy.T) > 2  # both are of one space
     refuse_marked(RecognizerSpec("s", str(tmp_path / "robust" / ONNX)), "it is a local model's")
 
 
