@@ -4,10 +4,12 @@ it finds where there is no certificate.
 The threshold comes from faces with identities (``--identities``), never from the pairs. The attack
 is PGD in L2 on the smoothed decision, its gradient averaged over noisy copies; a violation is an
 attacked picture whose vote over ``--samples`` fresh copies goes against the certificate. The same
-attack on the plain decision of ``--plain`` shows what there is to be certified against.
+attack on the plain decision of ``--plain``, on the same pictures at the same radii, shows what
+there is to be certified against; ``--beyond`` shows that the attack can turn the smoothed decision
+over where nothing is certified.
 
     python bench/certify.py --fr robust=robust/surrogate.ts.pt --sigma 0.5 --samples 100 \\
-        --plain mobileface=mobileface.ts.pt --identities held.parquet \\
+        --enrol clean=robust/enrolment.ts.pt --plain dlib=dlib.ts.pt --identities held.parquet \\
         --gallery lfw_aligned --pairs lfw_pairs.parquet --pairs-per-fold 50
 """
 
@@ -25,11 +27,11 @@ from ppfr_ops.recognizers import Recognizer, RecognizerSpec
 RADII = (0.1, 0.25, 0.5, 0.6)
 
 
-def threshold_of(model, held, sigma: float, copies: int, rng) -> float:
+def threshold_of(model, held, sigma: float, references, rng) -> float:
     """That of the best accuracy between one noisy copy and the enrolment of another picture."""
     if sigma:
         one = np.concatenate([noisy_templates(model, f, sigma, 1, rng) for f in held.images])
-        kept = np.stack([enrolled(model, f, sigma, copies, rng) for f in held.images])
+        kept = references(held.images)
     else:
         one = kept = model.embed(held.images)
     who = np.array(held.identities)
@@ -80,12 +82,19 @@ def main() -> None:
     gallery = read_faces(options.gallery, "gallery")
     pairs = read_pairs(options.pairs, gallery).first(options.pairs_per_fold)
     sigma, samples, copies = options.sigma, options.samples, options.enrolment_samples
-    threshold = threshold_of(model, held, sigma, copies, rng)
+
+    def references(faces):
+        if options.enrol:
+            return enrolment.embed(faces)
+        return np.stack([enrolled(model, face, sigma, copies, rng) for face in faces])
+
+    enrolment = Recognizer(RecognizerSpec.parse(options.enrol), 1) if options.enrol else None
+    threshold = threshold_of(model, held, sigma, references, rng)
     print(f"{len(pairs.a)} pairs, sigma {sigma}, {samples} copies, threshold {threshold:.3f}")
     began, cpu = time.monotonic(), time.process_time()
     radii, right, kept = [], [], []
     for number, (a, b, same) in enumerate(zip(pairs.a, pairs.b, pairs.same, strict=True)):
-        reference = enrolled(model, gallery.images[b], sigma, copies, rng)
+        (reference,) = references(gallery.images[b : b + 1])
         found = noisy_templates(model, gallery.images[a], sigma, samples, rng)
         hits = int(decided(found, reference, threshold, bool(same)).sum())
         made = certificate(hits, samples, sigma, options.alpha)
@@ -104,51 +113,68 @@ def main() -> None:
         f"a record: {seconds / len(radius):.3f} s of the clock, {cpu / len(radius):.3f} s of one "
         f"core; a million: {cpu / len(radius) * 1e6 / 3600:,.0f} core hours"
     )
-    network = torch.jit.load(spec.path).eval()
     sample = rng.permutation(np.flatnonzero(radius >= options.attack_from))[: options.attack]
-    violations = 0
-    for i in sample:
-        face, same = gallery.images[pairs.a[i]], bool(pairs.same[i])
-        r = 0.999 * radius[i]
-        found = attack(
-            network, face, kept[i], same, threshold, r, sigma, options.steps, options.copies
+    if not len(sample):
+        return
+    network = torch.jit.load(spec.path).eval()
+    for times in (0.999, *options.beyond):
+        turned = 0
+        for i in sample:
+            face, same, r = gallery.images[pairs.a[i]], bool(pairs.same[i]), times * radius[i]
+            found = attack(
+                network, face, kept[i], same, threshold, r, sigma, options.steps, options.copies
+            )
+            fresh = vote(model, found, sigma, samples, rng)
+            turned += int(decided(fresh, kept[i], threshold, same).sum() <= samples / 2)
+        what = "violations" if times < 1 else "turned over"
+        print(
+            f"PGD, {options.steps} steps, at {times} of the certified radius: {turned} {what} "
+            f"of {len(sample)} certificates (median radius {np.median(radius[sample]):.3f})",
+            flush=True,
         )
-        fresh = vote(model, found, sigma, samples, rng)
-        violations += int(decided(fresh, kept[i], threshold, same).sum() <= samples / 2)
+    for text in options.plain:
+        plain(text, options, held, gallery, pairs, radius, sample, rng)
+
+
+def plain(text, options, held, gallery, pairs, radius, sample, rng) -> None:
+    """The same attack on the same pictures at the same radii, where there is no certificate: on
+    the plain decision, as far as it is right."""
+    spec = RecognizerSpec.parse(text)
+    model, network = Recognizer(spec, 1), torch.jit.load(spec.path).eval()
+    threshold = threshold_of(model, held, 0.0, None, rng)
+    templates = [model.embed(gallery.images[side[sample]]) for side in (pairs.a, pairs.b)]
+    same = pairs.same[sample]
+    right = np.flatnonzero(((templates[0] * templates[1]).sum(1) >= threshold) == same)
+    turned = 0
+    for k in right:
+        face, other = gallery.images[pairs.a[sample[k]]], templates[1][k]
+        r, claim = 0.999 * radius[sample[k]], bool(same[k])
+        found = attack(network, face, other, claim, threshold, r, 0.0, options.steps, 1)
+        score = model.embed_pixels(found[None]) @ other
+        turned += int((score[0] >= threshold) != claim)
     print(
-        f"PGD, {options.steps} steps, at the certified radius: {violations} violations "
-        f"of {len(sample)} certificates",
+        f"{model.name}, plain decision, threshold {threshold:.3f}, same pictures, same radii: "
+        f"{turned} of {len(right)} right decisions turned over",
         flush=True,
     )
-    if options.plain:
-        plain(options, held, gallery, pairs, rng)
-
-
-def plain(options, held, gallery, pairs, rng) -> None:
-    """The same attack where there is no certificate: plain decisions, on those that are right."""
-    spec = RecognizerSpec.parse(options.plain)
-    model, network = Recognizer(spec, 1), torch.jit.load(spec.path).eval()
-    threshold = threshold_of(model, held, 0.0, 1, rng)
-    templates = [model.embed(gallery.images[side]) for side in (pairs.a, pairs.b)]
-    right = ((templates[0] * templates[1]).sum(1) >= threshold) == pairs.same
-    print(f"{model.name}, plain, threshold {threshold:.3f}: accuracy {right.mean():.4f}")
-    sample = rng.permutation(np.flatnonzero(right))[: options.attack]
-    for r in (0.1, 0.25, 0.5):
-        flips = 0
-        for i in sample:
-            face, same = gallery.images[pairs.a[i]], bool(pairs.same[i])
-            found = attack(
-                network, face, templates[1][i], same, threshold, r, 0.0, options.steps, 1
-            )
-            score = model.embed_pixels(found[None]) @ templates[1][i]
-            flips += int((score[0] >= threshold) != same)
-        print(f"  PGD at L2 {r}: {flips} of {len(sample)} right decisions turned over", flush=True)
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--fr", required=True, help="TorchScript")
-    parser.add_argument("--plain", help="TorchScript")
+    parser.add_argument(
+        "--plain", action="append", default=[], metavar="NAME=PATH", help="TorchScript; repeatable"
+    )
+    parser.add_argument(
+        "--beyond",
+        type=float,
+        nargs="*",
+        default=[],
+        help="also attack the smoothed decision at so many times the certified radius",
+    )
+    parser.add_argument(
+        "--enrol", metavar="NAME=PATH", help="enrols clean pictures; default: --fr, noisy copies"
+    )
     parser.add_argument("--identities", required=True)
     parser.add_argument("--gallery", required=True)
     parser.add_argument("--pairs", required=True)

@@ -3,10 +3,11 @@ published.
 
 A target that is here plays the endpoint: every query goes through the account. The surrogate and
 the target are compared on pairs of people that nothing was fitted on. Beside every figure stands
-the baseline: the public recognisers without a query.
+the baseline: the public recognisers without a query. Of TorchScript files the head reads what the
+last layer reads, too; of ONNX files templates only, as heads did before.
 
     python bench/distill.py --faces faces.parquet --target faceres=faceres.onnx \\
-        --fr dlib=dlib.onnx --fr mobileface=mobileface.onnx --gallery lfw_aligned \\
+        --fr dlib=dlib.ts.pt --fr mobileface=mobileface.ts.pt --gallery lfw_aligned \\
         --pairs lfw_pairs.parquet --pairs-per-fold 50 --cache templates/
 """
 
@@ -18,6 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from ppfr_ops.distill import collecting, heads
+from ppfr_ops.distill.reading import Reader
+from ppfr_ops.distill.scoring import of_scores
 from ppfr_ops.evaluate.data import read_faces, read_pairs
 from ppfr_ops.evaluate.protocol import fold_accuracies
 from ppfr_ops.evaluate.publishing import Publisher
@@ -53,7 +56,8 @@ class Known:
 def main() -> None:
     options = arguments()
     cache = EmbeddingCache(options.cache, print)
-    models = [Recognizer(RecognizerSpec.parse(text), 1) for text in options.fr]
+    inside = EmbeddingCache(options.cache and options.cache / "inside", print)
+    models = [Reader(RecognizerSpec.parse(text), 1) for text in options.fr]
     target = Recognizer(RecognizerSpec.parse(options.target), 1)
     faces = collecting.in_order(read_faces(options.faces, "faces").images)
     gallery = read_faces(options.gallery, "gallery")
@@ -61,18 +65,23 @@ def main() -> None:
     index = pairs.images()
     a, b = np.searchsorted(index, pairs.a), np.searchsorted(index, pairs.b)
     shown = gallery.images[index]
+    labels = None if gallery.identities is None else [gallery.identities[i] for i in index]
 
     def scores_of(templates: np.ndarray) -> np.ndarray:
         return (templates[a] * templates[b]).sum(1, dtype=np.float64)
 
     answers = cache.embed(target, faces, "faces")
     truth = scores_of(cache.embed(target, shown, "gallery"))
-    public = [cache.embed(model, faces, "faces") for model in models]
-    read = [cache.embed(model, shown, "gallery") for model in models]
+
+    def features_of(seen: np.ndarray, what: str) -> heads.Features:
+        read = [(inside if m.sizes[1] else cache).embed(m, seen, what) for m in models]
+        return heads.Features.of(read, [m.sizes for m in models])
+
+    public, read = features_of(faces, "faces"), features_of(shown, "gallery")
     names = "+".join(model.name for model in models)
     print(f"{len(a)} pairs of {len(index)} faces; public: {names}; {len(faces)} faces to ask with")
     for size in range(1, len(models) + 1):
-        without = heads.Features(read[:size]).baseline(a, b)
+        without = heads.Features(read.parts[:size]).baseline(a, b)
         what = "+".join(model.name for model in models[:size])
         print(f"without a query, {what}: Spearman {heads.spearman(without, truth):.4f}")
     head = None
@@ -85,16 +94,15 @@ def main() -> None:
             asker = Asker(known, account, Answers(Path(folder) / "answers.sqlite"))
             if access == "template":
                 places, told = collecting.templates(asker, faces[:budget])
-                features = heads.Features([part[places] for part in public])
-                head, fit = heads.of_templates(features, told, options.seconds)
+                head, fit = heads.of_templates(public.keep(places), told, options.seconds)
                 made = head
             else:
                 count = min(len(faces), budget // collecting.PARTNERS)
-                features = heads.Features([part[:count] for part in public])
-                to_ask = collecting.pairs_to_ask(features.joined, budget)
+                known_of = public.keep(slice(count))
+                to_ask = collecting.pairs_to_ask(np.concatenate(known_of.parts, axis=1), budget)
                 scored = collecting.scores(asker, faces, to_ask)
-                made, fit = heads.of_scores(features, scored)
-        done = heads.run(made, np.concatenate(read, axis=1))
+                made, fit = of_scores(known_of, scored)
+        done = heads.run(made, read.joined)
         print(
             f"{access}, {budget} queries allowed, {account.spent} counted, {known.asked} received: "
             f"Spearman {heads.spearman(scores_of(done), truth):.4f} "
@@ -102,10 +110,10 @@ def main() -> None:
             flush=True,
         )
     if options.methods and head is not None:
-        transfer(options, cache, models, target, head, shown, pairs, scores_of)
+        transfer(options, cache, features_of, target, head, shown, labels, pairs, scores_of)
 
 
-def transfer(options, cache, models, target, head, shown, pairs, scores_of) -> None:
+def transfer(options, cache, features_of, target, head, shown, labels, pairs, scores_of) -> None:
     """The surrogate's verdict on what methods publish, and the target's own."""
     verdicts = []
     for text in options.methods:
@@ -113,14 +121,10 @@ def transfer(options, cache, models, target, head, shown, pairs, scores_of) -> N
         given = dict(change.split("=") for change in changes)
         publisher = Publisher(create(name, given), Encoding("jpeg", 95))
         rng = np.random.default_rng(0)
-        published = np.concatenate(
-            [
-                publisher(part, publisher.draws(len(part), rng), None)
-                for part in np.array_split(shown, max(1, len(shown) // 32))
-            ]
-        )
-        parts = [cache.embed(model, published, text) for model in models]
-        mine = scores_of(heads.run(head, np.concatenate(parts, axis=1)))
+        # one release: one key for all its pictures, and everybody is who they are
+        world = publisher.under(rng.bytes(32)).among(shown)
+        published = world.publish(shown, rng, labels)
+        mine = scores_of(heads.run(head, features_of(published, text).joined))
         theirs = scores_of(cache.embed(target, published, text))
         accuracy = [
             float(fold_accuracies(s, pairs.same, pairs.folds).mean()) for s in (mine, theirs)

@@ -149,6 +149,17 @@ def test_what_does_not_match_is_certified_not_to(half: Recognizer, tmp_path: Pat
         assert found.against == "originals"
 
 
+def test_clean_pictures_are_enrolled_by_another_model(half: Recognizer, tmp_path: Path) -> None:
+    options = CertifyOptions(sigma=0.1, samples=40, threshold=0.5)
+    case, rng = subject(), np.random.default_rng(0)
+    made = Certifier(half, options, case, tmp_path / "c", rng, lambda line: None, half)
+    found = made.run()
+    assert found.enrolled_by_sha256 == half.spec.digest() and found.certified[0].share == 1
+    np.testing.assert_array_equal(np.load(tmp_path / "c/enrolled.npy"), half.embed(case.faces))
+    with pytest.raises(UserError, match="other certificates"):
+        Certifier(half, options, case, tmp_path / "c", rng, lambda line: None)
+
+
 def test_a_threshold_by_the_release_itself(half: Recognizer, tmp_path: Path) -> None:
     found = run(half, tmp_path / "c", threshold=None, far=0.01)
     assert found.far == 0.01 and -1 <= found.threshold <= 1
@@ -180,6 +191,7 @@ def test_the_command(half: Recognizer, tmp_path: Path) -> None:
     originals = tmp_path / "originals.parquet"
     pq.write_table(pq.read_table(folder / "release" / "data" / "part-0.parquet"), originals)
     more = ["--originals", str(originals), "--claim", "non-match", "--records", "2"]
+    more += ["--enrol", line[2]]
     done = CliRunner().invoke(command.main, [*line, *more])
     assert done.exit_code == 0, done.output
     place = folder / "evidence" / "certificates" / "half-non-match"

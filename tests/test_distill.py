@@ -15,8 +15,11 @@ from ppfr_ops.cli import distill as command
 from ppfr_ops.cli import evaluate, serve_fr, train
 from ppfr_ops.contracts.surrogate import SurrogateCard
 from ppfr_ops.distill import collecting, heads, students
+from ppfr_ops.distill.cleaning import Cleaner, cleaning_loss
 from ppfr_ops.distill.denoising import wiener
-from ppfr_ops.distill.saving import CARD, ONNX, SCRIPT
+from ppfr_ops.distill.reading import Opened
+from ppfr_ops.distill.saving import CARD, ENROLMENT, ONNX, SCRIPT
+from ppfr_ops.distill.scoring import of_scores
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.queries.server import RecognizerServer
@@ -108,6 +111,41 @@ def test_a_head_by_scores_alone(world: Path, tmp_path: Path) -> None:
     assert card.access == "score" and card.queries == len(server.received) <= 300
 
 
+class Layers(torch.nn.Module):
+    """Two layers: the last one gives one number of each of four, which are means over places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Conv2d(3, 4, 3, 2)
+        self.last = torch.nn.Conv2d(4, 2, 55)
+
+    def forward(self, faces: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.normalize(self.last(self.first(faces).relu()).flatten(1), dim=1)
+
+
+def test_what_the_last_layer_reads(world: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Layers().eval()
+    torch.jit.script(network).save(str(tmp_path / "layers.pt"))
+    opened = Opened(str(tmp_path / "layers.pt"))
+    faces = torch.rand(3, 3, 112, 112) * 255
+    with torch.inference_mode():
+        template, inside = opened(faces)
+        torch.testing.assert_close(template, network(faces))
+        torch.testing.assert_close(inside, network.first(faces).relu().mean((2, 3)))
+    assert opened.sizes == (2, 4)
+    assert Opened(str(world / "public.pt")).sizes[1] == 0  # it has no layers
+
+
+def test_a_head_on_what_the_last_layer_reads(world: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.jit.script(Layers().eval()).save(str(tmp_path / "layers.pt"))
+    for access in ("template", "score"):
+        more = ["--fr", f"layers={tmp_path / 'layers.pt'}", "--access", access]
+        code, text, _ = distil(world, tmp_path / access, "--budget", "90", *more)
+        assert code == 0, text  # TorchScript and ONNX were run and compared
+
+
 def test_scores_alone_teach_what_the_target_looks_at() -> None:
     """The target weighs what the public recogniser tells; on faces that were not asked about, the
     head has learned the weights."""
@@ -120,7 +158,7 @@ def test_scores_alone_teach_what_the_target_looks_at() -> None:
     pairs = collecting.pairs_to_ask(public[:300], 3000)
     a, b = pairs.T
     scored = collecting.Scored(a, b, (target[a] * target[b]).sum(1, dtype=np.float64))
-    head, fit = heads.of_scores(heads.Features([public]), scored)
+    head, fit = of_scores(heads.Features([public]), scored)
     a, b = np.triu_indices(100, 1)
     truth = (target[300:][a] * target[300:][b]).sum(1, dtype=np.float64)
     found = heads.run(head, public[300:])
@@ -134,7 +172,7 @@ def test_what_is_asked_stays_within_the_budget() -> None:
     features = rng.normal(size=(300, 8)).astype(np.float32)
     pairs = collecting.pairs_to_ask(features, 1000)
     assert 800 < len(pairs) <= 1000 and (pairs[:, 0] < pairs[:, 1]).all()
-    assert len({tuple(pair) for pair in pairs.tolist()}) == len(pairs) and pairs.max() < 100
+    assert len({tuple(pair) for pair in pairs.tolist()}) == len(pairs) and pairs.max() < 200
     faces = sample.faces(6, seed=1)
     twice = np.concatenate([faces, faces[::-1]])
     ordered = collecting.in_order(twice)
@@ -195,7 +233,41 @@ def test_a_recogniser_behind_a_denoiser(world: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     card = SurrogateCard.model_validate_json((tmp_path / "robust" / CARD).read_text())
     assert (card.kind, card.queries, card.void_as_black_box) == ("denoised", 0, False)
+    enrolment = Recognizer(RecognizerSpec("e", str(tmp_path / "robust" / ENROLMENT)))
+    faces = sample.faces(4, seed=7)
+    noisy = Recognizer(RecognizerSpec("s", str(tmp_path / "robust" / SCRIPT))).embed(faces)
+    assert np.trace(enrolment.embed(faces) @ noisy.T) > 2  # both are of one space
     refuse_marked(RecognizerSpec("s", str(tmp_path / "robust" / ONNX)), "it is a local model's")
+
+
+def test_a_learned_denoiser_begins_at_the_filter_and_gets_better() -> None:
+    faces = sample.faces(60, seed=4)
+    torch.manual_seed(0)
+    cleaner = Cleaner(wiener(faces, 0.2, 15))
+    clean = torch.from_numpy(faces[:16].transpose(0, 3, 1, 2).astype(np.float32))
+    noisy = clean + 255 * 0.2 * torch.randn_like(clean)
+    torch.testing.assert_close(cleaner(noisy), cleaner.filter(noisy))
+    optimizer = torch.optim.Adam(cleaner.parameters(), 3e-4)
+    losses = []
+    for share in [0.0] * 25 + [0.6]:
+        loss = cleaning_loss(cleaner, Corners(0), clean, noisy, Corners(0)(clean), share)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[24] < 0.98 * losses[0]
+    assert losses[25] > losses[24]  # from then on templates count, too
+
+
+def test_a_recogniser_behind_a_learned_denoiser(world: Path, tmp_path: Path) -> None:
+    line = ["--teacher", f"t={world / 'target.pt'}", "--faces", str(world / "faces.parquet")]
+    line += ["--student", "denoiser", "--minutes", "0.02", "--out", str(tmp_path / "robust")]
+    done = CliRunner().invoke(command.main, [*line, "--noise", "0.3"])
+    assert done.exit_code == 0, done.output
+    card = SurrogateCard.model_validate_json((tmp_path / "robust" / CARD).read_text())
+    assert (card.kind, card.queries) == ("denoised by a network", 0)
+    done = CliRunner().invoke(command.main, line)
+    assert done.exit_code == 2 and "needs --teacher and --noise" in done.output
 
 
 def test_serve_fr_refuses_in_one_line(world: Path, tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ class Certifier:
         folder: of the certificates; its shards of an earlier run are kept.
         rng: of the noise.
         log: takes a line of progress.
+        enrolment: what clean pictures are enrolled by; None: noisy copies, by ``model``.
 
     Raises:
         UserError: the folder holds certificates of something else.
@@ -66,7 +67,9 @@ class Certifier:
         folder: Path,
         rng: np.random.Generator,
         log: Callable[[str], None],
+        enrolment: Recognizer | None = None,
     ) -> None:
+        self.enrolment = enrolment
         self.model, self.options, self.subject = model, options, subject
         self.folder, self.rng, self.log = folder, rng, log
         self._claim()
@@ -79,6 +82,8 @@ class Certifier:
             "records": digest(names),
             "against": self._against,
         }
+        if self.enrolment is not None:
+            facts["enrolment"] = self.enrolment.spec.digest()
         mark = self.folder / "facts.json"
         if mark.is_file() and json.loads(mark.read_text()) != facts:
             raise UserError(f"{self.folder.name} holds other certificates; move them away")
@@ -161,8 +166,7 @@ class Certifier:
             own = np.load(path)
         else:
             faces = self.subject.faces if self.subject.originals is None else self.subject.originals
-            count, sigma = self.options.enrolment_samples, self.options.sigma
-            own = np.stack([enrolled(self.model, face, sigma, count, self.rng) for face in faces])
+            own = self._enrolled(faces)
             with in_one_step(str(path), mode=0o600) as file:
                 np.save(file, own)
         if self.subject.originals is not None:
@@ -177,6 +181,12 @@ class Certifier:
             counts[rows] = len(rows) - 1
         norms = np.linalg.norm(total, axis=1, keepdims=True)
         return total / np.maximum(norms, 1e-12), (counts > 0) & (norms[:, 0] > 1e-6)
+
+    def _enrolled(self, faces: Faces) -> Embeddings:
+        if self.enrolment is not None:
+            return self.enrolment.embed(faces)
+        count, sigma = self.options.enrolment_samples, self.options.sigma
+        return np.stack([enrolled(self.model, face, sigma, count, self.rng) for face in faces])
 
     def _threshold(self, references: Embeddings) -> float:
         """As given, or that of the false-accept rate: one noisy copy of a record against what
@@ -219,6 +229,7 @@ class Certifier:
             sigma=options.sigma,
             samples=options.samples,
             enrolment_samples=options.enrolment_samples,
+            enrolled_by_sha256=None if self.enrolment is None else self.enrolment.spec.digest(),
             alpha=options.alpha,
             records=len(radii),
             left_out=left_out,

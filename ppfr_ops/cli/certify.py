@@ -30,6 +30,12 @@ Examples:
     show_default=True,
     help="Column of the release that says whose a picture is.",
 )
+@click.option(
+    "--enrol",
+    metavar="NAME=PATH",
+    help="FR model by which clean pictures are enrolled, whose templates are comparable with those "
+    "of --fr: enrolment.ts.pt of ppfr distill --noise. Without: --fr, on noisy copies.",
+)
 @click.option("--originals", help="Hold records against the photos they were made of; Parquet.")
 @click.option("--mapping", type=click.Path(exists=True), help="The owner's, of --originals.")
 @options_of(CertifyOptions)
@@ -38,6 +44,7 @@ def main(
     output: str,
     fr: str,
     identity_column: str,
+    enrol: str | None,
     originals: str | None,
     mapping: str | None,
     threads: int,
@@ -63,7 +70,8 @@ def main(
     folder = Path(output) / "evidence" / FOLDER / f"{model.name}-{options.claim}"
     rng = np.random.default_rng()  # seeded by the operating system
     log = _log
-    document = Certifier(model, options, subject, folder, rng, log).run()
+    enrolment = None if enrol is None else Recognizer(RecognizerSpec.parse(enrol), threads)
+    document = Certifier(model, options, subject, folder, rng, log, enrolment).run()
     for line in in_words(document):
         click.echo(line)
     _log(f"{document.seconds_per_record:.3f} s a record: {folder.name}/ in the evidence")

@@ -17,10 +17,10 @@ Examples:
       --faces utk_aligned --fr dlib=dlib.ts.pt --fr mobileface=mobileface.ts.pt --out theirs/
   # it gives scores of pairs only
   ppfr distill --endpoint https://fr.example.org --target theirs --access score --budget 20000 …
-  # a recogniser of your own made to stand noise, for ppfr certify: a denoiser in front of it, or a
-  # student that is trained under noise
+  # a recogniser of your own made to stand noise, for ppfr certify: a denoiser in front of it, a
+  # linear one or a learned one
   ppfr distill --teacher sface=sface.ts.pt --faces utk_aligned --noise 0.5 --out robust/
-  ppfr distill --teacher sface=sface.ts.pt --faces utk_aligned --student small --noise 0.5 \\
+  ppfr distill --teacher sface=sface.ts.pt --faces utk_aligned --student denoiser --noise 0.5 \\
       --minutes 30 --out robust/
 """
 
@@ -54,9 +54,10 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 )
 @click.option(
     "--student",
-    metavar="small|medium|PATH",
+    metavar="small|medium|denoiser|PATH",
     help="A network of its own instead of a head on the --fr models: of two sizes, or a "
-    "TorchScript network to go on with.",
+    "TorchScript network to go on with; denoiser: a small one that takes the noise away in front "
+    "of --teacher.",
 )
 @click.option(
     "--noise",
@@ -64,7 +65,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     default=0.0,
     show_default=True,
     help="Train the student under Gaussian noise of up to this (pixels of 0..1); with --teacher "
-    "and no --student: put a denoiser for it in front of the teacher.",
+    "and no --student: put a linear denoiser for it in front of the teacher.",
 )
 @click.option("--minutes", type=float, default=10.0, show_default=True, help="For the student.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True)
@@ -132,6 +133,8 @@ def _check(options: dict[str, Any]) -> None:
                 raise UserError(f"--endpoint needs --{'fr' if name == 'public' else name}")
     if options["noise"] and not options["student"] and options["endpoint"]:
         raise UserError("--noise needs --student")
+    if options["student"] == "denoiser" and not (options["teacher"] and options["noise"]):
+        raise UserError("--student denoiser needs --teacher and --noise")
 
 
 def _asker(options: dict[str, Any], out: Path) -> Any:

@@ -61,7 +61,7 @@ class CertifiedAt(_Document):
 class Certification(_Document):
     """``certificates/NAME/certification.json``: what was certified, and for what share."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     recognizer: str
     recognizer_sha256: str
     surrogate: bool = Field(description="a model that ppfr distill made; it speaks for itself only")
@@ -72,6 +72,9 @@ class Certification(_Document):
     sigma: float = Field(gt=0, description="of the noise, pixels of 0..1")
     samples: int = Field(ge=1, description="noisy copies of a record")
     enrolment_samples: int = Field(ge=1, description="noisy copies of a picture it is held against")
+    enrolled_by_sha256: str | None = Field(
+        default=None, description="model that enrols clean pictures instead; null: none does"
+    )
     alpha: float = Field(gt=0, lt=1, description="probability that a certificate is wrong, each")
     records: int
     left_out: int = Field(description="records without anything to hold them against")

@@ -20,9 +20,10 @@ from ppfr_ops.recognizers import Embeddings
 
 T = TypeVar("T")
 
-ANCHORS = 64
-PARTNERS = 10
-"""Pairs that a picture is asked in, half of them with anchors, half with its likes."""
+PARTNERS = 5
+"""Pairs that a picture is asked in: one with the picture that is most like it, the others with any.
+Many faces in few pairs taught more than few faces in many, and any partners more than few anchors.
+"""
 
 _PNG = Encoding("png")
 
@@ -63,22 +64,20 @@ class Scored:
 
 
 def pairs_to_ask(features: Embeddings, budget: int) -> NDArray[np.int64]:
-    """Pairs, int64 ``P x 2``, at most ``budget``: every picture with anchors, which hold the whole
-    together, and with those that public recognisers find most like it, where decisions are made.
+    """Pairs, int64 ``P x 2``, at most ``budget``: every picture with the one that public
+    recognisers find most like it, where decisions are made, and with pictures from all over.
 
     Args:
         features: of the faces, float32 ``N x D``, unit length.
     """
     count = min(len(features), max(2, budget // PARTNERS))
-    anchors = min(ANCHORS, count)
     like = features[:count] @ features[:count].T
     np.fill_diagonal(like, -np.inf)
-    half = min(PARTNERS // 2, count - 1)
-    nearest = np.argsort(-like, axis=1)[:, :half]
+    nearest = np.argmax(like, axis=1)
+    others = max(1, min(PARTNERS - 1, count - 1))
     found: dict[tuple[int, int], None] = {}
     for i in range(count):
-        others = [(i * half + step) % anchors for step in range(half)]
-        for j in (*others, *nearest[i].tolist()):
+        for j in (int(nearest[i]), *((i * others + step) % count for step in range(others))):
             if i != j:
                 found.setdefault((min(i, j), max(i, j)))
     return np.array(list(found)[:budget], np.int64).reshape(-1, 2)

@@ -6,7 +6,7 @@ Pictures are halved first (noise is white, faces are not), so the filter works o
 leading principal components of faces are shrunk by ``v / (v + s^2)``, v a component's variance, s
 the noise's standard deviation; what lies outside them is filtered as stationary, channel by
 channel. The map behind is a ridge regression from templates of denoised noisy faces to those of
-the clean ones.
+the clean ones. A learned denoiser goes on from the filter: ``cleaning.py``.
 """
 
 from collections.abc import Callable
@@ -45,17 +45,24 @@ class Wiener(nn.Module):
         self.register_buffer("kernel", torch.zeros(3, 1, KERNEL, KERNEL))
 
     def forward(self, faces: Tensor) -> Tensor:
-        half = functional.avg_pool2d(faces, 2)
-        x = half.flatten(1) - self.mean
+        return enlarged(self.halved(functional.avg_pool2d(faces, 2)))
+
+    def halved(self, noisy: Tensor) -> Tensor:
+        """``N x 3 x 56 x 56`` in and out: pictures that were halved."""
+        x = noisy.flatten(1) - self.mean
         parts = x @ self.basis
         rest = (x - parts @ self.basis.t()).reshape(-1, 3, HALF, HALF)
         rest = functional.conv2d(rest, self.kernel, padding=KERNEL // 2, groups=3)
         clean = self.mean + (parts * self.gains) @ self.basis.t() + rest.flatten(1)
-        clean = clean.reshape(-1, 3, HALF, HALF)
-        whole = functional.interpolate(
-            clean, size=(FACE_SIZE, FACE_SIZE), mode="bilinear", align_corners=False
-        )
-        return whole.clamp(0, 255)
+        return clean.reshape(-1, 3, HALF, HALF)
+
+
+def enlarged(half: Tensor) -> Tensor:
+    """``N x 3 x 56 x 56`` to ``N x 3 x 112 x 112``, within 0..255."""
+    whole = functional.interpolate(
+        half, size=(FACE_SIZE, FACE_SIZE), mode="bilinear", align_corners=False
+    )
+    return whole.clamp(0, 255)
 
 
 def wiener(faces: Faces, sigma: float, components: int = COMPONENTS) -> Wiener:
@@ -103,7 +110,7 @@ def _stationary(rest: NDArray[np.float32], noise: float) -> NDArray[np.float32]:
 class Denoised(nn.Module):
     """Filter, recogniser (TorchScript), map. Our interface."""
 
-    def __init__(self, path: str, filter_: Wiener, dimensions: int) -> None:
+    def __init__(self, path: str, filter_: nn.Module, dimensions: int) -> None:
         super().__init__()
         try:
             self.network = torchscript.load(path).eval()
@@ -117,23 +124,39 @@ class Denoised(nn.Module):
         done: Tensor = self.network(self.filter(faces))
         return done / done.norm(dim=1, keepdim=True)
 
+    def trained(self) -> list[Tensor]:
+        """What an optimiser moves: a learned denoiser, nothing else."""
+        return list(self.filter.parameters())
+
     def forward(self, faces: Tensor) -> Tensor:
         return functional.normalize(self.map(self.behind(faces)), dim=1)
 
 
-def denoised(
-    path: str, faces: Faces, target: Embeddings, sigma: float, log: Callable[[str], None]
-) -> Denoised:
-    """Fit filter and map.
+class Enrolment(nn.Module):
+    """The recogniser of a :class:`Denoised` alone, for clean pictures: templates that those of the
+    other, of noisy pictures, are compared with. Our interface."""
+
+    centre: Tensor
+
+    def __init__(self, denoised: Denoised, target: Embeddings) -> None:
+        super().__init__()
+        self.network = denoised.network
+        self.register_buffer("centre", torch.from_numpy(target.mean(0)))
+
+    def forward(self, faces: Tensor) -> Tensor:
+        return functional.normalize(functional.normalize(self.network(faces), dim=1) - self.centre)
+
+
+def map_behind(
+    network: Denoised, faces: Faces, target: Embeddings, sigma: float, log: Callable[[str], None]
+) -> None:
+    """Fit the linear map of a denoised recogniser, in place.
 
     Args:
-        path: of the recogniser, TorchScript.
         faces: of other people, uint8 ``N x 112 x 112 x 3``.
-        target: its templates of them, clean, float32 ``N x D``, unit length.
+        target: the recogniser's templates of them, clean, float32 ``N x D``, unit length.
         sigma: of the noise that it is to stand, pixels of 0..1.
     """
-    network = Denoised(path, wiener(faces, sigma), target.shape[1])
-    log(f"denoiser: {network.filter.gains.numel()} components of {len(faces):,} faces")
     found = []
     with torch.inference_mode():
         for start in range(0, len(faces), 32):
@@ -151,4 +174,3 @@ def denoised(
         network.map.weight.copy_(torch.from_numpy(weights.T))
         # the mean is taken away, not put back: cosines of centred templates tell people apart
         network.map.bias.copy_(torch.from_numpy(-centre @ weights))
-    return network.eval()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -10,8 +11,11 @@ import torch
 
 from ppfr_ops.contracts.surrogate import Fit, SurrogateCard
 from ppfr_ops.distill import collecting, heads, students
-from ppfr_ops.distill.denoising import denoised
-from ppfr_ops.distill.saving import OnPublic, save
+from ppfr_ops.distill.cleaning import Cleaner, cleaning_loss
+from ppfr_ops.distill.denoising import Denoised, Enrolment, map_behind, wiener
+from ppfr_ops.distill.reading import Reader
+from ppfr_ops.distill.saving import OnPublic, save, save_enrolment
+from ppfr_ops.distill.scoring import of_scores
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.queries.asking import Asker
@@ -20,6 +24,9 @@ from ppfr_ops.recognizers import Embeddings, Recognizer, RecognizerSpec
 LEAST = 50
 """Answers of which a surrogate is made, at least."""
 CHECKPOINT = "student.checkpoint.pt"
+DENOISER = "denoiser"
+"""Instead of a student: a learned denoiser in front of a recogniser that is here."""
+_KINDS = {None: "denoised", DENOISER: "denoised by a network"}
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,7 @@ class Wanted:
     """What surrogate to make.
 
     ``student``: None for the head itself; ``small``, ``medium`` or a TorchScript file to go on
-    with. ``noise`` and ``seconds`` are the student's.
+    with; ``denoiser``: see :func:`of_teacher`. ``noise`` and ``seconds`` are the student's.
     """
 
     target: str
@@ -58,24 +65,26 @@ def distil(
         UserError: an endpoint's fault, too few answers.
     """
     faces = collecting.in_order(faces)
-    features = _features(public, faces, asker.account.budget, wanted)
+    readers = [Reader(spec, torch.get_num_threads()) for spec in public]
+    features = _features(readers, faces, asker.account.budget, wanted)
     before = asker.answers.count()
     if wanted.access == "template":
         places, answers = collecting.templates(asker, faces[: asker.account.budget], wanted.workers)
         _enough(len(places))
         log(f"{len(places):,} templates; {asker.account.spent:,} queries in the account")
-        known = heads.Features([part[places] for part in features.parts])
-        head, fit = heads.of_templates(known, answers)
+        head, fit = heads.of_templates(features.keep(places), answers)
         made_of = len(places)
     else:
-        pairs = collecting.pairs_to_ask(features.joined, asker.account.budget)
+        pairs = collecting.pairs_to_ask(
+            np.concatenate(features.parts, axis=1), asker.account.budget
+        )
         scored = collecting.scores(asker, faces, pairs, wanted.workers)
         _enough(len(scored.a))
         log(f"{len(scored.a):,} scores; {asker.account.spent:,} queries in the account")
-        head, fit = heads.of_scores(features, scored)
+        head, fit = of_scores(features, scored)
         made_of = len(scored.a)
     log(f"head: Spearman {fit.spearman:.3f} on pairs held back; without a query {fit.baseline:.3f}")
-    network: torch.nn.Module = OnPublic([spec.path for spec in public], head)
+    network: torch.nn.Module = OnPublic([reader.opened for reader in readers], head)
     if wanted.student is not None:
         network = _student(_targets(network, faces), faces, wanted, folder, log)
         fit = Fit(pairs=0, spearman=None, baseline=fit.baseline)
@@ -104,8 +113,8 @@ def distil(
 def of_teacher(
     teacher: RecognizerSpec, faces: Faces, wanted: Wanted, folder: Path, log: Callable[[str], None]
 ) -> SurrogateCard:
-    """A student of a recogniser that is here, or that recogniser behind a denoiser: no query, no
-    account, no black box.
+    """A student of a recogniser that is here, or that recogniser behind a denoiser (a linear one,
+    or with ``student`` ``denoiser`` a learned one): no query, no account, no black box.
 
     Raises:
         UserError: the teacher cannot be read.
@@ -113,8 +122,8 @@ def of_teacher(
     faces = collecting.in_order(faces)
     target = Recognizer(teacher, torch.get_num_threads()).embed(faces)
     network: torch.nn.Module
-    if wanted.student is None:
-        network = denoised(teacher.path, faces, target, wanted.noise, log)
+    if wanted.student in (None, DENOISER):
+        network = _denoised(teacher, faces, target, wanted, folder, log)
     else:
         network = _student(target, faces, wanted, folder, log)
     card = SurrogateCard(
@@ -122,7 +131,7 @@ def of_teacher(
         void_as_black_box=False,
         notice="A student of a recogniser that was at hand; what holds of that holds of this.",
         access="local",
-        kind=_kind(wanted.student) if wanted.student else "denoised",
+        kind=_KINDS.get(wanted.student) or _kind(wanted.student),
         public=[],
         noise=wanted.noise,
         budget=0,
@@ -138,12 +147,10 @@ def of_teacher(
     return save(network, card, folder)
 
 
-def _features(
-    public: list[RecognizerSpec], faces: Faces, budget: int, wanted: Wanted
-) -> heads.Features:
+def _features(readers: list[Reader], faces: Faces, budget: int, wanted: Wanted) -> heads.Features:
     count = budget if wanted.access == "template" else max(2, budget // collecting.PARTNERS)
-    threads = torch.get_num_threads()
-    return heads.Features([Recognizer(spec, threads).embed(faces[:count]) for spec in public])
+    sizes = [reader.sizes for reader in readers]
+    return heads.Features.of([reader.embed(faces[:count]) for reader in readers], sizes)
 
 
 def _targets(network: torch.nn.Module, faces: Faces) -> Embeddings:
@@ -162,6 +169,39 @@ def _student(
     checkpoint = folder / CHECKPOINT
     students.train(student, faces, target, wanted.noise, wanted.seconds, checkpoint, log)
     return student
+
+
+def _denoised(
+    teacher: RecognizerSpec,
+    faces: Faces,
+    target: Embeddings,
+    wanted: Wanted,
+    folder: Path,
+    log: Callable[[str], None],
+) -> Denoised:
+    filter_ = wiener(faces, wanted.noise)
+    log(f"denoiser: {filter_.gains.numel()} components of {len(faces):,} faces")
+    if wanted.student is None:
+        network = Denoised(teacher.path, filter_, target.shape[1])
+    else:
+        cleaner = Cleaner(filter_)
+        network = Denoised(teacher.path, cleaner, target.shape[1])
+        checkpoint, loss = folder / CHECKPOINT, partial(cleaning_loss, cleaner, network.network)
+        students.train(
+            network,
+            faces,
+            target,
+            wanted.noise,
+            wanted.seconds,
+            checkpoint,
+            log,
+            batch=16,
+            rate=2e-3,
+            loss_of=loss,
+        )
+    map_behind(network, faces, target, wanted.noise, log)
+    save_enrolment(Enrolment(network, target), folder)
+    return network.eval()
 
 
 def _enough(count: int) -> None:

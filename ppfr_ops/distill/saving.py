@@ -11,30 +11,32 @@ from torch import Tensor, nn
 from ppfr_ops import torchscript
 from ppfr_ops.contracts.surrogate import SurrogateCard
 from ppfr_ops.distill.heads import Head
+from ppfr_ops.distill.reading import Opened
 from ppfr_ops.errors import UserError
 from ppfr_ops.recognizers import MARK
 
 SCRIPT, ONNX, CARD = "surrogate.ts.pt", "surrogate.onnx", "card.json"
+ENROLMENT = "enrolment.ts.pt"
+"""Beside a denoised recogniser: what clean pictures are enrolled by, to be held against it."""
 INPUT, OUTPUT = "face_rgb_0_255", "embedding"
 
 
 class OnPublic(nn.Module):
     """Public recognisers and a head on their templates, as one network."""
 
-    def __init__(self, paths: list[str], head: Head) -> None:
+    def __init__(self, public: list[Opened], head: Head) -> None:
         super().__init__()
-        try:
-            self.public = nn.ModuleList(torchscript.load(path) for path in paths)
-        except (RuntimeError, ValueError):
-            raise UserError("a public recogniser is not readable TorchScript (.pt)") from None
+        self.public = nn.ModuleList(public)
         self.head = head
 
     def forward(self, faces: Tensor) -> Tensor:
-        parts = []
+        templates, inside = [], []
         for network in self.public:
-            template = network(faces)
-            parts.append(template / template.norm(dim=1, keepdim=True))
-        done: Tensor = self.head(torch.cat(parts, 1))
+            template, more = network(faces)
+            templates.append(template)
+            if more.shape[1]:
+                inside.append(more)
+        done: Tensor = self.head(torch.cat([*templates, *inside], 1))
         return done
 
 
@@ -58,6 +60,9 @@ def save(network: nn.Module, card: SurrogateCard, folder: Path) -> SurrogateCard
         warnings.simplefilter("ignore")
         with torch.inference_mode():
             traced = torch.jit.trace(network, example, check_trace=False)
+        for part in traced.modules():
+            if isinstance(part, torch.jit.ScriptModule) and "forward" in part._c._method_names():
+                torch._C._jit_pass_inline(part.graph)  # a file cannot call functions without a name
         traced.save(str(folder / SCRIPT), _extra_files={MARK: inside})
         axes = {INPUT: {0: "N"}, OUTPUT: {0: "N"}}
         torch.onnx.export(
@@ -79,6 +84,13 @@ def save(network: nn.Module, card: SurrogateCard, folder: Path) -> SurrogateCard
     card = card.model_copy(update={"sha256": digests})
     (folder / CARD).write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
     return card
+
+
+def save_enrolment(network: nn.Module, folder: Path) -> None:
+    """The network that clean pictures are enrolled by, TorchScript."""
+    example = torch.randint(0, 256, (2, 3, 112, 112)).float()
+    with torchscript.quiet(), torch.inference_mode():
+        torch.jit.trace(network.eval(), example, check_trace=False).save(str(folder / ENROLMENT))
 
 
 def _agree(folder: Path) -> None:

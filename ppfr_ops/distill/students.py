@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ppfr_ops import torchscript
+from ppfr_ops.distill.denoising import Denoised
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.methods.trainers import save_checkpoint
@@ -70,6 +71,10 @@ class Student(nn.Module):
             nn.Linear(4 * d, dimensions),
         )
 
+    def trained(self) -> list[Tensor]:
+        """What an optimiser moves."""
+        return list(self.parameters())
+
     def forward(self, faces: Tensor) -> Tensor:
         return functional.normalize(self.body((faces - 127.5) / 127.5), dim=1)
 
@@ -90,7 +95,11 @@ class GoingOn(nn.Module):
         with torch.no_grad():
             before = self.network(torch.full((1, 3, 112, 112), 127.0)).shape[1]
         self.map = nn.Linear(before, dimensions)
-        nn.init.orthogonal_(self.map.weight)
+        if before == dimensions:
+            nn.init.eye_(self.map.weight)
+            nn.init.zeros_(self.map.bias)
+        else:
+            nn.init.orthogonal_(self.map.weight)
 
     def trained(self) -> list[Tensor]:
         """What an optimiser moves."""
@@ -106,8 +115,12 @@ def build(kind: str, dimensions: int) -> Student | GoingOn:
     return Student(kind, dimensions) if kind in SIZES else GoingOn(kind, dimensions)
 
 
+Loss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+"""Clean and noisy pictures, the templates wanted, the share of the training that is over."""
+
+
 def train(
-    student: Student | GoingOn,
+    student: Student | GoingOn | Denoised,
     faces: Faces,
     target: Embeddings,
     noise: float,
@@ -116,6 +129,7 @@ def train(
     log: Callable[[str], None],
     batch: int = 32,
     rate: float | None = None,
+    loss_of: Loss | None = None,
 ) -> None:
     """Teach a student the templates of faces, in place.
 
@@ -123,12 +137,19 @@ def train(
         faces: uint8 ``N x 112 x 112 x 3``.
         target: float32 ``N x D``, unit length.
         noise: standard deviations are drawn evenly up to this, pixels of 0..1; 0: clean pictures.
-            Pictures are turned over and moved by up to 2 px besides.
+            What stands behind a denoiser learns under this very noise. Pictures are turned over
+            and moved by up to 2 px besides.
         seconds: of training, all runs together; a run that was killed goes on from ``checkpoint``.
+        loss_of: None: one minus the cosine of the student's template and the one wanted.
     """
-    tensors = student.trained() if isinstance(student, GoingOn) else list(student.parameters())
-    rate = rate or (1e-3 if isinstance(student, GoingOn) else 3e-3)
+
+    def cosine(clean: Tensor, noisy: Tensor, templates: Tensor, share: float) -> Tensor:
+        return (1 - (student(noisy) * templates).sum(1)).mean()
+
+    tensors, loss_of = student.trained(), loss_of or cosine
+    rate = rate or (3e-3 if isinstance(student, Student) else 1e-3)
     optimizer = torch.optim.AdamW(tensors, rate, weight_decay=1e-4)
+    even = not isinstance(student, Denoised)
     spent, step = 0.0, 0
     if checkpoint.is_file():
         found = torch.load(checkpoint, weights_only=True)
@@ -138,21 +159,22 @@ def train(
         log(f"student: going on after {spent:.0f} s, {step} steps")
     begun = saved = time.monotonic()
     wanted, mean = torch.from_numpy(target), 0.0
-    student.train(not isinstance(student, GoingOn))
+    student.train(isinstance(student, Student))
     while (now := spent + time.monotonic() - begun) < seconds:
         for group in optimizer.param_groups:
             group["lr"] = (
                 rate * min(1, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * now / seconds))
             )
         places = torch.randint(len(faces), (batch,))
-        loss = (1 - (student(_seen(faces, places, noise)) * wanted[places]).sum(1)).mean()
+        clean = _seen(faces, places)
+        loss = loss_of(clean, _noisy(clean, noise, even), wanted[places], now / seconds)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(tensors, 5.0)
         optimizer.step()
         step, mean = step + 1, loss.item() if not step else 0.98 * mean + 0.02 * loss.item()
         if step % 100 == 0:
-            log(f"student: step {step}, {now:.0f} s, 1 - cosine {mean:.4f}")
+            log(f"student: step {step}, {now:.0f} s, loss {mean:.4f}")
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
             saved = time.monotonic()
             _save(checkpoint, student, optimizer, spent + saved - begun, step)
@@ -160,15 +182,19 @@ def train(
     student.eval()
 
 
-def _seen(faces: Faces, places: Tensor, noise: float) -> Tensor:
+def _seen(faces: Faces, places: Tensor) -> Tensor:
     x = torch.from_numpy(faces[places.numpy()]).permute(0, 3, 1, 2).float()
     x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(3), x)
     shift = torch.randint(-2, 3, (2,)).tolist()
     x = functional.pad(x, (2, 2, 2, 2), mode="replicate")
-    x = x[:, :, 2 + shift[0] : 114 + shift[0], 2 + shift[1] : 114 + shift[1]]
-    if noise:
-        x = x + 255 * noise * torch.rand(len(x), 1, 1, 1) * torch.randn_like(x)
-    return x
+    return x[:, :, 2 + shift[0] : 114 + shift[0], 2 + shift[1] : 114 + shift[1]]
+
+
+def _noisy(clean: Tensor, noise: float, even: bool) -> Tensor:
+    if not noise:
+        return clean
+    size = torch.rand(len(clean), 1, 1, 1) if even else 1.0
+    return clean + 255 * noise * size * torch.randn_like(clean)
 
 
 def _save(
