@@ -25,9 +25,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import pyarrow.dataset as ds
 import torch
 from dp import publish, show
 from numpy.typing import NDArray
@@ -36,6 +34,7 @@ from scipy.stats import norm
 from virtual import coded, read
 
 from ppfr_ops.evaluate.attacks.recovery import RecoveryAttack, mean_face, to_tensor
+from ppfr_ops.evaluate.data import read_faces
 from ppfr_ops.imaging.measures import ssim
 from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.methods.dp.template import Template, directions
@@ -60,14 +59,8 @@ def chosen(folder: Path, size: int, probes: int) -> tuple[Faces, Faces]:
 
 
 def training(folder: Path, count: int) -> Faces:
-    cells = ds.dataset(folder).to_table(["image"]).column("image").to_pylist()
-    step = max(1, len(cells) // count)
-    return np.stack(
-        [
-            cv2.imdecode(np.frombuffer(cell["bytes"], np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-            for cell in cells[::step][:count]
-        ]
-    )
+    faces = read_faces(str(folder), "faces of others").images
+    return faces[:: max(1, len(faces) // count)][:count]
 
 
 def centred(vectors: NDArray[Any]) -> Vectors:

@@ -7,7 +7,9 @@ under which cosines are like the scores (a metric learned from pairs; :mod:`.sco
 
 import time
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -54,7 +56,7 @@ class Features:
         """Of some faces."""
         return Features([p[which] for p in self.parts], [p[which] for p in self.inside])
 
-    @property
+    @cached_property
     def joined(self) -> Embeddings:
         """float32 ``N x sum(D + I)``: all templates, then the rest."""
         return np.concatenate([*self.parts, *self.inside], axis=1)
@@ -201,7 +203,7 @@ def _ridges(features: Features, target: Embeddings, strengths: Sequence[float]) 
     found = []
     for strength in strengths:
         weights = np.linalg.solve(gram + strength * unit, onto)
-        head = empty(features, target.shape[1])
+        head = deepcopy(first)
         with torch.no_grad():
             head.linear.weight.copy_(torch.from_numpy(weights.T))
             head.linear.bias.copy_(torch.from_numpy(offset - centre @ weights))

@@ -51,8 +51,7 @@ class SanitizeFaces:
         tune_process(threads)
         self._sanitize: BatchSanitizer | None = None
         try:
-            shared = options.get("identity_key_file") is None and options.get("seed") is None
-            if shared and needs_key(**options):
+            if needs_key(**options):
                 options.setdefault("key", _job_key())
             self._sanitize = BatchSanitizer(threads=threads, **options)
         except Exception as error:

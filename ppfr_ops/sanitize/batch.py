@@ -229,7 +229,8 @@ def needs_key(**options: Any) -> bool:
     Raises:
         UserError: an option that is out of range.
     """
-    return makes_key(_checked({name: options[name] for name in OPTIONS if name in options}))
+    chosen = _checked({name: options[name] for name in OPTIONS if name in options})
+    return chosen.seed is None and makes_key(chosen)
 
 
 def _random_id() -> str:

@@ -141,9 +141,10 @@ def forget(ledger: Ledger) -> None:
 
 def _rows(data: bytes | None, size: int, kind: type[np.floating]) -> Features:
     """Rows of a file; none where it is not there, or damaged."""
-    row = size * np.dtype(kind).itemsize
-    whole = data is not None and len(data) % row == 0
-    return np.frombuffer(data if data and whole else b"", kind).reshape(-1, size)
+    data = data or b""
+    if len(data) % (size * np.dtype(kind).itemsize):
+        data = b""
+    return np.frombuffer(data, kind).reshape(-1, size)
 
 
 def _of_faces(features: Features) -> Features:

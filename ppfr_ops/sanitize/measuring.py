@@ -92,9 +92,10 @@ class Measuring:
     @cached_property
     def measures(self) -> frozenset[str]:
         """What ``compare`` measures, by name, FR models aside."""
-        named = {item.name for item in metric_fields([])}
-        if self.level != "full":
-            named -= {*_SLOW} if self.level == "basic" else named
+        if self.level == "none":
+            return frozenset()
+        slow = () if self.level == "full" else _SLOW
+        named = {item.name for item in metric_fields()}.difference(slow)
         return frozenset(named if self.only is None else named.intersection(self.only))
 
     @cached_property
@@ -133,6 +134,5 @@ class Measuring:
 
     def nothing(self, count: int) -> Metrics:
         """The metrics of faces on which nothing could be measured."""
-        names = [item.name for item in metric_fields([model.name for model in self.recognizers])]
-        slow = () if self.level == "full" else _SLOW
-        return {name: np.full(count, np.nan, np.float32) for name in names if name not in slow}
+        names = [*self.measures, *(f"id_cosine_{model.name}" for model in self.judges)]
+        return {name: np.full(count, np.nan, np.float32) for name in names}
