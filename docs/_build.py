@@ -32,20 +32,29 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHOWN = ("stochastic-local", "signed-field", "highpass", "pixelate")
 """In the README's picture, left to right after the drawn faces themselves."""
+WHOM = ("virtual", "keyed", "original")
+"""Whom pictures show, where a method can show somebody else; the first is shown in README's."""
 _NOTEBOOK = ROOT / "examples" / "tour.ipynb"
 
 
-def built(name: str) -> Anonymizer:
+def whom(name: str) -> tuple[str, ...]:
+    """Whom a method can show; empty: it has no such choice."""
+    return WHOM if "identity" in methods()[name].model_fields else ()
+
+
+def built(name: str, identity: str | None = None) -> Anonymizer:
     """A method as it is by default; where it needs secrets, with some that nobody uses; an epsilon,
     which has no default, is 8."""
     kind = methods()[name]
-    required = {option: 8 for option, field in kind.model_fields.items() if field.is_required()}
-    return kind(**required).with_secrets({role: bytes(range(32)) for role in kind.secrets})
+    options = {option: 8 for option, field in kind.model_fields.items() if field.is_required()}
+    chosen = {} if identity is None else {"identity": identity}
+    method = kind(**options, **chosen)
+    return method.with_secrets({role: bytes(range(32)) for role in kind.secrets})
 
 
-def published(name: str, faces: np.ndarray) -> np.ndarray:
+def published(name: str, faces: np.ndarray, identity: str | None = None) -> np.ndarray:
     """Faces as a method publishes them; uint8 ``N x 112 x 112 x 3``."""
-    method = built(name)
+    method = built(name, identity)
     ids = [f"{name}-{number}" for number in range(len(faces))]
     draws = seeded_draws(0)(ids, method.draw_size, 0)
     return method(faces, draws, Context({wanted: ids for wanted in method.wants}))
@@ -59,7 +68,7 @@ def strip(faces: np.ndarray) -> Image.Image:
 def readme_picture(path: Path) -> None:
     """Drawn faces and what four methods make of them, one column each; a palette keeps it small."""
     faces = sample.faces(24, seed=0, identities=24)[[1, 5, 9]]
-    columns = [faces, *(published(name, faces) for name in SHOWN)]
+    columns = [faces, *(published(name, faces, *whom(name)[:1]) for name in SHOWN)]
     rows = np.concatenate([np.concatenate(list(column), axis=0) for column in columns], axis=1)
     Image.fromarray(rows).quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
 
@@ -89,11 +98,14 @@ def gallery() -> tuple[str, dict[str, bytes]]:
     for name, kind in methods().items():
         if kind.kind != "picture":
             continue
-        path = f"gallery/{name}.png"
-        pictures[path] = png(strip(published(name, faces)))
         said = kind.__doc__ or sys.modules[kind.__module__].__doc__ or ""
         said = " ".join(said.partition("\n\n")[0].split()).replace("``", "`")
-        text += ["", f"## {name}", "", said, "", f"![{name}]({path}){{ .faces }}"]
+        text += ["", f"## {name}", "", said]
+        for identity in whom(name) or (None,):
+            path = f"gallery/{name}-{identity}.png" if identity else f"gallery/{name}.png"
+            pictures[path] = png(strip(published(name, faces, identity)))
+            text += ["", f"`--identity {identity}`:"] if identity else []
+            text += ["", f"![{name}]({path}){{ .faces }}"]
         options = [
             f"| `{option}` | {field.description or ''} | "
             f"{'none' if field.is_required() else field.default} |"

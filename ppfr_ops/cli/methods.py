@@ -28,7 +28,8 @@ def main(as_json: bool) -> int:
         for line in _declared(method):
             click.echo(f"    {line}")
         for option, field in method.model_fields.items():
-            click.echo(f"    {option}={field.get_default()}  {field.description or ''}")
+            value = "(required)" if field.is_required() else field.get_default()
+            click.echo(f"    {option}={value}  {field.description or ''}")
     click.echo("module:Class: a method of your own (CONTRIBUTING.md)")
     return 0
 
@@ -40,8 +41,8 @@ def _declared(method: type[Anonymizer]) -> list[str]:
         lines.append("publishes every record as first drawn; metrics never hold one back")
     lines += [f"needs the secret {role}: {text}" for role, text in method.secrets.items()]
     lines += [f"may need the column {name} of the input" for name in method.wants]
-    for item in (*method.record_figures, *method.release_figures):
-        lines.append(f"reports {item.name}: {item.description}")
+    figures = {item.name: item for item in (*method.record_figures, *method.release_figures)}
+    lines += [f"reports {name}: {item.description}" for name, item in figures.items()]
     if method.spends is not None:
         lines.append(f"spends {method.spends.account}: {method.spends.description}")
     return lines
