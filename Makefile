@@ -40,6 +40,7 @@ bench: $(VENV)/.all
 	$(BIN)/python bench/pipeline_efficiency.py
 	$(BIN)/python bench/pipeline_efficiency.py --engine ray --faces 40000
 	$(BIN)/python bench/anonymizer.py
+	$(BIN)/python bench/photographs.py ../shared/data/lfw_raw --default
 	$(BIN)/python bench/accelerator.py
 	$(BIN)/python bench/million_units.py
 	$(BIN)/python bench/million_units.py --requests 20000

@@ -1,0 +1,208 @@
+"""Whole commands over the same photographs, side by side: ours, deface, data-juicer on Ray.
+
+    python bench/photographs.py ../shared/data/lfw_raw --count 500 2000
+
+Every command starts with a folder of JPEG files and ends when its program has: starting, loading
+and writing are in its time. Ours covers heads in place with ``blur`` and no metrics, by ``--engine
+auto``; ``--default`` adds the default method with its metrics. deface is its command line as it
+comes, with ONNX Runtime; data-juicer its ``image_face_blur_mapper``, as it comes, by its Ray
+executor. Both are installed into an environment of their own (``--environment``; pins in
+``photographs.lock``), which is made where it is not there.
+
+A miss is told by the output alone, the same way for all: in the middle of the picture, where LFW
+has its face, more than half of the variance of the Laplacian is left, or there is no such output.
+"""
+
+import argparse
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+LOCK = Path(__file__).with_suffix(".lock")
+MIDDLE = 60
+"""Side of the middle that is looked at, px."""
+Pictures = dict[str, bytes]
+"""By the stem of the file that they were made of."""
+
+
+def write(folder: Path, parts: Path, count: int) -> None:
+    folder.mkdir()
+    rows: list[dict[str, bytes]] = []
+    for part in sorted(parts.glob("*.parquet")):
+        rows += pq.read_table(part)["image"].slice(0, count - len(rows)).to_pylist()
+    for number, row in enumerate(rows):
+        # deface and data-juicer read RGB files only as they should
+        picture = Image.open(io.BytesIO(row["bytes"])).convert("RGB")
+        picture.save(folder / f"{number:06d}.jpg", quality=95)
+
+
+def others(environment: Path) -> Path:
+    """The folder of the other programs, installed if they are not."""
+    found = environment / "bin"
+    if not (found / "dj-process").exists():
+        venv.create(environment, with_pip=True)
+        command = [str(found / "python"), "-m", "pip", "install", "--quiet"]
+        command += ["--disable-pip-version-check", "--requirement", str(LOCK)]
+        subprocess.run(command, check=True)
+    return found
+
+
+def run(command: list[str], log: Path, **environment: str) -> float:
+    """Seconds of a whole program."""
+    # Without it Ray gives its workers the lowest priority but four.
+    ray = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+    settings = {**os.environ, **ray, **environment}
+    began = time.perf_counter()
+    with log.open("ab") as file:
+        done = subprocess.run(command, stdout=file, stderr=file, env=settings, check=False)
+    took = time.perf_counter() - began
+    if done.returncode:
+        raise SystemExit(f"{command[0]} failed:\n{log.read_text(errors='replace')[-3000:]}")
+    return took
+
+
+class Way(Protocol):
+    """A program that covers faces."""
+
+    def __call__(self, source: Path, work: Path) -> float:
+        """Seconds for the pictures of a folder; whatever it writes lies in ``work``."""
+
+    def published(self, work: Path) -> Pictures:
+        """What came of it."""
+
+
+class Ours:
+    def __init__(self, *options: str) -> None:
+        self.options = options
+
+    def __call__(self, source: Path, work: Path) -> float:
+        command = [sys.executable, str(ROOT / "pipelines" / "sanitize.py")]
+        command += ["--input", str(source), "--output", str(work / "out"), "--faces", "detect"]
+        command += ["--output-faces", "in-place", "--mapping", str(work / "mapping.parquet")]
+        return run([*command, *self.options], work / "log", PYTHONPATH=str(ROOT))
+
+    def published(self, work: Path) -> Pictures:
+        table = pq.read_table(work / "mapping.parquet", columns=["record_id", "source"])
+        names = dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+        found = {}
+        for path in (work / "out/release/data").glob("*.parquet"):
+            for row in pq.read_table(path, columns=["record_id", "image"]).to_pylist():
+                found[Path(names[row["record_id"]]).stem] = row["image"]["bytes"]
+        return found
+
+
+class Deface:
+    def __init__(self, programs: Path) -> None:
+        self.programs = programs
+
+    def __call__(self, source: Path, work: Path) -> float:
+        copy = work / "in"
+        copy.mkdir()
+        for path in source.iterdir():
+            os.link(path, copy / path.name)
+        return run([str(self.programs / "deface"), str(copy)], work / "log")
+
+    def published(self, work: Path) -> Pictures:
+        files = (work / "in").glob("*_anonymized.jpg")
+        return {path.stem.removesuffix("_anonymized"): path.read_bytes() for path in files}
+
+
+class DataJuicer:
+    def __init__(self, programs: Path) -> None:
+        self.programs = programs
+
+    def __call__(self, source: Path, work: Path) -> float:
+        lines = [
+            json.dumps({"text": "<__dj__image>", "images": [str(path)]})
+            for path in sorted(source.iterdir())
+        ]
+        (work / "in.jsonl").write_text("\n".join(lines) + "\n")
+        config = {
+            "project_name": "photographs",
+            "executor_type": "ray",
+            "ray_address": "local",
+            "dataset_path": str(work / "in.jsonl"),
+            "export_path": str(work / "out"),
+            "np": os.cpu_count(),
+            "process": [{"image_face_blur_mapper": {"save_dir": str(work / "pictures")}}],
+        }
+        (work / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
+        path = f"{self.programs}:{os.environ['PATH']}"
+        command = [str(self.programs / "dj-process"), "--config", str(work / "config.yaml")]
+        return run(command, work / "log", PATH=path, DATA_JUICER_CACHE_HOME=str(work / "cache"))
+
+    def published(self, work: Path) -> Pictures:
+        files = (work / "pictures").glob("*.jpg")
+        return {path.stem.partition("__dj_hash")[0]: path.read_bytes() for path in files}
+
+
+def detail(data: bytes) -> float:
+    """Variance of the Laplacian in the middle of a picture."""
+    grey = np.asarray(Image.open(io.BytesIO(data)).convert("L"))
+    top, left = (grey.shape[0] - MIDDLE) // 2, (grey.shape[1] - MIDDLE) // 2
+    middle = grey[top : top + MIDDLE, left : left + MIDDLE]
+    return float(cv2.Laplacian(middle, cv2.CV_64F).var())
+
+
+def missed(source: Path, published: Pictures) -> int:
+    """Pictures whose middle is as sharp as before, or that are not there."""
+    count = 0
+    for path in source.iterdir():
+        data = published.get(path.stem)
+        count += data is None or detail(data) > detail(path.read_bytes()) / 2
+    return count
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path, help="Parquet files of photographs, as lfw_raw")
+    parser.add_argument("--count", type=int, nargs="*", default=[500, 2000])
+    parser.add_argument("--default", action="store_true", help="the default method besides")
+    parser.add_argument("--environment", type=Path, default=Path("build/photographs"))
+    arguments = parser.parse_args()
+    programs = others(arguments.environment.absolute())
+    ways: dict[str, Way] = {
+        "deface": Deface(programs),
+        "ours, blur": Ours("--method", "blur", "--metrics", "none"),
+        "data-juicer": DataJuicer(programs),
+    }
+    if arguments.default:
+        ways["ours, default method and metrics"] = Ours()
+    for count in arguments.count:
+        with tempfile.TemporaryDirectory() as name:
+            source, base = Path(name) / "in", 0.0
+            write(source, arguments.folder, count)
+            for label, way in ways.items():
+                work = Path(name) / label.partition(",")[0] / str(len(label))
+                work.mkdir(parents=True)
+                seconds = way(source, work)
+                base = base or seconds
+                print(
+                    json.dumps(
+                        {
+                            "photographs": count,
+                            "what": label,
+                            "seconds": round(seconds, 1),
+                            "times_deface": round(base / seconds, 2),
+                            "missed": missed(source, way.published(work)),
+                        }
+                    ),
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
