@@ -1,5 +1,6 @@
 """After the last unit: reconcile, write the manifest and what the owner asked for besides."""
 
+import hashlib
 import json
 import os
 import platform
@@ -137,11 +138,11 @@ def command_of(job: Job) -> str:
     """Digest of what a run is asked for, and of its input as far as the run would look."""
     policy = None if job.policy is None else job.policy.model_dump(mode="json")
     verdicts = verdict_digest(job.verdicts or {}, sorted(job.verdicts or ()))
-    sources: dict[str, str] = {}
-    if job.options.incremental:
-        sources = {unit: source.stamp for unit, source in job.plan.fingerprints.items()}
+    sources = hashlib.sha256()
+    for unit in job.plan.units if job.options.incremental else ():
+        sources.update(f"{unit.id}|{unit.source and unit.source.stamp}\n".encode())
     options = job.options.model_dump(mode="json", exclude={"seed", "check_shards"})
-    return digest([options, job.settings_digest, policy, verdicts, digest(sources)])
+    return digest([options, job.settings_digest, policy, verdicts, sources.hexdigest()])
 
 
 def _manifest(job: Job, engine: str, tally: _Tally) -> Manifest:
