@@ -1,17 +1,23 @@
 """What earlier versions published can still be verified."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from test_settled import Output, keys
 
 from ppfr_ops.cli.report import main as report
 from ppfr_ops.cli.verify import main as verify
+from ppfr_ops.contracts.manifest import Manifest, UnitShards
 from ppfr_ops.release.figures import open_release
+from ppfr_ops.release.listing import files_of, read_files
 from ppfr_ops.release.publish import read_release
+from ppfr_ops.release.signing import Seal, load_signing_key, make_signature
 from ppfr_ops.store.folder import Folder
+from ppfr_ops.store.ledger import Ledger
 
 DATA = Path(__file__).parent / "data"
 
@@ -87,3 +93,52 @@ def test_a_second_version_with_a_file_beside_it_is_found(listed_inline: Path) ->
     (listed_inline / "release/files.parquet").write_bytes(b"of a later version")
     code, said = _verified(listed_inline / "release", "output-v2.pub")
     assert code == 1 and said.strip() == "files.parquet: is not in the manifest"
+
+
+def as_of_version_2(output: Output) -> None:
+    """An output as it was before there were lists beside the manifests, signed with its key."""
+    assert output.key is not None
+    root, key = output.root, load_signing_key(str(output.key))
+    ledger = Ledger(str(root))
+    entries = ledger.entries()
+    told = read_release(ledger)
+    assert told is not None and told.listing is not None
+    files = list(files_of(told, read_files(ledger, told, "release")))
+    old = told.model_copy(update={"schema_version": "2", "files": files, "listing": None})
+    own = Manifest.model_validate_json((root / "evidence/manifest.json").read_bytes())
+    shards = [UnitShards(unit=unit, shards=entry.shards) for unit, entry in entries.items()]
+    own = own.model_copy(update={"schema_version": "2", "shards": shards})
+    (root / "evidence/manifest.json").write_bytes(own.text())
+    (root / "release/manifest.json").write_bytes(old.text())
+    (root / "release/manifest.sig").write_bytes(make_signature(old.text(), key).text())
+    digests = {unit: (digest or b"").hex() for unit, digest in ledger.digests(entries)}
+    sealed = Seal(
+        version=old.version,
+        release=hashlib.sha256(old.text()).hexdigest(),
+        evidence=hashlib.sha256(own.text()).hexdigest(),
+        run=hashlib.sha256((root / "evidence/ledger/run.json").read_bytes()).hexdigest(),
+        entries=digests,
+    )
+    sealed = sealed.model_copy(update={"signature": make_signature(sealed.signed(), key)})
+    text = sealed.model_dump_json(indent=1, exclude={"listing"})
+    (root / "evidence/seal.json").write_text(text)
+    for gone in ("release/files.parquet", "evidence/ledger/settled.json"):
+        (root / gone).unlink()
+    for path in (root / "evidence").glob("seal.*.parquet"):
+        path.unlink()
+
+
+def test_a_run_goes_on_with_an_output_of_the_second_version(tmp_path: Path) -> None:
+    output = Output(tmp_path, keys(tmp_path))
+    as_of_version_2(output)
+    assert output.holds()
+    assert output.run() == (0, []) and output.holds()
+    told = read_release(Folder(str(output.root)))
+    assert told is not None and (told.version, told.schema_version) == (2, "3")
+    assert (output.root / "release/files.parquet").exists()
+    assert output.run() == (0, [])
+    # What was planted since is not signed.
+    as_of_version_2(output)
+    entry = output.root / "evidence/ledger/units/u000001.json"
+    entry.write_text(entry.read_text() + " ")
+    assert output.run() == (0, [[1]]) and output.holds()
