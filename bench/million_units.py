@@ -6,7 +6,8 @@ own, for its memory: committing some units more; the whole command, which finds 
 everything to look at, as a first run does when its last unit is committed (its planning, opening
 and finishing by themselves); opening the ledger again, from the copy of all entries; the command
 once more, which has nothing to do; ``ppfr status``; ``ppfr verify``, without the reading of
-shards. With ``--requests`` and ``--whole`` a store counts requests.
+shards. Times are seconds, and in brackets seconds of the processor, which others on the machine
+change less. With ``--requests`` and ``--whole`` a store counts requests.
 
     python bench/million_units.py --units 1000 10000 100000 1000000
     python bench/million_units.py --requests 1000
@@ -36,6 +37,7 @@ from ppfr_ops.contracts.manifest import Counts, Manifest, Method
 from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.contracts.records import IMAGE_TYPE, records_schema
 from ppfr_ops.release.settled import settle, settled, shards_as_listed
+from ppfr_ops.store.ids import Ids
 from ppfr_ops.store.lease import Lease
 from ppfr_ops.store.ledger import Attempts, Ledger, Tables
 
@@ -55,39 +57,49 @@ def tables() -> Tables:
     )
 
 
-def lay_down(ledger: Ledger, numbers: range) -> None:
-    """The files of committed units, as a run leaves them; figures and digests are as hard to
-    compress as real ones."""
-    root = Path(ledger.root)
+def entry_of(unit: str, number: int, ids: Ids) -> LedgerEntry:
+    """Figures and digests are as hard to compress as real ones. No dead letters."""
     names = metrics_schema().names[1:]
+    shards = {}
+    for kind in KINDS[:2]:
+        data = content(unit, kind)
+        path = shard_path(kind, ids.unit(unit) if kind == "data" else unit)
+        own = hashlib.sha256(data).hexdigest()
+        shards[kind] = Shard(path=path, rows=1, bytes=len(data), sha256=own)
+    chance = hashlib.sha256(unit.encode()).digest()
+    values = {name: chance[place] / 256 + number / 1e9 for place, name in enumerate(names)}
+    return LedgerEntry(
+        unit=unit,
+        copy_id=chance[:8].hex(),
+        rows_in=1,
+        records=1,
+        dead_letters={},
+        shards=shards,
+        method_digest="0" * 64,
+        settings_digest="0" * 64,
+        metrics={
+            name: Statistic(count=1, mean=value, min=value, max=value)
+            for name, value in values.items()
+        },
+    )
+
+
+def content(unit: str, kind: str) -> bytes:
+    """Of a shard, which nobody reads as one."""
+    return f"{unit}{kind}".encode()
+
+
+def lay_down(ledger: Ledger, numbers: range) -> None:
+    """The files of committed units, as a run leaves them."""
+    root = Path(ledger.root)
+    folder = root / "evidence/ledger"
     for number in numbers:
         unit = f"u{number:06d}"
-        shards = {}
-        for kind in KINDS[:2]:  # no dead letters
-            data = f"{unit}{kind}".encode()
-            path = shard_path(kind, ledger.ids.unit(unit) if kind == "data" else unit)
-            (root / path).write_bytes(data)
-            own = hashlib.sha256(data).hexdigest()
-            shards[kind] = Shard(path=path, rows=1, bytes=len(data), sha256=own)
-        chance = hashlib.sha256(unit.encode()).digest()
-        values = {name: chance[place] / 256 + number / 1e9 for place, name in enumerate(names)}
-        entry = LedgerEntry(
-            unit=unit,
-            copy_id=chance[:8].hex(),
-            rows_in=1,
-            records=1,
-            dead_letters={},
-            shards=shards,
-            method_digest="0" * 64,
-            settings_digest="0" * 64,
-            metrics={
-                name: Statistic(count=1, mean=value, min=value, max=value)
-                for name, value in values.items()
-            },
-        )
-        ledger_folder = root / "evidence/ledger"
-        (ledger_folder / "units" / f"{unit}.json").write_text(entry.model_dump_json(indent=1))
-        (ledger_folder / "attempts" / f"{unit}.first").write_bytes(b"u")
+        entry = entry_of(unit, number, ledger.ids)
+        for kind, shard in entry.shards.items():
+            (root / shard.path).write_bytes(content(unit, kind))
+        (folder / "units" / f"{unit}.json").write_text(entry.model_dump_json(indent=1))
+        (folder / "attempts" / f"{unit}.first").write_bytes(b"u")
 
 
 def work(ledger: Ledger, numbers: range) -> None:
@@ -98,10 +110,15 @@ def work(ledger: Ledger, numbers: range) -> None:
         ledger.commit(unit, tables(), 1, method_digest="m", settings_digest="s")
 
 
-def timed(call: Any) -> float:
-    began = time.perf_counter()
+def timed(call: Any) -> list[float]:
+    """Seconds, and seconds of the processor."""
+    began, worked = time.perf_counter(), time.process_time()
     call()
-    return time.perf_counter() - began
+    return [time.perf_counter() - began, time.process_time() - worked]
+
+
+Took = dict[str, list[float]]
+"""By step, as ``timed`` gives it."""
 
 
 # -- on local disk, a step a process ----------------------------------------------------------
@@ -132,7 +149,7 @@ def write_input(folder: str, count: int) -> None:
         pq.write_table(faces, f"{folder}/in/{first:08d}.parquet", row_group_size=1000)
 
 
-def prepared(folder: str, count: int) -> dict[str, float]:
+def prepared(folder: str, count: int) -> Took:
     """Not measured: input and output."""
     from ppfr_ops.sanitize.prepare import prepare
 
@@ -143,26 +160,24 @@ def prepared(folder: str, count: int) -> dict[str, float]:
     return {}
 
 
-def committing(folder: str, count: int) -> dict[str, float]:
+def committing(folder: str, count: int) -> Took:
     ledger = Ledger(f"{folder}/out")
-    return {
-        "commit, ms a unit": timed(lambda: work(ledger, range(count - MORE, count))) / MORE * 1e3
-    }
+    took = timed(lambda: work(ledger, range(count - MORE, count)))
+    return {"commit, ms a unit": [seconds / MORE * 1000 for seconds in took]}
 
 
-def command(folder: str, count: int) -> dict[str, float]:
+def command(folder: str, count: int) -> Took:
     """The whole command, and what its parts took."""
     from ppfr_ops.cli import driver
     from ppfr_ops.sanitize.job import Job, Status
 
-    took: dict[str, float] = {}
+    took: Took = {}
 
     def noted(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*args: Any, **named: Any) -> Any:
-            began = time.perf_counter()
-            result = call(*args, **named)
-            took[name] = time.perf_counter() - began
-            return result
+            results: list[Any] = []
+            took[name] = timed(lambda: results.append(call(*args, **named)))
+            return results[0]
 
         return wrapped
 
@@ -178,16 +193,16 @@ def command(folder: str, count: int) -> dict[str, float]:
     return {**took, "command": whole}
 
 
-def opening(folder: str, count: int) -> dict[str, float]:
+def opening(folder: str, count: int) -> Took:
     settings = Ledger(f"{folder}/out").read("evidence", "ledger", "run.json") or {}
     return {"open again": timed(lambda: Ledger(f"{folder}/out").open(settings))}
 
 
-def idling(folder: str, count: int) -> dict[str, float]:
+def idling(folder: str, count: int) -> Took:
     return {"no-op": command(folder, count)["command"]}
 
 
-def looking(folder: str, count: int) -> dict[str, float]:
+def looking(folder: str, count: int) -> Took:
     from ppfr_ops.cli.status import look
 
     result = {"status": timed(lambda: look(f"{folder}/out"))}
@@ -195,7 +210,7 @@ def looking(folder: str, count: int) -> dict[str, float]:
     return result
 
 
-def verifying(folder: str, count: int) -> dict[str, float]:
+def verifying(folder: str, count: int) -> Took:
     """All of it but what is in the shards, which are none here."""
     from ppfr_ops.release import evidence, verify
 
@@ -223,7 +238,7 @@ COLUMNS = {
 
 def measure(count: int) -> str:
     """A row of the table."""
-    found: dict[str, float] = {}
+    found: Took = {}
     peaks = {}
     with tempfile.TemporaryDirectory() as folder:
         for step in STEPS:
@@ -235,7 +250,7 @@ def measure(count: int) -> str:
             found = said | found
         # Removing files one by one is not what is measured.
         subprocess.run(["rm", "-rf", *(str(path) for path in Path(folder).iterdir())], check=True)
-    shown = [f"{found[name]:,.1f}" for name in list(COLUMNS)[:-1]]
+    shown = [f"{found[name][0]:,.1f} ({found[name][1]:,.1f})" for name in list(COLUMNS)[:-1]]
     told = ", ".join(
         f"{peaks[name]:,.0f}" for name in ("command", "idling", "looking", "verifying")
     )
