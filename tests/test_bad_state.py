@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -9,7 +10,8 @@ import pytest
 from test_ledger import SETTINGS, commit, opened
 
 from ppfr_ops.cli.status import look
-from ppfr_ops.release.publish import rotten
+from ppfr_ops.contracts.ledger import LedgerEntry
+from ppfr_ops.release.publish import looked_at, rotten
 from ppfr_ops.release.signing import distrust, seal
 from ppfr_ops.store.lease import Lease
 from ppfr_ops.store.ledger import LEDGER, Attempts, Ledger, LedgerError
@@ -167,6 +169,21 @@ def test_finish_finds_a_shard_that_rots_or_goes(tmp_path: Path) -> None:
     first.write_bytes(data)  # of the same size
     (tmp_path / entries[2].shards["metrics"].path).unlink()
     assert rotten(ledger, entries) == ["u0", "u2"]
+
+
+def test_shards_are_looked_at_as_entries_come_and_few_wait(tmp_path: Path) -> None:
+    ledger = opened(str(tmp_path))
+    entry = commit(ledger, "u1")
+    taken: list[int] = []
+
+    def many() -> Iterator[LedgerEntry]:
+        for number in range(1000):
+            taken.append(number)
+            yield entry
+
+    found = looked_at(ledger, many())
+    assert next(found) == (entry, True) and len(taken) < 100
+    assert sum(holds for _, holds in found) == 999 and len(taken) == 1000
 
 
 def test_what_was_planted_since_the_seal_is_not_vouched_for(tmp_path: Path) -> None:

@@ -65,8 +65,8 @@ def publish(folder: Path, method: str) -> tuple[list[bytes], Path]:
 def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     folder = tmp_path_factory.mktemp("guess")
     encoded, output = publish(folder, request.param)
-    manifest = open_release(str(output)).told
-    shards = [pq.read_table(output / "release" / file.path) for file in manifest.data]
+    listed = open_release(str(output)).shards
+    shards = [pq.read_table(output / "release" / file.path) for file in listed]
     table = pa.concat_tables(shards)
     ids, rows = Ledger(str(output)).ids, max(6, COUNT // 4)
     units = -(-COUNT // rows)

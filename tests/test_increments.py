@@ -106,7 +106,8 @@ def test_twenty_units_that_grow_shrink_and_change(tmp_path: Path) -> None:
     assert (said.deleted_upstream, said.taken_back, said.records) == (0, 1, 20 * 21 - 10)
     manifest = Manifest.model_validate_json((tmp_path / "out/evidence/manifest.json").read_text())
     assert manifest.counts.records == 20 * 21 - 10
-    assert {os.path.basename(unit.shards["data"].path) for unit in manifest.shards} == set(
+    entries = Ledger(str(tmp_path / "out")).entries().values()
+    assert {os.path.basename(entry.shards["data"].path) for entry in entries} == set(
         shards(tmp_path)
     )
 

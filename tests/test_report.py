@@ -28,7 +28,6 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from ppfr_ops.cli import group
-from ppfr_ops.contracts.manifest import ReleaseManifest
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.release.documents.cards import Publication, croissant, lineage_events
 from ppfr_ops.release.figures import open_release
@@ -256,12 +255,13 @@ def test_the_card_has_front_matter_and_every_column(output: Path) -> None:
 
 def test_croissant_names_every_shard_with_its_digest(output: Path) -> None:
     document = croissant(open_release(str(output)), Publication("faces-x", "cc-by-nc-4.0"))
-    manifest = ReleaseManifest.model_validate_json((output / "release/manifest.json").read_bytes())
+    shards = open_release(str(output)).shards
+    assert len(shards) == len(list((output / "release/data").iterdir()))
     files = {
         item["@id"]: item for item in document["distribution"] if "FileObject" in item["@type"]
     }
     assert {path: item["sha256"] for path, item in files.items()} == {
-        file.path: file.sha256 for file in manifest.data
+        file.path: file.sha256 for file in shards
     }
     assert "http://mlcommons.org/croissant/1.1" in document["conformsTo"]
     kinds = {field["name"]: field["dataType"] for field in document["recordSet"][0]["field"]}
@@ -453,14 +453,14 @@ def test_nothing_that_is_read_is_imported(
     assert (tmp_path / "ran").exists()
 
 
-def test_a_manifest_that_names_other_files_is_not_followed(output: Path, tmp_path: Path) -> None:
-    path = output / "evidence/manifest.json"
-    manifest = json.loads(path.read_text())
+def test_an_entry_that_names_other_files_is_not_followed(output: Path, tmp_path: Path) -> None:
+    path = next((output / "evidence/ledger/units").iterdir())
+    entry = json.loads(path.read_text())
     for place in ("/dev/zero", "../../etc/passwd"):
-        manifest["shards"][0]["shards"]["metrics"]["path"] = place
-        path.write_text(json.dumps(manifest))
+        entry["shards"]["metrics"]["path"] = place
+        path.write_text(json.dumps(entry))
         done = report(output)
-        assert done.exit_code == 2 and "where none may lie" in done.output
+        assert done.exit_code == 3 and f"units/{path.name}: is damaged" in done.output
 
 
 EVIL = "<script>alert(1)</script>`|[x](javascript:y)\n# =cmd"

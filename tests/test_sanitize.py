@@ -100,7 +100,9 @@ def good(count: int, seed: int = 0) -> list[bytes | None]:
 def assert_sound(output: Path) -> Manifest:
     """Every shard is as the manifest says, every id once, nothing else is there."""
     manifest = Manifest.model_validate_json((output / "evidence/manifest.json").read_text())
-    names = {"release/manifest.json", "evidence/manifest.json", "evidence/seal.json"}
+    names = {"release/manifest.json", "release/files.parquet"}
+    names |= {"evidence/manifest.json", "evidence/seal.json"}
+    names |= {f"evidence/{path.name}" for path in (output / "evidence").glob("seal.*.parquet")}
     names |= {f"evidence/ledger/{name}" for name in ("run.json", "secret.json", "entries.parquet")}
     # settled.json: nothing was left to do; the others: the owner gave no key
     for name in ("settled.json", "release_key.json"):
@@ -108,7 +110,7 @@ def assert_sound(output: Path) -> Manifest:
             names.add(f"evidence/ledger/{name}")
     ids: list[str] = []
     dead: list[str] = []
-    for unit in manifest.shards:
+    for unit in Ledger(str(output)).entries().values():
         names.add(f"evidence/ledger/units/{unit.unit}.json")
         for kind, shard in unit.shards.items():
             names.add(shard.path)

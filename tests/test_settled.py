@@ -135,6 +135,20 @@ def test_all_are_read_where_that_is_asked(output: Output, monkeypatch: pytest.Mo
     assert output.run() == (0, []) and output.written() == after
 
 
+def test_a_death_between_the_list_and_the_seal_leaves_the_seal_before(output: Output) -> None:
+    """The list of the next seal lies there already; the one before counts, and the run may sign."""
+    (sealed,) = (output.root / "evidence").glob("seal.*.parquet")
+    stray = sealed.with_name(f"seal.{7:016x}.parquet")
+    stray.write_bytes(b"half a list")
+    assert output.run() == (0, []) and output.holds()
+    (now,) = (output.root / "evidence").glob("seal.*.parquet")
+    assert now not in (sealed, stray)
+    # Of a release the list may be newer than the manifest: the same command writes both.
+    (output.root / "release/files.parquet").write_bytes(b"of another manifest")
+    assert not output.holds()
+    assert output.run() == (0, []) and output.holds()
+
+
 def rot(output: Output, kind: Kind) -> None:
     path = output.root / output.entry().shards[kind].path
     in_place(path, turned(path))

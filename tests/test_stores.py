@@ -20,7 +20,9 @@ from faulty import FAULTS, FaultyProxy
 from moto.server import ThreadedMotoServer
 
 from ppfr_ops.cli.sanitize_beam import main as on_beam
+from ppfr_ops.contracts.ledger import LedgerEntry
 from ppfr_ops.contracts.manifest import Manifest, ReleaseManifest
+from ppfr_ops.release.signing import Seal
 from ppfr_ops.sample import write_sample
 from ppfr_ops.sandbox import sandbox
 from ppfr_ops.store.lease import Lease
@@ -101,8 +103,10 @@ def assert_sound(client: object) -> Manifest:
     }
     manifest = Manifest.model_validate_json(found.pop("out/evidence/manifest.json"))
     ids: list[str] = []
-    for unit in manifest.shards:
-        assert found.pop(f"out/evidence/ledger/units/{unit.unit}.json")
+    places = [name for name in found if name.startswith("out/evidence/ledger/units/")]
+    assert len(places) == manifest.counts.units
+    for place in places:
+        unit = LedgerEntry.model_validate_json(found.pop(place))
         for kind, shard in unit.shards.items():
             data = found.pop(f"out/{shard.path}")
             assert hashlib.sha256(data).hexdigest() == shard.sha256
@@ -110,7 +114,10 @@ def assert_sound(client: object) -> Manifest:
                 ids += pq.read_table(pa.BufferReader(data))["record_id"].to_pylist()
     assert len(ids) == len(set(ids)) == manifest.counts.records
     told = ReleaseManifest.model_validate_json(found.pop("out/release/manifest.json"))
-    assert told.records == len(ids) and found.pop("out/evidence/seal.json")
+    listed = pq.read_table(pa.BufferReader(found.pop("out/release/files.parquet")))
+    assert sum(listed["rows"].to_pylist()) == told.records == len(ids)
+    sealed = Seal.model_validate_json(found.pop("out/evidence/seal.json")).listing
+    assert sealed is not None and found.pop(f"out/evidence/{sealed.path}")
     ledger = "out/evidence/ledger"
     assert {name.rpartition("/")[0] for name in found} == {ledger, f"{ledger}/lease"}
     assert "Uploads" not in client.list_multipart_uploads(Bucket="shared")
@@ -238,6 +245,7 @@ def test_a_listing_of_more_than_a_page(
         folder = Ledger("s3://shared/out")
         found = dict(folder.listing("release", "data"))
         assert proxy.requests == 2
+        assert not found.pop("00").plain  # a folder
         assert sorted(found) == [f"{number:04d}" for number in range(1005)]
         assert found == folder.files("release", "data") and found["0007"].size == 1
         buckets.put_object(Bucket="shared", Key="out/release/data/0007", Body=b"y")

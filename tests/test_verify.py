@@ -17,9 +17,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from PIL import Image, PngImagePlugin
 
 from ppfr_ops.cli.verify import main
-from ppfr_ops.contracts.manifest import File, ReleaseManifest
+from ppfr_ops.contracts.ledger import LedgerEntry
+from ppfr_ops.contracts.manifest import Listing, ReleaseManifest
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.release.foreign import foreign_part
+from ppfr_ops.release.listing import Shards, write_rows
 from ppfr_ops.release.signing import SIGNATURE, seal, sign
 from ppfr_ops.release.verify import verify
 from ppfr_ops.sample import faces
@@ -74,29 +76,27 @@ def shards(output: Path, kind: str) -> list[Path]:
 
 def reseal(output: Path) -> None:
     """What a forger does: every digest in manifests, ledger and seal is made to fit again."""
-    own = output / "evidence" / "manifest.json"
-    manifest = json.loads(own.read_text())
-    for unit in manifest["shards"]:
-        for shard in unit["shards"].values():
+    listed = Shards()
+    for path in (output / "evidence/ledger/units").iterdir():
+        entry = json.loads(path.read_text())
+        for shard in entry["shards"].values():
             data = (output / shard["path"]).read_bytes()
             shard["bytes"], shard["sha256"] = len(data), hashlib.sha256(data).hexdigest()
             shard["rows"] = pq.read_metadata(io.BytesIO(data)).num_rows
-        entry = output / "evidence" / "ledger" / "units" / f"{unit['unit']}.json"
-        content = json.loads(entry.read_text())
-        content["shards"] = unit["shards"]
-        entry.write_text(json.dumps(content))
-    own.write_text(json.dumps(manifest))
+        path.write_text(json.dumps(entry))
+        listed.add(LedgerEntry.model_validate(entry))
+    relist(output, listed.table())
+
+
+def relist(output: Path, shards: pa.Table) -> None:
+    """Another list of shards in the release, with a manifest and a seal that fit it."""
+    ledger = Ledger(str(output))
+    listing = Listing(**write_rows(ledger, shards, "release", "files.parquet"))
     told = ReleaseManifest.model_validate_json((output / "release/manifest.json").read_text())
-    files = []
-    for file in told.files:
-        data = (output / "release" / file.path).read_bytes()
-        rows = None if file.rows is None else pq.read_metadata(io.BytesIO(data)).num_rows
-        digest = hashlib.sha256(data).hexdigest()
-        files.append(File(path=file.path, rows=rows, bytes=len(data), sha256=digest))
-    records = sum(file.rows or 0 for file in files)
-    told = told.model_copy(update={"files": files, "records": records})
-    (output / "release/manifest.json").write_text(told.model_dump_json(indent=1))
-    seal(Ledger(str(output)), told.version, None)
+    records = sum(shards["rows"].to_pylist()) if "rows" in shards.column_names else told.records
+    told = told.model_copy(update={"listing": listing, "records": records})
+    (output / "release/manifest.json").write_bytes(told.text())
+    seal(ledger, told.version, None)
 
 
 def rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:

@@ -219,8 +219,8 @@ def _judged(job: Job, manifest: Manifest, as_json: bool) -> int:
 def _photographs(job: Job, manifest: Manifest) -> None:
     """What there is to say and to write of photographs besides."""
     if job.options.detections_out:
-        console.print(f"{write_detections(job, manifest):,} faces written to --detections-out")
-    queue = review_queue(job, manifest)
+        console.print(f"{write_detections(job):,} faces written to --detections-out")
+    queue = review_queue(job)
     if job.options.review_out:
         write_review(job.options.review_out, queue, job.plan)
         console.print(f"{len(queue):,} photographs to look at, listed in --review-out")

@@ -121,12 +121,12 @@ def _work(job: Job, engine: Engine, carrier: str, began: float, as_json: bool) -
         console.print(f"{gone} units removed from the vault, keys first: published no more")
     faces = _carry(job, engine, ledger)
     rotten: list[str] = []
-    manifest, missing = finish(job, carrier, rotten.append, unvouched is None)
+    manifest, missing = finish(job, carrier, rotten.append, unvouched is None, ledger)
     if rotten:
         for line in rotten:
             console.print(line, markup=False)
         faces += _carry(job, engine, ledger)
-        manifest, missing = finish(job, carrier, _notice, unvouched is None)
+        manifest, missing = finish(job, carrier, _notice, unvouched is None, ledger)
     if ledger.fenced_off():
         console.print("Error: another run has taken over this output, or it was removed")
         code = 1

@@ -103,14 +103,16 @@ def look(output: str, privacy_account: str | None = None) -> OutputStatus:
     tombstones = ledger.tombstones()
     last = _last(ledger)
     codes: Counter[str] = Counter()
+    records = 0
     for entry in entries.values():
         codes.update(entry.dead_letters)
+        records += entry.records
     kept = len(tombstones.keys() & entries.keys())
     interrupted = {name.rpartition(".")[0] for name in ledger.names(*LEDGER, "attempts")}
     return OutputStatus(
         units_published=len(entries),
         units_pending=max(0, (last["units"] or 0) - (len(entries) - kept)),
-        records=sum(entry.records for entry in entries.values()),
+        records=records,
         dead_letters=codes.total(),
         dead_letters_by_code=dict(codes.most_common()),
         deleted_upstream=kept,

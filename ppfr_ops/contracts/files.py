@@ -20,6 +20,7 @@ from ppfr_ops.contracts import VERSION, endpoint
 from ppfr_ops.contracts.certificates import CERTIFICATES_SCHEMA
 from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA
 from ppfr_ops.contracts.detections import detections_schema
+from ppfr_ops.contracts.manifest import FILES_SCHEMA
 from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.contracts.records import records_schema, released
 from ppfr_ops.contracts.vault import (
@@ -43,6 +44,7 @@ def tables() -> dict[str, pa.Schema]:
         "dead-letters": DEAD_LETTERS_SCHEMA,
         "detections": detections_schema([MODEL]),
         "certificates": CERTIFICATES_SCHEMA,
+        "files": FILES_SCHEMA,
         "vault-sealed": SEALED_SCHEMA,
         "vault-keys": KEYS_SCHEMA,
         "originals": ORIGINALS_SCHEMA,

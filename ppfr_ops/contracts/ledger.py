@@ -5,6 +5,7 @@ before anything makes a path of it.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -138,15 +139,23 @@ SHARD_PLACES = tuple(shard_path(kind, "u").rpartition("/")[0] for kind in ALL_KI
 """Folders of shards, relative to the output."""
 
 
-def merge(parts: list[Statistic]) -> Statistic | None:
-    """One statistic over several; None if there is nothing in them."""
-    count = sum(part.count for part in parts)
-    if not count:
-        return None
-    filled = [part for part in parts if part.count]
-    return Statistic(
-        count=count,
-        mean=sum(part.mean * part.count for part in filled) / count,
-        min=min(part.min for part in filled),
-        max=max(part.max for part in filled),
-    )
+class Merged:
+    """One statistic of each metric over those of many units, as they go by."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, list[float]] = {}
+
+    def add(self, metrics: Mapping[str, Statistic]) -> None:
+        for name, part in metrics.items():
+            if part.count:
+                sums = self._sums.setdefault(name, [0, 0.0, part.min, part.max])
+                sums[0] += part.count
+                sums[1] += part.mean * part.count
+                sums[2], sums[3] = min(sums[2], part.min), max(sums[3], part.max)
+
+    def statistics(self) -> dict[str, Statistic]:
+        """By metric, of those with a value."""
+        return {
+            name: Statistic(count=int(count), mean=total / count, min=least, max=most)
+            for name, (count, total, least, most) in self._sums.items()
+        }

@@ -1,16 +1,21 @@
 """What was done, with what, and what came of it: once for the owner, once for everybody.
 
-``evidence/manifest.json`` has every figure and every unit. ``release/manifest.json`` has what
-those who receive the data may know: how it was made, and the digest of every file beside it.
+``evidence/manifest.json`` has every figure; the units are in the ledger. ``release/manifest.json``
+has what those who receive the data may know: how it was made, and the digest of every file beside
+it, of the shards by way of ``release/files.parquet``, which lists them.
 """
 
 from datetime import date
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, Literal
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from ppfr_ops.contracts import VERSION
-from ppfr_ops.contracts.ledger import Digest, Kind, Shard, Statistic
+from ppfr_ops.contracts import described
+from ppfr_ops.contracts.ledger import Count, Digest, Kind, Shard, Statistic
+
+MANIFESTS = "3"
+"""Version of both manifests. Before 3 they listed the shards themselves."""
 
 
 class _Model(BaseModel):
@@ -93,7 +98,7 @@ class UnitShards(_Model):
 class Manifest(_Model):
     """The owner's: ``evidence/manifest.json``."""
 
-    schema_version: str = VERSION
+    schema_version: str = MANIFESTS
     versions: dict[str, str]
     """Of this program, Python and the libraries that touch a pixel or a shard."""
     engine: str
@@ -107,9 +112,16 @@ class Manifest(_Model):
     plan_digest: str
     counts: Counts
     metrics: dict[str, Statistic]
-    shards: list[UnitShards]
+    shards: list[UnitShards] = []
+    """Of outputs made before version 3. Since then the ledger alone has them, an entry a unit, and
+    the seal has the digest of every entry."""
     verdict: Verdict | None = None
     """Null where the run was given no policy."""
+
+    def text(self) -> bytes:
+        """As it is written."""
+        exclude = set() if self.shards else {"shards"}
+        return self.model_dump_json(indent=1, exclude=exclude).encode()
 
 
 # -- what everybody may know ----------------------------------------------------------------
@@ -145,6 +157,37 @@ def withheld_percent(records: int, rows: int) -> int | None:
     return None if rows < LEAST_RECORDS else -(-100 * max(0, rows - records) // rows)
 
 
+FILES: Final = "files.parquet"
+"""In the release, the list of its shards."""
+
+_PATH_BYTES, _DIGEST_BYTES = len("data/") + 32 + len(".parquet"), 64
+FILES_SCHEMA = pa.schema(
+    [
+        # Of fixed width and never null, so that a row takes what it takes, whatever a file of
+        # somebody else's says of itself.
+        described(name, kind, text, unit, bounds).with_nullable(False)
+        for name, kind, text, unit, bounds in (
+            ("path", pa.binary(_PATH_BYTES), "Relative to the release; ASCII.", "", ""),
+            ("rows", pa.int64(), "Records in the shard.", "", ">= 0"),
+            ("bytes", pa.int64(), "Size of the file.", "B", ">= 0"),
+            ("sha256", pa.binary(_DIGEST_BYTES), "Of the file, hex; ASCII.", "", ""),
+        )
+    ],
+    metadata={"ppfr_schema": "files/1"},
+)
+"""``release/files.parquet``: the shards, sorted by path, not compressed."""
+
+
+class Listing(_Model):
+    """The file that lists the shards of a release."""
+
+    path: Literal["files.parquet"] = FILES
+    bytes: Count
+    sha256: Digest
+    rows: Count
+    """Shards that it lists."""
+
+
 class File(_Model):
     """A file of the release."""
 
@@ -170,7 +213,7 @@ class ReleaseManifest(_Model):
     """``release/manifest.json``: nothing in it is a figure of a single record, and nothing follows
     the order of the input."""
 
-    schema_version: str = VERSION
+    schema_version: str = MANIFESTS
     release: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     """Which output this is of; random."""
     version: int = Field(ge=1)
@@ -192,9 +235,12 @@ class ReleaseManifest(_Model):
     """Whether the policy is met; null where there was none."""
     requirements: list[Requirement] = []
     files: list[File]
-    """Everything in the release but this manifest and its signature, sorted by path."""
+    """What lies beside this manifest, sorted by path, but for its signature and the list of shards;
+    of releases made before version 3 the shards, too."""
+    listing: Listing | None = None
+    """Null of releases made before version 3."""
 
-    @property
-    def data(self) -> list[File]:
-        """The shards."""
-        return [file for file in self.files if file.rows is not None]
+    def text(self) -> bytes:
+        """The one way to write it."""
+        exclude = {"listing"} if self.listing is None else set()
+        return self.model_dump_json(indent=1, exclude=exclude).encode()

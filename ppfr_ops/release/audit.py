@@ -7,7 +7,7 @@ from the input and measured again. Read-only, and no finding names a source.
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from ppfr_ops.contracts.ledger import Kind, Shard
-from ppfr_ops.contracts.manifest import Manifest, UnitShards
+from ppfr_ops.contracts.ledger import Kind, LedgerEntry, Shard
+from ppfr_ops.contracts.manifest import Manifest
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.codec import ImageError, decode
@@ -40,6 +40,9 @@ SAMPLE = 200
 
 _UNITS = 10
 """Units that they are drawn from, at most: each is read whole."""
+
+_KEYED = 33
+"""Characters of a unit's id that was made with a key; ordinals are shorter."""
 
 _NAMED = 5
 """Rows of a unit that are named; of the others the count."""
@@ -91,7 +94,8 @@ def audit(
     ledger = Ledger(output)
     manifest = _manifest(ledger)
     options = manifest.options
-    if key is None and any(len(unit.unit) > len("u000000") for unit in manifest.shards):
+    entries = ledger.entries()
+    if key is None and any(len(unit) == _KEYED for unit in entries):
         raise UserError("the run had a key (--identity-key-file): without it no id can be matched")
     digests = {model.name: model.digest for model in manifest.recognizers}
     for recognizer in recognizers:
@@ -108,9 +112,10 @@ def audit(
         limit=options.get("limit"),
     )
     found = Audit(rows=planned.rows)
-    found.findings += _accounted(ledger, manifest, planned)
+    found.findings += _accounted(ledger, entries, planned)
     if sample and not found.findings:
-        for record, finding in _measured_again(ledger, manifest, planned, key, recognizers, sample):
+        again = _measured_again(ledger, manifest, entries, planned, key, recognizers, sample)
+        for record, finding in again:
             found.measured += record
             if finding is not None:
                 found.findings.append(finding)
@@ -143,10 +148,11 @@ def _rows_inside(ids: Ids, unit: Unit, detections: pa.Table | None) -> dict[str,
 # -- every row ------------------------------------------------------------------------------
 
 
-def _accounted(ledger: Ledger, manifest: Manifest, planned: Plan) -> Iterator[Finding]:
-    published = {unit.unit: unit for unit in manifest.shards}
+def _accounted(
+    ledger: Ledger, published: Mapping[str, LedgerEntry], planned: Plan
+) -> Iterator[Finding]:
     there = {unit.id for unit in planned.units}
-    if not there & published.keys():
+    if not any(unit in published for unit in there):
         yield Finding("manifest.json", "none of its units is of this input, or the key is another")
         return
     for unit in planned.units:
@@ -154,11 +160,12 @@ def _accounted(ledger: Ledger, manifest: Manifest, planned: Plan) -> Iterator[Fi
             yield Finding("manifest.json", f"unit {unit.id}: {unit.rows} rows of the input missing")
         else:
             yield from _rows_of(ledger, unit, published[unit.id])
-    for name in sorted(published.keys() - there):
-        yield Finding("manifest.json", f"unit {name} is of nothing that the input holds")
+    for name in published:
+        if name not in there:
+            yield Finding("manifest.json", f"unit {name} is of nothing that the input holds")
 
 
-def _rows_of(ledger: Ledger, unit: Unit, published: UnitShards) -> Iterator[Finding]:
+def _rows_of(ledger: Ledger, unit: Unit, published: LedgerEntry) -> Iterator[Finding]:
     path = published.shards["data"].path
     found: dict[Kind, pa.Table] = {}
     for kind, shard in published.shards.items():
@@ -199,6 +206,7 @@ def _read(ledger: Ledger, shard: Shard, columns: list[str] | None = None) -> pa.
 def _measured_again(
     ledger: Ledger,
     manifest: Manifest,
+    entries: Mapping[str, LedgerEntry],
     planned: Plan,
     key: bytes | None,
     recognizers: Sequence[Recognizer],
@@ -207,8 +215,8 @@ def _measured_again(
     """(records measured, finding or None), a few at a time."""
     chance = random.SystemRandom()
     by_id = {unit.id: unit for unit in planned.units}
-    filled = [unit for unit in manifest.shards if unit.shards["data"].rows]
-    chosen = chance.sample(filled, min(_UNITS, len(filled)))
+    filled = [unit for unit, entry in entries.items() if entry.shards["data"].rows]
+    chosen = [entries[unit] for unit in chance.sample(filled, min(_UNITS, len(filled)))]
     for left, unit in zip(range(len(chosen), 0, -1), chosen, strict=True):
         share = -(-sample // left)
         tables = {kind: _read(ledger, shard) for kind, shard in unit.shards.items()}

@@ -1,18 +1,21 @@
 """Does the owner's evidence fit the release, and is it what the owner sealed?"""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
+import numpy as np
 import pyarrow as pa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA
 from ppfr_ops.contracts.detections import detections_schema
-from ppfr_ops.contracts.ledger import ALL_KINDS, KINDS, Kind, Shard, is_placed
-from ppfr_ops.contracts.manifest import Manifest, ReleaseManifest, UnitShards
+from ppfr_ops.contracts.ledger import ALL_KINDS, KINDS, Kind, LedgerEntry, Shard
+from ppfr_ops.contracts.manifest import Manifest, ReleaseManifest
 from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.release.findings import Finding
+from ppfr_ops.release.listing import Unlisted, files_of, packed, unpacked
 from ppfr_ops.release.signing import read_seal, seal_holds, unlike_seal
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
 from ppfr_ops.store.ledger import LEDGER, Ledger
@@ -20,18 +23,21 @@ from ppfr_ops.store.shards import read_table
 
 _MANIFEST = f"{EVIDENCE}/manifest.json"
 _SEAL = f"{EVIDENCE}/seal.json"
+_UNITS = f"{EVIDENCE}/ledger/units/"
 
 
 def check(
     ledger: Ledger,
     release: ReleaseManifest,
-    published: Mapping[str, list[str]],
+    shards: pa.Table,
+    published: Mapping[str, bytes],
     public_key: Ed25519PublicKey | None,
 ) -> Iterator[Finding]:
     """Hold the evidence against the release and against itself.
 
     Args:
-        published: record ids by shard, of the shards that can be read.
+        shards: of the release, as ``read_files`` gives them.
+        published: record ids, packed, by shard, of the shards that can be read.
         public_key: whose seal the evidence must bear; None: do not look.
     """
     yield from _check_seal(ledger, release, public_key)
@@ -40,36 +46,43 @@ def check(
     except (ValidationError, RecursionError):
         yield Finding(_MANIFEST, "does not have the form of a manifest")
         return
-    yield from _check_counts(ledger, manifest)
-    listed = {unit.shards["data"].path for unit in manifest.shards if "data" in unit.shards}
-    if listed != {f"{RELEASE}/{file.path}" for file in release.data}:
-        yield Finding(_MANIFEST, "names other shards than the manifest of the release")
+    entries = ledger.entries()
+    yield from _check_counts(ledger, manifest, entries)
+    listed = _sorted(file.path for file in files_of(release, shards) if file.rows is not None)
+    there = (entry.shards["data"].path for entry in entries.values() if "data" in entry.shards)
+    if not np.array_equal(_sorted(path.removeprefix(f"{RELEASE}/") for path in there), listed):
+        yield Finding(_UNITS, "names other shards than the manifest of the release")
     kinds = ALL_KINDS if "output_faces" in manifest.options else KINDS
-    yield from _check_orphans(ledger, manifest, kinds)
+    yield from _check_orphans(ledger, entries, kinds)
     buried: set[str] = set()
     total = 0
-    for unit in manifest.shards:
+    for entry in entries.values():
         ids: dict[Kind, list[str]] = {}
         for kind in kinds[1:]:
-            shard = unit.shards.get(kind)
+            shard = entry.shards.get(kind)
             if shard is None and kind == "dead_letters":
                 continue  # it has none; all are counted below
-            if shard is None or not is_placed(kind, unit.unit, shard.path):
-                yield Finding(_MANIFEST, f"unit {unit.unit} has no shard in {kind}")
+            if shard is None:
+                yield Finding(_UNITS, f"unit {entry.unit} has no shard in {kind}")
                 continue
             table, findings = _check_shard(ledger, manifest, kind, shard)
             yield from findings
             if table is not None:
                 ids[kind] = table["record_id"].to_pylist()
-        yield from _check_ids(unit, ids, published)
+        yield from _check_ids(entry, ids, published)
         for letter in ids.get("dead_letters", []):
             if letter in buried:
-                yield Finding(unit.shards["dead_letters"].path, f"{letter} is there twice")
+                yield Finding(entry.shards["dead_letters"].path, f"{letter} is there twice")
             buried.add(letter)
         total += len(ids.get("dead_letters", []))
     if total != manifest.counts.dead_letters:
         found = f"{total} rows, the manifest counts {manifest.counts.dead_letters}"
         yield Finding(f"{EVIDENCE}/dead_letters/", found)
+
+
+def _sorted(paths: Iterable[str]) -> NDArray[np.bytes_]:
+    """Paths of shards below the release, in a few bytes more than they have."""
+    return np.sort(np.fromiter((path.encode() for path in paths), "S64"))
 
 
 def _check_seal(
@@ -92,38 +105,42 @@ def _check_seal(
         data = ledger.read_bytes(*place) or b""
         if hashlib.sha256(data).hexdigest() != digest:
             yield Finding("/".join(place), "is not what was sealed")
-    for unit in unlike_seal(ledger, found):
-        yield Finding(f"{EVIDENCE}/ledger/units/{unit}.json", "is not what was sealed")
+    try:
+        for unit in unlike_seal(ledger, found):
+            yield Finding(f"{_UNITS}{unit}.json", "is not what was sealed")
+    except Unlisted as fault:
+        assert found.listing is not None
+        yield Finding(f"{EVIDENCE}/{found.listing.path}", str(fault))
 
 
-def _check_counts(ledger: Ledger, manifest: Manifest) -> Iterator[Finding]:
+def _check_counts(
+    ledger: Ledger, manifest: Manifest, entries: Mapping[str, LedgerEntry]
+) -> Iterator[Finding]:
     counts = manifest.counts
-    if counts.units != len(manifest.shards):
-        yield Finding(_MANIFEST, f"counts {counts.units} units, lists {len(manifest.shards)}")
+    if counts.units != len(entries):
+        yield Finding(_MANIFEST, f"counts {counts.units} units, the ledger has {len(entries)}")
     if sum(counts.dead_letters_by_code.values()) != counts.dead_letters:
         yield Finding(_MANIFEST, "its dead letters by code do not add up")
     if counts.rows_in + counts.extra_faces != counts.records + counts.dead_letters:
         yield Finding(_MANIFEST, "its rows, records and dead letters do not add up")
-    entries = ledger.entries()
-    listed = {unit.unit: unit.shards for unit in manifest.shards}
-    for name in sorted(entries.keys() - listed.keys()):
-        yield Finding(f"{EVIDENCE}/ledger/units/{name}.json", "is not in the manifest")
-    for name in sorted(listed.keys() - entries.keys()):
-        yield Finding(f"{EVIDENCE}/ledger/units/{name}.json", "is missing or damaged")
-    for name in sorted(listed.keys() & entries.keys()):
-        if entries[name].shards != listed[name]:
-            reason = "names other shards than the manifest"
-            yield Finding(f"{EVIDENCE}/ledger/units/{name}.json", reason)
+    for name in ledger.names(*LEDGER, "units"):
+        if name.removesuffix(".json") not in entries:
+            yield Finding(f"{_UNITS}{name}", "is damaged")
+    for unit in manifest.shards:  # of an output made before version 3
+        if unit.unit not in entries or entries[unit.unit].shards != unit.shards:
+            yield Finding(f"{_UNITS}{unit.unit}.json", "is missing, or not as in the manifest")
 
 
 def _check_orphans(
-    folder: Folder, manifest: Manifest, kinds: tuple[Kind, ...]
+    folder: Folder, entries: Mapping[str, LedgerEntry], kinds: tuple[Kind, ...]
 ) -> Iterator[Finding]:
-    expected = {shard.path for unit in manifest.shards for shard in unit.shards.values()}
     for kind in kinds[1:]:
         for name in folder.names(EVIDENCE, kind):
-            if f"{EVIDENCE}/{kind}/{name}" not in expected:
-                yield Finding(f"{EVIDENCE}/{kind}/{name}", "is not in the manifest")
+            path = f"{EVIDENCE}/{kind}/{name}"
+            entry = entries.get(name.partition(".")[0])
+            shard = None if entry is None else entry.shards.get(kind)
+            if shard is None or shard.path != path:
+                yield Finding(path, "is in no ledger entry")
 
 
 def _check_shard(
@@ -157,14 +174,14 @@ def _check_shard(
 
 
 def _check_ids(
-    unit: UnitShards, ids: Mapping[Kind, list[str]], published: Mapping[str, list[str]]
+    entry: LedgerEntry, ids: Mapping[Kind, list[str]], published: Mapping[str, bytes]
 ) -> Iterator[Finding]:
-    if "data" not in unit.shards:
+    if "data" not in entry.shards:
         return
-    there = published.get(unit.shards["data"].path.removeprefix(f"{RELEASE}/"))
+    there = published.get(entry.shards["data"].path.removeprefix(f"{RELEASE}/"))
     if there is None:
         return
-    if "metrics" in ids and ids["metrics"] != there:
-        yield Finding(unit.shards["metrics"].path, "its record ids are not those in data/")
-    if not set(ids.get("detections", ())) <= set(there):
-        yield Finding(unit.shards["detections"].path, "tells of records that are not in data/")
+    if "metrics" in ids and packed(ids["metrics"]) != there:
+        yield Finding(entry.shards["metrics"].path, "its record ids are not those in data/")
+    if "detections" in ids and not set(ids["detections"]) <= set(unpacked(there)):
+        yield Finding(entry.shards["detections"].path, "tells of records that are not in data/")

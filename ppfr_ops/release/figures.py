@@ -2,7 +2,9 @@
 a policy. Reads no picture."""
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -14,14 +16,16 @@ from pydantic import ValidationError
 from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA, REASONS
 from ppfr_ops.contracts.detections import detections_schema
 from ppfr_ops.contracts.evaluation import Evaluation
-from ppfr_ops.contracts.ledger import Kind, Shard, is_placed
-from ppfr_ops.contracts.manifest import Check, Counts, Manifest, ReleaseManifest, UnitShards
+from ppfr_ops.contracts.ledger import Kind, LedgerEntry
+from ppfr_ops.contracts.manifest import FILES, Check, Counts, File, Manifest, ReleaseManifest
 from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.contracts.policy import Policy
 from ppfr_ops.contracts.privacy_audit import DOCUMENT, PrivacyAudit
 from ppfr_ops.errors import UserError
+from ppfr_ops.release.listing import Unlisted, files_of, read_files
 from ppfr_ops.release.publish import read_release
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
+from ppfr_ops.store.ledger import Ledger
 from ppfr_ops.store.shards import read_table
 
 QUARANTINE = frozenset({"too_disclosing", "below_policy"})
@@ -114,6 +118,8 @@ class Release(Figures):
     dead_letters: pa.Table
     columns: pa.Schema
     """Of ``data/``."""
+    shards: list[File]
+    """Of ``data/``, as the release lists them."""
     last: dict[str, object]
     """The last run: ``started``, ``finished``, ``exit_code``, where noted."""
     signed: bool
@@ -126,8 +132,8 @@ class Release(Figures):
     def odd_shards(self) -> tuple[int, int]:
         """Shards with a number of rows that no other has, and all shards. Who knows how many rows
         each file of the input has may guess by it which file a shard was made of."""
-        times = Counter(file.rows for file in self.told.data)
-        return sum(count == 1 for count in times.values()), len(self.told.data)
+        times = Counter(file.rows for file in self.shards)
+        return sum(count == 1 for count in times.values()), len(self.shards)
 
 
 def open_release(output: str) -> Release:
@@ -139,7 +145,7 @@ def open_release(output: str) -> Release:
     Raises:
         ReleaseError: there is no manifest, or a shard of figures is missing or unreadable.
     """
-    folder = Folder(output)
+    folder = Ledger(output)
     raw = folder.read_bytes(EVIDENCE, "manifest.json")
     if raw is None:
         raise ReleaseError("no evidence/manifest.json: not an output, or its run has not finished")
@@ -150,25 +156,32 @@ def open_release(output: str) -> Release:
     told = read_release(folder)
     if told is None:
         raise ReleaseError("release/manifest.json is missing or damaged; see ppfr verify")
+    entries = folder.entries()
     try:
+        shards = files_of(told, read_files(folder, told, RELEASE))
         return Release(
             told=told,
             counts=manifest.counts,
-            metrics=read_all(folder, manifest.shards, "metrics"),
-            faces=faces_of(folder, manifest),
+            metrics=read_all(folder, entries.values(), "metrics"),
+            faces=faces_of(folder, manifest, entries),
             manifest=manifest,
-            dead_letters=read_all(folder, manifest.shards, "dead_letters"),
-            columns=_columns(folder, manifest),
+            dead_letters=read_all(folder, entries.values(), "dead_letters"),
+            columns=_columns(folder, entries),
+            shards=[file for file in shards if file.rows is not None],
             last=folder.read(EVIDENCE, "ledger", "last.json") or {},
             signed=folder.exists(RELEASE, "manifest.sig"),
-            examples=_examples(folder, manifest),
+            examples=_examples(folder, manifest, entries),
             audited=_audited(folder, manifest),
         )
+    except Unlisted as fault:
+        raise ReleaseError(f"release/{FILES}: {fault}") from None
     except (pa.ArrowException, KeyError):
         raise ReleaseError("the shards do not fit together; see ppfr verify") from None
 
 
-def faces_of(folder: Folder, manifest: Manifest) -> pa.Table | None:
+def faces_of(
+    folder: Folder, manifest: Manifest, entries: Mapping[str, LedgerEntry]
+) -> pa.Table | None:
     """All faces of an output of whole photographs; None of any other.
 
     Raises:
@@ -176,11 +189,11 @@ def faces_of(folder: Folder, manifest: Manifest) -> pa.Table | None:
     """
     if manifest.options.get("output_faces") != "in-place":
         return None
-    return read_all(folder, manifest.shards, "detections")
+    return read_all(folder, entries.values(), "detections")
 
 
-def read_all(folder: Folder, units: list[UnitShards], kind: Kind) -> pa.Table:
-    """All shards of a kind as one table.
+def read_all(folder: Folder, units: Iterable[LedgerEntry], kind: Kind) -> pa.Table:
+    """All shards of a kind as one table, in the order of the units.
 
     Raises:
         ReleaseError: one is missing or unreadable.
@@ -190,7 +203,7 @@ def read_all(folder: Folder, units: list[UnitShards], kind: Kind) -> pa.Table:
     for unit in units:
         if kind == "dead_letters" and kind not in unit.shards:
             continue
-        shard = _placed(unit, kind)
+        shard = unit.shards[kind]
         try:
             found.append(read_table(folder.fs.cat_file(folder.path(shard.path))))
         except (OSError, pa.ArrowException):
@@ -216,23 +229,11 @@ def _audited(folder: Folder, manifest: Manifest) -> PrivacyAudit | None:
     return found if same else None
 
 
-def _placed(unit: UnitShards, kind: Kind) -> Shard:
-    """A shard that lies where its kind lies: whoever can write the manifest may name any file.
-
-    Raises:
-        ReleaseError: it does not.
-        KeyError: there is none.
-    """
-    shard = unit.shards[kind]
-    if not is_placed(kind, unit.unit, shard.path):
-        raise ReleaseError("the manifest names a shard where none may lie; see ppfr verify")
-    return shard
-
-
-def _columns(folder: Folder, manifest: Manifest) -> pa.Schema:
-    if not manifest.shards:
+def _columns(folder: Folder, entries: Mapping[str, LedgerEntry]) -> pa.Schema:
+    first = next(iter(entries.values()), None)
+    if first is None:
         return pa.schema([])
-    shard = _placed(manifest.shards[0], "data")
+    shard = first.shards["data"]
     try:
         with folder.fs.open(folder.path(shard.path), "rb") as file:
             return pq.read_schema(file)
@@ -240,13 +241,15 @@ def _columns(folder: Folder, manifest: Manifest) -> pa.Schema:
         raise ReleaseError(f"{shard.path} cannot be read; see ppfr verify") from None
 
 
-def _examples(folder: Folder, manifest: Manifest) -> dict[str, list[str]]:
+def _examples(
+    folder: Folder, manifest: Manifest, entries: Mapping[str, LedgerEntry]
+) -> dict[str, list[str]]:
     """The values that come most often in a few shards from all over, and the longest."""
     names = [str(name) for name in manifest.options.get("keep_columns", [])]
-    units = manifest.shards[:: max(1, len(manifest.shards) // _SHARDS)][:_SHARDS]
+    units = list(islice(entries, 0, None, max(1, len(entries) // _SHARDS)))[:_SHARDS]
     if not names or not units:
         return {}
-    paths = [_placed(unit, "data").path for unit in units]
+    paths = [entries[unit].shards["data"].path for unit in units]
     tables = [read_table(folder.fs.cat_file(folder.path(path)), names) for path in paths]
     found = {}
     for name in names:

@@ -1,16 +1,20 @@
 """What is written when all units are done: the owner's manifest, the release's, and the seal."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 
+import pyarrow as pa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
 from ppfr_ops.contracts.ledger import LedgerEntry, Shard
 from ppfr_ops.contracts.manifest import (
+    FILES,
     File,
+    Listing,
     Manifest,
     ReleaseManifest,
     Requirement,
@@ -18,11 +22,15 @@ from ppfr_ops.contracts.manifest import (
     withheld_percent,
 )
 from ppfr_ops.errors import UserError
+from ppfr_ops.release.listing import write_rows
 from ppfr_ops.release.signing import SIGNATURE, make_signature, read_seal, seal
+from ppfr_ops.store.entries import Marks
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
 from ppfr_ops.store.ledger import DOCUMENTS, Ledger
 
 _THREADS = 4
+_WAITING = 64
+"""Entries whose shards are read, or wait for it."""
 _CHUNK = 1 << 20
 _AT_ONCE = 64 << 20
 """Bytes of a shard that is fetched in one piece, at most."""
@@ -42,20 +50,21 @@ _TOLD_OPTIONS = (
 """Options that a release tells; the others name columns of the input, or tell how it was cut."""
 
 
-def rotten(ledger: Ledger, entries: Iterable[LedgerEntry], read_all: bool = True) -> list[str]:
-    """Units of which a shard is not what was committed: all are read and hashed, for what is
-    signed has been looked at. That costs less than a thousandth of the time that making them took
-    (``bench/finish_check.py``).
+def looked_at(
+    ledger: Ledger, entries: Iterable[LedgerEntry], read_all: bool = True
+) -> Iterator[tuple[LedgerEntry, bool]]:
+    """Every entry, and whether its shards are what was committed: all are read and hashed, for what
+    is signed has been looked at. That costs less than a thousandth of the time that making them
+    took (``bench/finish_check.py``).
 
     Args:
         read_all: also what a store lists with the digest that was noted when it was written: then
             the store has read it, to the same end, as it arrived.
     """
-    there = {} if read_all else ledger.shards_there()
+    listed = () if read_all or ledger.local else ledger.shards_there()
+    there = Marks((path, file.size, file.md5) for path, file in listed if file.md5 is not None)
 
     def sound(shard: Shard) -> bool:
-        if shard.md5 is not None and there.get(shard.path) == (shard.bytes, shard.md5):
-            return True
         digest, size = hashlib.sha256(), 0
         try:
             if not ledger.local and shard.bytes <= _AT_ONCE:  # one request
@@ -69,10 +78,26 @@ def rotten(ledger: Ledger, entries: Iterable[LedgerEntry], read_all: bool = True
             return False
         return size == shard.bytes and digest.hexdigest() == shard.sha256
 
-    listed = list(entries)
+    def all_sound(entry: LedgerEntry) -> bool:
+        return all(
+            (shard.md5 is not None and (shard.path, shard.bytes, shard.md5) in there)
+            or sound(shard)
+            for shard in entry.shards.values()
+        )
+
+    waiting: deque[tuple[LedgerEntry, Future[bool]]] = deque()
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = pool.map(lambda entry: all(map(sound, entry.shards.values())), listed)
-        return [entry.unit for entry, holds in zip(listed, found, strict=True) if not holds]
+        for entry in entries:
+            waiting.append((entry, pool.submit(all_sound, entry)))
+            if len(waiting) == _WAITING:
+                first, holds = waiting.popleft()
+                yield first, holds.result()
+        yield from ((entry, holds.result()) for entry, holds in waiting)
+
+
+def rotten(ledger: Ledger, entries: Iterable[LedgerEntry], read_all: bool = True) -> list[str]:
+    """Units of which a shard is not what was committed, as ``looked_at`` finds them."""
+    return [entry.unit for entry, holds in looked_at(ledger, entries, read_all) if not holds]
 
 
 def read_release(folder: Folder, *place: str) -> ReleaseManifest | None:
@@ -85,26 +110,21 @@ def read_release(folder: Folder, *place: str) -> ReleaseManifest | None:
 
 
 def write_release(
-    ledger: Ledger, manifest: Manifest, key: Ed25519PrivateKey | None
+    ledger: Ledger, manifest: Manifest, shards: pa.Table, key: Ed25519PrivateKey | None
 ) -> ReleaseManifest:
-    """Write both manifests, sign the release's if there is a key, seal the evidence.
+    """Write both manifests and the list of shards, sign the release's if there is a key, seal the
+    evidence.
 
     README and Croissant of an earlier report stay if the shards are the same as then.
+
+    Args:
+        shards: ``FILES_SCHEMA``, sorted by path.
     """
     before = read_release(ledger)
-    shards = [unit.shards["data"] for unit in manifest.shards]
-    files = [
-        File(
-            path=shard.path.removeprefix(f"{RELEASE}/"),
-            rows=shard.rows,
-            bytes=shard.bytes,
-            sha256=shard.sha256,
-        )
-        for shard in shards
-    ]
-    files.sort(key=lambda file: file.path)
-    if before is not None and before.data == files:
-        files += _documents(ledger, before)
+    listing = Listing(**write_rows(ledger, shards, RELEASE, FILES))
+    files = []
+    if before is not None and before.listing == listing:
+        files = _documents(ledger, before)
     else:
         for name in DOCUMENTS:
             ledger.remove(RELEASE, name)
@@ -131,8 +151,9 @@ def write_release(
             for check in (verdict.checks if verdict is not None and not private else ())
         ],
         files=files,
+        listing=listing,
     )
-    ledger.put(manifest.model_dump_json(indent=1).encode(), EVIDENCE, "manifest.json")
+    ledger.put(manifest.text(), EVIDENCE, "manifest.json")
     put_manifest(ledger, made, key)
     return made
 
@@ -167,7 +188,7 @@ def write_documents(
 
 def put_manifest(ledger: Ledger, made: ReleaseManifest, key: Ed25519PrivateKey | None) -> None:
     """The manifest of a release, its signature, and the seal of the evidence."""
-    data = made.model_dump_json(indent=1).encode()
+    data = made.text()
     ledger.remove(RELEASE, SIGNATURE)  # of an earlier manifest
     ledger.put(data, RELEASE, "manifest.json")
     if key is not None:

@@ -12,6 +12,7 @@ whoever forges a shard cannot say that it lay there before. It goes before anyth
 """
 
 import hashlib
+import re
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -24,12 +25,13 @@ from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
 from ppfr_ops.store.ledger import LEDGER
 
 _PLACE = (*LEDGER, "settled.json")
+_ALL = re.compile(r".*", re.DOTALL)
 _DOCUMENTS = {
-    RELEASE: None,
-    EVIDENCE: {"manifest.json", "seal.json"},
-    "/".join(LEDGER): {"run.json", "secret.json"},
+    RELEASE: _ALL,
+    EVIDENCE: re.compile(r"manifest\.json|seal\..*"),
+    "/".join(LEDGER): re.compile(r"run\.json|secret\.json"),
 }
-"""Folders with the files in them that count; None: all."""
+"""Folders with the files in them that count."""
 _SWEPT = ((EVIDENCE, "staging"), (*LEDGER, "attempts"))
 """Folders that are empty, unless a worker outlived its run; a run that looks sweeps them."""
 
@@ -42,7 +44,7 @@ class Settled(BaseModel):
     command: str
     """Digest of what the run was asked for, and of its input."""
     manifest: Manifest
-    """The owner's, less the list of shards."""
+    """The owner's."""
     shards: dict[str, str]
     """By folder, digest of the listing before the shards in it were read."""
     documents: dict[str, str]
@@ -76,7 +78,7 @@ def settle(
         return
     made = Settled(
         command=command,
-        manifest=manifest.model_copy(update={"shards": []}),
+        manifest=manifest,
         shards=shards,
         documents=_documents(folder),
     )
@@ -97,7 +99,7 @@ def settled(folder: Folder, command: str, key: Ed25519PrivateKey | None) -> Mani
         key: of the run; what another key signed, or none, does not count.
 
     Returns:
-        The owner's manifest, less the list of shards. None: all has to be looked at.
+        The owner's manifest. None: all has to be looked at.
     """
     data = folder.read_bytes(*_PLACE)
     try:
@@ -130,15 +132,18 @@ def _documents(folder: Folder) -> dict[str, str]:
     return {place: _listed(folder, place, names) for place, names in _DOCUMENTS.items()}
 
 
-def _listed(folder: Folder, place: str, names: set[str] | None = None) -> str:
+def _listed(folder: Folder, place: str, names: re.Pattern[str] = _ALL) -> str:
     """Digest of what a folder holds.
 
     Args:
-        names: of the files that count; None: all.
+        names: of the files that count.
     """
     lines = [
-        f"{name}|{file.stamp}"
+        f"{name}|{file.stamp}\n".encode(errors="surrogateescape")
         for name, file in folder.listing(*place.split("/"))
-        if names is None or name in names
+        if names.fullmatch(name)
     ]
-    return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
+    digest = hashlib.sha256()
+    for line in sorted(lines):
+        digest.update(line)
+    return digest.hexdigest()

@@ -1,20 +1,28 @@
 """The owner's signature: Ed25519 over the bytes of the release's manifest, and over a seal of the
-evidence. The manifest has name, size and digest of every file of the release, so the signature
-covers every published byte; the seal has the digest of every ledger entry, which has those of all
-shards, so what was planted in the evidence is not signed by the owner's next run."""
+evidence. The manifest has name, size and digest of every file of the release, of the shards by way
+of the list of which it has the digest, so the signature covers every published byte. The seal has,
+by way of a list of its own, the digest of every ledger entry, which has those of all shards, so
+what was planted in the evidence is not signed by the owner's next run."""
 
 import base64
+import contextlib
 import hashlib
 import json
+import re
+import secrets
 from pathlib import Path
 from typing import Literal
 
+import pyarrow as pa
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ppfr_ops.contracts.ledger import Count, Digest
 from ppfr_ops.errors import UserError
+from ppfr_ops.release.listing import Unlisted, read_rows, write_rows
+from ppfr_ops.store.entries import batched
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
 from ppfr_ops.store.ledger import LEDGER, Ledger
 from ppfr_ops.store.private import read_private
@@ -116,6 +124,27 @@ def signature_fault(signature: bytes | None, data: bytes, key: Ed25519PublicKey)
 # -- the seal of the evidence ---------------------------------------------------------------
 
 
+_LIST = re.compile(r"seal\.[0-9a-f]{16}\.parquet")
+_ENTRIES_SCHEMA = pa.schema(
+    [
+        pa.field("unit", pa.string(), nullable=False),
+        pa.field("sha256", pa.binary(32), nullable=False),
+    ]
+)
+
+
+class EntryList(BaseModel):
+    """Where unit and sha256 of every ledger entry are, beside the seal. Every list has a name of
+    its own, so that the seal before holds until there is a new one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: str = Field(pattern=rf"^{_LIST.pattern}$")
+    bytes: Count
+    sha256: Digest
+    rows: Count
+
+
 class Seal(BaseModel):
     """``evidence/seal.json``."""
 
@@ -129,27 +158,40 @@ class Seal(BaseModel):
     """sha256 of the owner's manifest, hex."""
     run: str
     """sha256 of the settings of the run, hex."""
-    entries: dict[str, str]
-    """sha256 of every ledger entry by unit, hex."""
+    entries: dict[str, str] = {}
+    """sha256 of every ledger entry by unit, hex; of seals made before there was a list."""
+    listing: EntryList | None = None
+    """Where the digests of the entries are."""
     signature: Signature | None = None
 
     def signed(self) -> bytes:
         """What the signature is of."""
-        return self.model_dump_json(exclude={"signature"}).encode()
+        unused = "entries" if self.listing is not None else "listing"
+        return self.model_dump_json(exclude={"signature", unused}).encode()
 
 
 def seal(ledger: Ledger, version: int, key: Ed25519PrivateKey | None) -> None:
     """Write the seal of what lies in the evidence now."""
+    name = f"seal.{secrets.token_hex(8)}.parquet"
+    there = ((unit, digest) for unit, digest in ledger.digests(ledger.entries()) if digest)
+    batches = [
+        pa.record_batch(list(map(list, zip(*some, strict=True))), schema=_ENTRIES_SCHEMA)
+        for some in batched(there)
+    ]
+    rows = pa.Table.from_batches(batches, _ENTRIES_SCHEMA)
     made = Seal(
         version=version,
         release=_digest(ledger, RELEASE, "manifest.json"),
         evidence=_digest(ledger, EVIDENCE, "manifest.json"),
         run=_digest(ledger, *LEDGER, "run.json"),
-        entries=dict(sorted(ledger.digests(ledger.entries()).items())),
+        listing=EntryList(path=name, **write_rows(ledger, rows, EVIDENCE, name)),
     )
     if key is not None:
         made = made.model_copy(update={"signature": make_signature(made.signed(), key)})
-    ledger.put(made.model_dump_json(indent=1).encode(), EVIDENCE, "seal.json")
+    ledger.put(made.model_dump_json(indent=1, exclude={"entries"}).encode(), EVIDENCE, "seal.json")
+    for other in ledger.names(EVIDENCE):
+        if _LIST.fullmatch(other) and other != name:
+            ledger.remove(EVIDENCE, other)
 
 
 def read_seal(folder: Folder) -> Seal | None:
@@ -172,9 +214,22 @@ def seal_holds(found: Seal, key: Ed25519PublicKey) -> bool:
 
 
 def unlike_seal(ledger: Ledger, found: Seal) -> list[str]:
-    """Units whose entries are not those that were sealed, or gone."""
-    there = ledger.digests(found.entries)
-    return [unit for unit, digest in sorted(found.entries.items()) if there.get(unit) != digest]
+    """Units whose entries are not those that were sealed, or gone.
+
+    Raises:
+        Unlisted: the list of the entries is not what was sealed.
+    """
+    if found.listing is None:
+        sealed = {unit: bytes.fromhex(digest) for unit, digest in found.entries.items()}
+        now = dict(ledger.digests(sealed))
+        return [unit for unit, digest in sorted(sealed.items()) if now[unit] != digest]
+    table = read_rows(ledger, found.listing, _ENTRIES_SCHEMA, EVIDENCE, found.listing.path)
+    unlike = []
+    for batch in table.to_batches(1 << 12):
+        units, digests = (column.to_pylist() for column in batch)
+        there = zip(ledger.digests(units), digests, strict=True)
+        unlike += [unit for (unit, found_now), digest in there if found_now != digest]
+    return unlike
 
 
 def distrust(ledger: Ledger, key: Ed25519PrivateKey) -> str | None:
@@ -188,7 +243,11 @@ def distrust(ledger: Ledger, key: Ed25519PrivateKey) -> str | None:
     """
     found = read_seal(ledger)
     entries = ledger.entries()
-    if found is None or not seal_holds(found, key.public_key()):
+    unlike = None
+    if found is not None and seal_holds(found, key.public_key()):
+        with contextlib.suppress(Unlisted):
+            unlike = unlike_seal(ledger, found)
+    if unlike is None:
         if entries:
             return (
                 "what earlier runs left bears no seal of this key, so it is not signed; check it "
@@ -196,7 +255,7 @@ def distrust(ledger: Ledger, key: Ed25519PrivateKey) -> str | None:
             )
         seal(ledger, 0, key)
         return None
-    for unit in unlike_seal(ledger, found):
+    for unit in unlike:
         if unit in entries:
             ledger.noticed.append(f"unit {unit}: its entry is not what was sealed; done again")
             ledger.retire(unit)

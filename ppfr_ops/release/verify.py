@@ -11,7 +11,7 @@ is read that is larger than the manifest says, and nothing is imported.
 
 import hashlib
 import os
-import stat
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -20,15 +20,16 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import ValidationError
 
-from ppfr_ops.contracts.ledger import RELEASED
-from ppfr_ops.contracts.manifest import File, ReleaseManifest
+from ppfr_ops.contracts.manifest import FILES, File, ReleaseManifest
 from ppfr_ops.contracts.metrics import is_measure
 from ppfr_ops.contracts.records import FACE_COLUMNS, RESERVED_COLUMNS, records_schema, released
 from ppfr_ops.errors import UserError
 from ppfr_ops.release import evidence, version1
 from ppfr_ops.release.findings import Finding
 from ppfr_ops.release.foreign import foreign_part
+from ppfr_ops.release.listing import Unlisted, files_of, packed, read_files, twice
 from ppfr_ops.release.signing import SIGNATURE, signature_fault
+from ppfr_ops.store.entries import Marks
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
 from ppfr_ops.store.ledger import Ledger
 from ppfr_ops.store.shards import read_table
@@ -44,8 +45,14 @@ class Release:
     place: tuple[str, ...]
     """Of the release in the folder."""
     manifest: ReleaseManifest
-    ids: dict[str, list[str]] = field(default_factory=dict)
-    """Record ids by shard; of shards that can be read."""
+    shards: pa.Table
+    """As ``read_files`` gives them."""
+    ids: dict[str, bytes] = field(default_factory=dict)
+    """Record ids, packed, by shard; of shards that can be read."""
+
+    def files(self) -> Iterator[File]:
+        """Everything that is listed."""
+        return files_of(self.manifest, self.shards)
 
 
 def verify(
@@ -71,13 +78,14 @@ def verify(
         return
     if not folder.exists(*place, "manifest.json"):
         raise UserError("no manifest.json: not an output, or its run has not finished")
-    strays = list(_strays(folder, place))
-    if any(f.file == "manifest.json" and f.reason != _UNKNOWN for f in strays):
-        yield from (f for f in strays if f.reason != _UNKNOWN)
+    odd = list(_odd(folder, place))
+    bad = {finding.file for finding in odd}
+    if "manifest.json" in bad:
+        yield from odd
         return
     raw = folder.read_bytes(*place, "manifest.json") or b""
-    if public_key is not None:
-        yield from _check_signature(folder, place, raw, public_key, strays)
+    if public_key is not None and SIGNATURE not in bad:  # else it is a link, say; told already
+        yield from _check_signature(folder, place, raw, public_key)
     manifest = _parse(raw)
     if isinstance(manifest, Finding):
         yield manifest
@@ -85,14 +93,20 @@ def verify(
     if manifest.version < min_version:
         found = f"is version {manifest.version}, expected: {min_version} or later"
         yield Finding("manifest.json", found)
-    known = {"manifest.json", SIGNATURE, *(file.path for file in manifest.files)}
-    yield from (f for f in strays if f.file not in known or f.reason != _UNKNOWN)
-    bad = {finding.file for finding in strays if finding.reason != _UNKNOWN}
-    seen = Release(folder, place, manifest)
-    yield from _check_list(manifest)
+    yield from odd
+    try:
+        if FILES in bad:
+            return
+        shards = read_files(folder, manifest, *place)
+    except Unlisted as fault:
+        yield Finding(FILES, str(fault))
+        return
+    seen = Release(folder, place, manifest, shards)
+    yield from _check_names(seen, bad)
+    yield from _check_list(seen)
     yield from _check_files(seen, bad)
     if place and folder.exists(EVIDENCE):
-        yield from evidence.check(folder, manifest, seen.ids, public_key)
+        yield from evidence.check(folder, manifest, shards, seen.ids, public_key)
 
 
 def current_version(output: str) -> int | None:
@@ -109,31 +123,65 @@ _UNKNOWN = "is not in the manifest"
 _BEYOND = "holds figures of originals, which the epsilon that is claimed does not cover"
 
 
-def _strays(folder: Folder, place: tuple[str, ...]) -> Iterator[Finding]:
-    """Everything in a release: what is no plain file where files may lie gets its own reason."""
-    root = folder.path(*place)
+def _odd(folder: Folder, place: tuple[str, ...]) -> Iterator[Finding]:
+    """What is no plain file where files may lie."""
     if not folder.local:
-        for path in sorted(folder.fs.find(root)):
-            yield Finding(path[len(root) + 1 :], _UNKNOWN)
         return
+    root = folder.path(*place)
     if os.path.islink(root):
         yield Finding("manifest.json", "lies in a folder that is a symbolic link")
         return
+    for name, item in _walk(root):
+        if item.is_symlink():
+            yield Finding(name, "is a symbolic link")
+        elif item.is_dir():
+            if name not in _FOLDERS:
+                yield Finding(name, "is a folder that does not belong there")
+        elif not item.is_file(follow_symlinks=False):
+            yield Finding(name, "is no plain file")
+
+
+def _walk(root: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Everything below a local folder, by its name from there; no link is followed."""
     todo = [""]
     while todo:
         here = todo.pop()
-        for item in sorted(os.scandir(os.path.join(root, here)), key=lambda item: item.name):
-            name = f"{here}/{item.name}" if here else item.name
-            if item.is_symlink():
-                yield Finding(name, "is a symbolic link")
-            elif item.is_dir():
-                if name not in _FOLDERS:
-                    yield Finding(name, "is a folder that does not belong there")
-                todo.append(name)
-            elif not stat.S_ISREG(item.stat(follow_symlinks=False).st_mode):
-                yield Finding(name, "is no plain file")
-            else:
-                yield Finding(name, _UNKNOWN)
+        with os.scandir(os.path.join(root, here)) as items:
+            for item in items:
+                name = f"{here}/{item.name}" if here else item.name
+                if item.is_dir(follow_symlinks=False):
+                    todo.append(name)
+                yield name, item
+
+
+def _names(folder: Folder, place: tuple[str, ...]) -> Iterator[str]:
+    """Every file in a release, by its name from there, links and the like too."""
+    if folder.local:
+        for name, item in _walk(folder.path(*place)):
+            if not item.is_dir(follow_symlinks=False):
+                yield name
+        return
+    for here in ("", *_FOLDERS):
+        inside = (*place, here) if here else place
+        for name, file in folder.listing(*inside):
+            name = f"{here}/{name}" if here else name
+            if file.plain:
+                yield name
+            elif name not in _FOLDERS:
+                root = folder.path(*place)
+                yield from (path[len(root) + 1 :] for path in folder.fs.find(f"{root}/{name}"))
+
+
+def _check_names(seen: Release, bad: set[str]) -> Iterator[Finding]:
+    """Nothing lies there that is not listed."""
+    own = {"manifest.json", SIGNATURE} | ({FILES} if seen.manifest.listing is not None else set())
+    listed = Marks(file.path for file in seen.files())
+    for name in sorted(
+        name
+        for name in _names(seen.folder, seen.place)
+        if name not in own and name not in bad and name not in listed
+    ):
+        yield Finding(name, _UNKNOWN)
 
 
 def _parse(raw: bytes) -> ReleaseManifest | Finding:
@@ -146,7 +194,7 @@ def _parse(raw: bytes) -> ReleaseManifest | Finding:
         return Finding(
             "manifest.json", f"does not have the form of a manifest (at {place or 'top'})"
         )
-    if manifest.model_dump_json(indent=1).encode() != raw:
+    if manifest.text() != raw:
         # Two readers could read two things: a key twice, say.
         return Finding("manifest.json", "is not written as manifests are")
     return manifest
@@ -157,10 +205,7 @@ def _check_signature(
     place: tuple[str, ...],
     raw: bytes,
     key: Ed25519PublicKey,
-    strays: list[Finding],
 ) -> Iterator[Finding]:
-    if any(f.file == SIGNATURE and f.reason != _UNKNOWN for f in strays):
-        return  # a link, say; told already
     try:
         fault = signature_fault(folder.read_bytes(*place, SIGNATURE), raw, key)
     except InvalidSignature:
@@ -170,14 +215,18 @@ def _check_signature(
         yield Finding(SIGNATURE, fault)
 
 
-def _check_list(manifest: ReleaseManifest) -> Iterator[Finding]:
+def _check_list(seen: Release) -> Iterator[Finding]:
+    manifest = seen.manifest
     paths = [file.path for file in manifest.files]
-    for path in sorted({path for path in paths if paths.count(path) > 1} if _twice(paths) else ()):
-        yield Finding("manifest.json", f"lists {path} twice")
-    shards = [file.path for file in manifest.data]
+    for path, count in sorted(Counter(paths).items()):
+        if count > 1:
+            yield Finding("manifest.json", f"lists {path} twice")
+    shards = [file.path for file in manifest.files if file.rows is not None]
+    if shards and manifest.listing is not None:
+        yield Finding("manifest.json", f"lists shards, which are in {FILES}")
     if shards != sorted(shards):
         yield Finding("manifest.json", "lists shards in another order than that of their names")
-    if any(file.rows is not None and not file.path.startswith("data/") for file in manifest.files):
+    if any(not path.startswith("data/") for path in shards):
         yield Finding("manifest.json", "gives rows of what is no shard")
     if manifest.method.claims_epsilon:
         aggregates = {
@@ -188,18 +237,13 @@ def _check_list(manifest: ReleaseManifest) -> Iterator[Finding]:
         told = ", ".join(name for name, value in aggregates.items() if value)
         if told:
             yield Finding("manifest.json", f"{_BEYOND}: {told}")
-    total = sum(file.rows or 0 for file in manifest.files)
+    total = sum(file.rows or 0 for file in seen.files())
     if total != manifest.records:
         yield Finding("manifest.json", f"counts {manifest.records} records, lists {total}")
 
 
-def _twice(paths: list[str]) -> bool:
-    return len(set(paths)) < len(paths)
-
-
 def _check_files(seen: Release, bad: set[str]) -> Iterator[Finding]:
-    found: dict[str, str] = {}
-    for file in seen.manifest.files:
+    for file in seen.files():
         if file.path in bad:
             continue
         data, fault = _read(seen, file)
@@ -211,12 +255,10 @@ def _check_files(seen: Release, bad: set[str]) -> Iterator[Finding]:
         yield from findings
         if table is None:
             continue
-        ids = seen.ids[file.path] = table["record_id"].to_pylist()
-        for record in ids:
-            if record in found:
-                yield Finding(file.path, f"record {record} is in {found[record]} too")
-            found[record] = file.path
+        seen.ids[file.path] = packed(table["record_id"].to_pylist()) or b""
         yield from _check_pictures(file.path, table)
+    for record, path, before in twice(seen.ids):
+        yield Finding(path, f"record {record} is in {before} too")
 
 
 def _read(seen: Release, file: File) -> tuple[bytes | None, str | None]:
@@ -256,7 +298,7 @@ def _check_shard(
     if "record_id" not in table.column_names:
         return None, findings
     ids = table["record_id"].to_pylist()
-    if any(record is None or not RELEASED.fullmatch(record) for record in ids):
+    if packed(ids) is None:
         findings.append(Finding(file.path, "a record id is not made of 128 bits"))
         return None, findings
     if ids != sorted(ids):

@@ -113,8 +113,7 @@ def remembered(job: Job, ledger: Ledger, unit: Unit, table: pa.Table) -> pa.Tabl
 
 def _name(job: Job, unit: Unit) -> str:
     """Of a unit's features; of other rows in it another, where a unit may change."""
-    source = job.plan.fingerprints.get(unit.id)
-    rows = "" if source is None else f".{digest(source.stamp)[:16]}"
+    rows = "" if unit.source is None else f".{digest(unit.source.stamp)[:16]}"
     return f"{unit.id}{rows}.f4"
 
 

@@ -1,10 +1,11 @@
 """After the last unit: reconcile, write the manifest and what the owner asked for besides."""
 
+import hashlib
 import json
 import os
 import platform
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,12 +16,13 @@ import pyarrow.parquet as pq
 
 from ppfr_ops import __version__
 from ppfr_ops.contracts.dead_letters import REASONS
-from ppfr_ops.contracts.ledger import LedgerEntry, merge
-from ppfr_ops.contracts.manifest import Counts, Manifest, Method, Model, UnitShards, Verdict
+from ppfr_ops.contracts.ledger import LedgerEntry, Merged
+from ppfr_ops.contracts.manifest import Counts, Manifest, Method, Model, Verdict
 from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.options import digest, shown
 from ppfr_ops.release.figures import Figures, assess, faces_of, intended, quarantined, read_all
-from ppfr_ops.release.publish import rotten, write_release
+from ppfr_ops.release.listing import Shards
+from ppfr_ops.release.publish import looked_at, write_release
 from ppfr_ops.release.settled import settle, settled, shards_as_listed
 from ppfr_ops.release.signing import load_signing_key
 from ppfr_ops.review.queue import Doubt, doubts
@@ -34,7 +36,11 @@ from ppfr_ops.store.shards import read_table
 
 
 def finish(
-    job: Job, engine: str, notice: Callable[[str], None] = lambda line: None, may_sign: bool = True
+    job: Job,
+    engine: str,
+    notice: Callable[[str], None] = lambda line: None,
+    may_sign: bool = True,
+    ledger: Ledger | None = None,
 ) -> tuple[Manifest, list[str]]:
     """Reconcile the ledger with the plan, look at every shard, and write the manifests if nothing
     is missing.
@@ -43,32 +49,39 @@ def finish(
         engine: name and version of what carried the units.
         notice: called with a line for whatever is not as it was committed.
         may_sign: False: leave the release unsigned, whatever the options say.
+        ledger: of the run, which knows the entries that it has read; None: a new one.
 
     Returns:
         The manifest and the ids of the units that are still to be done.
     """
-    ledger = Ledger(job.options.output, job.fence)
+    ledger = ledger or Ledger(job.options.output, job.fence)
     entries = ledger.entries()
     listed: dict[str, str] = {}
-    if not ledger.fenced_off():
+    tally = _Tally()
+    if ledger.fenced_off():
+        for entry in entries.values():
+            tally.add(entry)
+    else:
         ledger.sweep(entries)
         listed = shards_as_listed(ledger)
-        for unit in rotten(ledger, entries.values(), job.options.check_shards == "all"):
-            notice(f"unit {unit}: a shard is not what was committed, or gone; to be done again")
-            ledger.retire(unit)
-            del entries[unit]
+        everything = job.options.check_shards == "all"
+        for entry, holds in looked_at(ledger, entries.values(), everything):
+            if holds:
+                tally.add(entry)
+                continue
+            notice(
+                f"unit {entry.unit}: a shard is not what was committed, or gone; to be done again"
+            )
+            ledger.retire(entry.unit)
+            del entries[entry.unit]
         sweep_vault(job, ledger)
     missing = [unit.id for unit in job.plan.units if unit.id not in entries]
-    done = [entries[unit.id] for unit in job.plan.units if unit.id in entries]
-    # Published once, gone from the input since, and not taken back.
-    planned = {unit.id for unit in job.plan.units}
-    done += [entry for unit, entry in sorted(entries.items()) if unit not in planned]
-    manifest = _manifest(job, engine, done)
+    manifest = _manifest(job, engine, tally)
     if missing:
         return manifest, missing
     if job.policy is not None:
-        metrics = read_all(ledger, manifest.shards, "metrics")
-        figures = Figures(manifest.counts, metrics, faces=faces_of(ledger, manifest))
+        metrics = read_all(ledger, entries.values(), "metrics")
+        figures = Figures(manifest.counts, metrics, faces=faces_of(ledger, manifest, entries))
         checks = assess(job.policy, figures)
         passed = all(check.holds for check in checks)
         manifest = manifest.model_copy(update={"verdict": Verdict(passed=passed, checks=checks)})
@@ -76,15 +89,41 @@ def finish(
         ledger.compact()
         signs = may_sign and job.options.signing_key is not None
         key = load_signing_key(str(job.options.signing_key)) if signs else None
-        write_release(ledger, manifest, key)
-        if may_sign and len(done) == len(planned):  # else there is still to be told of the others
+        write_release(ledger, manifest, tally.shards.table(), key)
+        # Else units that are gone from the input are published still: there is to be told of them.
+        if may_sign and len(entries) == len(job.plan.units):
             settle(ledger, command_of(job), manifest, listed, key)
     return manifest, missing
 
 
+class _Tally:
+    """Sums over entries, as they go by."""
+
+    def __init__(self) -> None:
+        self.sums: Counter[str] = Counter()
+        self.codes: Counter[str] = Counter()
+        self.metrics = Merged()
+        self.shards = Shards()
+
+    def add(self, entry: LedgerEntry) -> None:
+        self.sums["units"] += 1
+        for name in ("rows_in", "extra_faces", "records"):
+            self.sums[name] += getattr(entry, name)
+        self.codes.update(entry.dead_letters)
+        self.metrics.add(entry.metrics)
+        self.shards.add(entry)
+
+    def counts(self) -> Counts:
+        return Counts(
+            **{name: self.sums[name] for name in ("units", "rows_in", "extra_faces", "records")},
+            dead_letters=self.codes.total(),
+            dead_letters_by_code=dict(self.codes.most_common()),
+        )
+
+
 def settled_before(job: Job) -> Manifest | None:
-    """The manifest of a run that has nothing to do and finds all as the last one left it, less its
-    list of shards; None: the run has to look."""
+    """The manifest of a run that has nothing to do and finds all as the last one left it; None: the
+    run has to look."""
     options = job.options
     files = (options.mapping, options.detections_out, options.review_out)
     if options.overwrite or options.check_shards == "all" or options.retry_dead_letters:
@@ -99,20 +138,15 @@ def command_of(job: Job) -> str:
     """Digest of what a run is asked for, and of its input as far as the run would look."""
     policy = None if job.policy is None else job.policy.model_dump(mode="json")
     verdicts = verdict_digest(job.verdicts or {}, sorted(job.verdicts or ()))
-    sources: dict[str, str] = {}
-    if job.options.incremental:
-        sources = {unit: source.stamp for unit, source in job.plan.fingerprints.items()}
+    sources = hashlib.sha256()
+    for unit in job.plan.units if job.options.incremental else ():
+        sources.update(f"{unit.id}|{unit.source and unit.source.stamp}\n".encode())
     options = job.options.model_dump(mode="json", exclude={"seed", "check_shards"})
-    return digest([options, job.settings_digest, policy, verdicts, digest(sources)])
+    return digest([options, job.settings_digest, policy, verdicts, sources.hexdigest()])
 
 
-def _manifest(job: Job, engine: str, done: Sequence[LedgerEntry]) -> Manifest:
-    """The manifest of these units, without a verdict."""
-    names = list(dict.fromkeys(name for entry in done for name in entry.metrics))
-    merged = {
-        name: merge([entry.metrics[name] for entry in done if name in entry.metrics])
-        for name in names
-    }
+def _manifest(job: Job, engine: str, tally: _Tally) -> Manifest:
+    """The manifest of the units that were counted, without a verdict."""
     method = job.build_method()
     specs = job.options.recognizer_specs()
     return Manifest(
@@ -130,9 +164,8 @@ def _manifest(job: Job, engine: str, done: Sequence[LedgerEntry]) -> Manifest:
         options=_options(job, method),
         settings_digest=job.settings_digest,
         plan_digest=job.settings["input"],
-        counts=_counts(done),
-        metrics={name: value for name, value in merged.items() if value is not None},
-        shards=[UnitShards(unit=entry.unit, shards=entry.shards) for entry in done],
+        counts=tally.counts(),
+        metrics=tally.metrics.statistics(),
     )
 
 
@@ -146,20 +179,6 @@ def _options(job: Job, method: Anonymizer) -> dict[str, Any]:
         "identity": "pseudonyms" if options.identity_column else "none",
         "draws": "system" if options.seed is None else "seeded, for tests only",
     }
-
-
-def _counts(done: Sequence[LedgerEntry]) -> Counts:
-    codes: Counter[str] = Counter()
-    for entry in done:
-        codes.update(entry.dead_letters)
-    return Counts(
-        units=len(done),
-        rows_in=sum(entry.rows_in for entry in done),
-        extra_faces=sum(entry.extra_faces for entry in done),
-        records=sum(entry.records for entry in done),
-        dead_letters=sum(codes.values()),
-        dead_letters_by_code=dict(codes.most_common()),
-    )
 
 
 def too_many_dead(job: Job, manifest: Manifest) -> str | None:
@@ -178,11 +197,12 @@ def too_many_dead(job: Job, manifest: Manifest) -> str | None:
     return None
 
 
-def write_detections(job: Job, manifest: Manifest) -> int:
+def write_detections(job: Job) -> int:
     """Write ``--detections-out``: ``NAME.parquet`` and ``NAME.jsonl``; returns the faces."""
     target = Path(os.path.abspath(str(job.options.detections_out)))
     target = target.with_suffix("") if target.suffix in (".parquet", ".jsonl") else target
-    table = read_all(Ledger(job.options.output), manifest.shards, "detections")
+    ledger = Ledger(job.options.output)
+    table = read_all(ledger, ledger.entries().values(), "detections")
     pq.write_table(table, f"{target}.parquet")
     with open(f"{target}.jsonl", "w", encoding="utf-8") as file:
         for batch in table.to_batches(10_000):
@@ -190,13 +210,14 @@ def write_detections(job: Job, manifest: Manifest) -> int:
     return int(table.num_rows)
 
 
-def review_queue(job: Job, manifest: Manifest) -> list[Doubt]:
+def review_queue(job: Job) -> list[Doubt]:
     """Photographs that a person should look at, worst first."""
     assert job.options.photographs is not None
     ledger = Ledger(job.options.output)
+    entries = ledger.entries()
     return doubts(
-        read_all(ledger, manifest.shards, "detections"),
-        read_all(ledger, manifest.shards, "dead_letters"),
+        read_all(ledger, entries.values(), "detections"),
+        read_all(ledger, entries.values(), "dead_letters"),
         job.options.photographs.face_sure,
         job.verdicts or (),
     )

@@ -5,12 +5,14 @@ that nothing changed; where it differs, the rows themselves are compared by a ke
 """
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ppfr_ops.contracts.ledger import LedgerEntry, Tombstone
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.source.plan import Unit, content, read_unit
+from ppfr_ops.store.entries import Marks
 from ppfr_ops.store.ledger import LEDGER, Ledger
 
 
@@ -43,14 +45,14 @@ def reconcile(job: Job, ledger: Ledger) -> Changes:
     """
     entries = ledger.entries()
     tombstones = ledger.tombstones()
-    there = {mark for source in job.plan.fingerprints.values() for mark in source.files}
+    units = job.plan.units
+    there = {mark for unit in units if unit.source is not None for mark in unit.source.files}
     counts: Counter[str] = Counter()
-    planned = set()
-    for unit in job.plan.units:
-        planned.add(unit.id)
+    for unit in _by_id(units):
         counts[_update(job, ledger, unit, entries.get(unit.id))] += 1
         if unit.id in tombstones:
             ledger.remove(*LEDGER, "tombstones", f"{unit.id}.json")
+    planned = Marks(unit.id for unit in units)
     for name, entry in entries.items():
         if name in planned:
             continue
@@ -73,8 +75,8 @@ def reconcile(job: Job, ledger: Ledger) -> Changes:
 def _update(job: Job, ledger: Ledger, unit: Unit, entry: LedgerEntry | None) -> str:
     if entry is None:
         return "new"
-    source = job.plan.fingerprints[unit.id]
-    if entry.source is not None:
+    source = unit.source
+    if entry.source is not None and source is not None:
         if entry.source.stamp == source.stamp:
             return "unchanged"
         if entry.source.content is not None and job.key is not None:
@@ -91,11 +93,13 @@ def retire_reviewed(job: Job, ledger: Ledger) -> int:
     if job.verdicts is None:
         return 0
     entries = ledger.entries()
-    units = [unit for unit in job.plan.units if unit.id in entries]
-    changed = [unit.id for unit in units if entries[unit.id].verdicts != job.verdicts_on(unit)]
-    for unit in changed:
-        ledger.retire(unit)
-    return len(changed)
+    count = 0
+    for unit in _by_id(job.plan.units):
+        entry = entries.get(unit.id)
+        if entry is not None and entry.verdicts != job.verdicts_on(unit):
+            ledger.retire(unit.id)
+            count += 1
+    return count
 
 
 def retire_dead(job: Job, ledger: Ledger) -> int:
@@ -103,9 +107,16 @@ def retire_dead(job: Job, ledger: Ledger) -> int:
     codes = set(job.options.retry_dead_letters)
     if not codes:
         return 0
-    entries = ledger.entries()
-    planned = [unit.id for unit in job.plan.units if unit.id in entries]
-    again = [unit for unit in planned if codes & entries[unit].dead_letters.keys()]
-    for unit in again:
-        ledger.retire(unit)
-    return len(again)
+    planned = Marks(unit.id for unit in job.plan.units)
+    count = 0
+    for unit, entry in ledger.entries().items():
+        if unit in planned and codes & entry.dead_letters.keys():
+            ledger.retire(unit)
+            count += 1
+    return count
+
+
+def _by_id(units: Sequence[Unit]) -> Iterator[Unit]:
+    """In the order in which entries lie, so that each block of them is unpacked once."""
+    for number in sorted(range(len(units)), key=lambda number: units[number].id):
+        yield units[number]

@@ -1,5 +1,8 @@
 """A run and its vault: is it for this output, and what in it is published no more?"""
 
+from collections.abc import Mapping
+
+from ppfr_ops.contracts.ledger import LedgerEntry
 from ppfr_ops.errors import UserError
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.store.ledger import LEDGER, Ledger
@@ -27,5 +30,16 @@ def sweep_vault(job: Job, ledger: Ledger) -> int:
     """Remove from the vault what is not published, or no longer; returns how many units."""
     if job.vault is None:
         return 0
-    published = {(entry.unit, entry.copy_id) for entry in ledger.entries().values()}
-    return Vault(job.vault.url).sweep(published)
+    return Vault(job.vault.url).sweep(_Published(ledger.entries()))
+
+
+class _Published:
+    """Unit and copy of every entry."""
+
+    def __init__(self, entries: Mapping[str, LedgerEntry]) -> None:
+        self._entries = entries
+
+    def __contains__(self, found: object) -> bool:
+        unit, copy = found if isinstance(found, tuple) else ("", "")
+        entry = self._entries.get(unit)
+        return entry is not None and entry.copy_id == copy

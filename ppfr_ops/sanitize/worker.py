@@ -192,7 +192,7 @@ class Worker:
         Only if that kills the worker three times in one run, while the driver lives, is the unit
         given up."""
         unit = self.job.plan.units[ordinal]
-        task = _Task(unit, Results(unit.id), self.job.plan.fingerprints.get(unit.id))
+        task = _Task(unit, Results(unit.id), unit.source)
         try:
             before = self.ledger.begin(unit.id)
             if isinstance(before, LedgerEntry):

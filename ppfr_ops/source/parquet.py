@@ -216,7 +216,7 @@ def read(fs: Any, plan: Plan, unit: Unit) -> pa.Table:
     ranges = [(unit.start, unit.stop)]
     deaths = 0
     # What a child needs of a plan; it may have a million units.
-    slim = replace(plan, units=(), fingerprints={})
+    slim = replace(plan, units=())
     while ranges:
         start, stop = ranges.pop()
         rows = (unit.sources[0], start, stop)

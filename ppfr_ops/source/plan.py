@@ -26,6 +26,7 @@ from ppfr_ops.source.units import (
     Format,
     Plan,
     Unit,
+    Units,
     errors,
     record_id,
     relative,
@@ -83,18 +84,19 @@ def plan(
     else:
         keep = tuple(pa.field(name, pa.string()) for name in columns.keep)
         units = tar.cut(fs, paths, unit_rows)
-    found = list(_limited(units, limit))
-    if not found:
-        raise UserError("the input holds no rows")
-    named = tuple(
-        replace(unit, id=_unit_id(ordinal, unit, root, key)) for ordinal, unit in enumerate(found)
+    named = Units(
+        replace(
+            unit,
+            id=_unit_id(ordinal, unit, root, key),
+            source=None if key is None else _source(unit, root, key, details),
+        )
+        for ordinal, unit in enumerate(_limited(units, limit))
     )
+    if not named:
+        raise UserError("the input holds no rows")
     if len({unit.id for unit in named}) < len(named):
         raise UserError("two units have the same id: is a file listed twice?")
-    fingerprints = {}
-    if key is not None:
-        fingerprints = {unit.id: _source(unit, root, key, details) for unit in named}
-    return Plan(source, chosen, named, columns, keep, ignored, fingerprints)
+    return Plan(source, chosen, named, columns, keep, ignored)
 
 
 def content(table: pa.Table, key: bytes) -> str:

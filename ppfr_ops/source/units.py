@@ -4,10 +4,12 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO, Any, Literal
+from functools import cached_property
+from typing import IO, Any, Literal, overload
 
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
@@ -27,7 +29,7 @@ READ_ERROR = "read_error"
 """Column of a unit table: why a row could not be read (a code of ``REASONS``), else null."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Unit:
     """One piece of work.
 
@@ -45,11 +47,87 @@ class Unit:
     damaged: str | None = field(default=None, repr=False)
     oversized: tuple[int, ...] = field(default=(), repr=False)
     """Which of the pictures ``sources`` are too large to be read."""
+    source: Source | None = field(default=None, repr=False)
+    """What it would be made of, as the listing has it; only with a key."""
 
     @property
     def rows(self) -> int:
         """Rows of the unit's table. What breaks off counts as one row, for nobody can count it."""
         return self.stop - self.start + (self.damaged is not None)
+
+
+class Units(Sequence[Unit]):
+    """Units in order, of which a million take some hundred MiB: their numbers and paths lie side by
+    side, and a unit is made when it is asked for.
+
+    Args:
+        units: all of one format.
+    """
+
+    def __init__(self, units: Iterable[Unit] = ()) -> None:
+        self._format: Format = "parquet"
+        self._ids: list[str] = []
+        self._numbers = array("q")
+        """Of each unit start, stop, offset, its first path and how many it has."""
+        self._paths: list[str] = []
+        """Of all units; once where units that follow each other have the same."""
+        self._odd: dict[int, tuple[str | None, tuple[int, ...]]] = {}
+        """``damaged`` and ``oversized`` of those few that have them."""
+        self._marks = bytearray()
+        """Of each unit the stamp, and of each path the mark, of ``Source``."""
+        self._stamps = bytearray()
+        last: tuple[str, ...] = ()
+        for number, unit in enumerate(units):
+            if unit.sources != last or not number:
+                self._paths += unit.sources
+                if unit.source is not None:
+                    self._marks += bytes.fromhex("".join(unit.source.files))
+                last = unit.sources
+            if unit.source is not None:
+                self._stamps += bytes.fromhex(unit.source.stamp)
+            if unit.damaged is not None or unit.oversized:
+                self._odd[number] = unit.damaged, unit.oversized
+            first = len(self._paths) - len(last)
+            self._numbers.extend((unit.start, unit.stop, unit.offset, first, len(last)))
+            self._ids.append(unit.id)
+            self._format = unit.format
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, place: int) -> Unit: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Unit]: ...
+    def __getitem__(self, place: int | slice) -> Unit | Sequence[Unit]:
+        if isinstance(place, slice):
+            return [self[number] for number in range(len(self))[place]]
+        number = range(len(self))[place]
+        numbers = self._numbers[_NUMBERS * number : _NUMBERS * (number + 1)]
+        start, stop, offset, first, count = numbers
+        paths = tuple(self._paths[first : first + count])
+        damaged, oversized = self._odd.get(number, (None, ()))
+        source = None
+        if self._stamps:
+            marks = [_mark(self._marks, place) for place in range(first, first + count)]
+            source = Source(stamp=_mark(self._stamps, number), content=None, files=tuple(marks))
+        name = self._ids[number]
+        return Unit(name, self._format, paths, start, stop, offset, damaged, oversized, source)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Units) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Units({len(self)})"
+
+
+_NUMBERS, _MARK_BYTES = 5, 16
+
+
+def _mark(marks: bytearray, place: int) -> str:
+    return marks[place * _MARK_BYTES : (place + 1) * _MARK_BYTES].hex()
 
 
 @dataclass(frozen=True)
@@ -76,26 +154,28 @@ class Plan:
 
     input: str
     format: Format
-    units: tuple[Unit, ...]
+    units: Sequence[Unit]
     columns: Columns
     keep: tuple[pa.Field, ...]
     """The allow-list with the types that it has in the input."""
     ignored: int = 0
     """Files in the listing that are of another format."""
-    fingerprints: Mapping[str, Source] = field(default_factory=dict)
-    """By unit id: what it would be made of, as the listing has it; only with a key."""
 
     def __repr__(self) -> str:
         return f"Plan({len(self.units)} units)"
 
-    @property
+    @cached_property
     def rows(self) -> int:
         return sum(unit.rows for unit in self.units)
 
     def digest(self) -> str:
         """sha256 over ids and sizes, hex; nothing of a source enters."""
-        text = json.dumps([[unit.id, unit.start, unit.stop, unit.damaged] for unit in self.units])
-        return hashlib.sha256(text.encode()).hexdigest()
+        digest = hashlib.sha256(b"[")
+        for number, unit in enumerate(self.units):
+            text = json.dumps([unit.id, unit.start, unit.stop, unit.damaged])
+            digest.update((f", {text}" if number else text).encode())
+        digest.update(b"]")
+        return digest.hexdigest()
 
 
 def record_id(unit: str, row: int) -> str:

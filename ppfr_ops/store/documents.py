@@ -8,21 +8,39 @@ import contextlib
 import hashlib
 import os
 import secrets
-from collections.abc import Collection
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from ppfr_ops.contracts.ledger import UNIT, LedgerEntry, Source, Tombstone
+from ppfr_ops.store.entries import (
+    BLOCK,
+    STAMP_BYTES,
+    Block,
+    Entries,
+    Row,
+    batched,
+    line,
+    short,
+    unit_in,
+)
 from ppfr_ops.store.folder import EVIDENCE, LARGEST_DOCUMENT, Folder, LedgerError
 from ppfr_ops.store.ids import Ids
-from ppfr_ops.store.shards import read_table
 
 LEDGER = (EVIDENCE, "ledger")
 COMPACTED = (*LEDGER, "entries.parquet")
 ATTEMPTS = (*LEDGER, "attempts")
+
+_COPIES = pa.schema(
+    [("unit", pa.string()), ("stamp", pa.binary(STAMP_BYTES)), ("entry", pa.string())]
+)
+"""Columns of ``COMPACTED``."""
+_LARGEST_GROUP = 64 << 20
+"""Bytes of a row group of it that is read, by what its footer says."""
 
 _LONGEST_MARK = 200
 
@@ -54,37 +72,42 @@ class Documents(Folder):
         self._ids: Ids | None = None
         self._alone: set[str] = set()
         """Units on which nobody else began to work."""
-        self._known: dict[str, tuple[str, LedgerEntry]] = {}
-        """What ``entries`` read last, each with the stamp of its file."""
-        self._read_here: dict[str, bytes] = {}
-        """sha256 of those that were read from their own files."""
+        self._known = Entries()
+        """What ``entries`` read last."""
 
     def committed_ids(self) -> set[str]:
         """Ids of the units that have an entry; reads none of them."""
         names = self.names(*LEDGER, "units")
         return {name.removesuffix(".json") for name in names if name.endswith(".json")}
 
-    def entries(self) -> dict[str, LedgerEntry]:
-        """All valid entries by unit id."""
-        files = self.files(*LEDGER, "units")
-        known = self._compacted() if files else {}
-        found, unread = {}, []
-        for name in sorted(files):
+    def entries(self) -> Entries:
+        """All valid entries by unit id, as they are now."""
+        files = sorted(self._entry_files())
+        known = self._known or self._compacted() if files else Entries()
+        unread = (file for file in files if known.stamp(unit_in(file)) != file[-STAMP_BYTES:])
+        self._known = known.renewed(files, self._read_rows(unread))
+        return self._known
+
+    def _entry_files(self) -> Iterator[bytes]:
+        """A line for every file that may hold an entry."""
+        for name, file in self.listing(*LEDGER, "units"):
             unit = name.removesuffix(".json")
-            if name == unit or not UNIT.fullmatch(unit):
-                continue
-            stamp, entry = known.get(unit, ("", None))
-            if entry is not None and stamp == files[name].stamp:
-                found[unit] = entry
-            elif files[name].size <= LARGEST_DOCUMENT:
-                unread.append(unit)
-        paths = [self.path(*LEDGER, "units", f"{unit}.json") for unit in unread]
-        for unit, data in zip(unread, self.read_many(paths), strict=True):
-            if entry := _entry(unit, data):
-                found[unit] = entry
-                self._read_here[unit] = hashlib.sha256(data or b"").digest()
-        self._known = {unit: (files[f"{unit}.json"].stamp, entry) for unit, entry in found.items()}
-        return dict(sorted(found.items()))
+            fits = file.plain and file.size <= LARGEST_DOCUMENT
+            if name != unit and UNIT.fullmatch(unit) and fits:
+                yield line(unit, short(file.stamp))
+
+    def _read_rows(self, files: Iterable[bytes]) -> Iterator[Row]:
+        """The valid entries among these files."""
+        for some in batched(files):
+            paths = [self._entry_path(unit_in(file)) for file in some]
+            for file, data in zip(some, self.read_many(paths), strict=True):
+                if entry := _entry(unit_in(file), data):
+                    text = entry.model_dump_json().encode()
+                    digest = hashlib.sha256(data or b"").digest()
+                    yield Row(entry.unit, file[-STAMP_BYTES:], text, digest)
+
+    def _entry_path(self, unit: str) -> str:
+        return self.path(*LEDGER, "units", f"{unit}.json")
 
     def entry(self, unit: str) -> LedgerEntry | None:
         """None if there is none, or none that holds: it must be of this unit, and name no place
@@ -96,24 +119,17 @@ class Documents(Folder):
             return _entry(unit, self.read_bytes(*place))
         return _entry(unit, self._read_path(self.path(*place)))  # one request rather than two
 
-    def digests(self, units: Collection[str]) -> dict[str, str]:
-        """sha256, hex, of the files of entries, as ``entries`` read them or as they are now;
-        nothing for a unit that has none."""
-        place = (*LEDGER, "units")
-        found = {unit: self._read_here[unit].hex() for unit in units if unit in self._read_here}
-        files = self.files(*place) if len(found) < len(units) else {}
-        unread = [
-            unit
-            for unit in units
-            if unit not in found
-            and (file := files.get(f"{unit}.json")) is not None
-            and file.size <= LARGEST_DOCUMENT
-        ]
-        paths = [self.path(*place, f"{unit}.json") for unit in unread]
-        for unit, data in zip(unread, self.read_many(paths), strict=True):
-            if data is not None:
-                found[unit] = hashlib.sha256(data).hexdigest()
-        return found
+    def digests(self, units: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
+        """sha256 of the file of each unit's entry, as ``entries`` read it or as it is now; None
+        for a unit that had no valid one when ``entries`` was called last."""
+        known = self._known or self.entries()
+        for some in batched(units):
+            unread = [unit for unit in some if unit in known and known.digest(unit) is None]
+            paths = [self._entry_path(unit) for unit in unread]
+            for unit, data in zip(unread, self.read_many(paths), strict=True):
+                if data is not None:
+                    known.note(unit, hashlib.sha256(data).digest())
+            yield from ((unit, known.digest(unit)) for unit in some)
 
     def compact(self) -> None:
         """Keep what ``entries`` read last in one file, which the next run reads instead of one a
@@ -121,36 +137,38 @@ class Documents(Folder):
         bears the stamp that it had."""
         if not self._known:
             return
-        units, pairs = zip(*sorted(self._known.items()), strict=True)
-        table = pa.table(
-            {
-                "unit": pa.array(units, pa.string()),
-                "stamp": pa.array([stamp for stamp, _ in pairs], pa.string()),
-                "entry": pa.array([entry.model_dump_json() for _, entry in pairs], pa.string()),
-            }
-        )
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        self.put(sink.getvalue().to_pybytes(), *COMPACTED)
+        with (
+            self.writing(*COMPACTED) as file,
+            pq.ParquetWriter(file, _COPIES, compression="zstd") as writer,
+        ):
+            for rows in self._known.rows():
+                texts = [row.text.decode() for row in rows]
+                columns = [[row.unit for row in rows], [row.stamp for row in rows], texts]
+                writer.write_table(pa.table(columns, schema=_COPIES))
 
-    def _compacted(self) -> dict[str, tuple[str, LedgerEntry]]:
-        """Stamp and entry by unit, as ``compact`` kept them; what is damaged is not there."""
-        if self._known:
-            return self._known
-        data = self.read_bytes(*COMPACTED)
-        if data is None:
-            return {}
+    def _compacted(self) -> Entries:
+        """What ``compact`` kept; what is damaged is not there."""
+        return Entries(Block.of(rows) for rows in self._compacted_rows() if rows)
+
+    def _compacted_rows(self) -> Iterator[list[Row]]:
+        """A row group at a time, in the order of the units, each once."""
+        last = ""
         try:
-            table = read_table(data, ["unit", "stamp", "entry"])
-            columns = [table[name].cast(pa.string()).to_pylist() for name in table.column_names]
-        except (pa.ArrowException, KeyError, ValueError, OSError):
-            return {}
-        found = {}
-        for unit, stamp, text in zip(*columns, strict=True):
-            entry = None if text is None else _entry(str(unit), text.encode())
-            if entry is not None and stamp:
-                found[entry.unit] = (stamp, entry)
-        return found
+            with self.reading(*COMPACTED) as data, pq.ParquetFile(data) as file:
+                if not file.schema_arrow.equals(_COPIES):
+                    return
+                for number in range(file.num_row_groups):
+                    group = file.metadata.row_group(number)
+                    if group.num_rows > BLOCK or group.total_byte_size > _LARGEST_GROUP:
+                        return
+                    rows = []
+                    for row in map(_row, file.read_row_group(number).to_pylist()):
+                        if row is not None and row.unit > last:
+                            rows.append(row)
+                            last = row.unit
+                    yield rows
+        except (pa.ArrowException, ValueError, OSError):
+            return
 
     def set_aside(self, reason: str, *parts: str) -> None:
         """Move a damaged document where it does no harm, and note why."""
@@ -263,6 +281,16 @@ def _entry(unit: str, data: bytes | None) -> LedgerEntry | None:
     except (ValidationError, RecursionError):
         return None
     return entry if entry is not None and entry.unit == unit else None
+
+
+def _row(kept: dict[str, Any]) -> Row | None:
+    """Of what ``compact`` kept; None if it does not hold."""
+    if None in kept.values():
+        return None
+    entry = _entry(kept["unit"], kept["entry"].encode())
+    if entry is None:
+        return None
+    return Row(entry.unit, kept["stamp"], entry.model_dump_json().encode())
 
 
 def _first(unit: str) -> tuple[str, ...]:

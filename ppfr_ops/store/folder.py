@@ -5,12 +5,13 @@ in an object store. ``create`` succeeds for one caller only: a hard link, or a c
 """
 
 import contextlib
+import io
 import json
 import os
 import re
 import secrets
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ LARGEST_DOCUMENT = 256 << 20
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _READ_AT_ONCE = 256
+_FETCHED_AT_ONCE = 64 << 20
 _REMOVED_AT_ONCE = 1000
 
 
@@ -82,6 +84,9 @@ class Folder:
         output: any fsspec URL or local path of a folder.
     """
 
+    mode = 0o666
+    """Of a local file, less the umask."""
+
     def __init__(self, output: str) -> None:
         self.fs, root = open_store(output)
         self.root = root.rstrip("/")
@@ -97,17 +102,20 @@ class Folder:
         return bool(self.fs.exists(self.path(*parts)))
 
     def names(self, *parts: str) -> list[str]:
-        """What a folder holds, sorted."""
-        return [os.path.basename(path.rstrip("/")) for path in self.paths(*parts)]
+        """What a folder holds, sorted; nothing if it is not there."""
+        return self._names(*parts)
 
     def paths(self, *parts: str) -> list[str]:
         """Paths of what a folder holds, sorted; none if it is not there."""
+        return [self.path(*parts, name) for name in self._names(*parts)]
+
+    def _names(self, *parts: str) -> list[str]:
+        if not self.local:
+            return sorted(name for name, _ in self.listing(*parts))
         try:
-            listing: Iterable[str] = self.fs.ls(self.path(*parts), detail=False, refresh=True)
+            return sorted(os.listdir(self.path(*parts)))
         except (FileNotFoundError, NotADirectoryError):
             return []
-        here = self.path(*parts).rstrip("/")
-        return sorted(path for path in listing if path.rstrip("/") != here)
 
     def files(self, *parts: str) -> dict[str, "Listed"]:
         """The files that a folder holds, by name."""
@@ -126,7 +134,8 @@ class Folder:
                         yield name, Listed.of(info)
             else:
                 for info in self.fs.ls(place, detail=True, refresh=True):
-                    yield os.path.basename(info["name"].rstrip("/")), Listed.of(info)
+                    if (path := info["name"].rstrip("/")) != place:
+                        yield os.path.basename(path), Listed.of(info)
         except (FileNotFoundError, NotADirectoryError):
             return
 
@@ -149,6 +158,19 @@ class Folder:
             return bytes(self.fs.cat_file(path))
         except FileNotFoundError:
             return None
+
+    def reading(self, *parts: str) -> Any:
+        """A file of any size, to read from and to seek in; what is small is fetched whole.
+
+        Raises:
+            FileNotFoundError: it is not there, or is no plain file.
+        """
+        size = self.size(*parts)
+        if size is None:
+            raise FileNotFoundError("/".join(parts))
+        if not self.local and size <= _FETCHED_AT_ONCE:
+            return io.BytesIO(self.fs.cat_file(self.path(*parts)))
+        return self.fs.open(self.path(*parts), "rb")
 
     def size(self, *parts: str) -> int | None:
         try:
@@ -280,11 +302,36 @@ class Folder:
                 "--single-writer says that there is one run only"
             )
 
-    def _write(self, data: bytes, target: str, new: bool) -> None:
-        draft = self.path(EVIDENCE, "staging", f"{secrets.token_hex(8)}.tmp")
+    @contextlib.contextmanager
+    def writing(self, *parts: str, new: bool = False) -> Iterator[Any]:
+        """A file to write to, front to back; it is there once the block is left, not before, and
+        not at all if the block raises.
+
+        Args:
+            new: of a local file: it must not exist yet.
+
+        Raises:
+            FileExistsError: it exists, and was to be new.
+        """
+        target = self.path(*parts)
+        if not self.local:
+            # An object is put in one piece, so that it can be put again.
+            held = io.BytesIO()
+            yield held
+            self.fs.pipe_file(target, held.getvalue())
+            return
+        draft = self._draft()
         self.make_folder(os.path.dirname(draft))
         self.make_folder(os.path.dirname(target))
-        with in_one_step(target, beside=draft, new=new) as file:
+        with in_one_step(target, beside=draft, mode=self.mode, new=new) as file:
+            yield file
+
+    def _draft(self) -> str:
+        """Where a local file is written, to be moved to its place."""
+        return self.path(EVIDENCE, "staging", f"{secrets.token_hex(8)}.tmp")
+
+    def _write(self, data: bytes, target: str, new: bool) -> None:
+        with self.writing(target[len(self.root) + 1 :], new=new) as file:
             file.write(data)
 
 

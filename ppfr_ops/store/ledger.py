@@ -9,7 +9,7 @@ anything is signed. So a death at any moment leaves either nothing that counts o
 the next run completes, and a late copy of a committed unit changes nothing.
 
     OUTPUT/release/data/ID.parquet                   final once an entry names it; what leaves
-    OUTPUT/release/manifest.json and beside it       written when all is done (``release``)
+    OUTPUT/release/manifest.json, files.parquet …    written when all is done (``release``)
     OUTPUT/evidence/metrics|dead_letters|detections/UNIT.parquet   the owner's part of a unit
     OUTPUT/evidence/ledger/run.json                  what run this output belongs to
     OUTPUT/evidence/ledger/secret.json               of the ids outside (``ids``)
@@ -36,7 +36,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
 
@@ -53,7 +53,8 @@ from ppfr_ops.contracts.ledger import (
     shard_path,
 )
 from ppfr_ops.store.documents import ATTEMPTS, LEDGER, Attempts, Documents, unit_of
-from ppfr_ops.store.folder import EVIDENCE, RELEASE, LedgerError, is_remote
+from ppfr_ops.store.entries import Marks
+from ppfr_ops.store.folder import EVIDENCE, RELEASE, LedgerError, Listed, is_remote
 from ppfr_ops.store.ids import new_secret, publish
 from ppfr_ops.store.shards import Tables, concatenate, read_table, statistics, write_table
 
@@ -71,9 +72,9 @@ DOCUMENTS = ("README.md", "croissant.json")
 """What ``ppfr report`` writes into the release."""
 
 _OURS = re.compile(
-    rf"{RELEASE}/(data/{RELEASED.pattern}\.parquet|manifest\.json|manifest\.sig|README\.md"
-    rf"|croissant\.json)|{EVIDENCE}/((ledger|staging|set_aside)/.*|manifest\.json|report\.html"
-    rf"|seal\.json|privacy_audit\.json"
+    rf"{RELEASE}/(data/{RELEASED.pattern}\.parquet|manifest\.json|manifest\.sig|files\.parquet"
+    rf"|README\.md|croissant\.json)|{EVIDENCE}/((ledger|staging|set_aside)/.*|manifest\.json"
+    rf"|report\.html|seal\.json|seal\.[0-9a-f]{{16}}\.parquet|privacy_audit\.json"
     rf"|(metrics|dead_letters|detections)/{UNIT.pattern}(\.{COPY.pattern})?\.parquet)"
 )
 """Everything in an output that is ours, and that ``--overwrite`` removes."""
@@ -199,14 +200,14 @@ class Ledger(Documents):
     def recover(self) -> None:
         """Complete what was committed and remove what was not. For the driver, before any work."""
         entries = self.entries()
-        lying = self.shards_there()
+        lying = Marks((path, file.size) for path, file in self.shards_there())
         for name in self.names(*LEDGER, "units"):
             unit = name.removesuffix(".json")
             entry = entries.get(unit)
             if entry is None:
                 self.set_aside(f"the ledger entry {name!a} is damaged", *LEDGER, "units", name)
             elif any(
-                lying.get(shard.path, (None,))[0] != shard.bytes for shard in entry.shards.values()
+                (shard.path, shard.bytes) not in lying for shard in entry.shards.values()
             ) and not self._complete(entry):
                 self.noticed.append(f"unit {unit}: a shard is missing or cut; done again")
                 self.remove(*LEDGER, "units", name)
@@ -215,13 +216,12 @@ class Ledger(Documents):
             self.fs.abort_uploads(self.root)
         self.sweep(entries)
 
-    def shards_there(self) -> dict[str, tuple[int, str | None]]:
-        """Size, and MD5 where a listing tells it, of every shard, by its path in the output."""
-        return {
-            f"{folder}/{name}": (file.size, file.md5)
-            for folder in SHARD_PLACES
-            for name, file in self.files(*folder.split("/")).items()
-        }
+    def shards_there(self) -> Iterator[tuple[str, Listed]]:
+        """What a listing tells of every shard, with its path in the output."""
+        for folder in SHARD_PLACES:
+            for name, file in self.listing(*folder.split("/")):
+                if file.plain:
+                    yield f"{folder}/{name}", file
 
     def sweep(self, entries: Mapping[str, LedgerEntry]) -> None:
         """Remove the files of copies that never were committed, and of attempts that were.
@@ -231,12 +231,12 @@ class Ledger(Documents):
         """
         gone = self.paths(EVIDENCE, "staging")
         gone += [path for path in self.paths(*ATTEMPTS) if unit_of(path) in entries]
-        wanted = {shard.path for entry in entries.values() for shard in entry.shards.values()}
+        wanted = Marks(shard.path for entry in entries.values() for shard in entry.shards.values())
         for folder in SHARD_PLACES:
-            for path in self.paths(*folder.split("/")):
-                name = path[len(self.root) + 1 :]
-                if name not in wanted and _OURS.fullmatch(name):
-                    gone.append(path)
+            for name in self.names(*folder.split("/")):
+                path = f"{folder}/{name}"
+                if path not in wanted and _OURS.fullmatch(path):
+                    gone.append(self.path(path))
         self.remove_all(gone)
 
     # -- a unit -----------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def statistics(metrics: pa.Table) -> dict[str, Statistic]:
 
 def write_table(table: pa.Table, file: Any) -> tuple[int, str]:
     """Write a shard; returns its bytes and their sha256, hex."""
-    hashed = _Hashed(file)
+    hashed = Hashed(file)
     pq.write_table(
         table,
         hashed,
@@ -80,7 +80,7 @@ def write_table(table: pa.Table, file: Any) -> tuple[int, str]:
     return hashed.count, hashed.digest.hexdigest()
 
 
-class _Hashed(io.RawIOBase):
+class Hashed(io.RawIOBase):
     """A file that is written once, front to back, and hashed on the way."""
 
     def __init__(self, file: Any) -> None:

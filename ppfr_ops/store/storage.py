@@ -115,14 +115,16 @@ class Patient:
         return "s3" in self._fs.protocol
 
     def pages(self, path: str) -> Iterator[dict[str, Any]]:
-        """The objects right below a path as S3 tells them, a thousand a request: a million of them
-        are never in memory at once."""
+        """The objects and folders right below a path as S3 tells them, a thousand a request: a
+        million of them are never in memory at once."""
         bucket, prefix, _ = self._fs.split_path(path)
         asked = {"Bucket": bucket, "Prefix": f"{prefix.rstrip('/')}/", "Delimiter": "/"}
         more: dict[str, str] = {}
         while True:
             answer = self.call_s3("list_objects_v2", **asked, **more)
             yield from answer.get("Contents", [])
+            for folder in answer.get("CommonPrefixes", []):
+                yield {"Key": folder["Prefix"].rstrip("/"), "type": "directory"}
             if not answer.get("IsTruncated"):
                 return
             more = {"ContinuationToken": answer["NextContinuationToken"]}

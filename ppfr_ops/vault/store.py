@@ -23,7 +23,7 @@ import contextlib
 import os
 import re
 import secrets
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ppfr_ops.errors import UserError
@@ -211,7 +211,7 @@ class Vault:
             self._shred("keys", generation, f"{unit}.{copy}{_SUFFIX}")
         self.files.remove("sealed", f"{unit}.{copy}{_SUFFIX}")
 
-    def sweep(self, published: Collection[tuple[str, str]]) -> int:
+    def sweep(self, published: Container[tuple[str, str]]) -> int:
         """Remove what was sealed and is not published, or no longer; returns how many copies.
 
         Args:
@@ -220,7 +220,7 @@ class Vault:
         self.recover()
         _, generation = self.require()
         names = self.files.names("sealed") + self.files.names("keys", generation.name)
-        gone = {_parts(name) for name in names} - set(published)
+        gone = {parts for parts in map(_parts, names) if parts not in published}
         for unit, copy in sorted(gone):
             self.discard(unit, copy)
         return len(gone)

@@ -235,14 +235,14 @@ def croissant(
             "encodingFormat": "application/x-parquet",
             "sha256": shard.sha256,
         }
-        for shard in manifest.data
+        for shard in release.shards
     ]
     fileset = {
         "@type": "cr:FileSet",
         "@id": "data",
         "name": "data",
         "description": "all data shards",
-        "containedIn": [{"@id": shard.path} for shard in manifest.data],
+        "containedIn": [{"@id": shard.path} for shard in release.shards],
         "encodingFormat": "application/x-parquet",
         "includes": "data/*.parquet",
     }
@@ -340,7 +340,7 @@ def lineage_events(
     name = f"{manifest.settings_digest}/{manifest.plan_digest}/{started}"
     run = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{PRODUCER}/{name}"))
     fields = [{"name": name, "type": kind} for name, kind, _ in columns(release)]
-    sizes = [unit.shards["data"].bytes for unit in manifest.shards]
+    sizes = [file.bytes for file in release.shards]
     output = {
         "namespace": "ppfr",
         "name": publication.name,
