@@ -21,6 +21,7 @@ from ppfr_ops.sanitize.finish import review_queue, too_many_dead, write_detectio
 from ppfr_ops.sanitize.increments import Changes
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.worker import MAX_ATTEMPTS
+from ppfr_ops.source.plan import ids_of
 from ppfr_ops.store.ledger import Tables
 
 console = Console(stderr=True, highlight=False)
@@ -111,7 +112,7 @@ class RunProgress:
 def announce(job: Job, done: Collection[str]) -> list[int]:
     """Say what there is to do; returns the numbers of the units still to be done."""
     plan = job.plan
-    todo = [number for number, unit in enumerate(plan.units) if unit.id not in done]
+    todo = [number for number, unit in enumerate(ids_of(plan.units)) if unit not in done]
     console.print(
         f"{plan.rows:,} rows in {len(plan.units):,} units, {len(plan.units) - len(todo):,} of "
         f"them done before" + (f"; {plan.ignored:,} other files ignored" if plan.ignored else "")
@@ -182,7 +183,7 @@ def conclude(job: Job, manifest: Manifest, seconds: float, fresh_faces: int, as_
 
 def rest(job: Job, manifest: Manifest, as_json: bool) -> int:
     """Of a run that finds all as the last one left it: summary, exit code."""
-    announce(job, {unit.id for unit in job.plan.units})
+    announce(job, set(ids_of(job.plan.units)))
     if job.options.incremental:
         unchanged = Changes(unchanged=len(job.plan.units))
         console.print(f"since the last run: {unchanged} units", soft_wrap=True)

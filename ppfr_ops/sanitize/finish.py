@@ -29,7 +29,7 @@ from ppfr_ops.review.queue import Doubt, doubts
 from ppfr_ops.review.verdicts import verdict_digest
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.vaulting import sweep_vault
-from ppfr_ops.source.plan import record_id, sources
+from ppfr_ops.source.plan import ids_of, record_id, sources
 from ppfr_ops.store.atomic import in_one_step
 from ppfr_ops.store.ledger import Ledger
 from ppfr_ops.store.shards import read_table
@@ -75,7 +75,7 @@ def finish(
             ledger.retire(entry.unit)
             del entries[entry.unit]
         sweep_vault(job, ledger)
-    missing = [unit.id for unit in job.plan.units if unit.id not in entries]
+    missing = [unit for unit in ids_of(job.plan.units) if unit not in entries]
     manifest = _manifest(job, engine, tally)
     if missing:
         return manifest, missing

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from ppfr_ops.contracts.ledger import LedgerEntry, Tombstone
 from ppfr_ops.sanitize.job import Job
-from ppfr_ops.source.plan import Unit, content, read_unit
+from ppfr_ops.source.plan import Unit, content, ids_of, read_unit
 from ppfr_ops.store.entries import Marks
 from ppfr_ops.store.ledger import LEDGER, Ledger
 
@@ -52,7 +52,7 @@ def reconcile(job: Job, ledger: Ledger) -> Changes:
         counts[_update(job, ledger, unit, entries.get(unit.id))] += 1
         if unit.id in tombstones:
             ledger.remove(*LEDGER, "tombstones", f"{unit.id}.json")
-    planned = Marks(unit.id for unit in units)
+    planned = Marks(ids_of(units))
     for name, entry in entries.items():
         if name in planned:
             continue
@@ -107,7 +107,7 @@ def retire_dead(job: Job, ledger: Ledger) -> int:
     codes = set(job.options.retry_dead_letters)
     if not codes:
         return 0
-    planned = Marks(unit.id for unit in job.plan.units)
+    planned = Marks(ids_of(job.plan.units))
     count = 0
     for unit, entry in ledger.entries().items():
         if unit in planned and codes & entry.dead_letters.keys():
@@ -118,5 +118,5 @@ def retire_dead(job: Job, ledger: Ledger) -> int:
 
 def _by_id(units: Sequence[Unit]) -> Iterator[Unit]:
     """In the order in which entries lie, so that each block of them is unpacked once."""
-    for number in sorted(range(len(units)), key=lambda number: units[number].id):
+    for number in sorted(range(len(units)), key=ids_of(units).__getitem__):
         yield units[number]

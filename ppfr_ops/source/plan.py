@@ -28,6 +28,7 @@ from ppfr_ops.source.units import (
     Unit,
     Units,
     errors,
+    ids_of,
     record_id,
     relative,
     storable,
@@ -42,6 +43,7 @@ __all__ = [
     "Plan",
     "Unit",
     "content",
+    "ids_of",
     "plan",
     "read_unit",
     "record_id",
@@ -94,7 +96,7 @@ def plan(
     )
     if not named:
         raise UserError("the input holds no rows")
-    if len({unit.id for unit in named}) < len(named):
+    if len(set(named.ids)) < len(named):
         raise UserError("two units have the same id: is a file listed twice?")
     return Plan(source, chosen, named, columns, keep, ignored)
 

@@ -95,6 +95,10 @@ class Units(Sequence[Unit]):
     def __len__(self) -> int:
         return len(self._ids)
 
+    @property
+    def ids(self) -> Sequence[str]:
+        return self._ids
+
     @overload
     def __getitem__(self, place: int) -> Unit: ...
     @overload
@@ -121,6 +125,11 @@ class Units(Sequence[Unit]):
 
     def __repr__(self) -> str:
         return f"Units({len(self)})"
+
+
+def ids_of(units: Sequence[Unit]) -> Sequence[str]:
+    """Their ids, without making a unit of each where they lie side by side."""
+    return units.ids if isinstance(units, Units) else [unit.id for unit in units]
 
 
 _NUMBERS, _MARK_BYTES = 5, 16
