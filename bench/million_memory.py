@@ -80,7 +80,7 @@ def main() -> None:
     assert len(table) == count
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(folder)
-        size = write_rows(ledger, table, "files.parquet")["bytes"]
+        size = write_rows(ledger, table, "files.pq")["bytes"]
         told(f"and shards listed, {size:,} bytes")
         ledger._known = again
         ledger.compact()

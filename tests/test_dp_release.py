@@ -50,7 +50,7 @@ def files(output: Path) -> dict[str, bytes]:
     """Everything in a release but the manifest, by name."""
     place = output / "release"
     found = {str(p.relative_to(place)): p.read_bytes() for p in place.rglob("*") if p.is_file()}
-    del found["manifest.json"], found["files.parquet"]
+    del found["manifest.json"], found["files.pq"]
     return found
 
 
@@ -63,7 +63,7 @@ def manifest(output: Path) -> Any:
     """That of the release, less sizes and digests: they follow the pictures' bytes."""
     found = json.loads((output / "release" / "manifest.json").read_text())
     del found["listing"]["sha256"], found["listing"]["bytes"]
-    listed = pq.read_table(output / "release" / "files.parquet", columns=["path", "rows"])
+    listed = pq.read_table(output / "release" / "files.pq", columns=["path", "rows"])
     return found, listed.to_pylist()
 
 

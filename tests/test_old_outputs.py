@@ -52,7 +52,7 @@ def listed_inline(tmp_path: Path) -> Path:
 
 
 def test_the_second_version_lists_its_shards_in_its_manifests(listed_inline: Path) -> None:
-    assert not (listed_inline / "release/files.parquet").exists()
+    assert not (listed_inline / "release/files.pq").exists()
     assert len(json.loads((listed_inline / "evidence/manifest.json").read_text())["shards"]) == 3
     for place in (listed_inline, listed_inline / "release"):
         code, said = _verified(place, "output-v2.pub")
@@ -90,9 +90,9 @@ def test_the_second_version_tampered_with(listed_inline: Path, half: str) -> Non
 
 
 def test_a_second_version_with_a_file_beside_it_is_found(listed_inline: Path) -> None:
-    (listed_inline / "release/files.parquet").write_bytes(b"of a later version")
+    (listed_inline / "release/files.pq").write_bytes(b"of a later version")
     code, said = _verified(listed_inline / "release", "output-v2.pub")
-    assert code == 1 and said.strip() == "files.parquet: is not in the manifest"
+    assert code == 1 and said.strip() == "files.pq: is not in the manifest"
 
 
 def as_of_version_2(output: Output) -> None:
@@ -122,7 +122,7 @@ def as_of_version_2(output: Output) -> None:
     sealed = sealed.model_copy(update={"signature": make_signature(sealed.signed(), key)})
     text = sealed.model_dump_json(indent=1, exclude={"listing"})
     (root / "evidence/seal.json").write_text(text)
-    for gone in ("release/files.parquet", "evidence/ledger/settled.json"):
+    for gone in ("release/files.pq", "evidence/ledger/settled.json"):
         (root / gone).unlink()
     for path in (root / "evidence").glob("seal.*.parquet"):
         path.unlink()
@@ -135,7 +135,7 @@ def test_a_run_goes_on_with_an_output_of_the_second_version(tmp_path: Path) -> N
     assert output.run() == (0, []) and output.holds()
     told = read_release(Folder(str(output.root)))
     assert told is not None and (told.version, told.schema_version) == (2, "3")
-    assert (output.root / "release/files.parquet").exists()
+    assert (output.root / "release/files.pq").exists()
     assert output.run() == (0, [])
     # What was planted since is not signed.
     as_of_version_2(output)

@@ -271,8 +271,10 @@ def test_croissant_names_every_shard_with_its_digest(output: Path) -> None:
 def test_mlcroissant_and_datasets_accept_the_output(output: Path, tmp_path: Path) -> None:
     report(output, "--name", "faces-x", "--license", "cc-by-nc-4.0")
     code = """
-import json, sys
+import json, shutil, sys
 import datasets, mlcroissant
+shutil.copytree(sys.argv[1], f"{sys.argv[2]}/bare", ignore=lambda *_: ["README.md"])
+bare = datasets.load_dataset(f"{sys.argv[2]}/bare", split="train", cache_dir=f"{sys.argv[2]}/1")
 described = mlcroissant.Dataset(jsonld=f"{sys.argv[1]}/croissant.json")
 records = list(described.records("records"))
 opened = datasets.load_dataset(
@@ -284,6 +286,7 @@ print(json.dumps({
     "keys": sorted(records[0]),
     "size": records[0]["records/image"].size,
     "rows": len(opened),
+    "bare": len(bare),
     "decoded": opened[0]["image"].size,
     "columns": opened.column_names,
 }))
@@ -297,6 +300,7 @@ print(json.dumps({
     assert done.returncode == 0, done.stderr[-2000:]
     values = json.loads(done.stdout.splitlines()[-1])
     assert values["issues"] == [] and values["croissant"] == values["rows"] == 11
+    assert values["bare"] == 11  # the folder as it is, with no card
     assert values["size"] == values["decoded"] == [112, 112]
     assert values["columns"] == ["record_id", "image", "identity", "age"]
 

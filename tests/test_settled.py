@@ -144,7 +144,7 @@ def test_a_death_between_the_list_and_the_seal_leaves_the_seal_before(output: Ou
     (now,) = (output.root / "evidence").glob("seal.*.parquet")
     assert now not in (sealed, stray)
     # Of a release the list may be newer than the manifest: the same command writes both.
-    (output.root / "release/files.parquet").write_bytes(b"of another manifest")
+    (output.root / "release/files.pq").write_bytes(b"of another manifest")
     assert not output.holds()
     assert output.run() == (0, []) and output.holds()
 

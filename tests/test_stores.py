@@ -114,7 +114,7 @@ def assert_sound(client: object) -> Manifest:
                 ids += pq.read_table(pa.BufferReader(data))["record_id"].to_pylist()
     assert len(ids) == len(set(ids)) == manifest.counts.records
     told = ReleaseManifest.model_validate_json(found.pop("out/release/manifest.json"))
-    listed = pq.read_table(pa.BufferReader(found.pop("out/release/files.parquet")))
+    listed = pq.read_table(pa.BufferReader(found.pop("out/release/files.pq")))
     assert sum(listed["rows"].to_pylist()) == told.records == len(ids)
     sealed = Seal.model_validate_json(found.pop("out/evidence/seal.json")).listing
     assert sealed is not None and found.pop(f"out/evidence/{sealed.path}")

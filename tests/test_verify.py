@@ -91,7 +91,7 @@ def reseal(output: Path) -> None:
 def relist(output: Path, shards: pa.Table) -> None:
     """Another list of shards in the release, with a manifest and a seal that fit it."""
     ledger = Ledger(str(output))
-    listing = Listing(**write_rows(ledger, shards, "release", "files.parquet"))
+    listing = Listing(**write_rows(ledger, shards, "release", "files.pq"))
     told = ReleaseManifest.model_validate_json((output / "release/manifest.json").read_text())
     records = sum(shards["rows"].to_pylist()) if "rows" in shards.column_names else told.records
     told = told.model_copy(update={"listing": listing, "records": records})

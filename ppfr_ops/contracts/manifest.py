@@ -2,7 +2,7 @@
 
 ``evidence/manifest.json`` has every figure; the units are in the ledger. ``release/manifest.json``
 has what those who receive the data may know: how it was made, and the digest of every file beside
-it, of the shards by way of ``release/files.parquet``, which lists them.
+it, of the shards by way of ``release/files.pq``, which lists them.
 """
 
 from datetime import date
@@ -157,8 +157,9 @@ def withheld_percent(records: int, rows: int) -> int | None:
     return None if rows < LEAST_RECORDS else -(-100 * max(0, rows - records) // rows)
 
 
-FILES: Final = "files.parquet"
-"""In the release, the list of its shards."""
+FILES: Final = "files.pq"
+"""In the release, the list of its shards, a Parquet file. It is not called so, for who opens the
+folder as a dataset must not find it among the shards."""
 
 _PATH_BYTES, _DIGEST_BYTES = len("data/") + 32 + len(".parquet"), 64
 FILES_SCHEMA = pa.schema(
@@ -175,13 +176,13 @@ FILES_SCHEMA = pa.schema(
     ],
     metadata={"ppfr_schema": "files/1"},
 )
-"""``release/files.parquet``: the shards, sorted by path, not compressed."""
+"""``release/files.pq``: the shards, sorted by path, not compressed."""
 
 
 class Listing(_Model):
     """The file that lists the shards of a release."""
 
-    path: Literal["files.parquet"] = FILES
+    path: Literal["files.pq"] = FILES
     bytes: Count
     sha256: Digest
     rows: Count

@@ -105,7 +105,7 @@ def _check_claims(found: pq.FileMetaData, told: Claims, schema: pa.Schema) -> No
 
 
 class Shards:
-    """The rows of ``files.parquet``, as entry after entry is looked at."""
+    """The rows of ``files.pq``, as entry after entry is looked at."""
 
     _AT_ONCE = 1 << 14
 
@@ -134,7 +134,7 @@ class Shards:
 
 
 def read_files(folder: Folder, manifest: ReleaseManifest, *place: str) -> pa.Table:
-    """The shards of a release by ``files.parquet``; of one made before version 3 none, for its
+    """The shards of a release by ``files.pq``; of one made before version 3 none, for its
     manifest lists them itself.
 
     Args:

@@ -9,7 +9,7 @@ anything is signed. So a death at any moment leaves either nothing that counts o
 the next run completes, and a late copy of a committed unit changes nothing.
 
     OUTPUT/release/data/ID.parquet                   final once an entry names it; what leaves
-    OUTPUT/release/manifest.json, files.parquet …    written when all is done (``release``)
+    OUTPUT/release/manifest.json, files.pq …    written when all is done (``release``)
     OUTPUT/evidence/metrics|dead_letters|detections/UNIT.parquet   the owner's part of a unit
     OUTPUT/evidence/ledger/run.json                  what run this output belongs to
     OUTPUT/evidence/ledger/secret.json               of the ids outside (``ids``)
@@ -72,7 +72,7 @@ DOCUMENTS = ("README.md", "croissant.json")
 """What ``ppfr report`` writes into the release."""
 
 _OURS = re.compile(
-    rf"{RELEASE}/(data/{RELEASED.pattern}\.parquet|manifest\.json|manifest\.sig|files\.parquet"
+    rf"{RELEASE}/(data/{RELEASED.pattern}\.parquet|manifest\.json|manifest\.sig|files\.pq"
     rf"|README\.md|croissant\.json)|{EVIDENCE}/((ledger|staging|set_aside)/.*|manifest\.json"
     rf"|report\.html|seal\.json|seal\.[0-9a-f]{{16}}\.parquet|privacy_audit\.json"
     rf"|(metrics|dead_letters|detections)/{UNIT.pattern}(\.{COPY.pattern})?\.parquet)"
