@@ -59,12 +59,13 @@ def records(output: Path) -> dict[str, Any]:
     return {row["record_id"]: row for row in rows}
 
 
-def manifest(output: Path) -> Any:
-    """That of the release, less sizes and digests: they follow the pictures' bytes."""
+def manifest(output: Path) -> dict[str, Any]:
+    """That of the release with its list of shards, less sizes and digests: they follow the
+    pictures' bytes."""
     found = json.loads((output / "release" / "manifest.json").read_text())
     del found["listing"]["sha256"], found["listing"]["bytes"]
     listed = pq.read_table(output / "release" / "files.pq", columns=["path", "rows"])
-    return found, listed.to_pylist()
+    return {**found, "listed": listed.to_pylist()}
 
 
 def constants() -> list[Any]:
