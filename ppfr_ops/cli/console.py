@@ -22,7 +22,7 @@ from ppfr_ops.sanitize.increments import Changes
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.worker import MAX_ATTEMPTS
 from ppfr_ops.source.plan import ids_of
-from ppfr_ops.store.ledger import Tables
+from ppfr_ops.store.ledger import Ledger, Tables
 
 console = Console(stderr=True, highlight=False)
 
@@ -219,9 +219,10 @@ def _judged(job: Job, manifest: Manifest, as_json: bool) -> int:
 
 def _photographs(job: Job, manifest: Manifest) -> None:
     """What there is to say and to write of photographs besides."""
+    ledger = Ledger(job.options.output)  # of which both below read the entries, once
     if job.options.detections_out:
-        console.print(f"{write_detections(job):,} faces written to --detections-out")
-    queue = review_queue(job)
+        console.print(f"{write_detections(job, ledger):,} faces written to --detections-out")
+    queue = review_queue(job, ledger)
     if job.options.review_out:
         write_review(job.options.review_out, queue, job.plan)
         console.print(f"{len(queue):,} photographs to look at, listed in --review-out")

@@ -197,11 +197,10 @@ def too_many_dead(job: Job, manifest: Manifest) -> str | None:
     return None
 
 
-def write_detections(job: Job) -> int:
+def write_detections(job: Job, ledger: Ledger) -> int:
     """Write ``--detections-out``: ``NAME.parquet`` and ``NAME.jsonl``; returns the faces."""
     target = Path(os.path.abspath(str(job.options.detections_out)))
     target = target.with_suffix("") if target.suffix in (".parquet", ".jsonl") else target
-    ledger = Ledger(job.options.output)
     table = read_all(ledger, ledger.entries().values(), "detections")
     pq.write_table(table, f"{target}.parquet")
     with open(f"{target}.jsonl", "w", encoding="utf-8") as file:
@@ -210,10 +209,9 @@ def write_detections(job: Job) -> int:
     return int(table.num_rows)
 
 
-def review_queue(job: Job) -> list[Doubt]:
+def review_queue(job: Job, ledger: Ledger) -> list[Doubt]:
     """Photographs that a person should look at, worst first."""
     assert job.options.photographs is not None
-    ledger = Ledger(job.options.output)
     entries = ledger.entries()
     return doubts(
         read_all(ledger, entries.values(), "detections"),
