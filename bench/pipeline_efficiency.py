@@ -4,11 +4,13 @@ Everything runs in processes of its own, is timed from start to exit (imports, l
 start and stop included), on the same drawn faces, with the same options, on the same cores, in
 turns. The bare loop reads units, sanitizes them and writes the three tables with pyarrow: no
 ledger, no hashes, no fsync, no engine. It runs once as one process with all threads and once as one
-process a core; the faster one counts. Beside it the model alone: one process a core that hands
-decoded faces to the method and throws away what comes out. A tenth of the faces goes first: what
-the other nine tenths take beyond it is the rate once everything runs, start and stop left out.
+process a core; the faster one counts. Beside it the model alone: one process a core that decodes
+one unit and hands its faces to the method again and again, and throws away what comes out. A tenth
+of the faces goes first: what the other nine tenths take beyond it is the rate once everything runs,
+start and stop left out.
 
     python bench/pipeline_efficiency.py                      # 20,000 faces, the default method
+    python bench/pipeline_efficiency.py --input DATA/lfw_aligned --identity-column identity
     python bench/pipeline_efficiency.py --method signed-field    # a quick one, a harder test
     python bench/pipeline_efficiency.py --memory             # peak on 40,000 over 10,000 faces
     python bench/pipeline_efficiency.py --faces 2000 --rounds 1
@@ -23,6 +25,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -32,35 +38,44 @@ MODEL = "the model alone"
 SCRIPT = str(ROOT / "pipelines" / "sanitize.py")
 
 
-def write_input(folder: Path, count: int, unit_rows: int) -> None:
-    """Drawn faces, no two alike (500, moved sideways), in files of one unit each."""
-    import numpy as np
+def write_input(folder: Path, arguments: argparse.Namespace, count: int, unit_rows: int) -> None:
+    """Faces in files of one unit each: those of ``--input``, over and over, or drawn ones."""
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+    if arguments.input is not None:
+        names = ["image", *filter(None, [arguments.identity_column])]
+        table = pq.read_table(arguments.input, columns=names)
+    else:
+        table = drawn_faces(count)
+    table = pa.concat_tables([table] * -(-count // len(table))).slice(0, count)
+    folder.mkdir()
+    for start in range(0, count, unit_rows):
+        pq.write_table(table.slice(start, unit_rows), folder / f"{start:08d}.parquet")
+
+
+def drawn_faces(count: int) -> "pa.Table":
+    """Drawn faces, no two alike: 500, moved sideways."""
+    import numpy as np
+    import pyarrow as pa
 
     from ppfr_ops.imaging.codec import Encoding
     from ppfr_ops.sample import faces
 
     encoding, drawn = Encoding(), faces(min(count, 500))
-    folder.mkdir()
-    for start in range(0, count, unit_rows):
-        rows = range(start, min(start + unit_rows, count))
-        images = [
-            {
-                "bytes": encoding.encode(np.roll(drawn[row % 500], row // 500, axis=1)),
-                "path": f"{row}.jpg",
-            }
-            for row in rows
-        ]
-        pq.write_table(pa.table({"image": images}), folder / f"{start:08d}.parquet")
+    moved = (np.roll(drawn[row % 500], row // 500, axis=1) for row in range(count))
+    images = [
+        {"bytes": encoding.encode(face), "path": f"{row}.jpg"} for row, face in enumerate(moved)
+    ]
+    return pa.table({"image": images})
 
 
 def bare_loop(arguments: argparse.Namespace) -> None:
     """The same operations without the pipeline."""
+    import numpy as np
     import pyarrow.parquet as pq
 
-    from ppfr_ops import sample
-    from ppfr_ops.sanitize.items import Item
+    from ppfr_ops.sanitize.items import Results
     from ppfr_ops.sanitize.options import SanitizeOptions
     from ppfr_ops.sanitize.prepare import prepare
     from ppfr_ops.sanitize.worker import build_sanitizer, tune_process
@@ -69,18 +84,25 @@ def bare_loop(arguments: argparse.Namespace) -> None:
     source, output = arguments.bare
     tune_process(arguments.cores)
     options = SanitizeOptions(
-        input=source, output=output, metrics=arguments.metrics, method=arguments.method
+        input=source,
+        output=output,
+        metrics=arguments.metrics,
+        method=arguments.method,
+        identity_column=arguments.identity_column,
     )
     job = prepare(options)
     sanitizer = build_sanitizer(job, arguments.cores)
     if arguments.alone:
-        faces, size = sample.faces(512), sanitizer.kit.batch_size
-        left = arguments.alone // arguments.parts
-        for start in range(0, left, size):
-            batch = faces[start % len(faces) :][: min(size, left - start)]
-            items = [Item(str(start + row), row, face) for row, face in enumerate(batch)]
-            sanitizer.kit.publish(batch, [item.record_id for item in items], items, 0)
+        first = job.plan.units[0]
+        batches = list(sanitizer.batches(read_unit(job.plan, first), Results(first.id)))
+        faces = [np.stack([item.pixels for item in batch]) for batch in batches]
+        left, turn = arguments.alone // arguments.parts, 0
+        while left > 0:
+            items, pixels = batches[turn % len(batches)], faces[turn % len(batches)]
+            ids = [item.record_id for item in items[:left]]
+            sanitizer.kit.publish(pixels[:left], ids, items[:left], 0)
             sanitizer.kit.forget()  # what it knows of a face is not for the next time round
+            left, turn = left - len(ids), turn + 1
         return
     for unit in job.plan.units[arguments.part :: arguments.parts]:
         tables = sanitizer(read_unit(job.plan, unit), unit.id)
@@ -144,6 +166,8 @@ def run(commands: list[list[str]], memory: bool = False) -> tuple[float, float]:
 def pipeline(source: Path, output: Path, arguments: argparse.Namespace) -> list[list[str]]:
     options = ["--input", str(source), "--output", str(output), "--metrics", arguments.metrics]
     options += ["--method", arguments.method, "--engine", arguments.engine]
+    if arguments.identity_column:
+        options += ["--identity-column", arguments.identity_column]
     return [[sys.executable, SCRIPT, *options, "--actors", str(arguments.cores)]]
 
 
@@ -154,12 +178,16 @@ def bare(
     base = [sys.executable, __file__, "--bare", str(source), str(output)]
     base += ["--metrics", arguments.metrics, "--method", arguments.method]
     base += ["--cores", str(threads)]
+    if arguments.identity_column:
+        base += ["--identity-column", arguments.identity_column]
     return [[*base, "--part", str(part), "--parts", str(processes)] for part in range(processes)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--faces", type=int, default=20_000)
+    parser.add_argument("--input", type=Path, help="a folder of Parquet; default: drawn faces")
+    parser.add_argument("--identity-column", help="of the input")
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--unit-rows", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=1)
@@ -182,7 +210,7 @@ def main() -> None:
         if arguments.memory:
             peaks = {}
             for count in (10_000, 40_000):
-                write_input(work / f"in{count}", count, arguments.unit_rows)
+                write_input(work / f"in{count}", arguments, count, arguments.unit_rows)
                 _, peaks[count] = run(
                     pipeline(work / f"in{count}", work / f"out{count}", arguments), memory=True
                 )
@@ -192,7 +220,9 @@ def main() -> None:
             few, all_faces = arguments.faces // 10, arguments.faces
             best: dict[tuple[str, int], float] = {}
             for count in (few, all_faces):
-                write_input(work / f"in{count}", count, min(arguments.unit_rows, few // 2))
+                write_input(
+                    work / f"in{count}", arguments, count, min(arguments.unit_rows, few // 2)
+                )
                 for turn in range(arguments.rounds):
                     place = work / f"{count}-{turn}"
                     source, cores = work / f"in{count}", arguments.cores

@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection, Pipe, wait
 from typing import TYPE_CHECKING, Any
 
 from ppfr_ops.errors import EngineError, describe
+from ppfr_ops.memory import ONE_HEAP
 
 if TYPE_CHECKING:
     from ppfr_ops.sanitize.job import Job, Status
@@ -49,6 +50,7 @@ class _Nursery:
             env={
                 # Whoever is forked from must have one thread, and this library makes one a CPU.
                 "OPENBLAS_NUM_THREADS": "1",
+                **ONE_HEAP,
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
                 "PYTHONSAFEPATH": "1",  # no module of the working folder, where an input may lie

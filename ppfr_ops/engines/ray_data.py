@@ -18,6 +18,7 @@ from typing import Any
 
 from ppfr_ops.engines.session import private_session
 from ppfr_ops.errors import EngineError, UserError, describe
+from ppfr_ops.memory import ONE_HEAP
 from ppfr_ops.sanitize.batch import BatchSanitizer, Rows, needs_key
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.worker import tune_process, worker_of
@@ -235,6 +236,8 @@ def _ray(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_worker_niceness", "0")
     # Nobody reads them: they are served on a port, and cost time in every process.
     os.environ.setdefault("RAY_enable_metrics_collection", "0")
+    for name, value in ONE_HEAP.items():
+        os.environ.setdefault(name, value)
     # What workers import is what is imported here; of themselves they look where Ray was started.
     os.environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))
     # Ray prints a screenful on stdout for every worker that dies; the statuses say it in a line.

@@ -60,16 +60,15 @@ _WINDOW = (_WINDOW / _WINDOW.sum()).astype(np.float32)
 def _smooth(planes: Tensor, stride: int = 1) -> Tensor:
     """Gaussian window, sigma 1.5 px, 11x11: ``N x C x H x W`` to ``N x C x H-10 x W-10``, every
     ``stride``-th position."""
-    if planes.device.type == "cpu" and planes.dtype == torch.float32 and not planes.requires_grad:
-        # Where nothing has to be differentiated OpenCV's separable filter does the same, quicker.
-        height, width = planes.shape[-2:]
+    height, width = planes.shape[-2:]
+    plain = planes.device.type == "cpu" and planes.dtype == torch.float32
+    if plain and stride == 1 and width > 64 and not planes.requires_grad:
+        # Of wide planes OpenCV's separable filter does the same, quicker; it knows no derivative.
         stack = planes.contiguous().numpy().reshape(-1, width)
         smooth = cv2.sepFilter2D(stack, cv2.CV_32F, _WINDOW, _WINDOW)
         whole = torch.from_numpy(smooth).view(planes.shape)
-        valid = whole[..., 5 : height - 5 : stride, 5 : width - 5 : stride]
-        return valid.contiguous() if stride > 1 else valid
-    rows = _band(planes.shape[-2], stride).to(planes)
-    columns = _band(planes.shape[-1], stride).to(planes)
+        return whole[..., 5 : height - 5, 5 : width - 5]
+    rows, columns = _band(height, stride).to(planes), _band(width, stride).to(planes)
     return rows @ planes @ columns.T
 
 
@@ -257,7 +256,7 @@ def _hidden_ways(original: Tensor, published: Tensor) -> list[Tensor]:
     ways = [way[:, None] for way in ways]
     levels = (published * 255).round().to(torch.uint8)
     for bits in (1, 2, 4):
-        low = F.avg_pool2d((levels & (2**bits - 1)).to(published.dtype), 4)
+        low = _half(_half((levels & (2**bits - 1)).to(published.dtype)))
         ways.append(_correlation_map(coarse_x, low).mean((-2, -1)))
     return ways
 
@@ -324,10 +323,10 @@ def ssim_and_ms_ssim(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     single = product
     for scale, weight in enumerate(weights):
         if scale:
-            a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
+            a, b = _half(a), _half(b)
         # Only the sum of the two variances is needed: four planes to smooth rather than five.
-        planes = torch.cat([a, b, a * a + b * b, a * b], 1)
-        mean_a, mean_b, squares, cross = _smooth(planes).chunk(4, 1)
+        planes = (a, b, torch.addcmul(a * a, b, b), a * b)
+        mean_a, mean_b, squares, cross = map(_smooth, planes)
         means, ab = mean_a * mean_a + mean_b * mean_b, mean_a * mean_b
         structure = (2 * (cross - ab) + c2) / (squares - means + c2)
         if scale in (0, len(weights) - 1):

@@ -89,8 +89,8 @@ class Model(nn.Module):
         place(self.requires_grad_(False).eval(), device)
         self.device = device
         self.bf16 = _bf16_pays(device)
-        if self.bf16 and isinstance(self.encoder, IdentityEncoder):
-            for layer in (self.encoder.stem, self.encoder.blocks, self.encoder.head):
+        if self.bf16:
+            for layer in self.encoder.heavy():
                 layer.bfloat16()
         self._look: Callable[[Tensor], Tensor] = self.encoder
         if device == "cpu" and isinstance(self.encoder, SFaceEncoder):

@@ -77,6 +77,10 @@ class IdentityEncoder(nn.Module):
         x = F.max_pool2d(torch.relu(self.stem(x)), 3, 2)
         return F.normalize(self.head(self.blocks(x).mean((2, 3))).float(), dim=1)
 
+    def heavy(self) -> tuple[nn.Module, ...]:
+        """The layers that bfloat16 does for, where it pays."""
+        return self.stem, self.blocks, self.head
+
 
 def encoder_from_torchscript(model: torch.jit.ScriptModule) -> IdentityEncoder:
     """Rebuild the encoder from the TorchScript file of the same network."""

@@ -45,9 +45,13 @@ class SFaceEncoder(nn.Module):
         self.head = nn.Linear(1024 * 7 * 7, FEATURE_SIZE)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        x = (pixels - _CENTRE) * _SCALE
+        x = ((pixels - _CENTRE) * _SCALE).to(next(self.layers.parameters()).dtype)
         x = x.contiguous(memory_format=torch.channels_last)
         return F.normalize(self.head(self.layers(x).flatten(1).float()), dim=1)
+
+    def heavy(self) -> tuple[nn.Module, ...]:
+        """The layers that bfloat16 does for, where it pays."""
+        return (self.layers,)
 
     @torch.no_grad()
     def compiled(self) -> Callable[[Tensor], Tensor]:
