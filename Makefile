@@ -37,8 +37,7 @@ torture: $(VENV)/.all
 
 # Side by side on this machine; hours. docs/performance.md says what came out, when and where.
 bench: $(VENV)/.all
-	$(BIN)/python bench/pipeline_efficiency.py
-	$(BIN)/python bench/pipeline_efficiency.py --engine ray --faces 40000
+	$(BIN)/python bench/pipeline_efficiency.py --engine local ray
 	$(BIN)/python bench/anonymizer.py
 	$(BIN)/python bench/photographs.py ../shared/data/lfw_raw --default
 	$(BIN)/python bench/accelerator.py

@@ -2,19 +2,18 @@
 
 Everything runs in processes of its own, is timed from start to exit (imports, loading, the engine's
 start and stop included), on the same drawn faces, with the same options, on the same cores, in
-turns. The bare loop reads units, sanitizes them and writes the three tables with pyarrow: no
-ledger, no hashes, no fsync, no engine. It runs once as one process with all threads and once as one
-process a core; the faster one counts. Beside it the model alone: one process a core that decodes
-one unit and hands its faces to the method again and again, and throws away what comes out. A tenth
-of the faces goes first: what the other nine tenths take beyond it is the rate once everything runs,
-start and stop left out.
+turns. The bare loop reads units, sanitizes them and writes the three tables with pyarrow, in one
+process a core: no ledger, no hashes, no fsync, no engine. Beside it the model alone: one process a
+core that decodes one unit and hands its faces to the method again and again, and throws away what
+comes out. A tenth of the faces goes first: what the other nine tenths take beyond it is the rate
+once everything runs, start and stop left out.
 
     python bench/pipeline_efficiency.py                      # 20,000 faces, the default method
     python bench/pipeline_efficiency.py --input DATA/lfw_aligned --identity-column identity
     python bench/pipeline_efficiency.py --method signed-field    # a quick one, a harder test
     python bench/pipeline_efficiency.py --memory             # peak on 40,000 over 10,000 faces
     python bench/pipeline_efficiency.py --faces 2000 --rounds 1
-    python bench/pipeline_efficiency.py --engine ray --faces 40000   # Ray's share
+    python bench/pipeline_efficiency.py --engine local ray           # Ray's share
 """
 
 import argparse
@@ -33,8 +32,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-PIPELINE, MANY, ONE = "pipeline", "bare, one process a core", "bare, one process"
-MODEL = "the model alone"
+PIPELINE, BARE, MODEL = "pipeline", "bare loop", "the model alone"
 SCRIPT = str(ROOT / "pipelines" / "sanitize.py")
 
 
@@ -163,21 +161,21 @@ def run(commands: list[list[str]], memory: bool = False) -> tuple[float, float]:
     return seconds, peak / 1024
 
 
-def pipeline(source: Path, output: Path, arguments: argparse.Namespace) -> list[list[str]]:
+def pipeline(
+    source: Path, output: Path, arguments: argparse.Namespace, engine: str
+) -> list[list[str]]:
     options = ["--input", str(source), "--output", str(output), "--metrics", arguments.metrics]
-    options += ["--method", arguments.method, "--engine", arguments.engine]
+    options += ["--method", arguments.method, "--engine", engine]
     if arguments.identity_column:
         options += ["--identity-column", arguments.identity_column]
     return [[sys.executable, SCRIPT, *options, "--actors", str(arguments.cores)]]
 
 
-def bare(
-    source: Path, output: Path, arguments: argparse.Namespace, processes: int
-) -> list[list[str]]:
-    threads = arguments.cores // processes
+def bare(source: Path, output: Path, arguments: argparse.Namespace) -> list[list[str]]:
+    processes = arguments.cores
     base = [sys.executable, __file__, "--bare", str(source), str(output)]
     base += ["--metrics", arguments.metrics, "--method", arguments.method]
-    base += ["--cores", str(threads)]
+    base += ["--cores", "1"]
     if arguments.identity_column:
         base += ["--identity-column", arguments.identity_column]
     return [[*base, "--part", str(part), "--parts", str(processes)] for part in range(processes)]
@@ -193,7 +191,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--metrics", choices=["full", "basic", "none"], default="full")
     parser.add_argument("--method", default="stochastic-local", help="default: the command's own")
-    parser.add_argument("--engine", choices=["local", "ray"], default="local")
+    parser.add_argument("--engine", nargs="+", choices=["local", "ray"], default=["local"])
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--bare", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--alone", type=int, default=0, help=argparse.SUPPRESS)
@@ -211,9 +209,8 @@ def main() -> None:
             peaks = {}
             for count in (10_000, 40_000):
                 write_input(work / f"in{count}", arguments, count, arguments.unit_rows)
-                _, peaks[count] = run(
-                    pipeline(work / f"in{count}", work / f"out{count}", arguments), memory=True
-                )
+                where = work / f"in{count}", work / f"out{count}"
+                _, peaks[count] = run(pipeline(*where, arguments, arguments.engine[0]), memory=True)
             result |= {f"peak MiB, {count} faces": round(peak) for count, peak in peaks.items()}
             result["ratio of peaks"] = round(peaks[40_000] / peaks[10_000], 3)
         else:
@@ -225,21 +222,23 @@ def main() -> None:
                 )
                 for turn in range(arguments.rounds):
                     place = work / f"{count}-{turn}"
-                    source, cores = work / f"in{count}", arguments.cores
+                    source = work / f"in{count}"
                     candidates = {
-                        PIPELINE: pipeline(source, place / "pipeline", arguments),
-                        MANY: bare(source, place / "many", arguments, cores),
-                        ONE: bare(source, place / "one", arguments, 1),
-                        MODEL: [
-                            [*command, "--alone", str(count)]
-                            for command in bare(source, place / "model", arguments, cores)
-                        ],
+                        f"{PIPELINE}, {engine}": pipeline(
+                            source, place / f"pipeline-{engine}", arguments, engine
+                        )
+                        for engine in arguments.engine
                     }
+                    candidates[BARE] = bare(source, place / "bare", arguments)
+                    candidates[MODEL] = [
+                        [*command, "--alone", str(count)]
+                        for command in bare(source, place / "model", arguments)
+                    ]
                     for name, commands in candidates.items():
                         seconds, _ = run(commands)
                         best[name, count] = min(best.get((name, count), seconds), seconds)
                         print(f"{name}: {count / seconds:.0f} faces/s of {count}", file=sys.stderr)
-            kinds = (PIPELINE, MANY, ONE, MODEL)
+            kinds = sorted({name for name, _ in best}, reverse=True)
             whole = {name: all_faces / best[name, all_faces] for name in kinds}
             further = {
                 name: (all_faces - few) / (best[name, all_faces] - best[name, few])
@@ -247,9 +246,10 @@ def main() -> None:
             }
             for kind, rates in (("", whole), (", start and stop left out", further)):
                 result |= {f"{name}, faces/s{kind}": round(rate) for name, rate in rates.items()}
-                fastest = max(rates[MANY], rates[ONE])
-                result[f"ratio{kind}"] = round(rates[PIPELINE] / fastest, 3)
-                result[f"over the model{kind}"] = round(rates[PIPELINE] / rates[MODEL], 3)
+                for engine in arguments.engine:
+                    rate = rates[f"{PIPELINE}, {engine}"]
+                    result[f"{engine} over the bare loop{kind}"] = round(rate / rates[BARE], 3)
+                    result[f"{engine} over the model{kind}"] = round(rate / rates[MODEL], 3)
     print(json.dumps(result, indent=1))
 
 
