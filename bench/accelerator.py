@@ -42,9 +42,6 @@ class Device(Anonymizer):
 
     milliseconds: float = 0.0
 
-    def off_processor(self) -> bool:
-        return True
-
     def anonymize(self, faces: Faces, draws: NDArray[np.float32]) -> Faces:
         time.sleep(self.milliseconds / 1000)
         return 255 - faces

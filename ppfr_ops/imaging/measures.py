@@ -137,9 +137,9 @@ def _detail(planes: Tensor) -> Tensor:
 
 
 def _half(planes: Tensor) -> Tensor:
-    """Average pooling by 2."""
-    rows = planes[..., ::2, :] + planes[..., 1::2, :]
-    return (rows[..., ::2] + rows[..., 1::2]) / 4
+    """Average pooling by 2; of an odd side the last line is left out."""
+    rows = planes[..., :-1:2, :] + planes[..., 1::2, :]
+    return (rows[..., :-1:2] + rows[..., 1::2]) / 4
 
 
 def _aligned_ways(original: Tensor, published: Tensor) -> list[Tensor]:

@@ -24,7 +24,6 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
@@ -159,10 +158,6 @@ class Anonymizer(BaseModel):
 
     feature_size: ClassVar[int] = 0
     """Numbers in a row of ``features``, for a method that may gather."""
-
-    def off_processor(self) -> bool:
-        """Whether another device does its work, so that the processor is free meanwhile."""
-        return torch.cuda.is_available()
 
     def gathers(self) -> bool:
         """Whether it gains from a first look at all faces of a release: ``features`` of each, then

@@ -126,9 +126,6 @@ class Worker:
         self.ledger.looks_first = job.options.single_writer
         self.vault = None if job.vault is None else Vault(job.vault.url)
         self.sanitizer = build_sanitizer(job, threads)
-        # Where all of a worker's work is one core's, two threads at it only take its caches from
-        # each other.
-        self.overlaps = threads != 1 or self.sanitizer.kit.method.off_processor()
 
     def process(self, ordinal: int) -> Status:
         """Read, sanitize and commit a unit, unless that was done before. Raises nothing."""
@@ -143,12 +140,10 @@ class Worker:
 
     def stream(self, ordinals: Iterable[int]) -> Iterator[Status]:
         """As ``process``, for one unit after the other, in order; while the method works on one
-        batch, the next is read and decoded and the unit before committed, and, if the worker has
-        more than one core, the last batch encoded and measured, each in a thread of its own."""
+        batch, the next is read and decoded, the last encoded and measured, and the unit before
+        committed, each in a thread of its own."""
         fed = ahead(self._feed(ordinals), AHEAD_BATCHES)
-        drawn = self._drawn(fed)
-        if self.overlaps:
-            drawn = ahead(drawn, AHEAD_BATCHES)
+        drawn = ahead(self._drawn(fed), AHEAD_BATCHES)
         return ahead(map(self._end, ahead(self._finished(drawn), 1)), 1)
 
     def _feed(self, ordinals: Iterable[int]) -> Iterator[tuple["_Task", list[Any] | None]]:
