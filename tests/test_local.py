@@ -157,3 +157,15 @@ def test_ray_is_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert EngineOptions(gpus_per_actor=0.5).chosen == "ray"
     assert EngineOptions(engine="local", ray_address="auto").chosen == "local"
     assert EngineOptions(engine="ray").chosen == "ray"
+
+
+def test_threads_of_a_worker_share_one_heap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    nursery = local._Nursery()
+    nursery.start()
+    assert nursery._process is not None
+    try:
+        environment = Path(f"/proc/{nursery._process.pid}/environ").read_bytes()
+    finally:
+        nursery._process.kill()
+    assert b"MALLOC_ARENA_MAX=1" in environment.split(b"\0")
