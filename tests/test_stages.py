@@ -197,6 +197,9 @@ def test_the_document_puts_the_strict_end_first(virtual: Run) -> None:
     )
     assert document.headline.other_release_accuracy is not None
     assert Evaluation.model_validate_json(document.model_dump_json()) == document
+    later = evaluate(virtual, "made", facts(virtual, "jpeg 95"), "custom", ["diversity"])
+    assert later.diversity is not None and later.skipped["linker"] == "not asked for"
+    assert (later.utility, later.eye) == (document.utility, document.eye)
 
 
 def test_an_evaluation_of_version_1_is_read() -> None:

@@ -58,11 +58,12 @@ def evaluate(
         label: its name in tables.
         known: :func:`facts` of the run.
         mode: which settings these are.
-        wanted: names of the stages to run; None: all.
+        wanted: names of the stages to run; None: all. What an earlier run of the same evaluation
+            measured is there in any case.
     """
     parts: dict[str, Any] = {}
     for name, stage in stages().items():
-        if wanted is not None and name not in wanted:
+        if wanted is not None and name not in wanted and not run.measured(name):
             run.skipped[name] = "not asked for"
             parts[name] = None
         else:

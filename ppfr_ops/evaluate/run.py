@@ -162,7 +162,7 @@ class Run:
         """
         if name in self.kept:
             return self.kept[name]
-        path = self.folder / "stages" / f"{name}.json"
+        path = self._kept_in(name)
         adapter: TypeAdapter[P] = TypeAdapter(part)
         if path.is_file():
             self.log(f"{name}: done by an earlier run")
@@ -183,6 +183,13 @@ class Run:
         self.checkpoint(name).unlink(missing_ok=True)
         self.seconds[name], self.kept[name] = kept.seconds, found
         return found
+
+    def measured(self, name: str) -> bool:
+        """Whether an earlier run left what ``keep`` reads."""
+        return self._kept_in(name).is_file()
+
+    def _kept_in(self, name: str) -> Path:
+        return self.folder / "stages" / f"{name}.json"
 
     def skip(self, name: str, reason: str) -> None:
         """Note that something is not measured, and why."""
