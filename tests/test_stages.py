@@ -186,9 +186,9 @@ def test_a_stage_of_ones_own(world: World, tmp_path: Path) -> None:
     assert other.part(Count()) is None and other.skipped == {"count": "only for seed 0"}
 
 
-def test_the_document_puts_the_strict_end_first(virtual: Run) -> None:
-    wanted = ["utility", "eye", "releases"]
-    document = evaluate(virtual, "made", facts(virtual, "jpeg 95"), "custom", wanted)
+def test_the_document_puts_the_strict_end_first(world: World, tmp_path: Path) -> None:
+    run, wanted = world.run(Virtual(), tmp_path), ["utility", "eye", "releases"]
+    document = evaluate(run, "made", facts(run, "jpeg 95"), "custom", wanted)
     assert next(iter(type(document.headline).model_fields)) == "black_box_tar"
     assert document.identity == "virtual" and document.schema_version == 2
     assert document.skipped["linker"] == "not asked for"
@@ -197,7 +197,8 @@ def test_the_document_puts_the_strict_end_first(virtual: Run) -> None:
     )
     assert document.headline.other_release_accuracy is not None
     assert Evaluation.model_validate_json(document.model_dump_json()) == document
-    later = evaluate(virtual, "made", facts(virtual, "jpeg 95"), "custom", ["diversity"])
+    run = world.run(Virtual(), tmp_path)
+    later = evaluate(run, "made", facts(run, "jpeg 95"), "custom", ["diversity"])
     assert later.diversity is not None and later.skipped["linker"] == "not asked for"
     assert (later.utility, later.eye) == (document.utility, document.eye)
 
