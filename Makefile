@@ -37,7 +37,7 @@ torture: $(VENV)/.all
 
 # Side by side on this machine; hours. docs/performance.md says what came out, when and where.
 bench: $(VENV)/.all
-	$(BIN)/python bench/pipeline_efficiency.py --engine local ray
+	$(BIN)/python bench/pipeline_efficiency.py --engine local ray --faces 40000
 	$(BIN)/python bench/anonymizer.py
 	$(BIN)/python bench/photographs.py ../shared/data/lfw_raw --default
 	$(BIN)/python bench/accelerator.py

@@ -1,7 +1,7 @@
 """What the engine costs: faces/s of ``ppfr sanitize`` over those of a bare loop, and its memory.
 
 Everything runs in processes of its own, is timed from start to exit (imports, loading, the engine's
-start and stop included), on the same drawn faces, with the same options, on the same cores, in
+start and stop included), on the same faces, with the same options, on the same cores, in
 turns. The bare loop reads units, sanitizes them and writes the three tables with pyarrow, in one
 process a core: no ledger, no hashes, no fsync, no engine. Beside it the model alone: one process a
 core that decodes one unit and hands its faces to the method again and again, and throws away what
@@ -80,7 +80,7 @@ def bare_loop(arguments: argparse.Namespace) -> None:
     from ppfr_ops.source.plan import read_unit
 
     source, output = arguments.bare
-    tune_process(arguments.cores)
+    tune_process(1)
     options = SanitizeOptions(
         input=source,
         output=output,
@@ -89,7 +89,7 @@ def bare_loop(arguments: argparse.Namespace) -> None:
         identity_column=arguments.identity_column,
     )
     job = prepare(options)
-    sanitizer = build_sanitizer(job, arguments.cores)
+    sanitizer = build_sanitizer(job, 1)
     if arguments.alone:
         first = job.plan.units[0]
         batches = list(sanitizer.batches(read_unit(job.plan, first), Results(first.id)))
@@ -161,24 +161,25 @@ def run(commands: list[list[str]], memory: bool = False) -> tuple[float, float]:
     return seconds, peak / 1024
 
 
+def shared(arguments: argparse.Namespace) -> list[str]:
+    """Options of the command that the bare loop takes too."""
+    column = arguments.identity_column
+    options = ["--metrics", arguments.metrics, "--method", arguments.method]
+    return [*options, *(["--identity-column", column] if column else [])]
+
+
 def pipeline(
     source: Path, output: Path, arguments: argparse.Namespace, engine: str
 ) -> list[list[str]]:
-    options = ["--input", str(source), "--output", str(output), "--metrics", arguments.metrics]
-    options += ["--method", arguments.method, "--engine", engine]
-    if arguments.identity_column:
-        options += ["--identity-column", arguments.identity_column]
-    return [[sys.executable, SCRIPT, *options, "--actors", str(arguments.cores)]]
+    options = ["--input", str(source), "--output", str(output), "--engine", engine]
+    options += ["--actors", str(arguments.cores)]
+    return [[sys.executable, SCRIPT, *options, *shared(arguments)]]
 
 
 def bare(source: Path, output: Path, arguments: argparse.Namespace) -> list[list[str]]:
-    processes = arguments.cores
-    base = [sys.executable, __file__, "--bare", str(source), str(output)]
-    base += ["--metrics", arguments.metrics, "--method", arguments.method]
-    base += ["--cores", "1"]
-    if arguments.identity_column:
-        base += ["--identity-column", arguments.identity_column]
-    return [[*base, "--part", str(part), "--parts", str(processes)] for part in range(processes)]
+    base = [sys.executable, __file__, "--bare", str(source), str(output), *shared(arguments)]
+    base += ["--parts", str(arguments.cores)]
+    return [[*base, "--part", str(part)] for part in range(arguments.cores)]
 
 
 def main() -> None:
@@ -217,12 +218,10 @@ def main() -> None:
             few, all_faces = arguments.faces // 10, arguments.faces
             best: dict[tuple[str, int], float] = {}
             for count in (few, all_faces):
-                write_input(
-                    work / f"in{count}", arguments, count, min(arguments.unit_rows, few // 2)
-                )
+                source = work / f"in{count}"
+                write_input(source, arguments, count, min(arguments.unit_rows, few // 2))
                 for turn in range(arguments.rounds):
                     place = work / f"{count}-{turn}"
-                    source = work / f"in{count}"
                     candidates = {
                         f"{PIPELINE}, {engine}": pipeline(
                             source, place / f"pipeline-{engine}", arguments, engine
@@ -238,7 +237,7 @@ def main() -> None:
                         seconds, _ = run(commands)
                         best[name, count] = min(best.get((name, count), seconds), seconds)
                         print(f"{name}: {count / seconds:.0f} faces/s of {count}", file=sys.stderr)
-            kinds = sorted({name for name, _ in best}, reverse=True)
+            kinds = list(dict.fromkeys(name for name, _ in best))
             whole = {name: all_faces / best[name, all_faces] for name in kinds}
             further = {
                 name: (all_faces - few) / (best[name, all_faces] - best[name, few])

@@ -168,4 +168,5 @@ def test_threads_of_a_worker_share_one_heap(monkeypatch: pytest.MonkeyPatch) -> 
         environment = Path(f"/proc/{nursery._process.pid}/environ").read_bytes()
     finally:
         nursery._process.kill()
+        nursery._process.wait()
     assert b"MALLOC_ARENA_MAX=1" in environment.split(b"\0")

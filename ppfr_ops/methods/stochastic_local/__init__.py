@@ -93,6 +93,7 @@ class Model(nn.Module):
             for layer in self.encoder.heavy():
                 layer.bfloat16()
         self._look: Callable[[Tensor], Tensor] = self.encoder
+        # In bfloat16 that gains nothing, and costs a worker two seconds.
         if device == "cpu" and not self.bf16 and isinstance(self.encoder, SFaceEncoder):
             self._look = self.encoder.compiled()
         self._known: OrderedDict[bytes, Tensor] = OrderedDict()
