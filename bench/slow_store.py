@@ -7,6 +7,7 @@ child processes that read footers, whose requests are not counted.
 import hashlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +52,22 @@ def _rm(self: SlowStore, path: Any, *args: Any, **named: Any) -> Any:
 
 
 def _ls(self: SlowStore, path: str, *args: Any, **named: Any) -> Any:
-    """A request for a thousand names; with them the MD5 of what is there, as S3 lists it."""
+    """A request for a thousand names, when they are asked for; with them the MD5 of what is there,
+    as S3 lists it."""
     found = DirFileSystem.ls(self, path, *args, **named)
-    for info in found:
-        if isinstance(info, dict) and info["type"] == "file":
+    return _pages(found or [{}])
+
+
+def _pages(found: list[Any]) -> Iterator[Any]:
+    for place, info in enumerate(found):
+        if place % 1000 == 0:
+            SlowStore.requests += 1
+            time.sleep(float(os.environ.get(SECONDS, "0")))
+        if isinstance(info, dict) and info.get("type") == "file":
             data = Path(os.environ[ROOT], info["name"]).read_bytes()
             info["ETag"] = hashlib.md5(data, usedforsecurity=False).hexdigest()
-    SlowStore.requests += max(1, -(-len(found) // 1000))
-    time.sleep(float(os.environ.get(SECONDS, "0")))
-    return found
+        if info:
+            yield info
 
 
 SlowStore.cat, SlowStore.rm, SlowStore.ls = _cat, _rm, _ls

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,6 +21,7 @@ from ppfr_ops.release.signing import load_public_key, load_signing_key
 from ppfr_ops.release.verify import verify
 from ppfr_ops.sample import write_sample
 from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.store.folder import Listed
 from ppfr_ops.store.ledger import Ledger
 
 KINDS: tuple[Kind, ...] = ("data", "metrics", "dead_letters")
@@ -273,3 +274,30 @@ def test_what_a_late_worker_left_is_swept_up(output: Output, stray: str) -> None
     settled.unsettle(ledger)
     settled.settle(ledger, "0" * 64, manifest, settled.shards_as_listed(ledger), None)
     assert not (output.root / "evidence" / "ledger" / "settled.json").exists()
+
+
+def test_of_the_evidence_a_store_lists_the_beginning(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request is for a thousand files, so a run with nothing to do asks once for so many units;
+    of the release it sees all."""
+    asked: dict[str, int] = {}
+    scanned = Ledger.listing
+
+    def counted(self: Ledger, *place: str) -> Iterator[tuple[str, Listed]]:
+        for found in sorted(scanned(self, *place)):
+            asked["/".join(place)] = asked.get("/".join(place), 0) + 1
+            yield found
+
+    monkeypatch.setattr(Ledger, "listing", counted)
+    monkeypatch.setattr(settled, "_GLANCE", UNITS - 1)
+    ledger = Ledger(str(output.root))
+    settled.shards_as_listed(ledger)
+    assert asked["release/data"] == asked["evidence/metrics"] == UNITS
+    asked.clear()
+    ledger.local = False
+    before = settled.shards_as_listed(ledger)
+    assert asked["release/data"] == UNITS and asked["evidence/metrics"] == UNITS - 1
+    (output.root / "evidence/metrics/u000000.parquet").write_bytes(b"x")
+    changed = settled.shards_as_listed(ledger)
+    assert {k for k in before if before[k] != changed[k]} == {"evidence/metrics"}

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from ppfr_ops.cli.console import (
     RunProgress,
@@ -60,6 +61,10 @@ def drive(
     ledger = Ledger(options.output)
     ledger.check(job.settings, options.overwrite, options.incremental)
     check_vault(job, ledger)
+    # Needs no lease: it changes nothing but when the last run was, and a run at work has removed
+    # the note that it goes by.
+    if job.vault is None and (code := _nothing_to_do(job, ledger, carrier, as_json)) is not None:
+        return code
     if not options.single_writer:
         ledger.refuse_unconditional()
     try:
@@ -97,12 +102,9 @@ def _say_waiting() -> None:
 def _work(job: Job, engine: Engine, carrier: str, began: float, as_json: bool) -> int:
     options = job.options
     ledger = Ledger(options.output, job.fence)
-    last = {"engine": carrier, "units": len(job.plan.units), "rows": job.plan.rows}
-    last |= {"started": _now(), "finished": None, "exit_code": None}
-    if (manifest := settled_before(job)) is not None:
-        code = rest(job, manifest, as_json)
-        ledger.write({**last, "finished": _now(), "exit_code": code}, *LEDGER, "last.json")
-        return code
+    if (done := _nothing_to_do(job, ledger, carrier, as_json)) is not None:
+        return done
+    last = _run_of(job, carrier)
     unsettle(ledger)
     ledger.open(job.settings, options.overwrite, options.incremental, options.seed)
     unvouched = None
@@ -144,6 +146,24 @@ def _work(job: Job, engine: Engine, carrier: str, began: float, as_json: bool) -
     if not ledger.fenced_off():
         ledger.write({**last, "finished": _now(), "exit_code": code}, *LEDGER, "last.json")
     return code
+
+
+def _nothing_to_do(job: Job, ledger: Ledger, carrier: str, as_json: bool) -> int | None:
+    """The exit code of a run that finds all as the last one left it; None: there is to be done."""
+    manifest = settled_before(job)
+    if manifest is None:
+        return None
+    last = _run_of(job, carrier)
+    code = rest(job, manifest, as_json)
+    ledger.write({**last, "finished": _now(), "exit_code": code}, *LEDGER, "last.json")
+    return code
+
+
+def _run_of(job: Job, carrier: str) -> dict[str, Any]:
+    """What ``last.json`` says of a run that begins."""
+    units, rows = len(job.plan.units), job.plan.rows
+    run = {"engine": carrier, "units": units, "rows": rows, "started": _now()}
+    return run | {"finished": None, "exit_code": None}
 
 
 def _carry(job: Job, engine: Engine, ledger: Ledger) -> int:

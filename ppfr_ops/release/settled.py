@@ -5,7 +5,9 @@ manifest lay there: name, size, and times or ETag, as a listing tells them for a
 request. A run that finds the same command and the same listing changes nothing and signs nothing:
 the manifests, their signature and the seal stay as they are, so nothing is signed that was not
 read. Where anything differs, or ``--check-shards all`` asks for it, all is read and hashed. Bytes
-that turn without the file system's notice are for ``--check-shards all`` and ``ppfr verify``.
+that turn without the file system's notice are for ``--check-shards all`` and ``ppfr verify``; so
+are, in a store, which is asked once for a thousand files, shards of the evidence beyond the first
+thousand.
 
 The document is signed with the owner's key where there is one, and counts for that key only:
 whoever forges a shard cannot say that it lay there before. It goes before anything is changed.
@@ -13,6 +15,7 @@ whoever forges a shard cannot say that it lay there before. It goes before anyth
 
 import hashlib
 import re
+from itertools import islice
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -32,6 +35,8 @@ _DOCUMENTS = {
     "/".join(LEDGER): re.compile(r"run\.json|secret\.json"),
 }
 """Folders with the files in them that count."""
+_GLANCE = 1000
+"""Files that a store lists at one request."""
 _SWEPT = ((EVIDENCE, "staging"), (*LEDGER, "attempts"))
 """Folders that are empty, unless a worker outlived its run; a run that looks sweeps them."""
 
@@ -57,8 +62,12 @@ class Settled(BaseModel):
 
 
 def shards_as_listed(folder: Folder) -> dict[str, str]:
-    """Digest of the listing of every folder of shards."""
-    return {place: _listed(folder, place) for place in SHARD_PLACES}
+    """Digest of the listing of every folder of shards; of the evidence in a store, of its beginning
+    (``_GLANCE``)."""
+    return {
+        place: _listed(folder, place, most=None if folder.local or released else _GLANCE)
+        for place, released in ((p, p.startswith(f"{RELEASE}/")) for p in SHARD_PLACES)
+    }
 
 
 def settle(
@@ -132,15 +141,18 @@ def _documents(folder: Folder) -> dict[str, str]:
     return {place: _listed(folder, place, names) for place, names in _DOCUMENTS.items()}
 
 
-def _listed(folder: Folder, place: str, names: re.Pattern[str] = _ALL) -> str:
+def _listed(
+    folder: Folder, place: str, names: re.Pattern[str] = _ALL, most: int | None = None
+) -> str:
     """Digest of what a folder holds.
 
     Args:
         names: of the files that count.
+        most: so many, which a store lists first.
     """
     lines = [
         f"{name}|{file.stamp}\n".encode(errors="surrogateescape")
-        for name, file in folder.listing(*place.split("/"))
+        for name, file in islice(folder.listing(*place.split("/")), most)
         if names.fullmatch(name)
     ]
     digest = hashlib.sha256()
