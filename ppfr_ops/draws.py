@@ -12,13 +12,16 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 DrawSource = Callable[[Sequence[str], int, int], NDArray[np.float32]]
 """(record ids, draw size, attempt) -> float32 ``len(ids) x size``, standard normal."""
 
 
 def _normals(raw: bytes, shape: tuple[int, int]) -> NDArray[np.float32]:
+    if not raw:
+        return np.zeros(shape, np.float32)
+    from scipy.special import ndtri  # half a second to import: not for a method without draws
+
     uniform = (np.frombuffer(raw, np.uint32).astype(np.float64) + 0.5) / 2.0**32
     return ndtri(uniform).astype(np.float32).reshape(shape)
 

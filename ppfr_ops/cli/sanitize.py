@@ -8,7 +8,7 @@ import click
 from ppfr_ops import __version__
 from ppfr_ops.cli import Command
 from ppfr_ops.cli.options import collect, options_of, sanitize_options
-from ppfr_ops.engines.local import nursery, on_processes
+from ppfr_ops.engines.local import needed, nursery, on_processes
 from ppfr_ops.engines.options import EngineOptions
 from ppfr_ops.errors import UserError
 
@@ -56,7 +56,8 @@ def main(dry_run: bool, as_json: bool, **values: Any) -> int:
         if chosen.gpus_per_actor:
             raise UserError("--gpus-per-actor goes with --engine ray")
         if not dry_run:
-            nursery.start()  # it imports what a worker needs while we do
+            # It imports what a worker needs while we do.
+            nursery.start(needed(values["method"], values["metrics"]))
     from ppfr_ops.cli.driver import Engine, drive
 
     options = collect(values)

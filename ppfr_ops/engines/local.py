@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ppfr_ops.errors import EngineError, describe
 from ppfr_ops.memory import ONE_HEAP
+from ppfr_ops.methods import registry
 
 if TYPE_CHECKING:
     from ppfr_ops.sanitize.job import Job, Status
@@ -38,14 +39,21 @@ class _Nursery:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._line: socket.socket | None = None
+        self._modules: tuple[str, ...] = ()
 
-    def start(self) -> None:
-        """Start it if it does not run; it gets ready by itself."""
+    def start(self, modules: tuple[str, ...] = ()) -> None:
+        """Start it if it does not run; it gets ready by itself.
+
+        Args:
+            modules: to import besides, ``needed`` for the work.
+        """
         if self._process is not None and self._process.poll() is None:
             return
+        self._modules = modules or self._modules
         self._line, theirs = socket.socketpair()
+        fd = str(theirs.fileno())
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "ppfr_ops.engines.local", str(theirs.fileno())],
+            [sys.executable, "-m", "ppfr_ops.engines.local", fd, *self._modules],
             pass_fds=(theirs.fileno(),),
             env={
                 # Whoever is forked from must have one thread, and this library makes one a CPU.
@@ -77,6 +85,12 @@ class _Nursery:
 
 nursery = _Nursery()
 """Of this process."""
+
+
+def needed(method: str, metrics: str) -> tuple[str, ...]:
+    """The modules that workers need for a method and metrics, PyTorch only if it is."""
+    measures = "" if metrics == "none" else "ppfr_ops.imaging.measures"
+    return tuple(filter(None, (registry.module_of(method), measures)))
 
 
 class _Hand:
@@ -134,6 +148,7 @@ def on_processes(job: "Job", todo: list[int], workers: int | None = None) -> Ite
     Raises:
         EngineError: workers die before they can do anything.
     """
+    nursery.start(needed(job.options.method, job.options.metrics))
     cpus = len(os.sched_getaffinity(0))
     count = min(workers or cpus, len(todo))
     threads = max(1, cpus // max(count, 1))
@@ -240,10 +255,11 @@ def _forked(pipe: Connection) -> None:
         _work(pipe, environment, path)
 
 
-def _nurse(line: socket.socket) -> None:
+def _nurse(line: socket.socket, modules: list[str]) -> None:
     """Fork a worker for every pipe that comes down the line, until it is closed."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
-    importlib.import_module("ppfr_ops.sanitize.worker")
+    for module in ("ppfr_ops.sanitize.worker", *modules):
+        importlib.import_module(module)
     while True:
         message, handles, _, _ = socket.recv_fds(line, 1, 1)
         if not message:
@@ -258,4 +274,4 @@ def _nurse(line: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    _nurse(socket.socket(fileno=int(sys.argv[1])))
+    _nurse(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:])

@@ -17,4 +17,7 @@ class Blur(Anonymizer):
     sigma: float = Field(6.0, gt=0, le=56, description="standard deviation of the Gaussian, px")
 
     def anonymize(self, faces: Faces, draws: NDArray[np.float32]) -> Faces:
-        return np.stack([cv2.GaussianBlur(face, (0, 0), self.sigma) for face in faces])
+        # cv2.GaussianBlur of bytes takes five times as long, and rounds one of 60 pixels otherwise.
+        side = round(6 * self.sigma + 1) | 1
+        line = cv2.getGaussianKernel(side, self.sigma, cv2.CV_32F)
+        return np.stack([cv2.sepFilter2D(face, -1, line, line) for face in faces])

@@ -16,8 +16,19 @@ GROUP = "ppfr.methods"
 """Entry points: name of the method = ``module:Class``."""
 
 _METHODS: dict[str, type[Anonymizer]] = {}
-_MODULES: tuple[str, ...] = ("blur", "pixelate", "highpass", "signed_field", "stochastic_local")
-_MODULES += ("erasable_mask", "dp.eigenface", "dp.template", "dp.virtual")
+_MODULES = {
+    "blur": "blur",
+    "dp-eigenface": "dp.eigenface",
+    "dp-template": "dp.template",
+    "dp-virtual": "dp.virtual",
+    "erasable-mask": "erasable_mask",
+    "highpass": "highpass",
+    "pixelate": "pixelate",
+    "signed-field": "signed_field",
+    "stochastic-local": "stochastic_local",
+}
+"""Where the project's methods are. Each is imported when it is asked for: some need PyTorch, which
+takes seconds to import."""
 
 A = TypeVar("A", bound=type[Anonymizer])
 
@@ -35,9 +46,18 @@ def register(name: str) -> Callable[[A], A]:
 
 def methods() -> dict[str, type[Anonymizer]]:
     """The project's methods by name."""
-    for module in _MODULES:
-        importlib.import_module(f"ppfr_ops.methods.{module}")
-    return dict(sorted(_METHODS.items()))
+    return {name: _ours(name) for name in _MODULES}
+
+
+def _ours(name: str) -> type[Anonymizer]:
+    importlib.import_module(module_of(name))
+    return _METHODS[name]
+
+
+def module_of(name: str) -> str:
+    """The module of one of the project's methods; of others nothing is known before they are
+    loaded: an empty string."""
+    return f"ppfr_ops.methods.{_MODULES[name]}" if name in _MODULES else ""
 
 
 def installed() -> dict[str, EntryPoint]:
@@ -54,15 +74,15 @@ def find(name: str) -> type[Anonymizer]:
     Raises:
         UserError: there is no such method, or it cannot be loaded; one line.
     """
-    known = methods()
-    if name in known:
-        return known[name]
+    if name in _MODULES:
+        return _ours(name)
     others = installed()
     if name in others:
         return _checked(name, others[name].value)
     if ":" in name:
         return _checked(name, name)
-    raise UserError(f"unknown method {name!r}; there are: {', '.join([*known, *sorted(others)])}")
+    known = ", ".join([*_MODULES, *sorted(others)])
+    raise UserError(f"unknown method {name!r}; there are: {known}")
 
 
 def _checked(name: str, place: str) -> type[Anonymizer]:

@@ -108,6 +108,7 @@ def audit(
         Columns(columns.image, columns.identity, tuple(options.get("keep_columns", ()))),
         format=options.get("input_format", "auto"),
         unit_rows=options.get("unit_rows", 1000),
+        least_units=options.get("least_units", 1),
         key=key,
         limit=options.get("limit"),
     )

@@ -175,6 +175,7 @@ def _options(job: Job, method: Anonymizer) -> dict[str, Any]:
     return shown(options) | {
         "input_format": job.plan.format,
         "unit_rows": options.rows_per_unit,
+        "least_units": options.least_units,
         "max_disclosure": options.max_disclosure or method.disclosure_limit,
         "identity": "pseudonyms" if options.identity_column else "none",
         "draws": "system" if options.seed is None else "seeded, for tests only",

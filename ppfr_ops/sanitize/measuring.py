@@ -3,16 +3,18 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ppfr_ops.contracts.metrics import metric_fields
-from ppfr_ops.imaging import measures
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.recognizers import Recognizer
 from ppfr_ops.sanitize.options import Level
+
+if TYPE_CHECKING:
+    import torch
 
 Metrics = dict[str, NDArray[np.float32]]
 """By name; one value a record, NaN where there is nothing to measure."""
@@ -51,6 +53,10 @@ def measure(
             out.
         only: the measures that are wanted; None: all of them.
     """
+    import torch  # which takes seconds: not where nothing is measured
+
+    from ppfr_ops.imaging import measures
+
     with torch.inference_mode():
         x, y = _tensor(originals), _tensor(published)
         values = {}
@@ -69,7 +75,9 @@ def measure(
         return {name: value.cpu().numpy() for name, value in values.items()}
 
 
-def _tensor(faces: Faces) -> torch.Tensor:
+def _tensor(faces: Faces) -> "torch.Tensor":
+    import torch
+
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.from_numpy(faces).to(device).permute(0, 3, 1, 2).contiguous().float() / 255
 

@@ -69,6 +69,7 @@ def prepare(options: SanitizeOptions) -> Job:
         ),
         format=options.input_format,
         unit_rows=options.rows_per_unit,
+        least_units=options.least_units,
         key=key,
         limit=options.limit,
     )

@@ -1,7 +1,9 @@
 """The work on a unit: read, sanitize, commit."""
 
 import contextlib
+import os
 import resource
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,7 +11,6 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import pyarrow as pa
-import torch
 
 from ppfr_ops import sample
 from ppfr_ops.contracts.ledger import LedgerEntry, Source
@@ -89,8 +90,10 @@ def tune_process(threads: int) -> None:
     # The dump of a process that dies would hold originals.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     if threads:
-        torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # for a torch that is imported later
 
 
 @dataclass

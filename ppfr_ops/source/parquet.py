@@ -27,6 +27,7 @@ from ppfr_ops.source.units import (
     errors,
     even,
     open_file,
+    shared_out,
 )
 
 _BATCH_ROWS = 256
@@ -116,8 +117,12 @@ def _names(schema: pa.Schema) -> str:
     return ", ".join(schema.names)
 
 
-def cut(fs: Any, paths: Sequence[str], unit_rows: int) -> Iterator[Unit]:
-    """Units of the files, in order; none is read before it is asked for."""
+def cut(fs: Any, paths: Sequence[str], unit_rows: int, least: int = 1) -> Iterator[Unit]:
+    """Units of the files, in order; none is read before it is asked for.
+
+    Args:
+        least: units, if there are the rows and files are alike.
+    """
     for path in paths:
         counted = None
         with damage_ends_it():
@@ -125,7 +130,8 @@ def cut(fs: Any, paths: Sequence[str], unit_rows: int) -> Iterator[Unit]:
         if counted is None:
             yield Unit("", "parquet", (path,), 0, 0, damaged="unreadable_unit")
             continue
-        most = max(1, min(unit_rows, UNIT_BYTES * counted.rows // max(1, size)))
+        most = shared_out(counted.rows * len(paths), unit_rows, least)
+        most = max(1, min(most, UNIT_BYTES * counted.rows // max(1, size)))
         damaged = None if counted.agree else "contradictory_unit"
         for start, stop in list(even(counted.rows, most)) or [(0, 0)]:
             if start == stop and damaged is None:

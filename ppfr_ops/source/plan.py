@@ -59,6 +59,7 @@ def plan(
     *,
     format: Format | Literal["auto"] = "auto",
     unit_rows: int = 1000,
+    least_units: int = 1,
     key: bytes | None = None,
     limit: int | None = None,
 ) -> Plan:
@@ -68,6 +69,8 @@ def plan(
         source: fsspec URL or path of a file, folder or glob.
         columns: where image, identity and the columns to keep are.
         unit_rows: rows of a unit, at most.
+        least_units: units, if an input of Parquet or pictures has the rows, so that workers share
+            a small one; without a key, with which units must not change as the input grows.
         key: with it, ids come from the sources by HMAC, so that they survive a growing input;
             without it they are ordinals.
         limit: rows of the plan, at most.
@@ -76,13 +79,14 @@ def plan(
         UserError: nothing there, no such column, mixed formats.
     """
     fs, root, details, sizes = _listing(source)
+    least = 1 if key is not None else least_units
     chosen, paths, ignored = _choose(sorted(details), format)
     if chosen == "parquet":
         columns, keep = parquet.choose_columns(fs, paths, columns)
-        units = parquet.cut(fs, paths, unit_rows)
+        units = parquet.cut(fs, paths, unit_rows, least)
     elif chosen == "images":
         columns, keep = tree.choose_columns(columns)
-        units = tree.cut(paths, sizes, unit_rows, root, key)
+        units = tree.cut(paths, sizes, unit_rows, root, key, least)
     else:
         keep = tuple(pa.field(name, pa.string()) for name in columns.keep)
         units = tar.cut(fs, paths, unit_rows)

@@ -19,6 +19,7 @@ from ppfr_ops.source.units import (
     passes,
     ranges,
     relative,
+    shared_out,
     storable,
 )
 
@@ -39,16 +40,23 @@ def choose_columns(columns: Columns) -> tuple[Columns, tuple[pa.Field, ...]]:
 
 
 def cut(
-    paths: Sequence[str], sizes: Mapping[str, int], unit_rows: int, root: str, key: bytes | None
+    paths: Sequence[str],
+    sizes: Mapping[str, int],
+    unit_rows: int,
+    root: str,
+    key: bytes | None,
+    least: int = 1,
 ) -> Iterator[Unit]:
     """Units of the pictures, in order.
 
     Args:
         sizes: of the files, bytes, as the listing has them; those too large are not read.
+        least: units, if there are the rows; not with a key, when units must not change as the
+            input grows.
     """
     large = {path for path in paths if sizes[path] > MAX_BYTES}
     held = [0 if path in large else sizes[path] for path in paths]
-    found = ranges(held, unit_rows)
+    found = ranges(held, shared_out(len(paths), unit_rows, least))
     if key is not None:
         found = _by_names(paths, held, unit_rows, root, key)
     for start, stop in found:

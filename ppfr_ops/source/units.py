@@ -187,6 +187,10 @@ class Plan:
         return digest.hexdigest()
 
 
+_FEW = 50
+"""Rows; a smaller unit is not worth its files."""
+
+
 def record_id(unit: str, row: int) -> str:
     """Pseudonym of a record: its unit and its position in it."""
     return f"{unit}-{row:06d}"
@@ -202,6 +206,12 @@ def even(rows: int, most: int) -> Iterator[tuple[int, int]]:
     pieces = -(-rows // most)
     for piece in range(pieces):
         yield rows * piece // pieces, rows * (piece + 1) // pieces
+
+
+def shared_out(rows: int, most: int, units: int) -> int:
+    """Rows of a unit, at most, if there are to be so many units of an input of so many rows: then
+    workers have something to share. Never under ``_FEW`` for that reason."""
+    return min(most, max(_FEW, -(-rows // units)))
 
 
 def ranges(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
