@@ -170,3 +170,26 @@ def test_threads_of_a_worker_share_one_heap(monkeypatch: pytest.MonkeyPatch) -> 
         nursery._process.kill()
         nursery._process.wait()
     assert b"MALLOC_ARENA_MAX=1" in environment.split(b"\0")
+
+
+@pytest.mark.parametrize(("metrics", "torch"), [("none", False), ("basic", True)])
+def test_pytorch_is_imported_where_it_is_needed(short_tmp: Path, metrics: str, torch: bool) -> None:
+    """It takes seconds: not for a method without a network, and nothing measured."""
+    modules = ("ppfr_ops.cli.driver", "ppfr_ops.sanitize.worker", *local.needed("blur", metrics))
+    code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], env=environment(short_tmp), check=False)
+    assert done.returncode == torch
+    assert local.needed("somebody.elses:Method", "none") == ()
+
+
+def test_threads_reach_a_pytorch_that_is_imported_later(short_tmp: Path) -> None:
+    code = """
+import sys
+from ppfr_ops.sanitize.worker import tune_process
+assert "torch" not in sys.modules
+tune_process(1)
+import torch
+sys.exit(torch.get_num_threads())
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=environment(short_tmp), check=False)
+    assert done.returncode == 1

@@ -48,6 +48,25 @@ def test_parquet_rows_each_once_in_order(tmp_path: Path, unit_rows: int, row_gro
     assert chosen.rows == 32
 
 
+def test_a_small_input_is_shared_out(tmp_path: Path) -> None:
+    """So that workers have something to share; but not with a key: units must not change as the
+    input grows."""
+    for name in ("p", "t"):
+        (tmp_path / name).mkdir()
+    write_parquet(tmp_path / "p" / "a.parquet", 400)
+    for number in range(120):
+        (tmp_path / "t" / f"{number:03d}.jpg").write_bytes(b"%d" % number)
+    for folder, rows in (("p", [50] * 8), ("t", [40] * 3)):
+        chosen = plan(str(tmp_path / folder), Columns(), least_units=16)
+        assert [unit.rows for unit in chosen.units] == rows
+        assert len(plan(str(tmp_path / folder), Columns()).units) == 1
+    keyed = plan(str(tmp_path / "p"), Columns(), least_units=16, key=KEY)
+    assert [unit.rows for unit in keyed.units] == [400]
+    assert [unit.rows for unit in plan(str(tmp_path / "p"), Columns(), unit_rows=100).units] == (
+        [100] * 4
+    )
+
+
 def test_planning_twice_gives_the_same_and_reprs_hide_sources(tmp_path: Path) -> None:
     write_parquet(tmp_path / "Jane.parquet", 20)
     first, second = (plan(str(tmp_path), Columns(), unit_rows=6, key=KEY) for _ in range(2))

@@ -157,6 +157,8 @@ def on_processes(job: "Job", todo: list[int], workers: int | None = None) -> Ite
     lost: set[int] = set()
     hands = [_Hand(job, threads) for _ in range(count)]
     try:
+        _hand_out(waiting, hands)
+        _find_pandas()
         while waiting or any(hand.units for hand in hands):
             _hand_out(waiting, hands, lost)
             heard = wait([hand.pipe for hand in hands])
@@ -179,6 +181,13 @@ def on_processes(job: "Job", todo: list[int], workers: int | None = None) -> Ite
     finally:
         for hand in hands:
             hand.end()
+
+
+def _find_pandas() -> None:
+    """Nothing here needs it, but PyArrow imports it, where there is one, to make its first array:
+    0.4 s, better spent once for all workers, and in the driver while they work."""
+    with contextlib.suppress(ImportError):
+        importlib.import_module("pandas")
 
 
 def _hand_out(waiting: deque[int], hands: list[_Hand], lost: Collection[int] = ()) -> None:
@@ -260,6 +269,7 @@ def _nurse(line: socket.socket, modules: list[str]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
     for module in ("ppfr_ops.sanitize.worker", *modules):
         importlib.import_module(module)
+    _find_pandas()
     while True:
         message, handles, _, _ = socket.recv_fds(line, 1, 1)
         if not message:
