@@ -258,12 +258,19 @@ def _cover(
     head = cv2.resize(part, cells, interpolation=cv2.INTER_AREA)
     head = cv2.resize(head, part.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     if face is not None:
-        warped = cv2.remap(
-            face, place_x, place_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        # Where the face lies in the head.
+        square = tuple(
+            slice(max(0, span.start - whole.start), max(0, span.stop - whole.start))
+            for span, whole in zip(_window(matrix, canvas.shape, 0), window, strict=True)
         )
-        last = np.float32(FACE_SIZE - 1)
-        edge = cv2.min(cv2.min(place_x, last - place_x), cv2.min(place_y, last - place_y))
-        share = np.clip(edge / 6, 0, 1)
-        head = cv2.blendLinear(warped, head, share, 1 - share)
+        place_x, place_y, around = place_x[square], place_y[square], head[square]
+        if around.size:
+            warped = cv2.remap(
+                face, place_x, place_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+            )
+            last = np.float32(FACE_SIZE - 1)
+            edge = cv2.min(cv2.min(place_x, last - place_x), cv2.min(place_y, last - place_y))
+            share = np.clip(edge / 6, 0, 1)
+            head[square] = cv2.blendLinear(warped, around, share, 1 - share)
     canvas[window] = cv2.blendLinear(head, part, inside, 1 - inside)
     changed[window] |= inside > 0
