@@ -88,10 +88,13 @@ def unit(pictures: list[Picture], **given: list[str | None]) -> pa.Table:
     )
 
 
+KIT = ("policy", "recognizers", "sample_every")
+
+
 def build(
     output: str = "crops", verdicts: dict[str, Review] | None = None, **options: Any
 ) -> Sanitizer[Any]:
-    more = {name: options.pop(name) for name in ("policy", "recognizers") if name in options}
+    more = {name: options.pop(name) for name in KIT if name in options}
     chosen = PhotographOptions(output_faces=output, detector="test_photographs:Marked", **options)
     method = create("signed-field", {})
     kit = Kit(method, Encoding("png"), draws=seeded_draws(1), batch_size=2, **more)
@@ -121,6 +124,13 @@ def test_a_record_a_face() -> None:
     coarse = decode(records[1]["image"]["bytes"])
     assert len(np.unique(coarse.reshape(-1, 3), axis=0)) <= 16
     assert tables.detections["disclosure"].to_pylist() == tables.metrics["disclosure"].to_pylist()
+
+
+def test_a_sample_is_looked_at_again() -> None:
+    pictures = [photograph(2), photograph(1, seed=3), photograph(1, seed=4)]
+    tables = build("in-place", sample_every=2)(unit(pictures), "u")
+    assert tables.metrics["residual_faces"].to_pylist() == [2, None, 1]
+    assert tables.metrics["disclosure"].null_count == 0
 
 
 def test_a_record_a_photograph() -> None:

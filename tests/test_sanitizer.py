@@ -305,7 +305,7 @@ def test_two_draws_are_compared_on_a_sample_and_the_rest_of_the_figures_are_of_a
     table = unit_table(originals(10))
     kit = {"draws": seeded_draws(3), "batch_size": 4}
     every = sanitizer_of(create("signed-field"), Encoding(), **kit)(table, "u")
-    some = sanitizer_of(create("signed-field"), Encoding(), compare_every=3, **kit)(table, "u")
+    some = sanitizer_of(create("signed-field"), Encoding(), sample_every=3, **kit)(table, "u")
     assert some.records == every.records
     assert some.metrics.drop(["draw_similarity"]) == every.metrics.drop(["draw_similarity"])
     found = some.metrics["draw_similarity"].to_pylist()
@@ -328,10 +328,10 @@ def test_how_large_the_sample_is(tmp_path: Path) -> None:
 
     def every(rows: int, **more: Any) -> int:
         plan = Plan("", "parquet", (replace(unit, stop=rows),), Columns(), ())
-        return Job(options.model_copy(update=more), plan, None, "", {}).compare_every
+        return Job(options.model_copy(update=more), plan, None, "", {}).sample_every
 
     assert [every(rows) for rows in (10, 256, 600, 2600, 10_000)] == [1, 1, 2, 10, 16]
     assert every(10_000, draw_sample=1) == 1
     policy = parse("record: {draw_similarity: '<= 0.9'}")
     plan = Plan("", "parquet", (unit,), Columns(), ())
-    assert Job(options, plan, None, "", {}, policy).compare_every == 1
+    assert Job(options, plan, None, "", {}, policy).sample_every == 1

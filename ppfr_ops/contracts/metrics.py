@@ -53,12 +53,17 @@ PICTURE_FIELDS = (
     described(
         "residual_faces",
         pa.int32(),
-        "faces that the detector finds in the published photograph",
+        "faces that the detector finds in the published photograph; of a sample of the records, "
+        "null for the others",
         "1",
         "0 or more",
     ),
 )
 """Of photographs that are published whole."""
+
+
+SAMPLED = ("draw_similarity", "residual_faces")
+"""What tells of the method, not of the record, and is measured on a sample."""
 
 
 def is_measure(column: str) -> bool:

@@ -18,7 +18,7 @@ from ppfr_ops.contracts.detections import detections_schema
 from ppfr_ops.contracts.evaluation import Evaluation
 from ppfr_ops.contracts.ledger import Kind, LedgerEntry
 from ppfr_ops.contracts.manifest import FILES, Check, Counts, File, Manifest, ReleaseManifest
-from ppfr_ops.contracts.metrics import metrics_schema
+from ppfr_ops.contracts.metrics import SAMPLED, metrics_schema
 from ppfr_ops.contracts.policy import Policy
 from ppfr_ops.contracts.privacy_audit import DOCUMENT, PrivacyAudit
 from ppfr_ops.errors import UserError
@@ -335,8 +335,9 @@ def assess(policy: Policy, release: Figures, evaluation: Evaluation | None = Non
     for name, bound in policy.dataset.items():
         found = figure(name, release, evaluation)
         holds = found is not None and bound.holds(found)
-        if name.startswith("draw_similarity_") and release.lacking("draw_similarity"):
-            name = f"{name} (of a sample of {len(release.values('draw_similarity')):,})"
+        metric = name.rpartition("_")[0]
+        if metric in SAMPLED and release.lacking(metric):
+            name = f"{name} (of a sample of {len(release.values(metric)):,})"
         checks.append(Check(name=name, bound=str(bound), found=found, holds=holds))
     return checks
 

@@ -50,8 +50,8 @@ class Job:
         return f"Job({len(self.plan.units)} units)"
 
     @property
-    def compare_every(self) -> int:
-        """One row in how many is published a second time, for ``draw_similarity``."""
+    def sample_every(self) -> int:
+        """One row in how many is measured in what tells of the method."""
         if self.policy is not None and "draw_similarity" in self.policy.record:
             return 1
         return max(1, min(self.options.draw_sample, self.plan.rows // LEAST_COMPARED))

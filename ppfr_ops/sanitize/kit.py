@@ -48,7 +48,8 @@ class Kit:
             is not measured is null.
         max_disclosure: a record above it is drawn again, and buried if no draw helps; None: the
             limit is the method's own, which may be none. Needs level ``full``.
-        compare_every: one row in so many is published a second time, for ``draw_similarity``.
+        sample_every: one row in so many is published a second time, for ``draw_similarity``, and
+            of photographs looked at again, for ``residual_faces``.
         policy: a record that falls short of its ``record`` bounds is drawn again too, as often as
             the policy says, and buried if no draw helps.
         keeps_metrics: False: nobody wants the metrics; only what the judge looks at is measured.
@@ -64,7 +65,7 @@ class Kit:
     level: Level = "full"
     max_disclosure: float | None = None
     policy: Policy | None = None
-    compare_every: int = 1
+    sample_every: int = 1
     keeps_metrics: bool = True
     _one: threading.RLock = field(default_factory=threading.RLock, init=False, compare=False)
     """Held while the method works: it need not bear two threads."""
@@ -79,11 +80,13 @@ class Kit:
         return Measuring(self.level, tuple(self.recognizers), only)
 
     def compared(self, items: Sequence[Item]) -> list[int]:
-        """Places of the items that the measure which compares two draws is taken on: it is a
-        property of the method, so a sample does, by place in the unit, which draws nothing."""
-        if not self.measuring.compares_draws:
-            return []
-        return [n for n, item in enumerate(items) if item.row % self.compare_every == 0]
+        """Places of the items that the measure which compares two draws is taken on."""
+        return self.sampled(items) if self.measuring.compares_draws else []
+
+    def sampled(self, items: Sequence[Item]) -> list[int]:
+        """Places of the items that measures of the method, not of the record, are taken on: a
+        sample does, by place in the unit, which draws nothing."""
+        return [n for n, item in enumerate(items) if item.row % self.sample_every == 0]
 
     def forget(self) -> None:
         """Let the method drop what it kept of a unit."""

@@ -45,13 +45,13 @@ AHEAD_BATCHES = 2
 
 
 def build_sanitizer(
-    job: Job, threads: int = 0, compare_every: int | None = None, keeps_metrics: bool = True
+    job: Job, threads: int = 0, sample_every: int | None = None, keeps_metrics: bool = True
 ) -> Sanitizer[Any]:
     """Load method and models.
 
     Args:
         threads: of the numeric libraries; 0: as they like.
-        compare_every: as in ``Kit``; None: as the options and the size of the run have it.
+        sample_every: as in ``Kit``; None: as the options and the size of the run have it.
         keeps_metrics: as in ``Kit``.
 
     Raises:
@@ -67,7 +67,7 @@ def build_sanitizer(
         pseudonymize=pseudonyms(job.pseudonym_key) if job.pseudonym_key else None,
         batch_size=options.batch_size,
         level=options.metrics,
-        compare_every=compare_every or job.compare_every,
+        sample_every=sample_every or job.sample_every,
         keeps_metrics=keeps_metrics,
         max_disclosure=options.max_disclosure,
         policy=job.policy,
@@ -311,7 +311,7 @@ def preview(job: Job, records: int = 64) -> Tables:
     Args:
         records: rows, about.
     """
-    sanitizer = build_sanitizer(job, compare_every=1)
+    sanitizer = build_sanitizer(job, sample_every=1)
     last = len(job.plan.units) - 1
     places = sorted({round(place) for place in np.linspace(0, last, PREVIEW_UNITS)} - {-1})
     parts = []
