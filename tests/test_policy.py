@@ -255,6 +255,9 @@ def test_figures_of_photographs_may_be_named() -> None:
     table = pa.table({"record_id": ["a", "b"], "residual_faces": pa.array([0, 3], pa.int32())})
     assert not assess(policy, Figures(counts, table))[0].holds
     assert assess(policy, Figures(counts, table.slice(0, 1)))[0].holds
+    some = pa.table({"record_id": ["a", "b"], "residual_faces": pa.array([0, None], pa.int32())})
+    (check,) = assess(policy, Figures(counts, some))
+    assert check.holds and check.name == "residual_faces_mean (of a sample of 1)"
 
 
 @pytest.mark.parametrize(
