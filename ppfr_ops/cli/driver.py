@@ -103,7 +103,7 @@ def _work(job: Job, engine: Engine, carrier: str, began: float, as_json: bool) -
     options = job.options
     ledger = Ledger(options.output, job.fence)
     if (done := _nothing_to_do(job, ledger, carrier, as_json)) is not None:
-        return done
+        return done  # by a run that this one waited for
     last = _run_of(job, carrier)
     unsettle(ledger)
     ledger.open(job.settings, options.overwrite, options.incremental, options.seed)

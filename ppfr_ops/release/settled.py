@@ -64,10 +64,11 @@ class Settled(BaseModel):
 def shards_as_listed(folder: Folder) -> dict[str, str]:
     """Digest of the listing of every folder of shards; of the evidence in a store, of its beginning
     (``_GLANCE``)."""
-    return {
-        place: _listed(folder, place, most=None if folder.local or released else _GLANCE)
-        for place, released in ((p, p.startswith(f"{RELEASE}/")) for p in SHARD_PLACES)
-    }
+    found = {}
+    for place in SHARD_PLACES:
+        whole = folder.local or place.startswith(f"{RELEASE}/")
+        found[place] = _listed(folder, place, most=None if whole else _GLANCE)
+    return found
 
 
 def settle(
