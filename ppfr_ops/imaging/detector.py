@@ -193,7 +193,8 @@ class CenterFace:
                 for place, (index, matrix) in enumerate(chunk):
                     faces = self._decode(*(output[place] for output in outputs))
                     parts[index].append(_to_picture(faces, matrix))
-        return [suppress(Detections.join(part)) for part in parts]
+        # What one view shows is suppressed already.
+        return [p[0] if len(p) == 1 else suppress(Detections.join(p)) for p in parts]
 
     def _shape(self, picture: Picture, matrix: NDArray[np.float64]) -> tuple[int, int]:
         height, width = picture.shape[:2]
@@ -235,11 +236,14 @@ def _view(scale: float, left: float = 0, top: float = 0) -> NDArray[np.float64]:
     return np.array([[scale, 0, -left], [0, scale, -top]], np.float64)
 
 
+_WHOLE = _view(1.0)
+
+
 def _seen(
     picture: Picture, matrix: NDArray[np.float64], height: int, width: int
 ) -> NDArray[np.uint8]:
     """A view of a picture, black beyond its edge."""
-    if (matrix == _view(1.0)).all():  # most are, and a warp takes fifty times as long
+    if (matrix == _WHOLE).all():  # most are, and a warp takes fifty times as long
         part = picture[:height, :width]
         down, right = height - part.shape[0], width - part.shape[1]
         view = cv2.copyMakeBorder(part, 0, down, 0, right, cv2.BORDER_CONSTANT)
@@ -255,7 +259,7 @@ def _flag(matrix: NDArray[np.float64]) -> int:
 
 def _to_picture(faces: Detections, matrix: NDArray[np.float64]) -> Detections:
     """From a view's pixels to the picture's; of turned boxes the upright one around the centre."""
-    if len(faces) == 0:
+    if len(faces) == 0 or (matrix == _WHOLE).all():
         return faces
     back = cv2.invertAffineTransform(matrix)
     marks = faces.landmarks @ back[:, :2].T + back[:, 2]
