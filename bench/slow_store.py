@@ -55,18 +55,17 @@ def _ls(self: SlowStore, path: str, *args: Any, **named: Any) -> Any:
     """A request for a thousand names, when they are asked for; with them the MD5 of what is there,
     as S3 lists it."""
     found = DirFileSystem.ls(self, path, *args, **named)
-    return _pages(found or [{}])
+    return _pages(found)
 
 
 def _pages(found: list[Any]) -> Iterator[Any]:
-    for place, info in enumerate(found):
-        if place % 1000 == 0:
-            SlowStore.requests += 1
-            time.sleep(float(os.environ.get(SECONDS, "0")))
-        if isinstance(info, dict) and info.get("type") == "file":
-            data = Path(os.environ[ROOT], info["name"]).read_bytes()
-            info["ETag"] = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        if info:
+    for start in range(0, max(1, len(found)), 1000):
+        SlowStore.requests += 1
+        time.sleep(float(os.environ.get(SECONDS, "0")))
+        for info in found[start : start + 1000]:
+            if isinstance(info, dict) and info["type"] == "file":
+                data = Path(os.environ[ROOT], info["name"]).read_bytes()
+                info["ETag"] = hashlib.md5(data, usedforsecurity=False).hexdigest()
             yield info
 
 

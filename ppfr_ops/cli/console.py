@@ -188,8 +188,8 @@ def rest(job: Job, manifest: Manifest, as_json: bool) -> int:
         unchanged = Changes(unchanged=len(job.plan.units))
         console.print(f"since the last run: {unchanged} units", soft_wrap=True)
     console.print(
-        "nothing to do; every shard is listed as it was when the last run ended, so none was read "
-        "and nothing written (--check-shards all reads them)",
+        "nothing to do; the shards are listed as they were when the last run ended, so none was "
+        "read and nothing written (--check-shards all reads them)",
         soft_wrap=True,
     )
     _summary(job, manifest, 0.0, 0)

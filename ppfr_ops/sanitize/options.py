@@ -207,11 +207,12 @@ class SanitizeOptions(BaseModel):
     )
     check_shards: Literal["listed", "all"] = option(
         "listed",
-        "What a run that has nothing to do looks at. listed: if every shard and manifest is listed "
-        "with the size and times (or ETag) that it had when the last run ended, they are left as "
-        "they are. all: read and hash every shard, and write and sign the manifests anew, as a run "
-        "does that has something to do, or finds anything listed otherwise; even those that "
-        "a store lists with the digest that was noted when it was written.",
+        "What a run that has nothing to do looks at. listed: if every shard and manifest (in "
+        "object storage, of the evidence the first thousand) is listed with the size and times (or "
+        "ETag) that it had when the last run ended, they are left as they are. all: read and hash "
+        "every shard, and write and sign the manifests anew, as a run does that has something to "
+        "do, or finds anything listed otherwise; even those that a store lists with the digest "
+        "that was noted when it was written.",
     )
     overwrite: bool = option(
         False,

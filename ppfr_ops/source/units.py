@@ -22,6 +22,9 @@ IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 )
 
+_FEW = 50
+"""Rows; a smaller unit is not worth its files."""
+
 UNIT_BYTES = 256 * 2**20
 """Bytes of a unit's pictures, about, at most: a worker holds them all in memory."""
 
@@ -185,10 +188,6 @@ class Plan:
             digest.update((f", {text}" if number else text).encode())
         digest.update(b"]")
         return digest.hexdigest()
-
-
-_FEW = 50
-"""Rows; a smaller unit is not worth its files."""
 
 
 def record_id(unit: str, row: int) -> str:
