@@ -88,7 +88,7 @@ def unit(pictures: list[Picture], **given: list[str | None]) -> pa.Table:
     )
 
 
-KIT = ("policy", "recognizers", "sample_every")
+KIT = ("policy", "recognizers", "look_every")
 
 
 def build(
@@ -128,7 +128,7 @@ def test_a_record_a_face() -> None:
 
 def test_a_sample_is_looked_at_again() -> None:
     pictures = [photograph(2), photograph(1, seed=3), photograph(1, seed=4)]
-    tables = build("in-place", sample_every=2)(unit(pictures), "u")
+    tables = build("in-place", look_every=2)(unit(pictures), "u")
     assert tables.metrics["residual_faces"].to_pylist() == [2, None, 1]
     assert tables.metrics["disclosure"].null_count == 0
 

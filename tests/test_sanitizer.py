@@ -326,12 +326,14 @@ def test_how_large_the_sample_is(tmp_path: Path) -> None:
     options = SanitizeOptions(input=str(tmp_path), output=str(tmp_path / "out"))
     unit = Unit("u000000", "parquet", ("a",), 0, 2600)
 
-    def every(rows: int, **more: Any) -> int:
+    def every(rows: int, **more: Any) -> tuple[int, int]:
         plan = Plan("", "parquet", (replace(unit, stop=rows),), Columns(), ())
-        return Job(options.model_copy(update=more), plan, None, "", {}).sample_every
+        job = Job(options.model_copy(update=more), plan, None, "", {})
+        return job.sample_every, job.look_every
 
-    assert [every(rows) for rows in (10, 256, 600, 2600, 10_000)] == [1, 1, 2, 10, 16]
-    assert every(10_000, draw_sample=1) == 1
+    found = [every(rows) for rows in (10, 256, 600, 2600, 10_000)]
+    assert found == [(1, 1), (1, 4), (2, 9), (10, 16), (16, 16)]
+    assert every(10_000, draw_sample=1) == (1, 1)
     policy = parse("record: {draw_similarity: '<= 0.9'}")
     plan = Plan("", "parquet", (unit,), Columns(), ())
     assert Job(options, plan, None, "", {}, policy).sample_every == 1

@@ -19,6 +19,9 @@ from ppfr_ops.vault import Access
 
 LEAST_COMPARED = 256
 """Rows of a run, at least, whose ``draw_similarity`` is measured, if there are as many."""
+LEAST_LOOKED = 64
+"""Photographs of a run, at least, whose ``residual_faces`` are counted, which takes longer than all
+other work on them."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,10 +54,18 @@ class Job:
 
     @property
     def sample_every(self) -> int:
-        """One row in how many is measured in what tells of the method."""
+        """One row in how many is published twice."""
         if self.policy is not None and "draw_similarity" in self.policy.record:
             return 1
-        return max(1, min(self.options.draw_sample, self.plan.rows // LEAST_COMPARED))
+        return self._sample(LEAST_COMPARED)
+
+    @property
+    def look_every(self) -> int:
+        """One photograph in how many is looked at again."""
+        return self._sample(LEAST_LOOKED)
+
+    def _sample(self, least: int) -> int:
+        return max(1, min(self.options.draw_sample, self.plan.rows // least))
 
     @property
     def gathers(self) -> bool:

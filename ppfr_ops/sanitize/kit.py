@@ -48,8 +48,8 @@ class Kit:
             is not measured is null.
         max_disclosure: a record above it is drawn again, and buried if no draw helps; None: the
             limit is the method's own, which may be none. Needs level ``full``.
-        sample_every: one row in so many is published a second time, for ``draw_similarity``, and
-            of photographs looked at again, for ``residual_faces``.
+        sample_every: one row in so many is published a second time, for ``draw_similarity``.
+        look_every: one photograph in so many is looked at again, for ``residual_faces``.
         policy: a record that falls short of its ``record`` bounds is drawn again too, as often as
             the policy says, and buried if no draw helps.
         keeps_metrics: False: nobody wants the metrics; only what the judge looks at is measured.
@@ -66,6 +66,7 @@ class Kit:
     max_disclosure: float | None = None
     policy: Policy | None = None
     sample_every: int = 1
+    look_every: int = 1
     keeps_metrics: bool = True
     _one: threading.RLock = field(default_factory=threading.RLock, init=False, compare=False)
     """Held while the method works: it need not bear two threads."""
@@ -81,12 +82,11 @@ class Kit:
 
     def compared(self, items: Sequence[Item]) -> list[int]:
         """Places of the items that the measure which compares two draws is taken on."""
-        return self.sampled(items) if self.measuring.compares_draws else []
+        return _sampled(items, self.sample_every) if self.measuring.compares_draws else []
 
-    def sampled(self, items: Sequence[Item]) -> list[int]:
-        """Places of the items that measures of the method, not of the record, are taken on: a
-        sample does, by place in the unit, which draws nothing."""
-        return [n for n, item in enumerate(items) if item.row % self.sample_every == 0]
+    def looked_at(self, items: Sequence[Item]) -> list[int]:
+        """Places of the photographs that the detector sees once more."""
+        return _sampled(items, self.look_every)
 
     def forget(self) -> None:
         """Let the method drop what it kept of a unit."""
@@ -110,6 +110,11 @@ class Kit:
         draws = self.draws(ids, self.method.draw_size, draw)
         with self._one:
             return self.method.publish(faces, draws, Context(wanted))
+
+
+def _sampled(items: Sequence[Item], every: int) -> list[int]:
+    """For what tells of the method, not of the record; by place, which draws nothing."""
+    return [n for n, item in enumerate(items) if item.row % every == 0]
 
 
 def batches(items: Iterator[I], size: int) -> Iterator[list[I]]:

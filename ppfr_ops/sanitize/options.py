@@ -164,10 +164,10 @@ class SanitizeOptions(BaseModel):
     )
     draw_sample: int = option(
         16,
-        "Measure what tells of the method, not of the record, on one row in so many, but on 256 of "
-        "a run at least: draw_similarity, which compares two publications of a face, and "
-        "residual_faces of photographs. 1: on all, as for a policy that bounds draw_similarity on "
-        "every record.",
+        "Measure what tells of the method, not of the record, on one row in so many: "
+        "draw_similarity, which compares two publications of a face, on 256 of a run at least, and "
+        "residual_faces of photographs on 64. 1: on all, as for a policy that bounds "
+        "draw_similarity on every record.",
         manifest=True,
         ge=1,
     )

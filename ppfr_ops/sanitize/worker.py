@@ -51,7 +51,8 @@ def build_sanitizer(
 
     Args:
         threads: of the numeric libraries; 0: as they like.
-        sample_every: as in ``Kit``; None: as the options and the size of the run have it.
+        sample_every: of both samples of ``Kit``; None: as the options and the size of the run have
+            it.
         keeps_metrics: as in ``Kit``.
 
     Raises:
@@ -68,6 +69,7 @@ def build_sanitizer(
         batch_size=options.batch_size,
         level=options.metrics,
         sample_every=sample_every or job.sample_every,
+        look_every=sample_every or job.look_every,
         keeps_metrics=keeps_metrics,
         max_disclosure=options.max_disclosure,
         policy=job.policy,

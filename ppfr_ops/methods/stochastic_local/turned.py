@@ -39,6 +39,7 @@ from ppfr_ops.methods.stochastic_local.networks import (
     encoder_from_torchscript,
     place,
 )
+from ppfr_ops.methods.stochastic_local.sface import as_surrogate, sface_from_torchscript
 from ppfr_ops.methods.stochastic_local.training import diversify
 from ppfr_ops.methods.trainers import follow, load_checkpoint, save_checkpoint
 
@@ -69,7 +70,6 @@ class TurnedConfig(BaseModel):
     likeness: float = Field(0.5, gt=0, lt=1, description="lowest cosine of a person's two codes")
     likeness_to: float = Field(0.85, gt=0, le=1, description="highest, but for equal codes")
     same_code: int = Field(6, ge=2, description="people of a step whose two codes are the same")
-    rivals: int = Field(768, ge=0, description="recent pictures to be told from")
     slow_people: int = Field(8, ge=2, description="people a step that slow surrogates look at")
     threshold_weight: float = Field(1.0, ge=0, description="of impostors near the own threshold")
     threshold_margin: float = Field(0.5, ge=0, description="below it, in impostors' deviations")
@@ -125,13 +125,17 @@ def load_judge(name: str, path: Path, faces: Faces, who: NDArray[Any], slow: boo
     except RuntimeError as error:
         raise ValueError(f"surrogate {name!r}: {path.name} is no TorchScript file") from error
     run: Callable[[Tensor], Tensor]
-    if "net.b.0.c1.w" in dict(script.named_buffers()):
+    half = "net.b.0.c1.w" in dict(script.named_buffers())
+    if half:
         run = place(encoder_from_torchscript(script), "cpu")
+    elif hasattr(script, "a0"):
+        run = as_surrogate(sface_from_torchscript(script))
     else:
         run = torchscript.frozen(script) if slow else script
 
     def embed(pixels: Tensor) -> Tensor:
-        return F.normalize(run(pixels.contiguous()).float(), dim=1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            return F.normalize(run(pixels.contiguous()).float(), dim=1)
 
     pixels = torch.from_numpy(faces).permute(0, 3, 1, 2)
     parts = [embed(pixels[i : i + 32].float()) for i in range(0, len(pixels), 32)]
@@ -228,8 +232,6 @@ class TurnedTrainer:
         trained = [weight for weight in self.generator.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, config.lr, betas=(0.9, 0.99), weight_decay=1e-3)
         self.random = torch.Generator().manual_seed(config.seed)
-        self.recent: dict[str, tuple[Tensor, Tensor]] = {}
-        """Per surrogate, templates of recent pictures and their codes."""
         self.step, self.seconds = 0, 0.0
 
     def codes(self) -> Tensor:
@@ -272,10 +274,13 @@ class TurnedTrainer:
         same = config.same_code
         sides = DrawLayout.split(draws)[2][:, 4]
         sides[count : count + same] = sides[:same]
-        drawn = self.generator(codes, draws)
+        with torch.autocast("cpu", torch.bfloat16):
+            drawn = self.generator(codes, draws)
+        drawn = drawn.float()
         seen = drawn + (torch.rand(drawn.shape, generator=self.random) - 0.5) / 255
         harsh = bool(torch.rand(1, generator=self.random) < 0.5)
-        seen = diversify(seen, self.random, harsh) * 255
+        # Thresholds are those of pictures as published, so one of the two is looked at as it is.
+        seen = torch.cat([seen[:count], diversify(seen[count:], self.random, harsh)]) * 255
         total, log = drawn.new_zeros(()), {}
         for judge in self.judges:
             if judge.slow:
@@ -290,13 +295,16 @@ class TurnedTrainer:
         excess = F.relu(planes.amax(1) - config.draw_bound).mean()
         excess = excess + 0.05 * F.relu(planes - config.draw_bound).sum(1).mean()
         contrast = luminance(drawn).std((1, 2, 3))
-        log["draw_similarity"] = [round(float(planes.amax(1).mean()), 3)]
-        log["contrast"] = [round(float(contrast.mean()), 3)]
+        log["draw_similarity"] = [round(float(planes.detach().amax(1).mean()), 3)]
+        log["contrast"] = [round(float(contrast.detach().mean()), 3)]
         total = total + config.draw_weight * excess
         return total + 10 * F.relu(config.contrast_bound - contrast).mean(), log
 
     def _verify(self, judge: Judge, found: Tensor, codes: Tensor) -> tuple[Tensor, list[float]]:
         """Pictures as alike for one judge as their codes are, and a person's told from all others'.
+
+        Others are those of the same step: templates kept from earlier steps are left behind by all
+        pictures moving alike, which looks like progress and is none (``docs/experiments.md``).
 
         Args:
             judge: who looks.
@@ -304,32 +312,24 @@ class TurnedTrainer:
             codes: what the pictures were drawn from, ``2n x size``.
         """
         config, count = self.config, len(found) // 2
-        mine = (found[:count].detach(), codes[:count])
-        rivals, theirs = self.recent.get(judge.name, (mine[0][:0], mine[1][:0]))
-        self.recent[judge.name] = (
-            torch.cat([mine[0], rivals])[: config.rivals],
-            torch.cat([mine[1], theirs])[: config.rivals],
-        )
-        others = torch.cat([found[count:], rivals])
-        scores = judge.centred(found[:count]) @ judge.centred(others).T
-        wanted = codes[:count] @ torch.cat([codes[count:], theirs]).T / config.code_size
-        wanted = config.clarity * wanted
-        own = torch.eye(*scores.shape, dtype=torch.bool)
+        first, second = found[:count], found[count:]
+        own = torch.eye(count, dtype=torch.bool)
+        scores = judge.centred(first) @ judge.centred(second).T
+        wanted = config.clarity * (codes[:count] @ codes[count:].T / config.code_size)
         pair = F.cross_entropy(scores / config.temperature, torch.arange(count))
         uneven = ((scores - wanted)[~own] / judge.centred_spread).square().mean()
         genuine = (scores - wanted)[own].square().mean() / judge.centred_spread
-        raw = (found[:count] @ others.T)[~own]
+        raw = (first @ first.T)[~own]
         above = (raw - judge.threshold) / judge.spread
         near = F.softplus(4 * (above + config.threshold_margin)).mean() / 4
         loss = config.contrast_weight * pair + config.even_weight * uneven
         loss = loss + config.genuine_weight * genuine + config.threshold_weight * near
-        apart = scores[~own].detach()
-        follows = torch.corrcoef(torch.stack([apart, wanted[~own]]))[0, 1]
+        follows = torch.corrcoef(torch.stack([scores[~own].detach(), wanted[~own]]))[0, 1]
         figures = (
             pair.item(),
             (scores[own] / wanted[own]).mean().item() * config.clarity,
-            apart.mean().item(),
-            apart.std().item(),
+            raw.mean().item(),
+            raw.std().item(),
             follows.item(),
             (above > 0).float().mean().item(),
         )
@@ -345,7 +345,6 @@ class TurnedTrainer:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "random": self.random.get_state(),
-            "recent": self.recent,
         }
         save_checkpoint(path, state)
 
@@ -361,7 +360,6 @@ class TurnedTrainer:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.random.set_state(state["random"])
-        self.recent = state["recent"]
 
     def run(self, folder: Path, log: Log) -> None:
         """Train until the time is up; ``checkpoint.pt`` in ``folder`` is gone on with."""

@@ -272,7 +272,7 @@ class WholePictures:
         if self.kit.level == "full":
             # The detector looks twice where it finds nothing: more work than all the rest.
             values["residual_faces"] = [np.nan] * len(made)
-            places = self.kit.sampled(batch)
+            places = self.kit.looked_at(batch)
             seen = [self.kit.encoding.decode(made[n].image) for n in places]
             for n, faces in zip(places, self.find.detect(seen), strict=True):
                 values["residual_faces"][n] = len(faces)
