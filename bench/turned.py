@@ -5,8 +5,8 @@
         --minutes 0 --out runs/turned
 
 ``--minutes 0`` only adapts (``docs/experiments.md`` tells what training added); ``--begin FILE``
-goes on from weights of version 2 instead. ``--faces`` needs an identity column; the last eighth of
-the identities is not looked at. OUT gets log.jsonl, a
+goes on from weights of version 2 instead, and keeps all but their generator. ``--faces`` needs an
+identity column; the last eighth of the identities is not looked at. OUT gets log.jsonl, a
 checkpoint that the same command goes on from, and ``best.safetensors`` with its head beside it.
 """
 
@@ -23,8 +23,9 @@ import yaml
 
 from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.methods.stochastic_local import SHIPPED, Features, Model, save_weights
+from ppfr_ops.methods.stochastic_local.files import read_weights
 from ppfr_ops.methods.stochastic_local.networks import Generator
-from ppfr_ops.methods.stochastic_local.sface import sface_from_torchscript
+from ppfr_ops.methods.stochastic_local.sface import SFaceEncoder, sface_from_torchscript
 from ppfr_ops.methods.stochastic_local.turned import (
     Judge,
     TurnedConfig,
@@ -65,13 +66,34 @@ def adapted(faces: np.ndarray, judges: list[Judge], config: TurnedConfig) -> Gen
     return adapt(first.generator, basis, config.code_size, config.seed)
 
 
+def encoding(path: Path, faces: np.ndarray) -> tuple[SFaceEncoder, Features]:
+    """SFace, and the mean of what it makes of faces."""
+    encoder = sface_from_torchscript(torch.jit.load(path).eval())
+    features = Features()
+    with torch.inference_mode():
+        pixels = torch.from_numpy(faces).permute(0, 3, 1, 2)
+        parts = [encoder(pixels[i : i + 32].float()) for i in range(0, len(pixels), 32)]
+    features.mean.copy_(torch.cat(parts).mean(0))
+    return encoder, features
+
+
+def begun(path: Path) -> tuple[Generator, SFaceEncoder, Features]:
+    """What a file of version 2 holds."""
+    found = read_weights(path)
+    parts = Generator(**found.generator), SFaceEncoder(), Features()
+    for part, name in zip(parts, ("generator", "encoder", "codes"), strict=True):
+        part.load_state_dict(found.states[name])
+    return parts
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--faces", type=Path, required=True)
-    parser.add_argument("--encoder", type=Path, required=True, help="TorchScript file of SFace")
+    first = parser.add_mutually_exclusive_group(required=True)
+    first.add_argument("--encoder", type=Path, help="TorchScript file of SFace")
+    first.add_argument("--begin", type=Path, help="weights of version 2 to go on from")
     parser.add_argument("--fr", action="append", required=True, metavar="NAME=PATH")
     parser.add_argument("--slow", action="append", default=[], help="surrogate that sees a part")
-    parser.add_argument("--begin", type=Path, help="weights of version 2 to go on from")
     parser.add_argument("--minutes", type=float, help="instead of the configuration's")
     parser.add_argument("--seed", type=int, help="instead of the configuration's")
     parser.add_argument("--config", type=Path, help="YAML; fields of TurnedConfig")
@@ -92,9 +114,10 @@ def main() -> None:
         name, _, path = text.partition("=")
         judges.append(load_judge(name, Path(path), faces[::2], people[::2], name in arguments.slow))
     if arguments.begin:
-        generator = Model(arguments.begin).generator
+        generator, encoder, features = begun(arguments.begin)
     else:
         generator = adapted(faces, judges, config)
+        encoder, features = encoding(arguments.encoder, faces)
     trainer = TurnedTrainer(config, generator, judges)
 
     def log(entry: dict[str, Any]) -> None:
@@ -102,12 +125,6 @@ def main() -> None:
             file.write(json.dumps(entry) + "\n")
 
     trainer.run(arguments.out, log)
-    encoder = sface_from_torchscript(torch.jit.load(arguments.encoder).eval())
-    features = Features()
-    with torch.inference_mode():
-        pixels = torch.from_numpy(faces).permute(0, 3, 1, 2)
-        parts = [encoder(pixels[i : i + 32].float()) for i in range(0, len(pixels), 32)]
-    features.mean.copy_(torch.cat(parts).mean(0))
     about = {"version": 2, "config": config.model_dump(mode="json"), "step": trainer.step}
     save_weights(arguments.out / "best.safetensors", encoder, features, trainer.average, about)
 
