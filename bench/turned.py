@@ -118,7 +118,7 @@ def main() -> None:
     else:
         generator = adapted(faces, judges, config)
         encoder, features = encoding(arguments.encoder, faces)
-    trainer = TurnedTrainer(config, generator, judges)
+    trainer = TurnedTrainer(config, generator, judges, faces)
 
     def log(entry: dict[str, Any]) -> None:
         with (arguments.out / "log.jsonl").open("a") as file:

@@ -82,3 +82,14 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     assert first.advance()["loss"] == pytest.approx(second.advance()["loss"], rel=1e-4)
     with pytest.raises(ValueError, match="configuration"):
         trainer(people=5).load(tmp_path / "checkpoint.pt")
+
+
+def test_pictures_are_held_beside_real_faces() -> None:
+    config = TurnedConfig(
+        people=4, same_code=2, slow_people=2, code_size=16, disclosure_weight=5, disclosure_faces=3
+    )
+    faces = np.random.default_rng(0).integers(0, 256, (6, 112, 112, 3), np.uint8)
+    torch.manual_seed(0)
+    run = TurnedTrainer(config, Generator(code_size=16, refine=True), [judge()], faces)
+    found = run.advance()
+    assert 0 < found["disclosure"][0] < 1 and "disclosure" not in trainer().advance()

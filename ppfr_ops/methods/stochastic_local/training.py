@@ -208,7 +208,7 @@ def _cover(images: Tensor, place: Tensor, size: Tensor) -> Tensor:
     return torch.where(covered, 0.5, images)
 
 
-def _excess(planes: Tensor, bound: float) -> Tensor:
+def excess(planes: Tensor, bound: float) -> Tensor:
     """How far the strongest way of looking lies above the bound, and a share of all the others."""
     return F.relu(planes.amax(1) - bound).mean() + 0.05 * F.relu(planes - bound).sum(1).mean()
 
@@ -399,12 +399,12 @@ class Trainer:
             log[surrogate.name] = [identity.item(), pair.item(), original.item()]
         if config.disrupt:
             planes = disclosure_planes(faces[:few], drawn[:few])
-            loss = loss + config.disclosure_weight * _excess(planes, config.disclosure_bound)
+            loss = loss + config.disclosure_weight * excess(planes, config.disclosure_bound)
             log["disclosure"] = planes.amax(1).mean().item()
         if config.stochastic:
             planes = disclosure_planes(drawn[:few].detach(), drawn[count : count + few])
             # before the randomness is up, draws are alike through no fault of the generator
-            loss = loss + ramp * config.draw_weight * _excess(planes, config.draw_bound)
+            loss = loss + ramp * config.draw_weight * excess(planes, config.draw_bound)
             log["draw_similarity"] = planes.amax(1).mean().item()
         if config.anchor_weight and config.local:
             anchor = F.l1_loss(signal.sigmoid(), self._target(twice))
@@ -495,8 +495,8 @@ class Trainer:
         between = disclosure(one, other)
         result["draw_similarity"] = between.mean().item()
         result["contrast"] = luminance(views[0]).std((1, 2, 3)).mean().item()
-        excess = max(0.0, result["disclosure"] - 0.45) + max(0.0, result["draw_similarity"] - 0.6)
-        result["score"] = float(np.mean(accuracies)) - 2 * excess
+        above = max(0.0, result["disclosure"] - 0.45) + max(0.0, result["draw_similarity"] - 0.6)
+        result["score"] = float(np.mean(accuracies)) - 2 * above
         return result
 
     def start_from(self, path: Path) -> None:

@@ -6,7 +6,7 @@ what two photos of a person differ by points anywhere. So they can be drawn, and
 to train: a person is a random direction, a photo of theirs a direction at an angle to it, and the
 pictures of a person's photos must be alike for every recogniser and unlike those of all others. No
 face of the training set gets into the weights but through the surrogates' mean and the threshold
-that they have on real faces.
+that they have on real faces, and as something that pictures must not resemble.
 
 What version 1 lacks for that is evenness: it draws some directions of the code clearly and others
 faintly, for faces differ in few directions. Turned codes differ in all of them.
@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from ppfr_ops import torchscript
+from ppfr_ops.evaluate.attacks.recovery import to_tensor
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.measures import disclosure_planes, luminance
 from ppfr_ops.memory import keep_freed_memory
@@ -40,7 +41,7 @@ from ppfr_ops.methods.stochastic_local.networks import (
     place,
 )
 from ppfr_ops.methods.stochastic_local.sface import as_surrogate, sface_from_torchscript
-from ppfr_ops.methods.stochastic_local.training import diversify
+from ppfr_ops.methods.stochastic_local.training import diversify, excess
 from ppfr_ops.methods.trainers import follow, load_checkpoint, save_checkpoint
 
 Log = Callable[[dict[str, Any]], None]
@@ -75,6 +76,9 @@ class TurnedConfig(BaseModel):
     threshold_margin: float = Field(0.5, ge=0, description="below it, in impostors' deviations")
     draw_bound: float = Field(0.64, gt=0, le=1)
     draw_weight: float = Field(15.0, ge=0)
+    disclosure_bound: float = Field(0.36, gt=0, le=1, description="of a picture and a real face")
+    disclosure_weight: float = Field(0.0, ge=0)
+    disclosure_faces: int = Field(12, ge=0, description="pictures a step held beside one")
     contrast_bound: float = Field(0.13, gt=0, description="standard deviation of luminance")
     checkpoint_seconds: float = Field(120, gt=0)
 
@@ -218,11 +222,19 @@ class TurnedTrainer:
         config: what to do.
         generator: to begin with, of ``config.code_size``.
         judges: the surrogates.
+        faces: real ones, uint8 ``N x 112 x 112 x 3``, that pictures must not resemble more than
+            ``disclosure_bound``, whoever they are of.
     """
 
-    def __init__(self, config: TurnedConfig, generator: Generator, judges: list[Judge]) -> None:
+    def __init__(
+        self,
+        config: TurnedConfig,
+        generator: Generator,
+        judges: list[Judge],
+        faces: Faces | None = None,
+    ) -> None:
         keep_freed_memory()
-        self.config, self.judges = config, judges
+        self.config, self.judges, self.faces = config, judges, faces
         self.generator = place(generator, "cpu").requires_grad_(True)
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         if not config.whole:
@@ -292,12 +304,16 @@ class TurnedTrainer:
             loss, log[judge.name] = self._verify(judge, judge.embed(looked), whose)
             total = total + loss
         planes = disclosure_planes(drawn[:same].detach(), drawn[count : count + same])
-        excess = F.relu(planes.amax(1) - config.draw_bound).mean()
-        excess = excess + 0.05 * F.relu(planes - config.draw_bound).sum(1).mean()
+        total = total + config.draw_weight * excess(planes, config.draw_bound)
         contrast = luminance(drawn).std((1, 2, 3))
         log["draw_similarity"] = [round(float(planes.detach().amax(1).mean()), 3)]
         log["contrast"] = [round(float(contrast.detach().mean()), 3)]
-        total = total + config.draw_weight * excess
+        if self.faces is not None and config.disclosure_weight:
+            beside = config.disclosure_faces
+            some = torch.randint(len(self.faces), (beside,), generator=self.random).numpy()
+            planes = disclosure_planes(to_tensor(self.faces[some]), drawn[-beside:])
+            log["disclosure"] = [round(float(planes.detach().amax(1).mean()), 3)]
+            total = total + config.disclosure_weight * excess(planes, config.disclosure_bound)
         return total + 10 * F.relu(config.contrast_bound - contrast).mean(), log
 
     def _verify(self, judge: Judge, found: Tensor, codes: Tensor) -> tuple[Tensor, list[float]]:
