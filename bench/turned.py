@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import torch
 import yaml
 
+from ppfr_ops import torchscript
 from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.methods.stochastic_local import SHIPPED, Features, Model, save_weights
 from ppfr_ops.methods.stochastic_local.files import read_weights
@@ -68,7 +69,7 @@ def adapted(faces: np.ndarray, judges: list[Judge], config: TurnedConfig) -> Gen
 
 def encoding(path: Path, faces: np.ndarray) -> tuple[SFaceEncoder, Features]:
     """SFace, and the mean of what it makes of faces."""
-    encoder = sface_from_torchscript(torch.jit.load(path).eval())
+    encoder = sface_from_torchscript(torchscript.load(path).eval())
     features = Features()
     with torch.inference_mode():
         pixels = torch.from_numpy(faces).permute(0, 3, 1, 2)

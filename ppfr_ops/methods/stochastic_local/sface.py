@@ -47,9 +47,14 @@ class SFaceEncoder(nn.Module):
         self.head = nn.Linear(1024 * 7 * 7, FEATURE_SIZE)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        x = ((pixels - _CENTRE) * _SCALE).to(next(self.layers.parameters()).dtype)
-        x = x.contiguous(memory_format=torch.channels_last)
-        return F.normalize(self.head(self.layers(x).flatten(1).float()), dim=1)
+        return self.through(self.layers, pixels, next(self.layers.parameters()).dtype)
+
+    def through(
+        self, layers: Callable[[Tensor], Tensor], pixels: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        """What ``forward`` gives, by another way through the layers."""
+        x = ((pixels - _CENTRE) * _SCALE).to(dtype).contiguous(memory_format=torch.channels_last)
+        return F.normalize(self.head(layers(x).flatten(1).float()), dim=1)
 
     def heavy(self) -> tuple[nn.Module, ...]:
         """The layers that bfloat16 does for, where it pays."""
@@ -105,13 +110,12 @@ def as_surrogate(
         else:
             steps.append(partial(_applied, _Rectifier, (weight,)))
 
-    def run(pixels: Tensor) -> Tensor:
-        x = ((pixels - _CENTRE) * _SCALE).to(dtype).contiguous(memory_format=torch.channels_last)
+    def layers(x: Tensor) -> Tensor:
         for step in steps:
             x = step(x)
-        return F.normalize(encoder.head(x.flatten(1).float()), dim=1)
+        return x
 
-    return run
+    return lambda pixels: encoder.through(layers, pixels, dtype)
 
 
 def _applied(function: type[torch.autograd.Function], rest: tuple[Any, ...], x: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ class TurnedConfig(BaseModel):
     draw_weight: float = Field(15.0, ge=0)
     disclosure_bound: float = Field(0.36, gt=0, le=1, description="of a picture and a real face")
     disclosure_weight: float = Field(0.0, ge=0)
-    disclosure_faces: int = Field(12, ge=0, description="pictures a step held beside one")
+    disclosure_faces: int = Field(12, ge=1, description="pictures a step held beside one")
     contrast_bound: float = Field(0.13, gt=0, description="standard deviation of luminance")
     checkpoint_seconds: float = Field(120, gt=0)
 
