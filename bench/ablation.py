@@ -20,10 +20,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from ppfr_ops.cli.train import read_faces
-from ppfr_ops.evaluate.attacks.recovery import RecoveryAttack, View, to_tensor, to_uint8
 from ppfr_ops.imaging.measures import ssim
+from ppfr_ops.lab.evaluate.attacks.recovery import RecoveryAttack, View, to_tensor, to_uint8
+from ppfr_ops.lab.training.stochastic_local import TrainConfig, Trainer, balanced_accuracy
 from ppfr_ops.methods.stochastic_local.networks import DrawLayout
-from ppfr_ops.methods.stochastic_local.training import TrainConfig, Trainer, balanced_accuracy
 from ppfr_ops.recognizers import Recognizer, RecognizerSpec
 
 VARIANTS = ("none", "disrupt", "local", "stochastic", "bottleneck", "diversity")

@@ -19,9 +19,9 @@ import time
 import numpy as np
 import torch
 
-from ppfr_ops.certify.smoothing import certificate, decided, enrolled, noisy_templates
-from ppfr_ops.evaluate.data import read_faces, read_pairs
-from ppfr_ops.evaluate.protocol import best_threshold
+from ppfr_ops.lab.certify.smoothing import certificate, decided, enrolled, noisy_templates
+from ppfr_ops.lab.evaluate.data import read_faces, read_pairs
+from ppfr_ops.lab.evaluate.protocol import best_threshold
 from ppfr_ops.recognizers import Recognizer, RecognizerSpec
 
 RADII = (0.1, 0.25, 0.5, 0.6)

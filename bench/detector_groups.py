@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 
-from ppfr_ops.evaluate.data import group_names
 from ppfr_ops.imaging.codec import decode
 from ppfr_ops.imaging.detector import CenterFace
+from ppfr_ops.lab.evaluate.data import group_names
 
 SIDE = 256
 CHUNK = 64

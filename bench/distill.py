@@ -18,18 +18,18 @@ from pathlib import Path
 
 import numpy as np
 
-from ppfr_ops.distill import collecting, heads
-from ppfr_ops.distill.reading import Reader
-from ppfr_ops.distill.scoring import of_scores
-from ppfr_ops.evaluate.data import read_faces, read_pairs
-from ppfr_ops.evaluate.protocol import fold_accuracies
-from ppfr_ops.evaluate.publishing import Publisher
-from ppfr_ops.evaluate.templates import EmbeddingCache
 from ppfr_ops.imaging.codec import Encoding
+from ppfr_ops.lab.distill import collecting, heads
+from ppfr_ops.lab.distill.reading import Reader
+from ppfr_ops.lab.distill.scoring import of_scores
+from ppfr_ops.lab.evaluate.data import read_faces, read_pairs
+from ppfr_ops.lab.evaluate.protocol import fold_accuracies
+from ppfr_ops.lab.evaluate.publishing import Publisher
+from ppfr_ops.lab.evaluate.templates import EmbeddingCache
+from ppfr_ops.lab.queries.account import QueryAccount
+from ppfr_ops.lab.queries.answers import Answers
+from ppfr_ops.lab.queries.asking import Asker
 from ppfr_ops.methods.registry import create
-from ppfr_ops.queries.account import QueryAccount
-from ppfr_ops.queries.answers import Answers
-from ppfr_ops.queries.asking import Asker
 from ppfr_ops.recognizers import Recognizer, RecognizerSpec
 
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from virtual import coded, read
 
 from ppfr_ops.draws import system_draws
-from ppfr_ops.evaluate.protocol import verify
+from ppfr_ops.lab.evaluate.protocol import verify
 from ppfr_ops.methods.base import Anonymizer, Context
 from ppfr_ops.methods.dp.eigenface import Eigenface, basis
 from ppfr_ops.methods.dp.template import Template, directions

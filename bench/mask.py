@@ -18,11 +18,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ppfr_ops.evaluate.data import read_faces, read_pairs
-from ppfr_ops.evaluate.linkage import train_student
-from ppfr_ops.evaluate.protocol import pair_scores, threshold_at_far
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.codec import Encoding
+from ppfr_ops.lab.evaluate.data import read_faces, read_pairs
+from ppfr_ops.lab.evaluate.linkage import train_student
+from ppfr_ops.lab.evaluate.protocol import pair_scores, threshold_at_far
 from ppfr_ops.methods.registry import create
 from ppfr_ops.recognizers import Recognizer, RecognizerSpec
 from ppfr_ops.sanitize.measuring import measure

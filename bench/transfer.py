@@ -24,14 +24,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from ppfr_ops.cli.train import read_faces
 from ppfr_ops.imaging.measures import disclosure
-from ppfr_ops.methods.stochastic_local.networks import CODE_SIZE, DrawLayout
-from ppfr_ops.methods.stochastic_local.training import (
+from ppfr_ops.lab.training.stochastic_local import (
     Surrogate,
     TrainConfig,
     Trainer,
     balanced_accuracy,
     load_surrogate,
 )
+from ppfr_ops.methods.stochastic_local.networks import CODE_SIZE, DrawLayout
 
 CODE_NOISE = 0.9
 PART = 50

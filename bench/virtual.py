@@ -25,8 +25,8 @@ import torch
 from numpy.typing import NDArray
 
 from ppfr_ops.draws import system_draws
-from ppfr_ops.evaluate.protocol import threshold_at_far, verify
 from ppfr_ops.imaging.measures import disclosure
+from ppfr_ops.lab.evaluate.protocol import threshold_at_far, verify
 from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.methods.base import Context
 from ppfr_ops.methods.stochastic_local import StochasticLocal

@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from ppfr_ops import sample
-from ppfr_ops.evaluate.attacks.recovery import (
+from ppfr_ops.imaging.arrays import Faces
+from ppfr_ops.imaging.codec import Encoding
+from ppfr_ops.imaging.measures import ssim
+from ppfr_ops.lab.evaluate.attacks.recovery import (
     NETS,
     CurvePoint,
     RecoveryAttack,
@@ -15,10 +18,7 @@ from ppfr_ops.evaluate.attacks.recovery import (
     mean_face,
     to_tensor,
 )
-from ppfr_ops.evaluate.publishing import Publisher, texture_probe
-from ppfr_ops.imaging.arrays import Faces
-from ppfr_ops.imaging.codec import Encoding
-from ppfr_ops.imaging.measures import ssim
+from ppfr_ops.lab.evaluate.publishing import Publisher, texture_probe
 from ppfr_ops.methods.registry import create
 
 

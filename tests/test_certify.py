@@ -12,16 +12,16 @@ from click.testing import CliRunner
 from scipy.stats import binom, norm
 
 from ppfr_ops import sample
-from ppfr_ops.certify import reencoding
-from ppfr_ops.certify.certifying import Certifier, Subject
-from ppfr_ops.certify.options import CertifyOptions
-from ppfr_ops.certify.smoothing import certificate, decided, enrolled, noisy, noisy_templates
-from ppfr_ops.certify.words import in_words, read_all
 from ppfr_ops.cli import certify as command
 from ppfr_ops.contracts.certificates import CERTIFICATES_SCHEMA, Certification
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding
+from ppfr_ops.lab.certify import reencoding
+from ppfr_ops.lab.certify.certifying import Certifier, Subject
+from ppfr_ops.lab.certify.options import CertifyOptions
+from ppfr_ops.lab.certify.smoothing import certificate, decided, enrolled, noisy, noisy_templates
 from ppfr_ops.recognizers import Recognizer, RecognizerSpec
+from ppfr_ops.release.certificates import in_words, read_all
 from ppfr_ops.store.folder import Folder
 
 

@@ -17,9 +17,9 @@ from ppfr_ops import sample
 from ppfr_ops.cli.probe import main as probe
 from ppfr_ops.cli.sanitize import main as sanitize
 from ppfr_ops.errors import UserError
-from ppfr_ops.evaluate.publishing import Publisher
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.codec import decode
+from ppfr_ops.lab.evaluate.publishing import Publisher
 from ppfr_ops.methods.registry import create
 from ppfr_ops.methods.stochastic_local.identity import gathered, sure_of
 from ppfr_ops.sanitize import crowd

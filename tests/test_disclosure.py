@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from ppfr_ops import sample
-from ppfr_ops.evaluate.attacks.recovery import to_tensor
 from ppfr_ops.imaging import measures as metrics
+from ppfr_ops.lab.evaluate.attacks.recovery import to_tensor
 from ppfr_ops.methods.registry import create
 
 Images = NDArray[np.uint8]
@@ -33,7 +33,7 @@ def clipped(values: NDArray[np.floating]) -> Images:
 
 @pytest.fixture(scope="module")
 def many(shared: Path) -> Images:
-    from ppfr_ops.evaluate.data import evenly, read_faces
+    from ppfr_ops.lab.evaluate.data import evenly, read_faces
 
     faces = read_faces(str(shared / "data" / "lfw_aligned"), "LFW").images
     return faces[evenly(len(faces), 800)]

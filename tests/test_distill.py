@@ -14,15 +14,15 @@ from ppfr_ops import sample
 from ppfr_ops.cli import distill as command
 from ppfr_ops.cli import evaluate, serve_fr, train
 from ppfr_ops.contracts.surrogate import SurrogateCard
-from ppfr_ops.distill import collecting, heads, students
-from ppfr_ops.distill.cleaning import Cleaner, cleaning_loss
-from ppfr_ops.distill.denoising import wiener
-from ppfr_ops.distill.reading import Opened
-from ppfr_ops.distill.saving import CARD, ENROLMENT, ONNX, SCRIPT
-from ppfr_ops.distill.scoring import of_scores
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding
-from ppfr_ops.queries.server import RecognizerServer
+from ppfr_ops.lab.distill import collecting, heads, students
+from ppfr_ops.lab.distill.cleaning import Cleaner, cleaning_loss
+from ppfr_ops.lab.distill.denoising import wiener
+from ppfr_ops.lab.distill.reading import Opened
+from ppfr_ops.lab.distill.saving import CARD, ENROLMENT, ONNX, SCRIPT
+from ppfr_ops.lab.distill.scoring import of_scores
+from ppfr_ops.lab.queries.server import RecognizerServer
 from ppfr_ops.recognizers import Recognizer, RecognizerSpec, mark_of, refuse_marked
 
 

@@ -16,15 +16,15 @@ from ppfr_ops import sample
 from ppfr_ops.cli.train import main as train
 from ppfr_ops.contracts.records import IMAGE_TYPE
 from ppfr_ops.imaging.codec import Encoding
-from ppfr_ops.methods.erasable_mask import ErasableMask, load_weights, save_weights
-from ppfr_ops.methods.erasable_mask.network import MaskGenerator
-from ppfr_ops.methods.erasable_mask.training import (
+from ppfr_ops.lab.training.erasable_mask import (
     MaskConfig,
     MaskTrainer,
     masked,
     to_pixels,
     views,
 )
+from ppfr_ops.methods.erasable_mask import ErasableMask, load_weights, save_weights
+from ppfr_ops.methods.erasable_mask.network import MaskGenerator
 
 BOUND = 0.1
 

@@ -15,8 +15,8 @@ from ppfr_ops import sample
 from ppfr_ops.cli import group
 from ppfr_ops.contracts.evaluation import Evaluation, Point, Recovery
 from ppfr_ops.contracts.records import IMAGE_TYPE
-from ppfr_ops.evaluate.remarks import trained
 from ppfr_ops.imaging.codec import Encoding
+from ppfr_ops.lab.evaluate.remarks import trained
 
 PEOPLE, PHOTOS = 40, 4
 
@@ -227,7 +227,7 @@ def test_dry_run_writes_nothing(world: Path, tmp_path: Path) -> None:
 def test_what_sanitize_wrote(world: Path, tmp_path: Path) -> None:
     runner = CliRunner()
     gallery = world / "gallery"
-    from ppfr_ops.evaluate.data import read_faces
+    from ppfr_ops.lab.evaluate.data import read_faces
     from ppfr_ops.methods.registry import create
 
     faces = read_faces(str(gallery), "gallery")

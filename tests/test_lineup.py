@@ -17,9 +17,9 @@ from ppfr_ops.cli import group
 from ppfr_ops.contracts.lineup import Answers
 from ppfr_ops.contracts.records import IMAGE_TYPE
 from ppfr_ops.errors import UserError
-from ppfr_ops.evaluate.data import FaceSet
-from ppfr_ops.evaluate.lineup import AGE_APART, draw_trials, interval, parse, score
 from ppfr_ops.imaging.codec import Encoding
+from ppfr_ops.lab.evaluate.data import FaceSet
+from ppfr_ops.lab.evaluate.lineup import AGE_APART, draw_trials, interval, parse, score
 
 PEOPLE = 40
 

@@ -19,12 +19,12 @@ import torch
 from ppfr_ops import sample
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding
-from ppfr_ops.queries.access import Lied, Refused, Unreachable, load
-from ppfr_ops.queries.account import BudgetSpent, QueryAccount
-from ppfr_ops.queries.answers import Answers
-from ppfr_ops.queries.asking import Asker
-from ppfr_ops.queries.http import HttpAccess
-from ppfr_ops.queries.server import RecognizerServer
+from ppfr_ops.lab.queries.access import Lied, Refused, Unreachable, load
+from ppfr_ops.lab.queries.account import BudgetSpent, QueryAccount
+from ppfr_ops.lab.queries.answers import Answers
+from ppfr_ops.lab.queries.asking import Asker
+from ppfr_ops.lab.queries.http import HttpAccess
+from ppfr_ops.lab.queries.server import RecognizerServer
 from ppfr_ops.recognizers import Recognizer, RecognizerSpec
 
 
@@ -306,10 +306,10 @@ import sys
 from pathlib import Path
 from ppfr_ops import sample
 from ppfr_ops.imaging.codec import Encoding
-from ppfr_ops.queries.account import BudgetSpent, QueryAccount
-from ppfr_ops.queries.answers import Answers
-from ppfr_ops.queries.asking import Asker
-from ppfr_ops.queries.http import HttpAccess
+from ppfr_ops.lab.queries.account import BudgetSpent, QueryAccount
+from ppfr_ops.lab.queries.answers import Answers
+from ppfr_ops.lab.queries.asking import Asker
+from ppfr_ops.lab.queries.http import HttpAccess
 folder, url, budget, begin = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 account = QueryAccount(folder / "account.jsonl", "test", budget)
 asker = Asker(HttpAccess(url), account, Answers(folder / "answers.sqlite"))

@@ -25,10 +25,10 @@ from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.contracts.policy import parse
 from ppfr_ops.contracts.records import records_schema
 from ppfr_ops.draws import seeded_draws
-from ppfr_ops.evaluate.measured import likeness
 from ppfr_ops.imaging import measures as metrics
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.codec import Encoding, decode
+from ppfr_ops.lab.evaluate.measured import likeness
 from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.methods.registry import create, methods
 from ppfr_ops.sample import faces

@@ -8,14 +8,14 @@ import pytest
 from worlds import Shown, Turned, Virtual, World
 
 from ppfr_ops.contracts.evaluation import Evaluation, Recovery
-from ppfr_ops.evaluate import run as running
-from ppfr_ops.evaluate.attacks.linker import Search
-from ppfr_ops.evaluate.evaluation import evaluate, facts
-from ppfr_ops.evaluate.run import Run
-from ppfr_ops.evaluate.stages import Skip, Stage, stages
-from ppfr_ops.evaluate.stages.eye import coarse
-from ppfr_ops.evaluate.stages.inference import reading
-from ppfr_ops.evaluate.streams import stream
+from ppfr_ops.lab.evaluate import run as running
+from ppfr_ops.lab.evaluate.attacks.linker import Search
+from ppfr_ops.lab.evaluate.evaluation import evaluate, facts
+from ppfr_ops.lab.evaluate.run import Run
+from ppfr_ops.lab.evaluate.stages import Skip, Stage, stages
+from ppfr_ops.lab.evaluate.stages.eye import coarse
+from ppfr_ops.lab.evaluate.stages.inference import reading
+from ppfr_ops.lab.evaluate.streams import stream
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,13 @@ from click.testing import CliRunner
 from safetensors import safe_open
 
 from ppfr_ops.cli.train import DEFAULTS, main
-from ppfr_ops.methods.stochastic_local import SHIPPED
-from ppfr_ops.methods.stochastic_local.training import (
+from ppfr_ops.lab.training.stochastic_local import (
     TrainConfig,
     Trainer,
     balanced_accuracy,
     diversify,
 )
+from ppfr_ops.methods.stochastic_local import SHIPPED
 from ppfr_ops.sample import faces as make
 
 TINY = TrainConfig(

@@ -5,9 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ppfr_ops.evaluate.data import evenly, read_faces, read_pairs
-from ppfr_ops.evaluate.linkage import LinkageFigures, d_sys, linkage, linkage_sets, train_student
-from ppfr_ops.evaluate.protocol import best_threshold, pair_scores, threshold_at_far, verify
+from ppfr_ops.lab.evaluate.data import evenly, read_faces, read_pairs
+from ppfr_ops.lab.evaluate.linkage import (
+    LinkageFigures,
+    d_sys,
+    linkage,
+    linkage_sets,
+    train_student,
+)
+from ppfr_ops.lab.evaluate.protocol import best_threshold, pair_scores, threshold_at_far, verify
 from ppfr_ops.recognizers import Recognizer, RecognizerSpec
 
 FOLDS = np.repeat(np.arange(10), 100)

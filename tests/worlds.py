@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from ppfr_ops import sample
-from ppfr_ops.evaluate.data import FaceSet, Pairs
-from ppfr_ops.evaluate.publishing import Publisher
-from ppfr_ops.evaluate.run import Run
-from ppfr_ops.evaluate.settings import Settings
-from ppfr_ops.evaluate.templates import EmbeddingCache
 from ppfr_ops.imaging.arrays import Faces
+from ppfr_ops.lab.evaluate.data import FaceSet, Pairs
+from ppfr_ops.lab.evaluate.publishing import Publisher
+from ppfr_ops.lab.evaluate.run import Run
+from ppfr_ops.lab.evaluate.settings import Settings
+from ppfr_ops.lab.evaluate.templates import EmbeddingCache
 from ppfr_ops.methods.base import Anonymizer, Context
 from ppfr_ops.recognizers import Recognizer, RecognizerSpec
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import click
 
-from ppfr_ops.certify.options import CertifyOptions
 from ppfr_ops.cli import Command
 from ppfr_ops.cli.options import options_of, validated
 from ppfr_ops.errors import UserError
+from ppfr_ops.lab.certify.options import CertifyOptions
 
 EXAMPLES = """
 \b
@@ -59,9 +59,9 @@ def main(
     import numpy as np
     import torch
 
-    from ppfr_ops.certify.certifying import Certifier
-    from ppfr_ops.certify.words import FOLDER, in_words
+    from ppfr_ops.lab.certify.certifying import Certifier
     from ppfr_ops.recognizers import Recognizer, RecognizerSpec
+    from ppfr_ops.release.certificates import FOLDER, in_words
 
     torch.set_num_threads(threads)
     options = validated(CertifyOptions, values)
@@ -87,8 +87,8 @@ def _subject(
 ) -> Any:
     import numpy as np
 
-    from ppfr_ops.certify.certifying import Subject
-    from ppfr_ops.evaluate.data import evenly, places_of, read_faces, read_released
+    from ppfr_ops.lab.certify.certifying import Subject
+    from ppfr_ops.lab.evaluate.data import evenly, places_of, read_faces, read_released
 
     release = Path(output) / "release"
     if not release.is_dir():

@@ -140,7 +140,7 @@ def _write(rows: list[dict[str, Any]], text: str, out: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from ppfr_ops.evaluate.plots import privacy_utility_plane
+    from ppfr_ops.lab.evaluate.plots import privacy_utility_plane
 
     out.mkdir(parents=True, exist_ok=True)
     (out / "table.md").write_text(text + "\n")

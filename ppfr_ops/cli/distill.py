@@ -85,8 +85,8 @@ def main(**options: Any) -> int:
     import numpy as np
     import torch
 
-    from ppfr_ops.distill.distilling import Wanted, distil, of_teacher
-    from ppfr_ops.evaluate.data import read_faces
+    from ppfr_ops.lab.distill.distilling import Wanted, distil, of_teacher
+    from ppfr_ops.lab.evaluate.data import read_faces
     from ppfr_ops.recognizers import RecognizerSpec
 
     torch.set_num_threads(options["threads"])
@@ -138,11 +138,11 @@ def _check(options: dict[str, Any]) -> None:
 
 
 def _asker(options: dict[str, Any], out: Path) -> Any:
-    from ppfr_ops.queries.access import Access, load
-    from ppfr_ops.queries.account import QueryAccount
-    from ppfr_ops.queries.answers import Answers
-    from ppfr_ops.queries.asking import Asker
-    from ppfr_ops.queries.http import HttpAccess
+    from ppfr_ops.lab.queries.access import Access, load
+    from ppfr_ops.lab.queries.account import QueryAccount
+    from ppfr_ops.lab.queries.answers import Answers
+    from ppfr_ops.lab.queries.asking import Asker
+    from ppfr_ops.lab.queries.http import HttpAccess
 
     endpoint: str = options["endpoint"]
     token = read_token(options["token_file"])

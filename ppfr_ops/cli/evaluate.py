@@ -90,7 +90,7 @@ Examples:
     "sizes",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Any other size of ppfr_ops.evaluate.settings, such as linker_pairs=5000. Repeatable.",
+    help="Any other size of ppfr_ops.lab.evaluate.settings, such as linker_pairs=5000. Repeatable.",
 )
 @click.option(
     "--format", "image_format", default="jpeg", show_default=True, help="jpeg, png or webp."
@@ -129,7 +129,7 @@ def _log(line: str) -> None:
 def _settings(mode: str, options: dict[str, Any]) -> tuple[Any, Any]:
     from pydantic import ValidationError
 
-    from ppfr_ops.evaluate.settings import FULL, QUICK, Settings
+    from ppfr_ops.lab.evaluate.settings import FULL, QUICK, Settings
 
     base = QUICK if mode == "quick" else FULL
     names = (
@@ -161,7 +161,7 @@ def _settings(mode: str, options: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def _sizes(texts: tuple[str, ...]) -> dict[str, Any]:
-    from ppfr_ops.evaluate.settings import Settings
+    from ppfr_ops.lab.evaluate.settings import Settings
 
     found: dict[str, Any] = {}
     for text in texts:
@@ -226,8 +226,8 @@ def _models(
 
 def _publisher(options: dict[str, Any]) -> tuple[Any, dict[str, str]]:
     """The method, if there is one, and its options as they were given."""
-    from ppfr_ops.evaluate.publishing import Publisher
     from ppfr_ops.imaging.codec import Encoding
+    from ppfr_ops.lab.evaluate.publishing import Publisher
     from ppfr_ops.methods.registry import create
 
     if not options["method"] and not options["sanitized"]:
@@ -253,9 +253,9 @@ def _publisher(options: dict[str, Any]) -> tuple[Any, dict[str, str]]:
 
 def _prepare(options: dict[str, Any], settings: Any, publisher: Any, threads: int) -> Any:
     """Read what is to be judged."""
-    from ppfr_ops.evaluate.data import read_faces, read_pairs, read_sanitized
-    from ppfr_ops.evaluate.run import Run
-    from ppfr_ops.evaluate.templates import EmbeddingCache
+    from ppfr_ops.lab.evaluate.data import read_faces, read_pairs, read_sanitized
+    from ppfr_ops.lab.evaluate.run import Run
+    from ppfr_ops.lab.evaluate.templates import EmbeddingCache
 
     gallery = read_faces(options["gallery"], "gallery")
     pairs = read_pairs(options["pairs_path"], gallery)
@@ -293,7 +293,7 @@ def _prepare(options: dict[str, Any], settings: Any, publisher: Any, threads: in
 
 
 def _stages(text: str | None) -> list[str] | None:
-    from ppfr_ops.evaluate.stages import stages
+    from ppfr_ops.lab.evaluate.stages import stages
 
     if text is None:
         return None
@@ -306,8 +306,8 @@ def _stages(text: str | None) -> list[str] | None:
 
 def _plan(run: Any, label: str, wanted: list[str] | None) -> None:
     """Say what would be measured."""
-    from ppfr_ops.evaluate.stages import Skip, stages
-    from ppfr_ops.evaluate.stages.recovery import chosen
+    from ppfr_ops.lab.evaluate.stages import Skip, stages
+    from ppfr_ops.lab.evaluate.stages.recovery import chosen
 
     _log(f"{label}: would measure {len(run.pairs.a)} pairs with {', '.join(run.names)}")
     for name, stage in stages().items():
@@ -323,11 +323,11 @@ def _plan(run: Any, label: str, wanted: list[str] | None) -> None:
 def _run(**options: Any) -> int:
     import torch
 
-    from ppfr_ops.evaluate.evaluation import evaluate, facts
-    from ppfr_ops.evaluate.folder import claim, withdraw
-    from ppfr_ops.evaluate.plots import draw_all
-    from ppfr_ops.evaluate.run import write_text
-    from ppfr_ops.evaluate.summary import summary
+    from ppfr_ops.lab.evaluate.evaluation import evaluate, facts
+    from ppfr_ops.lab.evaluate.folder import claim, withdraw
+    from ppfr_ops.lab.evaluate.plots import draw_all
+    from ppfr_ops.lab.evaluate.run import write_text
+    from ppfr_ops.lab.evaluate.summary import summary
     from ppfr_ops.memory import keep_freed_memory
 
     started = time.monotonic()

@@ -50,10 +50,10 @@ def make(**options: Any) -> None:
     import secrets
 
     from ppfr_ops.contracts.lineup import Answers
-    from ppfr_ops.evaluate.data import read_faces
-    from ppfr_ops.evaluate.lineup import alike, draw_trials, page, sheets
-    from ppfr_ops.evaluate.run import write_text
-    from ppfr_ops.evaluate.streams import stream
+    from ppfr_ops.lab.evaluate.data import read_faces
+    from ppfr_ops.lab.evaluate.lineup import alike, draw_trials, page, sheets
+    from ppfr_ops.lab.evaluate.run import write_text
+    from ppfr_ops.lab.evaluate.streams import stream
 
     chosen = [name for name in ("method", "sanitized", "originals") if options[name]]
     if len(chosen) != 1:
@@ -95,9 +95,9 @@ def _publisher(options: dict[str, Any], gallery: Any, seed: int) -> tuple[Any, A
 
     import numpy as np
 
-    from ppfr_ops.evaluate.data import read_sanitized
-    from ppfr_ops.evaluate.publishing import Publisher
-    from ppfr_ops.evaluate.streams import key, stream
+    from ppfr_ops.lab.evaluate.data import read_sanitized
+    from ppfr_ops.lab.evaluate.publishing import Publisher
+    from ppfr_ops.lab.evaluate.streams import key, stream
     from ppfr_ops.methods.registry import create
 
     if options["originals"]:
@@ -137,9 +137,9 @@ def score(folder: Path, given: Path, viewer: str) -> None:
     from pydantic import ValidationError
 
     from ppfr_ops.contracts.lineup import Answers
-    from ppfr_ops.evaluate.lineup import parse
-    from ppfr_ops.evaluate.lineup import score as scored
-    from ppfr_ops.evaluate.run import write_text
+    from ppfr_ops.lab.evaluate.lineup import parse
+    from ppfr_ops.lab.evaluate.lineup import score as scored
+    from ppfr_ops.lab.evaluate.run import write_text
 
     try:
         answers = Answers.model_validate_json((folder / "answers.json").read_text())

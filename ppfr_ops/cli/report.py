@@ -74,8 +74,8 @@ def main(
 
     Verifies every file, holds the figures against the policy, and gives the reasons.
     """
-    from ppfr_ops.certify.words import read_all
     from ppfr_ops.contracts.policy import DEFAULT, PolicyError, parse
+    from ppfr_ops.release.certificates import read_all
     from ppfr_ops.release.documents import cards, report
     from ppfr_ops.release.figures import ReleaseError, assess, open_release, read_evaluation
     from ppfr_ops.release.publish import write_documents

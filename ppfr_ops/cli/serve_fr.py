@@ -55,7 +55,7 @@ def main(
     For tests and demonstrations. Plain HTTP on this machine only; beyond it, put a server that
     speaks TLS in front. Nothing that is asked is kept; GET /v1/info counts the queries.
     """
-    from ppfr_ops.queries.server import RecognizerServer
+    from ppfr_ops.lab.queries.server import RecognizerServer
     from ppfr_ops.recognizers import Recognizer, RecognizerSpec
 
     host, colon, port = listen.rpartition(":")

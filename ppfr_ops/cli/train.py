@@ -24,10 +24,10 @@ DEFAULTS = {
 def _trainer(method: str) -> tuple[type[BaseModel], Callable[..., Any]]:
     """A method's configuration, and what trains with it."""
     if method == "erasable-mask":
-        from ppfr_ops.methods.erasable_mask.training import MaskConfig, MaskTrainer
+        from ppfr_ops.lab.training.erasable_mask import MaskConfig, MaskTrainer
 
         return MaskConfig, MaskTrainer
-    from ppfr_ops.methods.stochastic_local.training import TrainConfig, Trainer
+    from ppfr_ops.lab.training.stochastic_local import TrainConfig, Trainer
 
     return TrainConfig, Trainer
 

@@ -20,7 +20,6 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from ppfr_ops import sample
-from ppfr_ops.certify.words import in_words
 from ppfr_ops.contracts.certificates import Certification
 from ppfr_ops.contracts.dead_letters import REASONS
 from ppfr_ops.contracts.evaluation import Evaluation
@@ -30,6 +29,7 @@ from ppfr_ops.draws import system_draws
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.methods.base import Context
 from ppfr_ops.methods.registry import create, methods
+from ppfr_ops.release.certificates import in_words
 from ppfr_ops.release.documents.cards import (
     Publication,
     columns,

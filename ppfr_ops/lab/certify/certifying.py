@@ -1,0 +1,250 @@
+"""Certificates of a release, a shard of records at a time; goes on where it was stopped."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ppfr_ops.contracts.certificates import (
+    CERTIFICATES_SCHEMA,
+    RADII,
+    Certification,
+    CertifiedAt,
+)
+from ppfr_ops.errors import UserError
+from ppfr_ops.imaging.arrays import Faces
+from ppfr_ops.lab.certify.options import CertifyOptions
+from ppfr_ops.lab.certify.reencoding import brightness, jpeg_quality
+from ppfr_ops.lab.certify.smoothing import certificate, decided, enrolled, noisy_templates
+from ppfr_ops.options import digest, shaping
+from ppfr_ops.recognizers import Embeddings, Recognizer, mark_of
+from ppfr_ops.store.atomic import in_one_step
+
+PART = 256
+"""Records of a shard of certificates."""
+_PAIRS = 200_000
+_SECONDS = b"seconds"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Published faces, and what each is held against.
+
+    ``ids`` record ids; ``faces`` uint8 ``N x 112 x 112 x 3``; ``people`` who it shows, as far as
+    that is known; ``originals`` the photo that it was made of, or None: the others of the person.
+    """
+
+    ids: list[str]
+    faces: Faces
+    people: list[str | None]
+    originals: Faces | None = None
+
+
+class Certifier:
+    """Certifies by one recogniser.
+
+    Args:
+        folder: of the certificates; its shards of an earlier run are kept.
+        rng: of the noise.
+        log: takes a line of progress.
+        enrolment: what clean pictures are enrolled by; None: noisy copies, by ``model``.
+
+    Raises:
+        UserError: the folder holds certificates of something else.
+    """
+
+    def __init__(
+        self,
+        model: Recognizer,
+        options: CertifyOptions,
+        subject: Subject,
+        folder: Path,
+        rng: np.random.Generator,
+        log: Callable[[str], None],
+        enrolment: Recognizer | None = None,
+    ) -> None:
+        self.enrolment = enrolment
+        self.model, self.options, self.subject = model, options, subject
+        self.folder, self.rng, self.log = folder, rng, log
+        self._claim()
+
+    def _claim(self) -> None:
+        names = sorted(self.subject.ids)
+        facts = {
+            **shaping(self.options),
+            "model": self.model.spec.digest(),
+            "records": digest(names),
+            "against": self._against,
+        }
+        if self.enrolment is not None:
+            facts["enrolment"] = self.enrolment.spec.digest()
+        mark = self.folder / "facts.json"
+        if mark.is_file() and json.loads(mark.read_text()) != facts:
+            raise UserError(f"{self.folder.name} holds other certificates; move them away")
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with in_one_step(str(mark)) as file:
+            file.write(json.dumps(facts).encode())
+
+    @property
+    def _against(self) -> str:
+        return "published" if self.subject.originals is None else "originals"
+
+    def run(self) -> Certification:
+        """All certificates, and the document about them.
+
+        Raises:
+            UserError: there is nothing to hold a record against, or no threshold can be found.
+        """
+        references, valid = self._references()
+        if not valid.any():
+            raise UserError("no record has anything to be held against: no two of one person")
+        threshold = self._threshold(references)
+        order = np.flatnonzero(valid)
+        tables, seconds = [], 0.0
+        for start in range(0, len(order), PART):
+            path = self.folder / f"part-{start // PART:05d}.parquet"
+            if not path.is_file():
+                self._part(path, order[start : start + PART], references, threshold)
+            table = pq.read_table(path)
+            seconds += float((table.schema.metadata or {}).get(_SECONDS, b"0"))
+            tables.append(table)
+            self.log(f"{min(start + PART, len(order)):,} of {len(order):,} records")
+        return self._document(pa.concat_tables(tables), threshold, seconds, int((~valid).sum()))
+
+    def _part(
+        self,
+        path: Path,
+        rows: NDArray[np.int64],
+        references: Embeddings,
+        threshold: float,
+    ) -> None:
+        began = time.monotonic()
+        found = [self._record(row, references[row], threshold) for row in rows]
+        columns = {name: [record[name] for record in found] for name in CERTIFICATES_SCHEMA.names}
+        table = pa.table(columns, schema=CERTIFICATES_SCHEMA)
+        spent = {_SECONDS: f"{time.monotonic() - began:.3f}".encode()}
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), **spent})
+        with in_one_step(str(path), mode=0o600) as file:
+            pq.write_table(table, file)
+
+    def _record(
+        self, row: int, reference: NDArray[np.float32], threshold: float
+    ) -> dict[str, object]:
+        options, face = self.options, self.subject.faces[row]
+        match = options.claim == "match"
+        templates = noisy_templates(self.model, face, options.sigma, options.samples, self.rng)
+        hits = int(decided(templates, reference, threshold, match).sum())
+        found = certificate(hits, options.samples, options.sigma, options.alpha)
+
+        def decides(faces: Faces) -> NDArray[np.bool_]:
+            return decided(self.model.embed(faces), reference, threshold, match)
+
+        return {
+            "record_id": self.subject.ids[row],
+            "radius": found.radius,
+            "hits": hits,
+            "at_least": found.at_least,
+            "jpeg_quality": jpeg_quality(face, decides) if options.reencodings else None,
+            "brightness": brightness(face, decides) if options.reencodings else None,
+        }
+
+    # --- what records are held against --------------------------------------------------------
+
+    def _references(self) -> tuple[Embeddings, NDArray[np.bool_]]:
+        """A template a record, float32 ``N x D``, and whether there is one.
+
+        The enrolments are kept: a run that goes on must hold records against the same.
+        """
+        path = self.folder / "enrolled.npy"
+        if path.is_file():
+            own = np.load(path)
+        else:
+            faces = self.subject.faces if self.subject.originals is None else self.subject.originals
+            own = self._enrolled(faces)
+            with in_one_step(str(path), mode=0o600) as file:
+                np.save(file, own)
+        if self.subject.originals is not None:
+            return own, np.ones(len(own), bool)
+        total, counts = np.zeros_like(own), np.zeros(len(own), int)
+        people: dict[str, list[int]] = {}
+        for row, who in enumerate(self.subject.people):
+            if who is not None:
+                people.setdefault(who, []).append(row)
+        for rows in people.values():
+            total[rows] = own[rows].sum(0) - own[rows]  # the others of the person
+            counts[rows] = len(rows) - 1
+        norms = np.linalg.norm(total, axis=1, keepdims=True)
+        return total / np.maximum(norms, 1e-12), (counts > 0) & (norms[:, 0] > 1e-6)
+
+    def _enrolled(self, faces: Faces) -> Embeddings:
+        if self.enrolment is not None:
+            return self.enrolment.embed(faces)
+        count, sigma = self.options.enrolment_samples, self.options.sigma
+        return np.stack([enrolled(self.model, face, sigma, count, self.rng) for face in faces])
+
+    def _threshold(self, references: Embeddings) -> float:
+        """As given, or that of the false-accept rate: one noisy copy of a record against what
+        records of other people are held against. These copies serve for nothing else."""
+        if self.options.threshold is not None:
+            return self.options.threshold
+        path = self.folder / "threshold.json"
+        if path.is_file():
+            return float(json.loads(path.read_text()))
+        who = np.array([p or f"?{i}" for i, p in enumerate(self.subject.people)])
+        if len(set(who)) < 2:
+            raise UserError("all records are of one person: give --threshold")
+        model, sigma, faces = self.model, self.options.sigma, self.subject.faces
+        one = np.concatenate([noisy_templates(model, f, sigma, 1, self.rng) for f in faces])
+        count = len(one)
+        a, b = self.rng.integers(0, count, (2, min(_PAIRS, count * count)))
+        other = who[a] != who[b]
+        impostors = (one[a[other]] * references[b[other]]).sum(1)
+        threshold = float(np.quantile(impostors, 1 - self.options.far))
+        with in_one_step(str(path)) as file:
+            file.write(json.dumps(threshold).encode())
+        return threshold
+
+    def _document(
+        self, table: pa.Table, threshold: float, seconds: float, left_out: int
+    ) -> Certification:
+        radii = np.array([-1.0 if r is None else r for r in table["radius"].to_pylist()])
+        options = self.options
+        quality = [101 if q is None else q for q in table["jpeg_quality"].to_pylist()]
+        steps = [-1 if b is None else b for b in table["brightness"].to_pylist()]
+        tried = options.reencodings
+        document = Certification(
+            recognizer=self.model.name,
+            recognizer_sha256=self.model.spec.digest(),
+            surrogate=mark_of(self.model.spec.path) is not None,
+            claim=options.claim,
+            against=self._against,  # type: ignore[arg-type]
+            threshold=threshold,
+            far=options.far if options.threshold is None else None,
+            sigma=options.sigma,
+            samples=options.samples,
+            enrolment_samples=options.enrolment_samples,
+            enrolled_by_sha256=None if self.enrolment is None else self.enrolment.spec.digest(),
+            alpha=options.alpha,
+            records=len(radii),
+            left_out=left_out,
+            abstained=int((radii < 0).sum()),
+            certified=[CertifiedAt(radius=r, share=float((radii >= r).mean())) for r in RADII],
+            median_radius=float(np.median(radii[radii >= 0])) if (radii >= 0).any() else None,
+            jpeg_quality=_shares(quality, (95, 75, 50, 30), below=True) if tried else {},
+            brightness=_shares(steps, (10, 20, 40), below=False) if tried else {},
+            seconds_per_record=seconds / max(len(radii), 1),
+        )
+        with in_one_step(str(self.folder / "certification.json")) as file:
+            file.write(document.model_dump_json(indent=1).encode())
+        return document
+
+
+def _shares(values: list[int], marks: tuple[int, ...], below: bool) -> dict[str, float]:
+    found = np.array(values)
+    return {str(m): float((found <= m if below else found >= m).mean()) for m in marks}

@@ -1,0 +1,202 @@
+"""From a run of the stages to ``evaluation.json``."""
+
+import os
+import platform
+from collections.abc import Collection
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel
+
+from ppfr_ops import __version__
+from ppfr_ops.contracts.evaluation import (
+    Data,
+    Evaluation,
+    Eye,
+    Headline,
+    Inference,
+    Linker,
+    Model,
+    RecoverySummary,
+    Regeneration,
+    Releases,
+)
+from ppfr_ops.lab.evaluate.data import FaceSet
+from ppfr_ops.lab.evaluate.remarks import remarks
+from ppfr_ops.lab.evaluate.run import Run
+from ppfr_ops.lab.evaluate.stages import stages
+
+Mode = Literal["quick", "full", "custom"]
+
+
+def facts(run: Run, encoding: str) -> dict[str, Any]:
+    """What makes an evaluation this one and no other: digests and settings, nothing of the data."""
+    publisher, given = run.publisher, run.given_sha256
+    return {
+        "method_digest": publisher.anonymizer.digest() if publisher else None,
+        "gallery": run.gallery.sha256(),
+        "attack_faces": run.attack_faces.sha256() if run.attack_faces else None,
+        "identities": run.identities.sha256() if run.identities else None,
+        "published": given,
+        "models": {name: (model.spec.digest(), role) for name, (model, role) in run.models.items()},
+        "encoding": encoding,
+        "settings": run.settings.model_dump(mode="json"),
+        "pairs": run.all_pairs,
+    }
+
+
+def evaluate(
+    run: Run, label: str, known: dict[str, Any], mode: Mode, wanted: Collection[str] | None = None
+) -> Evaluation:
+    """Run the stages and put their parts together.
+
+    Args:
+        run: what is judged.
+        label: its name in tables.
+        known: :func:`facts` of the run.
+        mode: which settings these are.
+        wanted: names of the stages to run; None: all. What an earlier run of the same evaluation
+            measured is there in any case.
+    """
+    parts: dict[str, Any] = {}
+    for name, stage in stages().items():
+        if wanted is not None and name not in wanted and not run.measured(name):
+            run.skipped[name] = "not asked for"
+            parts[name] = None
+        else:
+            parts[name] = run.part(stage)
+    anonymizer = run.publisher.anonymizer if run.publisher else None
+    return Evaluation(
+        label=label,
+        method=anonymizer.name if anonymizer else None,
+        options=anonymizer.options() if anonymizer else {},
+        method_digest=known["method_digest"],
+        draw_size=anonymizer.draw_size if anonymizer else None,
+        identity=run.publisher.identity if run.publisher else None,
+        encoding=known["encoding"],
+        mode=mode,
+        did=_did(run, parts),
+        skipped=run.skipped,
+        seed=run.settings.seed,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={
+            "ppfr-sanitizer": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "onnxruntime", "numpy")},
+        },
+        machine={
+            "processor": platform.machine(),
+            "cores": str(os.cpu_count()),
+            "threads": str(torch.get_num_threads()),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        },
+        settings=known["settings"],
+        models={
+            name: Model(
+                role=role,
+                sha256=known["models"][name][0],
+                convention=model.spec.convention,
+                channels=model.spec.channels,
+            )
+            for name, (model, role) in run.models.items()
+        },
+        gallery=Data(faces=len(run.gallery), sha256=known["gallery"]),
+        attack_faces=_data(run.attack_faces, known["attack_faces"]),
+        seconds=run.seconds,
+        headline=headline(run, parts),
+        remarks=remarks(run, parts),
+        **parts,
+    )
+
+
+def _data(faces: FaceSet | None, sha256: str) -> Data | None:
+    return Data(faces=len(faces), sha256=sha256) if faces else None
+
+
+def _did(run: Run, parts: dict[str, Any]) -> list[str]:
+    folds = len(set(run.pairs.folds.tolist()))
+    did = []
+    if parts["utility"]:
+        did.append(f"verification over {len(run.pairs.a)} pairs in {folds} folds")
+    if parts["disclosure"]:
+        did.append(f"disclosure on {parts['disclosure'].faces} faces")
+    for name in ("eye", "inference", "linker", "regeneration", "releases", "training"):
+        if parts.get(name):
+            did.append(sizes(name, parts[name]))
+    recovery: RecoverySummary | None = parts["recovery"]
+    if recovery:
+        did += [
+            f"{a.knows} attack: {a.net}, {a.steps} steps of {run.settings.batch} faces"
+            for a in recovery.attackers.values()
+        ]
+    return did
+
+
+def sizes(name: str, part: BaseModel) -> str:
+    """How much a stage did: its name and the whole numbers of its part, in words."""
+    counts = {key: value for key, value in part if isinstance(value, int) and value is not True}
+    return f"{name}: " + ", ".join(
+        f"{value} {key.replace('_', ' ')}" for key, value in counts.items() if value
+    )
+
+
+def headline(run: Run, parts: dict[str, Any]) -> Headline:
+    """The figures to compare methods by."""
+    utility, recovery, linkage = parts["utility"] or {}, parts["recovery"], parts["linkage"]
+    black = [name for name in run.black_boxes if name in utility]
+
+    def over_black_boxes(kind: str, figure: str) -> float | None:
+        if not black:
+            return None
+        found = [getattr(utility[name], kind) for name in black]
+        values = [rates.accuracy if figure == "accuracy" else rates.tar["0.001"] for rates in found]
+        return float(np.mean(values))
+
+    lead = linkage[(run.black_boxes or run.names)[0]] if linkage else None
+    disclosure, diversity = parts["disclosure"], parts["diversity"]
+    return Headline(
+        black_box_tar=over_black_boxes("protected_protected", "tar"),
+        fr_tar={name: u.protected_protected.tar["0.001"] for name, u in utility.items()},
+        unchanged_far=max((u.unchanged.far for u in utility.values()), default=None),
+        black_box_accuracy=over_black_boxes("protected_protected", "accuracy"),
+        fr_accuracy={name: u.protected_protected.accuracy for name, u in utility.items()},
+        original_accuracy=over_black_boxes("protected_original", "accuracy"),
+        original_tar=over_black_boxes("protected_original", "tar"),
+        disclosure=disclosure.disclosure.mean if disclosure else None,
+        disclosure_p99=disclosure.disclosure.p99 if disclosure else None,
+        rec_ssim=recovery.rec_ssim if recovery else None,
+        recovery_gain=recovery.recovery_gain if recovery else None,
+        draw_similarity=diversity.draw_similarity if diversity else None,
+        rank1=lead.rank1 if lead else None,
+        rank1_student=lead.student.rank1 if lead and lead.student else None,
+        d_sys=lead.d_sys if lead else None,
+        **_leaks(parts),
+    )
+
+
+def _leaks(parts: dict[str, Any]) -> dict[str, float | None]:
+    """The worst of what the later stages found."""
+    linker: Linker | None = parts["linker"]
+    eye: Eye | None = parts["eye"]
+    regeneration: Regeneration | None = parts["regeneration"]
+    inference: Inference | None = parts["inference"]
+    releases: Releases | None = parts["releases"]
+    found = [linker.taught, *linker.untaught.values()] if linker else []
+    views = [view for sizes in eye.models.values() for view in sizes.values()] if eye else []
+    taken = regeneration.unseen.values() if regeneration else ()
+    excess = [
+        told.network.balanced_accuracy - told.chance
+        for told in (inference.attributes.values() if inference else ())
+    ]
+    across = releases.models.values() if releases else ()
+    return {
+        "linker_same_photo": max((f.same_photo for f in found), default=None),
+        "linker_another_photo": max((f.another_photo for f in found), default=None),
+        "eye_accuracy": max((v.protected_original.accuracy for v in views), default=None),
+        "regenerated": max((t.same_photo for t in taken), default=None),
+        "inference_above_chance": max(excess, default=None),
+        "other_release_accuracy": max((t.different_keys.accuracy for t in across), default=None),
+    }

@@ -1,0 +1,1 @@
+"""How the learned methods are trained."""
