@@ -22,10 +22,10 @@ class SanitizeOptions(BaseModel):
         ..., "File, folder, glob or fsspec URL of the pictures to sanitize.", private=True
     )
     output: str = option(..., "Folder or fsspec URL that the output is written to.", private=True)
-    input_format: Literal["auto", "parquet", "images", "webdataset"] = option(
+    input_format: str = option(
         "auto",
-        "Form of the input: Parquet files, a tree of picture files, or WebDataset tars. auto "
-        "decides by the files' names.",
+        "Form of the input: parquet, images (a tree of picture files), webdataset (tars), or what "
+        "an installed package adds. auto decides by the files' names.",
         manifest=True,
     )
     image_column: str | None = option(

@@ -17,6 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 from ppfr_ops.errors import UserError
 from ppfr_ops.sandbox import LimitError, sandbox
 from ppfr_ops.source.kept import kept_field
+from ppfr_ops.source.reader import Cutting, Listing, MissingColumnError, Reader
 from ppfr_ops.source.units import (
     READ_ERROR,
     UNIT_BYTES,
@@ -108,13 +109,9 @@ def _chosen(schema: pa.Schema, columns: Columns) -> tuple[Columns, tuple[pa.Fiel
         )
     for name in columns.beside:
         if schema.get_field_index(name) < 0:
-            raise UserError(f"no column {name!r} in the input; there are: {_names(schema)}")
+            raise MissingColumnError(name, schema.names)
     keep = tuple(kept_field(schema.field(name)) for name in columns.keep)
     return replace(columns, image=image), keep
-
-
-def _names(schema: pa.Schema) -> str:
-    return ", ".join(schema.names)
 
 
 def cut(fs: Any, paths: Sequence[str], unit_rows: int, least: int = 1) -> Iterator[Unit]:
@@ -329,3 +326,22 @@ def _unit_table(plan: Plan, piece: pa.Table, image: str) -> pa.Table:
 def _text(column: pa.ChunkedArray) -> pa.Array:
     values = (None if value is None else str(value) for value in column.to_pylist())
     return pa.array(values, pa.string())
+
+
+class Parquet(Reader):
+    """Parquet files; a unit is a range of a file's rows."""
+
+    name = "parquet"
+    what = "Parquet files"
+    suffixes = frozenset({".parquet"})
+
+    def columns(
+        self, listing: Listing, paths: Sequence[str], columns: Columns
+    ) -> tuple[Columns, tuple[pa.Field, ...]]:
+        return choose_columns(listing.fs, paths, columns)
+
+    def cut(self, listing: Listing, paths: Sequence[str], cutting: Cutting) -> Iterator[Unit]:
+        return cut(listing.fs, paths, cutting.unit_rows, cutting.least)
+
+    def read(self, fs: Any, plan: Plan, unit: Unit) -> pa.Table:
+        return read(fs, plan, unit)

@@ -11,19 +11,18 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any
 
 import pyarrow as pa
 
 from ppfr_ops.contracts.ledger import Source
 from ppfr_ops.errors import UserError
-from ppfr_ops.source import parquet, tar, tree
+from ppfr_ops.source.formats import chosen, reader_of
 from ppfr_ops.source.kept import refuse_pictures
+from ppfr_ops.source.reader import Cutting, File, Listing, Reader
 from ppfr_ops.source.units import (
-    IMAGE_SUFFIXES,
     READ_ERROR,
     Columns,
-    Format,
     Plan,
     Unit,
     Units,
@@ -32,14 +31,12 @@ from ppfr_ops.source.units import (
     record_id,
     relative,
     storable,
-    suffix,
 )
 from ppfr_ops.store.storage import Patient, StoreError, open_store
 
 __all__ = [
     "READ_ERROR",
     "Columns",
-    "Format",
     "Plan",
     "Unit",
     "content",
@@ -50,14 +47,12 @@ __all__ = [
     "sources",
 ]
 
-_READERS = {"parquet": parquet.read, "images": tree.read, "webdataset": tar.read}
-
 
 def plan(
     source: str,
     columns: Columns,
     *,
-    format: Format | Literal["auto"] = "auto",
+    format: str = "auto",
     unit_rows: int = 1000,
     least_units: int = 1,
     key: bytes | None = None,
@@ -78,31 +73,25 @@ def plan(
     Raises:
         UserError: nothing there, no such column, mixed formats.
     """
-    fs, root, details, sizes = _listing(source)
-    least = 1 if key is not None else least_units
-    chosen, paths, ignored = _choose(sorted(details), format)
-    if chosen == "parquet":
-        columns, keep = parquet.choose_columns(fs, paths, columns)
-        units = parquet.cut(fs, paths, unit_rows, least)
-    elif chosen == "images":
-        columns, keep = tree.choose_columns(columns)
-        units = tree.cut(paths, sizes, unit_rows, root, key, least)
-    else:
-        keep = tuple(pa.field(name, pa.string()) for name in columns.keep)
-        units = tar.cut(fs, paths, unit_rows)
+    listing = _listing(source)
+    reader, paths = chosen(listing, format)
+    columns, keep = reader.columns(listing, paths, columns)
+    cutting = Cutting(unit_rows, 1 if key is not None else least_units, key)
+    units = reader.cut(listing, paths, cutting)
     named = Units(
         replace(
             unit,
-            id=_unit_id(ordinal, unit, root, key),
-            source=None if key is None else _source(unit, root, key, details),
+            id=_unit_id(ordinal, unit, listing.root, key, reader.by_place),
+            source=None if key is None else _source(unit, listing, key),
         )
-        for ordinal, unit in enumerate(_limited(units, limit))
+        for ordinal, unit in enumerate(_limited(units, limit, reader))
     )
     if not named:
         raise UserError("the input holds no rows")
     if len(set(named.ids)) < len(named):
         raise UserError("two units have the same id: is a file listed twice?")
-    return Plan(source, chosen, named, columns, keep, ignored)
+    ignored = len(listing.files) - len(paths)
+    return Plan(source, reader.name, named, columns, keep, ignored)
 
 
 def content(table: pa.Table, key: bytes) -> str:
@@ -125,12 +114,12 @@ def _plain(value: pa.Scalar) -> bytes:
     return item if isinstance(item, bytes) else repr(item).encode()
 
 
-def _source(unit: Unit, root: str, key: bytes, details: Mapping[str, str]) -> Source:
+def _source(unit: Unit, listing: Listing, key: bytes) -> Source:
     def mark(kind: bytes, text: bytes) -> str:
         return hmac.new(key, kind + b"|" + text, hashlib.sha256).hexdigest()[:32]
 
-    names = [relative(path, root) for path in unit.sources]
-    stamps = "|".join(details[path] for path in unit.sources).encode()
+    names = [relative(path, listing.root) for path in unit.sources]
+    stamps = "|".join(listing.files[path].stamp for path in unit.sources).encode()
     return Source(
         stamp=mark(b"stamp", stamps),
         content=None,
@@ -148,7 +137,7 @@ def read_unit(plan: Plan, unit: Unit) -> pa.Table:
         cannot be read is there all the same, with its reason.
     """
     fs, _ = open_store(plan.input)
-    table = _READERS[unit.format](fs, plan, unit)
+    table = reader_of(unit.format).read(fs, plan, unit)
     if unit.damaged is not None:
         table = pa.concat_tables([table, errors(plan, [unit.damaged])])
     if table.num_rows != unit.rows:
@@ -160,22 +149,13 @@ def read_unit(plan: Plan, unit: Unit) -> pa.Table:
 
 def sources(plan: Plan, unit: Unit) -> Iterator[tuple[str, int]]:
     """(file, row in it) of every row of a unit, for the owner's mapping."""
-    files = [storable(path) for path in unit.sources]
-    if unit.format == "parquet":
-        yield from ((files[0], row) for row in range(unit.start, unit.stop))
-    elif unit.format == "images":
-        yield from ((path, 0) for path in files)
-    else:
-        fs, _ = open_store(plan.input)
-        for row, name in enumerate(tar.names(fs, unit), unit.start):
-            yield f"{files[0]}#{name}", row
+    fs, _ = open_store(plan.input)
+    yield from reader_of(unit.format).sources(fs, unit)
     if unit.damaged is not None:
-        yield files[0], unit.stop
+        yield storable(unit.sources[0]), unit.stop
 
 
-def _listing(source: str) -> tuple[Any, str, dict[str, str], dict[str, int]]:
-    """The file system, the folder that ids are relative to, and the files with their stamps and
-    their sizes."""
+def _listing(source: str) -> Listing:
     try:
         fs, root = open_store(source)
         if isinstance(fs, Patient):
@@ -197,13 +177,13 @@ def _listing(source: str) -> tuple[Any, str, dict[str, str], dict[str, int]]:
         raise UserError(f"the input: {error}") from None
     except OSError as error:
         raise UserError(f"the input cannot be listed ({type(error).__name__})") from None
-    shown = {
-        path: info
-        for path, info in found.items()
-        if not os.path.basename(path).startswith((".", "_"))
-    }
-    stamps = {path: _stamp(info) for path, info in shown.items()}
-    return fs, root, stamps, {path: int(info.get("size") or 0) for path, info in shown.items()}
+    shown = (path for path in found if not os.path.basename(path).startswith((".", "_")))
+    files = {path: _file(found[path]) for path in sorted(shown)}
+    return Listing(fs, root, files)
+
+
+def _file(info: Mapping[str, Any]) -> File:
+    return File(int(info.get("size") or 0), _stamp(info))
 
 
 def _stamp(info: Mapping[str, Any]) -> str:
@@ -213,28 +193,7 @@ def _stamp(info: Mapping[str, Any]) -> str:
     return f"{info.get('size')}|{version}"
 
 
-def _choose(paths: list[str], wanted: str) -> tuple[Format, list[str], int]:
-    kinds: dict[Format, list[str]] = {
-        "parquet": [path for path in paths if suffix(path) == ".parquet"],
-        "webdataset": [path for path in paths if suffix(path) == ".tar"],
-        "images": [path for path in paths if suffix(path) in IMAGE_SUFFIXES],
-    }
-    present = [kind for kind, found in kinds.items() if found]
-    if wanted == "auto":
-        if len(present) > 1:
-            raise UserError(
-                f"the input holds {' and '.join(present)}; choose one with --input-format"
-            )
-        if not present:
-            raise UserError("the input holds no Parquet file, picture or tar")
-        wanted = present[0]
-    chosen = cast(Format, wanted)
-    if not kinds[chosen]:
-        raise UserError(f"the input holds no file of the format {chosen}")
-    return chosen, kinds[chosen], len(paths) - len(kinds[chosen])
-
-
-def _limited(units: Iterator[Unit], limit: int | None) -> Iterator[Unit]:
+def _limited(units: Iterator[Unit], limit: int | None, reader: Reader) -> Iterator[Unit]:
     left = limit
     for unit in units:
         if left is None:
@@ -243,21 +202,16 @@ def _limited(units: Iterator[Unit], limit: int | None) -> Iterator[Unit]:
         if left <= 0:
             return
         if unit.rows > left:
-            stop = unit.start + left
-            unit = replace(unit, stop=stop, sources=_slice(unit, left), damaged=None)
+            unit = reader.first(unit, left)
         left -= unit.rows
         yield unit
 
 
-def _slice(unit: Unit, count: int) -> tuple[str, ...]:
-    return unit.sources[:count] if unit.format == "images" else unit.sources
-
-
-def _unit_id(ordinal: int, unit: Unit, root: str, key: bytes | None) -> str:
+def _unit_id(ordinal: int, unit: Unit, root: str, key: bytes | None, by_place: bool) -> str:
     if key is None:
         return f"u{ordinal:06d}"
     names = b"|".join(relative(path, root) for path in unit.sources)
     # Where a picture stands in the listing is no part of what it is.
-    place = "" if unit.format == "images" else f"|{unit.start}|{unit.stop}"
+    place = f"|{unit.start}|{unit.stop}" if by_place else ""
     text = b"unit|" + names + place.encode()
     return "u" + hmac.new(key, text, hashlib.sha256).hexdigest()[:32]

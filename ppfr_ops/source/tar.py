@@ -10,9 +10,10 @@ import pyarrow as pa
 
 from ppfr_ops.imaging.decoding import MAX_BYTES
 from ppfr_ops.source.archive import BrokenError, Member, members
+from ppfr_ops.source.reader import Cutting, Listing, Reader, Record, table_of
 from ppfr_ops.source.units import (
     IMAGE_SUFFIXES,
-    READ_ERROR,
+    Columns,
     Plan,
     Unit,
     damage_ends_it,
@@ -101,7 +102,7 @@ def read(fs: Any, plan: Plan, unit: Unit) -> pa.Table:
         for sample in _samples(file, unit.offset, count):
             row = lost
             with damage_ends_it():
-                row = pa.Table.from_pylist([_row(plan, sample, _reader(body))], lost.schema)
+                row = table_of(plan, [_record(plan, sample, _reader(body))])
             rows.append(row)
     return pa.concat_tables([*rows[:count], *[lost] * (count - len(rows)), lost.slice(0, 0)])
 
@@ -127,31 +128,24 @@ def _reader(file: IO[bytes]) -> Callable[[Member], bytes]:
     return body
 
 
-def _row(plan: Plan, sample: _Sample, read: Callable[[Member], bytes]) -> dict[str, Any]:
+def _record(plan: Plan, sample: _Sample, read: Callable[[Member], bytes]) -> Record:
     wanted = plan.columns.image
     if wanted is not None:
         pictures = [wanted] if wanted in sample.members else []
     else:
         pictures = [name for name in sample.members if suffix(f"x.{name}") in IMAGE_SUFFIXES]
-    row: dict[str, Any] = {"image": None, READ_ERROR: None}
+    image, code = None, None
     if len(pictures) > 1:
-        row[READ_ERROR] = "several_images"
+        code = "several_images"
     elif pictures:
         picture = sample.members[pictures[0]]
         if not picture.whole:
-            row[READ_ERROR] = "unreadable_file"
+            code = "unreadable_file"
         elif picture.size > MAX_BYTES:
-            row[READ_ERROR] = "too_large"
+            code = "too_large"
         else:
-            row["image"] = read(picture)
-    fields = [(name, f"keep.{name}") for name in plan.columns.keep]
-    fields += [(name, f"given.{role}") for role, name in plan.columns.given.items()]
-    if plan.columns.identity or fields:
-        values = _values(sample, read)
-        if plan.columns.identity:
-            row["identity"] = values.get(plan.columns.identity)
-        row.update({target: values.get(name) for name, target in fields})
-    return row
+            image = read(picture)
+    return Record(image, code, _values(sample, read) if plan.columns.beside else {})
 
 
 def _values(sample: _Sample, read: Callable[[Member], bytes]) -> dict[str, str | None]:
@@ -176,3 +170,27 @@ def _values(sample: _Sample, read: Callable[[Member], bytes]) -> dict[str, str |
                     text = value if isinstance(value, str) else json.dumps(value)
                     values[key] = storable(text)
     return values
+
+
+class WebDataset(Reader):
+    """WebDataset tars; a unit is a run of samples."""
+
+    name = "webdataset"
+    what = "WebDataset tars"
+    suffixes = frozenset({".tar"})
+
+    def columns(
+        self, listing: Listing, paths: Sequence[str], columns: Columns
+    ) -> tuple[Columns, tuple[pa.Field, ...]]:
+        return columns, tuple(pa.field(name, pa.string()) for name in columns.keep)
+
+    def cut(self, listing: Listing, paths: Sequence[str], cutting: Cutting) -> Iterator[Unit]:
+        return cut(listing.fs, paths, cutting.unit_rows)
+
+    def read(self, fs: Any, plan: Plan, unit: Unit) -> pa.Table:
+        return read(fs, plan, unit)
+
+    def sources(self, fs: Any, unit: Unit) -> Iterator[tuple[str, int]]:
+        source = storable(unit.sources[0])
+        for row, name in enumerate(names(fs, unit), unit.start):
+            yield f"{source}#{name}", row

@@ -3,13 +3,15 @@
 import hmac
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
-from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.decoding import MAX_BYTES
+from ppfr_ops.source.reader import Cutting, Listing, MissingColumnError, Reader
 from ppfr_ops.source.units import (
+    IMAGE_SUFFIXES,
     READ_ERROR,
     UNIT_BYTES,
     Columns,
@@ -31,11 +33,11 @@ def choose_columns(columns: Columns) -> tuple[Columns, tuple[pa.Field, ...]]:
     """The columns to keep, with their types.
 
     Raises:
-        UserError: another column than the folder's name.
+        MissingColumnError: another column than the folder's name.
     """
     for name in columns.beside:
         if name != FOLDER_COLUMN or name in columns.given.values():
-            raise UserError(f"no column {name!r}: pictures have only the column {FOLDER_COLUMN!r}")
+            raise MissingColumnError(name, [FOLDER_COLUMN], "a tree of pictures")
     return columns, tuple(pa.field(name, pa.string()) for name in columns.keep)
 
 
@@ -107,3 +109,30 @@ def read(fs: Any, plan: Plan, unit: Unit) -> pa.Table:
     for item in plan.keep:
         columns[f"keep.{item.name}"] = folders
     return pa.table(columns)
+
+
+class Images(Reader):
+    """A tree of pictures; a unit is a slice of the sorted listing."""
+
+    name = "images"
+    what = "pictures"
+    suffixes = IMAGE_SUFFIXES
+    by_place = False  # where a picture stands in the listing is no part of what it is
+
+    def columns(
+        self, listing: Listing, paths: Sequence[str], columns: Columns
+    ) -> tuple[Columns, tuple[pa.Field, ...]]:
+        return choose_columns(columns)
+
+    def cut(self, listing: Listing, paths: Sequence[str], cutting: Cutting) -> Iterator[Unit]:
+        sizes = {path: listing.files[path].size for path in paths}
+        return cut(paths, sizes, cutting.unit_rows, listing.root, cutting.key, cutting.least)
+
+    def read(self, fs: Any, plan: Plan, unit: Unit) -> pa.Table:
+        return read(fs, plan, unit)
+
+    def sources(self, fs: Any, unit: Unit) -> Iterator[tuple[str, int]]:
+        return ((storable(path), 0) for path in unit.sources)
+
+    def first(self, unit: Unit, rows: int) -> Unit:
+        return replace(super().first(unit, rows), sources=unit.sources[:rows])

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import IO, Any, Literal, overload
+from typing import IO, Any, overload
 
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
@@ -17,7 +17,6 @@ from fsspec.implementations.local import LocalFileSystem
 from ppfr_ops.contracts.ledger import Source
 from ppfr_ops.store.storage import StoreError
 
-Format = Literal["parquet", "images", "webdataset"]
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 )
@@ -42,7 +41,7 @@ class Unit:
     """
 
     id: str
-    format: Format = field(repr=False)
+    format: str = field(repr=False)
     sources: tuple[str, ...] = field(repr=False)
     start: int = field(repr=False)
     stop: int = field(repr=False)
@@ -68,7 +67,7 @@ class Units(Sequence[Unit]):
     """
 
     def __init__(self, units: Iterable[Unit] = ()) -> None:
-        self._format: Format = "parquet"
+        self._format = ""
         self._ids: list[str] = []
         self._numbers = array("q")
         """Of each unit start, stop, offset, its first path and how many it has."""
@@ -165,7 +164,7 @@ class Plan:
     """All units of an input, in order."""
 
     input: str
-    format: Format
+    format: str
     units: Sequence[Unit]
     columns: Columns
     keep: tuple[pa.Field, ...]

@@ -1,0 +1,134 @@
+"""The contract of a reader: what a format of inputs has to say and to do.
+
+A format is a class with a name and suffixes that finds its files in a listing, cuts them into units
+and reads a unit into a table. ``formats`` knows them all.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from ppfr_ops.errors import UserError
+from ppfr_ops.source.units import READ_ERROR, Columns, Plan, Unit, errors, storable, suffix
+
+
+class MissingColumnError(UserError):
+    """The input has no column of that ``name``."""
+
+    def __init__(self, name: str, there_are: Iterable[str], what: str = "the input") -> None:
+        super().__init__(f"no column {name!r} in {what}; there are: {', '.join(there_are)}")
+        self.name = name
+
+
+@dataclass(frozen=True)
+class File:
+    """A file as the listing has it."""
+
+    size: int
+    stamp: str
+    """Changes when the file does."""
+
+
+@dataclass(frozen=True, repr=False)
+class Listing:
+    """The files of an input.
+
+    Args:
+        fs: fsspec file system.
+        root: the folder that ids are relative to.
+        files: by path, in order.
+        left_out: what is not among them, by what it is, and how many there are.
+    """
+
+    fs: Any
+    root: str
+    files: Mapping[str, File]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How units are to be cut: rows of a unit at most, units at least (where rows allow), and the
+    key if there is one, with which units must not change as the input grows."""
+
+    unit_rows: int
+    least: int = 1
+    key: bytes | None = field(default=None, repr=False)
+
+
+class Reader:
+    """One format. Stateless; what a worker needs travels in plan and unit."""
+
+    name: ClassVar[str]
+    """As ``--input-format`` has it."""
+    what: ClassVar[str]
+    """Its files in words, plural."""
+    suffixes: ClassVar[frozenset[str]] = frozenset()
+    """With the dot, in small letters."""
+    by_place: ClassVar[bool] = True
+    """Whether a unit's rows are named by their places; else by its files alone."""
+
+    def claims(self, listing: Listing) -> list[str]:
+        """The files of this format, in order."""
+        return [path for path in listing.files if suffix(path) in self.suffixes]
+
+    def columns(
+        self, listing: Listing, paths: Sequence[str], columns: Columns
+    ) -> tuple[Columns, tuple[pa.Field, ...]]:
+        """The columns with what was left open filled in, and the types of those to keep.
+
+        Raises:
+            MissingColumnError: one is not there.
+            UserError: it cannot be used.
+        """
+        raise NotImplementedError
+
+    def cut(self, listing: Listing, paths: Sequence[str], cutting: Cutting) -> Iterator[Unit]:
+        """Units of the files, in order, without ids; none is read before it is asked for."""
+        raise NotImplementedError
+
+    def read(self, fs: Any, plan: Plan, unit: Unit) -> pa.Table:
+        """The rows ``start`` to ``stop`` of a unit; those that cannot be read with their reason.
+
+        Returns:
+            Columns as ``errors`` has them, in that order.
+        """
+        raise NotImplementedError
+
+    def sources(self, fs: Any, unit: Unit) -> Iterator[tuple[str, int]]:
+        """(file, row in it) of the rows ``start`` to ``stop`` of a unit, for the owner."""
+        name = storable(unit.sources[0])
+        yield from ((name, row) for row in range(unit.start, unit.stop))
+
+    def first(self, unit: Unit, rows: int) -> Unit:
+        """The unit's first rows."""
+        return replace(unit, stop=unit.start + rows, damaged=None)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a reader finds of one row."""
+
+    image: bytes | None = field(default=None, repr=False)
+    code: str | None = None
+    """Why there is no picture (a code of ``REASONS``)."""
+    values: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """By column; those that are not there are null."""
+
+
+def table_of(plan: Plan, records: Sequence[Record]) -> pa.Table:
+    """Rows as ``Reader.read`` gives them; what of them cannot be stored is an error."""
+    schema = errors(plan, []).schema
+    return pa.Table.from_pylist([_row(plan, record) for record in records], schema)
+
+
+def _row(plan: Plan, record: Record) -> dict[str, Any]:
+    row: dict[str, Any] = {"image": record.image, READ_ERROR: record.code}
+    columns, values = plan.columns, record.values
+    if columns.identity:
+        row["identity"] = values.get(columns.identity)
+    row.update({f"keep.{name}": values.get(name) for name in columns.keep})
+    row.update({f"given.{role}": values.get(name) for role, name in columns.given.items()})
+    return row
