@@ -168,7 +168,8 @@ def committing(folder: str, count: int) -> Took:
 
 def command(folder: str, count: int) -> Took:
     """The whole command, and what its parts took."""
-    from ppfr_ops.cli import driver
+    from ppfr_ops.sanitize import conductor
+    from ppfr_ops.sanitize.events import ignore
     from ppfr_ops.sanitize.job import Job, Status
 
     took: Took = {}
@@ -184,12 +185,10 @@ def command(folder: str, count: int) -> Took:
     def idle(job: Job, todo: list[int]) -> Iterator[Status]:
         raise AssertionError(f"{len(todo)} units are not done")
 
-    driver.prepare = noted("plan", driver.prepare)
-    driver.finish = noted("finish", driver.finish)
+    conductor.prepare = noted("plan", conductor.prepare)
+    conductor.finish = noted("finish", conductor.finish)
     Ledger.open = noted("open", Ledger.open)  # type: ignore[method-assign]
-    whole = timed(
-        lambda: driver.drive(options(folder), idle, "bench", dry_run=False, as_json=False)
-    )
+    whole = timed(lambda: conductor.conduct(options(folder), idle, "bench", ignore))
     return {**took, "command": whole}
 
 
@@ -318,7 +317,8 @@ def whole(count: int) -> dict[str, float]:
     """Requests of a whole first run on a store without folders and renames, and of a second one
     that has nothing to do: the driver, a worker in its process, units of one tiny picture each,
     whose input lies on local disk."""
-    from ppfr_ops.cli.driver import drive
+    from ppfr_ops.sanitize.conductor import conduct
+    from ppfr_ops.sanitize.events import ignore
     from ppfr_ops.sanitize.job import Job, Status
     from ppfr_ops.sanitize.worker import Worker
 
@@ -337,7 +337,7 @@ def whole(count: int) -> dict[str, float]:
         for name in ("first run", "nothing to do"):
             SlowStore.requests, began = 0, time.perf_counter()
             given = options(folder, "slow://out")
-            assert drive(given, serial, "bench", dry_run=False, as_json=False) == 0
+            assert conduct(given, serial, "bench", ignore).exit_code == 0
             result[f"{name}, s"] = time.perf_counter() - began
             result[f"{name}, requests a unit"] = SlowStore.requests / count
             result[f"{name}, peak memory, MiB"] = (

@@ -9,10 +9,15 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ppfr_ops.engines.options import EngineOptions
+    from ppfr_ops.engines.running import run
     from ppfr_ops.errors import UserError
     from ppfr_ops.imaging.codec import Encoding
     from ppfr_ops.methods.base import Anonymizer
     from ppfr_ops.sanitize.batch import BatchSanitizer, sanitize_batch
+    from ppfr_ops.sanitize.events import RunResult
+    from ppfr_ops.sanitize.options import SanitizeOptions
+    from ppfr_ops.sanitize.photographs.options import PhotographOptions
 
 __version__ = "0.1.0"
 
@@ -20,7 +25,12 @@ _PUBLIC = {
     "Anonymizer": "ppfr_ops.methods.base",
     "BatchSanitizer": "ppfr_ops.sanitize.batch",
     "Encoding": "ppfr_ops.imaging.codec",
+    "EngineOptions": "ppfr_ops.engines.options",
+    "PhotographOptions": "ppfr_ops.sanitize.photographs.options",
+    "RunResult": "ppfr_ops.sanitize.events",
+    "SanitizeOptions": "ppfr_ops.sanitize.options",
     "UserError": "ppfr_ops.errors",
+    "run": "ppfr_ops.engines.running",
     "sanitize_batch": "ppfr_ops.sanitize.batch",
 }
 """Name to the module that defines it."""
@@ -29,8 +39,13 @@ __all__ = [
     "Anonymizer",
     "BatchSanitizer",
     "Encoding",
+    "EngineOptions",
+    "PhotographOptions",
+    "RunResult",
+    "SanitizeOptions",
     "UserError",
     "__version__",
+    "run",
     "sanitize_batch",
 ]
 

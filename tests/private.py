@@ -5,8 +5,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from driving import drive
 
-from ppfr_ops.cli.driver import drive
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.worker import Worker

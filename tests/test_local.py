@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+from driving import drive
 from meeting import Meeting
 from pictures import jpeg
 from test_sanitize import ROOT, environment, good, short_tmp, write_faces
 
-from ppfr_ops.cli.driver import drive
 from ppfr_ops.engines import local
 from ppfr_ops.engines.options import EngineOptions
 from ppfr_ops.errors import EngineError
@@ -175,7 +175,11 @@ def test_threads_of_a_worker_share_one_heap(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(("metrics", "torch"), [("none", False), ("basic", True)])
 def test_pytorch_is_imported_where_it_is_needed(short_tmp: Path, metrics: str, torch: bool) -> None:
     """It takes seconds: not for a method without a network, and nothing measured."""
-    modules = ("ppfr_ops.cli.driver", "ppfr_ops.sanitize.worker", *local.needed("blur", metrics))
+    modules = (
+        "ppfr_ops.sanitize.conductor",
+        "ppfr_ops.sanitize.worker",
+        *local.needed("blur", metrics),
+    )
     code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], env=environment(short_tmp), check=False)
     assert done.returncode == torch

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from driving import drive
 
 from ppfr_ops import sample
-from ppfr_ops.cli.driver import drive
 from ppfr_ops.cli.sanitize import main
 from ppfr_ops.cli.verify import main as verify
 from ppfr_ops.contracts.detections import detections_schema

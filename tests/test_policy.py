@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from driving import drive
 from numpy.typing import NDArray
 from scipy.stats import binom
 
 from ppfr_ops.cli import group
-from ppfr_ops.cli.driver import drive
 from ppfr_ops.contracts.manifest import Counts, Manifest
 from ppfr_ops.contracts.policy import DEFAULT, PolicyError, parse
 from ppfr_ops.imaging.arrays import Faces

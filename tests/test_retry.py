@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from driving import drive
 from numpy.typing import NDArray
 from test_policy import here
 
-from ppfr_ops.cli.driver import drive
 from ppfr_ops.contracts.manifest import Manifest
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Faces
@@ -47,7 +47,7 @@ def test_dead_letters_are_tried_again(
 ) -> None:
     source, output = tmp_path / "in", tmp_path / "out"
     write_sample(source, count=12, identities=4, files=1)
-    monkeypatch.setattr("ppfr_ops.cli.driver.preflight", lambda job: None)
+    monkeypatch.setattr("ppfr_ops.sanitize.conductor.preflight", lambda job: None)
     monkeypatch.setattr("test_retry.BROKEN", True)
     counts = run(source, output).counts
     assert 0 < counts.dead_letters_by_code["method_failed"] < 12

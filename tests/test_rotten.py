@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from driving import drive
 
-from ppfr_ops.cli import driver
 from ppfr_ops.contracts.manifest import Manifest
 from ppfr_ops.release.publish import rotten
 from ppfr_ops.sample import write_sample
@@ -50,7 +50,7 @@ def run(folder: Path, disk: Disk) -> int:
         method="pixelate",
         metrics="basic",
     )
-    return driver.drive(options, disk, "serial", dry_run=False, as_json=False)
+    return drive(options, disk, "serial", dry_run=False, as_json=False)
 
 
 def test_what_rots_during_a_run_is_done_again_in_it(

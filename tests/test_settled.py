@@ -11,15 +11,16 @@ import pyarrow.parquet as pq
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from driving import drive
 from test_rotten import FACES, UNITS, Disk
 
-from ppfr_ops.cli import driver
 from ppfr_ops.contracts.ledger import Kind, LedgerEntry
 from ppfr_ops.release import publish, settled
 from ppfr_ops.release.settled import Settled
 from ppfr_ops.release.signing import load_public_key, load_signing_key
 from ppfr_ops.release.verify import verify
 from ppfr_ops.sample import write_sample
+from ppfr_ops.sanitize import conductor
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.store.folder import Listed
 from ppfr_ops.store.ledger import Ledger
@@ -66,7 +67,7 @@ class Output:
         }
         disk = Disk(self.root, times=0)
         chosen = SanitizeOptions.model_validate(given | options)
-        code = driver.drive(chosen, disk, "serial", dry_run=False, as_json=False)
+        code = drive(chosen, disk, "serial", dry_run=False, as_json=False)
         return code, disk.asked
 
     def entry(self) -> LedgerEntry:
@@ -248,7 +249,7 @@ def test_another_command_looks_at_all(output: Output) -> None:
 def test_a_run_that_dies_leaves_no_note(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     place = output.root / "evidence/ledger/settled.json"
     with monkeypatch.context() as patch:
-        patch.setattr(driver, "finish", None)
+        patch.setattr(conductor, "finish", None)
         with pytest.raises(TypeError):
             output.run(check_shards="all")
     assert not place.exists()

@@ -259,7 +259,8 @@ def test_a_listing_of_more_than_a_page(
 def test_a_unit_costs_five_requests_and_its_shards_are_not_read_again(
     moto: int, buckets: object, environment: pytest.MonkeyPatch, sample: Path
 ) -> None:
-    from ppfr_ops.cli.driver import drive
+    from driving import drive
+
     from ppfr_ops.sanitize.job import Job, Status
     from ppfr_ops.sanitize.options import SanitizeOptions
     from ppfr_ops.sanitize.worker import Worker

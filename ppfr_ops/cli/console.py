@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable
 from types import TracebackType
 
 import pyarrow as pa
@@ -16,13 +16,21 @@ from ppfr_ops.contracts.manifest import Counts, Manifest
 from ppfr_ops.contracts.policy import Policy
 from ppfr_ops.release.figures import Figures
 from ppfr_ops.release.forecast import forecast
-from ppfr_ops.review.queue import write_review
-from ppfr_ops.sanitize.finish import review_queue, too_many_dead, write_detections, write_mapping
-from ppfr_ops.sanitize.increments import Changes
+from ppfr_ops.sanitize.events import (
+    Event,
+    Finished,
+    Listener,
+    Notice,
+    Planned,
+    Previewed,
+    RunResult,
+    Started,
+    Stopped,
+    UnitDone,
+)
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.worker import MAX_ATTEMPTS
-from ppfr_ops.source.plan import ids_of
-from ppfr_ops.store.ledger import Ledger, Tables
+from ppfr_ops.store.ledger import Tables
 
 console = Console(stderr=True, highlight=False)
 
@@ -54,7 +62,7 @@ class RunProgress:
 
     def __init__(self, units: int) -> None:
         self.units = units
-        self.done = self.faces = self.dead = self.failed_in_a_row = 0
+        self.done = self.faces = self.dead = 0
         self._began = self._printed = time.monotonic()
         self._bar = Progress(
             TextColumn("[bold]units"),
@@ -89,7 +97,6 @@ class RunProgress:
         self.done += 1
         self.faces += status.rows_in
         self.dead += status.dead_letters
-        self.failed_in_a_row = self.failed_in_a_row + 1 if status.state == "failed" else 0
         if status.state == "failed":
             console.print(f"unit {status.unit} failed: {status.reason}", markup=False)
         elif status.attempts >= MAX_ATTEMPTS:
@@ -109,22 +116,8 @@ class RunProgress:
             )
 
 
-def announce(job: Job, done: Collection[str]) -> list[int]:
-    """Say what there is to do; returns the numbers of the units still to be done."""
-    plan = job.plan
-    todo = [number for number, unit in enumerate(ids_of(plan.units)) if unit not in done]
-    console.print(
-        f"{plan.rows:,} rows in {len(plan.units):,} units, {len(plan.units) - len(todo):,} of "
-        f"them done before" + (f"; {plan.ignored:,} other files ignored" if plan.ignored else "")
-    )
-    if job.options.seed is not None:
-        console.print("[bold red]--seed is for tests: who knows it can undo what this run writes")
-    return todo
-
-
-def show_preview(job: Job, tables: Tables) -> None:
+def _preview(job: Job, tables: Tables) -> None:
     """What a dry run found: means with 95 % confidence intervals."""
-    announce(job, ())
     count = tables.records.num_rows
     table = _table()
     table.add_row("tried", f"{count + tables.dead_letters.num_rows} rows; nothing was written")
@@ -170,72 +163,20 @@ def _range(low: float, high: float) -> str:
     return f"{high:.3f} or less" if low == -math.inf else f"{low:.3f} to {high:.3f}"
 
 
-def conclude(job: Job, manifest: Manifest, seconds: float, fresh_faces: int, as_json: bool) -> int:
-    """After the last unit: mapping, summary, exit code."""
-    if job.options.mapping:
-        rows = write_mapping(job)
-        console.print(f"mapping of {rows:,} rows written; it undoes the pseudonyms, lock it away")
-    _summary(job, manifest, seconds, fresh_faces)
-    if job.options.photographs is not None:
-        _photographs(job, manifest)
-    return _judged(job, manifest, as_json)
-
-
-def rest(job: Job, manifest: Manifest, as_json: bool) -> int:
-    """Of a run that finds all as the last one left it: summary, exit code."""
-    announce(job, set(ids_of(job.plan.units)))
-    if job.options.incremental:
-        unchanged = Changes(unchanged=len(job.plan.units))
-        console.print(f"since the last run: {unchanged} units", soft_wrap=True)
-    console.print(
-        "nothing to do; the shards are listed as they were when the last run ended, so none was "
-        "read and nothing written (--check-shards all reads them)",
-        soft_wrap=True,
-    )
-    _summary(job, manifest, 0.0, 0)
+def _finished(result: RunResult) -> None:
+    """The summary of a run that left nothing undone, and what is wrong with what came out."""
+    manifest = result.manifest
+    assert manifest is not None
+    _summary(result, manifest)
     if manifest.options.get("no_face") == "pass":
-        _warn_of_uncovered()
-    return _judged(job, manifest, as_json)
-
-
-def _judged(job: Job, manifest: Manifest, as_json: bool) -> int:
-    """What is wrong with what came out, and the exit code."""
-    if as_json:
-        print(manifest.model_dump_json(exclude={"shards"}, indent=1))
+        console.print("[bold red]--no-face pass: where no face was found, nothing was covered")
     counts = manifest.counts
     if 2 * counts.dead_letters_by_code.get("wrong_size", 0) > counts.rows_in:
         console.print(
             "Most pictures are not aligned faces of 112x112; for photographs use --faces detect"
         )
-    problem = too_many_dead(job, manifest)
-    if problem:
+    for problem in result.problems:
         console.print(f"Error: {problem}", markup=False)
-    short = [] if manifest.verdict is None else manifest.verdict.checks
-    for check in short:
-        if not check.holds:
-            console.print(f"Error: policy not met: {check}", markup=False)
-    return 3 if problem or any(not check.holds for check in short) else 0
-
-
-def _photographs(job: Job, manifest: Manifest) -> None:
-    """What there is to say and to write of photographs besides."""
-    ledger = Ledger(job.options.output)  # of which both below read the entries, once
-    if job.options.detections_out:
-        console.print(f"{write_detections(job, ledger):,} faces written to --detections-out")
-    queue = review_queue(job, ledger)
-    if job.options.review_out:
-        write_review(job.options.review_out, queue, job.plan)
-        console.print(f"{len(queue):,} photographs to look at, listed in --review-out")
-    elif queue:
-        console.print(
-            f"{len(queue):,} photographs that a person should look at; --review-out FILE lists them"
-        )
-    if manifest.options["no_face"] == "pass":
-        _warn_of_uncovered()
-
-
-def _warn_of_uncovered() -> None:
-    console.print("[bold red]--no-face pass: where no face was found, nothing was covered")
 
 
 def _table() -> Table:
@@ -249,7 +190,7 @@ def _by_code(codes: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {code}" for code, count in codes.items())
 
 
-def _summary(job: Job, manifest: Manifest, seconds: float, fresh_faces: int) -> None:
+def _summary(result: RunResult, manifest: Manifest) -> None:
     counts = manifest.counts
     table = _table()
     table.add_row("rows in", f"{counts.rows_in:,} in {counts.units:,} units")
@@ -260,8 +201,55 @@ def _summary(job: Job, manifest: Manifest, seconds: float, fresh_faces: int) -> 
     for name, value in manifest.metrics.items():
         text = f"mean {value.mean:.3f}, {value.min:.3f} to {value.max:.3f}"
         table.add_row(name, text)
-    if fresh_faces:
-        table.add_row("time", f"{seconds:,.1f} s, {fresh_faces / max(seconds, 1e-9):,.0f} faces/s")
+    if result.faces:
+        rate = result.faces / max(result.seconds, 1e-9)
+        table.add_row("time", f"{result.seconds:,.1f} s, {rate:,.0f} faces/s")
     console.print(table)
-    output = job.options.output.rstrip("/")
-    console.print(f"for others: {output}/release; for you alone: {output}/evidence", markup=False)
+    console.print(f"for others: {result.release}; for you alone: {result.evidence}", markup=False)
+
+
+class Terminal:
+    """Shows a run to the person who started it; a listener of ``ppfr_ops.run``."""
+
+    def __init__(self) -> None:
+        self._progress = RunProgress(0)
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Notice():
+                prefix = "Error: " if event.kind == "error" else ""
+                console.print(prefix + event.text, markup=False, soft_wrap=True)
+            case Planned():
+                _planned(event)
+            case Started():
+                self._progress = RunProgress(event.units)
+                self._progress.__enter__()
+            case UnitDone():
+                self._progress.add(event.status)
+            case Stopped():
+                self._progress.__exit__(None, None, None)
+            case Previewed():
+                _preview(event.job, event.tables)
+            case Finished():
+                _finished(event.result)
+
+
+def show(run: Callable[[Listener], RunResult], as_json: bool) -> int:
+    """Do a run in front of the terminal; returns its exit code.
+
+    Args:
+        as_json: print the manifest on stdout, too.
+    """
+    result = run(Terminal())
+    if as_json and result.manifest is not None:
+        print(result.manifest.model_dump_json(exclude={"shards"}, indent=1))
+    return result.exit_code
+
+
+def _planned(event: Planned) -> None:
+    console.print(
+        f"{event.rows:,} rows in {event.units:,} units, {event.done_before:,} of them done before"
+        + (f"; {event.ignored_files:,} other files ignored" if event.ignored_files else "")
+    )
+    if event.seeded:
+        console.print("[bold red]--seed is for tests: who knows it can undo what this run writes")

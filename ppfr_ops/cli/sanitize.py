@@ -1,16 +1,13 @@
 """``ppfr sanitize``: sanitize a face dataset, on this machine or on Ray Data."""
 
-from importlib.metadata import version
 from typing import Any
 
 import click
 
-from ppfr_ops import __version__
 from ppfr_ops.cli import Command
 from ppfr_ops.cli.options import collect, options_of, sanitize_options
-from ppfr_ops.engines.local import needed, nursery, on_processes
+from ppfr_ops.engines.local import needed, nursery
 from ppfr_ops.engines.options import EngineOptions
-from ppfr_ops.errors import UserError
 
 EXAMPLES = """
 \b
@@ -52,28 +49,11 @@ def main(dry_run: bool, as_json: bool, **values: Any) -> int:
     for you alone: what was measured on every record, dead letters, and the ledger of what is done.
     """
     chosen = EngineOptions(**{name: values.pop(name) for name in EngineOptions.model_fields})
-    if chosen.chosen == "local":
-        if chosen.gpus_per_actor:
-            raise UserError("--gpus-per-actor goes with --engine ray")
-        if not dry_run:
-            # It imports what a worker needs while we do.
-            nursery.start(needed(values["method"], values["metrics"]))
-    from ppfr_ops.cli.driver import Engine, drive
+    if chosen.chosen == "local" and not dry_run:
+        # It imports what a worker needs while we do.
+        nursery.start(needed(values["method"], values["metrics"]))
+    from ppfr_ops.cli.console import show
+    from ppfr_ops.engines.running import run
 
     options = collect(values)
-    if chosen.chosen == "local":
-        engine: Engine = lambda job, todo: on_processes(job, todo, chosen.actors)  # noqa: E731
-        carrier = f"local {__version__}"
-    else:
-        from ppfr_ops.engines.ray_data import on_ray
-
-        engine = lambda job, todo: on_ray(  # noqa: E731
-            job,
-            todo,
-            chosen.actors,
-            chosen.gpus_per_actor,
-            chosen.ray_address,
-            chosen.cluster_wait,
-        )
-        carrier = f"ray {version('ray')}"
-    return drive(options, engine, carrier, dry_run=dry_run, as_json=as_json)
+    return show(lambda tell: run(options, chosen, listener=tell, dry_run=dry_run), as_json)

@@ -6,10 +6,11 @@ from typing import Any
 import click
 
 from ppfr_ops.cli import Command
-from ppfr_ops.cli.driver import drive
+from ppfr_ops.cli.console import show
 from ppfr_ops.cli.options import collect, sanitize_options
 from ppfr_ops.engines.beam import PipelineOptions, on_beam
 from ppfr_ops.errors import UserError
+from ppfr_ops.sanitize.conductor import conduct
 
 EXAMPLES = """
 \b
@@ -40,12 +41,13 @@ def main(dry_run: bool, as_json: bool, beam_options: tuple[str, ...], **values: 
     Same options, units, shards, ledger and exit codes as ppfr sanitize.
     """
     options = _beam_options(beam_options)
-    return drive(
-        collect(values),
-        lambda job, todo: on_beam(job, todo, options),
-        f"beam {version('apache-beam')}",
-        dry_run=dry_run,
-        as_json=as_json,
+    chosen = collect(values)
+    carrier = f"beam {version('apache-beam')}"
+    return show(
+        lambda tell: conduct(
+            chosen, lambda job, todo: on_beam(job, todo, options), carrier, tell, dry_run=dry_run
+        ),
+        as_json,
     )
 
 

@@ -31,11 +31,12 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import pyarrow as pa
+from driving import drive
 from pictures import jpeg, with_metadata
 
-from ppfr_ops.cli import driver
 from ppfr_ops.errors import UserError
 from ppfr_ops.sample import faces
+from ppfr_ops.sanitize import conductor
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.worker import Worker, tune_process
@@ -113,8 +114,8 @@ def begin(options: SanitizeOptions, log: Path, most_bytes: int | None = None) ->
         if most_bytes is not None:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, resource.RLIM_INFINITY))
-        driver.preflight = lambda job: None  # it draws a face, and was tried before the fork
-        code = driver.drive(options, pool, "pool", dry_run=False, as_json=False)
+        conductor.preflight = lambda job: None  # it draws a face, and was tried before the fork
+        code = drive(options, pool, "pool", dry_run=False, as_json=False)
     except KeyboardInterrupt:
         code = 130
     except UserError as error:

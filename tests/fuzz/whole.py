@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from driving import drive
 from mutations import NAME, bodies, parquets, pictures, tars
 from pictures import PLANTED
 
-from ppfr_ops.cli import driver
 from ppfr_ops.contracts.dead_letters import REASONS
 from ppfr_ops.contracts.manifest import Manifest
 from ppfr_ops.imaging.arrays import Picture
@@ -108,7 +108,7 @@ def check(kind: str, cases: Sequence[bytes], folder: Path) -> str:
         (source / f"{NAME}_{place:04d}{SUFFIXES[kind]}").write_bytes(data)
     columns = {"picture": ("folder", ()), "parquet": ("identity", ("age",))}
     identity, keep = columns.get(kind, ("identity", ("age",)))
-    code = driver.drive(
+    code = drive(
         SanitizeOptions(
             input=str(source),
             output=str(output),

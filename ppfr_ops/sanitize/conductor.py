@@ -1,0 +1,300 @@
+"""A run from its options to its result, whatever engine carries the units."""
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from ppfr_ops.contracts.manifest import Manifest
+from ppfr_ops.release.settled import unsettle
+from ppfr_ops.release.signing import distrust, load_signing_key
+from ppfr_ops.review.queue import write_review
+from ppfr_ops.sanitize import crowd
+from ppfr_ops.sanitize.accounts import held, refuse_overdrawn
+from ppfr_ops.sanitize.events import (
+    Finished,
+    Listener,
+    Notice,
+    Planned,
+    Previewed,
+    RunResult,
+    Started,
+    Stopped,
+    UnitDone,
+)
+from ppfr_ops.sanitize.finish import (
+    finish,
+    review_queue,
+    settled_before,
+    too_many_dead,
+    write_detections,
+    write_mapping,
+)
+from ppfr_ops.sanitize.identity import discard, with_release_key
+from ppfr_ops.sanitize.increments import Changes, reconcile, retire_dead, retire_reviewed
+from ppfr_ops.sanitize.job import Job, Status
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.vaulting import check_vault, sweep_vault
+from ppfr_ops.sanitize.worker import preflight, preview
+from ppfr_ops.source.plan import ids_of
+from ppfr_ops.store.lease import EXPIRY_SECONDS, Lease
+from ppfr_ops.store.ledger import LEDGER, Ledger
+from ppfr_ops.vault import Vault, audit
+
+Engine = Callable[[Job, list[int]], Iterator[Status]]
+"""Does the units of these numbers; a status of each as it comes, in any order."""
+
+MAX_FAILED_IN_A_ROW = 5
+"""Units; then it is the disk or the store, and the run ends."""
+
+
+def conduct(
+    options: SanitizeOptions,
+    engine: Engine,
+    carrier: str,
+    listener: Listener,
+    *,
+    dry_run: bool = False,
+) -> RunResult:
+    """Plan, take the lease, let the engine work, reconcile, write the manifests.
+
+    Args:
+        carrier: name and version of the engine, for the manifest.
+        listener: is told what happens.
+        dry_run: sanitize a sample of rows, tell ``Previewed``, and write nothing.
+
+    Raises:
+        UserError: wrong usage or input.
+    """
+    return _Run(options, engine, carrier, listener).go(dry_run)
+
+
+class _Run:
+    def __init__(
+        self, options: SanitizeOptions, engine: Engine, carrier: str, listener: Listener
+    ) -> None:
+        self.options = options
+        self.engine = engine
+        self.carrier = carrier
+        self.tell = listener
+        self.began = time.monotonic()
+
+    def go(self, dry_run: bool) -> RunResult:
+        options = self.options
+        job = prepare(options)
+        preflight(job)
+        if dry_run:
+            self._announce(job, ())
+            self.tell(Previewed(job, preview(job)))
+            return RunResult(0, options.output)
+        ledger = Ledger(options.output)
+        ledger.check(job.settings, options.overwrite, options.incremental)
+        check_vault(job, ledger)
+        # Needs no lease: it changes nothing but when the last run was, and a run at work has
+        # removed the note that it goes by.
+        if job.vault is None and (found := self._up_to_date(job, ledger)) is not None:
+            return found
+        if not options.single_writer:
+            ledger.refuse_unconditional()
+        try:
+            lease = Lease(Ledger(options.output), self._say_waiting)
+        except ValueError as error:
+            return self._failed(f"{error}; nothing was done")
+        with lease, held(job), self._vault_of(job):
+            return self._work(replace(job, fence=lease.fence))
+
+    @contextmanager
+    def _vault_of(self, job: Job) -> Iterator[None]:
+        """The job's vault, made if need be, to oneself; and a line in its log."""
+        if job.vault is None:
+            yield
+            return
+        vault = Vault(job.vault.url)
+        vault.establish(job.vault)
+        with Lease(vault.files, self._say_waiting):
+            vault.recover()
+            before = len(vault.copies())
+            yield
+            outcome = f"{before} units sealed before, {len(vault.copies())} now"
+            audit.append(vault.files, audit.login(), "sanitize", "what was published", outcome)
+
+    def _say_waiting(self) -> None:
+        self._say(
+            f"another run holds the lease; waiting up to {EXPIRY_SECONDS:g} s to see if it lives"
+        )
+
+    def _work(self, job: Job) -> RunResult:
+        options = self.options
+        ledger = Ledger(options.output, job.fence)
+        if (found := self._up_to_date(job, ledger)) is not None:
+            return found  # by a run that this one waited for
+        last = self._last(job)
+        unsettle(ledger)
+        ledger.open(job.settings, options.overwrite, options.incremental, options.seed)
+        unvouched = None
+        if options.signing_key is not None:
+            unvouched = distrust(ledger, load_signing_key(options.signing_key))
+        for line in ledger.noticed:
+            self._say(line)
+        ledger.write(last, *LEDGER, "last.json")
+        self._retire(job, ledger)
+        faces = self._carry(job, ledger)
+        rotten: list[str] = []
+        manifest, missing = finish(job, self.carrier, rotten.append, unvouched is None, ledger)
+        if rotten:
+            for line in rotten:
+                self._say(line)
+            faces += self._carry(job, ledger)
+            manifest, missing = finish(job, self.carrier, self._say, unvouched is None, ledger)
+        if ledger.fenced_off():
+            return self._failed("another run has taken over this output, or it was removed")
+        if missing:
+            result = self._failed(f"{len(missing)} units unfinished; the same command goes on")
+        else:
+            self._owner_files(job)
+            result = self._concluded(job, manifest, faces, unvouched)
+            if options.discard_key and result.exit_code != 1:
+                discard(ledger)
+                self._say("the key of the release is removed: nobody can say who is whom")
+        if not ledger.fenced_off():
+            ended = {"finished": _now(), "exit_code": result.exit_code}
+            ledger.write({**last, **ended}, *LEDGER, "last.json")
+        return result
+
+    def _retire(self, job: Job, ledger: Ledger) -> None:
+        """Take back what is to be done anew, and what is gone."""
+        options = self.options
+        if options.incremental:
+            self._say(f"since the last run: {reconcile(job, ledger)} units")
+        if job.verdicts is not None:
+            self._say(f"{retire_reviewed(job, ledger)} units to be done anew, by verdicts")
+        if options.retry_dead_letters:
+            self._say(f"{retire_dead(job, ledger)} units to be done anew, for their dead letters")
+        if gone := sweep_vault(job, ledger):
+            self._say(f"{gone} units removed from the vault, keys first: published no more")
+
+    def _up_to_date(self, job: Job, ledger: Ledger) -> RunResult | None:
+        """The result of a run that finds all as the last one left it; None: there is to be done."""
+        manifest = settled_before(job)
+        if manifest is None:
+            return None
+        last = self._last(job)
+        self._announce(job, set(ids_of(job.plan.units)))
+        if job.options.incremental:
+            self._say(f"since the last run: {Changes(unchanged=len(job.plan.units))} units")
+        self._say(
+            "nothing to do; the shards are listed as they were when the last run ended, so none "
+            "was read and nothing written (--check-shards all reads them)"
+        )
+        result = self._concluded(job, manifest, 0, None)
+        ended = {"finished": _now(), "exit_code": result.exit_code}
+        ledger.write({**last, **ended}, *LEDGER, "last.json")
+        return result
+
+    def _last(self, job: Job) -> dict[str, Any]:
+        """What ``last.json`` says of a run that begins."""
+        units, rows = len(job.plan.units), job.plan.rows
+        run = {"engine": self.carrier, "units": units, "rows": rows, "started": _now()}
+        return run | {"finished": None, "exit_code": None}
+
+    def _carry(self, job: Job, ledger: Ledger) -> int:
+        """Let the engine do what is still to be done; returns the faces that it did."""
+        todo = self._announce(job, ledger.committed_ids())
+        if not todo:
+            crowd.assemble(job, ledger, looked=False)
+            return 0
+        job = with_release_key(job, ledger)
+        refuse_overdrawn(job, todo)
+        self._look(job, ledger)
+        return self._through(job, todo)
+
+    def _through(self, job: Job, todo: list[int]) -> int:
+        """Let the engine do these units, until too many fail in a row; returns the faces."""
+        faces = failed = 0
+        self.tell(Started(len(todo)))
+        try:
+            for status in self.engine(job, todo):
+                faces += status.rows_in
+                failed = failed + 1 if status.state == "failed" else 0
+                self.tell(UnitDone(status))
+                if failed == MAX_FAILED_IN_A_ROW:
+                    break
+        finally:
+            self.tell(Stopped())
+        return faces
+
+    def _look(self, job: Job, ledger: Ledger) -> None:
+        """The first look, for a method that gathers."""
+        todo = crowd.to_look_at(job, ledger)
+        if todo:
+            self._say(
+                f"a first look at {len(todo)} units: which photos seem to be the same person's"
+            )
+            self._through(crowd.looking(job), todo)
+        crowd.assemble(job, ledger, looked=True)
+
+    def _announce(self, job: Job, done: Collection[str]) -> list[int]:
+        """Tell what there is to do; returns the numbers of the units still to be done."""
+        plan = job.plan
+        todo = [number for number, unit in enumerate(ids_of(plan.units)) if unit not in done]
+        before = len(plan.units) - len(todo)
+        seeded = job.options.seed is not None
+        self.tell(Planned(plan.rows, len(plan.units), before, plan.ignored, seeded))
+        return todo
+
+    def _owner_files(self, job: Job) -> None:
+        """What the owner asked for besides."""
+        options = self.options
+        if options.mapping:
+            rows = write_mapping(job)
+            self._say(f"mapping of {rows:,} rows written; it undoes the pseudonyms, lock it away")
+        if options.photographs is None:
+            return
+        ledger = Ledger(options.output)  # of which both below read the entries, once
+        if options.detections_out:
+            self._say(f"{write_detections(job, ledger):,} faces written to --detections-out")
+        queue = review_queue(job, ledger)
+        if options.review_out:
+            write_review(options.review_out, queue, job.plan)
+            self._say(f"{len(queue):,} photographs to look at, listed in --review-out")
+        elif queue:
+            self._say(
+                f"{len(queue):,} photographs that a person should look at; --review-out FILE lists "
+                "them"
+            )
+
+    def _concluded(
+        self, job: Job, manifest: Manifest, faces: int, unvouched: str | None
+    ) -> RunResult:
+        """The result of a run that left no unit undone."""
+        short = [] if manifest.verdict is None else manifest.verdict.checks
+        dead = too_many_dead(job, manifest)
+        problems = [] if dead is None else [dead]
+        problems += [f"policy not met: {check}" for check in short if not check.holds]
+        code = 3 if problems else 0
+        if unvouched is not None:
+            problems.append(unvouched)
+            code = code or 1
+        result = RunResult(
+            code, self.options.output, manifest, tuple(problems), self._seconds, faces
+        )
+        self.tell(Finished(result))
+        return result
+
+    def _failed(self, problem: str) -> RunResult:
+        self.tell(Notice(problem, "error"))
+        return RunResult(1, self.options.output, problems=(problem,), seconds=self._seconds)
+
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self.began
+
+    def _say(self, line: str) -> None:
+        self.tell(Notice(line))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
