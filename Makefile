@@ -11,7 +11,7 @@ VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 OUT ?= out
 BIN = $(VENV)/bin
-EXTRAS = dev,beam,s3,match,dp,distill,docs
+EXTRAS = dev,all,docs
 
 # Processes that tests are spread over; every file stays in one, and so do all that start Ray.
 JOBS ?= 2

@@ -1,10 +1,28 @@
 """What goes wrong, in words that may be shown."""
 
 import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+
+
+EXTRAS = {
+    "apache_beam": "beam",
+    "dp_accounting": "dp",
+    "Crypto": "vault-shares",
+    "legal_eval": "evaluate",
+    "mpyc": "match",
+    "onnx": "distill",
+    "opendp": "dp",
+    "ray": "ray",
+    "requests": "distill",
+    "s3fs": "s3",
+    "sklearn": "evaluate",
+    "tenseal": "match",
+}
+"""Modules that are not installed with the package itself, and the extra that has them."""
 
 
 class UserError(ValueError):
@@ -18,6 +36,25 @@ class EngineError(UserError):
     """The engine does not do its work, whatever the options; the same command goes on later."""
 
     exit_code = 1
+
+
+def missing_extra(error: ImportError) -> UserError | None:
+    """What to install, for an import that failed; None: the module is in no extra."""
+    module = (error.name or "").partition(".")[0]
+    if module not in EXTRAS:
+        return None
+    wanted = f"ppfr-sanitizer[{EXTRAS[module]}]"
+    return UserError(f"this needs {module}, which is not installed: pip install '{wanted}'")
+
+
+def require(module: str) -> None:
+    """Refuse, before anything is done, what needs a module that is not installed.
+
+    Raises:
+        UserError: the extra to install.
+    """
+    if find_spec(module) is None:
+        raise missing_extra(ModuleNotFoundError(name=module)) or UserError(f"{module} is missing")
 
 
 def describe(error: BaseException) -> str:

@@ -62,3 +62,56 @@ def test_wheel_and_sdist_outside_the_checkout(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+
+
+BLOCKED = """
+import sys
+from importlib.abc import MetaPathFinder
+from ppfr_ops.errors import EXTRAS
+
+class Missing(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in EXTRAS:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+from ppfr_ops.cli import main
+sys.argv = ["ppfr", *sys.argv[1:]]
+main()
+"""
+
+
+def _without_extras(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", BLOCKED, *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_a_first_release_needs_no_extra(tmp_path: Path) -> None:
+    assert _without_extras(tmp_path, "sample", "faces", "--count", "12").returncode == 0
+    options = ("--input", "faces", "--output", "out", "--metrics", "basic", "--method", "blur")
+    done = _without_extras(tmp_path, "sanitize", *options)
+    assert done.returncode == 0, done.stderr
+    assert _without_extras(tmp_path, "verify", "out").returncode == 0
+    assert _without_extras(tmp_path, "report", "out").returncode in (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        (("sanitize", "--engine", "ray", "--input", "faces", "--output", "out"), "ray"),
+        (("sanitize-beam", "--input", "faces", "--output", "out"), "beam"),
+        (("evaluate", "--help"), None),
+    ],
+)
+def test_a_missing_extra_is_one_line(
+    tmp_path: Path, arguments: tuple[str, ...], extra: str | None
+) -> None:
+    (tmp_path / "faces").mkdir()
+    done = _without_extras(tmp_path, *arguments)
+    if extra is None:
+        assert done.returncode == 0, done.stderr
+        return
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert line.endswith(f"pip install 'ppfr-sanitizer[{extra}]'"), line

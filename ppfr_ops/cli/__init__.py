@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ppfr_ops.errors import UserError, describe
+from ppfr_ops.errors import UserError, describe, missing_extra
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
@@ -45,7 +45,10 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        module = importlib.import_module(f"ppfr_ops.cli.{name.replace('-', '_')}")
+        try:
+            module = importlib.import_module(f"ppfr_ops.cli.{name.replace('-', '_')}")
+        except ModuleNotFoundError as error:
+            raise _not_installed(error) from None
         command: click.Command = module.main
         return command
 
@@ -82,6 +85,14 @@ class Command(click.Command):
         except UserError as error:
             refused = error.exit_code == Refused.exit_code
             raise (Refused if refused else click.ClickException)(str(error)) from None
+        except ModuleNotFoundError as error:
+            raise _not_installed(error) from None
+
+
+def _not_installed(error: ModuleNotFoundError) -> Exception:
+    """One line that names the extra; the error itself where no extra has the module."""
+    told = missing_extra(error)
+    return error if told is None else Refused(str(told))
 
 
 def run(command: click.Command) -> None:

@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 from ppfr_ops import __version__
 from ppfr_ops.engines.options import EngineOptions
-from ppfr_ops.errors import UserError
+from ppfr_ops.errors import UserError, require
 from ppfr_ops.sanitize.conductor import Engine, conduct
 from ppfr_ops.sanitize.events import Listener, RunResult, ignore
 from ppfr_ops.sanitize.options import SanitizeOptions
@@ -53,10 +53,9 @@ def chosen_engine(options: EngineOptions) -> tuple[Engine, str]:
         from ppfr_ops.engines.local import on_processes
 
         return lambda job, todo: on_processes(job, todo, options.actors), f"local {__version__}"
-    try:
-        from ppfr_ops.engines.ray_data import on_ray
-    except ModuleNotFoundError:
-        raise UserError("Ray is not installed: pip install 'ppfr-sanitizer[ray]'") from None
+    require("ray")
+    from ppfr_ops.engines.ray_data import on_ray
+
     return (
         lambda job, todo: on_ray(
             job,
