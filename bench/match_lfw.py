@@ -9,6 +9,7 @@ threshold then run together, as those of a gallery of 6,000 records do.
 
 import argparse
 import json
+import secrets
 import sys
 import time
 from pathlib import Path
@@ -19,42 +20,46 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ppfr_ops.match.bfv import DEGREE
-from ppfr_ops.match.comparison import blind, client_shares, encrypt_bits
-from ppfr_ops.match.keys import ClientKeys, PublicKeys
+from ppfr_ops.match.comparison import LENGTH, client_bits, evaluate, garble
 from ppfr_ops.match.packing import Layout, quantise, threshold_integer
 from ppfr_ops.match.scores import (
     PackedGallery,
-    decrypt_masked,
-    encrypt_probe,
+    QueryKey,
     mask,
     products,
     read_probe,
+    read_public,
 )
+from ppfr_ops.match.transfer import Chooser, Dealer
 
 BAND = 0.001
 
 
-def masked_scores(left, right, keys: ClientKeys, public: PublicKeys):
+def masked_scores(left, right):
     """Score plus mask, and mask, of every pair, each a verification with one record."""
     width = 1 << (left.shape[1] - 1).bit_length()
     layout = Layout(DEGREE // width, left.shape[1], width)
-    seen, masks = [], []
+    key, nonce, seen, masks = QueryKey(), bytes(16), [], []
+    public = read_public(key.public_half(nonce), nonce)
     for probe, record in zip(left, right, strict=True):
-        ciphertexts = read_probe(encrypt_probe(keys.scores, layout, probe), layout)
+        ciphertexts = read_probe(key.encrypt_probe(layout, probe), layout)
         results = products(ciphertexts, PackedGallery.pack(record[None], layout))
-        sent, drawn = mask(results, public.scores, layout)
-        seen.append(decrypt_masked(keys.scores, sent, layout)[0])
+        sent, drawn = mask(results, public, layout)
+        seen.append(key.decrypt_masked(sent, layout)[0])
         masks.append(drawn[0])
     return np.array(seen), np.array(masks)
 
 
-def decide(seen, masks, threshold: float, keys: ClientKeys, public: PublicKeys):
-    """The decision of every pair: both parties' shares, put together here and nowhere else."""
-    layout = Layout(len(seen), 1, 1)
-    bits = encrypt_bits(keys.choices, seen, layout)
-    blinded, server = blind(public.choices, bits, masks, threshold_integer(threshold), layout)
-    client = client_shares(keys.choices, blinded, seen, layout)
-    return (client ^ server.bits.reshape(-1)[: len(seen)]).astype(bool)
+def decide(seen, masks, threshold: float):
+    """The decision of every pair, as an identification that tells which records match."""
+    count, session = len(seen), secrets.token_bytes(32)
+    chooser = Chooser(session)
+    dealer = Dealer(session, chooser.point)
+    message, labels = chooser.choose(dealer.points, client_bits(seen))
+    theirs = dealer.labels(message, LENGTH * count)
+    limit, counted = threshold_integer(threshold), np.ones(count, bool)
+    sent = garble(session, dealer.difference, theirs, masks, limit, counted, which=True)
+    return np.isin(np.arange(count), evaluate(session, labels, sent, count, which=True))
 
 
 def best_threshold(scores, same) -> float:
@@ -80,8 +85,6 @@ def main() -> None:
     pairs = pq.read_table(options.pairs).to_pydict()
     rows = np.array([[index[a], index[b]] for a, b in zip(pairs["a"], pairs["b"], strict=True)])
     same = np.array(pairs["same"])
-    keys = ClientKeys.generate()
-    public = PublicKeys.read(keys.public)
     curves = {}
     for model in options.models:
         kept = options.curves / f"{model}.npy" if options.curves else None
@@ -93,13 +96,13 @@ def main() -> None:
         left, right = vectors[rows[:, 0]], vectors[rows[:, 1]]
         plain = (left * right).sum(axis=1)
         start = time.process_time()
-        seen, masks = masked_scores(quantise(left), quantise(right), keys, public)
+        seen, masks = masked_scores(quantise(left), quantise(right))
         spent = time.process_time() - start
         best = best_threshold(plain, same)
         spread = np.quantile(plain, np.linspace(0.005, 0.995, options.thresholds - 1))
         lines, wrong, inside = [], 0, 0
         for threshold in sorted([best, *spread]):
-            got = decide(seen, masks, float(threshold), keys, public)
+            got = decide(seen, masks, float(threshold))
             expected = plain >= threshold
             near = np.abs(plain - threshold) < BAND
             bad, close = int((got != expected)[~near].sum()), int((got != expected)[near].sum())

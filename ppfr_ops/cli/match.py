@@ -13,7 +13,7 @@ from ppfr_ops.cli import Command, Refused
 from ppfr_ops.errors import UserError
 
 NO_MATCH = 10
-RESERVED = ("owner", "helper")
+RESERVED = ("owner",)
 
 EXAMPLES = """
 \b
@@ -49,13 +49,6 @@ _fr = click.option(
 )
 
 
-_parties = click.option(
-    "--parties",
-    metavar="CLIENT,SERVER,HELPER",
-    help="Three-party form: HOST:PORT of each; the client's is not listened on.",
-)
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXAMPLES)
 def main() -> None:
     """Ask an encrypted gallery whether a face is in it, and learn only that.
@@ -69,7 +62,6 @@ def main() -> None:
 @click.option("--client", "clients", multiple=True, help="Name of a client; may be repeated.")
 @click.option("--host", "hosts", multiple=True, help="Name or address that the server goes by.")
 @click.option("--token", is_flag=True, help="Let clients in by token instead of certificate.")
-@click.option("--three-party", is_flag=True, help="And certificates for MPyC, FOLDER/helper too.")
 @click.option(
     "--admit",
     type=_file,
@@ -80,7 +72,6 @@ def keygen(
     clients: tuple[str, ...],
     hosts: tuple[str, ...],
     token: bool,
-    three_party: bool,
     admit: Path | None,
 ) -> int:
     """Make keys: FOLDER/owner for the server, FOLDER/<client> for every client.
@@ -88,7 +79,7 @@ def keygen(
     Where FOLDER/owner is there already, clients are added to it. In earnest a client runs keygen
     itself, keeps its folder, and sends client.crt alone for the owner to --admit.
     """
-    from ppfr_ops.match.keys import ClientFolder, OwnerFolder, PartyCertificates, write_private
+    from ppfr_ops.match.keys import ClientFolder, OwnerFolder, write_private
 
     path = folder / "owner"
     owner = OwnerFolder(path)
@@ -102,7 +93,7 @@ def keygen(
         return 0
     for name in clients or ("client",):
         if not name.replace("-", "").replace("_", "").isalnum() or name in RESERVED:
-            raise UserError(f"client {name!r}: letters, digits, - and _; not owner, not helper")
+            raise UserError(f"client {name!r}: letters, digits, - and _; not owner")
         client = ClientFolder.create(folder / name, name)
         if token:
             drawn = secrets.token_bytes(32)
@@ -113,12 +104,6 @@ def keygen(
         else:
             owner.admit(name, certificate=(client.path / "client.crt").read_bytes())
         shutil.copyfile(path / "server.crt", client.path / "server.crt")
-        if three_party:
-            PartyCertificates.make(client.path, 0)
-    if three_party:
-        PartyCertificates.make(path, 1)
-        PartyCertificates.make(folder / "helper", 2)
-        PartyCertificates.exchange(sorted(p for p in folder.iterdir() if p.is_dir()))
     click.echo(f"keys of the owner and of {len(clients) or 1} client in {folder.name}/")
     return 0
 
@@ -202,7 +187,8 @@ def enrol(
     type=click.IntRange(0),
     default=20,
     show_default=True,
-    help="Verifications of one name, ever, all clients together.",
+    help="Questions that may concern one person, ever, all clients together: verifications of "
+    "the name, and every identification.",
 )
 @click.option(
     "--per-minute",
@@ -233,10 +219,7 @@ def enrol(
     show_default=True,
     help="Ray actors that the gallery is spread over; 0 is this process, without Ray.",
 )
-@_parties
-def serve(
-    folder: Path, keys: Path, listen: str, partitions: int, parties: str | None, **policy: Any
-) -> int:
+def serve(folder: Path, keys: Path, listen: str, partitions: int, **policy: Any) -> int:
     """Answer queries to the gallery in FOLDER until stopped.
 
     Budgets are kept in FOLDER/audit.jsonl, which is appended to before a query is answered.
@@ -245,8 +228,7 @@ def serve(
     from ppfr_ops.match.gallery import Gallery
     from ppfr_ops.match.keys import OwnerFolder
     from ppfr_ops.match.server import Matcher, Scorer
-    from ppfr_ops.match.three_party import SERVER, run_party
-    from ppfr_ops.match.transport import Server, gallery_path, parse_address, parse_parties
+    from ppfr_ops.match.transport import Server, gallery_path, parse_address
 
     owner = OwnerFolder(keys)
     gallery = Gallery.load(gallery_path(folder), owner.gallery_key())
@@ -256,10 +238,7 @@ def serve(
         from ppfr_ops.engines.ray_match import RayScorer
 
         scorer = RayScorer(gallery, partitions)
-    party = None
-    if parties:
-        party = functools.partial(run_party, SERVER, parse_parties(parties), keys)
-    matcher = Matcher(gallery, Accounts(MatchPolicy(**policy), log), scorer, party)
+    matcher = Matcher(gallery, Accounts(MatchPolicy(**policy), log), scorer)
     server = Server(
         matcher, owner, parse_address(listen), log=functools.partial(click.echo, err=True)
     )
@@ -286,7 +265,13 @@ def serve(
     show_default=True,
     help="Row of a Parquet or .npy file.",
 )
-@_parties
+@click.option(
+    "--most-mib",
+    type=click.IntRange(1),
+    default=512,
+    show_default=True,
+    help="Give up before a query that would move more; 700 for a gallery of 10^6 x 128.",
+)
 def query(
     probe: Path,
     keys: Path,
@@ -294,48 +279,24 @@ def query(
     server: str,
     name: str | None,
     row: int,
-    parties: str | None,
+    most_mib: int,
 ) -> int:
     """Ask whether the face in PROBE matches: an aligned picture, a Parquet or an .npy file."""
     from ppfr_ops.match.keys import ClientFolder
     from ppfr_ops.match.packing import quantise
     from ppfr_ops.match.templates import Embedder
     from ppfr_ops.match.templates import probe as read_probe
-    from ppfr_ops.match.transport import parse_address, parse_parties
+    from ppfr_ops.match.transport import parse_address
     from ppfr_ops.match.transport import query as ask
 
     embedder = None if probe.suffix == ".npy" else Embedder(fr)
     template = quantise(read_probe(probe, embedder, row))[0]
     digest = embedder.digest if embedder else None
-    three = parse_parties(parties) if parties else None
-    outcome = ask(parse_address(server), ClientFolder(keys), template, name, digest, three)
+    where, most = parse_address(server), most_mib << 20
+    outcome = ask(where, ClientFolder(keys), template, name, digest, most)
     told = f": records {', '.join(map(str, outcome.records))}" if outcome.records else ""
     click.echo(f"match{told}" if outcome.match else "no match")
     return 0 if outcome.match else NO_MATCH
-
-
-@main.command(cls=_Command)
-@_keys
-@click.option("--parties", metavar="CLIENT,SERVER,HELPER", required=True, help="As for serve.")
-@click.option("--times", type=click.IntRange(0), default=0, show_default=True, help="0: for ever.")
-def helper(keys: Path, parties: str, times: int) -> int:
-    """Be the third party of the three-party form: holds nothing, learns nothing, shares randomness.
-
-    Whoever runs it must not be who runs the server, nor the client.
-    """
-    from ppfr_ops.match.three_party import HELPER, run_party
-    from ppfr_ops.match.transport import parse_parties
-
-    addresses = parse_parties(parties)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    done = 0
-    try:
-        while not times or done < times:
-            run_party(HELPER, addresses, keys, timeout=None)
-            done += 1
-    except KeyboardInterrupt:
-        click.echo(f"stopped after {done}")
-    return 0
 
 
 @main.command(cls=_Command)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tenseal.sealapi as seal
 
-from ..match.bfv import Buffer, ParameterError, scores_ring, seeded_bytes
+from ..match.bfv import Buffer, ParameterError, ring, seeded_bytes
 from ..match.gallery import Gallery
 from ..match.packing import Integers, Layout
 from ..match.scores import PackedGallery, products, read_probe
@@ -35,9 +35,9 @@ class _Partition:
 
     def scores(self, probe: bytes) -> list[np.ndarray]:
         """Words of the encrypted scores, ``2 x 2 x N`` a block."""
-        ring = scores_ring()
+        bfv = ring()
         ciphertexts = read_probe(probe, self._layout)
-        return [ring.words(result) for result in products(ciphertexts, self._packed)]
+        return [bfv.words(result) for result in products(ciphertexts, self._packed)]
 
 
 class RayScorer:
@@ -87,7 +87,7 @@ class RayScorer:
         """A ciphertext a block. Raises ParameterError: a probe of a wrong size."""
         if len(probe) != self.layout.slices * seeded_bytes():
             raise ParameterError("a probe of a wrong size")
-        view, ring = memoryview(probe), scores_ring()
+        view, bfv = memoryview(probe), ring()
         asked = [
             [worker.scores.remote(bytes(view[span])) for span, worker in part]
             for part in self._parts
@@ -95,9 +95,9 @@ class RayScorer:
         for part in asked:
             first, *others = self._results(part)
             for index, words in enumerate(first):
-                total = ring.ciphertext(words)
+                total = bfv.ciphertext(words)
                 for other in others:
-                    ring.evaluator.add_inplace(total, ring.ciphertext(other[index]))
+                    bfv.evaluator.add_inplace(total, bfv.ciphertext(other[index]))
                 yield total
 
     def _results(self, asked: list[Any]) -> list[list[np.ndarray]]:

@@ -1,14 +1,14 @@
 """BFV (Fan and Vercauteren 2012) by Microsoft SEAL, through TenSEAL's ``sealapi``.
 
-Two plaintext rings share one coefficient modulus: ``SCORES`` (t = 2^26, values in coefficients) for
-inner products, ``CHOICES`` (t a 20-bit prime, values in slots) for comparisons. Neither rotates nor
-relinearizes, so no evaluation keys exist.
+One ring, t = 2^26, values in coefficients. Nothing rotates or relinearizes, so there are no
+evaluation keys; a secret key lives for one query and is never written anywhere.
 
 SEAL's objects cross this module as plain ``uint64`` arrays. A peer's bytes never reach SEAL's own
 parser: lengths are fixed by the parameters, every word is checked against its modulus here, and the
 header that SEAL reads is written by us.
 """
 
+import hashlib
 import os
 import struct
 import threading
@@ -26,8 +26,8 @@ Buffer = bytes | bytearray | memoryview
 DEGREE = 8192
 """Coefficients of a polynomial, N."""
 PRIME_BITS = (60, 60, 60)
-"""Two primes for data and one for the public key: 180 of the 218 bits that 128-bit security allows
-at N = 8192 (Homomorphic Encryption Standard, 2018, table 1)."""
+"""Two primes for ciphertexts and the one that SEAL keeps for keys: 180 of the 218 bits that 128-bit
+security allows at N = 8192 (Homomorphic Encryption Standard, 2018, table 1)."""
 SCORE_BITS = 26
 SEED_BYTES = 64
 
@@ -72,20 +72,12 @@ def _save(thing: object, size: int) -> bytes:
 
 @dataclass(frozen=True)
 class Ring:
-    """A SEAL context and what is fixed by it. Made by :func:`ring`; one a process."""
+    """A SEAL context and what is fixed by it; :func:`ring` has the one of this process."""
 
-    modulus: int
     context: seal.SEALContext
+    evaluator: seal.Evaluator
     primes: tuple[int, ...]
-    """The primes of fresh ciphertexts, then that of the public key."""
-
-    @property
-    def evaluator(self) -> seal.Evaluator:
-        return _evaluator(self.modulus)
-
-    @property
-    def encoder(self) -> seal.BatchEncoder:
-        return _encoder(self.modulus)
+    """The primes of fresh ciphertexts, then the one kept for keys."""
 
     @property
     def fresh(self) -> list[int]:
@@ -96,8 +88,7 @@ class Ring:
         return list(self.context.last_parms_id())
 
     def _level(self, count: int) -> list[int]:
-        levels = {1: self.last, 2: self.fresh, 3: list(self.context.key_parms_id())}
-        return levels[count]
+        return {1: self.last, 2: self.fresh}[count]
 
     def _check(self, words: Words, primes: int) -> None:
         shaped = words.reshape(-1, primes, DEGREE)
@@ -123,7 +114,7 @@ class Ring:
 
     # -- ciphertexts ---------------------------------------------------------------------------
 
-    def ciphertext(self, words: Words, primes: int = 2) -> seal.Ciphertext:
+    def ciphertext(self, words: Words, primes: int = 2, ntt: bool = False) -> seal.Ciphertext:
         """A ciphertext of its words, ``2 x primes x N``.
 
         Raises:
@@ -133,7 +124,7 @@ class Ring:
             raise ParameterError("a ciphertext of a wrong size")
         self._check(words, primes)
         result = seal.Ciphertext()
-        self._load(result, self._ciphertext_body(words, 2, primes, False))
+        self._load(result, self._ciphertext_body(words, 2, primes, ntt))
         return result
 
     def words(self, ciphertext: seal.Ciphertext) -> Words:
@@ -177,7 +168,7 @@ class Ring:
 
     def coefficients(self, values: NDArray[np.integer]) -> seal.Plaintext:
         """A plaintext of its coefficients: at most N integers, taken modulo t."""
-        reduced = np.mod(values, self.modulus).astype("<u8")
+        reduced = np.mod(values, 1 << SCORE_BITS).astype("<u8")
         head = _PLAINTEXT.pack(0, 0, 0, 0, len(reduced), 1.0)
         result = seal.Plaintext()
         self._load(result, head + _pack(_COUNT.pack(len(reduced)) + reduced.tobytes()))
@@ -192,16 +183,6 @@ class Ring:
         result[:count] = np.frombuffer(body, "<u8", count, head)
         return result
 
-    def slots(self, values: NDArray[np.integer]) -> seal.Plaintext:
-        """A plaintext of its N slots, integers in [0, t)."""
-        result = seal.Plaintext()
-        self.encoder.encode(values.tolist(), result)
-        return result
-
-    def read_slots(self, plain: seal.Plaintext) -> NDArray[np.int64]:
-        """The N slots of a plaintext, in [0, t)."""
-        return np.mod(np.array(self.encoder.decode_int64(plain), np.int64), self.modulus)
-
     def to_ntt(self, plain: seal.Plaintext) -> seal.Plaintext:
         """The same plaintext, changed in place, ready to multiply fresh ciphertexts."""
         self.evaluator.transform_to_ntt_inplace(plain, self.fresh)
@@ -209,37 +190,18 @@ class Ring:
 
     # -- keys ----------------------------------------------------------------------------------
 
-    def save_secret(self, key: seal.SecretKey) -> bytes:
-        """The secret key: 3 N words, little-endian."""
+    def times_secret(self, key: seal.SecretKey, words: Words) -> Words:
+        """Products with the secret key of polynomials in NTT form, ``primes x N``."""
+        primes = len(words)
         head = _PLAINTEXT.size + _HEADER.size + _COUNT.size
-        return _save(key, head + 8 * 3 * DEGREE)[head:]
-
-    def load_secret(self, data: bytes) -> seal.SecretKey:
-        """Raises ParameterError: not the words of a secret key of this ring."""
-        if len(data) != 8 * 3 * DEGREE:
-            raise ParameterError("a secret key of a wrong size")
-        head = _PLAINTEXT.pack(*self._level(3), 3 * DEGREE, 1.0)
-        result = seal.SecretKey()
-        self._load(result, head + _pack(_COUNT.pack(3 * DEGREE) + data))
-        return result
-
-    def save_public(self, key: seal.PublicKey) -> bytes:
-        """The public key: ``public_bytes`` bytes, ``2 x 3 x N`` words."""
-        head = _CIPHERTEXT.size + _HEADER.size + _COUNT.size
-        return _save(key, head + public_bytes())[head:]
-
-    def load_public(self, data: Buffer) -> seal.PublicKey:
-        """Raises ParameterError: wrong size, a word out of range, or a half that is all zero."""
-        if len(data) != public_bytes():
-            raise ParameterError("a public key of a wrong size")
-        words = np.frombuffer(data, "<u8").reshape(2, 3, DEGREE)
-        self._check(words, 3)
-        # a second half of few values would leave results unmasked: see docs/match.md
-        if min(len(np.unique(words[i, j])) for i in range(2) for j in range(3)) < DEGREE // 2:
-            raise ParameterError("a public key that is not random")
-        result = seal.PublicKey()
-        self._load(result, self._ciphertext_body(words, 2, 3, True))
-        return result
+        data = _save(key, head + 8 * len(PRIME_BITS) * DEGREE)[head:][: 8 * primes * DEGREE]
+        plain = seal.Plaintext()
+        form = _PLAINTEXT.pack(*self._level(primes), primes * DEGREE, 1.0)
+        self._load(plain, form + _pack(_COUNT.pack(primes * DEGREE) + data))
+        # twice the same polynomial: SEAL refuses ciphertexts whose second one is zero
+        both = self.ciphertext(np.stack([words, words]), primes, ntt=True)
+        self.evaluator.multiply_plain_inplace(both, plain)
+        return self.words(both)[0]
 
 
 def seeded_bytes() -> int:
@@ -252,54 +214,19 @@ def result_bytes() -> int:
     return 2 * DEGREE * 8
 
 
-def public_bytes() -> int:
-    """Bytes of a public key."""
-    return 2 * 3 * DEGREE * 8
-
-
 @cache
-def ring(modulus: int) -> Ring:
-    """The ring of a plaintext modulus.
-
-    Raises:
-        ParameterError: the parameters are not 128-bit secure, or SEAL refuses them.
-    """
+def ring() -> Ring:
+    """Raises ParameterError: the parameters are not 128-bit secure, or SEAL refuses them."""
     parameters = seal.EncryptionParameters(seal.SCHEME_TYPE.BFV)
     parameters.set_poly_modulus_degree(DEGREE)
     chain = seal.CoeffModulus.Create(DEGREE, list(PRIME_BITS))
     parameters.set_coeff_modulus(chain)
-    parameters.set_plain_modulus(modulus)
+    parameters.set_plain_modulus(1 << SCORE_BITS)
     context = seal.SEALContext(parameters, True, seal.SEC_LEVEL_TYPE.TC128)
     allowed = seal.CoeffModulus.MaxBitCount(DEGREE, seal.SEC_LEVEL_TYPE.TC128)
     if not context.parameters_set() or sum(PRIME_BITS) > allowed:
         raise ParameterError("the parameters do not give 128-bit security")
-    return Ring(modulus, context, tuple(prime.value() for prime in chain))
-
-
-@cache
-def _evaluator(modulus: int) -> seal.Evaluator:
-    return seal.Evaluator(ring(modulus).context)
-
-
-@cache
-def _encoder(modulus: int) -> seal.BatchEncoder:
-    return seal.BatchEncoder(ring(modulus).context)
-
-
-def scores_ring() -> Ring:
-    """t = 2^26: inner products, in coefficients."""
-    return ring(1 << SCORE_BITS)
-
-
-@cache
-def choices_modulus() -> int:
-    """The largest 20-bit prime that is 1 modulo 2 N."""
-    return int(seal.PlainModulus.Batching(DEGREE, 20).value())
-
-
-def choices_ring() -> Ring:
-    """t a 20-bit prime: comparisons, in slots."""
-    return ring(choices_modulus())
+    return Ring(context, seal.Evaluator(context), tuple(prime.value() for prime in chain))
 
 
 def uniform(count: int, bound: int) -> NDArray[np.int64]:
@@ -311,3 +238,22 @@ def uniform(count: int, bound: int) -> NDArray[np.int64]:
         drawn = np.frombuffer(os.urandom(8 * need), "<u8") >> np.uint64(64 - bits)
         result = np.concatenate([result, drawn[drawn < bound].astype(np.int64)])
     return result[:count]
+
+
+def small_noise(count: int) -> NDArray[np.int64]:
+    """Centred binomial noise of standard deviation 3.24, as SEAL's own."""
+    bits = np.unpackbits(np.frombuffer(os.urandom(6 * count), np.uint8)).reshape(count, 48)
+    return bits[:, :21].sum(1, dtype=np.int64) - bits[:, 24:45].sum(1, dtype=np.int64)
+
+
+def public_randomness(seed: bytes) -> Words:
+    """The half of a public key that both sides know, ``2 x N`` words, uniform, in NTT form.
+
+    It comes from a hash of what the server drew for this session, so neither side can choose it.
+    """
+    rows = []
+    for index, prime in enumerate(ring().primes[:2]):
+        stream = hashlib.shake_256(b"ppfr match public half %d" % index + seed)
+        drawn = np.frombuffer(stream.digest(9 * DEGREE), "<u8") >> np.uint64(64 - PRIME_BITS[index])
+        rows.append(drawn[drawn < prime][:DEGREE])
+    return np.stack(rows)

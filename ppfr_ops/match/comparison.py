@@ -1,272 +1,219 @@
-"""From masked scores to one bit, between two parties, by BFV alone.
+"""From masked scores to one bit: a garbled circuit that the server makes and the client evaluates.
 
-The client knows u = score + mask modulo 2^26, the server the mask; whether the score reaches the
-threshold is the sign of u - r with r = mask + threshold. Neither may learn it for a single record.
+The client knows u = score + mask modulo 2^26, the server the mask; a score reaches the threshold if
+the highest bit of u - (mask + threshold) is 0. The circuit says for which records that is so, and
+takes them together: Yao's garbling with free xor (Kolesnikov and Schneider 2008) and half gates
+(Zahur, Rosulek and Evans 2015), the hash from AES with a key of the session's (Guo et al. 2020).
+The client gets the labels of its bits by :mod:`.transfer`; the server's bits change what its labels
+mean and are not sent.
 
-1. The client encrypts the bits of u, one bit of N records a ciphertext.
-2. Comparison after Damgard, Geisler and Kroigaard (2007): with a, b the bit strings, sigma = +1 or
-   -1 at random for every record, the numbers c_i = a_i - b_i + sigma + 3 sum_{j > i} (a_j xor b_j)
-   hold a zero exactly if a < b (sigma = +1) or a > b (sigma = -1). They are linear in the a_i, so
-   the server computes them under encryption, multiplies each by a random unit and shuffles them,
-   record by record. What the client decrypts is, for every record, random units, and a zero at a
-   random place or none: a fair coin to it.
-3. So client and server hold xor shares of "it matches", for every record. The client encrypts its
-   shares, the server turns them into the bits under encryption, weighs each with a random unit
-   and returns the sum, which is zero if nothing matched and as good as uniform if something did.
+Whatever a client sends, it evaluates the circuit on bits of its choice, once, and gets the label of
+one output: that is all that a client that keeps to no rule learns, too.
 
-The sum needs no rotation: the sum over all slots is N times the constant coefficient, and the other
-coefficients are overwritten by a mask. All of it holds against parties that follow the protocol and
-look on. A client that sends something else than bits in step 1 can learn more: docs/match.md.
+The twelve lowest bits are left out: a score within 2^11 / 2^24 = 0.00012 of the threshold may fall
+to either side, and the comparison costs half as much.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
 
 import numpy as np
-import tenseal.sealapi as seal
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
-from .bfv import (
-    DEGREE,
-    SCORE_BITS,
-    Buffer,
-    ParameterError,
-    choices_ring,
-    result_bytes,
-    seeded_bytes,
-    uniform,
-)
-from .packing import Layout
-from .scores import decrypt_results, sanitise
-
-Bits = NDArray[np.int64]
-"""int64, 0 or 1."""
+from .bfv import SCORE_BITS, Buffer, ParameterError
+from .transfer import Labels
 
 DROPPED_BITS = 12
-"""The lowest bits of u and r are left out: a score within 2^11 / 2^24 = 0.00012 of the threshold
-may fall to either side, and the comparison costs a quarter."""
-LOW_BITS = SCORE_BITS - 1 - DROPPED_BITS
-LENGTH = LOW_BITS + 1
-"""Bits compared: the low ones, and one below them so that there is never a tie."""
-REPEATS = 3
-"""Sums returned; two matches or more are overlooked if all are zero by chance, 2^-60."""
+LENGTH = SCORE_BITS - DROPPED_BITS
+"""Bits compared."""
+_LABEL = 16
 
 
-def _split(values: NDArray[np.int64]) -> tuple[Bits, NDArray[np.int64]]:
-    """The highest bit, and the low bits, of numbers modulo 2^26."""
-    return values >> (SCORE_BITS - 1), (values >> DROPPED_BITS) & ((1 << LOW_BITS) - 1)
+class _Gates:
+    """What both sides do alike. Labels are uint64 ``n x 2``, one gate of n records at a time."""
+
+    def __init__(self, session: bytes) -> None:
+        key = hashlib.sha256(b"ppfr match labels" + session).digest()[:_LABEL]
+        self._cipher = Cipher(algorithms.AES(key), modes.ECB())
+        self._next = 1
+
+    def _permute(self, labels: Labels) -> Labels:
+        encrypted = self._cipher.encryptor().update(np.ascontiguousarray(labels).tobytes())
+        return np.frombuffer(encrypted, "<u8").reshape(-1, 2)
+
+    def _tweaks(self, count: int) -> Labels:
+        """Numbers that no other gate of the session has."""
+        tweaks = np.zeros((count, 2), np.uint64)
+        tweaks[:, 0] = np.arange(self._next, self._next + count, dtype=np.uint64)
+        self._next += count
+        return tweaks
+
+    def _hash(self, labels: Labels, tweaks: Labels) -> Labels:
+        once = self._permute(labels)
+        return self._permute(once ^ tweaks) ^ once
+
+    @staticmethod
+    def _lowest(labels: Labels) -> NDArray[np.bool_]:
+        return (labels[:, :1] & np.uint64(1)).astype(np.bool_)
 
 
-def _by_groups(values: NDArray[np.int64], layout: Layout) -> NDArray[np.int64]:
-    """``n`` to ``groups x N``, filled up with zeros."""
-    padded = np.zeros(layout.groups * DEGREE, np.int64)
-    padded[: len(values)] = values
-    return padded.reshape(layout.groups, DEGREE)
+class _Garbler(_Gates):
+    """The server's side; a wire is the label of "no"."""
+
+    def __init__(self, session: bytes, difference: Labels) -> None:
+        super().__init__(session)
+        self._difference = difference
+        self.tables: list[bytes] = []
+
+    def _if(self, bits: NDArray[np.bool_]) -> Labels:
+        return np.where(bits, self._difference, np.uint64(0))
+
+    def invert(self, wire: Labels) -> Labels:
+        return wire ^ self._difference
+
+    def add_known(self, wire: Labels, bits: NDArray[np.integer]) -> Labels:
+        """The wire xor bits that the server knows."""
+        return wire ^ self._if(bits[:, None].astype(np.bool_))
+
+    def _half(
+        self, wire: Labels, bits: NDArray[np.bool_], extra: Labels | None = None
+    ) -> tuple[Labels, Labels]:
+        """Table and hash of "no" of half a gate."""
+        tweaks = self._tweaks(len(wire))
+        no, yes = self._hash(wire, tweaks), self._hash(wire ^ self._difference, tweaks)
+        return no ^ yes ^ (self._if(bits) if extra is None else extra), no
+
+    def both_known(self, wire: Labels, bits: NDArray[np.integer]) -> Labels:
+        """The wire and bits that the server knows."""
+        table, no = self._half(wire, bits[:, None].astype(np.bool_))
+        self.tables.append(table.tobytes())
+        return no ^ np.where(self._lowest(wire), table, np.uint64(0))
+
+    def both(self, first: Labels, second: Labels) -> Labels:
+        ours, ours_no = self._half(first, self._lowest(second))
+        theirs, theirs_no = self._half(second, self._lowest(second), extra=first)
+        self.tables += [ours.tobytes(), theirs.tobytes()]
+        left = ours_no ^ np.where(self._lowest(first), ours, np.uint64(0))
+        return left ^ theirs_no ^ np.where(self._lowest(second), theirs ^ first, np.uint64(0))
 
 
-# -- client ------------------------------------------------------------------------------------
+class _Evaluator(_Gates):
+    """The client's side; a wire is the one label that it has."""
+
+    def __init__(self, session: bytes, tables: Buffer) -> None:
+        super().__init__(session)
+        self._tables, self._read = memoryview(tables), 0
+
+    def _table(self, count: int) -> Labels:
+        size = count * _LABEL
+        part = self._tables[self._read : self._read + size]
+        self._read += size
+        return np.frombuffer(part, "<u8").reshape(-1, 2)
+
+    def invert(self, wire: Labels) -> Labels:
+        return wire
+
+    def add_known(self, wire: Labels, bits: None) -> Labels:
+        return wire
+
+    def both_known(self, wire: Labels, bits: None) -> Labels:
+        hashed = self._hash(wire, self._tweaks(len(wire)))
+        return hashed ^ np.where(self._lowest(wire), self._table(len(wire)), np.uint64(0))
+
+    def both(self, first: Labels, second: Labels) -> Labels:
+        count = len(first)
+        left, right = (self._hash(wire, self._tweaks(count)) for wire in (first, second))
+        left = left ^ np.where(self._lowest(first), self._table(count), np.uint64(0))
+        theirs = self._table(count) ^ first
+        return left ^ right ^ np.where(self._lowest(second), theirs, np.uint64(0))
 
 
-def encrypt_bits(key: seal.SecretKey, masked: NDArray[np.int64], layout: Layout) -> bytes:
-    """Step 1: ``groups x LENGTH`` seeded ciphertexts of the bits of 2 low(u) + 1."""
-    ring = choices_ring()
-    encryptor = seal.Encryptor(ring.context, key)
-    parts = []
-    for low in _by_groups(_split(masked)[1], layout):
-        for index in range(LENGTH):
-            bit = ((2 * low + 1) >> index) & 1
-            parts.append(ring.encrypt_seeded(encryptor, ring.slots(bit)))
-    return b"".join(parts)
-
-
-def client_shares(
-    key: seal.SecretKey, blinded: Buffer, masked: NDArray[np.int64], layout: Layout
-) -> Bits:
-    """The client's xor shares of "it matches", ``n``."""
-    ring = choices_ring()
-    plains = decrypt_results(ring, key, blinded, layout.groups * LENGTH)
-    slots = np.stack([ring.read_slots(plain) for plain in plains])
-    zero = (slots.reshape(layout.groups, LENGTH, DEGREE) == 0).any(axis=1)
-    return zero.reshape(-1)[: layout.records].astype(np.int64) ^ _split(masked)[0]
-
-
-def encrypt_shares(key: seal.SecretKey, shares: Bits, layout: Layout) -> bytes:
-    """Step 3: ``groups`` seeded ciphertexts of the client's shares."""
-    ring = choices_ring()
-    encryptor = seal.Encryptor(ring.context, key)
-    return b"".join(
-        ring.encrypt_seeded(encryptor, ring.slots(group)) for group in _by_groups(shares, layout)
-    )
-
-
-def any_match(key: seal.SecretKey, answer: Buffer) -> bool:
-    """The bit, of the server's REPEATS sums."""
-    ring = choices_ring()
-    plains = decrypt_results(ring, key, answer, REPEATS)
-    return any(ring.read(plain)[0] != 0 for plain in plains)
-
-
-def which_match(key: seal.SecretKey, answer: Buffer, layout: Layout) -> list[int]:
-    """The numbers of the records that match, where the policy allows it."""
-    ring = choices_ring()
-    plains = decrypt_results(ring, key, answer, REPEATS * layout.groups)
-    slots = np.stack([ring.read_slots(plain) for plain in plains])
-    found = (slots.reshape(layout.groups, REPEATS, DEGREE) != 0).any(axis=1).reshape(-1)
-    return [int(i) for i in np.flatnonzero(found[: layout.records])]
-
-
-# -- server ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, repr=False)
-class ServerShares:
-    """What the server keeps between its two steps: xor shares, ``groups x N``."""
-
-    bits: Bits
-
-
-def _coefficients(low: NDArray[np.int64], sign: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The c_i as linear functions of the client's bits.
-
-    Returns:
-        int64 ``LENGTH x (LENGTH + 1) x N``: row i holds the factors of a_0, a_1, … and, last, the
-        constant of c_i.
-    """
-    bits = np.stack([((2 * low) >> j) & 1 for j in range(LENGTH)])
-    result = np.zeros((LENGTH, LENGTH + 1, DEGREE), np.int64)
-    for i in range(LENGTH):
-        result[i, i] = 1
-        result[i, i + 1 : LENGTH] = 3 * (1 - 2 * bits[i + 1 :])
-        result[i, LENGTH] = sign - bits[i] + 3 * bits[i + 1 :].sum(axis=0)
-    return result
-
-
-def _blind_group(
-    encryptor: seal.Encryptor, client: Sequence[seal.Ciphertext], low: NDArray[np.int64]
-) -> tuple[list[bytes], Bits]:
-    """The blinded, shuffled c_i of N records, and the coins that turned the comparison round."""
-    ring = choices_ring()
-    evaluator = ring.evaluator
-    coins = uniform(DEGREE, 2)
-    linear = _coefficients(low, 1 - 2 * coins)
-    # sorting random keys shuffles; 62 bits make equal keys, and so a bias, improbable: 2^-55
-    places = np.argsort(uniform(LENGTH * DEGREE, 1 << 62).reshape(LENGTH, DEGREE), axis=0)
-    units = 1 + uniform(LENGTH * DEGREE, ring.modulus - 1).reshape(LENGTH, 1, DEGREE)
-    linear = np.take_along_axis(linear, places[:, None, :], axis=0) * units % ring.modulus
-    sent, term = [], seal.Ciphertext()
-    for row in linear:
-        total = seal.Ciphertext()
-        evaluator.multiply_plain(client[0], ring.to_ntt(ring.slots(row[0])), total)
-        for ciphertext, factors in zip(client[1:], row[1:-1], strict=True):
-            evaluator.multiply_plain(ciphertext, ring.to_ntt(ring.slots(factors)), term)
-            evaluator.add_inplace(total, term)
-        evaluator.transform_from_ntt_inplace(total)
-        evaluator.add_plain_inplace(total, ring.slots(row[-1]))
-        sent.append(sanitise(ring, encryptor, total))
-    return sent, coins
-
-
-def _expand(data: Buffer, count: int) -> list[seal.Ciphertext]:
-    ring, size = choices_ring(), seeded_bytes()
-    if len(data) != count * size:
-        raise ParameterError("ciphertexts of a wrong size")
-    view, result = memoryview(data), []
-    for start in range(0, len(data), size):
-        ciphertext = ring.expand(view[start : start + size])
-        ring.evaluator.transform_to_ntt_inplace(ciphertext)
-        result.append(ciphertext)
-    return result
-
-
-def blind(
-    public: seal.PublicKey,
-    data: Buffer,
-    masks: NDArray[np.int64],
-    threshold: int,
-    layout: Layout,
-) -> tuple[bytes, ServerShares]:
-    """Step 2.
+def _reached(gates: _Garbler | _Evaluator, ours: Labels, theirs: list, counted: object) -> Labels:
+    """One wire a record, ``n x 2``: its score reaches the threshold, and it counts.
 
     Args:
-        data: the client's encrypted bits.
-        masks: of the records' scores, ``n``.
-        threshold: an inner product of quantised templates.
-
-    Raises:
-        ParameterError: wrong length, a word out of range.
+        ours: of the client's bits, lowest first, ``LENGTH x n x 2``.
+        theirs: the server's bits, lowest first, ``LENGTH`` times ``n``; None at the client's.
     """
-    ring = choices_ring()
-    encryptor = seal.Encryptor(ring.context, public)
-    if len(data) != layout.groups * LENGTH * seeded_bytes():
-        raise ParameterError("encrypted bits of a wrong size")
-    centred = threshold + (1 << (DROPPED_BITS - 1))
-    padded = uniform(layout.groups * DEGREE, 1 << SCORE_BITS)
-    padded[: layout.records] = (masks + centred) % (1 << SCORE_BITS)
-    high, low = _split(padded.reshape(layout.groups, DEGREE))
-    view, size = memoryview(data), LENGTH * seeded_bytes()
-    sent, bits = [], []
-    for group in range(layout.groups):
-        client = _expand(view[group * size : (group + 1) * size], LENGTH)
-        parts, coins = _blind_group(encryptor, client, low[group])
-        sent += parts
-        bits.append(coins ^ high[group] ^ 1)
-    return b"".join(sent), ServerShares(np.stack(bits))
+    borrow = gates.both_known(gates.invert(ours[0]), theirs[0])
+    for bit, known in zip(ours[1:-1], theirs[1:-1], strict=True):
+        step = gates.both(gates.invert(bit) ^ borrow, gates.add_known(borrow, known))
+        borrow = step ^ borrow
+    highest = gates.add_known(ours[-1] ^ borrow, theirs[-1])
+    return gates.both_known(gates.invert(highest), counted)  # type: ignore[arg-type]
 
 
-def _weigh(
-    encryptor: seal.Encryptor, client: seal.Ciphertext, bits: Bits, counted: Bits
-) -> seal.Ciphertext:
-    """The bits (client xor server) of N records that count, each times a random unit."""
-    ring, term = choices_ring(), seal.Ciphertext()
-    if not counted.any():  # SEAL refuses to multiply by zero
-        encryptor.encrypt_zero(term)
-        return term
-    weights = counted * (1 + uniform(DEGREE, ring.modulus - 1))
-    factors = np.mod(weights * (1 - 2 * bits), ring.modulus)
-    ring.evaluator.multiply_plain(client, ring.to_ntt(ring.slots(factors)), term)
-    ring.evaluator.transform_from_ntt_inplace(term)
-    ring.evaluator.add_plain_inplace(term, ring.slots(weights * bits))
-    return term
+def _any(gates: _Garbler | _Evaluator, wires: Labels) -> Labels:
+    """The one wire that says whether any does."""
+    while len(wires) > 1:
+        half = len(wires) // 2
+        none = gates.both(gates.invert(wires[:half]), gates.invert(wires[half : 2 * half]))
+        wires = np.concatenate([gates.invert(none), wires[2 * half :]])
+    return wires
 
 
-def answer(
-    public: seal.PublicKey,
-    data: Buffer,
-    shares: ServerShares,
-    layout: Layout,
+def _bits(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The bits compared, lowest first, ``LENGTH x n``."""
+    return np.stack([(values >> (DROPPED_BITS + index)) & 1 for index in range(LENGTH)])
+
+
+def answer_bytes(records: int, which: bool) -> int:
+    """Bytes of an answer: tables, and the meaning of the output's lowest bits."""
+    tables = records * (2 * (LENGTH - 2) + 2) + (0 if which else 2 * (records - 1))
+    return tables * _LABEL + (-(-records // 8) if which else 1)
+
+
+def garble(
+    session: bytes,
+    difference: Labels,
+    labels: Labels,
+    masks: NDArray[np.int64],
+    threshold: int,
     counted: NDArray[np.bool_],
     which: bool = False,
 ) -> bytes:
-    """Step 3: REPEATS sums, or with ``which`` REPEATS ciphertexts a group that say who matches.
+    """The server's answer.
 
     Args:
+        session: what both sides know of the session, different in each.
+        difference: between the labels of "yes" and "no", 2.
+        labels: of "no" for the client's bits, ``LENGTH n x 2``, those of the lowest bits first.
+        masks: of the records' scores, ``n``.
+        threshold: an inner product of quantised templates.
         counted: the records that count, bool ``n``; the others are padding.
+        which: tell which records match instead of whether any does.
+    """
+    count, gates = len(masks), _Garbler(session, difference)
+    centred = (masks + threshold + (1 << (DROPPED_BITS - 1))) % (1 << SCORE_BITS)
+    wires = _reached(gates, labels.reshape(LENGTH, count, 2), list(_bits(centred)), counted)
+    final = wires if which else _any(gates, wires)
+    meaning = np.packbits(gates._lowest(final)[:, 0], bitorder="little")
+    return b"".join([*gates.tables, meaning.tobytes()])
+
+
+def client_bits(masked: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The bits of score plus mask that the client asks labels for, ``LENGTH n``."""
+    return _bits(masked).reshape(-1)
+
+
+def evaluate(
+    session: bytes, labels: Labels, data: Buffer, records: int, which: bool = False
+) -> list[int]:
+    """What the answer says: the numbers of the records that match, or ``[0]`` if any does.
+
+    Args:
+        labels: of the client's bits, ``LENGTH n x 2``.
 
     Raises:
-        ParameterError: wrong length, a word out of range.
+        ParameterError: wrong length.
     """
-    ring = choices_ring()
-    encryptor = seal.Encryptor(ring.context, public)
-    client = _expand(data, layout.groups)
-    real = _by_groups(counted.astype(np.int64), layout)
-    terms = [
-        [_weigh(encryptor, ciphertext, bits, records) for _ in range(REPEATS)]
-        for ciphertext, bits, records in zip(client, shares.bits, real, strict=True)
-    ]
-    if which:
-        return b"".join(sanitise(ring, encryptor, term) for group in terms for term in group)
-    sent = []
-    for repeat in range(REPEATS):
-        total = terms[0][repeat]
-        for group in terms[1:]:
-            ring.evaluator.add_inplace(total, group[repeat])
-        hidden = uniform(DEGREE, ring.modulus)
-        hidden[0] = 0
-        ring.evaluator.add_plain_inplace(total, ring.coefficients(hidden))
-        sent.append(sanitise(ring, encryptor, total))
-    return b"".join(sent)
-
-
-def answer_bytes(layout: Layout, which: bool) -> int:
-    """Bytes of an answer."""
-    return result_bytes() * REPEATS * (layout.groups if which else 1)
+    if len(data) != answer_bytes(records, which):
+        raise ParameterError("an answer of a wrong size")
+    outputs = records if which else 1
+    tables = len(data) - -(-outputs // 8)
+    gates = _Evaluator(session, memoryview(data)[:tables])
+    wires = _reached(gates, labels.reshape(LENGTH, records, 2), [None] * LENGTH, None)
+    final = wires if which else _any(gates, wires)
+    meaning = np.unpackbits(np.frombuffer(data, np.uint8, offset=tables), bitorder="little")
+    told = gates._lowest(final)[:, 0] ^ meaning[:outputs].astype(np.bool_)
+    return [int(index) for index in np.flatnonzero(told)]

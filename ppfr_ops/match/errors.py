@@ -23,7 +23,7 @@ class Reason(IntEnum):
     SIZE = 9
     REPLAY = 10
     INTERNAL = 11
-    FORM = 12
+    BUSY = 12
 
 
 class Refused(MatchError):

@@ -1,7 +1,7 @@
 """Keys and certificates: who holds what, and files that only their owner can read.
 
-The client holds two BFV secret keys and a certificate; the server a certificate and the key under
-which its gallery is stored. No secret key of the client ever leaves it.
+The client holds a certificate or a token; the server a certificate and the key under which its
+gallery is stored. The keys that encrypt a probe are made for a query and gone with it.
 """
 
 import hashlib
@@ -13,17 +13,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import tenseal.sealapi as seal
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from .bfv import DEGREE, Buffer, ParameterError, Ring, choices_ring, public_bytes, scores_ring
 from .errors import MatchError
 
-_MAGIC = b"PPFRKEY1"
-_SECRET_BYTES = 8 * 3 * DEGREE
 GALLERY_KEY_BYTES = 32
 TOKEN_BYTES = 32
 CERTIFICATE_DAYS = 365
@@ -41,65 +37,6 @@ def write_private(path: Path, data: bytes) -> None:
         raise MatchError(f"{path.name} is there already; keys are never overwritten") from None
     with open(file, "wb") as stream:
         stream.write(data)
-
-
-@dataclass(frozen=True, repr=False)
-class ClientKeys:
-    """A licensee's BFV keys, one pair a ring."""
-
-    scores: seal.SecretKey
-    choices: seal.SecretKey
-    public: bytes
-    """Both public keys as they travel, scores first."""
-
-    @classmethod
-    def generate(cls) -> "ClientKeys":
-        pairs = [_pair(scores_ring()), _pair(choices_ring())]
-        return cls(pairs[0][0], pairs[1][0], pairs[0][1] + pairs[1][1])
-
-    def save(self, path: Path) -> None:
-        """Raises MatchError: the file exists."""
-        secret = scores_ring().save_secret(self.scores) + choices_ring().save_secret(self.choices)
-        write_private(path, _MAGIC + secret + self.public)
-
-    @classmethod
-    def load(cls, path: Path) -> "ClientKeys":
-        """Raises MatchError: not a key file of this version."""
-        data = path.read_bytes()
-        if len(data) != len(_MAGIC) + 2 * _SECRET_BYTES + 2 * public_bytes():
-            raise MatchError(f"{path.name} is not a key file of this version")
-        body = data[len(_MAGIC) :]
-        try:
-            return cls(
-                scores_ring().load_secret(body[:_SECRET_BYTES]),
-                choices_ring().load_secret(body[_SECRET_BYTES : 2 * _SECRET_BYTES]),
-                body[2 * _SECRET_BYTES :],
-            )
-        except ParameterError:
-            raise MatchError(f"{path.name} is not a key file of this version") from None
-
-
-@dataclass(frozen=True, repr=False)
-class PublicKeys:
-    """What the server gets of the client's keys."""
-
-    scores: seal.PublicKey
-    choices: seal.PublicKey
-
-    @classmethod
-    def read(cls, data: Buffer) -> "PublicKeys":
-        """Raises ParameterError: wrong length, a word out of range, or not random."""
-        size = public_bytes()
-        if len(data) != 2 * size:
-            raise ParameterError("public keys of a wrong size")
-        view = memoryview(data)
-        return cls(scores_ring().load_public(view[:size]), choices_ring().load_public(view[size:]))
-
-
-def _pair(ring: Ring) -> tuple[seal.SecretKey, bytes]:
-    generator, public = seal.KeyGenerator(ring.context), seal.PublicKey()
-    generator.create_public_key(public)
-    return generator.secret_key(), ring.save_public(public)
 
 
 # -- certificates and tokens ---------------------------------------------------------------------
@@ -211,7 +148,7 @@ class OwnerFolder:
 
 @dataclass(frozen=True)
 class ClientFolder:
-    """``bfv.key``, ``client.key``, ``client.crt``, ``token``, and the server's ``server.crt``."""
+    """``client.key``, ``client.crt``, ``token``, and the server's ``server.crt``."""
 
     path: Path
 
@@ -219,43 +156,12 @@ class ClientFolder:
     def create(cls, path: Path, name: str) -> "ClientFolder":
         """Raises MatchError: there are keys already."""
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        ClientKeys.generate().save(path / "bfv.key")
         private, certificate = make_certificate(name, [], (_CLIENT,))
         write_private(path / "client.key", private)
         (path / "client.crt").write_bytes(certificate)
         return cls(path)
 
-    def keys(self) -> ClientKeys:
-        """Raises MatchError: no keys there."""
-        if not (self.path / "bfv.key").is_file():
-            raise MatchError(f"no bfv.key in {self.path.name}/: make one with ppfr match keygen")
-        return ClientKeys.load(self.path / "bfv.key")
-
     def token(self) -> bytes:
         """The token, or zeros where the certificate is enough."""
         file = self.path / "token"
         return bytes.fromhex(file.read_text()) if file.is_file() else bytes(TOKEN_BYTES)
-
-
-class PartyCertificates:
-    """``.config`` in a folder: what MPyC's TLS looks for there."""
-
-    @staticmethod
-    def make(folder: Path, index: int) -> None:
-        """A certificate of party ``index`` by the name that MPyC asks for, if there is none."""
-        place = folder / ".config"
-        place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not (place / f"party_{index}.crt").exists():
-            uses = (_SERVER, _CLIENT)
-            private, certificate = make_certificate(f"MPyC party {index}", [], uses)
-            write_private(place / f"party_{index}.key", private)
-            (place / f"party_{index}.crt").write_bytes(certificate)
-
-    @staticmethod
-    def exchange(folders: list[Path]) -> None:
-        """Everybody pins everybody's certificate."""
-        found = [path for folder in folders for path in folder.glob(".config/party_*.crt")]
-        everyone = b"".join(path.read_bytes() for path in sorted(found))
-        for folder in folders:
-            if (folder / ".config").is_dir():
-                (folder / ".config" / "mpyc_ca.crt").write_bytes(everyone)

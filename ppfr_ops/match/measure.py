@@ -1,18 +1,16 @@
 """Time and sizes of a query, step by step, in this process."""
 
+import secrets
 import time
 from dataclasses import dataclass
 
 import numpy as np
 
-from .bfv import public_bytes
-from .client import ask
-from .comparison import answer, any_match, blind, client_shares, encrypt_bits, encrypt_shares
-from .keys import ClientKeys, PublicKeys
+from .comparison import LENGTH, client_bits, evaluate, garble
 from .packing import Integers, Layout, quantise, threshold_integer
-from .scores import PackedGallery, decrypt_masked, encrypt_probe, mask, products, read_probe
-
-__all__ = ["Step", "ask", "measure", "random_templates"]
+from .scores import PackedGallery, QueryKey, mask, products, read_probe, read_public
+from .transfer import Chooser, Dealer
+from .wire import session_digest
 
 
 @dataclass(frozen=True)
@@ -45,8 +43,6 @@ def measure(
     start = time.process_time()
     gallery = PackedGallery.pack(templates, layout)
     packing = time.process_time() - start
-    keys = ClientKeys.generate()
-    public = PublicKeys.read(keys.public)
     steps: list[Step] = []
     mark = time.process_time()
 
@@ -55,27 +51,28 @@ def measure(
         steps.append(Step(side, name, time.process_time() - mark, sent))
         mark = time.process_time()
 
-    encrypted = encrypt_probe(keys.scores, layout, probe)
-    done("client", "encrypt the probe", len(encrypted) + 2 * public_bytes())
-    ciphertexts = read_probe(encrypted, layout)
-    done("server", "read the probe", 0)
+    key, nonce = QueryKey(), secrets.token_bytes(16)
+    half, chooser = key.public_half(nonce), Chooser(nonce)
+    encrypted = key.encrypt_probe(layout, probe)
+    done("client", "keys, encrypt the probe", len(encrypted) + len(half) + len(chooser.point))
+    ciphertexts, public = read_probe(encrypted, layout), read_public(half, nonce)
+    dealer = Dealer(nonce, chooser.point)
+    session = session_digest(nonce, chooser.point, dealer.points)
+    done("server", "read the probe, base transfers", 0)
     results = list(products(ciphertexts, gallery))
     done("server", "inner products", 0)
-    masked, masks = mask(results, public.scores, layout)
-    done("server", "mask, rerandomise, flood", len(masked))
+    masked, masks = mask(results, public, layout)
+    done("server", "mask", len(masked) + len(dealer.points))
     del results
-    seen = decrypt_masked(keys.scores, masked, layout)
+    bits = client_bits(key.decrypt_masked(masked, layout))
     done("client", "decrypt score + mask", 0)
-    bits = encrypt_bits(keys.choices, seen, layout)
-    done("client", "encrypt its bits", len(bits))
-    blinded, shares = blind(public.choices, bits, masks, threshold_integer(threshold), layout)
-    done("server", "compare", len(blinded))
-    mine = client_shares(keys.choices, blinded, seen, layout)
-    sent = encrypt_shares(keys.choices, mine, layout)
-    done("client", "shares of the bits", len(sent))
-    counted = np.ones(layout.records, np.bool_)
-    final = answer(public.choices, sent, shares, layout, counted)
-    done("server", "sum", len(final))
-    match = any_match(keys.choices, final)
-    done("client", "read the bit", 0)
+    message, labels = chooser.choose(dealer.points, bits)
+    done("client", "ask for labels", len(message))
+    theirs = dealer.labels(message, LENGTH * layout.records)
+    done("server", "check, deal labels", 0)
+    counted, limit = np.ones(layout.records, np.bool_), threshold_integer(threshold)
+    final = garble(session, dealer.difference, theirs, masks, limit, counted)
+    done("server", "garble", len(final))
+    match = bool(evaluate(session, labels, final, layout.records))
+    done("client", "evaluate", 0)
     return steps, match, packing

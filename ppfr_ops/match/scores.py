@@ -1,14 +1,17 @@
 """Inner products of an encrypted probe and a gallery, masked before they leave.
 
-The result goes to whoever holds the secret key, so everything in it but score plus mask has to go:
+The result goes to whoever holds the secret key and may have chosen every word of its probe, noise
+included, so that nothing in it may depend on the gallery but through a mask:
 
-* the mask, uniform modulo t, is added to every coefficient, also to those that mean nothing;
-* a fresh encryption of zero hides the second polynomial, which otherwise is a linear function of
-  the gallery with coefficients known to the key holder;
-* noise, uniform below 2^85, drowns the noise of the product, which otherwise is another such
-  function: statistical distance 2^-48 and less a ciphertext for probes encrypted as agreed
-  (noise flooding, Gentry 2009, section 21.1);
-* the modulus is switched down to one prime, which halves the result.
+* the first polynomial gets a mask that is uniform modulo q, not modulo t: whatever the words of the
+  probe were, and the scores and noise with them, what is sent is uniform;
+* the second polynomial, a function of the gallery that the key holder knows, gets a u + e, where a
+  comes from a hash of the session's nonce (:func:`.bfv.public_randomness`) and u and e are drawn
+  anew for every ciphertext: pseudorandom by RLWE, and no choice of the client's key changes that;
+* the modulus is switched down to one prime in between, which halves the result.
+
+Both sides round their shares to integers modulo t, so that a score comes out of the two shares with
+an error of one in 2^24 at most.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,48 +21,80 @@ import numpy as np
 import tenseal.sealapi as seal
 from numpy.typing import NDArray
 
-from .bfv import DEGREE, Buffer, ParameterError, Ring, scores_ring, seeded_bytes, uniform
+from .bfv import (
+    DEGREE,
+    SCORE_BITS,
+    Buffer,
+    ParameterError,
+    Words,
+    public_randomness,
+    result_bytes,
+    ring,
+    seeded_bytes,
+    small_noise,
+    uniform,
+)
 from .packing import Integers, Layout
 
-FLOOD_BITS = 25
-"""Flooding noise is uniform in [0, 2^25 q) with q a prime of 60 bits."""
+PUBLIC_BYTES = 2 * DEGREE * 8
+"""Bytes of the client's half of its public key."""
 
 
-def flood(ring: Ring) -> seal.Ciphertext:
-    """An encryption of zero, not random itself, whose noise is uniform in [0, 2^25 q)."""
-    first, second = ring.primes[:2]
-    high, low = uniform(DEGREE, 1 << FLOOD_BITS), uniform(DEGREE, second)
-    words = np.zeros((2, 2, DEGREE), np.uint64)
-    words[0, 1] = low  # high * second + low, modulo second and modulo first
-    words[0, 0] = (high * (second - first) + low) % first
-    return ring.ciphertext(words)
+def _residues(values: NDArray[np.int64]) -> Words:
+    """Small integers modulo both primes, ``2 x N``."""
+    return np.stack([np.mod(values, prime).astype(np.uint64) for prime in ring().primes[:2]])
 
 
-def sanitise(ring: Ring, encryptor: seal.Encryptor, ciphertext: seal.Ciphertext) -> bytes:
-    """A result as it may leave: rerandomised under the peer's public key, flooded, switched down.
+class QueryKey:
+    """The client's key for one query: made for it, gone with it."""
 
-    Args:
-        ciphertext: two polynomials, at the fresh level, coefficient form; changed in place.
+    def __init__(self) -> None:
+        self.secret: seal.SecretKey = seal.KeyGenerator(ring().context).secret_key()
 
-    Returns:
-        ``result_bytes`` bytes.
+    def public_half(self, seed: bytes) -> bytes:
+        """e - a s with a from ``seed``, for the server to rerandomise by; ``PUBLIC_BYTES``."""
+        bfv = ring()
+        product = bfv.times_secret(self.secret, public_randomness(seed))
+        noise = bfv.ciphertext(np.stack([_residues(small_noise(DEGREE))] * 2))
+        bfv.evaluator.transform_to_ntt_inplace(noise)
+        primes = np.array(bfv.primes[:2], np.uint64)[:, None]
+        return ((bfv.words(noise)[0] + primes - product) % primes).astype("<u8").tobytes()
+
+    def encrypt_probe(self, layout: Layout, template: Integers) -> bytes:
+        """A probe, int16 ``D``, as ``K`` seeded ciphertexts."""
+        encryptor = seal.Encryptor(ring().context, self.secret)
+        return b"".join(
+            ring().encrypt_seeded(encryptor, ring().coefficients(slice_))
+            for slice_ in layout.probe(template)
+        )
+
+    def decrypt_masked(self, data: Buffer, layout: Layout) -> NDArray[np.int64]:
+        """Score plus mask modulo t of every record, give or take one, ``n``.
+
+        Raises:
+            ParameterError: wrong length, a word out of range.
+        """
+        if len(data) != layout.blocks * result_bytes():
+            raise ParameterError("results of a wrong size")
+        decryptor = seal.Decryptor(ring().context, self.secret)
+        rows = []
+        for words in np.frombuffer(data, "<u8").reshape(layout.blocks, -1):
+            plain = seal.Plaintext()
+            decryptor.decrypt(ring().ciphertext(words, primes=1), plain)
+            rows.append(ring().read(plain))
+        return layout.pick(np.stack(rows))
+
+
+def read_public(data: Buffer, seed: bytes) -> seal.Ciphertext:
+    """The client's public key, as an encryption of zero in NTT form.
+
+    Raises:
+        ParameterError: wrong length, a word out of range.
     """
-    evaluator, zero = ring.evaluator, seal.Ciphertext()
-    encryptor.encrypt_zero(zero)
-    evaluator.add_inplace(ciphertext, zero)
-    evaluator.add_inplace(ciphertext, flood(ring))
-    evaluator.mod_switch_to_inplace(ciphertext, ring.last)
-    return ring.words(ciphertext).tobytes()
-
-
-def encrypt_probe(key: seal.SecretKey, layout: Layout, template: Integers) -> bytes:
-    """A probe, int16 ``D``, as ``K`` seeded ciphertexts."""
-    ring = scores_ring()
-    encryptor = seal.Encryptor(ring.context, key)
-    return b"".join(
-        ring.encrypt_seeded(encryptor, ring.coefficients(slice_))
-        for slice_ in layout.probe(template)
-    )
+    if len(data) != PUBLIC_BYTES:
+        raise ParameterError("a public key of a wrong size")
+    half = np.frombuffer(data, "<u8").reshape(2, DEGREE)
+    return ring().ciphertext(np.stack([half, public_randomness(seed)]), ntt=True)
 
 
 def read_probe(data: Buffer, layout: Layout) -> list[seal.Ciphertext]:
@@ -68,13 +103,13 @@ def read_probe(data: Buffer, layout: Layout) -> list[seal.Ciphertext]:
     Raises:
         ParameterError: wrong length, a word out of range.
     """
-    ring, size = scores_ring(), seeded_bytes()
+    bfv, size = ring(), seeded_bytes()
     if len(data) != layout.slices * size:
         raise ParameterError("a probe of a wrong size")
     view, probe = memoryview(data), []
     for start in range(0, len(data), size):
-        ciphertext = ring.expand(view[start : start + size])
-        ring.evaluator.transform_to_ntt_inplace(ciphertext)
+        ciphertext = bfv.expand(view[start : start + size])
+        bfv.evaluator.transform_to_ntt_inplace(ciphertext)
         probe.append(ciphertext)
     return probe
 
@@ -89,13 +124,13 @@ class PackedGallery:
 
     @classmethod
     def pack(cls, templates: Integers, layout: Layout) -> "PackedGallery":
-        ring = scores_ring()
+        bfv = ring()
         step = layout.per_block
         return cls(
             layout,
             [
                 [
-                    ring.to_ntt(ring.coefficients(polynomial)) if polynomial.any() else None
+                    bfv.to_ntt(bfv.coefficients(polynomial)) if polynomial.any() else None
                     for polynomial in layout.block(templates[start : start + step])
                 ]
                 for start in range(0, len(templates), step)
@@ -105,7 +140,7 @@ class PackedGallery:
 
 def products(probe: Sequence[seal.Ciphertext], gallery: PackedGallery) -> Iterator[seal.Ciphertext]:
     """Encrypted inner products, a ciphertext a block, in coefficient form, not yet fit to leave."""
-    evaluator = scores_ring().evaluator
+    evaluator = ring().evaluator
     term = seal.Ciphertext()
     for block in gallery.blocks:
         total: seal.Ciphertext | None = None
@@ -125,41 +160,26 @@ def products(probe: Sequence[seal.Ciphertext], gallery: PackedGallery) -> Iterat
 
 
 def mask(
-    results: Iterable[seal.Ciphertext], public: seal.PublicKey, layout: Layout
+    results: Iterable[seal.Ciphertext], public: seal.Ciphertext, layout: Layout
 ) -> tuple[bytes, NDArray[np.int64]]:
-    """Masked results as they may leave, and the masks of the records' scores, ``n``."""
-    ring = scores_ring()
-    encryptor = seal.Encryptor(ring.context, public)
+    """Masked results as they may leave, and the masks of the records' scores modulo t, ``n``.
+
+    Args:
+        public: of :func:`read_public`.
+    """
+    bfv, prime = ring(), ring().primes[0]
     sent, masks = [], []
     for result in results:
-        drawn = uniform(DEGREE, ring.modulus)
-        ring.evaluator.add_plain_inplace(result, ring.coefficients(drawn))
-        sent.append(sanitise(ring, encryptor, result))
-        masks.append(drawn)
-    return b"".join(sent), layout.pick(np.stack(masks))
-
-
-def decrypt_masked(key: seal.SecretKey, data: Buffer, layout: Layout) -> NDArray[np.int64]:
-    """Score plus mask modulo t of every record, ``n``.
-
-    Raises:
-        ParameterError: wrong length, a word out of range.
-    """
-    ring = scores_ring()
-    plains = decrypt_results(ring, key, data, layout.blocks)
-    return layout.pick(np.stack([ring.read(plain) for plain in plains]))
-
-
-def decrypt_results(
-    ring: Ring, key: seal.SecretKey, data: Buffer, count: int
-) -> list[seal.Plaintext]:
-    """Decrypt ``count`` results that :func:`sanitise` made. Raises ParameterError as above."""
-    if len(data) != count * 2 * DEGREE * 8:
-        raise ParameterError("results of a wrong size")
-    decryptor = seal.Decryptor(ring.context, key)
-    plains = []
-    for words in np.frombuffer(data, "<u8").reshape(count, -1):
-        plain = seal.Plaintext()
-        decryptor.decrypt(ring.ciphertext(words, primes=1), plain)
-        plains.append(plain)
-    return plains
+        fresh = seal.Ciphertext()
+        ternary = bfv.to_ntt(bfv.coefficients(uniform(DEGREE, 3) - 1))
+        bfv.evaluator.multiply_plain(public, ternary, fresh)
+        bfv.evaluator.transform_from_ntt_inplace(fresh)
+        bfv.evaluator.add_inplace(result, fresh)
+        noise = np.stack([np.zeros((2, DEGREE), np.uint64), _residues(small_noise(DEGREE))])
+        bfv.evaluator.add_inplace(result, bfv.ciphertext(noise))
+        bfv.evaluator.mod_switch_to_inplace(result, bfv.last)
+        words, drawn = bfv.words(result).copy(), uniform(DEGREE, prime)
+        words[0, 0] = (words[0, 0] + drawn.astype(np.uint64)) % np.uint64(prime)
+        sent.append(words.tobytes())
+        masks.append(np.rint(drawn * ((1 << SCORE_BITS) / prime)).astype(np.int64))
+    return b"".join(sent), layout.pick(np.stack(masks)) % (1 << SCORE_BITS)

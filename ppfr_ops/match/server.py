@@ -9,6 +9,7 @@ import hmac
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,22 +18,14 @@ import tenseal.sealapi as seal
 from numpy.typing import NDArray
 
 from .accounts import Accounts
-from .bfv import DEGREE, Buffer, ParameterError, public_bytes, seeded_bytes
-from .comparison import LENGTH, ServerShares, answer, blind
+from .bfv import DEGREE, Buffer, ParameterError
+from .comparison import LENGTH, garble
 from .errors import MatchError, Reason, Refused
 from .gallery import Gallery
-from .keys import PublicKeys
 from .packing import Layout, threshold_integer
-from .scores import PackedGallery, mask, products, read_probe
-from .three_party import server_values
-from .wire import (
-    HELLO_BYTES,
-    NONCE_BYTES,
-    Accept,
-    Hello,
-    Kind,
-    Link,
-)
+from .scores import PUBLIC_BYTES, PackedGallery, mask, products, read_probe, read_public
+from .transfer import POINT_BYTES, Dealer
+from .wire import HELLO_BYTES, NONCE_BYTES, Accept, Hello, Kind, Link, Sizes, session_digest
 
 
 class Scorer(Protocol):
@@ -72,23 +65,13 @@ class Matcher:
 
     Args:
         scorer: computes identifications; None: this process.
-        party: takes part in a comparison of three parties with the server's values; None: the
-            honest-client form.
 
     Raises:
         MatchError: a name has more records than fit a verification.
     """
 
-    def __init__(
-        self,
-        gallery: Gallery,
-        accounts: Accounts,
-        scorer: Scorer | None = None,
-        party: Callable[[NDArray[np.int64]], object] | None = None,
-    ) -> None:
+    def __init__(self, gallery: Gallery, accounts: Accounts, scorer: Scorer | None = None) -> None:
         self.accounts = accounts
-        self.party = party
-        self.comparing = threading.Lock()
         self.threshold = threshold_integer(accounts.policy.threshold)
         self.recognizer = name_digest(gallery.recognizer)
         self._templates = gallery.templates
@@ -112,8 +95,6 @@ class Matcher:
 
     def open(self, hello: Hello, client: str) -> "_Question":
         """Count the query and get ready. Raises Refused."""
-        if (hello.form == "three-party") != (self.party is not None):
-            raise Refused(Reason.FORM)
         verify = hello.mode == "verify"
         self.accounts.spend(client, hello.mode, hello.name.hex() if verify else "")
         # a name that nobody has is compared as well, with no record that counts: who is enrolled is
@@ -122,7 +103,7 @@ class Matcher:
         layout = self.layout(hello.mode)
         counted = np.zeros(layout.records, np.bool_)
         counted[: len(rows) if verify else len(self._templates)] = True
-        which = not verify and self.party is None and self.accounts.policy.reveal == "id"
+        which = not verify and self.accounts.policy.reveal == "id"
         return _Question(self, hello.mode, rows, layout, counted, which)
 
     def results(self, mode: str, rows: list[int], probe: Buffer) -> Iterable[seal.Ciphertext]:
@@ -142,56 +123,39 @@ class _Question:
     layout: Layout
     counted: NDArray[np.bool_]
     which: bool
-    public: PublicKeys | None = None
     masks: NDArray[np.int64] | None = None
-    shares: ServerShares | None = None
+    dealer: Dealer | None = None
+    session: bytes = b""
 
     @property
     def accept(self) -> Accept:
         return Accept(self.layout, self.which, self.matcher.recognizer)
 
-    def query(self, payload: bytearray) -> bytes:
-        view, split = memoryview(payload), 2 * public_bytes()
-        self.public = PublicKeys.read(view[:split])
+    def query(self, payload: bytearray, nonce: bytes) -> bytes:
+        view = memoryview(payload)
+        public = read_public(view[:PUBLIC_BYTES], nonce)
+        point = view[-POINT_BYTES:]
+        self.dealer = Dealer(nonce, point)
+        self.session = session_digest(nonce, point, self.dealer.points)
         with self.matcher._computing:
-            results = self.matcher.results(self.mode, self.rows, view[split:])
-            sent, self.masks = mask(results, self.public.scores, self.layout)
-        return sent
-
-    def bits(self, payload: bytearray) -> bytes:
-        assert self.public is not None and self.masks is not None
-        with self.matcher._computing:
-            sent, self.shares = blind(
-                self.public.choices, payload, self.masks, self.matcher.threshold, self.layout
-            )
-        return sent
-
-    def compare_by_three(self) -> None:
-        """Take part with the helper and the client, who gets the bit."""
-        assert self.matcher.party is not None and self.masks is not None
-        self.matcher.party(server_values(self.masks, self.matcher.threshold, self.counted))
+            probe = view[PUBLIC_BYTES:-POINT_BYTES]
+            results = self.matcher.results(self.mode, self.rows, probe)
+            sent, self.masks = mask(results, public, self.layout)
+        return sent + self.dealer.points
 
     def answer(self, payload: bytearray) -> bytes:
-        assert self.public is not None and self.shares is not None
+        assert self.dealer is not None and self.masks is not None
         with self.matcher._computing:
-            return answer(
-                self.public.choices, payload, self.shares, self.layout, self.counted, self.which
+            labels = self.dealer.labels(payload, LENGTH * self.layout.records)
+            return garble(
+                self.session,
+                self.dealer.difference,
+                labels,
+                self.masks,
+                self.matcher.threshold,
+                self.counted,
+                self.which,
             )
-
-
-def query_bytes(layout: Layout) -> int:
-    """Bytes of a QUERY: both public keys, the probe."""
-    return 2 * public_bytes() + layout.slices * seeded_bytes()
-
-
-def bits_bytes(layout: Layout) -> int:
-    """Bytes of BITS."""
-    return layout.groups * LENGTH * seeded_bytes()
-
-
-def shares_bytes(layout: Layout) -> int:
-    """Bytes of SHARES."""
-    return layout.groups * seeded_bytes()
 
 
 def who(
@@ -212,8 +176,14 @@ def serve_session(
     matcher: Matcher,
     clients: Mapping[str, Mapping[str, str]],
     certificate: str | None = None,
+    admitted: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> None:
-    """One session, from challenge to answer or refusal. Never raises for what a client sends."""
+    """One session, from challenge to answer or refusal. Never raises for what a client sends.
+
+    Args:
+        admitted: called with the name of a client that has shown who it is; holds a place for it
+            until the session is over, or raises Refused.
+    """
     try:
         nonce = secrets.token_bytes(NONCE_BYTES)
         link.send(Kind.CHALLENGE, nonce)
@@ -222,19 +192,12 @@ def serve_session(
         client = who(clients, hello.token, certificate)
         if client is None:
             raise Refused(Reason.UNKNOWN_CLIENT)
-        question = matcher.open(hello, client)
-        layout = question.layout
-        link.send(Kind.ACCEPT, question.accept.pack())
-        payload = link.receive(Kind.QUERY, query_bytes(layout))
-        if matcher.party is not None:
-            masked = question.query(payload)
-            with matcher.comparing:  # the masked scores are the client's sign to begin
-                link.send(Kind.MASKED, masked)
-                question.compare_by_three()
-            return
-        link.send(Kind.MASKED, question.query(payload))
-        link.send(Kind.BLINDED, question.bits(link.receive(Kind.BITS, bits_bytes(layout))))
-        link.send(Kind.ANSWER, question.answer(link.receive(Kind.SHARES, shares_bytes(layout))))
+        with admitted(client):
+            question = matcher.open(hello, client)
+            sizes = Sizes.of(question.layout, question.which)
+            link.send(Kind.ACCEPT, question.accept.pack())
+            link.send(Kind.MASKED, question.query(link.receive(Kind.QUERY, sizes.query), nonce))
+            link.send(Kind.ANSWER, question.answer(link.receive(Kind.CHOICES, sizes.choices)))
     except Refused as refusal:
         link.refuse(refusal.reason)
     except ParameterError:

@@ -1,65 +1,64 @@
 """Sockets and TLS around a session: the only part of this room that touches the network."""
 
+import contextlib
 import hashlib
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from .client import Outcome, ask
-from .errors import MatchError, Reason
+from .client import MOST_BYTES, Outcome, ask
+from .errors import MatchError, Reason, Refused
 from .keys import ClientFolder, OwnerFolder
 from .packing import Integers
 from .server import Matcher, serve_session
-from .three_party import CLIENT, run_party
-from .wire import HEADER, HELLO_BYTES, Link
+from .wire import Link
 
 TIMEOUT = 120.0
 """Seconds that a peer may let the other wait for the next byte."""
 GREETING_SECONDS = 10.0
-"""Seconds that a stranger gets for the handshake, and for the first frame, which says who it is;
-from then on SESSION_SECONDS count."""
+"""Seconds that a stranger gets for the handshake and for saying who it is."""
 SESSION_SECONDS = 900.0
 STARTING = 5.0
 """Seconds that a query goes on knocking where nobody listens yet."""
+MAX_STRANGERS = 64
+"""Connections that have not shown yet who they are; the oldest makes way for a new one."""
 MAX_SESSIONS = 8
 """Sessions at a time; each may hold one query in memory."""
+SESSIONS_A_CLIENT = 2
 _PIECE = 1 << 20
 
 
 def link_over(
-    connection: socket.socket,
-    timeout: float = TIMEOUT,
-    seconds: float = SESSION_SECONDS,
-    greeting: float | None = None,
+    connection: socket.socket, timeout: float = TIMEOUT, seconds: float = SESSION_SECONDS
 ) -> Link:
-    """A link over a connected socket that ends, with OSError, after ``seconds``.
+    """A link over a connected socket that ends, with OSError, after ``seconds``."""
+    end = time.monotonic() + seconds
 
-    Args:
-        greeting: seconds until all of a HELLO must have come; None: as ``seconds``.
-    """
-    began = time.monotonic()
-    heard = 0
+    def wait() -> None:
+        connection.settimeout(max(0.001, min(timeout, end - time.monotonic())))
 
     def read(buffer: memoryview) -> None:
-        nonlocal heard
         while buffer:
-            stranger = greeting is not None and heard < HEADER.size + HELLO_BYTES
-            most = greeting if stranger and greeting is not None else seconds
-            left = began + most - time.monotonic()
-            connection.settimeout(max(0.001, min(timeout, left)))
+            wait()
             count = connection.recv_into(buffer, min(len(buffer), _PIECE))
             if not count:
                 raise EOFError("the other side closed the connection")
-            heard += count
             buffer = buffer[count:]
 
-    return Link(read, connection.sendall)
+    def write(data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            wait()
+            left = left[connection.send(left[:_PIECE]) :]
+
+    return Link(read, write)
 
 
 def server_context(owner: OwnerFolder) -> ssl.SSLContext:
@@ -91,7 +90,7 @@ def client_context(folder: ClientFolder) -> ssl.SSLContext:
 
 
 class Server:
-    """Accepts connections, a thread a session, a limited number of them."""
+    """Accepts connections, a thread each; computes for those who have shown who they are."""
 
     def __init__(
         self,
@@ -104,8 +103,12 @@ class Server:
         self._matcher, self._clients = matcher, owner.clients()
         self._context = server_context(owner)
         self._timeout, self._log = timeout, log
+        self._lock = threading.Lock()
+        self._strangers: dict[ssl.SSLSocket, float] = {}
+        self._sessions: Counter[str] = Counter()
         self._slots = threading.BoundedSemaphore(MAX_SESSIONS)
-        self._socket = socket.create_server(address, backlog=MAX_SESSIONS)
+        self._socket = socket.create_server(address, backlog=MAX_STRANGERS)
+        self._socket.settimeout(1.0)
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
 
     def run(self) -> None:
@@ -113,34 +116,72 @@ class Server:
         while True:
             try:
                 raw, _ = self._socket.accept()
+                raw.settimeout(min(self._timeout, GREETING_SECONDS))
+                connection = self._context.wrap_socket(
+                    raw, server_side=True, do_handshake_on_connect=False
+                )
+            except TimeoutError:
+                self._send_away(MAX_STRANGERS)
+                continue
             except OSError:
-                return
-            self._slots.acquire()  # no thread, and no memory, beyond the limit
-            threading.Thread(target=self._serve, args=(raw,), daemon=True).start()
+                if self._socket.fileno() < 0:
+                    return
+                continue  # gone before it was wrapped
+            self._send_away(MAX_STRANGERS - 1)
+            with self._lock:
+                self._strangers[connection] = time.monotonic()
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
-    def _serve(self, raw: socket.socket) -> None:
+    def _send_away(self, most: int) -> None:
+        """Hang up on strangers whose time is over, and on the oldest if there are too many."""
+        late = time.monotonic() - GREETING_SECONDS
+        with self._lock:
+            oldest = list(self._strangers)[: max(0, len(self._strangers) - most)]
+            for connection in {*oldest, *(c for c, at in self._strangers.items() if at < late)}:
+                del self._strangers[connection]
+                with contextlib.suppress(OSError):  # below TLS: its thread may be reading
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+    @contextlib.contextmanager
+    def _place(self, connection: ssl.SSLSocket, client: str) -> Iterator[None]:
+        """A place for somebody who has shown who it is."""
+        with self._lock:
+            self._strangers.pop(connection, None)
+            if self._sessions[client] >= SESSIONS_A_CLIENT:
+                raise Refused(Reason.BUSY)
+            self._sessions[client] += 1
         try:
-            raw.settimeout(min(self._timeout, GREETING_SECONDS))
-            with self._context.wrap_socket(raw, server_side=True) as connection:
-                shown = connection.getpeercert(binary_form=True)
-                certificate = hashlib.sha256(shown).hexdigest() if shown else None
-                link = link_over(connection, self._timeout, greeting=GREETING_SECONDS)
-                try:
-                    serve_session(link, self._matcher, self._clients, certificate)
-                except (OSError, EOFError):
-                    raise
-                except Exception as error:
-                    # whatever went wrong inside: the client learns that, and nothing about it
-                    self._log(f"session failed: {type(error).__name__}")
-                    link.refuse(Reason.INTERNAL)
-        except (OSError, EOFError):
-            pass  # the peer went away, or never spoke TLS
+            with self._slots:
+                yield
         finally:
-            raw.close()
-            self._slots.release()
+            with self._lock:
+                self._sessions[client] -= 1
+
+    def _serve(self, connection: ssl.SSLSocket) -> None:
+        try:
+            connection.do_handshake()
+            shown = connection.getpeercert(binary_form=True)
+            certificate = hashlib.sha256(shown).hexdigest() if shown else None
+            link, place = link_over(connection, self._timeout), partial(self._place, connection)
+            try:
+                serve_session(link, self._matcher, self._clients, certificate, place)
+            except (OSError, EOFError):
+                raise
+            except Exception as error:
+                # whatever went wrong inside: the client learns that, and nothing about it
+                told = f" ({error})" if isinstance(error, MatchError) else ""
+                self._log(f"session failed: {type(error).__name__}{told}")
+                link.refuse(Reason.INTERNAL)
+        except (OSError, EOFError, ValueError):
+            pass  # the peer went away, was sent away, or never spoke TLS
+        finally:
+            with self._lock:
+                self._strangers.pop(connection, None)
+            connection.close()
 
     def close(self) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
 
@@ -150,19 +191,15 @@ def query(
     template: Integers,
     name: str | None = None,
     recognizer: str | None = None,
-    parties: list[str] | None = None,
+    most_bytes: int = MOST_BYTES,
     timeout: float = TIMEOUT,
 ) -> Outcome:
     """Ask a server; see :func:`ppfr_ops.match.client.ask`.
 
-    Args:
-        parties: ``host:port`` of client, server and helper, for the three-party form.
-
     Raises:
         MatchError: refused, nobody there, not the pinned server, or it went away.
     """
-    context, keys = client_context(folder), folder.keys()
-    party = partial(run_party, CLIENT, parties, folder.path) if parties else None
+    context = client_context(folder)
     where = f"{address[0]}:{address[1]}"
     try:
         with (
@@ -170,7 +207,7 @@ def query(
             context.wrap_socket(raw, server_hostname=address[0]) as connection,
         ):
             link, token = link_over(connection, timeout), folder.token()
-            return ask(link, keys, template, name, token, recognizer, party)
+            return ask(link, template, name, token, recognizer, most_bytes)
     except ssl.SSLCertVerificationError:
         raise MatchError(f"{where} did not show the certificate in server.crt") from None
     except (OSError, EOFError) as error:
@@ -197,13 +234,3 @@ def parse_address(text: str) -> tuple[str, int]:
 def gallery_path(folder: Path) -> Path:
     """The file of a gallery's folder."""
     return folder / "gallery.ppfr"
-
-
-def parse_parties(text: str) -> list[str]:
-    """``host:port,host:port,host:port``. Raises MatchError: not three addresses."""
-    parties = [part.strip() for part in text.split(",")]
-    for part in parties:
-        parse_address(part)
-    if len(parties) != 3:
-        raise MatchError("three parties: client, server and helper, HOST:PORT,HOST:PORT,HOST:PORT")
-    return parties

@@ -1,4 +1,4 @@
-"""The wire format, version 1: frames of exactly known lengths.
+"""The wire format, version 2: frames of exactly known lengths.
 
 Every frame is a header of 34 bytes, little-endian, and a payload::
 
@@ -19,13 +19,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
-from .bfv import DEGREE, PRIME_BITS, SCORE_BITS, Buffer, choices_modulus, choices_ring, scores_ring
-from .comparison import DROPPED_BITS, REPEATS
+from .bfv import DEGREE, PRIME_BITS, SCORE_BITS, Buffer, result_bytes, ring, seeded_bytes
+from .comparison import DROPPED_BITS, LENGTH, answer_bytes
 from .errors import Reason, Refused
 from .packing import SCALE, Layout
+from .scores import PUBLIC_BYTES
+from .transfer import POINT_BYTES, POINTS_BYTES, WIDTH, message_bytes
 
 MAGIC = b"PPFM"
-VERSION = 1
+VERSION = 2
 HEADER = struct.Struct("<4sBB16sIQ")
 NONCE_BYTES = 16
 
@@ -38,25 +40,26 @@ class Kind(IntEnum):
     ACCEPT = 3
     QUERY = 4
     MASKED = 5
-    BITS = 6
-    BLINDED = 7
-    SHARES = 8
-    ANSWER = 9
-    REFUSED = 11
+    CHOICES = 6
+    ANSWER = 7
+    REFUSED = 9
 
 
 def parameters_digest() -> bytes:
     """sha256 of everything that both sides have to agree on, 32 bytes."""
-    primes = scores_ring().primes, choices_ring().primes
-    parts = (VERSION, DEGREE, PRIME_BITS, primes, SCORE_BITS, choices_modulus())
-    return hashlib.sha256(repr((*parts, SCALE, DROPPED_BITS, REPEATS)).encode()).digest()
+    parts = (VERSION, DEGREE, PRIME_BITS, ring().primes, SCORE_BITS, SCALE, DROPPED_BITS, WIDTH)
+    return hashlib.sha256(repr(parts).encode()).digest()
+
+
+def session_digest(nonce: bytes, point: Buffer, points: Buffer) -> bytes:
+    """What binds transfers and labels to this session, 32 bytes."""
+    return hashlib.sha256(b"".join([nonce, point, points])).digest()
 
 
 # -- payloads ------------------------------------------------------------------------------------
 
 MODES = {"verify": 1, "identify": 2}
-FORMS = {"honest-client": 1, "three-party": 2}
-_HELLO = struct.Struct("<32s32sBB32s")
+_HELLO = struct.Struct("<32s32sB32s")
 _ACCEPT = struct.Struct("<IIIB32s")
 _REFUSED = struct.Struct("<H")
 CHALLENGE_BYTES, HELLO_BYTES, ACCEPT_BYTES = NONCE_BYTES, _HELLO.size, _ACCEPT.size
@@ -70,27 +73,23 @@ class Hello:
     token: bytes
     """32 bytes; zeros if the certificate says who it is."""
     mode: str
-    form: str
-    """Who compares: ``honest-client`` or ``three-party``."""
     name: bytes
     """sha256 of the name to verify; zeros for an identification."""
     parameters: bytes
 
     def pack(self) -> bytes:
-        numbers = MODES[self.mode], FORMS[self.form]
-        return _HELLO.pack(self.token, self.parameters, *numbers, self.name)
+        return _HELLO.pack(self.token, self.parameters, MODES[self.mode], self.name)
 
     @classmethod
     def unpack(cls, payload: Buffer) -> "Hello":
-        """Raises Refused: other parameters, or a mode or form that does not exist."""
-        token, parameters, mode, form, name = _HELLO.unpack(payload)
+        """Raises Refused: other parameters, or a mode that does not exist."""
+        token, parameters, mode, name = _HELLO.unpack(payload)
         if parameters != parameters_digest():
             raise Refused(Reason.PARAMETERS)
         modes = {number: text for text, number in MODES.items()}
-        forms = {number: text for text, number in FORMS.items()}
-        if mode not in modes or form not in forms:
+        if mode not in modes:
             raise Refused(Reason.MODE)
-        return cls(token, modes[mode], forms[form], name, parameters)
+        return cls(token, modes[mode], name, parameters)
 
 
 @dataclass(frozen=True)
@@ -115,6 +114,29 @@ class Accept:
             return cls(Layout(records, dimensions, width), bool(which), recognizer)
         except ValueError:
             raise Refused(Reason.MALFORMED) from None
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes of the payloads of a session."""
+
+    query: int
+    masked: int
+    choices: int
+    answer: int
+
+    @classmethod
+    def of(cls, layout: Layout, which: bool) -> "Sizes":
+        return cls(
+            PUBLIC_BYTES + layout.slices * seeded_bytes() + POINT_BYTES,
+            layout.blocks * result_bytes() + POINTS_BYTES,
+            message_bytes(LENGTH * layout.records),
+            answer_bytes(layout.records, which),
+        )
+
+    @property
+    def total(self) -> int:
+        return self.query + self.masked + self.choices + self.answer
 
 
 # -- frames --------------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ pytest.importorskip("tenseal", reason="the extra 'match' is not installed")
 from ppfr_ops.match.accounts import Accounts, AuditLog, MatchPolicy
 from ppfr_ops.match.client import Outcome, ask
 from ppfr_ops.match.gallery import Gallery
-from ppfr_ops.match.keys import ClientKeys
 from ppfr_ops.match.packing import quantise
 from ppfr_ops.match.server import Matcher, serve_session
 from ppfr_ops.match.transport import link_over
@@ -46,11 +45,6 @@ def gallery(templates: Any) -> Gallery:
     return Gallery(quantise(templates), [f"p{row // 2:03d}" for row in range(600)], "test")
 
 
-@pytest.fixture(scope="session")
-def keys() -> ClientKeys:
-    return ClientKeys.generate()
-
-
 @pytest.fixture
 def make_matcher(gallery: Gallery, tmp_path: Path) -> Callable[..., Matcher]:
     def make(**policy: Any) -> Matcher:
@@ -68,7 +62,7 @@ class Wire:
     matcher: Matcher
     frames: list[tuple[str, int]] = field(default_factory=list)
 
-    def ask(self, keys: ClientKeys, template: Any, **options: Any) -> Outcome:
+    def ask(self, template: Any, **options: Any) -> Outcome:
         ours, theirs = socket.socketpair()
         self.frames.clear()
 
@@ -86,7 +80,7 @@ class Wire:
         write = link._write
         link._write = lambda data: (self.frames.append(("client", len(data))), write(data))[1]
         try:
-            return ask(link, keys, template, **options)
+            return ask(link, template, **options)
         finally:
             ours.close()
             thread.join()

@@ -8,13 +8,23 @@ import secrets
 import numpy as np
 import pytest
 
-from ppfr_ops.match.bfv import public_bytes, seeded_bytes
-from ppfr_ops.match.comparison import LENGTH
-from ppfr_ops.match.errors import Reason
-from ppfr_ops.match.packing import quantise
-from ppfr_ops.match.scores import encrypt_probe
-from ppfr_ops.match.server import name_digest, query_bytes, serve_session
-from ppfr_ops.match.wire import HEADER, MAGIC, VERSION, Hello, Kind, Link, parameters_digest
+from ppfr_ops.match.client import MOST_BYTES, ask
+from ppfr_ops.match.errors import MatchError, Reason
+from ppfr_ops.match.packing import Layout, quantise
+from ppfr_ops.match.scores import PUBLIC_BYTES, QueryKey
+from ppfr_ops.match.server import name_digest, serve_session
+from ppfr_ops.match.transfer import Chooser
+from ppfr_ops.match.wire import (
+    HEADER,
+    MAGIC,
+    VERSION,
+    Accept,
+    Hello,
+    Kind,
+    Link,
+    Sizes,
+    parameters_digest,
+)
 
 from .conftest import CERTIFICATE, CLIENTS, DIMENSIONS, HEAVY, Wire, unit
 
@@ -63,29 +73,29 @@ def frame(kind, number, payload, **header):
 
 def hello(mode="verify", name="p006", token=bytes(32), parameters=None):
     digest = parameters or parameters_digest()
-    return frame(
-        Kind.HELLO, 0, Hello(token, mode, "honest-client", name_digest(name), digest).pack()
-    )
+    return frame(Kind.HELLO, 0, Hello(token, mode, name_digest(name), digest).pack())
 
 
 def random_query(layout):
-    public = np.random.default_rng(0).integers(0, 1 << 59, public_bytes() // 4).tobytes()
+    rng = np.random.default_rng(0)
+    words = rng.integers(0, 1 << 59, 2 * 8192 * (1 + layout.slices)).tobytes()
+    size = 2 * 8192 * 8
     probe = b"".join(
-        np.random.default_rng(1).integers(0, 1 << 59, 2 * 8192).tobytes() + bytes(64)
-        for _ in range(layout.slices)
+        words[size * (1 + k) : size * (2 + k)] + bytes(64) for k in range(layout.slices)
     )
-    return public + probe
+    return words[:PUBLIC_BYTES] + probe + Chooser(b"").point
 
 
-def test_each_kind_of_wrong_frame_is_refused_for_what_it_is(make_matcher, keys):
+def test_each_kind_of_wrong_frame_is_refused_for_what_it_is(make_matcher):
     matcher = make_matcher()
     layout = matcher.layout("verify")
-    good = keys.public + encrypt_probe(keys.scores, layout, np.ones(DIMENSIONS, np.int16))
-    high = bytearray(good)
-    high[-seeded_bytes() :][:8] = b""
-    high[2 * public_bytes() : 2 * public_bytes() + 8] = b"\xff" * 8
-    zeros = bytes(2 * public_bytes()) + good[2 * public_bytes() :]
+    key = QueryKey()
+    probe = key.encrypt_probe(layout, np.ones(DIMENSIONS, np.int16))
+    good = key.public_half(bytes(16)) + probe + Chooser(b"").point
+    high = good[:PUBLIC_BYTES] + b"\xff" * 8 + good[PUBLIC_BYTES + 8 :]
+    no_point = good[:-32] + bytes(32)
     small = hello()(bytes(16))[HEADER.size :]
+    sizes = Sizes.of(layout, False)
     cases = [
         ([b"GET / HTTP/1.1\r\nHost: somewhere\r\n\r\n"], Reason.MALFORMED),
         ([frame(Kind.HELLO, 0, small, version=9)], Reason.VERSION),
@@ -98,29 +108,25 @@ def test_each_kind_of_wrong_frame_is_refused_for_what_it_is(make_matcher, keys):
         ([hello(), frame(Kind.QUERY, 1, good + b"x")], Reason.SIZE),
         ([hello(), frame(Kind.QUERY, 1, good[:-1])], Reason.SIZE),
         ([hello(), frame(Kind.QUERY, 1, good, size=1 << 62)], Reason.SIZE),
-        ([hello(), frame(Kind.QUERY, 1, bytes(high))], Reason.PARAMETERS),
-        ([hello(), frame(Kind.QUERY, 1, zeros)], Reason.PARAMETERS),
+        ([hello(), frame(Kind.QUERY, 1, high)], Reason.PARAMETERS),
+        ([hello(), frame(Kind.QUERY, 1, no_point)], Reason.PARAMETERS),
         ([hello(), hello()], Reason.REPLAY),
-        ([hello(), frame(Kind.BITS, 1, good)], Reason.MALFORMED),
-        ([hello(), frame(Kind.QUERY, 1, good), frame(Kind.BITS, 2, b"")], Reason.SIZE),
+        ([hello(), frame(Kind.CHOICES, 1, good)], Reason.MALFORMED),
+        ([hello(), frame(Kind.QUERY, 1, good), frame(Kind.CHOICES, 2, b"")], Reason.SIZE),
         (
-            [
-                hello(),
-                frame(Kind.QUERY, 1, good),
-                frame(Kind.BITS, 2, b"\xff" * (LENGTH * seeded_bytes())),
-            ],
+            [hello(), frame(Kind.QUERY, 1, good), frame(Kind.CHOICES, 2, bytes(sizes.choices))],
             Reason.PARAMETERS,
         ),
     ]
     for frames, reason in cases:
         peer = Peer(frames)
         assert peer.run(matcher) is reason, (frames, reason)
-        assert peer.largest <= max(query_bytes(layout), LENGTH * seeded_bytes())
+        assert peer.largest <= max(sizes.query, sizes.choices)
     assert Peer([hello()]).run(matcher, certificate=None) is Reason.UNKNOWN_CLIENT
     assert Peer([hello(token=b"t" * 32)]).run(matcher, "d" * 64) is Reason.UNKNOWN_CLIENT
 
 
-def test_a_recorded_session_cannot_be_replayed(make_matcher, keys, templates):
+def test_a_recorded_session_cannot_be_replayed(make_matcher, templates):
     """The frames of a session that matched, sent again byte for byte."""
     recorded = []
     wire = Wire(make_matcher())
@@ -135,9 +141,9 @@ def test_a_recorded_session_cannot_be_replayed(make_matcher, keys, templates):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Link, "send", record)
-        assert wire.ask(keys, quantise(templates[12:13])[0], name="p006").match
+        assert wire.ask(quantise(templates[12:13])[0], name="p006").match
     spent = wire.matcher.accounts.log.lines
-    assert len(recorded) == 4
+    assert len(recorded) == 3
     assert Peer(recorded).run(wire.matcher) is Reason.REPLAY
     assert wire.matcher.accounts.log.lines == spent
 
@@ -163,7 +169,7 @@ def mutate(data, rng):
 MESSAGES = 10_000
 
 
-def test_ten_thousand_fuzzed_messages(make_matcher, keys, templates):
+def test_ten_thousand_fuzzed_messages(make_matcher, templates):
     """Every one refused or cut off, nothing else raised, memory as before, and the server well."""
     matcher = make_matcher(budget=10**6, record_budget=10**6, per_minute=10**6)
     matcher.accounts.log.append = lambda **fields: None  # as many fsyncs prove nothing more
@@ -180,7 +186,7 @@ def test_ten_thousand_fuzzed_messages(make_matcher, keys, templates):
                 place = int(rng.integers(len(query)))
                 broken = query[:place] + rng.bytes(64) + query[place + 64 :]
                 bad = frame(Kind.QUERY, 1, broken[: len(query)])
-                frames = [hello(), bad, frame(Kind.BITS, 2, rng.bytes(50))]
+                frames = [hello(), bad, frame(Kind.CHOICES, 2, rng.bytes(50))]
             elif index % 3 == 0:
                 frames = [hello(), lambda n: mutate(frame(Kind.QUERY, 1, query[:200])(n), rng)]
             else:
@@ -192,7 +198,7 @@ def test_ten_thousand_fuzzed_messages(make_matcher, keys, templates):
                 len(head) == HEADER.size and HEADER.unpack(head)[2] == Kind.ANSWER
                 for head in peer.sent
             )
-            assert peer.largest <= query_bytes(layout)
+            assert peer.largest <= Sizes.of(layout, False).query
 
     fuzz(MESSAGES // 20)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -200,7 +206,7 @@ def test_ten_thousand_fuzzed_messages(make_matcher, keys, templates):
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert accepted == 0 and refused > 0.4 * MESSAGES
     assert grown < 64 * 1024  # KiB
-    assert Wire(matcher).ask(keys, quantise(templates[12:13])[0], name="p006").match
+    assert Wire(matcher).ask(quantise(templates[12:13])[0], name="p006").match
 
 
 FEW = 8
@@ -215,14 +221,14 @@ def rebuild(oracle, count):
 
 @pytest.mark.skipif(not HEAVY, reason="128 whole sessions: PPFR_TORTURE=1")
 @pytest.mark.timeout(1800)
-def test_chosen_queries_rebuild_no_template_from_bits(make_matcher, keys, templates):
+def test_chosen_queries_rebuild_no_template_from_bits(make_matcher, templates):
     wire = Wire(make_matcher(threshold=0.5))
-    rebuilt = rebuild(lambda probe: wire.ask(keys, probe, name="p006").match, DIMENSIONS)
+    rebuilt = rebuild(lambda probe: wire.ask(probe, name="p006").match, DIMENSIONS)
     assert abs(rebuilt @ templates[12]) < 0.3
 
 
 def test_few_chosen_queries_rebuild_more_from_scores_than_from_bits(
-    make_matcher, keys, templates, gallery
+    make_matcher, templates, gallery
 ):
     """All of them on a double that hands out the score; of those that tell most, a few in truth."""
     victim, scores = templates[12], gallery.templates[12].astype(float)
@@ -232,21 +238,38 @@ def test_few_chosen_queries_rebuild_more_from_scores_than_from_bits(
     answers = []
 
     def bit(probe):
-        answers.append(wire.ask(keys, probe, name="p006").match)
+        answers.append(wire.ask(probe, name="p006").match)
         return answers[-1]
 
     rebuild(bit, FEW)
     assert answers == [False] * FEW  # the same for every template far from the basis: nothing
 
 
-def test_budget_ends_an_extraction(make_matcher, keys, templates):
+def test_budget_ends_an_extraction(make_matcher, templates):
     wire = Wire(make_matcher(record_budget=5))
     answered = 0
     for _ in range(8):
         try:
-            wire.ask(keys, quantise(templates[:1])[0], name="p006")
+            wire.ask(quantise(templates[:1])[0], name="p006")
             answered += 1
         except ValueError:
             pass
     assert answered == 5
     assert os.path.exists(wire.matcher.accounts.log.path)
+
+
+def test_a_server_that_promises_too_much_gets_no_query(make_matcher):
+    """It names a layout of four gibibytes; the client leaves before it holds anything."""
+    layout = Layout(1 << 24, DIMENSIONS, 1)
+    assert Sizes.of(layout, False).total > 4 << 30 > MOST_BYTES
+
+    class Server(Peer):
+        def run(self, template):
+            return ask(Link(self.read, self.write), template)
+
+    accept = Accept(layout, False, bytes(32)).pack()
+    nonce = secrets.token_bytes(16)
+    peer = Server([frame(1, 0, nonce)(bytes(16)), frame(3, 1, accept)(nonce)])
+    with pytest.raises(MatchError, match="--most-mib"):
+        peer.run(np.ones(DIMENSIONS, np.int16))
+    assert peer.largest < 1024 and sum(map(len, peer.sent)) < 1024

@@ -15,12 +15,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from ppfr_ops.match import client as client_side
 from ppfr_ops.match import transport
-from ppfr_ops.match.bfv import choices_ring, scores_ring
+from ppfr_ops.match.bfv import DEGREE, ring
 from ppfr_ops.match.client import ask
 from ppfr_ops.match.errors import MatchError
 from ppfr_ops.match.keys import ClientFolder
 from ppfr_ops.match.packing import quantise
+from ppfr_ops.match.scores import QueryKey
 from ppfr_ops.match.templates import DCT, Embedder, probe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -144,9 +146,8 @@ def dump(process: int, folder: Path) -> bytes:
     return b"".join(parts)
 
 
-def needles(template: np.ndarray, folder: Path) -> dict[str, bytes]:
+def needles(template: np.ndarray, folder: Path, key: QueryKey) -> dict[str, bytes]:
     """What must not be found: the probe in every form it has had, the secret keys."""
-    keys = ClientFolder(folder / "keys" / "alice").keys()
     modulus = np.int64(1 << 26)
     found = {
         "int16": template.tobytes(),
@@ -157,22 +158,24 @@ def needles(template: np.ndarray, folder: Path) -> dict[str, bytes]:
         "float64": (template / 4096).astype(np.float64).tobytes(),
         "TLS key": (folder / "keys" / "alice" / "client.key").read_bytes()[30:120],
     }
-    pairs = ((scores_ring(), keys.scores, "scores"), (choices_ring(), keys.choices, "choices"))
-    for ring, key, name in pairs:
-        secret = ring.save_secret(key)
-        for part in range(3):  # a third a prime
-            found[f"{name} key {part}"] = secret[part * 65536 + 4096 :][:64]
+    words = ring().times_secret(key.secret, np.ones((2, DEGREE), np.uint64))
+    for part in range(2):  # a half a prime
+        found[f"key {part}"] = words[part, 512:][:8].tobytes()
     return {name: data[:64] for name, data in found.items()}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_memory_and_disk_of_the_server_hold_no_probe_and_no_secret_key(served, tmp_path):
+def test_memory_and_disk_of_the_server_hold_no_probe_and_no_secret_key(
+    served, tmp_path, monkeypatch
+):
     folder = served.folder
     rng = np.random.default_rng(17)
     template = quantise(rng.normal(size=(1, 128)))[0]
     alice = ClientFolder(folder / "keys" / "alice")
-    wanted = needles(template, folder)
+    key = QueryKey()
+    monkeypatch.setattr(client_side, "QueryKey", lambda: key)
+    wanted = needles(template, folder, key)
     dumps = []
     with (
         socket.create_connection(served.address) as raw,
@@ -188,13 +191,13 @@ def test_memory_and_disk_of_the_server_hold_no_probe_and_no_secret_key(served, t
             return result
 
         link.receive = stopping  # type: ignore[method-assign]
-        assert not ask(link, alice.keys(), template).match
+        assert not ask(link, template).match
     dumps.append(dump(served.process.pid, tmp_path))
     enrolled = person(folder, 77)
     for data in dumps:
         assert enrolled[:32].tobytes() in data  # the search finds what is there: the gallery
         assert [name for name, needle in wanted.items() if needle in data] == []
-    own = wanted["int16"], wanted["scores key 0"]
+    own = wanted["int16"], wanted["key 0"]
     here = dump(os.getpid(), tmp_path) if not shutil.which("gcore") else b""
     assert all(needle in here for needle in own) or shutil.which("gcore")
     files = [p for place in ("gallery", "keys/owner", "tmp") for p in (folder / place).rglob("*")]

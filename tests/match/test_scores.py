@@ -10,27 +10,39 @@ from ppfr_ops.match.bfv import (
     DEGREE,
     PRIME_BITS,
     ParameterError,
-    choices_ring,
-    scores_ring,
+    public_randomness,
+    ring,
+    small_noise,
     uniform,
 )
-from ppfr_ops.match.keys import ClientKeys, PublicKeys
 from ppfr_ops.match.packing import UNIT, Layout, quantise, threshold_integer
 from ppfr_ops.match.scores import (
+    PUBLIC_BYTES,
     PackedGallery,
-    decrypt_masked,
-    encrypt_probe,
-    flood,
+    QueryKey,
     mask,
     products,
     read_probe,
+    read_public,
 )
 
 MODULUS = 1 << 26
 
 
+NONCE = bytes(range(16))
+
+
 def signed(values):
     return (values + MODULUS // 2) % MODULUS - MODULUS // 2
+
+
+def masked(rows, probe, layout):
+    """What the client decrypts, and the masks."""
+    key = QueryKey()
+    encrypted = read_probe(key.encrypt_probe(layout, probe), layout)
+    public = read_public(key.public_half(NONCE), NONCE)
+    sent, masks = mask(products(encrypted, PackedGallery.pack(rows, layout)), public, layout)
+    return key.decrypt_masked(sent, layout), masks, sent
 
 
 @given(
@@ -57,116 +69,70 @@ def test_a_polynomial_product_holds_the_inner_products(records, dimensions, widt
 @pytest.mark.parametrize(
     ("records", "dimensions", "width"), [(70, 128, 128), (300, 100, 8), (9000, 3, 1), (5, 1024, 64)]
 )
-def test_encrypted_scores_are_the_plain_ones_once_unmasked(keys, records, dimensions, width):
+def test_encrypted_scores_are_the_plain_ones_once_unmasked(records, dimensions, width):
     rng = np.random.default_rng(records)
     rows = quantise(rng.normal(size=(records, dimensions)))
     rows[: records // 2, 0] = 0  # a coefficient that is zero now and then
     probe = quantise(rng.normal(size=(1, dimensions)))[0]
     layout = Layout(records, dimensions, width)
-    encrypted = read_probe(encrypt_probe(keys.scores, layout, probe), layout)
-    results = products(encrypted, PackedGallery.pack(rows, layout))
-    sent, masks = mask(results, PublicKeys.read(keys.public).scores, layout)
-    seen = decrypt_masked(keys.scores, sent, layout)
+    seen, masks, _ = masked(rows, probe, layout)
     expected = rows.astype(np.int64) @ probe.astype(np.int64)
-    assert np.array_equal(signed(seen - masks), expected)
-    assert not np.array_equal(signed(seen), expected)
+    assert np.abs(signed(seen - masks) - expected).max() <= 1
+    assert np.abs(signed(seen) - expected).min() > 1 or records > 100
+    assert np.abs(np.corrcoef(signed(seen), expected)[0, 1]) < 0.6 or records < 100
 
 
-def test_a_dimension_that_is_zero_everywhere_does_not_stop_a_query(keys):
+def test_a_dimension_that_is_zero_everywhere_does_not_stop_a_query():
     rows = np.zeros((10, 16), np.int16)
     rows[:, 3] = 4096
-    layout = Layout(10, 16, 2)
-    encrypted = read_probe(encrypt_probe(keys.scores, layout, rows[0]), layout)
-    results = products(encrypted, PackedGallery.pack(rows, layout))
-    sent, masks = mask(results, PublicKeys.read(keys.public).scores, layout)
-    assert (signed(decrypt_masked(keys.scores, sent, layout) - masks) == UNIT).all()
+    seen, masks, _ = masked(rows, rows[0], Layout(10, 16, 2))
+    assert (np.abs(signed(seen - masks) - UNIT) <= 1).all()
 
 
-def test_every_coefficient_that_leaves_is_masked(keys):
-    """Those between the records' hold sums over parts of two records."""
+def test_both_polynomials_that_leave_are_fresh_and_uniform():
     rows = quantise(np.random.default_rng(0).normal(size=(64, 128)))
     layout = Layout(64, 128, 128)
-    encrypted = read_probe(encrypt_probe(keys.scores, layout, rows[0]), layout)
-    public = PublicKeys.read(keys.public)
-    ring = scores_ring()
-    plains = []
-    for _ in range(2):
-        sent, _ = mask(products(encrypted, PackedGallery.pack(rows, layout)), public.scores, layout)
-        plain = seal.Plaintext()
-        words = np.frombuffer(sent, "<u8")
-        seal.Decryptor(ring.context, keys.scores).decrypt(ring.ciphertext(words, 1), plain)
-        plains.append(ring.read(plain))
-    # uniform modulo 2^26: two draws agree in 8192 / 2^26 places on average
-    assert (plains[0] == plains[1]).sum() < 5
-    assert abs(plains[0].mean() / MODULUS - 0.5) < 0.02
-
-
-def test_flooding_noise_is_as_large_as_promised_and_decrypts_to_zero(keys):
-    ring = scores_ring()
-    ciphertext = seal.Ciphertext()
-    seal.Encryptor(ring.context, PublicKeys.read(keys.public).scores).encrypt_zero(ciphertext)
-    decryptor = seal.Decryptor(ring.context, keys.scores)
-    before = decryptor.invariant_noise_budget(ciphertext)
-    ring.evaluator.add_inplace(ciphertext, flood(ring))
-    after = decryptor.invariant_noise_budget(ciphertext)
-    assert before > 75 and 5 <= after <= 12  # log2(q / 2t) is 93; 2^85 was added
-    plain = seal.Plaintext()
-    decryptor.decrypt(ciphertext, plain)
-    assert not ring.read(plain).any()
-    first, second = ring.primes[:2]
-    words = ring.words(flood(ring))[0].astype(object)
-    # Chinese remainders: what was added, as one integer
-    inverse = pow(int(second), -1, int(first))
-    whole = words[1] + second * (((words[0] - words[1]) * inverse) % first)
-    assert max(whole) < second << 25 and max(whole) > second << 24
-
-
-def test_results_look_alike_whatever_the_gallery_is(keys):
-    """The second polynomial is rerandomised: else it is a known linear function of the gallery."""
-    layout = Layout(64, 128, 128)
-    rows = quantise(np.random.default_rng(3).normal(size=(64, 128)))
-    encrypted = read_probe(encrypt_probe(keys.scores, layout, rows[0]), layout)
-    public = PublicKeys.read(keys.public)
-    gallery = PackedGallery.pack(rows, layout)
-    first, second = (mask(products(encrypted, gallery), public.scores, layout)[0] for _ in "ab")
-    words = np.frombuffer(first, "<u8"), np.frombuffer(second, "<u8")
+    words = [
+        np.frombuffer(masked(rows, rows[0], layout)[2], "<u8").reshape(2, DEGREE) for _ in range(2)
+    ]
     assert not (words[0] == words[1]).any()
+    for half in np.concatenate(words):
+        share = half / ring().primes[0]
+        assert abs(share.mean() - 0.5) < 0.016 and abs(share.std() - 12**-0.5) < 0.01  # 5 sigma
+        assert np.abs(np.corrcoef(share[1:], share[:-1])[0, 1]) < 0.06
+
+
+def test_the_public_half_comes_from_the_nonce_and_hides_the_key():
+    first, second = public_randomness(NONCE), public_randomness(bytes(16))
+    assert first.shape == (2, DEGREE) and not (first == second).any()
+    assert np.array_equal(first, public_randomness(NONCE))
+    key = QueryKey()
+    assert key.public_half(NONCE) != key.public_half(NONCE)  # noise is drawn anew
+    noise = small_noise(200_000)
+    assert abs(noise.mean()) < 0.05 and abs(noise.std() - 10.5**0.5) < 0.05
 
 
 def test_parameters_are_128_bit_secure():
     allowed = seal.CoeffModulus.MaxBitCount(DEGREE, seal.SEC_LEVEL_TYPE.TC128)
-    for ring in (scores_ring(), choices_ring()):
-        total = np.prod([int(prime) for prime in ring.primes], dtype=object)
-        assert int(total).bit_length() <= sum(PRIME_BITS) <= allowed == 218
-        assert all(prime % (2 * DEGREE) == 1 for prime in ring.primes)
+    total = np.prod([int(prime) for prime in ring().primes], dtype=object)
+    assert int(total).bit_length() <= sum(PRIME_BITS) <= allowed == 218
+    assert all(prime % (2 * DEGREE) == 1 for prime in ring().primes)
 
 
-def test_words_out_of_range_and_wrong_lengths_are_refused(keys):
-    layout = Layout(64, 128, 128)
-    good = encrypt_probe(keys.scores, layout, np.ones(128, np.int16))
+def test_words_out_of_range_and_wrong_lengths_are_refused():
+    layout, key = Layout(64, 128, 128), QueryKey()
+    good = key.encrypt_probe(layout, np.ones(128, np.int16))
     read_probe(good, layout)
     bad = bytearray(good)
     bad[8:16] = b"\xff" * 8
     for data in (good[:-1], good + b"\0", b"", bytes(bad)):
         with pytest.raises(ParameterError):
             read_probe(data, layout)
-    public = bytearray(keys.public)
-    public[: len(public) // 4] = bytes(len(public) // 4)  # half of a key that is zero
-    for data in (keys.public[:-8], bytes(public), b"\xff" * len(public)):
+    for data in (bytes(8), b"\xff" * PUBLIC_BYTES):
         with pytest.raises(ParameterError):
-            PublicKeys.read(data)
-
-
-def test_keys_survive_a_file_and_are_not_shown(keys, tmp_path):
-    path = tmp_path / "bfv.key"
-    keys.save(path)
-    assert path.stat().st_mode & 0o777 == 0o600
-    again = ClientKeys.load(path)
-    layout = Layout(64, 128, 128)
-    assert again.public == keys.public
-    assert scores_ring().save_secret(again.scores) == scores_ring().save_secret(keys.scores)
-    assert encrypt_probe(again.scores, layout, np.ones(128, np.int16))
-    assert "public" not in repr(keys) and "SecretKey" not in repr(keys)
+            read_public(data, NONCE)
+    with pytest.raises(ParameterError):
+        key.decrypt_masked(bytes(8), layout)
 
 
 def test_uniform_reaches_both_ends_and_no_further():
