@@ -137,3 +137,19 @@ def test_choices_come_from_the_type() -> None:
     command = options_of(model)(click.command()(lambda **values: None))
     (found,) = (item for item in command.params if item.name == "x")
     assert isinstance(found.type, click.Choice) and list(found.type.choices) == ["a", "b"]
+
+
+def test_the_help_shows_every_option_once_and_the_ten_of_most_use_first() -> None:
+    from ppfr_ops.cli.options import ADVANCED, SECTIONS
+    from ppfr_ops.cli.sanitize import main
+
+    named = [name for names in SECTIONS.values() for name in names]
+    assert len(named) == len(set(named))
+    known = {item.name for item in main.params}
+    assert set(named) <= known
+    shown = CliRunner().invoke(main, ["--help"]).output
+    titles = [*SECTIONS, ADVANCED]
+    places = [shown.index(f"\n{title}:\n") for title in titles]
+    assert places == sorted(places) and len(SECTIONS["Most used"]) == 10
+    for item in main.params:
+        assert shown.count(f"\n  {item.opts[0]} ") <= 1

@@ -57,14 +57,27 @@ class _Lazy(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=_Lazy, context_settings=_SETTINGS)
+GREETING = """\
+ppfr turns a dataset of faces into one that can be shared.
+
+  ppfr sample faces/                                  drawn faces to try it with
+  ppfr sanitize --input faces/ --output protected/    protected/release is what may leave
+  ppfr report protected/                              may it? and a page that says why
+
+All commands: ppfr --help"""
+
+
+@click.group(cls=_Lazy, context_settings=_SETTINGS, invoke_without_command=True)
 @click.version_option(package_name="ppfr-sanitizer")
-def group() -> None:
+@click.pass_context
+def group(ctx: click.Context) -> None:
     """Turn face datasets into ones that can be shared and still be recognised by machines.
 
     Exit codes: 0 finished; 1 failed; 2 wrong usage or input; 3 finished, but a threshold was
     missed.
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(GREETING)
 
 
 class Refused(click.ClickException):

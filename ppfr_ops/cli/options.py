@@ -1,5 +1,6 @@
 """Models of options as options of a command, and back."""
 
+import re
 from collections.abc import Callable
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -10,12 +11,81 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from ppfr_ops.cli import Command
 from ppfr_ops.errors import UserError, fault
 from ppfr_ops.options import declared, extra, flag, groups
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.photographs.options import PhotographOptions
 
 M = TypeVar("M", bound=BaseModel)
+
+ADVANCED = "Advanced"
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "Most used": (
+        "input",
+        "output",
+        "faces",
+        "identity_column",
+        "keep_columns",
+        "method",
+        "identity_key_file",
+        "policy",
+        "dry_run",
+        "overwrite",
+    ),
+    "Input": ("input_format", "image_column", "limit", "incremental", "propagate_deletions"),
+    "What is published": (
+        "identity",
+        "method_options",
+        "variation",
+        "output_format",
+        "quality",
+        "max_disclosure",
+        "fr",
+        "metrics",
+        "draw_sample",
+    ),
+    "Privacy and keys": (
+        "discard_key",
+        "secrets",
+        "accept_unsound",
+        "privacy_budget",
+        "privacy_account",
+        "mapping",
+        "signing_key",
+        "vault",
+        "vault_key",
+    ),
+    "Photographs (--faces detect)": (
+        *declared(PhotographOptions),
+        "detections_out",
+        "review_out",
+        "verdicts",
+    ),
+    "Where it runs": ("engine", "actors", "gpus_per_actor", "ray_address", "cluster_wait"),
+}
+"""Of the help: what is not named here is advanced."""
+
+
+class Grouped(Command):
+    """A command whose help shows its options by section."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        records = {
+            str(item.name): record
+            for item in self.get_params(ctx)
+            if (record := item.get_help_record(ctx)) is not None
+        }
+        for title, names in SECTIONS.items():
+            shown = [records.pop(name) for name in names if name in records]
+            if shown:
+                with formatter.section(title):
+                    formatter.write_dl(shown, col_max=26)
+        with formatter.section(ADVANCED):
+            formatter.write_dl(list(records.values()), col_max=26)
+        formatter.write_paragraph()
+        formatter.write_text("Every option in full: docs/reference/options.md")
+
 
 FACES = click.option(
     "--faces",
@@ -63,7 +133,7 @@ def options_of(model: type[BaseModel]) -> Callable[[Callable[..., Any]], Callabl
 def _click(name: str, field: FieldInfo) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     kind, many = kind_of(field)
     noted = extra(field)
-    text = field.description or ""
+    text = first_sentence(field.description or "")
     if noted["default_text"]:
         text = f"{text}  [default: {noted['default_text']}]"
     settings: dict[str, Any] = {"help": text, "required": field.is_required()}
@@ -80,6 +150,12 @@ def _click(name: str, field: FieldInfo) -> Callable[[Callable[..., Any]], Callab
         if field.default is not None and field.default is not PydanticUndefined:
             settings |= {"default": field.default, "show_default": True}
     return click.option(flag(name, field), name, **settings)
+
+
+def first_sentence(text: str) -> str:
+    """What the help shows of a description; the options page shows all of it."""
+    end = re.search(r"(?<!e\.g)(?<!i\.e)\. (?=[A-Z])", text)
+    return text if end is None else text[: end.start() + 1]
 
 
 def kind_of(field: FieldInfo) -> tuple[Any, bool]:

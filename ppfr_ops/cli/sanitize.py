@@ -4,8 +4,7 @@ from typing import Any
 
 import click
 
-from ppfr_ops.cli import Command
-from ppfr_ops.cli.options import collect, options_of, sanitize_options
+from ppfr_ops.cli.options import Grouped, collect, options_of, sanitize_options
 from ppfr_ops.engines.local import needed, nursery
 from ppfr_ops.engines.options import EngineOptions
 
@@ -38,7 +37,7 @@ Exit codes: 0 finished; 1 failed, go on with the same command; 2 wrong usage or 
 
 
 @click.command(
-    cls=Command, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]}
+    cls=Grouped, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]}
 )
 @sanitize_options
 @options_of(EngineOptions)

@@ -5,9 +5,8 @@ from typing import Any
 
 import click
 
-from ppfr_ops.cli import Command
 from ppfr_ops.cli.console import show
-from ppfr_ops.cli.options import collect, sanitize_options
+from ppfr_ops.cli.options import Grouped, collect, sanitize_options
 from ppfr_ops.engines.beam import PipelineOptions, on_beam
 from ppfr_ops.errors import UserError
 from ppfr_ops.sanitize.conductor import conduct
@@ -31,7 +30,7 @@ Exit codes: 0 finished; 1 failed, go on with the same command; 2 wrong usage or 
 
 
 @click.command(
-    cls=Command, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]}
+    cls=Grouped, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]}
 )
 @sanitize_options
 @click.argument("beam_options", nargs=-1, type=click.UNPROCESSED)
