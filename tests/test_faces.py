@@ -11,8 +11,8 @@ from hypothesis import given as examples
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from ppfr_ops.imaging import covers, geometry
 from ppfr_ops.imaging import detector as faces
-from ppfr_ops.imaging import geometry
 from ppfr_ops.imaging.arrays import Faces, Picture
 from ppfr_ops.imaging.codec import decode
 
@@ -67,7 +67,7 @@ def test_nothing_of_a_head_remains_and_nothing_else_changes(angle: float, x: flo
     matrix = geometry.similarity(points)
     grid = np.stack(np.meshgrid(np.arange(400), np.arange(400)), -1)
     place = grid @ matrix[:, :2].T + matrix[:, 2]
-    centre_x, centre_y, half_x, half_y = geometry.HEAD
+    centre_x, centre_y, half_x, half_y = covers.HEAD
     radius = np.hypot((place[..., 0] - centre_x) / half_x, (place[..., 1] - centre_y) / half_y)
     assert done.changed[radius < 1].all()
     inner = (place > 8).all(-1) & (place < 103).all(-1) & (radius < 1)
@@ -80,12 +80,12 @@ def test_nothing_of_a_head_remains_and_nothing_else_changes(angle: float, x: flo
 @pytest.mark.parametrize(
     ("size", "score", "marks", "expected"),
     [
-        (0.2, 1.0, True, "pixelated_small"),
-        (1.0, 0.25, True, "pixelated_unsure"),
-        (1.0, 1.0, False, "pixelated_no_landmarks"),
+        (0.2, 1.0, True, "covered_small"),
+        (1.0, 0.25, True, "covered_unsure"),
+        (1.0, 1.0, False, "covered_no_landmarks"),
     ],
 )
-def test_what_does_not_suit_the_method_is_pixelated(
+def test_what_does_not_suit_the_method_is_covered(
     size: float, score: float, marks: bool, expected: str
 ) -> None:
     def never(crops: Faces) -> Faces:

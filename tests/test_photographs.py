@@ -148,7 +148,7 @@ def test_a_record_a_photograph() -> None:
     assert measured[2]["disclosure"] is None and measured[2]["changed_share"] == 0
     assert np.array_equal(decode(tables.records["image"][2].as_py()["bytes"]), pictures[2])
     found = tables.detections.to_pylist()
-    assert [row["treatment"] for row in found] == ["anonymized", "pixelated_unsure", "anonymized"]
+    assert [row["treatment"] for row in found] == ["anonymized", "covered_unsure", "anonymized"]
     # of the first photograph only the first face went through the method
     assert measured[0]["disclosure"] == pytest.approx(found[0]["disclosure"])
     assert all(row["disclosure"] is not None for row in found)
@@ -233,7 +233,7 @@ def test_landmarks_of_the_owner_are_enough_without_a_detector() -> None:
 def test_regions_to_leave_alone() -> None:
     table = unit([photograph(2)], regions=[json.dumps([[10, 10, 140, 150]])])
     done = build("in-place", keep_regions_column="regions", background="black")(table, "u")
-    assert done.detections["treatment"].to_pylist() == ["left_alone", "pixelated_unsure"]
+    assert done.detections["treatment"].to_pylist() == ["left_alone", "covered_unsure"]
     after = decode(done.records["image"][0].as_py()["bytes"])
     x0, y0, x1, y1 = (round(value) for value in done.detections["box"][0].as_py())
     assert np.array_equal(after[y0:y1, x0:x1], photograph(2)[y0:y1, x0:x1])
@@ -252,7 +252,7 @@ def test_verdicts_are_heeded(tmp_path: Path) -> None:
     tables = build("in-place", said)(table, "u")
     assert codes(tables) == {"u-000000": "rejected"}
     found = tables.detections.to_pylist()
-    assert [row["treatment"] for row in found] == ["anonymized", "pixelated_by_verdict"]
+    assert [row["treatment"] for row in found] == ["anonymized", "covered_by_verdict"]
     assert len(tables.records) == 2
 
 
@@ -410,7 +410,7 @@ def test_a_sheet_of_nine_photographs(lfw: list[Picture]) -> None:
             assert face["treatment"] == "anonymized", (place, face)
         assert 50 * scale < max(np.subtract(face["box"][2:], face["box"][:2])), place
     small = found[int(np.hypot(*(middle - SHEET[8][:2]).T).argmin())]
-    assert small["treatment"] == "pixelated_small"
+    assert small["treatment"] == "covered_small"
     after = decode(tables.records["image"][0].as_py()["bytes"])
     place = faces.Detections(
         boxes.astype(np.float32),

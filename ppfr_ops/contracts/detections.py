@@ -34,8 +34,8 @@ FACE_FIELDS = (
         "treatment",
         pa.string(),
         "what was done to the face",
-        range_="anonymized | pixelated_small | pixelated_unsure | pixelated_no_landmarks | "
-        "pixelated_by_verdict | left_alone",
+        range_="anonymized | covered | left_alone; covered_ (in whole photographs) or pixelated_ "
+        "(cut out) with small | unsure | no_landmarks | by_verdict",
     ),
 )
 """Also the columns that ``data/`` has beside the picture where a record is a face."""

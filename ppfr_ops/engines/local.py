@@ -87,7 +87,7 @@ nursery = _Nursery()
 """Of this process."""
 
 
-def needed(method: str, metrics: str) -> tuple[str, ...]:
+def needed(method: str, metrics: str | None) -> tuple[str, ...]:
     """The modules that workers need for a method and metrics, PyTorch only if it is."""
     measures = "" if metrics == "none" else "ppfr_ops.imaging.measures"
     return tuple(filter(None, (registry.module_of(method), measures)))

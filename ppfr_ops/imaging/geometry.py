@@ -5,13 +5,14 @@ Convention: as in ``imaging.detector``.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces, Picture
+from ppfr_ops.imaging.covers import Cover, Head, clip, cover_head
 from ppfr_ops.imaging.detector import Detections
 
 TEMPLATE = np.array(
@@ -26,21 +27,24 @@ TEMPLATE = np.array(
 )
 """Left eye, right eye, nose tip, mouth corners, as seen in the picture (ArcFace, InsightFace)."""
 
-HEAD = (56.0, 50.0, 78.0, 98.0)
-"""Centre and half axes of the ellipse that covers hair, ears and chin, in the template's pixels."""
-
-MARGIN = 0.12
-"""Beyond the ellipse the change fades out over this share of its half axes."""
+Reason = Literal["small", "unsure", "no_landmarks", "by_verdict"]
+"""Why a face is not given to the method."""
 
 Treatment = Literal[
     "anonymized",
+    "covered",
+    "covered_small",
+    "covered_unsure",
+    "covered_no_landmarks",
+    "covered_by_verdict",
     "pixelated_small",
     "pixelated_unsure",
     "pixelated_no_landmarks",
     "pixelated_by_verdict",
     "left_alone",
 ]
-"""What was done to a face; all but the last hide it."""
+"""What was done to a face; all but the last hide it. Whole photographs have ``covered``, faces that
+are cut out ``pixelated``."""
 
 
 def similarity(points: ArrayLike) -> NDArray[np.float64]:
@@ -110,32 +114,36 @@ def _window(matrix: NDArray[np.float64], shape: Sequence[int], side: float) -> t
     low, high = -side / 2, FACE_SIZE + side / 2
     corners = np.array([[low, low], [low, high], [high, low], [high, high]])
     back = np.asarray(cv2.invertAffineTransform(matrix), np.float64)
-    return _clip(corners @ back[:, :2].T + back[:, 2], shape)
+    return clip(corners @ back[:, :2].T + back[:, 2], tuple(shape))
 
 
-def _clip(points: NDArray[np.floating], shape: Sequence[int]) -> tuple[slice, slice]:
-    low, high = np.floor(points.min(0)) - 1, np.ceil(points.max(0)) + 2
-    x0, x1 = np.clip([low[0], high[0]], 0, shape[1]).astype(int)
-    y0, y1 = np.clip([low[1], high[1]], 0, shape[0]).astype(int)
-    return slice(y0, y1), slice(x0, x1)
-
-
-def treat(faces: Detections, smallest: float = 32, sure: float = 0.35) -> list[Treatment]:
+def treat(
+    faces: Detections,
+    smallest: float = 32,
+    sure: float = 0.35,
+    otherwise: Literal["covered", "pixelated"] = "covered",
+) -> list[Treatment]:
     """What has to be done to every face, by itself.
 
     Args:
-        smallest: faces of shorter boxes are pixelated, px.
-        sure: and so are those with a lower score.
+        smallest: faces of shorter boxes are not given to the method, px.
+        sure: nor are those with a lower score.
+        otherwise: what becomes of those.
     """
     treatments: list[Treatment] = []
     for marks, size, score in zip(faces.landmarks, faces.sizes, faces.scores, strict=True):
         if not np.isfinite(marks).all():
-            treatments.append("pixelated_no_landmarks")
+            treatments.append(because(otherwise, "no_landmarks"))
         elif size < smallest:
-            treatments.append("pixelated_small")
+            treatments.append(because(otherwise, "small"))
         else:
-            treatments.append("pixelated_unsure" if score < sure else "anonymized")
+            treatments.append(because(otherwise, "unsure") if score < sure else "anonymized")
     return treatments
+
+
+def because(what: Literal["covered", "pixelated"], reason: Reason) -> Treatment:
+    """The treatment of a face that is not given to the method."""
+    return cast(Treatment, f"{what}_{reason}")
 
 
 def transforms(faces: Detections) -> list[NDArray[np.float64]]:
@@ -155,16 +163,18 @@ def cover(
     treatments: Sequence[Treatment],
     published: Mapping[int, NDArray[np.uint8]],
     background: Literal["keep", "blur", "black"] = "keep",
+    style: Cover = "blur",
 ) -> tuple[Picture, NDArray[np.bool_]]:
-    """Cover every head: anonymized face in the middle, coarse pixels around it, faded edge.
+    """Cover every head (``imaging.covers``); what the method made lies in the middle of the cover.
 
     Nothing of the original is mixed in within the ellipse ``HEAD``; only in the margin beyond it.
 
     Args:
         treatments: one a face.
         published: by number of the face, what the method made of its crop, uint8
-            ``112 x 112 x 3``; all others are pixelated, or left alone.
+            ``112 x 112 x 3``; all others are only covered, or left alone.
         background: what is not head: as it is, blurred, or black.
+        style: of the covers.
 
     Returns:
         The picture, and bool ``H x W``: inside a head or its margin, or changed background.
@@ -174,12 +184,13 @@ def cover(
     matrices = transforms(faces)
     for i in range(len(faces) - 1, -1, -1):  # the best last, on top
         if treatments[i] == "left_alone":
-            spared[_clip(faces.boxes[i].reshape(2, 2), picture.shape)] = True
+            spared[clip(faces.boxes[i].reshape(2, 2), picture.shape)] = True
             continue
-        _cover(canvas, changed, matrices[i], published.get(i))
+        cover_head(canvas, changed, Head(canvas.shape, matrices[i]), style, published.get(i))
         # Landmarks of a poor detection may lie anywhere, so its box is covered at any rate.
-        if treatments[i] != "anonymized":
-            _cover(canvas, changed, _from_box(faces.boxes[i]), None)
+        if treatments[i] not in ("anonymized", "covered"):
+            boxed = Head(canvas.shape, _from_box(faces.boxes[i]))
+            cover_head(canvas, changed, boxed, style, None)
     if background != "keep":
         rest = np.zeros_like(canvas)
         if background == "blur":
@@ -229,48 +240,3 @@ def _from_box(box: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.array(
         [[scale, 0, 56 - scale * middle[0]], [0, scale, 64 - scale * middle[1]]], np.float64
     )
-
-
-def _cover(
-    canvas: Picture,
-    changed: NDArray[np.bool_],
-    matrix: NDArray[np.float64],
-    face: NDArray[np.uint8] | None,
-) -> None:
-    """Cover one head, in place; without a face all of it is coarse pixels."""
-    x, y, half_x, half_y = HEAD
-    reach = np.array([half_x, half_y]) * (1 + MARGIN)
-    corners = np.array([x, y]) + reach * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
-    back = cv2.invertAffineTransform(matrix)
-    window = _clip(corners @ back[:, :2].T + back[:, 2], canvas.shape)
-    rows, columns = window
-    if rows.start >= rows.stop or columns.start >= columns.stop:
-        return
-    part = canvas[window]
-    # In the template's pixels, by plane; float32 and OpenCV, for this is half the work of a run.
-    across = np.arange(columns.start, columns.stop, dtype=np.float32)
-    down = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None]
-    (ax, ay, a0), (bx, by, b0) = matrix.astype(np.float32)
-    place_x, place_y = (ax * across + a0) + ay * down, (bx * across + b0) + by * down
-    radius = cv2.magnitude((place_x - x) / half_x, (place_y - y) / half_y)
-    inside = np.clip((1 + MARGIN - radius) / MARGIN, 0, 1)  # 1 all over the head
-    cells = [max(1, round(side * np.hypot(*matrix[0, :2]) / 28)) for side in part.shape[1::-1]]
-    head = cv2.resize(part, cells, interpolation=cv2.INTER_AREA)
-    head = cv2.resize(head, part.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-    if face is not None:
-        # Where the face lies in the head.
-        square = tuple(
-            slice(max(0, span.start - whole.start), max(0, span.stop - whole.start))
-            for span, whole in zip(_window(matrix, canvas.shape, 0), window, strict=True)
-        )
-        place_x, place_y, around = place_x[square], place_y[square], head[square]
-        if around.size:
-            warped = cv2.remap(
-                face, place_x, place_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-            )
-            last = np.float32(FACE_SIZE - 1)
-            edge = cv2.min(cv2.min(place_x, last - place_x), cv2.min(place_y, last - place_y))
-            share = np.clip(edge / 6, 0, 1)
-            head[square] = cv2.blendLinear(warped, around, share, 1 - share)
-    canvas[window] = cv2.blendLinear(head, part, inside, 1 - inside)
-    changed[window] |= inside > 0

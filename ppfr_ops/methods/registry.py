@@ -18,6 +18,7 @@ GROUP = "ppfr.methods"
 _METHODS: dict[str, type[Anonymizer]] = {}
 _MODULES = {
     "blur": "blur",
+    "cover": "cover",
     "dp-eigenface": "dp.eigenface",
     "dp-template": "dp.template",
     "dp-virtual": "dp.virtual",

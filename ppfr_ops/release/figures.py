@@ -95,7 +95,7 @@ class Figures:
 
     def _column(self, metric: str) -> pa.ChunkedArray:
         if self.faces is not None and self._by_face(metric):
-            through = pc.equal(self.faces["treatment"], "anonymized")
+            through = pc.is_in(self.faces["treatment"], pa.array(["anonymized", "covered"]))
             return self.faces.filter(through)[metric]
         if metric not in self.metrics.column_names:
             return pa.chunked_array([], pa.float32())

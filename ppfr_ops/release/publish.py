@@ -44,6 +44,7 @@ _TOLD_OPTIONS = (
     "output_faces",
     "no_face",
     "background",
+    "cover",
     "max_disclosure",
     "draws",
 )

@@ -15,6 +15,7 @@ from ppfr_ops.methods.registry import create, find
 from ppfr_ops.sanitize import crowd
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.photographs.covering import METHOD, with_cover
 from ppfr_ops.store.ids import new_secret
 from ppfr_ops.store.ledger import LEDGER, Ledger
 
@@ -32,6 +33,7 @@ def resolved(options: SanitizeOptions, whole: bool = True) -> SanitizeOptions:
     Raises:
         UserError: the method shows nobody else, or the labels are missing.
     """
+    options = with_metrics(with_cover(options))
     method = find(options.method)
     chosen = dict(options.method_options)
     for name in _FIELDS:
@@ -56,6 +58,13 @@ def resolved(options: SanitizeOptions, whole: bool = True) -> SanitizeOptions:
         if "gather" in method.model_fields and (options.photographs is not None or not whole):
             chosen["gather"] = "false"  # the first look is at rows that are faces, and at all
     return options.model_copy(update={"method_options": chosen})
+
+
+def with_metrics(options: SanitizeOptions) -> SanitizeOptions:
+    """The options with a level of metrics."""
+    asked = options.fr or options.policy or options.max_disclosure
+    level = "none" if options.method == METHOD and not asked else "full"
+    return options.model_copy(update={"metrics": options.metrics or level})
 
 
 def makes_key(options: SanitizeOptions) -> bool:

@@ -156,11 +156,13 @@ class SanitizeOptions(BaseModel):
     batch_size: int = option(
         32, "Faces that the method and the models get at a time.", ge=1, le=4096
     )
-    metrics: Level = option(
-        "full",
+    metrics: Level | None = option(
+        None,
         "How much is measured on every record. basic leaves out disclosure and draw_similarity, "
         "which take most of the time; none measures nothing.",
         shapes=True,
+        default_text="full; none with --cover blur, mosaic or solid, unless a policy, "
+        "--max-disclosure or --fr asks for more",
     )
     draw_sample: int = option(
         16,

@@ -22,6 +22,7 @@ from ppfr_ops.sanitize.crowd import MOST_ROWS
 from ppfr_ops.sanitize.identity import makes_key, resolved, secrets_with
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.photographs.covering import check_shown
 from ppfr_ops.source.plan import Columns, Plan, plan
 from ppfr_ops.store.files import inside
 from ppfr_ops.store.private import read_private, stretched
@@ -133,6 +134,7 @@ def _check_method(options: SanitizeOptions, method: Anonymizer, policy: Policy |
             "--max-disclosure nor a policy's bounds on records can hold one back"
         )
     check_soundness(method, options.accept_unsound)
+    check_shown(options, method, bool(bound))
     _check_privacy(options, method)
     clash = sorted({item.name for item in method.record_figures} & set(options.keep_columns))
     if clash:

@@ -67,7 +67,7 @@ def build_sanitizer(
         keep=job.plan.keep,
         pseudonymize=pseudonyms(job.pseudonym_key) if job.pseudonym_key else None,
         batch_size=options.batch_size,
-        level=options.metrics,
+        level=options.metrics or "full",
         sample_every=sample_every or job.sample_every,
         look_every=sample_every or job.look_every,
         keeps_metrics=keeps_metrics,

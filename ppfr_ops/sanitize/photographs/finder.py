@@ -9,7 +9,7 @@ import importlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.detector import CenterFace, Detections, Detector, given, overlap
-from ppfr_ops.imaging.geometry import Treatment, treat
+from ppfr_ops.imaging.geometry import Treatment, because, treat
 from ppfr_ops.review.verdicts import Review
 from ppfr_ops.sanitize.items import Item, Results, decoded
 from ppfr_ops.sanitize.photographs.options import PhotographOptions
@@ -188,14 +188,17 @@ class Finder:
             faces = self._given(item, known, detected)
         regions = self._boxes(item, known.get("regions") or "[]")
         more = self._boxes(item, json.dumps(verdict.boxes if verdict else ()))
-        treatments = treat(faces, options.smallest_face, options.face_sure)
+        otherwise: Literal["covered", "pixelated"] = (
+            "pixelated" if options.output_faces == "crops" else "covered"
+        )
+        treatments = treat(faces, options.smallest_face, options.face_sure, otherwise)
         for number, box in enumerate(faces.boxes):
             middle = (box[:2] + box[2:]) / 2
             within = (regions.boxes[:, :2] <= middle) & (middle <= regions.boxes[:, 2:])
             if within.all(1).any():
                 treatments[number] = "left_alone"
         faces = Detections.join([faces, more])
-        treatments += ["pixelated_by_verdict"] * len(more)
+        treatments += [because(otherwise, "by_verdict")] * len(more)
         if options.output_faces == "crops":
             shown = [i for i, treatment in enumerate(treatments) if treatment != "left_alone"]
             faces = faces.take(np.array(shown, np.intp))

@@ -32,6 +32,14 @@ class PhotographOptions(BaseModel):
         "background may tell who it is, too.",
         shapes=True,
     )
+    cover: Literal["blur", "mosaic", "solid", "method"] | None = option(
+        None,
+        "What covers the heads when pictures are published in-place. blur, mosaic and solid leave "
+        "a few mean colours of a head, or none; method: what --method makes of the face, in the "
+        "middle of a blur.",
+        shapes=True,
+        default_text="blur; with --method or --method-option: method",
+    )
     face_threshold: float = option(
         0.2,
         "Lowest score of the detector that counts as a face.",

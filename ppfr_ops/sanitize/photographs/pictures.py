@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,9 @@ from ppfr_ops.contracts.detections import FACE_FIELDS, detections_schema
 from ppfr_ops.contracts.metrics import MEASURES, metrics_schema
 from ppfr_ops.contracts.records import records_schema
 from ppfr_ops.errors import UserError
-from ppfr_ops.imaging.arrays import Faces, Picture
+from ppfr_ops.imaging.arrays import FACE_SIZE, Faces, Picture
 from ppfr_ops.imaging.geometry import cover, cut, transforms
+from ppfr_ops.methods.cover import HeadCover
 from ppfr_ops.sanitize.items import Failed, Made, Results
 from ppfr_ops.sanitize.kit import Kit
 from ppfr_ops.sanitize.measuring import Again, Metrics
@@ -66,13 +67,16 @@ class WholePictures:
             )
         self.kit = kit
         self.find = finder
+        self.cover = kit.method.style if isinstance(kit.method, HeadCover) else None
+        """What covers heads; None: what the method makes of faces."""
         names = [model.name for model in kit.recognizers]
         self.records_schema = records_schema(kit.keep, kit.pseudonymize is not None)
         self.metrics_schema = metrics_schema(names, pictures=True)
         self.detections_schema = detections_schema(names)
 
     def items(self, table: pa.Table, results: Results[Photograph]) -> Iterator[Photograph]:
-        return self.find.photographs(table, results, self.kit.method.needed_context())
+        found = self.find.photographs(table, results, self.kit.method.needed_context())
+        return found if self.cover is None else map(_covered, found)
 
     def batches(self, items: Iterator[Photograph]) -> Iterator[list[Photograph]]:
         batch: list[Photograph] = []
@@ -86,7 +90,7 @@ class WholePictures:
 
     def start(self, batch: list[Photograph]) -> DrawnPictures:
         try:
-            crops = [cut(item.pixels, transforms(item.faces)) for item in batch]
+            crops = [self._crops(item) for item in batch]
             published = self._draw(batch, crops, 0)
             return DrawnPictures(batch, crops, published, self._again(batch, crops))
         except Exception:
@@ -130,6 +134,12 @@ class WholePictures:
 
     def check(self, faces: Faces) -> None:
         self.find.check(list(faces))
+
+    def _crops(self, item: Photograph) -> Faces:
+        """Its faces, if anybody looks at them."""
+        if self.kit.level == "none" and self.cover is not None:
+            return np.zeros((0, FACE_SIZE, FACE_SIZE, 3), np.uint8)
+        return cut(item.pixels, transforms(item.faces))
 
     # -- making ---------------------------------------------------------------------------------
 
@@ -216,7 +226,8 @@ class WholePictures:
 
     def _cover(self, item: Photograph, published: Drawn) -> tuple[Picture, NDArray[np.bool_]]:
         background = self.find.options.background
-        return cover(item.pixels, item.faces, item.treatments, published, background)
+        style = self.cover or "blur"
+        return cover(item.pixels, item.faces, item.treatments, published, background, style)
 
     # -- judging --------------------------------------------------------------------------------
 
@@ -243,11 +254,11 @@ class WholePictures:
         return np.array(lacks)
 
     def _lack(self, item: Photograph, made: _Made) -> float:
-        return float(self.kit.judge.lack(_of(made.metrics, _suited(item))).sum())
+        return float(self.kit.judge.lack(_of(made.metrics, _judged(item))).sum())
 
     def _reason(self, item: Photograph, made: _Made) -> tuple[str, str]:
         """Of the first face that falls short."""
-        for i in _suited(item):
+        for i in _judged(item):
             code, detail = self.kit.judge.reason(made.metrics, i)
             if code:
                 return code, f"face {i}: {detail}"
@@ -262,7 +273,7 @@ class WholePictures:
         names += [f"id_cosine_{recognizer.name}" for recognizer in self.kit.recognizers]
         for item, each in zip(batch, made, strict=True):
             for name in names:
-                found = each.metrics[name][_suited(item)] if name in each.metrics else np.zeros(0)
+                found = each.metrics[name][_judged(item)] if name in each.metrics else np.zeros(0)
                 worst = np.min if name.startswith("id_cosine_") else np.max
                 values[name].append(float(worst(found)) if len(found) else np.nan)
             values["faces"].append(len(item.faces))
@@ -282,6 +293,17 @@ class WholePictures:
 def _suited(item: Photograph) -> list[int]:
     """Numbers of the faces that the method is given."""
     return [i for i, treatment in enumerate(item.treatments) if treatment == "anonymized"]
+
+
+def _judged(item: Photograph) -> list[int]:
+    """Numbers of the faces of which figures bind, by whatever they were covered on purpose."""
+    return [i for i, each in enumerate(item.treatments) if each in ("anonymized", "covered")]
+
+
+def _covered(item: Photograph) -> Photograph:
+    """A photograph of which every head is covered, whatever is known of it."""
+    treatments = ("covered" if each == "anonymized" else each for each in item.treatments)
+    return replace(item, treatments=tuple(treatments))
 
 
 def _of(metrics: Metrics, faces: list[int]) -> Metrics:

@@ -1,0 +1,127 @@
+"""Covers of heads: what is put over a head in a photograph, and how it goes over into the rest.
+
+A cover is an ellipse over the whole head, hair, ears and chin included, with a soft edge outside of
+the ellipse. Nothing within the ellipse depends on more of the head than a few mean colours, so that
+there is nothing that an attacker could bring back (``docs/faces.md`` has the attack on each).
+"""
+
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ppfr_ops.imaging.arrays import FACE_SIZE, Picture
+
+Cover = Literal["blur", "mosaic", "solid"]
+"""blur: a smooth field of a few colours of the head and its surroundings; mosaic: the same in soft
+blocks; solid: one colour, that of the surroundings."""
+
+HEAD = (56.0, 44.0, 70.0, 90.0)
+"""Centre and half axes of the ellipse that covers hair, ears and chin, in the template's pixels."""
+
+MARGIN = 0.22
+"""Beyond the ellipse the change fades out over this share of its half axes."""
+
+FADE = 8
+"""Over so many of the template's pixels the edge of a method's face fades out."""
+
+CELLS = {"blur": 3, "mosaic": 4}
+"""Mean colours that are kept across a head and its margin, in each direction."""
+
+
+class Head:
+    """The part of a photograph around one head.
+
+    Args:
+        shape: of the photograph.
+        matrix: ``2 x 3``, from the photograph's pixels to the template's.
+    """
+
+    def __init__(self, shape: tuple[int, ...], matrix: NDArray[np.float64]) -> None:
+        x, y, half_x, half_y = HEAD
+        self.matrix = matrix
+        reach = np.array([half_x, half_y]) * (1 + MARGIN)
+        corners = np.array([x, y]) + reach * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
+        self.window = clip(_back(matrix, corners), shape)
+        rows, columns = self.window
+        self.empty = rows.start >= rows.stop or columns.start >= columns.stop
+        # In the template's pixels, by plane; float32 and OpenCV, for this is half of the work.
+        across = np.arange(columns.start, columns.stop, dtype=np.float32)
+        down = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None]
+        (ax, ay, a0), (bx, by, b0) = matrix.astype(np.float32)
+        self.x, self.y = (ax * across + a0) + ay * down, (bx * across + b0) + by * down
+        if not self.empty:
+            self.radius = cv2.magnitude((self.x - x) / half_x, (self.y - y) / half_y)
+
+    @property
+    def share(self) -> NDArray[np.float32]:
+        """How much of the cover is seen: 1 all over the head, 0 beyond its margin."""
+        linear = np.clip((1 + MARGIN - self.radius) / MARGIN, 0, 1)
+        return np.asarray(linear * linear * (3 - 2 * linear), np.float32)
+
+
+def fill(part: Picture, head: Head, style: Cover) -> Picture:
+    """What covers a head; as large as the window around it.
+
+    Args:
+        part: the photograph in that window.
+    """
+    if style == "solid":
+        ring = part[(head.radius > 1) & (head.radius <= 1 + MARGIN)]
+        colour = np.median(ring if len(ring) else part.reshape(-1, 3), axis=0)
+        return np.broadcast_to(colour.astype(np.uint8), part.shape).copy()
+    height, width = part.shape[:2]
+    cells = CELLS[style]
+    # A head that is cut off by the edge is not seen more finely for it.
+    side = 2 * HEAD[2] * (1 + MARGIN) / np.hypot(*head.matrix[0, :2]) / cells
+    count = (max(1, round(width / side)), max(1, round(height / side)))
+    small = cv2.resize(part, count, interpolation=cv2.INTER_AREA)
+    if style == "blur":
+        smooth = cv2.resize(
+            small.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
+        )
+        return np.asarray(np.clip(smooth, 0, 255), np.uint8)
+    blocks = cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
+    return np.asarray(cv2.GaussianBlur(blocks, (0, 0), max(0.3, side / 10)), np.uint8)
+
+
+def cover_head(
+    canvas: Picture,
+    changed: NDArray[np.bool_],
+    head: Head,
+    style: Cover,
+    face: NDArray[np.uint8] | None,
+) -> None:
+    """Cover one head, in place.
+
+    Args:
+        changed: bool ``H x W``; what is covered becomes true.
+        face: what a method made of the aligned face, uint8 ``112 x 112 x 3``, for the middle of the
+            cover, where its edge fades out inwards; None: there is nothing but the cover.
+    """
+    if head.empty:
+        return
+    part, share = canvas[head.window], head.share
+    filled = fill(part, head, style)
+    if face is not None:
+        warped = cv2.remap(face, head.x, head.y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        last = np.float32(FACE_SIZE - 1)
+        edge = cv2.min(cv2.min(head.x, last - head.x), cv2.min(head.y, last - head.y))
+        seen = np.clip(edge / FADE, 0, 1).astype(np.float32)
+        filled = np.asarray(cv2.blendLinear(warped, filled, seen, 1 - seen), np.uint8)
+    canvas[head.window] = cv2.blendLinear(filled, part, share, 1 - share)
+    changed[head.window] |= share > 0
+
+
+def clip(points: NDArray[np.floating], shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """The upright rectangle around points, ``N x 2``, as far as it lies in a picture."""
+    low, high = np.floor(points.min(0)) - 1, np.ceil(points.max(0)) + 2
+    x0, x1 = np.clip([low[0], high[0]], 0, shape[1]).astype(int)
+    y0, y1 = np.clip([low[1], high[1]], 0, shape[0]).astype(int)
+    return slice(y0, y1), slice(x0, x1)
+
+
+def _back(matrix: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
+    back = np.asarray(cv2.invertAffineTransform(matrix), np.float64)
+    return np.asarray(points @ back[:, :2].T + back[:, 2], np.float64)

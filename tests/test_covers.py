@@ -1,0 +1,147 @@
+"""Covers of heads: what is left of a head under one, where it ends, how it is asked for."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from test_photographs import PLACES, photograph
+
+from ppfr_ops import sample
+from ppfr_ops.cli.sanitize import main
+from ppfr_ops.errors import UserError
+from ppfr_ops.imaging import covers, geometry
+from ppfr_ops.imaging.arrays import Picture
+from ppfr_ops.imaging.codec import Encoding, decode
+from ppfr_ops.imaging.detector import Detections
+from ppfr_ops.methods.registry import create
+from ppfr_ops.sanitize.identity import resolved
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.photographs.options import PhotographOptions
+
+NOISE = np.random.default_rng(11)
+STYLES: list[covers.Cover] = ["blur", "mosaic", "solid"]
+
+
+def found(scale: float = 1.0, at: tuple[int, int] = (100, 100)) -> Detections:
+    points = (geometry.TEMPLATE * scale + at).astype(np.float32)
+    box = np.concatenate([points.min(0) - 20 * scale, points.max(0) + 20 * scale])
+    one = np.ones(1, np.float32)
+    return Detections(box[None].astype(np.float32), points[None], one, np.zeros(1, bool))
+
+
+def shuffled(picture: Picture, inside: np.ndarray) -> Picture:
+    """The picture with the pixels of some places exchanged for each other."""
+    other = picture.copy()
+    other[inside] = NOISE.permutation(picture[inside])
+    return other
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_cover_knows_no_more_than_a_few_mean_colours(style: covers.Cover) -> None:
+    """Another arrangement of the same pixels, cell by cell, gives the same cover to a grey level or
+    two: nothing that is smaller than a cell is in it."""
+    picture = NOISE.integers(60, 200, (320, 320, 3), np.uint8)
+    head = covers.Head(picture.shape, geometry.transforms(found())[0])
+    part = picture[head.window]
+    height, width = part.shape[:2]
+    count = 4 if style == "mosaic" else 3
+    side = 2 * covers.HEAD[2] * (1 + covers.MARGIN) / count
+    rows, columns = round(height / side), round(width / side)
+    other = part.copy()
+    for row in range(rows):
+        for column in range(columns):
+            cell = np.zeros((height, width), bool)
+            cell[
+                -(-row * height // rows) + 1 : (row + 1) * height // rows,
+                -(-column * width // columns) + 1 : (column + 1) * width // columns,
+            ] = True
+            other = shuffled(other, cell & (head.radius <= 1))
+    assert (other != part).mean() > 0.4
+    before, after = (covers.fill(each, head, style).astype(int) for each in (part, other))
+    assert np.abs(before - after).max() <= 3
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("scale", [0.3, 1.0, 2.0])
+def test_it_covers_the_head_and_ends_softly(style: covers.Cover, scale: float) -> None:
+    picture = np.zeros((600, 600, 3), np.uint8)
+    picture[::2] = 255  # lines that are seen wherever anything is left
+    at = (300 - 56 * scale, 300 - 50 * scale)
+    covered, changed = geometry.cover(
+        picture,
+        found(scale, at),
+        ["covered"],
+        {},
+        style=style,  # type: ignore[arg-type]
+    )
+    head = covers.Head(picture.shape, geometry.transforms(found(scale, at))[0])  # type: ignore[arg-type]
+    inside = np.zeros(picture.shape[:2], bool)
+    inside[head.window] = head.radius <= 1
+    lines = np.abs(np.diff(covered[..., 0].astype(int), axis=0))
+    both = inside[1:] & inside[:-1]
+    assert lines[both].max() < 60 and lines[~changed[1:] & ~changed[:-1]].min() == 255
+    steps = np.diff(head.share[head.share.shape[0] // 2])
+    assert np.abs(steps).max() < 0.35 / scale
+
+
+def test_the_method_gives_of_a_face_what_its_cover_shows() -> None:
+    faces = sample.faces(2, seed=3)
+    for style in STYLES:
+        published = create("cover", {"style": style})(faces, np.zeros((2, 0), np.float32))
+        assert published.shape == faces.shape
+        assert np.abs(np.diff(published.astype(int), axis=1)).mean() < 3
+
+
+def photographs(root: Path) -> Path:
+    root.mkdir()
+    for number in range(3):
+        (root / f"{number}.png").write_bytes(Encoding("png").encode(photograph(1, seed=number)))
+    return root
+
+
+def run(source: Path, target: Path, *more: str) -> tuple[int, str]:
+    command = ["--input", str(source), "--output", str(target), "--faces", "detect"]
+    command += ["--output-faces", "in-place", "--detector", "test_photographs:Marked", *more]
+    done = CliRunner().invoke(main, command)
+    return done.exit_code, done.output
+
+
+def test_by_default_heads_are_blurred_in_place(tmp_path: Path) -> None:
+    code, said = run(photographs(tmp_path / "in"), tmp_path / "out", "--output-format", "png")
+    assert code == 0, said
+    records = pq.read_table(tmp_path / "out/release/data").to_pylist()
+    assert len(records) == 3
+    x, y = PLACES[0]
+    for record in records:
+        after = decode(record["image"]["bytes"])
+        middle = after[y + 20 : y + 90, x + 20 : x + 90].astype(int)
+        assert np.abs(np.diff(middle, axis=1)).max() < 12
+    kept = pq.read_table(tmp_path / "out/evidence/detections").to_pylist()
+    assert {row["treatment"] for row in kept} == {"covered"}
+
+
+@pytest.mark.parametrize("method", ["pixelate", "blur", "signed-field"])
+def test_a_weak_method_in_place_is_refused(tmp_path: Path, method: str) -> None:
+    source = photographs(tmp_path / "in")
+    code, said = run(source, tmp_path / "out", "--method", method)
+    assert code == 2 and "--cover blur" in said and "--max-disclosure" in said
+    code, said = run(source, tmp_path / "out", "--method", method, "--max-disclosure", "1")
+    assert code == 0, said
+
+
+def test_a_cover_goes_with_no_method() -> None:
+    def options(**more: object) -> SanitizeOptions:
+        chosen = PhotographOptions(output_faces="in-place", cover="solid")
+        return SanitizeOptions(input="a", output="b", photographs=chosen, **more)  # type: ignore[arg-type]
+
+    done = resolved(options())
+    assert (done.method, done.method_options, done.metrics) == ("cover", {"style": "solid"}, "none")
+    assert resolved(done) == done
+    assert resolved(options(max_disclosure=0.5)).metrics == "full"
+    with pytest.raises(UserError, match="--cover solid needs no method"):
+        resolved(options(method="pixelate"))
+    crops = PhotographOptions(cover="blur")
+    with pytest.raises(UserError, match="--cover goes with --output-faces in-place"):
+        resolved(SanitizeOptions(input="a", output="b", photographs=crops))
