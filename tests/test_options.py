@@ -97,7 +97,7 @@ def test_a_tighter_limit_is_another_run(source: Path) -> None:
         ("method_options", {"sigma": "3"}),
         ("limit", 3),
         ("seed", 5),
-        ("photographs", {"background": "blur", "output_faces": "in-place"}),
+        ("photographs", {"smallest_face": 20}),
     ],
 )
 def test_whatever_shapes_the_output_is_in_the_digest(source: Path, name: str, value: Any) -> None:

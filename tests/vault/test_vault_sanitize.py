@@ -187,7 +187,7 @@ def test_photographs(tmp_path: Path, kind: str) -> None:
         sent.append(Encoding("jpeg", 90).encode(picture))
         (tmp_path / "in" / f"{NAME}-{number}.jpg").write_bytes(sent[-1])
     chosen = PhotographOptions(output_faces=kind, detector="test_vault_sanitize:Two")
-    job = begin(tmp_path, photographs=chosen, input_format="images")
+    job = begin(tmp_path, photographs=chosen, input_format="images", max_disclosure=1.0)
     work(job)
     manifest, _ = finish(job, "none")
     assert manifest.counts.records == (6 if kind == "crops" else 3)
