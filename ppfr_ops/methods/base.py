@@ -137,6 +137,12 @@ class Anonymizer(BaseModel):
         """Standard normals that one face takes; 0 for a deterministic method."""
         return 0
 
+    @property
+    def reads_faces(self) -> bool:
+        """Whether anything of a face gets into its picture. False: the picture is a function of
+        key, label and draw; the faces that the method is called with may be anything."""
+        return True
+
     def needed_secrets(self) -> tuple[str, ...]:
         """Roles of ``secrets`` that it needs with these options."""
         return tuple(self.secrets)

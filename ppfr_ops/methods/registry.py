@@ -24,6 +24,7 @@ _MODULES = {
     "dp-virtual": "dp.virtual",
     "erasable-mask": "erasable_mask",
     "highpass": "highpass",
+    "natural": "natural",
     "pixelate": "pixelate",
     "signed-field": "signed_field",
     "stochastic-local": "stochastic_local",

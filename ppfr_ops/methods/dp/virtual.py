@@ -6,7 +6,6 @@ public mean, clipped and noised. The mean of the person, which would cost budget
 the label; who is whom comes from the label, which is outside of it.
 """
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -17,6 +16,7 @@ from pydantic import Field
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.keys import IDENTITY, derive
 from ppfr_ops.methods.base import Context, Output
+from ppfr_ops.methods.codes import KEY_SIZE, person
 from ppfr_ops.methods.dp.base import NOTHING
 from ppfr_ops.methods.dp.drawing import Drawn
 from ppfr_ops.methods.dp.mechanism import Vectors
@@ -50,7 +50,6 @@ class Virtual(Drawn):
 
     @property
     def reads_faces(self) -> bool:
-        """Whether anything of a face gets into its picture."""
         return self.epsilon > 0 and self.variation > 0
 
     def generator(self) -> StochasticLocal:
@@ -63,9 +62,9 @@ class Virtual(Drawn):
         return super().guarantee() if self.reads_faces else NOTHING
 
     def anonymize_with(self, faces: Faces, draws: NDArray[np.float32], context: Context) -> Output:
-        key = derive(self.secret("identity-key"), IDENTITY, people.KEY_SIZE)
+        key = derive(self.secret("identity-key"), IDENTITY, KEY_SIZE)
         size = self.generator().model().generator.code_size
-        whose = [_person(*each) for each in zip(context["identity"], draws, strict=True)]
+        whose = [person(*each) for each in zip(context["identity"], draws, strict=True)]
         if self.reads_faces:
             differs = self._differs(self.encoded(faces))
             codes = people.virtual(key, whose, size, differs, None, self.variation)
@@ -78,10 +77,3 @@ class Virtual(Drawn):
         noised = self.mechanism().private(features)
         lengths = np.maximum(np.linalg.norm(noised, axis=1, keepdims=True), 1e-12)
         return (noised / lengths).astype(np.float32)
-
-
-def _person(label: str | None, draw: NDArray[np.float32]) -> bytes:
-    """Whose picture it is. Without a label somebody new: the face itself must not decide."""
-    if label:
-        return people.person(label, np.zeros(0, np.uint8))
-    return b"draw:" + hashlib.sha256(draw.tobytes()).digest()

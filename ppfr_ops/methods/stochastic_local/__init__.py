@@ -29,6 +29,7 @@ from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.keys import IDENTITY, derive
 from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.methods.base import Anonymizer, Context
+from ppfr_ops.methods.codes import KEY_SIZE, person
 from ppfr_ops.methods.registry import register
 from ppfr_ops.methods.stochastic_local import identity as people
 from ppfr_ops.methods.stochastic_local.files import (
@@ -213,6 +214,10 @@ class StochasticLocal(Anonymizer):
     def draw_size(self) -> int:
         return DrawLayout.SIZE
 
+    @property
+    def reads_faces(self) -> bool:
+        return self.identity != "virtual" or self.variation > 0
+
     def needed_secrets(self) -> tuple[str, ...]:
         return () if self.identity == "original" else tuple(self.secrets)
 
@@ -301,16 +306,23 @@ class StochasticLocal(Anonymizer):
             for start in range(0, len(faces), self.batch):
                 part = slice(start, start + self.batch)
                 draw = torch.from_numpy(draws[part]).to(model.device)
-                codes = self._codes(model, faces[part], context, part)
+                codes = self._codes(model, faces[part], draws[part], context, part)
                 pictures = model.publish(codes, draw, scales)
                 out[part] = pictures.permute(0, 2, 3, 1).cpu().numpy()
         return out
 
-    def _codes(self, model: Model, faces: Faces, context: Context, part: slice) -> Tensor:
+    def _codes(
+        self,
+        model: Model,
+        faces: Faces,
+        draws: NDArray[np.float32],
+        context: Context,
+        part: slice,
+    ) -> Tensor:
         """The codes that are drawn, ``N x size``."""
         if self.identity == "original":
             return model.encode(faces)
-        key = derive(self.secret("identity-key"), IDENTITY, people.KEY_SIZE)
+        key = derive(self.secret("identity-key"), IDENTITY, KEY_SIZE)
         size = model.generator.code_size
         features = None
         if self.identity == "keyed" and "features" in context.columns:
@@ -325,8 +337,8 @@ class StochasticLocal(Anonymizer):
                 features = people.gathered(features, self._crowd, self._sure)
             codes = people.keyed(key, features, size, self.secret_map)
         else:
-            labels = zip(context["identity"][part], faces, strict=True)
-            whose = [people.person(label, face) for label, face in labels]
+            labels = zip(context["identity"][part], draws, strict=True)
+            whose = [person(label, draw) for label, draw in labels]
             means = None
             if "mean" in context.columns:
                 means = np.asarray(context["mean"][part], np.float32)

@@ -23,22 +23,17 @@ before it sees through the map, where a turn needs d.
 **gathered.** No map of one photo at a time can bring photos of a person closer than the encoder
 does. All photos of a release together can: each feature moves to the mean of those that are most
 likely the same person's, before the map (one step of mean shift, Comaniciu and Meer 2002).
-
-The generator of pseudorandom numbers is SHAKE-256 over the key, a purpose and a label, each with
-its length in front, so that no two inputs run together (NIST FIPS 202 and SP 800-185's encoding).
 """
 
-import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, ndtri
+from scipy.special import expit
 
-KEY_SIZE = 32
-"""Bytes of a release key."""
+from ppfr_ops.methods.codes import check_key, normals
 
 LIKENESS = 0.6
 """About the cosine of two photos' features: what is left for the label's own code at ``variation``
@@ -65,38 +60,6 @@ Vectors = NDArray[np.float32]
 """float32 ``N x D``."""
 
 Map = Literal["turn", "forms"]
-
-
-def check_key(key: bytes) -> bytes:
-    """The key itself.
-
-    Raises:
-        ValueError: not ``KEY_SIZE`` bytes.
-    """
-    if not isinstance(key, bytes) or len(key) != KEY_SIZE:
-        raise ValueError(f"a release key has {KEY_SIZE} bytes")
-    return key
-
-
-def key_id(key: bytes) -> str:
-    """What tells one release key from another and says nothing else of it, 16 hex digits."""
-    return _stream(check_key(key), "id", b"", 8).hex()
-
-
-def _stream(key: bytes, purpose: str, label: bytes, size: int) -> bytes:
-    parts = (b"ppfr-identity-1", key, purpose.encode(), label)
-    return hashlib.shake_256(b"".join(len(p).to_bytes(8, "big") + p for p in parts)).digest(size)
-
-
-def normals(key: bytes, purpose: str, label: bytes, *shape: int) -> Vectors:
-    """Standard normals by the key, float32, of the given shape.
-
-    Inverse transform of 32-bit uniforms at the middle of their cells, so that no value is infinite
-    (the largest is about 6.3).
-    """
-    count = int(np.prod(shape))
-    raw = np.frombuffer(_stream(key, purpose, label, 4 * count), dtype="<u4")
-    return ndtri((raw + 0.5) / 2.0**32).astype(np.float32).reshape(shape)
 
 
 def _scaled(codes: Vectors) -> Vectors:
@@ -128,14 +91,6 @@ def products(features: Vectors) -> Vectors:
     weight = np.where(squares, 1.0, 2.0**0.5).astype(np.float32)
     mean = np.where(squares, 1.0 / size, 0.0).astype(np.float32)
     return features[:, rows] * features[:, columns] * weight - mean
-
-
-def person(label: str | None, face: NDArray[np.uint8]) -> bytes:
-    """What a person is known by to the generator of pseudorandom numbers: the label, or, where
-    there is none, the face's own pixels."""
-    if label:
-        return b"label:" + label.encode("utf-8", "surrogatepass")
-    return b"face:" + hashlib.sha256(face.tobytes()).digest()
 
 
 def sure_of(crowd: NDArray[np.floating]) -> float:

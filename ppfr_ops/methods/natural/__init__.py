@@ -1,0 +1,267 @@
+"""Natural people: photographs of people who do not exist, many of each.
+
+The third version of the generator. Nothing of a face is read: who a picture shows is drawn by the
+key for each label, how it shows the person (pose, expression, light, age, hair, background) by the
+draw. The pictures come from MobileStyleGAN (arXiv 2104.04767); licences: ``weights/NOTICE.md``.
+
+A picture is computed by itself, whatever batch it stands in, and a picture in which no face is
+found, or which is damaged, is drawn again by its own draw: no original is compared with anything.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, Literal
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
+from ppfr_ops.imaging.detector import CenterFace
+from ppfr_ops.imaging.geometry import align
+from ppfr_ops.keys import IDENTITY, derive
+from ppfr_ops.memory import keep_freed_memory
+from ppfr_ops.methods.base import Anonymizer, Context
+from ppfr_ops.methods.codes import KEY_SIZE, check_key, normals, person
+from ppfr_ops.methods.natural import files
+from ppfr_ops.methods.natural.looks import DRAW, Looks
+from ppfr_ops.methods.natural.network import LAST, STYLE, Head, Synthesis
+from ppfr_ops.methods.natural.network import Mapping as Mapper
+from ppfr_ops.methods.natural.quality import sound
+from ppfr_ops.methods.registry import register
+
+SIZES = (128, 256, 512, 1024)
+"""Sides of pictures that ``render`` gives."""
+TRIES = 6
+"""Looks that are tried for a record before the best of them is taken."""
+_SMALL = 128
+_BORDER = 16
+"""Around a picture of 128 px before a detector sees it, px."""
+_MIDDLE, _FAR = (64.0, 77.0), 14.0
+"""Of a picture of 128 px: where the middle of the face's landmarks lies, and how far from it one is
+somebody else, px."""
+_OTHER = 0.95
+"""How far from the mean style the other draws of a photo lie."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Pictures, uint8 ``N x size x size x 3`` RGB; the five landmarks of the face in each, float32
+    ``N x 5 x 2``, NaN where none was found; and the detector's scores, float32 ``N``, 0 to 1."""
+
+    pictures: NDArray[np.uint8]
+    landmarks: NDArray[np.float32]
+    scores: NDArray[np.float32]
+
+
+class Generator:
+    """Networks, looks and detector, loaded once a process."""
+
+    def __init__(self, device: str) -> None:
+        keep_freed_memory()
+        self.device = device
+        tensors = files.read("natural")
+        self.mapping = Mapper(files.read("natural.mapping"))
+        self.small = tensors
+        self.synthesis = Synthesis(_part(tensors, "synthesis.")).to(device)
+        self.head = Head()
+        self.head.load_state_dict(_part(tensors, "head."))
+        self.head.requires_grad_(False).to(device)
+        self.head.to(memory_format=LAST)  # type: ignore[call-overload]
+        self.looks = Looks(files.read("natural.looks"))
+        self.detector = CenterFace(threshold=0.2)
+        self.bf16 = _bf16_pays(device)
+
+    def style(self, z: NDArray[np.float32]) -> torch.Tensor:
+        """Normals ``512`` to a style, centred."""
+        found: torch.Tensor = self.mapping(torch.from_numpy(z)[None])[0] - self.looks.mean
+        return found
+
+    @lru_cache(maxsize=1)  # noqa: B019 - there is one generator a device
+    def large(self) -> Synthesis:
+        """The network up to 1024 px."""
+        tensors = _part(self.small, "synthesis.") | _part(files.read(files.LARGE), "synthesis.")
+        return Synthesis(tensors).to(self.device)
+
+    def picture(self, styles: torch.Tensor, size: int) -> NDArray[np.uint8]:
+        """One picture, uint8 ``size x size x 3``, of styles ``13 x 512``."""
+        given = styles[None].to(self.device)
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bf16):
+            if size == _SMALL:
+                centred = (given[:, 11] - self.looks.mean.to(self.device)) / 0.5
+                y = self.head(self.synthesis.features(given, 64), centred)
+            else:
+                y = self.large()(given)
+        if y.shape[-1] != size:
+            y = torch.nn.functional.interpolate(y, size=(size, size), mode="area")
+        pixels = ((y[0] + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)
+        return np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy())
+
+    def landmarks(self, picture: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
+        """Five landmarks of the face in the middle, ``5 x 2``, and the detector's score; NaN and 0
+        where it finds none there."""
+        scale = picture.shape[0] / _SMALL
+        small = cv2.resize(picture, (_SMALL, _SMALL), interpolation=cv2.INTER_AREA)
+        found = self.detector([_bordered(small.astype(np.uint8))])[0]
+        points = found.landmarks - _BORDER
+        away = np.linalg.norm(points.mean(1) - _MIDDLE, axis=1)
+        away[~np.isfinite(away)] = np.inf
+        if not len(away) or away.min() > _FAR:
+            return np.full((5, 2), np.nan, np.float32), 0.0
+        best = int(away.argmin())
+        return ((points[best] + 0.5) * scale - 0.5).astype(np.float32), float(found.scores[best])
+
+    def aligned(self, styles: torch.Tensor) -> tuple[NDArray[np.uint8], float]:
+        """A picture aligned by its own landmarks, uint8 ``112 x 112 x 3``, and how sound it is: 1
+        and more is good enough, 0: no face."""
+        picture = self.picture(styles, _SMALL)
+        points, score = self.landmarks(picture)
+        if not score:
+            return np.zeros((FACE_SIZE, FACE_SIZE, 3), np.uint8), 0.0
+        crop = align(_bordered(picture), (points + _BORDER)[None])[0]
+        return crop, sound(crop, points, score)
+
+
+def _bordered(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    side = (_BORDER,) * 4
+    return cv2.copyMakeBorder(picture, *side, cv2.BORDER_REPLICATE).astype(np.uint8)
+
+
+def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _bf16_pays(device: str) -> bool:
+    if device != "cpu":
+        return torch.cuda.is_bf16_supported()
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
+
+
+@lru_cache(maxsize=2)
+def _load(device: str) -> Generator:
+    return Generator(device)
+
+
+@register("natural")
+class Natural(Anonymizer):
+    redrawable = False
+    secrets: ClassVar[Mapping[str, str]] = {
+        "identity-key": "decides which virtual people the pictures show"
+    }
+    wants = ("identity",)
+
+    variation: float = Field(
+        1.0,
+        ge=0,
+        le=1.5,
+        description="how much photos of a person differ in pose, expression, light and the like; "
+        "1: about as photographs in the wild do; 0: all are the same picture",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where it runs")
+
+    @property
+    def draw_size(self) -> int:
+        return DRAW
+
+    @property
+    def reads_faces(self) -> bool:
+        return False
+
+    def options(self) -> dict[str, Any]:
+        return {"variation": self.variation}
+
+    def weights_digest(self) -> str:
+        return _digest()
+
+    def generator(self) -> Generator:
+        """The networks, loaded once a process."""
+        device = self.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        return _load(device)
+
+    def anonymize_with(self, faces: Faces, draws: NDArray[np.float32], context: Context) -> Faces:
+        """The faces are not looked at; the context's ``identity``: labels (str), or None: somebody
+        new."""
+        out = np.empty_like(faces)
+        generator = self.generator()
+        with torch.inference_mode():
+            for row, (label, draw) in enumerate(zip(context["identity"], draws, strict=True)):
+                best = -1.0
+                for styles in self._tries(label, draw):
+                    picture, good = generator.aligned(styles)
+                    if good > best:
+                        out[row], best = picture, good
+                    if good >= 1:
+                        break
+        return out
+
+    def styles(
+        self, labels: Sequence[str | None], draws: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Styles of photos, for ``render``: the look that ``__call__`` would show of the same label
+        and draw.
+
+        Args:
+            labels: whom each shows; None: somebody new.
+            draws: float32 ``N x draw_size``, standard normals.
+
+        Returns:
+            float32 ``N x 13 x 512``.
+        """
+        generator, chosen = self.generator(), []
+        with torch.inference_mode():
+            for label, draw in zip(labels, draws, strict=True):
+                found = []
+                for styles in self._tries(label, draw):
+                    found.append((generator.aligned(styles)[1], styles))
+                    if found[-1][0] >= 1:
+                        break
+                chosen.append(max(found, key=lambda pair: pair[0])[1].numpy())
+        return np.stack(chosen) if chosen else np.zeros((0, 13, STYLE), np.float32)
+
+    def render(self, styles: NDArray[np.float32], size: int = 256) -> Rendered:
+        """Whole pictures, head and background, and where their faces lie.
+
+        Args:
+            styles: float32 ``N x 13 x 512``.
+            size: 128, 256, 512 or 1024. 128 is drawn by the head of the small network; the others
+                by the whole network, reduced.
+
+        Raises:
+            ValueError: another size.
+        """
+        if size not in SIZES:
+            raise ValueError(f"size must be one of {SIZES}, got {size}")
+        generator = self.generator()
+        pictures = np.zeros((len(styles), size, size, 3), np.uint8)
+        landmarks = np.zeros((len(styles), 5, 2), np.float32)
+        scores = np.zeros(len(styles), np.float32)
+        with torch.inference_mode():
+            for row, each in enumerate(styles):
+                pictures[row] = generator.picture(torch.from_numpy(each), size)
+                landmarks[row], scores[row] = generator.landmarks(pictures[row])
+        return Rendered(pictures, landmarks, scores)
+
+    def _tries(self, label: str | None, draw: NDArray[np.float32]) -> Any:
+        """Styles of looks of a person, one after the other; the first is that of the draw, the
+        others are drawn by it."""
+        generator = self.generator()
+        key = check_key(derive(self.secret("identity-key"), IDENTITY, KEY_SIZE))
+        whose = generator.style(normals(key, "natural person", person(label, draw), STYLE))
+        seed = hashlib.sha256(draw.tobytes()).digest()
+        for number in range(TRIES):
+            look = draw if not number else normals(seed, "natural look", bytes([number]), DRAW)
+            others = [_OTHER * generator.style(look[i * STYLE : (i + 1) * STYLE]) for i in (0, 1)]
+            rest = torch.from_numpy(look[2 * STYLE :].copy())
+            yield generator.looks.styles(whose, torch.stack(others), rest, self.variation)
+
+
+@lru_cache(maxsize=1)
+def _digest() -> str:
+    return files.digest()

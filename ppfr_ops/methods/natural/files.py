@@ -1,0 +1,72 @@
+"""The generator's weights: 8 bits a weight with a scale a row, in three files below 8 MiB each.
+
+``natural.mapping`` and ``natural`` (synthesis up to 64 px, the head for 128 px) are what a face of
+112 px takes; ``natural.large`` (up to 1024 px) is read when a larger picture is asked for.
+``natural.looks`` holds what was fitted on drawn pictures (``looks.py``).
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+WEIGHTS = Path(__file__).parent / "weights"
+SMALL = ("natural.mapping", "natural", "natural.looks")
+"""Files that every picture takes."""
+LARGE = "natural.large"
+
+
+def save(name: str, tensors: Mapping[str, Tensor], exact: bool = False) -> None:
+    """Write a file; matrices and kernels with 4,096 numbers or more in 8 bits, the rest in half
+    precision; ``exact``: all in single precision."""
+    kept: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        rows = value.float().flatten(1) if value.dim() > 1 else value.float()[None]
+        if exact or value.numel() < 4096 or rows.shape[0] == 1:
+            kept[key] = (value.float() if exact else value.half()).contiguous()
+            continue
+        scale = rows.abs().amax(1).clamp_min(1e-12) / 127
+        kept[key] = (rows / scale[:, None]).round().to(torch.int8).reshape(value.shape).contiguous()
+        kept[f"{key}.scale"] = scale.contiguous()
+    save_file(kept, WEIGHTS / f"{name}.safetensors", metadata={"format": "3"})
+
+
+def read(name: str) -> dict[str, Tensor]:
+    """What ``save`` wrote, as float32.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a file of this method.
+    """
+    path = WEIGHTS / f"{name}.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"method natural: no weights at {path.name}")
+    try:
+        with safe_open(path, "pt") as file:
+            kept = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            version = (file.metadata() or {}).get("format")
+    except Exception:
+        raise ValueError(f"method natural: {path.name} is no readable safetensors file") from None
+    if version != "3":
+        raise ValueError(f"method natural: {path.name} has format {version}, needed: 3")
+    found: dict[str, Tensor] = {}
+    for key, value in kept.items():
+        if value.dtype == torch.int8:
+            scale = kept[f"{key}.scale"].view((-1,) + (1,) * (value.dim() - 1))
+            found[key] = value.float() * scale
+        elif not key.endswith(".scale"):
+            found[key] = value.float()
+    return found
+
+
+def digest() -> str:
+    """sha256 over all files' digests, hex."""
+    each = [
+        hashlib.sha256((WEIGHTS / f"{name}.safetensors").read_bytes()).digest()
+        for name in (*SMALL, LARGE)
+    ]
+    return hashlib.sha256(b"".join(each)).hexdigest()

@@ -1,0 +1,113 @@
+"""MobileStyleGAN: a normal to a style, styles by layer to a photograph of nobody.
+
+After Belousov, "MobileStyleGAN: A Lightweight Convolutional Neural Network for High-Fidelity Image
+Synthesis" (arXiv 2104.04767). Differentiable, with a style for every layer, and cut at 64 px, where
+a small head shows what the whole network would, at 128 px.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+STYLE = 512
+"""Numbers in a style."""
+
+LAYERS = {4: (0, 1), 8: (1, 4), 16: (4, 7), 32: (7, 10), 64: (10, 13)}
+"""The layers whose styles shape each resolution, up to 64 px; beyond, the last style holds on."""
+
+LAST = torch.channels_last
+
+
+def _unwavelet(x: Tensor) -> Tensor:
+    """Inverse Haar transform: ``N x 4c x h x w`` to ``N x c x 2h x 2w``; the first c are the low
+    band, then three for each c."""
+    n, c, h, w = x.shape
+    low, rest = x[:, : c // 4], x[:, c // 4 :].reshape(n, c // 4, 3, h, w)
+    rows, columns, both = rest.unbind(2)
+    top = torch.stack([low + rows + columns + both, low + rows - columns - both], -1)
+    bottom = torch.stack([low - rows + columns - both, low - rows - columns + both], -1)
+    return torch.stack([top, bottom], -3).reshape(n, c // 4, 2 * h, 2 * w) / 2
+
+
+class Mapping(nn.Module):
+    """Normals ``N x 512`` to styles ``N x 512``."""
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.depth = len(tensors) // 2
+        for name, value in tensors.items():
+            self.register_buffer(name.replace(".", "_"), value)
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = z * torch.rsqrt((z * z).mean(1, keepdim=True) + 1e-8)
+        for i in range(self.depth):
+            weight, bias = getattr(self, f"weight_{i}"), getattr(self, f"bias_{i}")
+            x = F.leaky_relu(F.linear(x, weight, bias), 0.2) * 2**0.5
+        return x
+
+
+class Synthesis(nn.Module):
+    """Styles ``N x 13 x 512`` to features at 64 px or less; with the large part's tensors too, to
+    the picture at up to 1024 px in -1..1."""
+
+    affine: nn.ParameterList
+    offset: nn.ParameterList
+    kernels: nn.ParameterList
+    noise: nn.ParameterList
+    biases: nn.ParameterList
+    start: nn.ParameterList
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        super().__init__()
+        parts: dict[str, list[Tensor]] = {}
+        for name in sorted(tensors, key=lambda name: int(name.rpartition(".")[2])):
+            parts.setdefault(name.split(".")[0], []).append(tensors[name])
+        for part, values in parts.items():
+            frozen = [
+                nn.Parameter(v.contiguous(memory_format=LAST) if v.dim() == 4 else v, False)
+                for v in values
+            ]
+            setattr(self, part, nn.ParameterList(frozen))
+
+    def _scale(self, styles: Tensor, layer: int) -> Tensor:
+        style = styles[:, min(layer, styles.shape[1] - 1)]
+        return F.linear(style, self.affine[layer], self.offset[layer])[:, :, None, None]
+
+    def features(self, styles: Tensor, resolution: int) -> Tensor:
+        """``N x 512 x resolution x resolution`` (fewer channels above 64 px)."""
+        x = F.conv2d(self._scale(styles, 0) * self.start[0], self.kernels[0], padding=1)
+        x = F.leaky_relu(x + self.noise[0] + self.biases[0], 0.2).contiguous(memory_format=LAST)
+        layer = kernel = number = 1
+        for _ in range(resolution.bit_length() - 3):
+            x = _unwavelet(x * self._scale(styles, layer)).contiguous(memory_format=LAST)
+            layer += 1
+            for _ in range(2):
+                x = x * self._scale(styles, layer)
+                x = F.conv2d(x, self.kernels[kernel], padding=1, groups=x.shape[1])
+                x = F.conv2d(x, self.kernels[kernel + 1])
+                x = F.leaky_relu(x + self.noise[number] + self.biases[number], 0.2)
+                layer, kernel, number = layer + 1, kernel + 2, number + 1
+        return x
+
+    def forward(self, styles: Tensor) -> Tensor:
+        """``N x 3 x 1024 x 1024``, -1..1."""
+        x = self.features(styles, 512)
+        shown = F.conv2d(x * self._scale(styles, 22), self.kernels[-1]) + self.biases[-1]
+        return _unwavelet(shown.float())
+
+
+class Head(nn.Module):
+    """Features at 64 px, and the style of layer 11, centred and divided by 0.5, to a picture of
+    128 px, ``N x 3 x 128 x 128`` in -1..1: what the whole network would show, reduced."""
+
+    def __init__(self, width: int = 96) -> None:
+        super().__init__()
+        self.m, self.m2 = nn.Linear(STYLE, 512), nn.Linear(STYLE, width)
+        self.a, self.b = nn.Conv2d(512, width, 1), nn.Conv2d(width, width, 3, padding=1)
+        self.o, self.lin = nn.Conv2d(width, 12, 1), nn.Conv2d(512, 12, 1)
+
+    def forward(self, features: Tensor, style: Tensor) -> Tensor:
+        x = features * self.m(style)[:, :, None, None]
+        h = F.leaky_relu(self.a(x), 0.2)
+        h = F.leaky_relu(self.b(h * self.m2(style)[:, :, None, None]), 0.2)
+        return _unwavelet((self.lin(x) + self.o(h)).float())

@@ -1,0 +1,133 @@
+"""Natural people: nothing of a face is read, batches do not matter, pictures are whole faces."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ppfr_ops.imaging.arrays import Faces
+from ppfr_ops.imaging.detector import CenterFace
+from ppfr_ops.methods.base import Context
+from ppfr_ops.methods.natural import SIZES, Natural, files
+from ppfr_ops.methods.natural.quality import redness
+from ppfr_ops.methods.registry import create
+from ppfr_ops.recognizers import Recognizer, RecognizerSpec
+
+SHARED = Path(os.environ.get("PPFR_SHARED", Path(__file__).parent.parent.parent / "shared"))
+KEY = bytes(range(32))
+NOBODY = np.zeros((1, 112, 112, 3), np.uint8)
+
+
+def method(**options: Any) -> Natural:
+    made = create("natural", options).with_secrets({"identity-key": KEY})
+    assert isinstance(made, Natural)
+    return made
+
+
+def draws(count: int, seed: int = 0) -> NDArray[np.float32]:
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((count, Natural().draw_size), dtype=np.float32)
+
+
+def shown(labels: list[str | None], seed: int = 0, **options: Any) -> Faces:
+    given, context = draws(len(labels), seed), Context({"identity": labels})
+    return method(**options)(NOBODY.repeat(len(labels), 0), given, context)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("natural", {}),
+        ("stochastic-local", {"identity": "virtual", "variation": 0}),
+        ("dp-virtual", {"epsilon": 0}),
+    ],
+)
+def test_who_reads_no_faces_gives_the_same_for_any(name: str, options: dict[str, Any]) -> None:
+    chosen = create(name, options).with_secrets({"identity-key": KEY})
+    assert not chosen.reads_faces
+    rng = np.random.default_rng(0)
+    given = rng.standard_normal((3, chosen.draw_size), dtype=np.float32)
+    context = Context({"identity": ["a", None, None]})
+    one = chosen(rng.integers(0, 256, (3, 112, 112, 3), dtype=np.uint8), given, context)
+    other = chosen(NOBODY.repeat(3, 0), given, context)
+    assert (one == other).all()
+    assert (one[1] != one[2]).any()  # without a label: somebody new each time
+
+
+def test_who_reads_faces_says_so() -> None:
+    for name, options in (
+        ("blur", {}),
+        ("stochastic-local", {"identity": "virtual"}),
+        ("stochastic-local", {}),
+        ("dp-virtual", {"epsilon": 1}),
+    ):
+        assert create(name, options).reads_faces
+
+
+def test_a_record_gives_the_same_bytes_whatever_batch_it_stands_in() -> None:
+    labels, given = ["a", "b", None, "a", "c"], draws(5)
+    whole = method()(NOBODY.repeat(5, 0), given, Context({"identity": labels}))
+    order = [4, 2, 0]
+    some = method()(NOBODY.repeat(3, 0), given[order], Context({"identity": ["c", None, "a"]}))
+    assert (some == whole[order]).all()
+    alone = method()(NOBODY, given[3:4], Context({"identity": ["a"]}))
+    assert (alone == whole[3:4]).all()
+
+
+def test_key_label_and_draw_decide() -> None:
+    one, again, label, look = shown(["a"]), shown(["a"]), shown(["b"]), shown(["a"], 1)
+    assert (one == again).all() and (one != label).any() and (one != look).any()
+    other = create("natural").with_secrets({"identity-key": bytes(32)})
+    assert (other(NOBODY, draws(1), Context({"identity": ["a"]})) != one).any()
+    still = shown(["a", "a", "b"], variation=0)
+    assert (still[0] == still[1]).all() and (still[0] != still[2]).any()
+
+
+def test_no_picture_of_200_is_broken() -> None:
+    pictures = shown([f"person {i // 4}" for i in range(200)], 3)
+    wide = [np.pad(face, ((24, 24), (24, 24), (0, 0)), "edge") for face in pictures]
+    found = [faces for i in range(0, 200, 25) for faces in CenterFace(0.3)(wide[i : i + 25])]
+    assert all(len(faces) for faces in found)
+    assert max(redness(face) for face in pictures) < 40
+    assert pictures.std((1, 2, 3)).min() > 15
+    assert len({face.tobytes() for face in pictures}) == 200
+
+
+def test_whole_pictures_of_every_size_show_the_same_face_in_the_same_place() -> None:
+    styles = method().styles(["a"], draws(1))
+    assert styles.shape == (1, 13, 512)
+    small = method().render(styles, 128)
+    for size in SIZES[1:]:
+        large = method().render(styles, size)
+        assert large.pictures.shape == (1, size, size, 3) and large.scores[0] > 0.3
+        astray = np.abs((large.landmarks + 0.5) * 128 / size - 0.5 - small.landmarks).max()
+        assert astray < 3
+    with pytest.raises(ValueError, match="size must be one of"):
+        method().render(styles, 100)
+
+
+def test_weights_that_are_missing_or_of_another_kind_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(files, "WEIGHTS", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"natural: no weights at natural\.safetensors"):
+        files.read("natural")
+    (tmp_path / "natural.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="no readable safetensors file"):
+        files.read("natural")
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared: models")
+def test_photos_of_a_person_are_alike_to_a_recogniser_and_strangers_are_not() -> None:
+    who = np.arange(120) // 4
+    recogniser = Recognizer(RecognizerSpec.parse(f"sface={SHARED / 'models' / 'sface.onnx'}"))
+    templates = recogniser.embed(shown([f"{i}" for i in who], 5))
+    cosines = templates @ templates.T
+    same = who[:, None] == who
+    pairs = np.triu_indices(120, 1)
+    genuine, strangers = cosines[pairs][same[pairs]], cosines[pairs][~same[pairs]]
+    assert genuine.mean() > strangers.mean() + 0.3
+    assert (genuine > np.quantile(strangers, 0.99)).mean() > 0.8
