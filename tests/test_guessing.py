@@ -31,7 +31,9 @@ NAME = "Jane_Doe"
 PICTURES = [
     name
     for name, kind in methods().items()
-    if kind.kind == "picture" and not any(f.is_required() for f in kind.model_fields.values())
+    if kind.kind == "picture"
+    and not any(f.is_required() for f in kind.model_fields.values())
+    and not kind().needed_context()
 ]
 
 

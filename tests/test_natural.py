@@ -86,8 +86,13 @@ def test_key_label_and_draw_decide() -> None:
     assert (still[0] == still[1]).all() and (still[0] != still[2]).any()
 
 
-def test_no_picture_of_200_is_broken() -> None:
-    pictures = shown([f"person {i // 4}" for i in range(200)], 3)
+@pytest.fixture(scope="module")
+def pictures() -> Faces:
+    """Fifty people by four."""
+    return shown([f"person {i // 4}" for i in range(200)], 3)
+
+
+def test_no_picture_of_200_is_broken(pictures: Faces) -> None:
     wide = [np.pad(face, ((24, 24), (24, 24), (0, 0)), "edge") for face in pictures]
     found = [faces for i in range(0, 200, 25) for faces in CenterFace(0.3)(wide[i : i + 25])]
     assert all(len(faces) for faces in found)
@@ -121,13 +126,15 @@ def test_weights_that_are_missing_or_of_another_kind_are_named(
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared: models")
-def test_photos_of_a_person_are_alike_to_a_recogniser_and_strangers_are_not() -> None:
-    who = np.arange(120) // 4
+def test_photos_of_a_person_are_alike_to_a_recogniser_and_strangers_are_not(
+    pictures: Faces,
+) -> None:
+    who = np.arange(200) // 4
     recogniser = Recognizer(RecognizerSpec.parse(f"sface={SHARED / 'models' / 'sface.onnx'}"))
-    templates = recogniser.embed(shown([f"{i}" for i in who], 5))
+    templates = recogniser.embed(pictures)
     cosines = templates @ templates.T
     same = who[:, None] == who
-    pairs = np.triu_indices(120, 1)
+    pairs = np.triu_indices(200, 1)
     genuine, strangers = cosines[pairs][same[pairs]], cosines[pairs][~same[pairs]]
     assert genuine.mean() > strangers.mean() + 0.3
     assert (genuine > np.quantile(strangers, 0.99)).mean() > 0.8
