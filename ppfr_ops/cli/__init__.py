@@ -18,6 +18,7 @@ COMMANDS = {
     "sanitize": "turn a dataset of faces into one that can be shared",
     "sanitize-beam": "the same on Apache Beam",
     "status": "what an output holds, what is still to be done, when it last ran",
+    "group": "say who seems to be the same person, for somebody to look over",
     "sample": "write the embedded sample, faces drawn by code",
     "methods": "list the methods and their options",
     "evaluate": "measure a method: recognition, disclosure, what an attacker gets back",
