@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 EXTRAS = {
     "apache_beam": "beam",
+    "av": "video",
     "dp_accounting": "dp",
     "Crypto": "vault-shares",
     "legal_eval": "evaluate",

@@ -1,0 +1,250 @@
+"""Videos: every frame of a face is covered, also where the detector missed it; killed, resumed."""
+
+import json
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from numpy.typing import NDArray
+
+from ppfr_ops import sample
+from ppfr_ops.cli import group
+from ppfr_ops.errors import UserError
+from ppfr_ops.imaging.detector import Detections
+from ppfr_ops.imaging.geometry import TEMPLATE
+from ppfr_ops.imaging.tracking import Tracker, filled
+from ppfr_ops.sanitize.videos import VideoSettings, sanitize_videos
+
+av = pytest.importorskip("av")
+from ppfr_ops.imaging import video  # noqa: E402
+
+SIZE, RATE = (240, 320), 25
+SIDE = 56
+
+
+class Clip:
+    """A made clip: faces that move over a background; it knows where they are."""
+
+    def __init__(self, frames: int, faces: int = 1, seed: int = 0, cut_at: int | None = None):
+        drawn = sample.faces(faces, seed, faces)
+        rng = np.random.default_rng(seed)
+        backs = rng.integers(60, 200, (2, *SIZE, 3)).astype(np.uint8)
+        self.frames: list[NDArray[np.uint8]] = []
+        self.boxes: list[NDArray[np.float32]] = []
+        for number in range(frames):
+            second = cut_at is not None and number >= cut_at
+            frame = cv2.GaussianBlur(backs[int(second)] // (2 if second else 1), (0, 0), 9)
+            boxes = []
+            for k, face in enumerate(drawn):
+                x = int(20 + (150 + 60 * k) * number / frames) % (SIZE[1] - SIDE - 10)
+                y = 40 + 70 * k
+                frame[y : y + SIDE, x : x + SIDE] = cv2.resize(face, (SIDE, SIDE))
+                boxes.append((x, y, x + SIDE, y + SIDE))
+            self.frames.append(np.asarray(frame, np.uint8))
+            self.boxes.append(np.array(boxes, np.float32))
+
+    def write(self, path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = video.Stream(Fraction(1, 12800), Fraction(RATE), 0, 0)
+        times = [512 * n + (5120 if n > len(self.frames) // 2 else 0) for n in range(9999)]
+        frames = (video.Frame(f, t) for f, t in zip(self.frames, times, strict=False))
+        video.write_frames(path, stream, frames)
+        return path
+
+
+class Knowing:
+    """A detector that knows a clip's faces, and misses one frame in ``misses``."""
+
+    def __init__(self, clip: Clip, misses: int = 0, dies_after: int | None = None) -> None:
+        self.clip, self.misses, self.dies_after = clip, misses, dies_after
+        self.small = [cv2.resize(frame, (32, 24)).astype(int) for frame in clip.frames]
+        self.seen = 0
+
+    def __call__(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+        found = []
+        for picture in pictures:
+            self.seen += 1
+            if self.dies_after is not None and self.seen > self.dies_after:
+                raise KeyboardInterrupt
+            small = cv2.resize(picture, (32, 24)).astype(int)
+            number = int(np.argmin([np.abs(small - other).mean() for other in self.small]))
+            boxes = self.clip.boxes[number]
+            if self.misses and number % self.misses == self.misses // 2:
+                boxes = boxes[:0]
+            marks = (
+                np.stack([b[:2] + TEMPLATE * (SIDE / 112) for b in boxes])
+                if len(boxes)
+                else (np.zeros((0, 5, 2)))
+            )
+            scores = np.full(len(boxes), 0.9, np.float32)
+            landmarks = marks.astype(np.float32)
+            found.append(Detections(boxes, landmarks, scores, np.zeros(len(boxes), bool)))
+        return found
+
+
+def bare(clip: Clip, path: Path) -> list[int]:
+    """Frames of a written video in which a face is still as it was."""
+    frames = list(video.read_frames(path, 0))
+    assert len(frames) == len(clip.frames)
+    left = []
+    for number, (frame, was) in enumerate(zip(frames, clip.frames, strict=True)):
+        for x0, y0, x1, y1 in clip.boxes[number].astype(int):
+            inner = (slice(y0 + 8, y1 - 8), slice(x0 + 8, x1 - 8))
+            parts = (p[inner].astype(float).mean(2).ravel() for p in (frame.pixels, was))
+            if np.corrcoef(*parts)[0, 1] > 0.9:
+                left.append(number)
+    return left
+
+
+@pytest.mark.parametrize("misses", [0, 20, 5])
+@pytest.mark.parametrize("faces", [1, 2])
+def test_no_frame_of_a_face_is_bare(tmp_path: Path, misses: int, faces: int) -> None:
+    clip = Clip(60, faces)
+    clip.write(tmp_path / "in" / "a b" / "clip.mp4")
+    settings = VideoSettings(segment=25)
+    (done,) = sanitize_videos(tmp_path / "in", tmp_path / "out", Knowing(clip, misses), settings)
+    assert done.problem == "" and done.tracks == faces and done.covered_frames == 60
+    written = tmp_path / "out" / "release" / "a b" / "clip.mp4"
+    assert bare(clip, written) == []
+    was = [f.time for f in video.read_frames(tmp_path / "in" / "a b" / "clip.mp4", 0)]
+    assert [frame.time for frame in video.read_frames(written, 0)] == was
+    assert written.stat().st_mtime == 0
+
+
+def test_the_test_of_bare_faces_finds_them(tmp_path: Path) -> None:
+    clip = Clip(10)
+    assert bare(clip, clip.write(tmp_path / "clip.mp4")) == list(range(10))
+
+
+def test_killed_anywhere_the_same_call_goes_on(tmp_path: Path) -> None:
+    clip = Clip(60)
+    clip.write(tmp_path / "in" / "clip.mp4")
+    settings = VideoSettings(segment=10)
+    whole = sanitize_videos(tmp_path / "in", tmp_path / "once", Knowing(clip), settings)
+    for dies in (8, 24, 24):
+        with pytest.raises(KeyboardInterrupt):
+            sanitize_videos(
+                tmp_path / "in", tmp_path / "out", Knowing(clip, dies_after=dies), settings
+            )
+    detector = Knowing(clip)
+    again = sanitize_videos(tmp_path / "in", tmp_path / "out", detector, settings)
+    assert detector.seen <= 20  # what was looked at before is not looked at again
+    assert [each.sha256 for each in again] == [each.sha256 for each in whole]
+    detector = Knowing(clip)
+    assert sanitize_videos(tmp_path / "in", tmp_path / "out", detector, settings) == again
+    assert detector.seen == 0
+    left = [path.name for path in (tmp_path / "out" / "evidence" / "videos").rglob("segment*")]
+    assert left == []
+
+
+def test_killed_while_writing_the_same_call_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = Clip(60)
+    clip.write(tmp_path / "in" / "clip.mp4")
+    settings = VideoSettings(segment=10)
+    whole = sanitize_videos(tmp_path / "in", tmp_path / "once", Knowing(clip), settings)
+    write, written = video.write_frames, []
+
+    def dying(path: Path, *rest: object) -> int:
+        written.append(path)
+        if len(written) in (2, 4):
+            raise KeyboardInterrupt
+        return write(path, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(video, "write_frames", dying)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            sanitize_videos(tmp_path / "in", tmp_path / "out", Knowing(clip), settings)
+    again = sanitize_videos(tmp_path / "in", tmp_path / "out", Knowing(clip), settings)
+    assert len(written) == 2 + 2 + 4
+    assert [each.sha256 for each in again] == [each.sha256 for each in whole]
+
+
+def test_a_cut_ends_tracks_and_nothing_is_carried_over_it(tmp_path: Path) -> None:
+    clip = Clip(40, cut_at=20)
+    for boxes in clip.boxes[20:]:
+        boxes[:] = 0
+    clip.boxes = [b if n < 20 else b[:0] for n, b in enumerate(clip.boxes)]
+    clip.frames[20:] = [np.full_like(clip.frames[0], 30)] * 20
+    clip.write(tmp_path / "in" / "clip.mp4")
+    (done,) = sanitize_videos(
+        tmp_path / "in", tmp_path / "out", Knowing(clip), VideoSettings(segment=15)
+    )
+    assert done.tracks == 1 and done.covered_frames == 20
+
+
+def test_what_a_person_should_look_at_is_listed_with_its_time(tmp_path: Path) -> None:
+    clip = Clip(60)
+    gap = clip.boxes[20:40]
+    clip.boxes[20:40] = [b[:0] for b in gap]
+    clip.write(tmp_path / "in" / "clip.mp4")
+    (done,) = sanitize_videos(tmp_path / "in", tmp_path / "out", Knowing(clip), VideoSettings())
+    (doubt,) = done.doubts
+    assert doubt.reason == "lost and found"
+    assert doubt.start == pytest.approx(19 / RATE) and doubt.end == pytest.approx(
+        50 / RATE, abs=0.05
+    )
+    listed = (tmp_path / "out" / "evidence" / "review.csv").read_text().splitlines()
+    assert listed[1].startswith("clip.mp4,0.76,")
+    clip.boxes[20:40] = gap
+    assert bare(clip, tmp_path / "out" / "release" / "clip.mp4") == []
+
+
+def test_a_damaged_video_is_said_and_the_others_are_done(tmp_path: Path) -> None:
+    clip = Clip(30)
+    whole = clip.write(tmp_path / "in" / "b.mp4").read_bytes()
+    (tmp_path / "in" / "a.mp4").write_bytes(b"nothing")
+    (tmp_path / "in" / ".hidden.mp4").write_bytes(whole)
+    done = sanitize_videos(tmp_path / "in", tmp_path / "out", Knowing(clip), VideoSettings())
+    assert [(each.name, bool(each.problem)) for each in done] == [("a.mp4", True), ("b.mp4", False)]
+    assert not (tmp_path / "out" / "release" / "a.mp4").exists()
+    files = json.loads((tmp_path / "out" / "release" / "files.json").read_text())["videos"]
+    assert [file["path"] for file in files] == ["b.mp4"]
+
+
+def test_other_options_or_an_output_in_the_input_are_refused(tmp_path: Path) -> None:
+    clip = Clip(6)
+    clip.write(tmp_path / "in" / "clip.mp4")
+    sanitize_videos(tmp_path / "in", tmp_path / "out", Knowing(clip), VideoSettings())
+    with pytest.raises(UserError, match="other options"):
+        sanitize_videos(
+            tmp_path / "in", tmp_path / "out", Knowing(clip), VideoSettings(style="solid")
+        )
+    with pytest.raises(UserError, match="inside each other"):
+        sanitize_videos(tmp_path / "in", tmp_path / "in" / "out", Knowing(clip), VideoSettings())
+
+
+def test_faces_that_cross_stay_two_tracks() -> None:
+    tracker = Tracker(gap=10)
+    for frame in range(40):
+        x = 10 + 5.0 * frame, 210 - 5.0 * frame
+        boxes = np.array([(x[0], 10, x[0] + 40, 50), (x[1], 60, x[1] + 40, 100)], np.float32)
+        marks = np.full((2, 5, 2), np.nan, np.float32)
+        found = Detections(boxes, marks, np.ones(2, np.float32), np.zeros(2, bool))
+        tracker.add(frame, found if frame % 7 else found.take(np.array([frame % 2])))
+    assert len(tracker.tracks) == 2
+    for track in tracker.tracks:
+        whole = filled(track, [0], 40, reach=3, smooth=2)
+        assert whole.frames == list(range(whole.frames[0], whole.frames[-1] + 1))
+        steps = np.diff(np.stack(whole.boxes)[5:-5, 0])
+        assert (np.sign(steps) == np.sign(steps[0])).all()
+
+
+@pytest.mark.slow
+def test_the_command(tmp_path: Path) -> None:
+    photograph = sample.photographs(1, 3)[0]
+    frames = [np.roll(photograph, 2 * n, 1)[:240, :320] for n in range(12)]
+    stream = video.Stream(Fraction(1, 12800), Fraction(RATE), 0, 0)
+    (tmp_path / "in").mkdir()
+    made = (video.Frame(np.ascontiguousarray(f), 512 * n) for n, f in enumerate(frames))
+    video.write_frames(tmp_path / "in" / "clip.mkv", stream, made)
+    done = CliRunner().invoke(
+        group, ["video", "--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    )
+    assert done.exit_code in (0, 3), done.output
+    assert len(list(video.read_frames(tmp_path / "out" / "release" / "clip.mkv", 0))) == 12
