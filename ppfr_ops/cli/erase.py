@@ -9,10 +9,12 @@ import click
 from ppfr_ops.cli import Command
 from ppfr_ops.cli.console import console
 from ppfr_ops.errors import UserError, describe
+from ppfr_ops.release.signing import load_public_key
 from ppfr_ops.store.files import inside
 from ppfr_ops.store.lease import Lease
 from ppfr_ops.vault import Vault, audit, load_key
-from ppfr_ops.vault.recovery import REASONS, Count, Failure, Opened, Wish, erase
+from ppfr_ops.vault.erasing import erase
+from ppfr_ops.vault.recovery import REASONS, Count, Failure, Opened, Wish
 
 EXAMPLES = """
 \b
@@ -54,6 +56,11 @@ Exit codes: 0 finished; 2 refused (wrong key, wrong vault); 3 finished, but some
     metavar="PSEUDONYM",
     help="Only this person's records (column identity); repeatable.",
 )
+@click.option(
+    "--public-key",
+    metavar="FILE",
+    help="Of the owner's signature: only what it vouches for says which record is whose.",
+)
 @click.option("--files", "as_files", is_flag=True, help="A file for each original, not Parquet.")
 @click.option("--who", metavar="NAME", help="For the audit log. Default: the login name.")
 def main(
@@ -63,6 +70,7 @@ def main(
     target: str,
     records: tuple[str, ...],
     people: tuple[str, ...],
+    public_key: str | None,
     as_files: bool,
     who: str | None,
 ) -> int:
@@ -80,7 +88,8 @@ def main(
     who = who or audit.login()
     service = load_key(where)
     with locked(vault):
-        opened = Opened(output, vault, service)
+        signer = None if public_key is None else load_public_key(public_key)
+        opened = Opened(output, vault, service, signer)
         if not wish.all and not opened.find(wish):
             raise UserError("the output has no such record or person")
         audit.append(vault.files, who, "erase", _which(wish), "begun")
@@ -112,7 +121,8 @@ def _which(wish: Wish) -> str | list[str]:
 def locked(vault: Vault) -> Iterator[None]:
     """The vault to oneself, what a death interrupted brought to an end."""
     vault.require()
-    with Lease(vault.files):
+    with Lease(vault.files) as lease:
+        vault.fence = lease.fence
         vault.recover()
         yield
 

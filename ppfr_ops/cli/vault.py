@@ -10,9 +10,11 @@ from ppfr_ops.cli import Command
 from ppfr_ops.cli.console import console
 from ppfr_ops.cli.erase import locked, report
 from ppfr_ops.errors import UserError
+from ppfr_ops.release.signing import load_public_key
 from ppfr_ops.vault import KeyService, Vault, WrongKey, audit, load_key, shares
+from ppfr_ops.vault.erasing import check
 from ppfr_ops.vault.keys import read_master, write_new
-from ppfr_ops.vault.recovery import Opened, Wish, check
+from ppfr_ops.vault.recovery import Opened, Wish
 from ppfr_ops.vault.sealing import Refused
 from ppfr_ops.vault.shards import Damaged
 
@@ -85,6 +87,11 @@ def verify(output: str, url: str, key: str, head: str | None, who: str | None) -
     help="Record ids, one a line.",
 )
 @click.option("--all", "everything", is_flag=True, help="Every record.")
+@click.option(
+    "--public-key",
+    metavar="FILE",
+    help="Of the owner's signature: only what it vouches for says which record is whose.",
+)
 @_WHO
 def revoke(
     output: str,
@@ -93,6 +100,7 @@ def revoke(
     people: tuple[str, ...],
     from_file: Path | None,
     everything: bool,
+    public_key: str | None,
     who: str | None,
 ) -> int:
     """Destroy the keys of records or people, for good: nobody can have the originals back.
@@ -110,7 +118,8 @@ def revoke(
     vault = Vault(url)
     with locked(vault):
         wish = Wish(frozenset(names), frozenset(people))
-        entries = Opened(output, vault, None).find(wish)
+        signer = None if public_key is None else load_public_key(public_key)
+        entries = Opened(output, vault, None, signer).find(wish)
         if not entries:
             raise UserError("the output has no such record or person")
         who = who or audit.login()
@@ -138,19 +147,21 @@ def rotate(url: str, key: str, new_key: str, who: str | None) -> int:
     vault = Vault(url)
     old, new = load_key(key), load_key(new_key)
     with locked(vault):
-        if _opens(vault, new) and not _opens(vault, old):
-            console.print("the vault has the new key already")
-            return 0
+        done = _opens(vault, new) and not _opens(vault, old)
         who = who or audit.login()
-        audit.append(vault.files, who, "rotate", "all", "begun")
+        if not done:
+            audit.append(vault.files, who, "rotate", "all", "begun")
         try:
-            count = vault.rotate(old, new)
+            count = (vault.complete_rotation if done else vault.rotate)(old, new)
         except WrongKey:
             raise
         except (Refused, Damaged):
             raise UserError(
                 "a key of the vault is damaged (ppfr vault verify says which); nothing was changed"
             ) from None
+        if done and not count:
+            console.print("the vault has the new key already")
+            return 0
         audit.append(vault.files, who, "rotate", "all", f"{count} keys")
     console.print(f"{count:,} keys wrapped anew; the old master opens nothing here any more")
     return 0

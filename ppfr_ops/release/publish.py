@@ -121,6 +121,7 @@ def write_release(
     Args:
         shards: ``FILES_SCHEMA``, sorted by path.
     """
+    ledger.still_mine()
     before = read_release(ledger)
     listing = Listing(**write_rows(ledger, shards, RELEASE, FILES))
     files = []
@@ -154,6 +155,7 @@ def write_release(
         files=files,
         listing=listing,
     )
+    ledger.still_mine()
     ledger.put(manifest.text(), EVIDENCE, "manifest.json")
     put_manifest(ledger, made, key)
     return made
@@ -172,6 +174,7 @@ def write_documents(
         raise UserError("release/manifest.json is missing or damaged; see ppfr verify")
     written = []
     for name, text in documents.items():
+        ledger.still_mine()
         data = text.encode()
         ledger.put(data, RELEASE, name)
         digest = hashlib.sha256(data).hexdigest()
@@ -190,9 +193,11 @@ def write_documents(
 def put_manifest(ledger: Ledger, made: ReleaseManifest, key: Ed25519PrivateKey | None) -> None:
     """The manifest of a release, its signature, and the seal of the evidence."""
     data = made.text()
+    ledger.still_mine()
     ledger.remove(RELEASE, SIGNATURE)  # of an earlier manifest
     ledger.put(data, RELEASE, "manifest.json")
     if key is not None:
+        ledger.still_mine()
         ledger.put(make_signature(data, key).text(), RELEASE, SIGNATURE)
     seal(ledger, made.version, key)
 

@@ -25,7 +25,7 @@ from ppfr_ops.contracts.ledger import SHARD_PLACES
 from ppfr_ops.contracts.manifest import Manifest
 from ppfr_ops.release.signing import Signature, make_signature, signature_fault
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
-from ppfr_ops.store.ledger import LEDGER
+from ppfr_ops.store.ledger import LEDGER, Ledger
 
 _PLACE = (*LEDGER, "settled.json")
 _ALL = re.compile(r".*", re.DOTALL)
@@ -72,7 +72,7 @@ def shards_as_listed(folder: Folder) -> dict[str, str]:
 
 
 def settle(
-    folder: Folder,
+    folder: Ledger,
     command: str,
     manifest: Manifest,
     shards: dict[str, str],
@@ -94,11 +94,13 @@ def settle(
     )
     if key is not None:
         made = made.model_copy(update={"signature": make_signature(made.signed(), key)})
+    folder.still_mine()
     folder.put(made.model_dump_json(indent=1).encode(), *_PLACE)
 
 
-def unsettle(folder: Folder) -> None:
+def unsettle(folder: Ledger) -> None:
     """Before anything is changed."""
+    folder.still_mine()
     folder.remove(*_PLACE)
 
 

@@ -171,7 +171,12 @@ class Seal(BaseModel):
 
 
 def seal(ledger: Ledger, version: int, key: Ed25519PrivateKey | None) -> None:
-    """Write the seal of what lies in the evidence now."""
+    """Write the seal of what lies in the evidence now.
+
+    Raises:
+        LedgerError: another run has taken over the output.
+    """
+    ledger.still_mine()
     name = f"seal.{secrets.token_hex(8)}.parquet"
     there = ((unit, digest) for unit, digest in ledger.digests(ledger.entries()) if digest)
     batches = [
@@ -188,6 +193,7 @@ def seal(ledger: Ledger, version: int, key: Ed25519PrivateKey | None) -> None:
     )
     if key is not None:
         made = made.model_copy(update={"signature": make_signature(made.signed(), key)})
+    ledger.still_mine()
     ledger.put(made.model_dump_json(indent=1, exclude={"entries"}).encode(), EVIDENCE, "seal.json")
     for other in ledger.names(EVIDENCE):
         if _LIST.fullmatch(other) and other != name:
@@ -232,6 +238,18 @@ def unlike_seal(ledger: Ledger, found: Seal) -> list[str]:
     return unlike
 
 
+def sealed_units(ledger: Ledger, found: Seal) -> set[str]:
+    """Units whose entries were sealed.
+
+    Raises:
+        Unlisted: the list of the entries is not what was sealed.
+    """
+    if found.listing is None:
+        return set(found.entries)
+    table = read_rows(ledger, found.listing, _ENTRIES_SCHEMA, EVIDENCE, found.listing.path)
+    return set(table["unit"].to_pylist())
+
+
 def distrust(ledger: Ledger, key: Ed25519PrivateKey) -> str | None:
     """Before a run that will sign: take back the units whose entries are not those that were
     sealed, and note it. Units that were committed since the last seal, by a run that did not get to
@@ -256,9 +274,10 @@ def distrust(ledger: Ledger, key: Ed25519PrivateKey) -> str | None:
         seal(ledger, 0, key)
         return None
     for unit in unlike:
-        if unit in entries:
+        if unit not in entries:
+            continue
+        if ledger.take_back(unit, "its entry is not what was sealed, and its source is gone"):
             ledger.noticed.append(f"unit {unit}: its entry is not what was sealed; done again")
-            ledger.retire(unit)
     return None
 
 

@@ -37,15 +37,22 @@ from ppfr_ops.sanitize.increments import Changes, reconcile, retire_dead, retire
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.prepare import prepare
-from ppfr_ops.sanitize.vaulting import check_vault, sweep_vault
+from ppfr_ops.sanitize.vaulting import check_vault
 from ppfr_ops.sanitize.worker import preflight, preview
 from ppfr_ops.source.plan import ids_of
+from ppfr_ops.store.entries import Marks
 from ppfr_ops.store.lease import EXPIRY_SECONDS, Lease
 from ppfr_ops.store.ledger import LEDGER, Ledger
 from ppfr_ops.vault import Vault, audit
 
 Engine = Callable[[Job, list[int]], Iterator[Status]]
 """Does the units of these numbers; a status of each as it comes, in any order."""
+
+KEPT = (
+    "kept as it is, with its originals; put back the shard (any copy of the release has it) or the "
+    "source, or let it go with --incremental --propagate-deletions"
+)
+"""What becomes of a unit that is not as it should be and cannot be made again."""
 
 MAX_FAILED_IN_A_ROW = 5
 """Units; then it is the disk or the store, and the run ends."""
@@ -103,21 +110,22 @@ class _Run:
             lease = Lease(Ledger(options.output), self._say_waiting)
         except ValueError as error:
             return self._failed(f"{error}; nothing was done")
-        with lease, held(job), self._vault_of(job):
-            return self._work(replace(job, fence=lease.fence))
+        with lease, held(job), self._vault_of(job) as opened:
+            return self._work(replace(opened, fence=lease.fence))
 
     @contextmanager
-    def _vault_of(self, job: Job) -> Iterator[None]:
-        """The job's vault, made if need be, to oneself; and a line in its log."""
+    def _vault_of(self, job: Job) -> Iterator[Job]:
+        """The job with its vault, made if need be, to oneself; and a line in its log."""
         if job.vault is None:
-            yield
+            yield job
             return
         vault = Vault(job.vault.url)
         vault.establish(job.vault)
-        with Lease(vault.files, self._say_waiting):
+        with Lease(vault.files, self._say_waiting) as lease:
+            vault.fence = lease.fence
             vault.recover()
             before = len(vault.copies())
-            yield
+            yield replace(job, vault=vault.current(job.vault))
             outcome = f"{before} units sealed before, {len(vault.copies())} now"
             audit.append(vault.files, audit.login(), "sanitize", "what was published", outcome)
 
@@ -133,7 +141,8 @@ class _Run:
             return found  # by a run that this one waited for
         last = self._last(job)
         unsettle(ledger)
-        ledger.open(job.settings, options.overwrite, options.incremental, options.seed)
+        planned = Marks(ids_of(job.plan.units))
+        ledger.open(job.settings, options.overwrite, options.incremental, options.seed, planned)
         unvouched = None
         if options.signing_key is not None:
             unvouched = distrust(ledger, load_signing_key(options.signing_key))
@@ -151,11 +160,15 @@ class _Run:
             manifest, missing = finish(job, self.carrier, self._say, unvouched is None, ledger)
         if ledger.fenced_off():
             return self._failed("another run has taken over this output, or it was removed")
+        faults = [f"unit {unit}: {why}; {KEPT}" for unit, why in ledger.kept.items()]
         if missing:
-            result = self._failed(f"{len(missing)} units unfinished; the same command goes on")
+            undone = sum(unit not in ledger.kept for unit in missing)
+            said = [f"{undone} units unfinished; the same command goes on"] if undone else []
+            result = self._failed(*said, *faults)
         else:
             self._owner_files(job)
-            result = self._concluded(job, manifest, faces, unvouched)
+            faults = faults if unvouched is None else [unvouched, *faults]
+            result = self._concluded(job, manifest, faces, faults)
             if options.discard_key and result.exit_code != 1:
                 discard(ledger)
                 self._say("the key of the release is removed: nobody can say who is whom")
@@ -173,8 +186,6 @@ class _Run:
             self._say(f"{retire_reviewed(job, ledger)} units to be done anew, by verdicts")
         if options.retry_dead_letters:
             self._say(f"{retire_dead(job, ledger)} units to be done anew, for their dead letters")
-        if gone := sweep_vault(job, ledger):
-            self._say(f"{gone} units removed from the vault, keys first: published no more")
 
     def _up_to_date(self, job: Job, ledger: Ledger) -> RunResult | None:
         """The result of a run that finds all as the last one left it; None: there is to be done."""
@@ -189,7 +200,7 @@ class _Run:
             "nothing to do; the shards are listed as they were when the last run ended, so none "
             "was read and nothing written (--check-shards all reads them)"
         )
-        result = self._concluded(job, manifest, 0, None)
+        result = self._concluded(job, manifest, 0)
         ended = {"finished": _now(), "exit_code": result.exit_code}
         ledger.write({**last, **ended}, *LEDGER, "last.json")
         return result
@@ -267,16 +278,20 @@ class _Run:
             )
 
     def _concluded(
-        self, job: Job, manifest: Manifest, faces: int, unvouched: str | None
+        self, job: Job, manifest: Manifest, faces: int, faults: Collection[str] = ()
     ) -> RunResult:
-        """The result of a run that left no unit undone."""
+        """The result of a run that left no unit undone.
+
+        Args:
+            faults: what is wrong with what earlier runs left.
+        """
         short = [] if manifest.verdict is None else manifest.verdict.checks
         dead = too_many_dead(job, manifest)
         problems = [] if dead is None else [dead]
         problems += [f"policy not met: {check}" for check in short if not check.holds]
         code = 3 if problems else 0
-        if unvouched is not None:
-            problems.append(unvouched)
+        if faults:
+            problems += faults
             code = code or 1
         result = RunResult(
             code, self.options.output, manifest, tuple(problems), self._seconds, faces
@@ -284,9 +299,10 @@ class _Run:
         self.tell(Finished(result))
         return result
 
-    def _failed(self, problem: str) -> RunResult:
-        self.tell(Notice(problem, "error"))
-        return RunResult(1, self.options.output, problems=(problem,), seconds=self._seconds)
+    def _failed(self, *problems: str) -> RunResult:
+        for problem in problems:
+            self.tell(Notice(problem, "error"))
+        return RunResult(1, self.options.output, problems=problems, seconds=self._seconds)
 
     @property
     def _seconds(self) -> float:

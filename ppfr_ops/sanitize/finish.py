@@ -27,11 +27,13 @@ from ppfr_ops.release.settled import settle, settled, shards_as_listed
 from ppfr_ops.release.signing import load_signing_key
 from ppfr_ops.review.queue import Doubt, doubts
 from ppfr_ops.review.verdicts import verdict_digest
+from ppfr_ops.sanitize.increments import superseded
 from ppfr_ops.sanitize.job import Job
-from ppfr_ops.sanitize.vaulting import sweep_vault
+from ppfr_ops.sanitize.vaulting import STRAY, sweep_vault
 from ppfr_ops.source.plan import ids_of, record_id, sources
 from ppfr_ops.store.atomic import in_one_step
-from ppfr_ops.store.ledger import Ledger
+from ppfr_ops.store.entries import Entries, Marks
+from ppfr_ops.store.ledger import DAMAGED, Ledger
 from ppfr_ops.store.shards import read_table
 
 
@@ -52,9 +54,11 @@ def finish(
         ledger: of the run, which knows the entries that it has read; None: a new one.
 
     Returns:
-        The manifest and the ids of the units that are still to be done.
+        The manifest and the ids of the units that are still to be done, and of those that are
+        damaged and cannot be done again (``ledger.kept``).
     """
     ledger = ledger or Ledger(job.options.output, job.fence)
+    ledger.planned = Marks(ids_of(job.plan.units))
     entries = ledger.entries()
     listed: dict[str, str] = {}
     tally = _Tally()
@@ -62,20 +66,22 @@ def finish(
         for entry in entries.values():
             tally.add(entry)
     else:
+        _withdraw(job, ledger, entries)
         ledger.sweep(entries)
         listed = shards_as_listed(ledger)
         everything = job.options.check_shards == "all"
         for entry, holds in looked_at(ledger, entries.values(), everything):
             if holds:
                 tally.add(entry)
-                continue
-            notice(
-                f"unit {entry.unit}: a shard is not what was committed, or gone; to be done again"
-            )
-            ledger.retire(entry.unit)
-            del entries[entry.unit]
-        sweep_vault(job, ledger)
+            elif ledger.take_back(entry.unit, DAMAGED):
+                notice(
+                    f"unit {entry.unit}: a shard is not what was committed, or gone; to be done "
+                    "again"
+                )
+                del entries[entry.unit]
+        sweep_vault(job, ledger, entries)
     missing = [unit for unit in ids_of(job.plan.units) if unit not in entries]
+    missing += [unit for unit, why in ledger.kept.items() if why != STRAY]
     manifest = _manifest(job, engine, tally)
     if missing:
         return manifest, missing
@@ -91,9 +97,22 @@ def finish(
         key = load_signing_key(str(job.options.signing_key)) if signs else None
         write_release(ledger, manifest, tally.shards.table(), key)
         # Else units that are gone from the input are published still: there is to be told of them.
-        if may_sign and len(entries) == len(job.plan.units):
+        if may_sign and len(entries) == len(job.plan.units) and not ledger.kept:
             settle(ledger, command_of(job), manifest, listed, key)
     return manifest, missing
+
+
+def _withdraw(job: Job, ledger: Ledger, entries: Entries) -> None:
+    """Once all is done that the plan has: take back the units in whose place it has others."""
+    if not job.options.incremental or any(u not in entries for u in ids_of(job.plan.units)):
+        return
+    gone = superseded(job, entries)
+    if not gone:
+        return
+    sweep_vault(job, ledger, entries, gone)
+    for unit in gone:
+        ledger.retire(unit)
+        del entries[unit]
 
 
 class _Tally:

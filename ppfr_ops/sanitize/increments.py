@@ -4,16 +4,22 @@ A unit is known by its keyed id. Its stamp (sizes, and ETags or modification tim
 that nothing changed; where it differs, the rows themselves are compared by a keyed digest.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ppfr_ops.contracts.ledger import LedgerEntry, Tombstone
+from ppfr_ops.errors import UserError
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.source.plan import Unit, content, ids_of, read_unit
 from ppfr_ops.store.entries import Marks
 from ppfr_ops.store.ledger import LEDGER, Ledger
+
+DELETED_SHARE, DELETED_ROWS = 0.1, 1000
+"""Rows that a run takes back by itself, at most, because they are gone from the input: so many, and
+no greater share of what is published."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +43,21 @@ class Changes:
 def reconcile(job: Job, ledger: Ledger) -> Changes:
     """Take back what is no longer as it was published, so that the run does it anew.
 
-    Records that are gone from a file that is still there are always taken back with their unit;
-    a unit whose files are all gone only with ``--propagate-deletions``, and leaves a tombstone.
+    Records that are gone from a file that is still there are taken back with their unit; a unit
+    whose files are all gone only with ``--propagate-deletions``, and leaves a tombstone. A unit in
+    whose place there are others now is taken back when those are done (``finish``).
 
     Args:
         ledger: opened, under the run's lease.
+
+    Raises:
+        UserError: more would be taken back than ``--allow-deletions`` says; nothing was.
     """
     entries = ledger.entries()
     tombstones = ledger.tombstones()
     units = job.plan.units
-    there = {mark for unit in units if unit.source is not None for mark in unit.source.files}
+    there = _files(units)
+    _refuse_many(job, entries, there)
     counts: Counter[str] = Counter()
     for unit in _by_id(units):
         counts[_update(job, ledger, unit, entries.get(unit.id))] += 1
@@ -56,8 +67,7 @@ def reconcile(job: Job, ledger: Ledger) -> Changes:
     for name, entry in entries.items():
         if name in planned:
             continue
-        if entry.source is None or there.intersection(entry.source.files):
-            ledger.retire(name)
+        if _is_superseded(entry, there):
             counts["superseded"] += 1
             continue
         removed = job.options.propagate_deletions
@@ -70,6 +80,72 @@ def reconcile(job: Job, ledger: Ledger) -> Changes:
             ledger.retire(name)
         counts["removed" if removed else "deleted"] += 1
     return Changes(**counts)
+
+
+def superseded(job: Job, entries: Mapping[str, LedgerEntry]) -> list[str]:
+    """Units that are published, and in whose place the plan has others of the same files."""
+    planned, there = Marks(ids_of(job.plan.units)), _files(job.plan.units)
+    return [
+        name
+        for name, entry in entries.items()
+        if name not in planned and _is_superseded(entry, there)
+    ]
+
+
+def _files(units: Sequence[Unit]) -> set[str]:
+    return {mark for unit in units if unit.source is not None for mark in unit.source.files}
+
+
+def _is_superseded(entry: LedgerEntry, there: set[str]) -> bool:
+    return entry.source is None or bool(there.intersection(entry.source.files))
+
+
+def _refuse_many(job: Job, entries: Mapping[str, LedgerEntry], there: set[str]) -> None:
+    """Rows are counted by the file that they came from: those that the plan has no more of it, of
+    what would be taken back."""
+    before: dict[str, float] = defaultdict(float)
+    rows = 0
+    for entry in entries.values():
+        rows += entry.rows_in
+        if entry.source is None:
+            continue
+        if job.options.propagate_deletions or _is_superseded(entry, there):
+            for file in entry.source.files:
+                before[file] += entry.rows_in / len(entry.source.files)
+    now: dict[str, float] = defaultdict(float)
+    for unit in job.plan.units:
+        files = () if unit.source is None else unit.source.files
+        for file in files:
+            now[file] += unit.rows / len(files)
+    lost = math.ceil(sum(max(0.0, count - now[file]) for file, count in before.items()) - 1e-6)
+    if lost > allowed_deletions(job.options.allow_deletions, rows):
+        raise UserError(
+            f"{lost:,} of the {rows:,} rows that are published are not in the input any more, more "
+            "than a run takes back by itself; nothing was done. Is the input whole? If they are to "
+            f"go, with their originals in the vault: --allow-deletions {lost}"
+        )
+
+
+def allowed_deletions(text: str | None, rows: int) -> int:
+    """How many of so many rows a run may take back.
+
+    Args:
+        text: a number of rows, or a share: ``0.2``, ``20%``; None: the default.
+
+    Raises:
+        UserError: neither.
+    """
+    if text is None:
+        return min(int(rows * DELETED_SHARE), DELETED_ROWS)
+    try:
+        if text.isdecimal():
+            return int(text)
+        share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise UserError(f"--allow-deletions {text!a}: expected a number of rows, 0.2 or 20%")
+    return int(rows * share)
 
 
 def _update(job: Job, ledger: Ledger, unit: Unit, entry: LedgerEntry | None) -> str:

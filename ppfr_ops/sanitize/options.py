@@ -238,6 +238,15 @@ class SanitizeOptions(BaseModel):
         False,
         "With --incremental: withdraw what was published of files that are no longer in the input.",
     )
+    allow_deletions: str | None = option(
+        None,
+        "With --incremental: how many rows a run may take back, with their originals in the vault, "
+        "because they are no longer in the input: a number, or a share (0.2, 20%). A run that "
+        "would take back more is refused and changes nothing.",
+        manifest=True,
+        default_text="10% of the rows that are published, and 1000",
+        metavar="N|SHARE",
+    )
     single_writer: bool = option(
         False,
         "Accept a store without conditional puts: you make sure that no two runs write this output "

@@ -20,6 +20,7 @@ from ppfr_ops.release.signing import load_signing_key
 from ppfr_ops.review.verdicts import read_verdicts
 from ppfr_ops.sanitize.crowd import MOST_ROWS
 from ppfr_ops.sanitize.identity import makes_key, resolved, secrets_with
+from ppfr_ops.sanitize.increments import allowed_deletions
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.photographs.covering import check_shown
@@ -206,6 +207,10 @@ def _check_combinations(options: SanitizeOptions) -> None:
         raise UserError("--incremental goes with neither --limit nor --overwrite")
     if options.propagate_deletions and not options.incremental:
         raise UserError("--propagate-deletions needs --incremental")
+    if options.allow_deletions is not None:
+        if not options.incremental:
+            raise UserError("--allow-deletions needs --incremental")
+        allowed_deletions(options.allow_deletions, 0)
     if (options.vault is None) != (options.vault_key is None):
         raise UserError(f"--vault goes with --vault-key ({HOW_TO})")
 

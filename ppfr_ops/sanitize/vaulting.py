@@ -1,12 +1,17 @@
 """A run and its vault: is it for this output, and what in it is published no more?"""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from ppfr_ops.contracts.ledger import LedgerEntry
 from ppfr_ops.errors import UserError
 from ppfr_ops.sanitize.job import Job
+from ppfr_ops.source.plan import ids_of
+from ppfr_ops.store.entries import Marks
 from ppfr_ops.store.ledger import LEDGER, Ledger
 from ppfr_ops.vault import Vault
+
+STRAY = "its originals are in the vault, and it is neither published nor in the input any more"
+"""Why a unit is kept."""
 
 
 def check_vault(job: Job, ledger: Ledger) -> None:
@@ -26,20 +31,57 @@ def check_vault(job: Job, ledger: Ledger) -> None:
         )
 
 
-def sweep_vault(job: Job, ledger: Ledger) -> int:
-    """Remove from the vault what is not published, or no longer; returns how many units."""
+def sweep_vault(
+    job: Job,
+    ledger: Ledger,
+    entries: Mapping[str, LedgerEntry] | None = None,
+    withdrawn: Container[str] = (),
+) -> int:
+    """At the end of a run, remove from the vault what is published as another copy now, or was
+    withdrawn. What is neither published nor to be done is kept, and noted in ``ledger.kept``.
+
+    Args:
+        entries: all that are valid; None: as they are now.
+        withdrawn: units that are taken back because the input has others in their place.
+
+    Returns:
+        How many copies were removed.
+    """
     if job.vault is None:
         return 0
-    return Vault(job.vault.url).sweep(_Published(ledger.entries()))
+    wanted = _Wanted(job, ledger, ledger.entries() if entries is None else entries, withdrawn)
+    gone = Vault(job.vault.url, job.vault.fence).sweep(wanted)
+    for unit in wanted.strays:
+        ledger.kept.setdefault(unit, STRAY)
+    return gone
 
 
-class _Published:
-    """Unit and copy of every entry."""
+class _Wanted:
+    """Unit and copy of what stays in the vault."""
 
-    def __init__(self, entries: Mapping[str, LedgerEntry]) -> None:
-        self._entries = entries
+    def __init__(
+        self,
+        job: Job,
+        ledger: Ledger,
+        entries: Mapping[str, LedgerEntry],
+        withdrawn: Container[str],
+    ) -> None:
+        self._entries, self._withdrawn = entries, withdrawn
+        self._planned = Marks(ids_of(job.plan.units))
+        self._stones = ledger.tombstones()
+        self._all_goes = job.options.propagate_deletions
+        self.strays: set[str] = set()
 
     def __contains__(self, found: object) -> bool:
         unit, copy = found if isinstance(found, tuple) else ("", "")
         entry = self._entries.get(unit)
-        return entry is not None and entry.copy_id == copy
+        if unit in self._withdrawn:
+            return False
+        if entry is not None:
+            return entry.copy_id == copy
+        if unit in self._planned:
+            return True  # until it is done
+        if self._all_goes or (unit in self._stones and self._stones[unit].removed):
+            return False
+        self.strays.add(unit)
+        return True

@@ -129,7 +129,7 @@ class Worker:
         self.threads = threads
         self.ledger = Ledger(job.options.output, job.fence)
         self.ledger.looks_first = job.options.single_writer
-        self.vault = None if job.vault is None else Vault(job.vault.url)
+        self.vault = None if job.vault is None else Vault(job.vault.url, job.vault.fence)
         self.sanitizer = build_sanitizer(job, threads)
 
     def process(self, ordinal: int) -> Status:

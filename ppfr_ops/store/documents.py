@@ -6,9 +6,10 @@ as not there.
 
 import contextlib
 import hashlib
+import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,11 +70,36 @@ class Documents(Folder):
         self.fence = fence
         self.noticed: list[str] = []
         """What was found damaged and set aside, a line each."""
+        self.planned: Container[str] | None = None
+        """Units that the run can do again; None: all. What it cannot is kept, whatever is wrong."""
+        self.kept: dict[str, str] = {}
+        """Units that are kept although something is wrong with them, and what."""
         self._ids: Ids | None = None
         self._alone: set[str] = set()
         """Units on which nobody else began to work."""
         self._known = Entries()
         """What ``entries`` read last."""
+
+    def can_redo(self, unit: str) -> bool:
+        """Whether the run can do a unit again."""
+        return self.planned is None or unit in self.planned
+
+    def fenced_off(self) -> bool:
+        """Whether another run has taken over, or the output was removed."""
+        if self.fence is None:
+            return False
+        names = [name.removesuffix(".json") for name in self.names(*LEDGER, "lease")]
+        fences = [int(name) for name in names if name.isdecimal()]
+        return max(fences, default=-1) != self.fence
+
+    def still_mine(self) -> None:
+        """Before anything that was published is changed.
+
+        Raises:
+            LedgerError: another run has taken over the output, or it was removed.
+        """
+        if self.fenced_off():
+            raise LedgerError("another run has taken over this output, or it was removed")
 
     def committed_ids(self) -> set[str]:
         """Ids of the units that have an entry; reads none of them."""
@@ -137,6 +163,7 @@ class Documents(Folder):
         bears the stamp that it had."""
         if not self._known:
             return
+        self.still_mine()
         with (
             self.writing(*COMPACTED) as file,
             pq.ParquetWriter(file, _COPIES, compression="zstd") as writer,
@@ -172,6 +199,7 @@ class Documents(Folder):
 
     def set_aside(self, reason: str, *parts: str) -> None:
         """Move a damaged document where it does no harm, and note why."""
+        self.still_mine()
         target = self.path(EVIDENCE, "set_aside", f"{parts[-1]}.{secrets.token_hex(4)}")
         self.noticed.append(f"{reason}; set aside")
         with contextlib.suppress(FileNotFoundError):
@@ -200,11 +228,78 @@ class Documents(Folder):
             return None
         return secret if len(secret) == 32 else None
 
+    # -- what is damaged ----------------------------------------------------------------------
+
+    def _unknown(self, settings: Mapping[str, str], whole: bool) -> list[str]:
+        """Where the run's own documents are gone, only units of these settings count on; and none
+        where the secret is gone, for nobody could tell whose its records are."""
+        text = json.dumps(dict(settings), sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        entries = self.entries().items()
+        return [unit for unit, e in entries if not whole or e.settings_digest != digest]
+
+    def _refuse_to_forget(self, name: str, settings: Mapping[str, str], whole: bool) -> None:
+        lost = [unit for unit in self._unknown(settings, whole) if not self.can_redo(unit)]
+        if lost:
+            raise LedgerError(
+                f"evidence/ledger/{name} is missing or damaged, and {len(lost)} of its units "
+                "are not in the input any more and cannot be made again: put it back from a copy"
+            )
+
+    def _retire_unless_of(self, settings: Mapping[str, str], whole: bool) -> None:
+        for unit in self._unknown(settings, whole):
+            self.noticed.append(f"unit {unit}: the settings of its run are gone; done again")
+            self.retire(unit)
+
+    def _restored(self, entries: Entries) -> Entries:
+        """Damaged entries of what cannot be made again are put back as the last run that ended
+        left them.
+
+        Raises:
+            LedgerError: that is not known.
+        """
+        names = [name.removesuffix(".json") for name in self.names(*LEDGER, "units")]
+        bad = [n for n in names if n not in entries and UNIT.fullmatch(n) and not self.can_redo(n)]
+        if not bad:
+            return entries
+        kept = self._compacted()
+        for unit in bad:
+            if unit not in kept:
+                raise LedgerError(
+                    f"the ledger entry of unit {unit} is damaged, and its source is no longer in "
+                    f"the input: put evidence/ledger/units/{unit}.json back from a copy, or remove "
+                    "it"
+                )
+        self.still_mine()
+        for unit in bad:
+            text = kept[unit].model_dump_json(indent=1).encode()
+            self.put(text, *LEDGER, "units", f"{unit}.json")
+            self.noticed.append(f"unit {unit}: its entry was damaged; put back as it was")
+        return self.entries()
+
     # -- units that are no more -------------------------------------------------------------
+
+    def take_back(self, unit: str, why: str) -> bool:
+        """Take a unit back with which something is wrong, if the run can do it again; else keep it
+        and note why.
+
+        Returns:
+            Whether it was taken back.
+        """
+        if not self.can_redo(unit):
+            self.kept[unit] = why
+            return False
+        self.retire(unit)
+        return True
 
     def retire(self, unit: str) -> None:
         """Take back what was published of a unit; the entry goes first, so that a death in
-        between leaves files that count for nothing and are swept up."""
+        between leaves files that count for nothing and are swept up.
+
+        Raises:
+            LedgerError: another run has taken over the output.
+        """
+        self.still_mine()
         entry = self.entry(unit)
         self.remove(*LEDGER, "units", f"{unit}.json")
         for shard in entry.shards.values() if entry is not None else ():
@@ -212,6 +307,7 @@ class Documents(Folder):
 
     def bury(self, tombstone: Tombstone) -> None:
         """Note that a unit was deleted upstream."""
+        self.still_mine()
         self.write(tombstone.model_dump(), *LEDGER, "tombstones", f"{tombstone.unit}.json")
 
     def tombstones(self) -> dict[str, Tombstone]:
@@ -228,6 +324,7 @@ class Documents(Folder):
 
     def restamp(self, entry: LedgerEntry, source: Source) -> None:
         """Note that a unit's source has another stamp and still the same content."""
+        self.still_mine()
         renewed = entry.model_copy(update={"source": source})
         self.put(renewed.model_dump_json(indent=1).encode(), *LEDGER, "units", f"{entry.unit}.json")
 

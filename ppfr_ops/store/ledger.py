@@ -31,12 +31,11 @@ aside with a line that names it, and counts as not there.
 import contextlib
 import hashlib
 import io
-import json
 import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 
 import pyarrow as pa
 
@@ -87,6 +86,9 @@ _KEYS = ("secret.json", "release_key.json")
 
 _DAY = 86_400
 
+DAMAGED = "a shard is not what was committed, or gone, and its source is no longer in the input"
+"""Why a unit is kept."""
+
 
 class Ledger(Documents):
     """The ledger of one output.
@@ -136,6 +138,7 @@ class Ledger(Documents):
         overwrite: bool = False,
         growing: bool = False,
         seed: int | None = None,
+        planned: Container[str] | None = None,
     ) -> None:
         """Begin a run or take up an earlier one, and clear away what died in between.
 
@@ -144,11 +147,15 @@ class Ledger(Documents):
             overwrite: remove what an earlier run left, rather than go on with it.
             growing: the input may be another than that of the earlier run.
             seed: for tests only: the same ids in every run.
+            planned: units that the run can do again; None: all.
 
         Raises:
-            LedgerError: the output belongs to something else, or to a run with other settings.
+            LedgerError: the output belongs to something else, or to a run with other settings; or
+                what is damaged cannot be made again.
         """
         self.check(settings, overwrite, growing)
+        self.still_mine()
+        self.planned = None if overwrite else planned
         if overwrite:
             # The lease is of this run, and its number must never fall; what is spent stays spent.
             for path in self.fs.find(self.root):
@@ -163,6 +170,8 @@ class Ledger(Documents):
             for name in _KEYS:
                 self.remove(*LEDGER, name)
         whole = self.secret() is not None
+        if begun is None or not whole:
+            self._refuse_to_forget("run.json" if whole else "secret.json", settings, whole)
         if not whole:
             if self.exists(*LEDGER, "secret.json"):
                 self.set_aside("the secret of the ids is damaged", *LEDGER, "secret.json")
@@ -187,19 +196,9 @@ class Ledger(Documents):
             self.write(dict(settings), *LEDGER, "run.json")
         self.recover()
 
-    def _retire_unless_of(self, settings: Mapping[str, str], whole: bool) -> None:
-        """Where the run's own documents are gone, only units of these settings count on; and none
-        where the secret is gone, for nobody could tell whose its records are."""
-        text = json.dumps(dict(settings), sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        for unit, entry in self.entries().items():
-            if not whole or entry.settings_digest != digest:
-                self.noticed.append(f"unit {unit}: the settings of its run are gone; done again")
-                self.retire(unit)
-
     def recover(self) -> None:
         """Complete what was committed and remove what was not. For the driver, before any work."""
-        entries = self.entries()
+        entries = self._restored(self.entries())
         lying = Marks((path, file.size) for path, file in self.shards_there())
         for name in self.names(*LEDGER, "units"):
             unit = name.removesuffix(".json")
@@ -209,9 +208,13 @@ class Ledger(Documents):
             elif any(
                 (shard.path, shard.bytes) not in lying for shard in entry.shards.values()
             ) and not self._complete(entry):
-                self.noticed.append(f"unit {unit}: a shard is missing or cut; done again")
-                self.remove(*LEDGER, "units", name)
-                del entries[unit]
+                if self.can_redo(unit):
+                    self.noticed.append(f"unit {unit}: a shard is missing or cut; done again")
+                    self.still_mine()
+                    self.remove(*LEDGER, "units", name)
+                    del entries[unit]
+                else:
+                    self.kept[unit] = DAMAGED
         if is_remote(self.fs):
             self.fs.abort_uploads(self.root)
         self.sweep(entries)
@@ -228,7 +231,11 @@ class Ledger(Documents):
 
         Args:
             entries: all that are valid.
+
+        Raises:
+            LedgerError: another run has taken over the output.
         """
+        self.still_mine()
         gone = self.paths(EVIDENCE, "staging")
         gone += [path for path in self.paths(*ATTEMPTS) if unit_of(path) in entries]
         wanted = Marks(shard.path for entry in entries.values() for shard in entry.shards.values())
@@ -336,14 +343,6 @@ class Ledger(Documents):
             if mine:
                 break
         raise LedgerError(f"the files of unit {entry.unit} were removed; run again")
-
-    def fenced_off(self) -> bool:
-        """Whether another run has taken over, or the output was removed."""
-        if self.fence is None:
-            return False
-        names = [name.removesuffix(".json") for name in self.names(*LEDGER, "lease")]
-        fences = [int(name) for name in names if name.isdecimal()]
-        return max(fences, default=-1) != self.fence
 
     # -- files ------------------------------------------------------------------------------
 

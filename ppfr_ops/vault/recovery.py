@@ -1,20 +1,23 @@
 """Originals back from the vault, or the proof that they can be had.
 
-What was published says which record's original may be given back: an original opens only where the
-output still holds the very picture that it was sealed with.
+What was published says which record's original may be given back, and to whom it belongs. It is
+believed about people only as far as it is what was committed (and signed, where it was), and an
+original opens only where the output still holds the very picture and pseudonym that it was sealed
+with; of a shard that is damaged in one place, those of all other places can be had.
 """
 
+import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from ppfr_ops.contracts.records import IMAGE_TYPE
-from ppfr_ops.contracts.vault import FAILURES_SCHEMA, ORIGINALS_SCHEMA
-from ppfr_ops.store.files import Files
+from ppfr_ops.contracts.ledger import Shard
+from ppfr_ops.release.listing import Unlisted
+from ppfr_ops.release.signing import read_seal, seal_holds, sealed_units, unlike_seal
 from ppfr_ops.store.ledger import LEDGER, Ledger, read_table
 from ppfr_ops.vault.keys import KeyService
 from ppfr_ops.vault.sealing import Place, Refused, Sealed, picture_digest, unit_key, unseal, unwrap
@@ -27,10 +30,11 @@ SETTING = "--vault"
 REASONS = {
     "revoked": "its key was revoked; nobody can have it back",
     "not_in_vault": "the vault has no entry for it",
-    "another_picture": "the published picture is not the one that was sealed with it",
+    "another_picture": "the published picture or pseudonym is not the one that was sealed with it",
     "not_authentic": "what the vault holds of it was changed, or is of another record or release",
     "vault_damaged": "a file of the vault is missing, cut off or damaged",
-    "output_damaged": "the published shard is missing or damaged",
+    "output_damaged": "the published shard is missing, damaged, or not what was committed",
+    "not_signed": "the ledger says something else of its unit than what was signed",
 }
 """Why an original is not given back, by code."""
 
@@ -86,18 +90,23 @@ Progress = Callable[[str, Count], None]
 """Called after every unit."""
 
 
-def entries_of(names: Sequence[str], images: Iterable[Any]) -> dict[str, bytes]:
+def entries_of(
+    names: Sequence[str], images: Iterable[Any], people: Sequence[str | None] = ()
+) -> dict[str, bytes]:
     """What the vault has to hold for published records: entry to digest of its pictures.
 
     Args:
         names: the entry of every record: the record itself, or where records are faces cut out of
             photographs the photograph, with the digest over all faces that were published of it.
         images: of the same records, Arrow scalars of ``{bytes, path}``.
+        people: their pseudonyms; empty: the release has none.
     """
     pictures: dict[str, list[bytes]] = {}
-    for name, image in zip(names, images, strict=True):
+    persons: dict[str, list[str | None]] = {}
+    for place, (name, image) in enumerate(zip(names, images, strict=True)):
         pictures.setdefault(name, []).append(image["bytes"].as_py())
-    return {name: picture_digest(found) for name, found in pictures.items()}
+        persons.setdefault(name, []).append(people[place] if people else None)
+    return {name: picture_digest(found, persons[name]) for name, found in pictures.items()}
 
 
 def originals_of(records: pa.Table, table: pa.Table) -> Iterator[tuple[str, bytes, bytes]]:
@@ -112,7 +121,7 @@ def originals_of(records: pa.Table, table: pa.Table) -> Iterator[tuple[str, byte
     """
     by_source = "source_id" in records.column_names
     names = records["source_id" if by_source else "record_id"].to_pylist()
-    published = entries_of(names, records["image"])
+    published = entries_of(names, records["image"], _people(records))
     left = set(published)
     for batch in table.select(["record_id", "image"]).to_batches(64):
         for name, original in zip(*batch.columns, strict=True):
@@ -123,6 +132,10 @@ def originals_of(records: pa.Table, table: pa.Table) -> Iterator[tuple[str, byte
         raise ValueError("a published record has no original")
 
 
+def _people(records: pa.Table) -> Sequence[str | None]:
+    return records["identity"].to_pylist() if "identity" in records.column_names else ()
+
+
 class Opened:
     """An output and its vault, together.
 
@@ -130,13 +143,21 @@ class Opened:
         output: what was published.
         vault: where its originals are.
         service: the owner's key; None: only to find out what is where.
+        public_key: whose signature the evidence must bear; None: as far as it is signed at all, it
+            must be what was signed.
 
     Raises:
-        VaultError: no output, no vault, or not of one release.
+        VaultError: no output, no vault, not of one release, or not signed by this key.
         WrongKey: the vault is another key's.
     """
 
-    def __init__(self, output: str, vault: Vault, service: KeyService | None) -> None:
+    def __init__(
+        self,
+        output: str,
+        vault: Vault,
+        service: KeyService | None,
+        public_key: Ed25519PublicKey | None = None,
+    ) -> None:
         self.ledger, self.vault = Ledger(output), vault
         settings = self.ledger.read(*LEDGER, "run.json")
         if settings is None:
@@ -148,19 +169,24 @@ class Opened:
             raise VaultError("output and vault are of different releases")
         self.key = b"" if service is None else generation.key(service)
         self.units = self.ledger.entries()
+        self._asked = public_key is not None
+        self.unsigned = frozenset(_unlike(self.ledger, public_key))
+        """Units of which the ledger says something else than what was signed."""
 
-    def published(self, unit: str) -> pa.Table | None:
-        """A unit's published records, with the ``entry`` of each; None if they cannot be read.
+    def published(self, unit: str, wish: Wish | None = None) -> pa.Table | None:
+        """A unit's published records, with the ``entry`` of each; None if they cannot be read, or,
+        where a wish goes by people, are not what was committed.
 
         The entry of a face that was cut out of a photograph is in the owner's ``detections``; any
         other record's is its own id inside.
         """
         shards = self.units[unit].shards
+        strict = self._asked or (wish is not None and bool(wish.people))
         try:
-            records = self._read(shards["data"].path)
+            records = self._read(shards["data"], strict)
             sources: dict[str, str] = {}
             if "detections" in shards:
-                found = self._read(shards["detections"].path)
+                found = self._read(shards["detections"], strict)
                 names = (found[name].to_pylist() for name in ("record_id", "source_id"))
                 sources = dict(zip(*names, strict=True))
             try:
@@ -175,8 +201,11 @@ class Opened:
         except (OSError, KeyError, pa.ArrowException):
             return None
 
-    def _read(self, path: str) -> pa.Table:
-        return read_table(self.ledger.fs.cat_file(self.ledger.path(path)))
+    def _read(self, shard: Shard, strict: bool) -> pa.Table:
+        data = self.ledger.fs.cat_file(self.ledger.path(shard.path))
+        if strict and hashlib.sha256(data).hexdigest() != shard.sha256:
+            raise OSError("not what was committed")
+        return read_table(data)
 
     def copy(self, unit: str) -> str:
         """Which copy of the work on a unit was published."""
@@ -198,18 +227,42 @@ class Opened:
         """Entries that a wish is for, in the whole output."""
         found: set[str] = set()
         for unit in sorted(self.units):
-            records = self.published(unit)
+            records = self.published(unit, wish)
             if records is None:
-                raise VaultError(f"the records of unit {unit} cannot be read; see ppfr verify")
-            found |= self.wished(records, wish)
+                raise VaultError(
+                    f"the records of unit {unit} are missing, or not what was committed; nothing "
+                    "was done (see ppfr verify)"
+                )
+            chosen = self.wished(records, wish)
+            if chosen and (code := self._contradicts(unit, records, chosen, bool(wish.people))):
+                raise VaultError(f"unit {unit}: {REASONS[code]}; nothing was done")
+            found |= chosen
         return found
+
+    def _contradicts(
+        self, unit: str, records: pa.Table, chosen: Collection[str], by_person: bool
+    ) -> str | None:
+        """Why what is published of a unit may not say who is to be erased; None: it may."""
+        if unit in self.unsigned and (by_person or self._asked):
+            return "not_signed"
+        try:
+            sealed = self.vault.keys(unit, self.copy(unit)).entries
+        except Damaged:
+            return None
+        for entry, digests in _digests(records).items() if by_person else ():
+            if entry in chosen and entry in sealed and sealed[entry].picture not in digests:
+                return "another_picture"
+        return None
 
     def originals(self, unit: str, wish: Wish) -> Iterator[tuple[str, bytes | Failure]]:
         """Name and original, or why there is none; of one unit. The name is the published record's
         id; of faces cut out of a photograph, the photograph's."""
-        records = self.published(unit)
+        records = self.published(unit, wish)
         if records is None:
             yield unit, Failure(unit, unit, "output_damaged")
+            return
+        if unit in self.unsigned and (wish.people or self._asked):
+            yield unit, Failure(unit, unit, "not_signed")
             return
         chosen = self.wished(records, wish)
         entries = records["entry"].to_pylist()
@@ -226,8 +279,7 @@ class Opened:
     def _originals(
         self, unit: str, records: pa.Table, chosen: Collection[str]
     ) -> Iterator[tuple[str, bytes | Failure]]:
-        digests = entries_of(records["entry"].to_pylist(), records["image"])
-        left = {entry: digest for entry, digest in digests.items() if entry in chosen}
+        left = {entry: found for entry, found in _digests(records).items() if entry in chosen}
         if not left:
             return
         try:
@@ -237,8 +289,8 @@ class Opened:
                 yield entry, Failure(entry, unit, "vault_damaged")
             return
         under = unit_key(self.key, keys.salt, unit)
-        for entry, digest in list(left.items()):
-            code = _why_not(keys, entry, digest)
+        for entry, digests in list(left.items()):
+            code = _why_not(keys, entry, digests)
             if code is not None:
                 yield entry, Failure(entry, unit, code)
                 del left[entry]
@@ -263,100 +315,40 @@ class Opened:
             return Failure(entry, unit, "not_authentic")
 
 
-def _why_not(keys: Keys, entry: str, digest: bytes) -> str | None:
+def _digests(records: pa.Table) -> dict[str, tuple[bytes, ...]]:
+    """By entry, what the vault may have sealed it with: with its pseudonym, or, before there was
+    such a thing, without. One does not pass for the other, for the vault holds one of them only."""
+    names, images = records["entry"].to_pylist(), records["image"]
+    without = entries_of(names, images)
+    bound = entries_of(names, images, _people(records))
+    return {name: (digest, without[name]) for name, digest in bound.items()}
+
+
+def _why_not(keys: Keys, entry: str, digests: Collection[bytes]) -> str | None:
     known = keys.entries.get(entry)
     if known is None:
         return "not_in_vault"
     if known.key is None:
         return "revoked"
-    return None if known.picture == digest else "another_picture"
+    return None if known.picture in digests else "another_picture"
 
 
-def erase(
-    opened: Opened,
-    wish: Wish,
-    target: str,
-    *,
-    as_files: bool = False,
-    progress: Progress = lambda unit, count: None,
-) -> tuple[Count, list[Failure]]:
-    """Take protection off: write originals, whole units at a time, mode 0600.
+def _unlike(ledger: Ledger, key: Ed25519PublicKey | None) -> list[str]:
+    """Units whose entries are not those that were sealed (``release.signing``). Units committed
+    since the last seal are taken as they are, unless a key is asked for.
 
-    Args:
-        target: folder for ``UNIT.parquet`` (``ORIGINALS_SCHEMA``), and ``dead_letters.parquet`` if
-            an original could not be had.
-        as_files: a file for every original instead, named after its record.
+    Raises:
+        VaultError: the evidence is not signed by the key, or its list is not what was sealed.
     """
-    files, count, failures = Files(target), Count(), []
-    for unit in sorted(opened.units):
-        rows: list[tuple[str, bytes]] = []
-        for entry, found in opened.originals(unit, wish):
-            count.add(found)
-            if isinstance(found, Failure):
-                failures.append(found)
-            elif as_files:
-                files.put(found, f"{entry}{_suffix(found)}")
-            else:
-                rows.append((entry, found))
-        if rows:
-            with files.writing(f"{unit}.parquet") as file:
-                _write_originals(file, rows)
-        progress(unit, count)
-    if failures:
-        with files.writing("dead_letters.parquet") as file:
-            _write(file, _failures(failures))
-    return count, failures
-
-
-def check(
-    opened: Opened, progress: Progress = lambda unit, count: None
-) -> tuple[Count, list[Failure]]:
-    """Open every published record's original, in memory, and show none."""
-    count, failures = Count(), []
-    for unit in sorted(opened.units):
-        for _, found in opened.originals(unit, Wish()):
-            count.add(found)
-            if isinstance(found, Failure):
-                failures.append(found)
-        progress(unit, count)
-    return count, failures
-
-
-def _write_originals(file: Any, rows: Sequence[tuple[str, bytes]]) -> None:
-    names = [name for name, _ in rows]
-    images = pa.StructArray.from_arrays(
-        [
-            pa.array([data for _, data in rows], pa.binary()),
-            pa.array([f"{name}{_suffix(data)}" for name, data in rows]),
-        ],
-        fields=list(IMAGE_TYPE),
-    )
-    _write(file, pa.table([names, images], schema=ORIGINALS_SCHEMA))
-
-
-def _failures(failures: Collection[Failure]) -> pa.Table:
-    rows = [
-        {"record_id": f.entry, "unit": f.unit, "code": f.code, "message": REASONS[f.code]}
-        for f in failures
-    ]
-    return pa.Table.from_pylist(rows, FAILURES_SCHEMA)
-
-
-def _write(file: Any, table: pa.Table) -> None:
-    pq.write_table(table, file, compression="zstd", use_dictionary=False, row_group_size=256)
-
-
-_MAGIC: Mapping[bytes, str] = {
-    b"\xff\xd8\xff": ".jpg",
-    b"\x89PNG": ".png",
-    b"GIF8": ".gif",
-    b"BM": ".bmp",
-    b"II*\0": ".tif",
-    b"MM\0*": ".tif",
-}
-
-
-def _suffix(data: bytes) -> str:
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return ".webp"
-    return next((s for magic, s in _MAGIC.items() if data.startswith(magic)), ".bin")
+    found = read_seal(ledger)
+    if key is not None and (found is None or not seal_holds(found, key)):
+        raise VaultError("the evidence of the output is not signed by this key")
+    if found is None:
+        return []
+    try:
+        unlike = unlike_seal(ledger, found)
+    except Unlisted as fault:
+        raise VaultError(f"the list of what was signed {fault}; see ppfr verify") from None
+    if key is not None:
+        unlike += sorted(set(ledger.entries()) - sealed_units(ledger, found))
+    return unlike

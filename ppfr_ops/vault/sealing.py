@@ -8,8 +8,8 @@ Every record has a data key of its own, random, used once:
 * the data key is wrapped, AES-256-GCM again, under a key of the unit's, derived from the vault's
   (HKDF, RFC 5869), and kept in another place: who destroys it destroys the original.
 
-Both are bound by their associated data to the release, the record and the picture that was
-published of it; moved to another place they do not open.
+Both are bound by their associated data to the release, the record, and what was published of it,
+picture and pseudonym; moved to another place they do not open.
 """
 
 import hashlib
@@ -60,7 +60,7 @@ class Place:
     release: str
     record: str
     picture: bytes
-    """sha256 of the published picture (``picture_digest`` where several come of one original)."""
+    """``picture_digest`` of what is published of it."""
 
     def bound(self, purpose: bytes) -> bytes:
         """Associated data: each part with its length, so that no two places give the same."""
@@ -68,15 +68,24 @@ class Place:
         return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 
-def picture_digest(pictures: Sequence[bytes]) -> bytes:
-    """sha256 of a picture; of several, sha256 over their digests, sorted.
+def picture_digest(pictures: Sequence[bytes], people: Sequence[str | None] = ()) -> bytes:
+    """sha256 of what is published of an original: a picture, or with a pseudonym, picture and
+    pseudonym; of several, sha256 over their digests, sorted.
+
+    Args:
+        people: pseudonym beside each picture; empty: none has one.
 
     Raises:
         ValueError: there is none.
     """
-    digests = sorted(hashlib.sha256(picture).digest() for picture in pictures)
+    digests = [hashlib.sha256(picture).digest() for picture in pictures]
+    for place, person in enumerate(people):
+        if person is not None:
+            bound = _DOMAIN + b" person " + digests[place] + person.encode()
+            digests[place] = hashlib.sha256(bound).digest()
     if not digests:
         raise ValueError("no picture was published")
+    digests.sort()
     return digests[0] if len(digests) == 1 else hashlib.sha256(b"".join(digests)).digest()
 
 

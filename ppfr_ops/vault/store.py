@@ -1,6 +1,7 @@
 """The vault's files, and what may be done to them.
 
-    VAULT/vault.json                             release, and which key opens it (``Generation``)
+    VAULT/vault.json                             release, and the first generation of the keys
+    VAULT/generations/NUMBER.json                a later one; the highest counts (``generations``)
     VAULT/sealed/UNIT.COPY.parquet               originals, encrypted; written once
     VAULT/keys/GENERATION/UNIT.COPY.parquet      their keys, wrapped; their presence is the commit
     VAULT/pending.json                           a revocation that must be brought to an end
@@ -13,65 +14,33 @@ committed here, so every published record has an entry; what was sealed and neve
 swept up.
 
 Revoking rewrites a unit's keys without those of the records (the new file takes the place of the
-old in one step); rotating writes all keys anew into a folder of their own, and one step later
-``vault.json`` names that folder. Neither touches what is sealed, and killed at any moment either
-leaves the old state or the new one, or (``pending.json``) something that whoever opens the vault
-next brings to an end.
+old in one step); rotating writes all keys anew into a folder of their own, reads them back, and
+creates the document that names that folder. Neither touches what is sealed, and killed at any
+moment either leaves the old state or the new one, or (``pending.json``, keys of an older
+generation) something that whoever opens the vault next brings to an end.
+
+Whoever changes a vault holds its lease, and looks before every change whether it still does. A
+process that was stopped for so long that another took over changes nothing when it wakes; and the
+one change that it might be in the midst of does no harm: a generation is named by a document that
+only one can create, and old keys are destroyed only where the new ones were read back.
 """
 
 import contextlib
 import os
-import re
 import secrets
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from ppfr_ops.errors import UserError
 from ppfr_ops.store.files import Files
+from ppfr_ops.store.lease import newest
+from ppfr_ops.vault.generations import FORMAT, Generation, Generations, VaultError
 from ppfr_ops.vault.keys import KeyService, WrongKey
-from ppfr_ops.vault.sealing import Place, Sealed, key_check, seal, unit_key, unwrap, wrap
-from ppfr_ops.vault.shards import FORMAT, Damaged, Entry, Keys, read_sealed, write_sealed
-from ppfr_ops.vault.shredding import overwrite, to_overwrite
+from ppfr_ops.vault.sealing import Place, Sealed, seal, unit_key, wrap
+from ppfr_ops.vault.shards import Damaged, Entry, Keys, read_sealed, write_sealed
+from ppfr_ops.vault.wrapped import SUFFIX, WrappedKeys, parts_of
 
 _DOCUMENT = "vault.json"
 _PENDING = "pending.json"
-_SUFFIX = ".parquet"
-_PURPOSE = b"ppfr vault 1 wrap"
-_NAME = re.compile(r"[0-9a-f]{8}")
-"""Of a generation, which is a folder's too."""
-
-
-class VaultError(UserError):
-    """The vault cannot be used like this; one line for the user."""
-
-
-@dataclass(frozen=True)
-class Generation:
-    """Under which key the data keys are wrapped; a rotation makes a new one."""
-
-    name: str
-    salt: str
-    """32 bytes, hex."""
-    check: str
-    """``sealing.key_check``."""
-
-    @classmethod
-    def new(cls, service: KeyService) -> "tuple[Generation, bytes]":
-        """A generation, and the key that is the vault's while it lasts."""
-        salt = os.urandom(32)
-        key = service.derive(salt, _PURPOSE)
-        return cls(secrets.token_hex(4), salt.hex(), key_check(key)), key
-
-    def key(self, service: KeyService) -> bytes:
-        """The key.
-
-        Raises:
-            WrongKey: the service has another master.
-        """
-        key = service.derive(bytes.fromhex(self.salt), _PURPOSE)
-        if not secrets.compare_digest(key_check(key), self.check):
-            raise WrongKey("the key is not the one of this vault")
-        return key
 
 
 @dataclass(frozen=True)
@@ -82,6 +51,9 @@ class Access:
     release: str
     generation: Generation = field(repr=False)
     key: bytes = field(repr=False)
+    fence: int | None = None
+    """Of the lease on the vault; nothing is sealed once there is a higher one. None: none is
+    held."""
 
 
 class Vault:
@@ -90,11 +62,28 @@ class Vault:
 
     Args:
         url: any fsspec URL or local path of a folder.
+        fence: of the lease that is held on it; nothing is changed once there is a higher one.
+            None: do not look.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, fence: int | None = None) -> None:
         self.url = url
         self.files = Files(url)
+        self.fence = fence
+        self.generations = Generations(self.files)
+        self._wrapped = WrappedKeys(self.files, self._still_mine)
+
+    def _still_mine(self) -> None:
+        """Before every change.
+
+        Raises:
+            VaultError: somebody else holds the vault now.
+        """
+        if self.fence is not None and newest(self.files) != self.fence:
+            raise VaultError(
+                "another command has taken over this vault, and this one changes nothing more; "
+                "run it again when that one is done"
+            )
 
     # -- which vault this is ------------------------------------------------------------------
 
@@ -110,17 +99,11 @@ class Vault:
             if self.files.fs.exists(self.files.path(_DOCUMENT)):
                 raise VaultError("vault.json is damaged")
             return None
-        try:
-            if raw["format"] != FORMAT:
-                raise VaultError(f"the vault has format {raw['format']}, needed: {FORMAT}")
-            generation = Generation(**raw["generation"])
-            if not _NAME.fullmatch(generation.name) or len(bytes.fromhex(generation.salt)) != 32:
-                raise VaultError("vault.json is damaged")
-            return str(raw["release"]), generation
-        except VaultError:
-            raise
-        except (KeyError, TypeError, ValueError):
-            raise VaultError("vault.json is damaged") from None
+        release, first = Generation.parse(raw)
+        latest = self.generations.latest() or first
+        if latest.release != release:
+            raise VaultError("the vault's generations are of different releases")
+        return release, latest
 
     def _refuse_links(self) -> None:
         """What is destroyed here must lie here."""
@@ -128,6 +111,7 @@ class Vault:
             return
         places: list[tuple[str, ...]] = [(os.path.basename(path),) for path in self.files.paths()]
         places += [("keys", name) for name in self.files.names("keys")]
+        places += [("generations", name) for name in self.files.names("generations")]
         for place in places:
             if os.path.islink(self.files.path(*place)):
                 raise VaultError(f"{'/'.join(place)!a} in the vault is a symbolic link")
@@ -153,11 +137,12 @@ class Vault:
         found = self.describe()
         if found is not None:
             release, generation = found
-            return Access(self.url, release, generation, generation.key(service))
+            return Access(self.url, release, generation, generation.key(service), self.fence)
         if self.files.names():
             raise VaultError("the vault's folder is not empty, and no vault")
-        generation, key = Generation.new(service)
-        return Access(self.url, secrets.token_hex(16), generation, key)
+        release = secrets.token_hex(16)
+        generation, key = Generation.new(service, release, 0)
+        return Access(self.url, release, generation, key, self.fence)
 
     def establish(self, access: Access) -> None:
         """Make the vault, unless it is there.
@@ -166,16 +151,28 @@ class Vault:
             VaultError: another was made meanwhile.
         """
         if self.describe() is None:
-            self.files.create(_document(access.release, access.generation), _DOCUMENT)
+            self.files.create(access.generation.document(), _DOCUMENT)
         if self.require()[0] != access.release:
             raise VaultError("another run has made a vault here")
+
+    def current(self, access: Access) -> Access:
+        """What seals from now on, under the lease that is held.
+
+        Raises:
+            VaultError: the vault's key was changed since.
+        """
+        release, generation = self.require()
+        known = access.generation
+        if (release, generation.name) != (access.release, known.name):
+            raise VaultError("the keys of the vault were rotated meanwhile; run again")
+        return replace(access, generation=generation, fence=self.fence)
 
     # -- units --------------------------------------------------------------------------------
 
     def copies(self) -> set[tuple[str, str]]:
         """Unit and copy of what is committed."""
         _, generation = self.require()
-        return {_parts(name) for name in self.files.names("keys", generation.name)}
+        return {parts_of(name) for name in self.files.names("keys", generation.name)}
 
     def commit(
         self,
@@ -189,7 +186,12 @@ class Vault:
         Args:
             copy: which copy of the work on the unit.
             originals: entry, original, digest of what is published of it (``Place``).
+
+        Raises:
+            VaultError: somebody else holds the vault now, or its keys were rotated: nothing may be
+                published of the unit.
         """
+        self._check(access)
         salt = os.urandom(32)
         under = unit_key(access.key, salt, unit)
         entries: dict[str, Entry] = {}
@@ -201,15 +203,23 @@ class Vault:
                 entries[entry] = Entry(picture, wrap(key, under, place))
                 yield entry, sealed
 
-        with self.files.writing("sealed", f"{unit}.{copy}{_SUFFIX}") as file:
+        with self.files.writing("sealed", f"{unit}.{copy}{SUFFIX}") as file:
             write_sealed(file, rows())
-        self._put_keys(access.generation.name, Keys(unit, copy, salt, entries))
+        self._wrapped.put(access.generation.name, Keys(unit, copy, salt, entries))
+        # Whoever rotates from now on finds these keys; whoever did before is found out here.
+        self._check(access)
+
+    def _check(self, access: Access) -> None:
+        self._still_mine()
+        if self.generations.number() != access.generation.number:
+            raise VaultError("the keys of the vault were rotated meanwhile; run again")
 
     def discard(self, unit: str, copy: str) -> None:
         """Remove a copy; its keys first."""
-        for generation in self._generations():
-            self._shred("keys", generation, f"{unit}.{copy}{_SUFFIX}")
-        self.files.remove("sealed", f"{unit}.{copy}{_SUFFIX}")
+        for generation in self._wrapped.folders():
+            self._wrapped.shred(generation, f"{unit}.{copy}{SUFFIX}")
+        self._still_mine()
+        self.files.remove("sealed", f"{unit}.{copy}{SUFFIX}")
 
     def sweep(self, published: Container[tuple[str, str]]) -> int:
         """Remove what was sealed and is not published, or no longer; returns how many copies.
@@ -220,7 +230,7 @@ class Vault:
         self.recover()
         _, generation = self.require()
         names = self.files.names("sealed") + self.files.names("keys", generation.name)
-        gone = {parts for parts in map(_parts, names) if parts not in published}
+        gone = {parts for parts in map(parts_of, names) if parts not in published}
         for unit, copy in sorted(gone):
             self.discard(unit, copy)
         return len(gone)
@@ -232,7 +242,7 @@ class Vault:
             Damaged: they are missing or not readable.
         """
         _, generation = self.require()
-        return self._keys(generation.name, unit, copy)
+        return self._wrapped.read(generation.name, unit, copy)
 
     def sealed(self, unit: str, copy: str, wanted: set[str]) -> Iterator[tuple[str, Sealed]]:
         """A unit's sealed originals, those of the entries that are wanted.
@@ -241,7 +251,7 @@ class Vault:
             Damaged: the file is missing or not readable.
         """
         try:
-            file = self.files.fs.open(self.files.path("sealed", f"{unit}.{copy}{_SUFFIX}"), "rb")
+            file = self.files.fs.open(self.files.path("sealed", f"{unit}.{copy}{SUFFIX}"), "rb")
         except OSError:
             raise Damaged from None
         with file:
@@ -252,24 +262,41 @@ class Vault:
     def recover(self) -> None:
         """Bring to an end what a death interrupted. Needs no key.
 
-        A generation that ``vault.json`` does not name is one that a rotation left behind, or did
-        not finish; whatever it holds must not outlive a revocation.
+        A folder of keys that no generation names is what a rotation did not finish; before it goes,
+        the next number is taken, so that whoever began it cannot finish it any more. Keys of an
+        older generation go where the latest has them too; whatever holds a key must not outlive a
+        revocation.
         """
+        self._still_mine()
         _, generation = self.require()
         self.files.remove_half_written()
-        for folder in self._generations():
-            if folder != generation.name:
-                for name in self.files.names("keys", folder):
-                    self._shred("keys", folder, name)
-                if self.files.local:
-                    with contextlib.suppress(OSError):  # something else lies in it
-                        os.rmdir(self.files.path("keys", folder))
+        known = {each.name for each in self._all()}
+        if unfinished := [name for name in self._wrapped.folders() if name not in known]:
+            generation = generation.renumbered(generation.number + 1)
+            self._begin(generation)
+            for folder in unfinished:
+                self._wrapped.clear(folder)
+        for folder in known - {generation.name}:
+            self._wrapped.clear(folder, needed_in=generation.name)
         pending = self.files.read(_PENDING)
         if pending is not None or self.files.exists(_PENDING):
-            self._revoke(generation.name, _pending(pending))
+            self._revoke(_pending(pending))
 
-    def _generations(self) -> list[str]:
-        return [name for name in self.files.names("keys") if _NAME.fullmatch(name)]
+    def _all(self) -> list[Generation]:
+        """Every generation that there was."""
+        raw = self.files.read(_DOCUMENT)
+        first = [] if raw is None else [Generation.parse(raw)[1]]
+        return first + self.generations.all()
+
+    def _begin(self, generation: Generation) -> None:
+        """Make this the latest.
+
+        Raises:
+            VaultError: the number is taken.
+        """
+        self._still_mine()
+        if not self.generations.create(generation):
+            raise VaultError("another command has rotated the keys of this vault; nothing was lost")
 
     def revoke(self, entries: Collection[str]) -> int:
         """Destroy the keys of some records, for good; returns how many there were.
@@ -278,9 +305,9 @@ class Vault:
         vault next finishes the work before doing anything else.
         """
         self.recover()
-        _, generation = self.require()
+        self._still_mine()
         self.files.write({"revoke": True, "entries": sorted(entries)}, _PENDING)
-        return self._revoke(generation.name, set(entries))
+        return self._revoke(set(entries))
 
     def rotate(self, old: KeyService, new: KeyService) -> int:
         """Wrap every key anew, under a new master; returns how many. What is sealed stays as it is.
@@ -292,80 +319,63 @@ class Vault:
         self.recover()
         release, generation = self.require()
         before = generation.key(old)
-        after, key = Generation.new(new)
+        first = self.files.read(_DOCUMENT) or {}
+        if first.get("format") != FORMAT:  # a tool that knows vault.json alone must refuse it now
+            self._still_mine()
+            self.files.write({**first, "format": FORMAT}, _DOCUMENT)
+        after, key = Generation.new(new, release, generation.number + 1)
         count = 0
         for unit, copy in sorted(self.copies()):
-            keys = self._keys(generation.name, unit, copy)
-            salt = os.urandom(32)
-            renewed = _rewrapped(keys, release, before, key, salt)
-            count += sum(each.key is not None for each in renewed.values())
-            self._put_keys(after.name, Keys(unit, copy, salt, renewed))
-        self.files.write(_document(release, after), _DOCUMENT)
+            count += self._wrapped.rewrap(unit, copy, (generation, before), (after, key))
+        self._begin(after)
+        self._complete(old, after, key)
         self.recover()
         return count
 
-    def _revoke(self, generation: str, entries: set[str]) -> int:
-        count, unreadable = 0, False
-        for unit, copy in sorted(self.copies()):
-            try:
-                keys = self._keys(generation, unit, copy)
-            except Damaged:
-                unreadable = True  # and so opens nothing; should it come back, it is seen to then
-                continue
-            there = {e for e in entries if e in keys.entries and keys.entries[e].key is not None}
-            if there:
-                left = {
-                    name: Entry(each.picture, None) if name in there else each
-                    for name, each in keys.entries.items()
-                }
-                self._put_keys(generation, Keys(unit, copy, keys.salt, left))
-                count += len(there)
-        if not unreadable:
-            self.files.remove(_PENDING)
+    def complete_rotation(self, old: KeyService, new: KeyService) -> int:
+        """Wrap what a rotation that died on its last steps left under the old master; returns how
+        many keys."""
+        self.recover()
+        _, generation = self.require()
+        count = self._complete(old, generation, generation.key(new))
+        self.recover()
         return count
 
-    def _keys(self, generation: str, unit: str, copy: str) -> Keys:
-        path = self.files.path("keys", generation, f"{unit}.{copy}{_SUFFIX}")
-        try:
-            keys = Keys.from_bytes(self.files.fs.cat_file(path))
-        except OSError:
-            raise Damaged from None
-        if (keys.unit, keys.copy) != (unit, copy):
-            raise Damaged
-        return keys
+    def _complete(self, old: KeyService, after: Generation, key: bytes) -> int:
+        """Keys that a worker wrote into an older generation while it was rotated."""
+        count = 0
+        for older in self._all():
+            if older.name == after.name or not self.files.names("keys", older.name):
+                continue
+            with contextlib.suppress(WrongKey):
+                before = older.key(old)
+                names = set(self.files.names("keys", older.name))
+                for name in sorted(names - set(self.files.names("keys", after.name))):
+                    count += self._wrapped.rewrap(*parts_of(name), (older, before), (after, key))
+        return count
 
-    def _put_keys(self, generation: str, keys: Keys) -> None:
-        place = ("keys", generation, f"{keys.unit}.{keys.copy}{_SUFFIX}")
-        path = self.files.path(*place)
-        old = to_overwrite(path) if self.files.local else None
-        self.files.put(keys.to_bytes(), *place)
-        if old is not None:
-            overwrite(old)
-
-    def _shred(self, *parts: str) -> None:
-        path = self.files.path(*parts)
-        old = to_overwrite(path) if self.files.local else None
-        with contextlib.suppress(IsADirectoryError):  # nothing of ours
-            self.files.remove(*parts)
-        if old is not None:
-            overwrite(old)
-
-
-def _rewrapped(
-    keys: Keys, release: str, before: bytes, after: bytes, salt: bytes
-) -> dict[str, Entry]:
-    old, new = unit_key(before, keys.salt, keys.unit), unit_key(after, salt, keys.unit)
-    renewed = {}
-    for name, entry in keys.entries.items():
-        if entry.key is not None:
-            place = Place(release, name, entry.picture)
-            entry = Entry(entry.picture, wrap(unwrap(entry.key, old, place), new, place))
-        renewed[name] = entry
-    return renewed
-
-
-def _document(release: str, generation: Generation) -> dict[str, object]:
-    return {"format": FORMAT, "release": release, "generation": vars(generation)}
+    def _revoke(self, entries: set[str]) -> int:
+        """In every generation; of what the latest has, returns how many there were."""
+        latest, unreadable, count = self.require()[1].name, False, 0
+        for generation in self._wrapped.folders():
+            for unit, copy in sorted(map(parts_of, self.files.names("keys", generation))):
+                try:
+                    keys = self._wrapped.read(generation, unit, copy)
+                except Damaged:  # and so opens nothing; should it come back, it is seen to then
+                    unreadable = True
+                    continue
+                there = {e for e, each in keys.entries.items() if each.key} & entries
+                if there:
+                    left = {
+                        name: Entry(each.picture, None) if name in there else each
+                        for name, each in keys.entries.items()
+                    }
+                    self._wrapped.put(generation, Keys(unit, copy, keys.salt, left))
+                    count += len(there) if generation == latest else 0
+        if not unreadable:
+            self._still_mine()
+            self.files.remove(_PENDING)
+        return count
 
 
 def _pending(document: Mapping[str, object] | None) -> set[str]:
@@ -376,8 +386,3 @@ def _pending(document: Mapping[str, object] | None) -> set[str]:
             "after removing the file"
         )
     return set(entries)
-
-
-def _parts(name: str) -> tuple[str, str]:
-    unit, _, copy = name.removesuffix(_SUFFIX).rpartition(".")
-    return unit, copy

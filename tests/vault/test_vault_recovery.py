@@ -12,7 +12,8 @@ from ppfr_ops.cli import group
 from ppfr_ops.contracts.records import IMAGE_TYPE
 from ppfr_ops.store.files import Files
 from ppfr_ops.vault import audit
-from ppfr_ops.vault.recovery import Wish, check, erase, originals_of
+from ppfr_ops.vault.erasing import check, erase
+from ppfr_ops.vault.recovery import Wish, originals_of
 
 
 def keys_folder(world: World) -> Path:

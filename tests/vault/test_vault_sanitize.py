@@ -22,7 +22,6 @@ from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.photographs.options import PhotographOptions
 from ppfr_ops.sanitize.prepare import prepare
-from ppfr_ops.sanitize.vaulting import sweep_vault
 from ppfr_ops.sanitize.worker import Worker
 from ppfr_ops.store.files import Files
 from ppfr_ops.store.ledger import Ledger
@@ -139,7 +138,6 @@ def test_a_death_between_vault_and_ledger_leaves_nothing(
         Worker(job, 1).process(0)
     vault = Vault(str(tmp_path / "vault"))
     assert len(vault.copies()) == 1 and not Ledger(job.options.output).entries()
-    assert sweep_vault(job, Ledger(job.options.output)) == 1 and not vault.copies()
     work(job)
     finish(job, "none")
     assert len(back(tmp_path)) == 11 and len(vault.copies()) == len(job.plan.units)
@@ -282,6 +280,10 @@ def test_a_deletion_upstream_destroys_the_keys_too(tmp_path: Path) -> None:
     (tmp_path / "in" / "leaving.parquet").unlink()
     assert ppfr(tmp_path, *more).return_value == 0
     assert len(vault.copies()) == 2  # noticed; not yet asked for
+    refused = ppfr(tmp_path, *more, "--propagate-deletions").exception
+    assert refused is not None and "--allow-deletions 12" in str(refused)
+    assert len(vault.copies()) == 2
+    more = (*more, "--allow-deletions", "50%")
     assert ppfr(tmp_path, *more, "--propagate-deletions").return_value == 0
     assert len(vault.copies()) == 1
     assert set(back(tmp_path).values()) == set(kept) - {b"no picture"}

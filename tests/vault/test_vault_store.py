@@ -11,7 +11,8 @@ from sealed_world import MASTER, UNITS, World, all_bytes, original
 
 from ppfr_ops.store.files import Files
 from ppfr_ops.vault import Access, FileKey, Vault, VaultError, WrongKey, audit
-from ppfr_ops.vault.recovery import Failure, Wish, check
+from ppfr_ops.vault.erasing import check
+from ppfr_ops.vault.recovery import Failure, Wish
 
 NEW = bytes(reversed(range(32)))
 
