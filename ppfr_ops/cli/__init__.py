@@ -18,6 +18,7 @@ COMMANDS = {
     "sanitize": "turn a dataset of faces into one that can be shared",
     "sanitize-beam": "the same on Apache Beam",
     "video": "cover the heads in videos",
+    "review": "look over doubtful photographs in a browser",
     "status": "what an output holds, what is still to be done, when it last ran",
     "group": "say who seems to be the same person, for somebody to look over",
     "sample": "write the embedded sample, faces drawn by code",

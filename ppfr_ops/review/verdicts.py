@@ -26,7 +26,7 @@ def read_verdicts(path: str) -> dict[str, Review]:
     Raises:
         UserError: not such a file, or a verdict of another kind; says in which line.
     """
-    verdicts = {}
+    verdicts: dict[str, Review] = {}
     try:
         with open(path, newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
@@ -34,7 +34,8 @@ def read_verdicts(path: str) -> dict[str, Review]:
                 raise UserError("the verdicts: expected columns source_id, verdict, boxes")
             for row in reader:
                 word = (row["verdict"] or "").strip().lower()
-                if not word:
+                if not word:  # none yet, or taken back
+                    verdicts.pop(row["source_id"], None)
                     continue
                 verdicts[row["source_id"]] = _verdict(word, row.get("boxes") or "", reader.line_num)
     except (OSError, UnicodeDecodeError, csv.Error) as error:

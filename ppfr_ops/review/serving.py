@@ -1,0 +1,300 @@
+"""The review page: a person looks over doubtful photographs in a browser, on the owner's machine.
+
+Verdicts are appended to a CSV as they are given, so that nothing is lost when the page, the server
+or the machine goes away; it is what ``--verdicts`` reads. A later line counts, and an empty verdict
+takes the earlier one back. Originals go to a browser on this machine alone: the server listens on
+loopback, wants a token that only the printed address has, and answers no other site.
+"""
+
+import csv
+import hmac
+import io
+import json
+import os
+import secrets
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pyarrow.parquet as pq
+from PIL import Image
+
+from ppfr_ops.errors import UserError
+from ppfr_ops.imaging.codec import ImageError, decode
+from ppfr_ops.store.storage import open_store
+
+PAGE = Path(__file__).parent / "page.html"
+FIELDS = ("source_id", "verdict", "boxes", "reviewer", "time")
+LONGEST_SIDE = 1600
+"""Of the picture that the browser gets, px."""
+_MOST_BYTES = 1 << 20
+"""Of a request."""
+
+
+@dataclass
+class Item:
+    """A photograph in the queue."""
+
+    id: str
+    reason: str
+    score: float
+    source: str
+    row: int
+    boxes: list[list[float]]
+    verdict: str = ""
+    covers: list[list[float]] | None = None
+    """Boxes of the verdict ``cover``."""
+
+
+class Queue:
+    """The photographs to look at, and the verdicts on them.
+
+    Args:
+        queue: the CSV of ``--review-out``.
+        verdicts: the CSV that verdicts are appended to; what is in it already counts.
+        boxes: by ``source_id``, what the detector found.
+        image_column: of Parquet sources.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+
+    def __init__(
+        self,
+        queue: Path,
+        verdicts: Path,
+        boxes: Mapping[str, list[list[float]]],
+        image_column: str = "image",
+    ) -> None:
+        self.path = verdicts
+        self.image_column = image_column
+        self._lock = threading.Lock()
+        self.items: dict[str, Item] = {}
+        try:
+            with open(queue, newline="", encoding="utf-8") as file:
+                for row in csv.DictReader(file):
+                    source = row["source"].removeprefix("'")
+                    self.items[row["source_id"]] = Item(
+                        row["source_id"],
+                        row["reason"],
+                        float(row["score"]),
+                        source,
+                        int(row["row"]),
+                        boxes.get(row["source_id"], []),
+                    )
+        except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+            raise UserError(
+                f"the queue is not what --review-out writes ({type(error).__name__})"
+            ) from None
+        if verdicts.exists():
+            self._remember()
+
+    def _remember(self) -> None:
+        with open(self.path, newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                item = self.items.get(row["source_id"] or "")
+                if item is not None:
+                    item.verdict = row["verdict"] or ""
+                    item.covers = json.loads(row["boxes"]) if row["boxes"] else None
+
+    def give(
+        self, name: str, verdict: str, covers: Sequence[Sequence[float]], reviewer: str
+    ) -> None:
+        """Note a verdict; it is on disk when this returns.
+
+        Raises:
+            ValueError: no such photograph, or no such verdict.
+        """
+        if name not in self.items or verdict not in ("ok", "drop", "cover", ""):
+            raise ValueError("no such photograph or verdict")
+        boxes = [[round(float(number), 1) for number in box] for box in covers]
+        if any(len(box) != 4 or box[0] >= box[2] or box[1] >= box[3] for box in boxes):
+            raise ValueError("boxes are x0, y0, x1, y1")
+        if verdict == "cover" and not boxes:
+            raise ValueError("cover needs a box")
+        text = io.StringIO()
+        writer = csv.writer(text)
+        with self._lock:
+            # Several people may have it open, each with a server of its own.
+            descriptor = os.open(self.path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
+            with os.fdopen(descriptor, "a", encoding="utf-8", newline="") as file:
+                if file.tell() == 0:
+                    writer.writerow(FIELDS)
+                shown = json.dumps(boxes) if verdict == "cover" else ""
+                time = datetime.now(UTC).isoformat(timespec="seconds")
+                writer.writerow((name, verdict, shown, reviewer, time))
+                file.write(text.getvalue())
+                file.flush()
+                os.fsync(file.fileno())
+            item = self.items[name]
+            item.verdict, item.covers = verdict, boxes if verdict == "cover" else None
+
+    def listed(self) -> list[dict[str, Any]]:
+        """What the page is told: no path."""
+        if self.path.exists():
+            with self._lock:
+                self._remember()
+        return [
+            {key: value for key, value in asdict(item).items() if key not in ("source", "row")}
+            for item in self.items.values()
+        ]
+
+    def picture(self, name: str) -> bytes:
+        """A photograph as JPEG, upright, at most ``LONGEST_SIDE``; its size is in the header
+        ``X-Size`` of the answer.
+
+        Raises:
+            KeyError: no such photograph.
+            OSError, ValueError: it cannot be read.
+        """
+        item = self.items[name]
+        try:
+            pixels = decode(read_original(item.source, item.row, self.image_column))
+        except ImageError as error:
+            raise ValueError(error.code) from None
+        shown = Image.fromarray(pixels)
+        shown.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+        data = io.BytesIO()
+        shown.save(data, "JPEG", quality=88)
+        height, width = pixels.shape[:2]
+        return f"{width}x{height}\n".encode() + data.getvalue()
+
+
+def read_original(source: str, row: int, image_column: str) -> bytes:
+    """The encoded picture of a row, as ``source.plan.sources`` names it.
+
+    Raises:
+        OSError, ValueError: it is not there any more.
+    """
+    path, _, member = source.partition(".tar#")
+    if member:
+        import tarfile
+
+        fs, root = open_store(f"{path}.tar")
+        with fs.open(root) as file, tarfile.open(fileobj=file) as archive:
+            for entry in archive:
+                if entry.name.startswith(f"{member}.") or entry.name == member:
+                    found = archive.extractfile(entry)
+                    data = b"" if found is None else found.read()
+                    if not entry.name.endswith((".json", ".txt", ".cls")):
+                        return data
+        raise ValueError("not in the archive")
+    fs, root = open_store(source)
+    if source.endswith(".parquet"):
+        with fs.open(root) as file:
+            parquet = pq.ParquetFile(file)
+            for group in range(parquet.num_row_groups):
+                count = parquet.metadata.row_group(group).num_rows
+                if row < count:
+                    value = parquet.read_row_group(group, [image_column])[image_column][row].as_py()
+                    found = value["bytes"] if isinstance(value, dict) else value
+                    if isinstance(found, bytes):
+                        return found
+                    break
+                row -= count
+        raise ValueError("no picture in that row")
+    return bytes(fs.cat_file(root))
+
+
+def serve(queue: Queue, port: int = 0, reviewer: str = "owner") -> tuple[ThreadingHTTPServer, str]:
+    """A server on loopback, not yet running, and the address to open.
+
+    Args:
+        port: 0: any that is free.
+        reviewer: a role that verdicts bear, no name.
+    """
+    token = secrets.token_urlsafe(24)
+
+    class Handler(_Handler):
+        pass
+
+    Handler.queue, Handler.token, Handler.reviewer = queue, token, reviewer
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server.daemon_threads = True
+    host = f"127.0.0.1:{server.server_address[1]}"
+    Handler.hosts = (host, host.replace("127.0.0.1", "localhost"))
+    return server, f"http://{host}/?token={token}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    queue: Queue
+    token: str
+    reviewer: str
+    hosts: tuple[str, ...] = ()
+    timeout = 30
+
+    def do_GET(self) -> None:
+        parts, query = self._asked()
+        if parts is None:
+            return
+        try:
+            if parts == "/":
+                self._answer(200, PAGE.read_bytes(), "text/html; charset=utf-8")
+            elif parts == "/items":
+                self._answer(200, json.dumps(self.queue.listed()).encode(), "application/json")
+            elif parts == "/picture":
+                size, _, data = self.queue.picture(query.get("id", "")).partition(b"\n")
+                self._answer(200, data, "image/jpeg", size.decode())
+            else:
+                self._answer(404, b"")
+        except (KeyError, OSError, ValueError):
+            self._answer(404, b"")
+
+    def do_POST(self) -> None:
+        parts, _ = self._asked()
+        if parts is None:
+            return
+        origin = self.headers.get("Origin", "")
+        length = int(self.headers.get("Content-Length") or 0)
+        if parts != "/verdict" or urlsplit(origin).netloc not in self.hosts:
+            self._answer(403, b"")
+        elif length > _MOST_BYTES:
+            self._answer(413, b"")
+        else:
+            try:
+                given = json.loads(self.rfile.read(length))
+                boxes = given.get("boxes") or []
+                self.queue.give(str(given["id"]), str(given["verdict"]), boxes, self.reviewer)
+                self._answer(204, b"")
+            except (KeyError, TypeError, ValueError, AttributeError):
+                self._answer(400, b"")
+
+    def _asked(self) -> tuple[str | None, dict[str, str]]:
+        """Path and query of a request that may be answered; None: it was refused."""
+        parts = urlsplit(self.path)
+        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        given = self.headers.get("X-Token") or query.get("token", "")
+        # A name of somebody else's that leads here (DNS rebinding) is another host.
+        if self.headers.get("Host") not in self.hosts or not hmac.compare_digest(
+            given.encode(), self.token.encode()
+        ):
+            self._answer(403, b"")
+            return None, {}
+        return parts.path, query
+
+    def _answer(self, status: int, data: bytes, kind: str = "text/plain", size: str = "") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Referrer-Policy", "no-referrer")
+        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
+        self.send_header("X-Frame-Options", "DENY")
+        self.send_header(
+            "Content-Security-Policy",
+            "default-src 'none'; img-src blob:; script-src 'unsafe-inline'; "
+            "style-src 'unsafe-inline'; connect-src 'self'",
+        )
+        if size:
+            self.send_header("X-Size", size)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: an address holds the token."""
