@@ -40,6 +40,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "variation",
         "output_format",
         "quality",
+        "mark",
         "max_disclosure",
         "fr",
         "metrics",

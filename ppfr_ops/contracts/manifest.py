@@ -40,6 +40,9 @@ class Method(_Model):
     """Of the release as a whole, as the method declares them."""
     columns: list[str] = []
     """Columns of ``data/`` that the method adds: figures of every record."""
+    draws_faces: bool = False
+    """Whether a trained model drew the faces: then pictures are marked, unless the option ``mark``
+    says that they are not."""
 
     @property
     def private(self) -> bool:

@@ -1,4 +1,4 @@
-"""Pixels to stored pictures and back; nothing but pixels is written."""
+"""Pixels to stored pictures and back; nothing is written but pixels and, on request, a mark."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,19 +8,23 @@ import numpy as np
 
 from ppfr_ops.imaging.arrays import Faces, Picture
 from ppfr_ops.imaging.decoding import ImageError, decode
+from ppfr_ops.imaging.marks import with_mark
 
 __all__ = ["Encoding", "ImageError", "decode"]
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How published pictures are stored. Takes arrays only, and writes pixels only.
+    """How published pictures are stored. Takes arrays only, and writes pixels and the mark only.
 
     JPEG is written without chroma subsampling. Quality counts for JPEG and lossy WebP.
+    ``source_type`` is what the mark in each picture says that it is (``imaging.marks``); None:
+    there is no mark.
     """
 
     format: Literal["jpeg", "png", "webp"] = "jpeg"
     quality: int = 95
+    source_type: str | None = None
 
     def __post_init__(self) -> None:
         if self.format not in ("jpeg", "png", "webp"):
@@ -33,11 +37,12 @@ class Encoding:
         """Of a file name, with the dot."""
         return {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}[self.format]
 
-    def encode(self, picture: Picture) -> bytes:
+    def encode(self, picture: Picture, marked: bool = True) -> bytes:
         """Encode.
 
         Args:
             picture: uint8 ``H x W x 3``, RGB.
+            marked: False: without the mark, for what the mark would not be true of.
 
         Raises:
             ValueError: another shape or dtype.
@@ -57,7 +62,10 @@ class Encoding:
         done, data = cv2.imencode(self.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), flags)
         if not done:
             raise ValueError("the encoder failed")
-        return bytes(data.tobytes())
+        encoded = bytes(data.tobytes())
+        if self.source_type is None or not marked:
+            return encoded
+        return with_mark(encoded, self.source_type)
 
     @staticmethod
     def decode(data: bytes) -> Picture:

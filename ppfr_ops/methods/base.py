@@ -120,6 +120,10 @@ class Anonymizer(BaseModel):
     spends: ClassVar[Spending | None] = None
     """The account that a publication is charged to; None: it costs nothing."""
 
+    draws_faces: ClassVar[bool] = False
+    """Whether a trained model draws the face that is published; else an original is changed. By it
+    pictures are marked as synthetic (``imaging.marks``)."""
+
     may_publish_metrics: ClassVar[bool] = False
     """Whether coarse per-record metrics, which are functions of the original, may leave with the
     release where the owner asks for it."""

@@ -1,13 +1,55 @@
-"""What an encoded picture holds beside its pixels."""
+"""What an encoded picture holds beside its pixels, and whether it is marked as what it is.
+
+This module needs Python's standard library alone: it is a part of the verifier that lies in every
+release (``release.recipient``).
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ppfr_ops.imaging.marks import SOURCE_TYPES, without_mark
 
 _JPEG_ALLOWED = {0xD8, 0xDB, 0xC0, 0xC1, 0xC2, 0xC4, 0xDA, 0xDD}
 _PNG_ALLOWED = {b"IHDR", b"IDAT", b"IEND", b"PLTE"}
 _WEBP_ALLOWED = {b"VP8 ", b"VP8L"}
 
 
-def foreign_part(data: bytes) -> str | None:
+class Mark(NamedTuple):
+    """How the pictures of a release are marked."""
+
+    source_type: str
+    everywhere: bool
+    """False: whole photographs, of which those without a drawn face have no mark."""
+
+
+def mark_of(options: Mapping[str, Any], draws_faces: bool) -> Mark | None:
+    """The mark that the pictures of a release bear, by what its manifest says; None: they bear
+    none.
+
+    Args:
+        options: of the manifest. Releases without the option ``mark`` were made before there were
+            marks.
+        draws_faces: of the manifest's method.
+    """
+    if not (draws_faces and options.get("mark")):
+        return None
+    in_place = options.get("output_faces") == "in-place"
+    return Mark(SOURCE_TYPES[in_place], not in_place)
+
+
+def foreign_part(data: bytes, mark: Mark | None = None) -> str | None:
     """What an encoded picture holds beside its pixels (EXIF, XMP, a comment, a thumbnail, an ICC
-    profile, bytes after its end); None if nothing."""
+    profile, bytes after its end) and its mark, or that it does not bear it; None if all is well."""
+    if mark is None:
+        return _beside_pixels(data)
+    bare = without_mark(data, mark.source_type)
+    found = _beside_pixels(data if bare is None else bare)
+    if found is None and bare is None and mark.everywhere:
+        return f"is not marked as {mark.source_type}"
+    return found
+
+
+def _beside_pixels(data: bytes) -> str | None:
     if data[:2] == b"\xff\xd8":
         return _foreign_in_jpeg(data)
     if data[:8] == b"\x89PNG\r\n\x1a\n":

@@ -40,6 +40,7 @@ _TOLD_OPTIONS = (
     "identity",
     "output_format",
     "quality",
+    "mark",
     "metrics",
     "output_faces",
     "no_face",

@@ -26,7 +26,7 @@ from ppfr_ops.contracts.records import FACE_COLUMNS, RESERVED_COLUMNS, records_s
 from ppfr_ops.errors import UserError
 from ppfr_ops.release import evidence, version1
 from ppfr_ops.release.findings import Finding
-from ppfr_ops.release.foreign import foreign_part
+from ppfr_ops.release.foreign import foreign_part, mark_of
 from ppfr_ops.release.listing import Unlisted, files_of, packed, read_files, twice
 from ppfr_ops.release.signing import SIGNATURE, signature_fault
 from ppfr_ops.store.entries import Marks
@@ -256,7 +256,7 @@ def _check_files(seen: Release, bad: set[str]) -> Iterator[Finding]:
         if table is None:
             continue
         seen.ids[file.path] = packed(table["record_id"].to_pylist()) or b""
-        yield from _check_pictures(file.path, table)
+        yield from _check_pictures(seen.manifest, file.path, table)
     for record, path, before in twice(seen.ids):
         yield Finding(path, f"record {record} is in {before} too")
 
@@ -317,12 +317,13 @@ def _expected_schema(manifest: ReleaseManifest, found: pa.Schema) -> pa.Schema:
     return released(made)
 
 
-def _check_pictures(path: str, table: pa.Table) -> Iterator[Finding]:
+def _check_pictures(manifest: ReleaseManifest, path: str, table: pa.Table) -> Iterator[Finding]:
     if "image" not in table.column_names:
         return
+    mark = mark_of(manifest.options, manifest.method.draws_faces)
     for record, cell in zip(table["record_id"], table["image"], strict=True):
         image = cell.as_py() or {}
-        reason = foreign_part(image.get("bytes") or b"")
+        reason = foreign_part(image.get("bytes") or b"", mark)
         name = (image.get("path") or "").rpartition(".")[0]
         if reason is None and name != record.as_py():
             reason = "its path is not made from the record id"

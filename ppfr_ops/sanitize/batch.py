@@ -34,6 +34,7 @@ OPTIONS = (
     "fr",
     "output_format",
     "quality",
+    "mark",
     "batch_size",
     "metrics",
     "max_disclosure",

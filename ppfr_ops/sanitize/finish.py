@@ -178,6 +178,7 @@ def _manifest(job: Job, engine: str, tally: _Tally) -> Manifest:
             digest=job.method_digest,
             figures=method.about_release(),
             columns=[item.name for item in method.record_figures],
+            draws_faces=method.draws_faces,
         ),
         recognizers=[Model(name=spec.name, digest=spec.digest()) for spec in specs],
         options=_options(job, method),

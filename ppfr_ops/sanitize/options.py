@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ppfr_ops.imaging.codec import Encoding
+from ppfr_ops.imaging.marks import SOURCE_TYPES
 from ppfr_ops.options import option
 from ppfr_ops.recognizers import RecognizerSpec
 from ppfr_ops.sanitize.photographs.options import PhotographOptions
@@ -144,6 +145,12 @@ class SanitizeOptions(BaseModel):
     )
     quality: int = option(
         95, "Quality of published JPEG and WebP pictures.", shapes=True, ge=1, le=100
+    )
+    mark: bool = option(
+        True,
+        "Mark pictures with faces that a model drew as synthetic (IPTC's digital source type, XMP, "
+        "the same bytes in every picture). --no-mark leaves it out.",
+        shapes=True,
     )
     unit_rows: int | None = option(
         None,
@@ -314,9 +321,16 @@ class SanitizeOptions(BaseModel):
         """Units that a small input is cut into, unless ``unit_rows`` says how."""
         return 1 if self.unit_rows else 16
 
-    @property
-    def encoding(self) -> Encoding:
-        return Encoding(self.output_format, self.quality)
+    def encoding(self, draws_faces: bool) -> Encoding:
+        """How pictures are stored.
+
+        Args:
+            draws_faces: as the method says it.
+        """
+        in_place = self.photographs is not None and self.photographs.output_faces == "in-place"
+        marked = self.mark and draws_faces
+        source_type = SOURCE_TYPES[in_place] if marked else None
+        return Encoding(self.output_format, self.quality, source_type)
 
     def recognizer_specs(self) -> list[RecognizerSpec]:
         return [RecognizerSpec.parse(text) for text in self.fr]

@@ -59,9 +59,10 @@ def build_sanitizer(
         UserError: a model cannot be loaded.
     """
     options = job.options
+    method = crowded(job)
     kit = Kit(
-        method=crowded(job),
-        encoding=options.encoding,
+        method=method,
+        encoding=options.encoding(method.draws_faces),
         recognizers=[Recognizer(spec, threads) for spec in options.recognizer_specs()],
         draws=system_draws if options.seed is None else seeded_draws(options.seed),
         keep=job.plan.keep,

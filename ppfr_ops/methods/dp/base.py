@@ -36,6 +36,7 @@ class Private(Anonymizer):
     again, or leaves with the release."""
 
     redrawable = False
+    draws_faces = True
     may_publish_metrics = False
     spends = Spending("epsilon", "1", "privacy budget of a person, over records and releases")
     record_figures = FIGURES

@@ -170,6 +170,7 @@ STRENGTHS = {
 @register("stochastic-local")
 class StochasticLocal(Anonymizer):
     disclosure_limit = 0.60
+    draws_faces = True
     may_publish_metrics = True
     secrets: ClassVar[Mapping[str, str]] = {
         "identity-key": "decides which virtual people the pictures show (virtual and keyed)"

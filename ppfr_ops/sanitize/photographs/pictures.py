@@ -185,7 +185,7 @@ class WholePictures:
         places: list[int] = []
         for number, item in enumerate(batch):
             canvas, changed = self._cover(item, published[number])
-            data = encoding.encode(canvas)
+            data = encoding.encode(canvas, marked=bool(published[number]))
             pictures.append((data, float(changed.mean())))
             if measured:
                 matrices = transforms(item.faces)
