@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 EXTRAS = {
     "apache_beam": "beam",
     "av": "video",
+    "daft": "daft",
+    "docstring_parser": "beam",
     "dp_accounting": "dp",
     "Crypto": "vault-shares",
     "legal_eval": "evaluate",

@@ -1,0 +1,89 @@
+"""Daft: a step for any DataFrame with a column of pictures, one model an actor."""
+
+import os
+from typing import Any
+
+os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")  # it reports queries to its maker
+import daft
+import pyarrow as pa
+from daft import DataType, Expression, Series
+
+from ppfr_ops.errors import UserError, describe
+from ppfr_ops.sanitize.batch import BatchSanitizer, needs_key
+from ppfr_ops.store.ids import new_secret
+
+_PICTURE = DataType.struct({"bytes": DataType.binary(), "path": DataType.string()})
+
+
+def sanitize_faces(
+    image: Expression,
+    identity: Expression | None = None,
+    *,
+    actors: int = 1,
+    gpus: float = 0,
+    batch_rows: int = 256,
+    **options: Any,
+) -> Expression:
+    """Pictures of aligned faces to protected ones.
+
+    ```python
+    df = daft.read_parquet("faces/*.parquet")
+    df = df.with_column("safe", sanitize_faces(col("image"), col("identity"), actors=2))
+    df = df.where(col("safe")["dead_letter"].is_null()).select(col("safe")["image"])
+    ```
+
+    Args:
+        image: binary, or the image struct ``{bytes, path}``.
+        identity: who is in the picture: photos of a person become photos of one virtual person,
+            and a keyed pseudonym is put out; None: every picture is somebody else's.
+        actors: workers, each with a model of its own.
+        gpus: of each.
+        batch_rows: rows that a worker gets at a time.
+        options: those of ``ppfr_ops.BatchSanitizer`` besides, which see.
+
+    Returns:
+        A struct a row: ``record_id``, ``image`` (``{bytes, path}``; null where there is none),
+        ``identity`` if asked for, and ``dead_letter`` (null, or a reason code).
+
+    Raises:
+        UserError: from the worker, where options or pictures cannot be used.
+    """
+    options.pop("with_metrics", None)
+    if identity is not None:
+        options["identity_column"] = "identity"
+    if needs_key(**options):
+        options.setdefault("key", new_secret(None))  # one for all workers
+    fields = {"record_id": DataType.string(), "image": _PICTURE}
+    if identity is not None:
+        fields["identity"] = DataType.string()
+    fields["dead_letter"] = DataType.string()
+    columns = [image] if identity is None else [image, identity]
+
+    class Sanitize:
+        def __init__(self) -> None:
+            self._reason, self._sanitize = "", None
+            try:
+                self._sanitize = BatchSanitizer(**options)
+            except Exception as error:
+                # Raised here, the worker would be started again and again.
+                self._reason = str(error) if isinstance(error, UserError) else describe(error)
+
+        @daft.method.batch(return_dtype=DataType.struct(fields), batch_size=batch_rows)
+        def rows(self, *given: Series) -> pa.Array:
+            if self._sanitize is None:
+                raise UserError(self._reason)
+            names = ("image", "identity")
+            arrays = [column.to_arrow() for column in given]
+            table = pa.table(dict(zip(names, arrays, strict=False)))
+            done = self._sanitize.table(table).select(list(fields)).combine_chunks()
+            parts = [_whole(column) for column in done.columns]
+            return pa.StructArray.from_arrays(parts, names=list(fields))
+
+    step = daft.cls(Sanitize, gpus=gpus, max_concurrency=actors)
+    made: Expression = step().rows(*columns)
+    return made
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    found = column.combine_chunks()
+    return found if isinstance(found, pa.Array) else pa.concat_arrays(found.chunks)

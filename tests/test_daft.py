@@ -1,0 +1,49 @@
+"""Daft: the same pictures as the command's step, nothing lost, one person one pseudonym."""
+
+from typing import Any
+
+import pytest
+from pictures import jpeg
+
+from ppfr_ops import UserError, sanitize_batch
+from ppfr_ops.sample import faces
+
+daft = pytest.importorskip("daft")
+METHOD: dict[str, Any] = {"method": "signed-field", "metrics": "none", "seed": 7}
+
+
+def test_a_column_of_pictures_becomes_a_column_of_protected_ones() -> None:
+    from daft import col
+
+    from ppfr_ops.engines.daft_udf import sanitize_faces
+
+    pictures = [*map(jpeg, faces(6)), b"no picture"]
+    frame = daft.from_pydict({"image": pictures, "who": list("aabbccd"), "age": list(range(7))})
+    step = sanitize_faces(col("image"), col("who"), actors=2, batch_rows=3, **METHOD)
+    done = frame.with_column("safe", step).select("age", "safe").to_pydict()
+    rows = done["safe"]
+    assert done["age"] == list(range(7))
+    assert [row["dead_letter"] for row in rows] == [None] * 6 + ["not_an_image"]
+    assert rows[6]["image"] is None and rows[6]["identity"] is None
+    named = [row["identity"] for row in rows[:6]]
+    assert named[0] == named[1] != named[2] and not set(named) & set("abcd")
+    assert len({row["record_id"] for row in rows}) == 7
+    plain = sanitize_batch(
+        {"image": pictures[:6], "id": [row["record_id"] for row in rows[:6]]},
+        id_column="id",
+        **METHOD,
+    )
+    made = [row["image"]["bytes"] for row in rows[:6]]
+    assert made == [picture["bytes"] for picture in plain["image"]]
+
+
+def test_wrong_options_are_refused_with_the_reason() -> None:
+    from daft import col
+
+    from ppfr_ops.engines.daft_udf import sanitize_faces
+
+    with pytest.raises(UserError, match="unknown method"):
+        sanitize_faces(col("image"), method="nothing-of-the-kind")
+    frame = daft.from_pydict({"image": [1, 2]})
+    with pytest.raises(Exception, match="expected bytes"):
+        frame.with_column("safe", sanitize_faces(col("image"), **METHOD)).to_pydict()
