@@ -46,6 +46,21 @@ def seeded_draws(seed: int) -> DrawSource:
     return draw
 
 
+def keyed_draws(key: bytes) -> DrawSource:
+    """Draws that are a function of (key, record id, attempt) alone, so that a record that is drawn
+    again is drawn alike. As good as the system's for whoever lacks the key, 32 bytes of the
+    system's, which has to stay with the owner."""
+
+    def draw(record_ids: Sequence[str], size: int, attempt: int = 0) -> NDArray[np.float32]:
+        raw = b"".join(
+            hashlib.shake_256(key + f"|{record_id}|{attempt}".encode()).digest(4 * size)
+            for record_id in record_ids
+        )
+        return _normals(raw, (len(record_ids), size))
+
+    return draw
+
+
 def _label(record_id: str) -> str:
     """What a seeded draw depends on: of a unit's keyed id the 48 bits that it once had, so that a
     seed gives today what it gave then."""

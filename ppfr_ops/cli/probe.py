@@ -8,9 +8,11 @@ from ppfr_ops.cli import Command
 from ppfr_ops.cli.console import console
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding
+from ppfr_ops.keys import derive
 from ppfr_ops.release.publish import read_release
 from ppfr_ops.sanitize.crowd import among
 from ppfr_ops.sanitize.identity import release_key
+from ppfr_ops.sanitize.kit import pseudonyms
 from ppfr_ops.sanitize.prepare import owner_key, read_key
 from ppfr_ops.sanitize.probes import method_of, probes
 from ppfr_ops.source.plan import plan
@@ -73,12 +75,11 @@ def main(
     told = read_release(ledger)
     if told is None:
         raise UserError("there is no release manifest in the output")
-    key = None
     if identity_key_file is not None:
-        key = owner_key(read_key(identity_key_file), seeded=False)
+        key = naming = owner_key(read_key(identity_key_file), seeded=False)
+    elif (own := release_key(ledger)) is not None:
+        key, naming = own, derive(own, "pseudonyms")
     else:
-        key = release_key(ledger)
-    if key is None:
         raise UserError("the output holds no key of its own; give --identity-key-file")
     method = among(method_of(told.method, key, load_method), ledger)
     if method.needed_context() and label is None and identity_column is None:
@@ -87,7 +88,7 @@ def main(
     encoding = Encoding(told.options.get("output_format", "jpeg"), told.options.get("quality", 95))
     out.mkdir(parents=True, exist_ok=True)
     bad = 0
-    for number, found in probes(method, planned, encoding, label):
+    for number, found in probes(method, planned, encoding, label, pseudonyms(naming)):
         if isinstance(found, str):
             bad += 1
             console.print(f"probe {number}: {found}")

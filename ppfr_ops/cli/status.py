@@ -9,7 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ppfr_ops.cli import Command
+from ppfr_ops.contracts.ledger import is_shard
 from ppfr_ops.errors import UserError
+from ppfr_ops.sanitize.release_plan import missing_shards
 from ppfr_ops.store import lease
 from ppfr_ops.store.account import Account
 from ppfr_ops.store.folder import Folder
@@ -108,10 +110,12 @@ def look(output: str, privacy_account: str | None = None) -> OutputStatus:
         codes.update(entry.dead_letters)
         records += entry.records
     kept = len(tombstones.keys() & entries.keys())
+    shards = sum(map(is_shard, entries))
+    pending = max(0, (last["units"] or 0) - (len(entries) - shards - kept))
     interrupted = {name.rpartition(".")[0] for name in ledger.names(*LEDGER, "attempts")}
     return OutputStatus(
         units_published=len(entries),
-        units_pending=max(0, (last["units"] or 0) - (len(entries) - kept)),
+        units_pending=pending + len(missing_shards(ledger, entries)),
         records=records,
         dead_letters=codes.total(),
         dead_letters_by_code=dict(codes.most_common()),

@@ -13,20 +13,33 @@ from pydantic.dataclasses import dataclass
 
 from ppfr_ops.contracts import VERSION
 
-Kind = Literal["data", "metrics", "dead_letters", "detections"]
+Kind = Literal["data", "metrics", "dead_letters", "detections", "look"]
 KINDS: tuple[Kind, ...] = ("data", "metrics", "dead_letters")
 """What units have; dead letters only those that lost a row."""
-ALL_KINDS: tuple[Kind, ...] = (*KINDS, "detections")
-"""Units of photographs have detections besides."""
+ALL_KINDS: tuple[Kind, ...] = (*KINDS, "detections", "look")
+"""Units of photographs have detections besides; units that were only looked at, what was noted."""
 
-UNIT = re.compile(r"u[0-9a-f]{0,64}")
-"""Ids of units, inside: ordinals, or HMACs under the owner's key."""
+Stage = Literal["whole", "look", "draw"]
+"""What was done with a unit. whole: a part of the input became a shard. Where pictures do not
+depend on faces: look: a part of the input was looked at; draw: a shard of the release was drawn."""
+
+UNIT = re.compile(r"[us][0-9a-f]{0,64}")
+"""Ids of units, inside. u: parts of the input; ordinals, or HMACs under the owner's key. s: shards
+of a release whose rows come from anywhere in the input; ordinals."""
 COPY = re.compile(r"[0-9a-f]{16}")
 """Ids of copies of the work on a unit; random."""
 RELEASED = re.compile(r"[0-9a-f]{32}")
 """Ids of records and shards in a release: 128 bits that tell nothing."""
 
 UnitId = Annotated[str, Field(pattern=rf"^{UNIT.pattern}$", max_length=65)]
+
+
+def is_shard(unit: str) -> bool:
+    """Whether an id is that of a shard whose rows come from anywhere, and not of a part of the
+    input."""
+    return unit.startswith("s")
+
+
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
 
@@ -96,6 +109,7 @@ class LedgerEntry(_Model):
     method_digest: str
     settings_digest: str
     metrics: dict[str, Statistic]
+    stage: Stage = "whole"
     extra_faces: int = 0
     """Records and dead letters beyond one a row: a photograph's second, third … face."""
     verdicts: str = ""

@@ -66,7 +66,12 @@ class Counts(_Model):
     units: int
     rows_in: int
     extra_faces: int = 0
-    """``rows_in + extra_faces = records + dead_letters``: photographs may hold several faces."""
+    """Photographs may hold several faces."""
+    drawn_besides: int = 0
+    """Records of no row, drawn so that sizes of groups are shared."""
+    left_out: int = 0
+    """Rows without a record, left out so that sizes of groups are shared. ``rows_in + extra_faces +
+    drawn_besides = records + dead_letters + left_out``."""
     records: int
     dead_letters: int
     dead_letters_by_code: dict[str, int]

@@ -143,9 +143,16 @@ class Anonymizer(BaseModel):
 
     @property
     def reads_faces(self) -> bool:
-        """Whether anything of a face gets into its picture. False: the picture is a function of
-        key, label and draw; the faces that the method is called with may be anything."""
+        """Whether, with these options, anything of a face gets into its picture. False: a picture
+        is a function of key, label and draw; the method gets blank faces, and nothing else of a
+        release depends on the faces either."""
         return True
+
+    @property
+    def selects(self) -> bool:
+        """Whether a record may be drawn again, or held back, for how it compares with its
+        original."""
+        return self.redrawable and self.reads_faces
 
     def needed_secrets(self) -> tuple[str, ...]:
         """Roles of ``secrets`` that it needs with these options."""

@@ -49,6 +49,7 @@ _NAMED = 5
 
 _COLUMNS: dict[Kind, list[str]] = {
     "data": ["record_id"],
+    "look": ["row"],
     "dead_letters": ["record_id"],
     "detections": ["source_id", "face"],
 }
@@ -114,7 +115,7 @@ def audit(
     )
     found = Audit(rows=planned.rows)
     found.findings += _accounted(ledger, entries, planned)
-    if sample and not found.findings:
+    if sample and not found.findings and options.get("reads_faces", True):
         again = _measured_again(ledger, manifest, entries, planned, key, recognizers, sample)
         for record, finding in again:
             found.measured += record
@@ -161,13 +162,16 @@ def _accounted(
             yield Finding("manifest.json", f"unit {unit.id}: {unit.rows} rows of the input missing")
         else:
             yield from _rows_of(ledger, unit, published[unit.id])
-    for name in published:
-        if name not in there:
+    for name, entry in published.items():
+        if name not in there and entry.stage != "draw":
             yield Finding("manifest.json", f"unit {name} is of nothing that the input holds")
 
 
 def _rows_of(ledger: Ledger, unit: Unit, published: LedgerEntry) -> Iterator[Finding]:
-    path = published.shards["data"].path
+    if ledger.thrown_away():
+        return  # nothing is known of rows any more but how many there were
+    done: Kind = "data" if published.stage == "whole" else "look"
+    path = published.shards[done].path
     found: dict[Kind, pa.Table] = {}
     for kind, shard in published.shards.items():
         if kind == "metrics":
@@ -177,8 +181,12 @@ def _rows_of(ledger: Ledger, unit: Unit, published: LedgerEntry) -> Iterator[Fin
         except (OSError, pa.ArrowException):
             yield Finding(shard.path, "cannot be read")
             return
-    inside = _rows_inside(ledger.ids, unit, found.get("detections"))
-    records = found["data"]["record_id"].to_pylist()
+    inside: dict[str, str] = {}
+    if done == "look":
+        records = [record_id(unit.id, row) for row in found[done]["row"].to_pylist()]
+    else:
+        inside = _rows_inside(ledger.ids, unit, found.get("detections"))
+        records = found[done]["record_id"].to_pylist()
     dead = found["dead_letters"]["record_id"].to_pylist() if "dead_letters" in found else []
     counted = Counter([*records, *dead])
     expected = {record_id(unit.id, row) for row in range(unit.rows)}

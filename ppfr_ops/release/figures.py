@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA, REASONS
 from ppfr_ops.contracts.detections import detections_schema
 from ppfr_ops.contracts.evaluation import Evaluation
-from ppfr_ops.contracts.ledger import Kind, LedgerEntry
+from ppfr_ops.contracts.ledger import Kind, LedgerEntry, is_shard
 from ppfr_ops.contracts.manifest import FILES, Check, Counts, File, Manifest, ReleaseManifest
 from ppfr_ops.contracts.metrics import SAMPLED, metrics_schema
 from ppfr_ops.contracts.policy import Policy
@@ -100,6 +100,12 @@ class Figures:
         if metric not in self.metrics.column_names:
             return pa.chunked_array([], pa.float32())
         return self.metrics[metric]
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the metrics are of a sample: of people who are in no release, held against rows
+        (``sanitize.looking``)."""
+        return self.faces is None and self.metrics.num_rows < self.counts.records
 
     @property
     def measured(self) -> list[str]:
@@ -201,7 +207,7 @@ def read_all(folder: Folder, units: Iterable[LedgerEntry], kind: Kind) -> pa.Tab
     """
     found = []
     for unit in units:
-        if kind == "dead_letters" and kind not in unit.shards:
+        if kind not in unit.shards and (kind == "dead_letters" or unit.stage != "whole"):
             continue
         shard = unit.shards[kind]
         try:
@@ -230,10 +236,9 @@ def _audited(folder: Folder, manifest: Manifest) -> PrivacyAudit | None:
 
 
 def _columns(folder: Folder, entries: Mapping[str, LedgerEntry]) -> pa.Schema:
-    first = next(iter(entries.values()), None)
-    if first is None:
+    shard = next((one.shards["data"] for one in entries.values() if "data" in one.shards), None)
+    if shard is None:
         return pa.schema([])
-    shard = first.shards["data"]
     try:
         with folder.fs.open(folder.path(shard.path), "rb") as file:
             return pq.read_schema(file)
@@ -246,10 +251,13 @@ def _examples(
 ) -> dict[str, list[str]]:
     """The values that come most often in a few shards from all over, and the longest."""
     names = [str(name) for name in manifest.options.get("keep_columns", [])]
-    units = list(islice(entries, 0, None, max(1, len(entries) // _SHARDS)))[:_SHARDS]
-    if not names or not units:
+    if not names:
         return {}
-    paths = [entries[unit].shards["data"].path for unit in units]
+    with_data = [unit for unit in entries if is_shard(unit)] or list(entries)
+    units = list(islice(with_data, 0, None, max(1, len(with_data) // _SHARDS)))[:_SHARDS]
+    paths = [one.path for unit in units if (one := entries[unit].shards.get("data")) is not None]
+    if not paths:
+        return {}
     tables = [read_table(folder.fs.cat_file(folder.path(path)), names) for path in paths]
     found = {}
     for name in names:
@@ -336,7 +344,7 @@ def assess(policy: Policy, release: Figures, evaluation: Evaluation | None = Non
         found = figure(name, release, evaluation)
         holds = found is not None and bound.holds(found)
         metric = name.rpartition("_")[0]
-        if metric in SAMPLED and release.lacking(metric):
+        if release.lacking(metric) and (metric in SAMPLED or release.sampled):
             name = f"{name} (of a sample of {len(release.values(metric)):,})"
         checks.append(Check(name=name, bound=str(bound), found=found, holds=holds))
     return checks

@@ -38,6 +38,9 @@ _AT_ONCE = 64 << 20
 _TOLD_OPTIONS = (
     "keep_columns",
     "identity",
+    "reads_faces",
+    "size_anonymity",
+    "size_rounding",
     "output_format",
     "quality",
     "mark",
@@ -133,20 +136,22 @@ def write_release(
             ledger.remove(RELEASE, name)
     counts = manifest.counts
     verdict = manifest.verdict
-    private = manifest.method.private
+    # Figures of originals, and how many there were, are no part of a release that depends on none.
+    independent = manifest.options.get("reads_faces") is False
+    private = manifest.method.private or independent
     told = {} if private else manifest.metrics
     means = {name: coarse_mean(name, value) for name, value in told.items()}
     made = ReleaseManifest(
-        release=ledger.ids.release(),
+        release=ledger.release(),
         version=_next_version(ledger, before),
         finished_on=datetime.now(UTC).date(),
         versions=manifest.versions,
-        engine=manifest.engine,
+        engine="" if independent else manifest.engine,
         method=manifest.method,
         recognizers=manifest.recognizers,
         options={key: manifest.options[key] for key in _TOLD_OPTIONS if key in manifest.options},
         records=counts.records,
-        withheld_percent=withheld_percent(counts.records, counts.rows_in),
+        withheld_percent=None if independent else withheld_percent(counts.records, counts.rows_in),
         metrics={name: mean for name, mean in means.items() if mean is not None},
         passed=None if verdict is None or private else verdict.passed,
         requirements=[

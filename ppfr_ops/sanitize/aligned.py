@@ -1,7 +1,7 @@
 """Aligned faces: a row is a face of 112x112 and becomes a record."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic
 
 import numpy as np
@@ -99,7 +99,7 @@ class FaceMaker(Generic[I]):
             return self._compare(batch.originals, batch.images, batch.again)
         except Exception:
             # Where a record must not be held back for what it shows, nor must it for this.
-            if self.kit.method.redrawable or len(batch.items) > 1:
+            if self.kit.method.selects or len(batch.items) > 1:
                 raise
             return self.kit.measuring.nothing(1)
 
@@ -149,7 +149,8 @@ class AlignedFaces:
         wants = self.kit.method.needed_context()
         if "context.features" in table.column_names:  # from the first look
             wants = (*wants, "features")
-        return decoded(table, results, (FACE_SIZE, FACE_SIZE), wants)
+        for item in decoded(table, results, (FACE_SIZE, FACE_SIZE), wants):
+            yield replace(item, context=self.kit.context(item.context))
 
     def batches(self, items: Iterator[Item]) -> Iterator[list[Item]]:
         return batches(items, self.kit.batch_size)

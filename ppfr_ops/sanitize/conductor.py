@@ -32,11 +32,12 @@ from ppfr_ops.sanitize.finish import (
     write_detections,
     write_mapping,
 )
-from ppfr_ops.sanitize.identity import discard, with_release_key
+from ppfr_ops.sanitize.identity import with_release_key
 from ppfr_ops.sanitize.increments import Changes, reconcile, retire_dead, retire_reviewed
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.release_plan import plan_release, shards_of
 from ppfr_ops.sanitize.vaulting import check_vault
 from ppfr_ops.sanitize.worker import preflight, preview
 from ppfr_ops.source.plan import ids_of
@@ -169,9 +170,8 @@ class _Run:
             self._owner_files(job)
             faults = faults if unvouched is None else [unvouched, *faults]
             result = self._concluded(job, manifest, faces, faults)
-            if options.discard_key and result.exit_code != 1:
-                discard(ledger)
-                self._say("the key of the release is removed: nobody can say who is whom")
+            if ledger.thrown_away():
+                self._say("all that tells who is whom was thrown away")
         if not ledger.fenced_off():
             ended = {"finished": _now(), "exit_code": result.exit_code}
             ledger.write({**last, **ended}, *LEDGER, "last.json")
@@ -214,6 +214,10 @@ class _Run:
     def _carry(self, job: Job, ledger: Ledger) -> int:
         """Let the engine do what is still to be done; returns the faces that it did."""
         todo = self._announce(job, ledger.committed_ids())
+        if ledger.thrown_away():
+            return 0
+        if job.independent:
+            return self._look_and_draw(job, ledger, todo)
         if not todo:
             crowd.assemble(job, ledger, looked=False)
             return 0
@@ -221,6 +225,23 @@ class _Run:
         refuse_overdrawn(job, todo)
         self._look(job, ledger)
         return self._through(job, todo)
+
+    def _look_and_draw(self, job: Job, ledger: Ledger, todo: list[int]) -> int:
+        """As ``_carry``, where no picture depends on a face."""
+        job = with_release_key(job, ledger)
+        if todo:
+            refuse_overdrawn(job, todo)
+            self._say("a look at every row: whose photo it is, and what is kept of it")
+            self._through(replace(job, stage="look"), todo)
+        if not ledger.committed_ids().issuperset(ids_of(job.plan.units)):
+            return 0
+        planned = plan_release(job, ledger)
+        if planned is not None:
+            self._say(str(planned))
+        shards = shards_of(job, ledger)
+        done = ledger.committed_ids()
+        left = [n for n, unit in enumerate(ids_of(shards.plan.units)) if unit not in done]
+        return self._through(shards, left) if left else 0
 
     def _through(self, job: Job, todo: list[int]) -> int:
         """Let the engine do these units, until too many fail in a row; returns the faces."""

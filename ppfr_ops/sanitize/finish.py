@@ -5,7 +5,7 @@ import json
 import os
 import platform
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from ppfr_ops import __version__
 from ppfr_ops.contracts.dead_letters import REASONS
-from ppfr_ops.contracts.ledger import LedgerEntry, Merged
+from ppfr_ops.contracts.ledger import LedgerEntry, Merged, is_shard
 from ppfr_ops.contracts.manifest import Counts, Manifest, Method, Model, Verdict
 from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.options import digest, shown
@@ -27,10 +27,12 @@ from ppfr_ops.release.settled import settle, settled, shards_as_listed
 from ppfr_ops.release.signing import load_signing_key
 from ppfr_ops.review.queue import Doubt, doubts
 from ppfr_ops.review.verdicts import verdict_digest
+from ppfr_ops.sanitize import release_plan
+from ppfr_ops.sanitize.identity import throw_away
 from ppfr_ops.sanitize.increments import superseded
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.vaulting import STRAY, sweep_vault
-from ppfr_ops.source.plan import ids_of, record_id, sources
+from ppfr_ops.source.plan import Unit, ids_of, record_id, sources
 from ppfr_ops.store.atomic import in_one_step
 from ppfr_ops.store.entries import Entries, Marks
 from ppfr_ops.store.ledger import DAMAGED, Ledger
@@ -62,6 +64,7 @@ def finish(
     entries = ledger.entries()
     listed: dict[str, str] = {}
     tally = _Tally()
+    thrown = ledger.thrown_away()
     if ledger.fenced_off():
         for entry in entries.values():
             tally.add(entry)
@@ -81,10 +84,16 @@ def finish(
                 del entries[entry.unit]
         sweep_vault(job, ledger, entries)
     missing = [unit for unit in ids_of(job.plan.units) if unit not in entries]
+    if job.independent:
+        missing += release_plan.missing_shards(ledger, entries)
+        tally.plan(release_plan.epochs(ledger))
     missing += [unit for unit, why in ledger.kept.items() if why != STRAY]
     manifest = _manifest(job, engine, tally)
     if missing:
         return manifest, missing
+    if thrown or (may_sign and job.options.discard_key):
+        throw_away(ledger)  # before anything is written that says that all is done
+        entries = ledger.entries()
     if job.policy is not None:
         metrics = read_all(ledger, entries.values(), "metrics")
         figures = Figures(manifest.counts, metrics, faces=faces_of(ledger, manifest, entries))
@@ -97,7 +106,8 @@ def finish(
         key = load_signing_key(str(job.options.signing_key)) if signs else None
         write_release(ledger, manifest, tally.shards.table(), key)
         # Else units that are gone from the input are published still: there is to be told of them.
-        if may_sign and len(entries) == len(job.plan.units) and not ledger.kept:
+        told = sum(not is_shard(unit) for unit in entries) == len(job.plan.units)
+        if may_sign and told and not ledger.kept:
             settle(ledger, command_of(job), manifest, listed, key)
     return manifest, missing
 
@@ -126,15 +136,23 @@ class _Tally:
 
     def add(self, entry: LedgerEntry) -> None:
         self.sums["units"] += 1
-        for name in ("rows_in", "extra_faces", "records"):
+        self.sums["rows_in"] += entry.rows_in if entry.stage != "draw" else 0
+        for name in ("extra_faces", "records"):
             self.sums[name] += getattr(entry, name)
         self.codes.update(entry.dead_letters)
         self.metrics.add(entry.metrics)
         self.shards.add(entry)
 
+    def plan(self, epochs: Iterable[release_plan.Epoch]) -> None:
+        """Count what a plan has besides rows, or leaves out of them."""
+        for epoch in epochs:
+            self.sums["drawn_besides"] += epoch.added
+            self.sums["left_out"] += epoch.left_out
+
     def counts(self) -> Counts:
+        names = ("units", "rows_in", "extra_faces", "drawn_besides", "left_out", "records")
         return Counts(
-            **{name: self.sums[name] for name in ("units", "rows_in", "extra_faces", "records")},
+            **{name: self.sums[name] for name in names},
             dead_letters=self.codes.total(),
             dead_letters_by_code=dict(self.codes.most_common()),
         )
@@ -198,6 +216,7 @@ def _options(job: Job, method: Anonymizer) -> dict[str, Any]:
         "least_units": options.least_units,
         "max_disclosure": options.max_disclosure or method.disclosure_limit,
         "identity": "pseudonyms" if options.identity_column else "none",
+        "reads_faces": not job.independent,
         "draws": "system" if options.seed is None else "seeded, for tests only",
     }
 
@@ -256,14 +275,15 @@ def versions() -> dict[str, str]:
 
 def write_mapping(job: Job) -> int:
     """Write the owner's mapping, a line a record: its id outside, its id inside, its file and row;
-    of rows that are dead letters too. Mode 0600, complete or not there at all.
+    of rows that are dead letters too. Where no record is of a row, a line a row that was looked at,
+    with the pseudonym of the person instead. Mode 0600, complete or not there at all.
 
     Returns:
         Its rows.
     """
     ledger = Ledger(job.options.output)
-    outside = ledger.ids
-    texts = [(name, pa.string()) for name in ("record_id", "source_id", "source")]
+    first = "identity" if job.independent else "record_id"
+    texts = [(name, pa.string()) for name in (first, "source_id", "source")]
     schema = pa.schema([*texts, ("row", pa.int64())])
     rows = 0
     with (
@@ -271,16 +291,27 @@ def write_mapping(job: Job) -> int:
         pq.ParquetWriter(file, schema) as writer,
     ):
         for unit in job.plan.units:
-            faces = _faces(ledger, unit.id)
-            lines = []
-            for number, (source, row) in enumerate(sources(job.plan, unit)):
-                inside = record_id(unit.id, number)
-                for name in (inside, *faces.get(inside, ())):
-                    lines.append((outside.record(name), name, source, row))
-            columns = [list(column) for column in zip(*lines, strict=True)]
+            lines = _lines(job, ledger, unit)
+            columns = [list(column) for column in zip(*lines, strict=True)] or [[]] * len(schema)
             writer.write_table(pa.table(columns, schema=schema))
             rows += len(lines)
     return rows
+
+
+def _lines(job: Job, ledger: Ledger, unit: Unit) -> list[tuple[str | None, str, str, int]]:
+    names = [(record_id(unit.id, row), *found) for row, found in enumerate(sources(job.plan, unit))]
+    if job.independent:
+        entry = ledger.entry(unit.id)
+        shard = None if entry is None else entry.shards.get("look")
+        data = None if shard is None else ledger.read_bytes(*shard.path.split("/"))
+        seen = [] if data is None else read_table(data, ["row", "person"]).to_pylist()
+        return [(item["person"] and item["person"].hex(), *names[item["row"]]) for item in seen]
+    faces = _faces(ledger, unit.id)
+    return [
+        (ledger.ids.record(name), name, source, row)
+        for inside, source, row in names
+        for name in (inside, *faces.get(inside, ()))
+    ]
 
 
 def _faces(ledger: Ledger, unit: str) -> dict[str, list[str]]:

@@ -12,10 +12,11 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.keys import derive
 from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.methods.registry import create, find
-from ppfr_ops.sanitize import crowd
+from ppfr_ops.sanitize import crowd, release_plan
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.photographs.covering import METHOD, with_cover
+from ppfr_ops.store.folder import EVIDENCE
 from ppfr_ops.store.ids import new_secret
 from ppfr_ops.store.ledger import LEDGER, Ledger
 
@@ -48,6 +49,8 @@ def resolved(options: SanitizeOptions, whole: bool = True) -> SanitizeOptions:
     if ROLE in method.secrets and "identity" in method.model_fields:
         labels = options.identity_column is not None and options.photographs is None
         chosen.setdefault("identity", "virtual" if labels else "keyed")
+        if chosen["identity"] == "virtual" and "variation" in method.model_fields:
+            chosen.setdefault("variation", "0")
         if chosen["identity"] == "virtual" and not labels:
             raise UserError(
                 "--identity virtual needs --identity-column"
@@ -112,16 +115,26 @@ def with_release_key(job: Job, ledger: Ledger) -> Job:
 
 def with_key(job: Job, key: bytes) -> Job:
     """The job with a key of its release: for pseudonyms, and for the method."""
-    pseudonyms = derive(key, "pseudonyms") if job.options.identity_column else None
+    named = job.options.identity_column or job.independent
+    pseudonyms = derive(key, "pseudonyms") if named else None
     method = create(job.options.method, job.options.method_options)
     given = {role: secret for role, secret in job.secrets.items() if role != ROLE or not job.own}
     secrets = secrets_with(method, given, key)
     return replace(job, pseudonym_key=pseudonyms, secrets=secrets)
 
 
-def discard(ledger: Ledger) -> None:
-    """Remove the key of a release, and what was taken down of its faces."""
+def throw_away(ledger: Ledger) -> None:
+    """Remove all by which somebody could tell whose picture is whose: the secret of the ids and
+    draws, the key of the people, what was noted of rows, and the plan. The secret goes first, and
+    what is left in its place says that the rest has to follow; so this can be begun again."""
+    ledger.throw_away()
     ledger.remove(*KEY)
+    for name in ledger.names(EVIDENCE, "set_aside"):
+        ledger.remove(EVIDENCE, "set_aside", name)
+    for entry in list(ledger.entries().values()):
+        if "look" in entry.shards:
+            ledger.drop(entry, "look")
+    release_plan.forget(ledger)
     crowd.forget(ledger)
 
 

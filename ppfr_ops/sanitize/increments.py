@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ppfr_ops.contracts.ledger import LedgerEntry, Tombstone
+from ppfr_ops.contracts.ledger import LedgerEntry, Tombstone, is_shard
 from ppfr_ops.errors import UserError
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.source.plan import Unit, content, ids_of, read_unit
@@ -65,7 +65,7 @@ def reconcile(job: Job, ledger: Ledger) -> Changes:
             ledger.remove(*LEDGER, "tombstones", f"{unit.id}.json")
     planned = Marks(ids_of(units))
     for name, entry in entries.items():
-        if name in planned:
+        if name in planned or is_shard(name):
             continue
         if _is_superseded(entry, there):
             counts["superseded"] += 1
@@ -88,7 +88,7 @@ def superseded(job: Job, entries: Mapping[str, LedgerEntry]) -> list[str]:
     return [
         name
         for name, entry in entries.items()
-        if name not in planned and _is_superseded(entry, there)
+        if name not in planned and not is_shard(name) and _is_superseded(entry, there)
     ]
 
 
@@ -105,7 +105,9 @@ def _refuse_many(job: Job, entries: Mapping[str, LedgerEntry], there: set[str]) 
     what would be taken back."""
     before: dict[str, float] = defaultdict(float)
     rows = 0
-    for entry in entries.values():
+    for name, entry in entries.items():
+        if is_shard(name):
+            continue
         rows += entry.rows_in
         if entry.source is None:
             continue
@@ -186,7 +188,7 @@ def retire_dead(job: Job, ledger: Ledger) -> int:
     planned = Marks(ids_of(job.plan.units))
     count = 0
     for unit, entry in ledger.entries().items():
-        if unit in planned and codes & entry.dead_letters.keys():
+        if (unit in planned or is_shard(unit)) and codes & entry.dead_letters.keys():
             ledger.retire(unit)
             count += 1
     return count

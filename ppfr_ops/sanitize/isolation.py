@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, Pipe
 from typing import TYPE_CHECKING, Any, cast
 
 from ppfr_ops.sanitize.sanitizer import Sanitizer
-from ppfr_ops.source.plan import read_unit, record_id
+from ppfr_ops.source.plan import record_id
 from ppfr_ops.store.ledger import Tables, concatenate
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def sanitize_apart(job: "Job", ordinal: int, sanitizer: Sanitizer[Any], threads:
 
 def _serve(pipe: Connection) -> None:
     from ppfr_ops.errors import describe
-    from ppfr_ops.sanitize.worker import build_sanitizer, tune_process
+    from ppfr_ops.sanitize.worker import build_sanitizer, read, tune_process
 
     # It is in a session of its own, so nobody else ends it when its worker is killed (Linux).
     _PR_SET_PDEATHSIG = 1
@@ -154,7 +154,7 @@ def _serve(pipe: Connection) -> None:
         tune_process(threads)
         sanitizer = build_sanitizer(job, threads)
         unit = job.plan.units[ordinal]
-        table = read_unit(job.plan, unit)
+        table = read(job, unit)
         answer: object = table.num_rows
         while True:
             pipe.send_bytes(pickle.dumps(answer))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ppfr_ops.contracts.ledger import Stage
 from ppfr_ops.contracts.policy import Policy
 from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.methods.registry import create
@@ -48,6 +49,8 @@ class Job:
     pseudonym_key: bytes | None = None
     looking: bool = False
     """Whether this is the first look at all units (``crowd``)."""
+    stage: Stage = "whole"
+    """What is done with a unit."""
 
     def __repr__(self) -> str:
         return f"Job({len(self.plan.units)} units)"
@@ -66,6 +69,12 @@ class Job:
 
     def _sample(self, least: int) -> int:
         return max(1, min(self.options.draw_sample, self.plan.rows // least))
+
+    @property
+    def independent(self) -> bool:
+        """Whether the release depends on no face: rows are looked at, then records are drawn from a
+        plan (``release_plan``)."""
+        return self.options.photographs is None and not self.build_method().reads_faces
 
     @property
     def gathers(self) -> bool:

@@ -35,15 +35,14 @@ class Judge:
     ) -> "Judge":
         """The judge of a run.
 
-        Of a method whose records must not be drawn again it is one without requirements: here and
-        nowhere else the pipeline heeds ``redrawable``, for what became of a record would depend on
-        its original.
+        Of a method that does not select it is one without requirements, for what became of a record
+        would depend on its original.
 
         Args:
             max_disclosure: None: the limit is the method's own, which may be none.
             policy: of which the bounds on records and the number of redraws count.
         """
-        if not method.redrawable:
+        if not method.selects:
             return cls()
         limit = method.disclosure_limit if max_disclosure is None else max_disclosure
         found = []

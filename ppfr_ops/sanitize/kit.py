@@ -2,11 +2,14 @@
 
 import hashlib
 import hmac
+import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from ppfr_ops.contracts.policy import Policy
@@ -93,10 +96,20 @@ class Kit:
         with self._one:
             self.method.forget()
 
+    def context(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the method may know of a row: of a person, if it does not read faces, the pseudonym
+        alone, which is all that the plan of a release has; without a label, of somebody new."""
+        if self.method.reads_faces or "identity" not in found:
+            return found
+        label = found["identity"]
+        named = label is not None and self.pseudonymize is not None
+        person = self.pseudonymize(label) if named and self.pseudonymize else os.urandom(32).hex()
+        return {**found, "identity": person}
+
     def publish(
         self, faces: Faces, ids: Sequence[str], context: Sequence[Item], draw: int
     ) -> Output:
-        """The method on faces.
+        """The method on faces; on blank ones, if it does not read them.
 
         Args:
             faces: uint8 ``N x 112 x 112 x 3``.
@@ -108,6 +121,8 @@ class Kit:
         names = context[0].context if context else ()
         wanted = {name: [item.context[name] for item in context] for name in names}
         draws = self.draws(ids, self.method.draw_size, draw)
+        if not self.method.reads_faces:
+            faces = np.zeros_like(faces)
         with self._one:
             return self.method.publish(faces, draws, Context(wanted))
 

@@ -77,6 +77,22 @@ class SanitizeOptions(BaseModel):
         "When all is done, remove the key that the run made for its release: nobody can say any "
         "more who is whom, or add to the release.",
     )
+    size_anonymity: int = option(
+        10,
+        "How many of the people who do not exist share each number of pictures, at least, so "
+        "that nobody is found by the number of their photos. 1: numbers are left as they are, "
+        "which gives away who has a number that nobody else has.",
+        shapes=True,
+        ge=1,
+        metavar="K",
+    )
+    size_rounding: Literal["add", "split", "drop"] = option(
+        "add",
+        "How numbers of pictures are made alike. add: more pictures of a person are drawn, which "
+        "takes no photo; split: whoever has more than the K with most is several people first; "
+        "drop: rows are left out, at random.",
+        shapes=True,
+    )
     secrets: dict[str, str] = option(
         {},
         "File of a secret that the method needs, by its role (ppfr methods names the roles). "

@@ -89,7 +89,7 @@ def prepare(options: SanitizeOptions) -> Job:
     job = Job(
         options, chosen, key, method.digest(), settings, policy, verdicts, vault, secrets=stand_in
     )
-    if options.identity_column is None:
+    if options.identity_column is None and not job.independent:
         return replace(job, own=own)
     return replace(job, own=own, pseudonym_key=os.urandom(32) if key is None else key)
 
@@ -129,6 +129,12 @@ def _check_method(options: SanitizeOptions, method: Anonymizer, policy: Policy |
     if method.kind != "picture":
         raise UserError(f"method {method.name}: it publishes a {method.kind}, not pictures")
     bound = options.max_disclosure is not None or (policy is not None and policy.record)
+    if bound and not method.reads_faces:
+        raise UserError(
+            "neither --max-disclosure nor a policy's bounds on records go with pictures that "
+            "depend on no face: whether one is published would depend on a photo it has nothing to "
+            "do with; bound the release as a whole (policy, dataset)"
+        )
     if bound and not method.redrawable:
         raise UserError(
             f"method {method.name} publishes every record as first drawn: neither "
@@ -137,6 +143,7 @@ def _check_method(options: SanitizeOptions, method: Anonymizer, policy: Policy |
     check_soundness(method, options.accept_unsound)
     check_shown(options, method, bool(bound))
     _check_privacy(options, method)
+    _check_independent(options, method)
     clash = sorted({item.name for item in method.record_figures} & set(options.keep_columns))
     if clash:
         raise UserError(f"--keep-column {clash[0]}: the method adds a column of that name")
@@ -154,6 +161,26 @@ def check_soundness(method: Anonymizer, accepted: bool) -> None:
     given = method.guarantee()
     if given is not None and given.unsound and not accepted:
         raise UserError(f"method {method.name}: {given.unsound}; --accept-unsound uses it anyway")
+
+
+def _check_independent(options: SanitizeOptions, method: Anonymizer) -> None:
+    independent = not method.reads_faces and options.photographs is None
+    if options.discard_key and not independent:
+        raise UserError(
+            "--discard-key: pictures that are made from faces can be held against them, with or "
+            "without a key; it goes with aligned faces and --identity virtual"
+        )
+    if not independent:
+        return
+    if options.vault is not None:
+        raise UserError(
+            "--vault: no picture of this release is of a photo, so there is none to give back for "
+            "it; keep the input"
+        )
+    if options.mapping is not None and options.discard_key:
+        raise UserError("--mapping and --discard-key: say who is whom, or forget it")
+    if options.incremental and options.size_rounding == "split":
+        raise UserError("--size-rounding split: a release that grows takes add or drop")
 
 
 def _check_privacy(options: SanitizeOptions, method: Anonymizer) -> None:

@@ -5,7 +5,7 @@ key it does, on any recogniser, and still does not show the person. Without the 
 done: another key makes another world.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -47,13 +47,18 @@ def method_of(made: Method, key: bytes, load_method: str | None = None) -> Anony
 
 
 def probes(
-    method: Anonymizer, plan: Plan, encoding: Encoding, label: str | None
+    method: Anonymizer,
+    plan: Plan,
+    encoding: Encoding,
+    label: str | None,
+    hide: Callable[[str], str],
 ) -> Iterator[tuple[int, bytes | str]]:
     """Publish every row of a plan.
 
     Args:
         plan: of aligned faces.
         label: whose photos they are; None: the plan's identity column says it.
+        hide: labels to the pseudonyms of the release.
 
     Yields:
         Number of the row in the plan, and the encoded picture or a reason code.
@@ -72,6 +77,8 @@ def probes(
                 yield number, error.code
                 continue
             whose = row.get("identity") if label is None else label
+            if whose is not None and not method.reads_faces:
+                whose = hide(whose)
             context = Context({name: [whose] for name in method.needed_context()})
             draws = system_draws([""], method.draw_size, 0)
             yield number, encoding.encode(np.asarray(method(face, draws, context)[0]))

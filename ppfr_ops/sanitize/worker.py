@@ -5,7 +5,7 @@ import os
 import resource
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import cv2
@@ -14,21 +14,24 @@ import pyarrow as pa
 
 from ppfr_ops import sample
 from ppfr_ops.contracts.ledger import LedgerEntry, Source
-from ppfr_ops.draws import seeded_draws, system_draws
+from ppfr_ops.draws import keyed_draws, seeded_draws, system_draws
 from ppfr_ops.errors import UserError, describe
 from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.recognizers import Recognizer
-from ppfr_ops.sanitize import isolation
+from ppfr_ops.sanitize import crowd, isolation
 from ppfr_ops.sanitize.accounts import charge
 from ppfr_ops.sanitize.ahead import ahead
 from ppfr_ops.sanitize.aligned import AlignedFaces
-from ppfr_ops.sanitize.crowd import Looker, crowded, remembered
+from ppfr_ops.sanitize.crowd import crowded, remembered
+from ppfr_ops.sanitize.drawing import Drawer, PlannedRecords
 from ppfr_ops.sanitize.items import Item, Results
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.kit import Kit, pseudonyms
+from ppfr_ops.sanitize.looking import Glance, Looker
 from ppfr_ops.sanitize.photographs.crops import FaceCrops
 from ppfr_ops.sanitize.photographs.finder import Finder
 from ppfr_ops.sanitize.photographs.pictures import WholePictures
+from ppfr_ops.sanitize.release_plan import read_shard
 from ppfr_ops.sanitize.sanitizer import Sanitizer
 from ppfr_ops.source.plan import Unit, content, read_unit, record_id
 from ppfr_ops.store.ledger import Ledger, Tables, concatenate, new_copy_id
@@ -60,27 +63,45 @@ def build_sanitizer(
     """
     options = job.options
     method = crowded(job)
+    draws = system_draws if options.seed is None else seeded_draws(options.seed)
+    hide = pseudonyms(job.pseudonym_key) if job.pseudonym_key else None
+    if job.stage == "look" and options.identity_column is None:
+        hide = None
+    if job.stage == "draw":
+        draws = keyed_draws(Ledger(options.output).derived("draws"))
+        hide = str if options.identity_column else None  # what is planned is a pseudonym already
     kit = Kit(
         method=method,
         encoding=options.encoding(method.draws_faces),
         recognizers=[Recognizer(spec, threads) for spec in options.recognizer_specs()],
-        draws=system_draws if options.seed is None else seeded_draws(options.seed),
+        draws=draws,
         keep=job.plan.keep,
-        pseudonymize=pseudonyms(job.pseudonym_key) if job.pseudonym_key else None,
+        pseudonymize=hide,
         batch_size=options.batch_size,
-        level=options.metrics or "full",
+        level="none" if job.stage == "draw" else options.metrics or "full",
         sample_every=sample_every or job.sample_every,
         look_every=sample_every or job.look_every,
         keeps_metrics=keeps_metrics,
         max_disclosure=options.max_disclosure,
         policy=job.policy,
     )
+    if job.stage == "look":
+        return Looker(Glance(kit))
+    if job.stage == "draw":
+        return Drawer(PlannedRecords(kit))
     if options.photographs is None:
         return Sanitizer(AlignedFaces(kit))
     finder = Finder(options.photographs, job.verdicts or {}, threads)
     if options.photographs.output_faces == "crops":
         return Sanitizer(FaceCrops(kit, finder))
     return Sanitizer(WholePictures(kit, finder))
+
+
+def read(job: Job, unit: Unit) -> pa.Table:
+    """A unit of a job as a table, as its sanitizer takes it."""
+    if job.stage == "draw":
+        return read_shard(Ledger(job.options.output), job, unit)
+    return read_unit(job.plan, unit)
 
 
 def tune_process(threads: int) -> None:
@@ -206,7 +227,7 @@ class Worker:
                 return task
             task.died = before.here + before.earlier
             if task.died < MAX_ATTEMPTS:
-                task.table = read_unit(self.job.plan, unit)
+                task.table = read(self.job, unit)
                 if task.source is not None and self.job.key is not None:
                     now = content(task.table, self.job.key)
                     task.source = task.source.model_copy(update={"content": now})
@@ -241,6 +262,7 @@ class Worker:
                 source=task.source,
                 verdicts=self.job.verdicts_on(unit),
                 copy_id=copy,
+                stage=self.job.stage,
             )
             if self.vault is not None and entry.copy_id != copy:
                 self.vault.discard(unit.id, copy)
@@ -272,11 +294,11 @@ def _status(
     return Status(entry.unit, state, entry.rows_in, entry.records, dead, attempts)
 
 
-def worker_of(job: Job, threads: int = 0) -> Worker | Looker:
+def worker_of(job: Job, threads: int = 0) -> Worker | crowd.Looker:
     """What an engine lets do the units of a job."""
     if job.looking:
         tune_process(threads)
-        return Looker(job)
+        return crowd.Looker(job)
     return Worker(job, threads)
 
 
@@ -290,7 +312,7 @@ def preflight(job: Job) -> None:
     sanitizer = build_sanitizer(job)
     kit = sanitizer.kit
     drawn = sample.faces(1)
-    context = dict.fromkeys(kit.method.needed_context())
+    context = kit.context(dict.fromkeys(kit.method.needed_context()))
     try:
         published = kit.publish(drawn, ["preflight"], [Item("preflight", 0, drawn[0], context)], 0)
     except UserError:
@@ -314,6 +336,8 @@ def preview(job: Job, records: int = 64) -> Tables:
     Args:
         records: rows, about.
     """
+    if job.independent:
+        job = replace(job, stage="look")
     sanitizer = build_sanitizer(job, sample_every=1)
     last = len(job.plan.units) - 1
     places = sorted({round(place) for place in np.linspace(0, last, PREVIEW_UNITS)} - {-1})

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from ppfr_ops.contracts.ledger import UNIT, LedgerEntry, Source, Tombstone
+from ppfr_ops.contracts.ledger import UNIT, Kind, LedgerEntry, Source, Tombstone, is_shard
 from ppfr_ops.store.entries import (
     BLOCK,
     STAMP_BYTES,
@@ -29,10 +29,9 @@ from ppfr_ops.store.entries import (
     short,
     unit_in,
 )
-from ppfr_ops.store.folder import EVIDENCE, LARGEST_DOCUMENT, Folder, LedgerError
-from ppfr_ops.store.ids import Ids
+from ppfr_ops.store.folder import EVIDENCE, LARGEST_DOCUMENT, LedgerError
+from ppfr_ops.store.secret import LEDGER, Secret
 
-LEDGER = (EVIDENCE, "ledger")
 COMPACTED = (*LEDGER, "entries.parquet")
 ATTEMPTS = (*LEDGER, "attempts")
 
@@ -57,7 +56,7 @@ class Attempts:
     says nothing about the unit."""
 
 
-class Documents(Folder):
+class Documents(Secret):
     """The documents of a ledger.
 
     Args:
@@ -74,7 +73,6 @@ class Documents(Folder):
         """Units that the run can do again; None: all. What it cannot is kept, whatever is wrong."""
         self.kept: dict[str, str] = {}
         """Units that are kept although something is wrong with them, and what."""
-        self._ids: Ids | None = None
         self._alone: set[str] = set()
         """Units on which nobody else began to work."""
         self._known = Entries()
@@ -82,7 +80,9 @@ class Documents(Folder):
 
     def can_redo(self, unit: str) -> bool:
         """Whether the run can do a unit again."""
-        return self.planned is None or unit in self.planned
+        if self.thrown_away():
+            return False
+        return self.planned is None or is_shard(unit) or unit in self.planned
 
     def fenced_off(self) -> bool:
         """Whether another run has taken over, or the output was removed."""
@@ -205,29 +205,6 @@ class Documents(Folder):
         with contextlib.suppress(FileNotFoundError):
             self.move(self.path(*parts), target)
 
-    @property
-    def ids(self) -> Ids:
-        """What this output calls its records outside.
-
-        Raises:
-            LedgerError: the secret is not there, or damaged.
-        """
-        if self._ids is None:
-            secret = self.secret()
-            if secret is None:
-                raise LedgerError("the secret of the ids is gone: was the output removed?")
-            self._ids = Ids(secret)
-        return self._ids
-
-    def secret(self) -> bytes | None:
-        """Of the ids; None if it is not there, or damaged."""
-        document = self.read(*LEDGER, "secret.json")
-        try:
-            secret = bytes.fromhex(str((document or {})["secret"]))
-        except (KeyError, ValueError):
-            return None
-        return secret if len(secret) == 32 else None
-
     # -- what is damaged ----------------------------------------------------------------------
 
     def _unknown(self, settings: Mapping[str, str], whole: bool) -> list[str]:
@@ -327,6 +304,13 @@ class Documents(Folder):
         self.still_mine()
         renewed = entry.model_copy(update={"source": source})
         self.put(renewed.model_dump_json(indent=1).encode(), *LEDGER, "units", f"{entry.unit}.json")
+
+    def drop(self, entry: LedgerEntry, kind: Kind) -> None:
+        """Remove one of a unit's shards; the unit counts on without it."""
+        left = {name: shard for name, shard in entry.shards.items() if name != kind}
+        text = entry.model_copy(update={"shards": left}).model_dump_json(indent=1)
+        self.put(text.encode(), *LEDGER, "units", f"{entry.unit}.json")
+        self.remove(entry.shards[kind].path)
 
     # -- attempts ---------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ LARGEST_DOCUMENT = 256 << 20
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _READ_AT_ONCE = 256
 _FETCHED_AT_ONCE = 64 << 20
+_PIECE = 1 << 20
 _REMOVED_AT_ONCE = 1000
 
 
@@ -159,8 +160,11 @@ class Folder:
         except FileNotFoundError:
             return None
 
-    def reading(self, *parts: str) -> Any:
+    def reading(self, *parts: str, part: bool = False) -> Any:
         """A file of any size, to read from and to seek in; what is small is fetched whole.
+
+        Args:
+            part: little of it is wanted: it is fetched in pieces.
 
         Raises:
             FileNotFoundError: it is not there, or is no plain file.
@@ -168,7 +172,7 @@ class Folder:
         size = self.size(*parts)
         if size is None:
             raise FileNotFoundError("/".join(parts))
-        if not self.local and size <= _FETCHED_AT_ONCE:
+        if not self.local and size <= (_PIECE if part else _FETCHED_AT_ONCE):
             return io.BytesIO(self.fs.cat_file(self.path(*parts)))
         return self.fs.open(self.path(*parts), "rb")
 

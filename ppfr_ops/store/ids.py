@@ -67,7 +67,8 @@ def publish(tables: Tables, ids: Ids) -> Tables:
     """A unit as it is stored: records and metrics under the ids and in the order of the outside.
 
     Dead letters keep the ids of the inside, and so does ``source_id`` of detections: both are the
-    owner's. Of a face's place in its photograph nothing is left in the records.
+    owner's. Of a face's place in its photograph nothing is left in the records. What was drawn for
+    nobody's photo bears its ids of the outside already, and what was only looked at is no record.
 
     Raises:
         ValueError: an id is there twice.

@@ -12,7 +12,10 @@ the next run completes, and a late copy of a committed unit changes nothing.
     OUTPUT/release/manifest.json, files.pq …    written when all is done (``release``)
     OUTPUT/evidence/metrics|dead_letters|detections/UNIT.parquet   the owner's part of a unit
     OUTPUT/evidence/ledger/run.json                  what run this output belongs to
-    OUTPUT/evidence/ledger/secret.json               of the ids outside (``ids``)
+    OUTPUT/evidence/ledger/secret.json               of the ids outside (``ids``), or that it was
+                                                     thrown away
+    OUTPUT/evidence/look/UNIT.parquet                what was noted of rows that were looked at
+    OUTPUT/evidence/ledger/plan/                     which records a release has (``release_plan``)
     OUTPUT/evidence/ledger/units/UNIT.json           the entries
     OUTPUT/evidence/ledger/entries.parquet           a copy of all of them, to be read at once
     OUTPUT/evidence/ledger/attempts/UNIT.first       who was the first to begin work on a unit
@@ -34,7 +37,6 @@ import io
 import os
 import re
 import secrets
-import time
 from collections.abc import Container, Iterator, Mapping
 
 import pyarrow as pa
@@ -49,6 +51,7 @@ from ppfr_ops.contracts.ledger import (
     LedgerEntry,
     Shard,
     Source,
+    Stage,
     shard_path,
 )
 from ppfr_ops.store.documents import ATTEMPTS, LEDGER, Attempts, Documents, unit_of
@@ -74,7 +77,7 @@ _OURS = re.compile(
     rf"{RELEASE}/(data/{RELEASED.pattern}\.parquet|manifest\.json|manifest\.sig|files\.pq"
     rf"|README\.md|croissant\.json)|{EVIDENCE}/((ledger|staging|set_aside)/.*|manifest\.json"
     rf"|report\.html|seal\.json|seal\.[0-9a-f]{{16}}\.parquet|privacy_audit\.json"
-    rf"|(metrics|dead_letters|detections)/{UNIT.pattern}(\.{COPY.pattern})?\.parquet)"
+    rf"|(metrics|dead_letters|detections|look)/{UNIT.pattern}(\.{COPY.pattern})?\.parquet)"
 )
 """Everything in an output that is ours, and that ``--overwrite`` removes."""
 
@@ -84,9 +87,14 @@ _LASTING = (f"{EVIDENCE}/ledger/lease/", f"{EVIDENCE}/ledger/account/")
 _KEYS = ("secret.json", "release_key.json")
 """Of the ids outside, and of whom the pictures show (``sanitize.identity``)."""
 
-_DAY = 86_400
+NO_DATE = 315_532_800
+"""1980-01-01: when a file of a release was written tells in which order the work was done, or which
+part of the release came later."""
 
-DAMAGED = "a shard is not what was committed, or gone, and its source is no longer in the input"
+DAMAGED = (
+    "a shard is not what was committed, or gone, and what it was made of is no longer in the "
+    "input, or was thrown away"
+)
 """Why a unit is kept."""
 
 
@@ -169,7 +177,7 @@ class Ledger(Documents):
             # there and knows it.
             for name in _KEYS:
                 self.remove(*LEDGER, name)
-        whole = self.secret() is not None
+        whole = self.secret() is not None or self.thrown_away()
         if begun is None or not whole:
             self._refuse_to_forget("run.json" if whole else "secret.json", settings, whole)
         if not whole:
@@ -273,13 +281,15 @@ class Ledger(Documents):
         source: Source | None = None,
         verdicts: str = "",
         copy_id: str | None = None,
+        stage: Stage = "whole",
     ) -> LedgerEntry:
         """Publish a unit.
 
         Args:
             copy_id: of this copy of the work, where something else bears it too (the vault's
                 shard); None: a new one.
-            tables: as a sanitizer gives them, with the ids of the inside.
+            tables: as a sanitizer gives them, with the ids of the inside; of ``draw``, as they are
+                to be stored.
             verdicts: digest of those of people that were heeded.
             source: fingerprint of what it was made of, for incremental runs.
 
@@ -291,22 +301,26 @@ class Ledger(Documents):
         """
         copy = copy_id or new_copy_id()
         shards: dict[Kind, Shard] = {}
-        for kind, table in publish(tables, self.ids).items().items():
-            if kind == "dead_letters" and not table.num_rows:
+        stored = publish(tables, self.ids) if stage == "whole" else tables
+        for kind, table in stored.items().items():
+            optional = kind == "dead_letters" or (stage != "whole" and kind != "look")
+            if optional and not table.num_rows:
                 continue  # so most units have none
             shards[kind] = self._write_shard(unit, copy, kind, table)
+        records, dead = tables.records.num_rows, tables.dead_letters.num_rows
         codes = tables.dead_letters["code"].value_counts().to_pylist()
         entry = LedgerEntry(
             unit=unit,
             copy_id=copy,
             rows_in=rows_in,
-            records=tables.records.num_rows,
+            records=records,
             dead_letters={item["values"]: item["counts"] for item in codes},
             shards=shards,
             method_digest=method_digest,
             settings_digest=settings_digest,
             metrics=statistics(tables.metrics),
-            extra_faces=tables.records.num_rows + tables.dead_letters.num_rows - rows_in,
+            stage=stage,
+            extra_faces=records + dead - rows_in if stage == "whole" else 0,
             verdicts=verdicts,
             source=source,
         )
@@ -373,9 +387,7 @@ class Ledger(Documents):
                 md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
                 self.fs.pipe_file(target, data)
         if self.local and kind == "data":
-            # Times of day follow the order of the work, which is that of the input.
-            day = time.time() // _DAY * _DAY
-            os.utime(target, (day, day))
+            os.utime(target, (NO_DATE, NO_DATE))
         return Shard(path=path, rows=table.num_rows, bytes=size, sha256=digest, md5=md5)
 
     def _complete(self, entry: LedgerEntry) -> bool:

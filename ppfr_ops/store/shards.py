@@ -19,12 +19,13 @@ ROW_GROUP = 256
 @dataclass(frozen=True)
 class Tables:
     """What a unit became. All have their schema from ``contracts``; only units of photographs have
-    ``detections``."""
+    ``detections``, and only units that were looked at have ``look``, for the owner alone."""
 
     records: pa.Table
     metrics: pa.Table
     dead_letters: pa.Table
     detections: pa.Table | None = None
+    look: pa.Table | None = None
 
     def items(self) -> dict[Kind, pa.Table]:
         tables: dict[Kind, pa.Table | None] = {
@@ -32,20 +33,18 @@ class Tables:
             "metrics": self.metrics,
             "dead_letters": self.dead_letters,
             "detections": self.detections,
+            "look": self.look,
         }
         return {kind: table for kind, table in tables.items() if table is not None}
 
 
 def concatenate(parts: Sequence[Tables]) -> Tables:
     """The parts of a unit, in order."""
-    return Tables(
-        pa.concat_tables([part.records for part in parts]),
-        pa.concat_tables([part.metrics for part in parts]),
-        pa.concat_tables([part.dead_letters for part in parts]),
-        pa.concat_tables([part.detections for part in parts if part.detections is not None])
-        if any(part.detections is not None for part in parts)
-        else None,
-    )
+    whole: dict[str, pa.Table] = {}
+    for kind in ("records", "metrics", "dead_letters", "detections", "look"):
+        found = [getattr(part, kind) for part in parts if getattr(part, kind) is not None]
+        whole |= {kind: pa.concat_tables(found)} if found else {}
+    return Tables(**whole)
 
 
 def read_table(data: bytes, columns: list[str] | None = None) -> pa.Table:

@@ -1,0 +1,145 @@
+"""A look at a part of the input, where no picture of the release depends on a face.
+
+Of a row that can be read two things are noted for the owner: whose photo it is, as a keyed
+pseudonym, and the columns to keep. The photo itself is let go. On a sample of the rows the method
+is measured: a person who is in no release is drawn and held against the photo. Pictures of the
+release are drawn in the same way, of other people who do not exist, and have as little to do with
+the photo; so what is found here is true of them, and says of no record which row it came from.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ppfr_ops.contracts import described, versioned
+from ppfr_ops.contracts.metrics import metrics_schema
+from ppfr_ops.contracts.records import records_schema
+from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
+from ppfr_ops.methods.base import Output
+from ppfr_ops.sanitize.aligned import DrawnFaces, FaceMaker
+from ppfr_ops.sanitize.items import Item, Made, Results, decoded
+from ppfr_ops.sanitize.kit import Kit, batches
+from ppfr_ops.sanitize.sanitizer import Sanitizer, collected
+from ppfr_ops.store.ledger import Tables
+
+CODE_BYTES = 32
+"""Of a person's pseudonym."""
+
+FEATURES = "features"
+"""Column of what photos are grouped by, where nobody said whose they are."""
+
+Features = Callable[[Faces], NDArray[np.float32]]
+"""Faces to rows of numbers, ``N x D``."""
+
+
+class Glance:
+    """A way of publishing that publishes nothing.
+
+    Args:
+        kit: of the run.
+        features: what is noted of faces to group them by; None: nothing.
+    """
+
+    def __init__(self, kit: Kit, features: Features | None = None) -> None:
+        self.kit, self.features = kit, features
+        self._make: FaceMaker[Item] = FaceMaker(kit, self._draw)
+        self.records_schema = records_schema(kit.keep, kit.pseudonymize is not None)
+        self.metrics_schema = metrics_schema([model.name for model in kit.recognizers])
+
+    @property
+    def look_schema(self) -> pa.Schema:
+        fields = [
+            described("row", pa.int32(), "of the unit, from 0"),
+            described("person", pa.binary(CODE_BYTES), "pseudonym; null where nobody is named"),
+        ]
+        if self.features is not None:
+            text = "what photos are grouped by: a biometric template"
+            fields.append(described(FEATURES, pa.list_(pa.float16()), text))
+        kept = [pa.field(f"keep.{item.name}", item.type) for item in self.kit.keep]
+        return versioned("look", [*fields, *kept])
+
+    def items(self, table: pa.Table, results: Results[Item]) -> Iterator[Item]:
+        names = self.kit.method.needed_context()
+        for item in decoded(table, results, (FACE_SIZE, FACE_SIZE)):
+            yield replace(item, context=dict.fromkeys(names, os.urandom(CODE_BYTES).hex()))
+
+    def batches(self, items: Iterator[Item]) -> Iterator[list[Item]]:
+        return batches(items, self.kit.batch_size)
+
+    def sampled(self, items: Sequence[Item]) -> list[int]:
+        """Places of the items that something is measured on."""
+        every = self.kit.sample_every
+        return [n for n, item in enumerate(items) if item.row % every == 0 and self._measures]
+
+    @property
+    def _measures(self) -> bool:
+        return self.kit.measuring.looks
+
+    def start(self, batch: list[Item]) -> tuple[list[Item], DrawnFaces[Item] | None]:
+        some = [batch[place] for place in self.sampled(batch)]
+        return batch, self._make.start(some) if some else None
+
+    def finish(self, drawn: tuple[list[Item], DrawnFaces[Item] | None]) -> Made:
+        batch, some = drawn
+        count, places = len(batch), self.sampled(batch)
+        metrics = {}
+        for name, values in (self._make.finish(some).metrics if some else {}).items():
+            metrics[name] = np.full(count, np.nan, np.float32)
+            metrics[name][places] = values
+        figures = {}
+        if self.features is not None:
+            figures[FEATURES] = self.features(np.stack([item.pixels for item in batch]))
+        return Made([b""] * count, metrics, figures, reasons=[("", "")] * count)
+
+    def columns(self, items: Sequence[Item]) -> list[pa.Array]:
+        return []
+
+    def detections(self, results: Results[Item]) -> pa.Table | None:
+        return None
+
+    def check(self, faces: NDArray[np.uint8]) -> None:
+        if self.features is not None:
+            self.features(faces)
+
+    def _draw(self, faces: Faces, batch: Sequence[Item], draw: int) -> Output:
+        return self.kit.publish(faces, [item.record_id for item in batch], batch, draw)
+
+
+class Looker(Sanitizer[Item]):
+    """Looks at units."""
+
+    way: Glance
+
+    def bury(self, record_ids: Sequence[str], unit: str, code: str) -> Tables:
+        """As ``Sanitizer.bury``."""
+        gone = super().bury(record_ids, unit, code)
+        return replace(gone, look=self.way.look_schema.empty_table())
+
+    def tables(self, table: pa.Table, results: Results[Item]) -> Tables:
+        """What was noted of a unit, its rows in order; there are no records."""
+        kit, way, items = self.kit, self.way, results.items
+        rows = pa.array([item.row for item in items], pa.int32())
+        people: list[bytes | None] = [None] * len(items)
+        if kit.pseudonymize is not None:
+            labels = table["identity"].take(rows).to_pylist()
+            hide = kit.pseudonymize
+            people = [bytes.fromhex(hide(name)) if name else None for name in labels]
+        columns = [rows, pa.array(people, pa.binary(CODE_BYTES))]
+        if way.features is not None:
+            found = [part[FEATURES] for part in results.figures]
+            numbers = np.concatenate(found) if found else np.zeros((0, 0))
+            columns.append(pa.array(list(numbers.astype(np.float16)), pa.list_(pa.float16())))
+        columns += [table[f"keep.{item.name}"].take(rows) for item in kit.keep]
+        places = pa.array(way.sampled(items), pa.int64())
+        measured = collected(pa.schema(list(way.metrics_schema)[1:]), results.metrics, len(items))
+        ids = pa.array([item.record_id for item in items], pa.string())
+        return Tables(
+            way.records_schema.empty_table(),
+            pa.table([ids, *measured], schema=way.metrics_schema).take(places),
+            results.dead_letters(),
+            look=pa.table(columns, schema=way.look_schema),
+        )

@@ -1,0 +1,267 @@
+"""Which records a release has, where its pictures depend on no face, and in which shard each lies.
+
+When every unit was looked at (``looking``), the plan of the release is made from how often each
+person is there and what columns are kept; nothing else of the input goes in. Each person gets as
+many records as ``group_sizes`` says; a record is a person and a number; its id is a keyed
+permutation of the two. Sorted by id, which is random to everybody without the key, all records are
+cut into shards of equal size. So neither order, nor shards, nor sizes tell what the input was like.
+
+Within a person, rows are ordered by the values of their kept columns, and then shuffled by the key.
+A picture that is drawn besides has the kept values of some row of the person's, drawn at random:
+left empty, they would say which those pictures are.
+
+A release that grows gets another epoch: new rows are mixed among themselves into shards of their
+own. When rows are taken back, or other ones, all is dealt anew; a person's number of pictures
+shrinks by what was taken back, before sizes are rounded, and what stays looks as it did.
+
+    OUTPUT/evidence/ledger/plan/EPOCH.json           what the epoch is; makes it count
+    OUTPUT/evidence/ledger/plan/EPOCH.rows.parquet   its records, a row group a shard
+    OUTPUT/evidence/ledger/plan/EPOCH.people.parquet everybody, as of this epoch
+    OUTPUT/evidence/ledger/plan/EPOCH.units.parquet  what was looked at, as of this epoch
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ppfr_ops.contracts.ledger import LedgerEntry, is_shard
+from ppfr_ops.sanitize.dealing import Dealt, People, deal
+from ppfr_ops.sanitize.increments import superseded
+from ppfr_ops.sanitize.job import Job
+from ppfr_ops.sanitize.looking import FEATURES
+from ppfr_ops.source.units import Unit, Units, even, shared_out
+from ppfr_ops.store.ledger import LEDGER, Ledger, LedgerError, read_table
+
+PLACE = (*LEDGER, "plan")
+_UNITS = pa.schema([("unit", pa.string()), ("sha256", pa.string())])
+
+
+class Epoch(BaseModel):
+    """``EPOCH.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int
+    first: int
+    """Epochs from this one on are in force."""
+    records: int
+    shards: int
+    added: int
+    """Records beyond one a row."""
+    left_out: int
+    """Rows without a record."""
+
+
+def epochs(ledger: Ledger) -> list[Epoch]:
+    """Those in force, in order."""
+    found: dict[int, Epoch] = {}
+    for name in ledger.names(*PLACE):
+        if name.endswith(".json"):
+            try:
+                epoch = Epoch.model_validate(ledger.read(*PLACE, name))
+            except ValidationError:
+                raise LedgerError(
+                    f"the plan of the release is damaged ({name!a}); --overwrite begins anew"
+                ) from None
+            found[epoch.number] = epoch
+    if not found:
+        return []
+    return [found[number] for number in range(found[max(found)].first, max(found) + 1)]
+
+
+def shard_ids(epoch: Epoch) -> list[str]:
+    """Ids inside of the shards of an epoch."""
+    return [f"s{epoch.number:04x}{shard:08x}" for shard in range(epoch.shards)]
+
+
+def missing_shards(ledger: Ledger, entries: Mapping[str, LedgerEntry]) -> list[str]:
+    """Shards of the plan that have no entry."""
+    wanted = (unit for epoch in epochs(ledger) for unit in shard_ids(epoch))
+    return [unit for unit in wanted if unit not in entries]
+
+
+def shards_of(job: Job, ledger: Ledger) -> Job:
+    """The job of drawing the shards of the plan."""
+    units = []
+    for epoch in epochs(ledger):
+        ranges = even(epoch.records, -(-epoch.records // max(1, epoch.shards)) or 1)
+        for unit, (start, stop) in zip(shard_ids(epoch), ranges, strict=True):
+            units.append(Unit(unit, job.plan.format, (), start, stop))
+    plan = replace(job.plan, units=Units(units))
+    return replace(job, plan=plan, stage="draw")
+
+
+def read_shard(ledger: Ledger, job: Job, unit: Unit) -> pa.Table:
+    """A shard as it is planned: ``record_id`` and ``identity`` as they are published, and the
+    columns to keep."""
+    name, shard = _rows_file(int(unit.id[1:5], 16)), int(unit.id[5:], 16)
+    with (
+        ledger.reading(*PLACE, name, part=True) as data,
+        pq.ParquetFile(data, page_checksum_verification=True) as file,
+    ):
+        table = file.read_row_group(shard)
+    for place, column in enumerate(("record_id", "identity")):
+        texts = [value.hex() for value in table[column].to_pylist()]
+        table = table.set_column(place, column, pa.array(texts, pa.string()))
+    return table
+
+
+# -- planning ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What ``plan_release`` has to tell."""
+
+    epoch: Epoch
+    grown: bool
+    """Whether earlier shards stay as they are."""
+    people: int
+    sizes: int
+    """Numbers of records that people have, each counted once."""
+
+    def __str__(self) -> str:
+        epoch = self.epoch
+        what = "new records, mixed among themselves," if self.grown else "records, mixed,"
+        return (
+            f"{epoch.records:,} {what} in {epoch.shards:,} shards: {self.people:,} people, of "
+            f"{self.sizes:,} different sizes; {epoch.added:,} pictures drawn besides, "
+            f"{epoch.left_out:,} rows left out"
+        )
+
+
+def plan_release(job: Job, ledger: Ledger) -> Planned | None:
+    """Plan what was looked at since the last plan; None: that is planned already.
+
+    Every unit has to be looked at. Also removes what an earlier plan left behind.
+    """
+    entries = ledger.entries()
+    gone = set(superseded(job, entries)) if job.options.incremental else set()
+    looked = {
+        unit: entry.shards["look"].sha256
+        for unit, entry in entries.items()
+        if "look" in entry.shards and unit not in gone
+    }
+    in_force = epochs(ledger)
+    last = in_force[-1] if in_force else None
+    before = {} if last is None else _units_of(ledger, last)
+    made = None
+    if last is None or before != looked:
+        grown = last is not None and before.items() <= looked.items()
+        rows, fresh = _rows(ledger, looked, before if grown else {})
+        people = None if last is None else _people_of(ledger, last)
+        options = job.options
+        dealt = deal(
+            rows,
+            fresh,
+            people,
+            ledger.derived("records"),
+            k=options.size_anonymity,
+            rounding=options.size_rounding,
+        )
+        epoch = _write(job, ledger, dealt, last, grown, looked)
+        sizes = np.unique(dealt.people.published)
+        made = Planned(epoch, grown, len(dealt.people.codes), len(sizes))
+    _clean(ledger)
+    return made
+
+
+def _rows(
+    ledger: Ledger, looked: Mapping[str, str], before: Mapping[str, str]
+) -> tuple[pa.Table, NDArray[np.bool_]]:
+    """What was noted of all rows, and of each whether it was not there before."""
+    entries = ledger.entries()
+    units = sorted(looked)
+    paths = [ledger.path(entries[unit].shards["look"].path) for unit in units]
+    tables, fresh = [], []
+    for unit, data in zip(units, ledger.read_many(paths), strict=True):
+        if data is None or hashlib.sha256(data).hexdigest() != looked[unit]:
+            ledger.retire(unit)
+            raise LedgerError(f"what was noted of unit {unit} is damaged; the same command goes on")
+        table = read_table(data)
+        beside = [name for name in ("row", FEATURES) if name in table.column_names]
+        table = table.drop_columns(beside)
+        tables.append(table)
+        fresh.append(np.full(table.num_rows, unit not in before))
+    return pa.concat_tables(tables), np.concatenate(fresh)
+
+
+def _write(
+    job: Job,
+    ledger: Ledger,
+    dealt: Dealt,
+    last: Epoch | None,
+    grown: bool,
+    looked: Mapping[str, str],
+) -> Epoch:
+    options = job.options
+    number = 0 if last is None else last.number + 1
+    most = shared_out(dealt.count, options.rows_per_unit, options.least_units)
+    ranges = list(even(dealt.count, most))
+    with ledger.writing(*PLACE, _rows_file(number)) as file:
+        schema = dealt.rows(0, 0).schema
+        with pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer:
+            for start, stop in ranges:
+                writer.write_table(dealt.rows(start, stop), row_group_size=stop - start)
+    names = sorted(looked)
+    units = pa.table([names, [looked[name] for name in names]], schema=_UNITS)
+    for name, table in (("people", dealt.people.table()), ("units", units)):
+        with ledger.writing(*PLACE, f"{number:04d}.{name}.parquet") as file:
+            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+    epoch = Epoch(
+        number=number,
+        first=last.first if last is not None and grown else number,
+        records=dealt.count,
+        shards=len(ranges),
+        added=dealt.added,
+        left_out=dealt.left_out,
+    )
+    ledger.write(epoch.model_dump(), *PLACE, f"{number:04d}.json")
+    return epoch
+
+
+def _clean(ledger: Ledger) -> None:
+    """Remove shards and files of plans that are no longer in force, or never were."""
+    in_force = epochs(ledger)
+    wanted = {unit for epoch in in_force for unit in shard_ids(epoch)}
+    for unit in list(ledger.entries()):
+        if is_shard(unit) and unit not in wanted:
+            ledger.retire(unit)
+    last = in_force[-1].number
+    kept = {f"{epoch.number:04d}.json" for epoch in in_force}
+    kept |= {_rows_file(epoch.number) for epoch in in_force}
+    kept |= {f"{last:04d}.{name}.parquet" for name in ("people", "units")}
+    for name in ledger.names(*PLACE):
+        if name not in kept:
+            ledger.remove(*PLACE, name)
+
+
+def forget(ledger: Ledger) -> None:
+    """Remove who has which records; how many records and shards there are stays."""
+    for name in ledger.names(*PLACE):
+        if not name.endswith(".json"):
+            ledger.remove(*PLACE, name)
+
+
+def _rows_file(number: int) -> str:
+    return f"{number:04d}.rows.parquet"
+
+
+def _table(ledger: Ledger, epoch: Epoch, name: str) -> pa.Table:
+    with ledger.reading(*PLACE, f"{epoch.number:04d}.{name}.parquet") as data:
+        return pq.ParquetFile(data, page_checksum_verification=True).read()
+
+
+def _units_of(ledger: Ledger, epoch: Epoch) -> dict[str, str]:
+    table = _table(ledger, epoch, "units")
+    return dict(zip(table["unit"].to_pylist(), table["sha256"].to_pylist(), strict=True))
+
+
+def _people_of(ledger: Ledger, epoch: Epoch) -> People:
+    return People.of(_table(ledger, epoch, "people"))

@@ -1,0 +1,307 @@
+"""A release is a function of key, labels, kept columns and options; not of the faces."""
+
+import io
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from ppfr_ops.errors import UserError
+from ppfr_ops.methods.registry import create
+from ppfr_ops.release.verify import verify
+from ppfr_ops.sanitize import dealing, kit, looking, worker
+from ppfr_ops.sanitize.conductor import conduct
+from ppfr_ops.sanitize.events import RunResult
+from ppfr_ops.sanitize.job import Job
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.worker import worker_of
+
+METHOD = "nobody:Stripes"
+SIZES = [1, 1, 2, 2, 3, 5, 8, 13, 21, 4]
+"""Photos of ten people."""
+
+
+def picture(seed: int) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (14, 14, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.repeat(8, 0).repeat(8, 1)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def rows_of(sizes: list[int]) -> list[dict[str, Any]]:
+    rows = [
+        {"identity": f"person {number}", "age": 20 + number + photo % 3}
+        for number, size in enumerate(sizes)
+        for photo in range(size)
+    ]
+    return rows + [{"identity": None, "age": age} for age in (70, 71)]
+
+
+def write(
+    folder: Path, rows: list[dict[str, Any]], files: int = 1, seed: int = 0, order: int = 0
+) -> Path:
+    """Rows as Parquet files, with pictures by ``seed``, shuffled by ``order``."""
+    rows = [row | {"image": picture(1000 * seed + n)} for n, row in enumerate(rows)]
+    if order:
+        random.Random(order).shuffle(rows)
+    folder.mkdir(parents=True)
+    for file in range(files):
+        part = rows[file * len(rows) // files : (file + 1) * len(rows) // files]
+        pq.write_table(pa.Table.from_pylist(part), folder / f"part-{file}.parquet")
+    return folder
+
+
+def options(source: Path, output: Path, **more: Any) -> SanitizeOptions:
+    chosen: dict[str, Any] = {
+        "method": METHOD,
+        "identity_column": "identity",
+        "keep_columns": ("age",),
+        "metrics": "none",
+        "size_anonymity": 3,
+        "seed": 5,
+    }
+    return SanitizeOptions(input=str(source), output=str(output), **(chosen | more))
+
+
+def inline(job: Job, todo: list[int]) -> Any:
+    return worker_of(job).stream(todo)
+
+
+def run(chosen: SanitizeOptions, code: int = 0) -> RunResult:
+    said: list[Any] = []
+    done = conduct(chosen, inline, "inline", said.append)
+    assert done.exit_code == code, said
+    return done
+
+
+def released(output: Path) -> dict[str, bytes]:
+    """Everything that leaves, byte for byte."""
+    place = output / "release"
+    return {str(p.relative_to(place)): p.read_bytes() for p in place.rglob("*") if p.is_file()}
+
+
+def records(output: Path) -> list[dict[str, Any]]:
+    files = sorted((output / "release" / "data").glob("*.parquet"))
+    return [row for file in files for row in pq.read_table(file).to_pylist()]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    run(options(write(folder / "in", rows_of(SIZES)), folder / "out"))
+    return folder
+
+
+# -- the property ---------------------------------------------------------------------------------
+
+
+def test_other_faces_in_another_order_and_other_files_give_the_same_release(
+    base: Path, tmp_path: Path
+) -> None:
+    source = write(tmp_path / "in", rows_of(SIZES), files=5, seed=7, order=3)
+    run(options(source, tmp_path / "out", metrics="full", unit_rows=None, draw_sample=3))
+    run(options(base / "in", tmp_path / "again", metrics="full", draw_sample=3))
+    assert released(tmp_path / "out") == released(tmp_path / "again")
+    files = released(base / "out")
+    assert len(files) > 3 and len(records(base / "out")) >= sum(SIZES) + 2
+    # whether anything is measured is an option, which the manifest tells; the data is the same
+    same = released(tmp_path / "out")
+    changed = {name for name in files if files[name] != same[name]}
+    assert changed == {"manifest.json"}
+
+
+@pytest.mark.parametrize("engine", ["local", "ray", "beam"])
+def test_every_engine_gives_the_same_release(base: Path, tmp_path: Path, engine: str) -> None:
+    source = write(tmp_path / "in", rows_of(SIZES), files=3, seed=9, order=4)
+    script = "from ppfr_ops.cli.sanitize import main; main()"
+    line = ["--input", str(source), "--output", str(tmp_path / "out"), "--method", METHOD]
+    line += ["--identity-column", "identity", "--keep-column", "age", "--metrics", "none"]
+    line += ["--size-anonymity", "3", "--seed", "5"]
+    if engine == "beam":
+        script = script.replace("cli.sanitize ", "cli.sanitize_beam ")
+    else:
+        line += ["--engine", engine, "--actors", "2"]
+    path = {"PYTHONPATH": str(Path(__file__).parent)}
+    subprocess.run(
+        [sys.executable, "-c", script, *line],
+        check=True,
+        capture_output=True,
+        env={**os.environ, **path},
+    )
+    assert released(tmp_path / "out") == released(base / "out")
+
+
+def test_labels_enter_as_pseudonyms_alone(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everybody has another name, and the pseudonyms that the old names had."""
+    named = [
+        row | {"identity": row["identity"] and row["identity"][::-1].upper()}
+        for row in rows_of(SIZES)
+    ]
+    source = write(tmp_path / "in", named, files=2, seed=3, order=8)
+    run(options(source, tmp_path / "other"))
+    assert not {row["identity"] for row in records(tmp_path / "other")} & {
+        row["identity"] for row in records(base / "out")
+    } - _nobody(base / "out")
+    plain = kit.pseudonyms
+
+    def renamed(key: bytes) -> Callable[[str], str]:
+        return lambda name: plain(key)(name[::-1].lower())
+
+    monkeypatch.setattr(worker, "pseudonyms", renamed)
+    run(options(source, tmp_path / "out"))
+    assert released(tmp_path / "out") == released(base / "out")
+
+
+def _nobody(output: Path) -> set[str]:
+    """Pseudonyms of those who have no label, which are drawn."""
+    with_label = {row["identity"] for row in records(output) if row["age"] < 70}
+    return {row["identity"] for row in records(output)} - with_label
+
+
+def test_a_method_that_peeks_gets_nothing_to_see(base: Path, tmp_path: Path) -> None:
+    peeking = {"method_options": {"peeks": "true"}}
+    other = write(tmp_path / "in", rows_of(SIZES), seed=2, order=2)
+    run(options(base / "in", tmp_path / "a", **peeking))
+    run(options(other, tmp_path / "b", **peeking))
+    assert released(tmp_path / "a") == released(tmp_path / "b")
+
+
+@pytest.mark.parametrize("what", ["the order of the rows", "their shards"])
+def test_the_property_notices_what_breaks_it(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Mutations: a look that notes something of the face, shards that keep their source."""
+    if what == "their shards":
+        monkeypatch.setattr(dealing, "_sorting", lambda rows: np.arange(len(rows)))
+        monkeypatch.setattr(dealing, "_ranks", lambda column: np.arange(len(column)))
+    else:
+        whole = looking.Looker.tables
+
+        def noting(self: Any, table: Any, results: Any) -> Any:
+            results.items.sort(key=lambda item: int(item.pixels.sum()))
+            made = whole(self, table, results)
+            people = pa.array([*made.look["person"].to_pylist()[1:], b"x" * 32], pa.binary(32))
+            look = made.look.set_column(1, made.look.schema.field(1), people)
+            return type(made)(made.records, made.metrics, made.dead_letters, look=look)
+
+        monkeypatch.setattr(looking.Looker, "tables", noting)
+    other = write(tmp_path / "in", rows_of(SIZES), files=3, seed=2, order=2)
+    run(options(base / "in", tmp_path / "a"))
+    run(options(other, tmp_path / "b"))
+    assert released(tmp_path / "a") != released(tmp_path / "b")
+
+
+# -- what a release holds -------------------------------------------------------------------------
+
+
+def test_counts_add_up_and_sizes_are_shared(base: Path, tmp_path: Path) -> None:
+    sizes = Counter(row["identity"] for row in records(base / "out"))
+    shared = Counter(sizes.values())
+    assert min(shared.values()) >= 3 and len(sizes) == 12
+    told = json.loads((base / "out" / "evidence" / "manifest.json").read_text())["counts"]
+    assert told["rows_in"] == sum(SIZES) + 2 and told["records"] == sizes.total()
+    assert told["records"] - told["drawn_besides"] == told["rows_in"]
+    assert not list(verify(str(base / "out")))
+    # one picture is none of another
+    pictures = {row["image"]["bytes"] for row in records(base / "out")}
+    assert len(pictures) == sizes.total()
+
+
+def test_shards_are_of_equal_size_and_their_rows_from_anywhere(tmp_path: Path) -> None:
+    source = write(tmp_path / "in", rows_of([4] * 60), files=6)
+    run(options(source, tmp_path / "out", unit_rows=40))
+    shards = sorted((tmp_path / "out" / "release" / "data").iterdir())
+    tables = [pq.read_table(shard) for shard in shards]
+    assert max(t.num_rows for t in tables) - min(t.num_rows for t in tables) <= 1
+    # of 60 people, 7 shards have most: by file they would have ten each
+    assert min(len(set(table["identity"].to_pylist())) for table in tables) > 20
+    assert {int(shard.stat().st_mtime) for shard in shards} == {315_532_800}
+    ids = [row["record_id"] for row in records(tmp_path / "out")]
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("rounding", ["split", "drop"])
+def test_other_ways_to_make_sizes_alike(base: Path, tmp_path: Path, rounding: str) -> None:
+    run(options(base / "in", tmp_path / "out", size_rounding=rounding))
+    sizes = Counter(row["identity"] for row in records(tmp_path / "out"))
+    assert min(Counter(sizes.values()).values()) >= 3
+    counts = json.loads((tmp_path / "out" / "evidence" / "manifest.json").read_text())["counts"]
+    rows = counts["rows_in"] + counts["drawn_besides"]
+    assert rows == counts["records"] + counts["left_out"]
+    if rounding == "drop":
+        assert counts["left_out"] and not counts["drawn_besides"] and len(sizes) == 12
+    else:
+        assert not counts["left_out"] and len(sizes) > 12
+    assert not list(verify(str(tmp_path / "out")))
+
+
+def test_kept_columns_stay_with_their_person(base: Path) -> None:
+    people: dict[str, set[int]] = {}
+    for row in records(base / "out"):
+        people.setdefault(row["identity"], set()).add(row["age"])
+    wanted: dict[Any, set[int]] = {}
+    for place, row in enumerate(rows_of(SIZES)):
+        wanted.setdefault(row["identity"] or place, set()).add(row["age"])
+    assert sorted(map(sorted, people.values())) == sorted(map(sorted, wanted.values()))
+
+
+def test_what_cannot_be_read_is_a_dead_letter_and_counted(tmp_path: Path) -> None:
+    source = write(tmp_path / "in", rows_of([5, 5, 5]))
+    table = pq.read_table(source / "part-0.parquet").to_pylist()
+    table[3]["image"] = b"no picture"
+    pq.write_table(pa.Table.from_pylist(table), source / "part-0.parquet")
+    done = run(options(source, tmp_path / "out", max_dead_letter_rate=0.5))
+    assert done.counts is not None
+    assert done.counts.dead_letters_by_code == {"not_an_image": 1}
+    assert done.counts.rows_in + done.counts.drawn_besides == done.counts.records + 1
+    assert not list(verify(str(tmp_path / "out")))
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"max_disclosure": 0.3}, "depend on no face"),
+        ({"vault": "v", "vault_key": "k"}, "keep the input"),
+        ({"discard_key": True, "mapping": "m"}, "forget it"),
+        ({"method": "blur", "discard_key": True}, "held against them"),
+    ],
+)
+def test_what_does_not_go_with_it_is_refused(
+    base: Path, tmp_path: Path, more: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        prepare(options(base / "in", tmp_path / "out", **more))
+
+
+def test_the_owner_learns_who_is_whom_and_nothing_of_records(base: Path, tmp_path: Path) -> None:
+    source, output = base / "in", tmp_path / "out"
+    shutil.copytree(base / "out", output)
+    run(options(source, output, mapping=str(tmp_path / "map.parquet")))
+    mapping = pq.read_table(tmp_path / "map.parquet").to_pylist()
+    assert len(mapping) == sum(SIZES) + 2
+    people = {row["identity"] for row in records(output)}
+    assert {row["identity"] for row in mapping if row["identity"]} < people
+
+
+def test_methods_say_whether_they_read_faces() -> None:
+    virtual = {"identity": "virtual"}
+    assert not create("stochastic-local", {**virtual, "variation": "0"}).reads_faces
+    assert create("stochastic-local", {**virtual, "variation": "0.1"}).reads_faces
+    assert create("stochastic-local", {}).reads_faces
+    assert not create("dp-virtual", {"epsilon": "0"}).reads_faces
+    assert create("dp-virtual", {"epsilon": "1"}).reads_faces and create("blur", {}).reads_faces
