@@ -142,15 +142,18 @@ def _click(name: str, field: FieldInfo) -> Callable[[Callable[..., Any]], Callab
         settings["envvar"] = noted["environment"]
     if noted["metavar"]:
         settings["metavar"] = noted["metavar"]
+    names = flag(name, field)
     if kind is bool:
-        settings |= {"is_flag": True, "default": False}
+        settings |= {"is_flag": True, "default": field.default}
+        if field.default and "/" not in names:
+            names += f"/--no-{name.replace('_', '-')}"
     elif many:
         settings |= {"multiple": True, "type": str}
     else:
         settings["type"] = kind
         if field.default is not None and field.default is not PydanticUndefined:
             settings |= {"default": field.default, "show_default": True}
-    return click.option(flag(name, field), name, **settings)
+    return click.option(names, name, **settings)
 
 
 def first_sentence(text: str) -> str:
