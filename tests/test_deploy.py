@@ -1,13 +1,16 @@
 """deploy/: manifests against the fields that the APIs have; commands against our own options.
 
 The schemas are strict extracts, written after the API references of KubeRay v1 (RayJob,
-RayCluster) and Kubernetes 1.32 (CronJob, Pod): an unknown or misspelt field fails.
+RayCronJob, RayCluster) and Kubernetes 1.32 (CronJob, Pod): an unknown or misspelt field fails.
 """
 
+import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import pytest
 import yaml
 
 from ppfr_ops.cli.sanitize import main as sanitize
+from ppfr_ops.sample import write_sample
 
 DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
 Schema = dict[str, Any]
@@ -114,22 +118,42 @@ JOB = obj(
         ),
     ),
 )
+RAY_JOB = obj(
+    "entrypoint rayClusterSpec",
+    entrypoint=TEXT,
+    submissionMode={"enum": ["K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"]},
+    backoffLimit=COUNT,
+    activeDeadlineSeconds=COUNT,
+    shutdownAfterJobFinishes=FLAG,
+    ttlSecondsAfterFinished=COUNT,
+    runtimeEnvYAML=TEXT,
+    rayClusterSpec=CLUSTER,
+)
+SCHEDULE: Schema = {"type": "string", "pattern": r"^(\S+ ){4}\S+$"}
+SELECTOR = obj(
+    "matchExpressions",
+    matchExpressions=many(
+        obj("key operator", key=TEXT, operator={"enum": ["Exists", "In"]}, values=many(TEXT))
+    ),
+)
+PEERS = many(obj("podSelector", podSelector=SELECTOR))
+PORTS = many(obj("port", protocol={"enum": ["TCP", "UDP"]}, port=COUNT))
 SPECS: dict[tuple[str, str], Schema] = {
     ("ray.io/v1", "RayCluster"): CLUSTER,
-    ("ray.io/v1", "RayJob"): obj(
-        "entrypoint rayClusterSpec",
-        entrypoint=TEXT,
-        submissionMode={"enum": ["K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"]},
-        backoffLimit=COUNT,
-        activeDeadlineSeconds=COUNT,
-        shutdownAfterJobFinishes=FLAG,
-        ttlSecondsAfterFinished=COUNT,
-        runtimeEnvYAML=TEXT,
-        rayClusterSpec=CLUSTER,
+    ("ray.io/v1", "RayJob"): RAY_JOB,
+    ("ray.io/v1", "RayCronJob"): obj(
+        "schedule jobTemplate", schedule=SCHEDULE, suspend=FLAG, jobTemplate=RAY_JOB
+    ),
+    ("networking.k8s.io/v1", "NetworkPolicy"): obj(
+        "podSelector policyTypes",
+        podSelector=SELECTOR,
+        policyTypes=many({"enum": ["Ingress", "Egress"]}),
+        ingress=many(obj(**{"from": PEERS, "ports": PORTS})),
+        egress=many(obj(to=PEERS, ports=PORTS)),
     ),
     ("batch/v1", "CronJob"): obj(
         "schedule jobTemplate",
-        schedule={"type": "string", "pattern": r"^(\S+ ){4}\S+$"},
+        schedule=SCHEDULE,
         concurrencyPolicy={"enum": ["Allow", "Forbid", "Replace"]},
         startingDeadlineSeconds=COUNT,
         successfulJobsHistoryLimit=COUNT,
@@ -182,6 +206,7 @@ def commands() -> dict[str, list[str]]:
     assert started
     return {
         "RayJob": shlex.split(load("rayjob.yaml")["spec"]["entrypoint"]),
+        "RayCronJob": shlex.split(load("raycronjob.yaml")["spec"]["jobTemplate"]["entrypoint"]),
         "CronJob": ["ppfr", *pod["containers"][0]["args"]],
         "systemd": shlex.split(started[1]),
     }
@@ -228,3 +253,21 @@ def test_the_image_holds_what_it_needs_and_no_more() -> None:
     assert "-r requirements" not in text, "tests and documentation tools have no place in an image"
     assert all((DEPLOY.parent / name).exists() for name in copied)
     assert "USER ppfr" in text
+
+
+def test_the_one_file_job_says_what_became_of_it(tmp_path: Path) -> None:
+    write_sample(tmp_path / "faces", count=6, identities=3, files=1)
+    script = DEPLOY.parent / "examples" / "hub_job.py"
+    options = ["--input", "faces", "--output", "out", "--method", "blur", "--metrics", "none"]
+    done = subprocess.run(
+        [sys.executable, str(script), *options],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(DEPLOY.parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["records"] == 6 and (tmp_path / told["release"] / "manifest.json").is_file()
+    head = script.read_text().split("# ///")[1]
+    assert "dependencies" in head  # PEP 723
