@@ -16,7 +16,7 @@ from scipy.stats import binom
 
 from ppfr_ops.cli import group
 from ppfr_ops.contracts.manifest import Counts, Manifest
-from ppfr_ops.contracts.policy import DEFAULT, PolicyError, parse
+from ppfr_ops.contracts.policy import DEFAULT, IN_PLACE, PolicyError, parse
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.methods.base import Anonymizer
@@ -245,7 +245,8 @@ def test_a_forecast_is_sure_only_where_the_whole_interval_is() -> None:
 def test_the_default_policy_can_be_read_and_is_the_documented_one() -> None:
     assert parse(DEFAULT).record["disclosure"].value == 0.6
     page = Path(__file__).parent.parent / "docs" / "policy.md"
-    assert DEFAULT in page.read_text()
+    assert DEFAULT in page.read_text() and IN_PLACE in page.read_text()
+    assert parse(DEFAULT + IN_PLACE).dataset["residual_faces_mean"].value == 0.01
     assert json.dumps(parse(DEFAULT).model_dump())
 
 
@@ -342,3 +343,15 @@ def test_photographs_are_judged_by_each_of_their_faces() -> None:
     unknown = faces.set_column(1, "disclosure", pa.array([None, 0.3, 0.9], pa.float32()))
     held = assess(policy, Figures(counts, metrics, faces=unknown))
     assert not held[0].holds and held[0].found is None
+
+
+def test_boxes_that_the_detector_does_not_confirm_are_a_figure() -> None:
+    policy = parse(DEFAULT.replace('record:\n  disclosure: "<= 0.60"\n', "") + IN_PLACE)
+    counts = Counts(units=1, rows_in=2, records=2, dead_letters=0, dead_letters_by_code={})
+    table = pa.table({"record_id": ["a", "b"], "residual_faces": pa.array([0, 1], pa.int32())})
+    kinds = ["anonymized", "pixelated_no_landmarks", "covered_no_landmarks", "anonymized"]
+    seen = pa.table({"treatment": kinds, "score": pa.array([1.0, 1.0, 0.4, 1.0], pa.float32())})
+    checks = {check.name: check for check in assess(policy, Figures(counts, table, faces=seen))}
+    assert checks["unconfirmed_rate"].found == 0.25 and not checks["unconfirmed_rate"].holds
+    assert not checks["residual_faces_mean"].holds
+    assert Figures(counts, table).unconfirmed_rate is None

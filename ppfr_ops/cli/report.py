@@ -74,7 +74,7 @@ def main(
 
     Verifies every file, holds the figures against the policy, and gives the reasons.
     """
-    from ppfr_ops.contracts.policy import DEFAULT, PolicyError, parse
+    from ppfr_ops.contracts.policy import DEFAULT, IN_PLACE, PolicyError, parse
     from ppfr_ops.release.certificates import read_all
     from ppfr_ops.release.documents import cards, report
     from ppfr_ops.release.figures import ReleaseError, assess, open_release, read_evaluation
@@ -85,13 +85,14 @@ def main(
     from ppfr_ops.store.ledger import Ledger
 
     try:
-        policy = parse(_read(policy_file, "the policy") if policy_file else DEFAULT)
         judged = (
             read_evaluation(_read(evaluation, "the evaluation")) if evaluation is not None else None
         )
         key = load_public_key(public_key) if public_key else None
         private = load_signing_key(signing_key) if signing_key else None
         release = open_release(output)
+        default = DEFAULT if release.faces is None else DEFAULT + IN_PLACE
+        policy = parse(_read(policy_file, "the policy") if policy_file else default)
         findings = list(verify(output, key))
     except (PolicyError, ReleaseError, ValueError) as problem:
         raise UserError(str(problem)) from None

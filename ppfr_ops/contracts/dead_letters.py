@@ -58,6 +58,7 @@ REASONS = {
     "no_face": Reason("align", "no face was found"),
     "no_face_dropped": Reason("align", "no face was found; dropped as asked", intended=True),
     "wrong_boxes": Reason("align", "the boxes, landmarks or regions given cannot be used"),
+    "face_without_box": Reason("align", "faces were found that no box covers"),
     "detector_failed": Reason("align", "the detector failed on this picture"),
     "rejected": Reason("align", "a person who reviewed it said so", intended=True),
     "method_failed": Reason("anonymize", "the method failed on this face"),

@@ -53,8 +53,8 @@ PICTURE_FIELDS = (
     described(
         "residual_faces",
         pa.int32(),
-        "faces that the detector finds in the published photograph; of a sample of the records, "
-        "null for the others",
+        "faces that the detector finds in the published photograph beside those that were treated; "
+        "of a sample of the records, null for the others",
         "1",
         "0 or more",
     ),

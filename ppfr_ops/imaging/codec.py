@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 
 from ppfr_ops.imaging.arrays import Faces, Picture
-from ppfr_ops.imaging.decoding import ImageError, decode
+from ppfr_ops.imaging.decoding import ImageError, decode, orientation
 from ppfr_ops.imaging.marks import with_mark
 
-__all__ = ["Encoding", "ImageError", "decode"]
+__all__ = ["Encoding", "ImageError", "decode", "orientation"]
 
 
 @dataclass(frozen=True)

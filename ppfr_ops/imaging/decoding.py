@@ -85,6 +85,19 @@ def decode(
         raise ImageError(code, detail) from None
 
 
+def orientation(data: bytes) -> int:
+    """How a stored picture has to be turned to be upright (EXIF, 1 to 8); 1 where nobody can say.
+    Reads headers only."""
+    Image.init()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                return _orientation(image)
+    except Exception:  # as of ``_decoded``
+        return 1
+
+
 def decode_here(data: bytes, max_pixels: int, size: tuple[int, int] | None) -> Picture:
     """As ``decode``, in this process, whatever it takes."""
     picture = _decoded(data, max_pixels, size, False)

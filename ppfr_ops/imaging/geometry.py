@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces, Picture
-from ppfr_ops.imaging.covers import Cover, Head, clip, cover_head
+from ppfr_ops.imaging.covers import HEAD, Cover, Head, clip, cover_head
 from ppfr_ops.imaging.detector import Detections
 
 TEMPLATE = np.array(
@@ -117,6 +117,26 @@ def _window(matrix: NDArray[np.float64], shape: Sequence[int], side: float) -> t
     return clip(corners @ back[:, :2].T + back[:, 2], tuple(shape))
 
 
+_LEAST_REACH = 0.8
+"""Of a face's box (the ellipse in it), what the head must cover that its landmarks give; else they
+are somebody else's, or of a face that is turned otherwise than they say."""
+
+
+def reach(landmarks: NDArray[np.float32], box: NDArray[np.float32]) -> float:
+    """Share of the ellipse in a box that is covered by the head that landmarks give; 0 to 1."""
+    try:
+        matrix = similarity(landmarks)
+    except ValueError:
+        return 0.0
+    grid = np.stack(np.meshgrid(np.linspace(-1, 1, 15), np.linspace(-1, 1, 15)), -1).reshape(-1, 2)
+    grid = grid[np.hypot(*grid.T) <= 1]
+    points = (box[:2] + box[2:]) / 2 + grid * (box[2:] - box[:2]) / 2
+    place = points @ matrix[:, :2].T + matrix[:, 2]
+    x, y, half_x, half_y = HEAD
+    inside = np.hypot((place[:, 0] - x) / half_x, (place[:, 1] - y) / half_y) <= 1
+    return float(inside.mean())
+
+
 def treat(
     faces: Detections,
     smallest: float = 32,
@@ -131,8 +151,9 @@ def treat(
         otherwise: what becomes of those.
     """
     treatments: list[Treatment] = []
-    for marks, size, score in zip(faces.landmarks, faces.sizes, faces.scores, strict=True):
-        if not np.isfinite(marks).all():
+    each = zip(faces.landmarks, faces.boxes, faces.sizes, faces.scores, strict=True)
+    for marks, box, size, score in each:
+        if not np.isfinite(marks).all() or reach(marks, box) < _LEAST_REACH:
             treatments.append(because(otherwise, "no_landmarks"))
         elif size < smallest:
             treatments.append(because(otherwise, "small"))
@@ -186,11 +207,12 @@ def cover(
         if treatments[i] == "left_alone":
             spared[clip(faces.boxes[i].reshape(2, 2), picture.shape)] = True
             continue
-        cover_head(canvas, changed, Head(canvas.shape, matrices[i]), style, published.get(i))
         # Landmarks of a poor detection may lie anywhere, so its box is covered at any rate.
-        if treatments[i] not in ("anonymized", "covered"):
+        sound = treatments[i] in ("anonymized", "covered")
+        if not sound or reach(faces.landmarks[i], faces.boxes[i]) < 1:
             boxed = Head(canvas.shape, _from_box(faces.boxes[i]))
             cover_head(canvas, changed, boxed, style, None)
+        cover_head(canvas, changed, Head(canvas.shape, matrices[i]), style, published.get(i))
     if background != "keep":
         rest = np.zeros_like(canvas)
         if background == "blur":

@@ -90,6 +90,18 @@ class Figures:
         wanted = len(column) if self._by_face(metric) else self.counts.records
         return wanted - (len(column) - column.null_count)
 
+    @property
+    def unconfirmed_rate(self) -> float | None:
+        """Share of the faces that are boxes of the owner in which the detector saw none; None where
+        records are no photographs."""
+        if self.faces is None:
+            return None
+        unseen = pc.and_(
+            pc.ends_with(self.faces["treatment"], "_no_landmarks"),
+            pc.equal(self.faces["score"], 1.0),  # of the owner
+        )
+        return float(pc.sum(unseen).as_py() or 0) / max(len(self.faces), 1)
+
     def _by_face(self, metric: str) -> bool:
         return self.faces is not None and metric in self.faces.column_names
 
@@ -306,6 +318,8 @@ def figure(name: str, release: Figures, evaluation: Evaluation | None) -> float 
     }
     if name in fixed:
         return float(fixed[name])
+    if name == "unconfirmed_rate":
+        return release.unconfirmed_rate
     if name.startswith("id_match_"):
         model = name.removeprefix("id_match_")
         utility = (evaluation.utility or {}).get(model) if evaluation is not None else None

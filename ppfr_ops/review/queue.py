@@ -14,6 +14,14 @@ _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _CONTROL = ("\t", "\r", "\n")
 
 
+_HELD = {
+    "no_face": "no face found",
+    "no_face_dropped": "no face found",
+    "face_without_box": "a face that no box covers",
+}
+"""Why a photograph that was held back is looked at, by the code of its dead letter."""
+
+
 @dataclass(frozen=True)
 class Doubt:
     """A photograph that a person should look at."""
@@ -30,8 +38,9 @@ def doubts(
 ) -> list[Doubt]:
     """The review queue: worst first.
 
-    Photographs in which nothing was found, in which a face was found with a score near the
-    threshold (under ``sure`` and half as much again), or by a second look only.
+    Photographs in which nothing was found, or faces that no box of the owner covers; in which a
+    face was found with a score near the threshold (under ``sure`` and half as much again), or by a
+    second look only; and in which the detector does not see a box's face.
 
     Args:
         detections, dead_letters: of the whole output.
@@ -40,22 +49,22 @@ def doubts(
     queue = []
     done = set(settled)
     for letter in dead_letters.to_pylist():
-        if letter["code"] in ("no_face", "no_face_dropped") and letter["record_id"] not in done:
-            queue.append(Doubt(letter["record_id"], "no face found", 0.0, 0))
-    names = ("source_id", "score", "second_look")
-    faces: dict[str, list[tuple[float, bool]]] = defaultdict(list)
-    for source, score, second in zip(
-        *(detections[name].to_pylist() for name in names), strict=True
-    ):
-        faces[source].append((score, second))
+        if letter["code"] in _HELD and letter["record_id"] not in done:
+            queue.append(Doubt(letter["record_id"], _HELD[letter["code"]], 0.0, 0))
+    names = ("source_id", "score", "second_look", "treatment")
+    faces: dict[str, list[tuple[float, bool, str]]] = defaultdict(list)
+    for source, *face in zip(*(detections[name].to_pylist() for name in names), strict=True):
+        faces[source].append((face[0], face[1], face[2]))
     for source, found in faces.items():
         if source in done:
             continue
-        unsure = [score for score, _ in found if score < 1.5 * sure]
-        seconds = [score for score, second in found if second]
-        if unsure or seconds:
+        unsure = [score for score, *_ in found if score < 1.5 * sure]
+        seconds = [score for score, second, _ in found if second]
+        unseen = [sure for *_, treatment in found if treatment.endswith("_no_landmarks")]
+        if unsure or seconds or unseen:
             reason = "score near the threshold" if unsure else "found by a second look"
-            queue.append(Doubt(source, reason, min(unsure + seconds), len(found)))
+            reason = reason if unsure or seconds else "a box in which no face is seen"
+            queue.append(Doubt(source, reason, min(unsure + seconds + unseen), len(found)))
     return sorted(queue, key=lambda doubt: (doubt.score, doubt.source_id))
 
 

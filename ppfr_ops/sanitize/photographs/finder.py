@@ -6,21 +6,21 @@ found here.
 """
 
 import importlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Picture
-from ppfr_ops.imaging.detector import CenterFace, Detections, Detector, given, overlap
+from ppfr_ops.imaging.codec import orientation
+from ppfr_ops.imaging.detector import CenterFace, Detections, Detector, given
 from ppfr_ops.imaging.geometry import Treatment, because, treat
 from ppfr_ops.review.verdicts import Review
 from ppfr_ops.sanitize.items import Item, Results, decoded
+from ppfr_ops.sanitize.photographs.given import Owner, beyond
 from ppfr_ops.sanitize.photographs.options import PhotographOptions
 
 GROUP_PIXELS = 32_000_000
@@ -83,13 +83,15 @@ class Finder:
         """Faces of a group of photographs.
 
         Args:
-            known: for every item what the owner says, JSON by role (``PhotographOptions.given``).
+            known: for every item what the owner says, JSON by role (``PhotographOptions.given``),
+                and under ``orientation`` how the stored picture is turned, if that matters.
 
         Returns:
             For every item the photograph, or reason code and detail of why there is none.
         """
         detected: Mapping[int, Detections | None] = {}
-        if not {"boxes", "landmarks"} <= self.options.given.keys():
+        options = self.options
+        if options.unboxed != "leave" or not {"boxes", "landmarks"} <= options.given.keys():
             detected = dict(enumerate(self._detect([item.pixels for item in items])))
         return [
             self._found(item, row, detected.get(number, Detections.empty()))
@@ -122,6 +124,9 @@ class Finder:
         known = [
             {role: table[f"given.{role}"][item.row].as_py() for role in roles} for item in group
         ]
+        if roles and self.options.boxes_frame == "stored":
+            for item, row in zip(group, known, strict=True):
+                row["orientation"] = str(orientation(table["image"][item.row].as_py()))
         for item, found in zip(group, self(group, known), strict=True):
             if isinstance(found, Photograph):
                 yield found
@@ -157,10 +162,12 @@ class Finder:
         if detected is None:
             return "detector_failed", ""
         try:
-            faces, treatments = self._treated(item, known, detected, verdict)
+            faces, treatments, bare = self._treated(item, known, detected, verdict)
         except (ValueError, TypeError) as error:
-            # Only what ``detector.given`` says is known to hold numbers at most.
+            # Only what ``detector.given`` and ``given`` say is known to hold numbers at most.
             return "wrong_boxes", str(error) if type(error) is ValueError else "not boxes"
+        if bare and verdict is None:
+            return "face_without_box", f"{bare}"
         options = self.options
         sure = verdict is not None and verdict.kind == "ok"
         if len(faces) == 0 and not (sure and options.output_faces == "in-place"):
@@ -177,17 +184,27 @@ class Finder:
         known: Mapping[str, str | None],
         detected: Detections,
         verdict: Review | None,
-    ) -> tuple[Detections, list[Treatment]]:
-        """The faces by everybody's word, and what is to be done to each.
+    ) -> tuple[Detections, list[Treatment], int]:
+        """The faces by everybody's word, what is to be done to each, and how many are to hold the
+        photograph back.
 
         Raises:
             ValueError, TypeError: what the owner gave are no boxes, landmarks or regions.
         """
         faces, options = detected, self.options
+        height, width = item.pixels.shape[:2]
+        turned = int(known.get("orientation") or 1)
+        owner = Owner(options.boxes_format, (width, height), turned)
         if options.boxes_column is not None:
-            faces = self._given(item, known, detected)
-        regions = self._boxes(item, known.get("regions") or "[]")
-        more = self._boxes(item, json.dumps(verdict.boxes if verdict else ()))
+            faces = owner.faces(known, detected)
+        regions = owner.boxes(known.get("regions") or "[]")
+        more = given(verdict.boxes if verdict else (), None, (width, height))
+        if options.boxes_column is not None and options.unboxed != "leave":
+            bare = beyond(Detections.join([faces, regions, more]), detected)
+        else:
+            bare = beyond(faces, Detections.empty())
+        if options.unboxed == "cover":
+            faces = Detections.join([faces, detected.take(bare)])
         otherwise: Literal["covered", "pixelated"] = (
             "pixelated" if options.output_faces == "crops" else "covered"
         )
@@ -203,35 +220,4 @@ class Finder:
             shown = [i for i, treatment in enumerate(treatments) if treatment != "left_alone"]
             faces = faces.take(np.array(shown, np.intp))
             treatments = [treatments[i] for i in shown]
-        return faces, treatments
-
-    def _boxes(self, item: Item, text: str) -> Detections:
-        height, width = item.pixels.shape[:2]
-        return given(_parse(text, 4), None, (width, height))
-
-    def _given(
-        self, item: Item, known: Mapping[str, str | None], detected: Detections
-    ) -> Detections:
-        if known["boxes"] is None:
-            raise ValueError("none are given")
-        height, width = item.pixels.shape[:2]
-        boxes = _parse(known["boxes"], 4)
-        if self.options.landmarks_column is not None:
-            if known["landmarks"] is None:
-                raise ValueError("no landmarks are given")
-            return given(boxes, _parse(known["landmarks"], 10), (width, height))
-        faces = given(boxes, None, (width, height))
-        for number, box in enumerate(faces.boxes):
-            shares = overlap(box, detected.boxes)
-            if len(shares) and shares.max() > 0.3:
-                faces.landmarks[number] = detected.landmarks[shares.argmax()]
-        return faces
-
-
-def _parse(text: str, each: int) -> NDArray[np.float32]:
-    """JSON of boxes or landmarks, nested as it likes, to ``N x each``."""
-    try:
-        values = np.asarray(json.loads(text), np.float32)
-        return values.reshape(-1, each)
-    except (ValueError, TypeError):
-        raise ValueError(f"expected a list of {each} numbers for every face") from None
+        return faces, treatments, len(bare) if options.unboxed == "hold" else 0

@@ -17,7 +17,7 @@ class PhotographOptions(BaseModel):
     output_faces: Literal["crops", "in-place"] = option(
         "crops",
         "What is published of a photograph. crops: every face, aligned, as a record of its own. "
-        "in-place: the whole picture, every head covered.",
+        "in-place: the whole picture, every head covered that is found.",
         shapes=True,
     )
     no_face: Literal["quarantine", "drop", "pass"] = option(
@@ -76,21 +76,43 @@ class PhotographOptions(BaseModel):
     )
     boxes_column: str | None = option(
         None,
-        "Column of known face boxes, [[x0, y0, x1, y1], …] in px. With it, nothing else counts as "
-        "a face. WebDataset: a key of the sample's JSON.",
+        "Column of known face boxes, [[x0, y0, x1, y1], …] in px, or as --boxes-format says. With "
+        "it, nothing else counts as a face. WebDataset: a key of the sample's JSON.",
         shapes=True,
         metavar="NAME",
     )
+    boxes_format: Literal[
+        "xyxy", "xywh", "cxcywh", "xyxy-relative", "xywh-relative", "cxcywh-relative"
+    ] = option(
+        "xyxy",
+        "What the four numbers of a box are: two corners; a corner, width and height; or the "
+        "middle, width and height. In px, or relative: in shares of the picture's sides, 0 to 1 "
+        "(then landmarks are, too).",
+        shapes=True,
+    )
+    boxes_frame: Literal["upright", "stored"] = option(
+        "upright",
+        "Which picture boxes and landmarks are of, where EXIF says that it is to be turned: the "
+        "upright one that people see, or the one that is stored.",
+        shapes=True,
+    )
+    unboxed: Literal["hold", "cover", "leave"] = option(
+        "hold",
+        "With --boxes-column: what becomes of a photograph in which the detector surely sees a "
+        "face that no box covers. hold: a dead letter, and in the review queue. cover: it is "
+        "treated as a face. leave: published AS IT IS; with --landmarks-column the detector is "
+        "not run at all.",
+        shapes=True,
+    )
     landmarks_column: str | None = option(
         None,
-        "Column of the five landmarks of each known box, [[[x, y], …], …] in px. With it, the "
-        "detector is not run at all.",
+        "Column of the five landmarks of each known box, [[[x, y], …], …] in px.",
         shapes=True,
         metavar="NAME",
     )
     keep_regions_column: str | None = option(
         None,
-        "Column of boxes, [[x0, y0, x1, y1], …] in px; faces inside them are left as they are.",
+        "Column of boxes as in --boxes-column; faces inside them are left as they are.",
         shapes=True,
         metavar="NAME",
     )

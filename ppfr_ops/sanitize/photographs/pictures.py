@@ -1,4 +1,4 @@
-"""A record a photograph: the whole picture, with every head covered."""
+"""A record a photograph: the whole picture, with every head covered that was found."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +21,7 @@ from ppfr_ops.sanitize.kit import Kit
 from ppfr_ops.sanitize.measuring import Again, Metrics
 from ppfr_ops.sanitize.photographs.faces import detections_table, place
 from ppfr_ops.sanitize.photographs.finder import Finder, Photograph, full
+from ppfr_ops.sanitize.photographs.given import beyond
 
 Drawn = Mapping[int, NDArray[np.uint8]]
 """What the method made of the faces of a photograph that suit it, by number of the face."""
@@ -286,7 +287,7 @@ class WholePictures:
             places = self.kit.looked_at(batch)
             seen = [self.kit.encoding.decode(made[n].image) for n in places]
             for n, faces in zip(places, self.find.detect(seen), strict=True):
-                values["residual_faces"][n] = len(faces)
+                values["residual_faces"][n] = len(beyond(batch[n].faces, faces, 0))
         return {name: np.array(each, np.float32) for name, each in values.items()}
 
 

