@@ -16,7 +16,7 @@ EXTRAS = dev,all,docs
 # Processes that tests are spread over; every file stays in one, and so do all that start Ray.
 JOBS ?= 2
 
-.PHONY: sanitize test bench quality style docs schemas reference dist lock clean
+.PHONY: sanitize check test bench quality style docs schemas reference dist lock clean
 
 sanitize: $(VENV)/.core
 	$(BIN)/ppfr sample $(OUT)/sample
@@ -45,6 +45,14 @@ bench: $(VENV)/.all
 	$(BIN)/python bench/million_units.py --requests 20000
 	$(BIN)/python bench/million_units.py --whole 20000
 
+# What a first change needs: no engine, no extra, no weights of others.
+CHECKED = tests/test_house.py tests/test_errors.py tests/test_images.py tests/test_methods.py \
+	tests/test_contracts.py tests/test_schemas.py tests/test_units.py tests/test_kept.py \
+	tests/test_ledger.py tests/test_entries.py tests/test_policy.py tests/test_faces.py
+check: $(VENV)/.check
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -n $(JOBS) -x $(CHECKED)
+
 quality: $(VENV)/.all
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -71,6 +79,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.core: pyproject.toml requirements.lock | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable .
+	touch $@
+
+$(VENV)/.check: pyproject.toml requirements.lock | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[check]'
 	touch $@
 
 $(VENV)/.all: pyproject.toml requirements.lock | $(VENV)/bin/python
