@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import click
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -104,12 +105,22 @@ def photographs(root: Path) -> Path:
 def run(source: Path, target: Path, *more: str) -> tuple[int, str]:
     command = ["--input", str(source), "--output", str(target), "--faces", "detect"]
     command += ["--output-faces", "in-place", "--detector", "test_photographs:Marked", *more]
-    done = CliRunner().invoke(main, command)
-    return done.exit_code, done.output
+    done = CliRunner().invoke(main, command, standalone_mode=False)
+    failed = done.exception
+    if isinstance(failed, click.ClickException):
+        return failed.exit_code, failed.format_message()
+    return (1, str(failed)) if failed is not None else (done.return_value, done.output)
 
 
 def test_by_default_heads_are_blurred_in_place(tmp_path: Path) -> None:
-    code, said = run(photographs(tmp_path / "in"), tmp_path / "out", "--output-format", "png")
+    code, said = run(
+        photographs(tmp_path / "in"),
+        tmp_path / "out",
+        "--output-format",
+        "png",
+        "--output-form",
+        "parquet",
+    )
     assert code == 0, said
     records = pq.read_table(tmp_path / "out/release/data").to_pylist()
     assert len(records) == 3

@@ -31,6 +31,8 @@ COMMANDS = {
     "probe": "publish a photo into a release's world, so that it can be searched there",
     "report": "say whether an output may be released; report, dataset card, Croissant, lineage",
     "verify": "check an output against its manifest, shard by shard; sign it",
+    "show": "a contact sheet of what was published, beside the originals for their owner",
+    "export": "the pictures of a release as a folder of files",
     "match": "ask a withheld gallery whether a face is in it, and learn only that",
     "serve-fr": "let a recogniser be asked over HTTP",
     "distill": "make a surrogate of a recogniser that can only be asked, within a budget",

@@ -38,6 +38,8 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "identity",
         "method_options",
         "variation",
+        "output_form",
+        "names",
         "output_format",
         "quality",
         "mark",

@@ -23,6 +23,9 @@ Stage = Literal["whole", "look", "draw"]
 """What was done with a unit. whole: a part of the input became a shard. Where pictures do not
 depend on faces: look: a part of the input was looked at; draw: a shard of the release was drawn."""
 
+PHOTOGRAPHS = "evidence/photographs"
+"""Where the shards of ``data`` lie if the release holds their photographs as files."""
+
 UNIT = re.compile(r"[us][0-9a-f]{0,64}")
 """Ids of units, inside. u: parts of the input; ordinals, or HMACs under the owner's key. s: shards
 of a release whose rows come from anywhere in the input; ordinals."""
@@ -126,30 +129,34 @@ class LedgerEntry(_Model):
         return self
 
 
-def shard_path(kind: Kind, name: str) -> str:
+def shard_path(kind: Kind, name: str, as_files: bool = False) -> str:
     """Where a shard lies, relative to the output.
 
     Args:
+        as_files: the release holds files, and the shards that they are laid out of stay outside.
         name: for ``data`` 32 digits of the release; else the unit's, or ``UNIT.COPY`` in a store
             without renames, where every copy of the work puts its shards under names of its own.
     """
-    return f"release/data/{name}.parquet" if kind == "data" else f"evidence/{kind}/{name}.parquet"
+    if kind == "data":
+        return f"{PHOTOGRAPHS}/{name}.parquet" if as_files else f"release/data/{name}.parquet"
+    return f"evidence/{kind}/{name}.parquet"
 
 
 def is_placed(kind: Kind, unit: str, path: str) -> bool:
     """Whether a path is one where a unit's shard may lie: whoever can write a document that names
     shards may name any file in it."""
     name = path.rpartition("/")[2].removesuffix(".parquet")
-    if path != shard_path(kind, name):
+    as_files = kind == "data" and path.startswith(f"{PHOTOGRAPHS}/")
+    if path != shard_path(kind, name, as_files):
         return False
-    if kind == "data":
+    if kind == "data" and not as_files:
         return RELEASED.fullmatch(name) is not None
     own, _, copy = name.partition(".")
     copied = own == name or COPY.fullmatch(copy) is not None
     return copied and own == unit and UNIT.fullmatch(unit) is not None
 
 
-SHARD_PLACES = tuple(shard_path(kind, "u").rpartition("/")[0] for kind in ALL_KINDS)
+SHARD_PLACES = (*(shard_path(kind, "u").rpartition("/")[0] for kind in ALL_KINDS), PHOTOGRAPHS)
 """Folders of shards, relative to the output."""
 
 

@@ -165,6 +165,9 @@ def withheld_percent(records: int, rows: int) -> int | None:
     return None if rows < LEAST_RECORDS else -(-100 * max(0, rows - records) // rows)
 
 
+SUMS: Final = "SHA256SUMS"
+"""In a release of files, the list of them, as ``sha256sum --check`` reads it."""
+
 FILES: Final = "files.pq"
 """In the release, the list of its shards, a Parquet file. It is not called so, for who opens the
 folder as a dataset must not find it among the shards."""
@@ -188,13 +191,13 @@ FILES_SCHEMA = pa.schema(
 
 
 class Listing(_Model):
-    """The file that lists the shards of a release."""
+    """The file that lists the shards of a release, or its photographs."""
 
-    path: Literal["files.pq"] = FILES
+    path: Literal["files.pq", "SHA256SUMS"] = FILES
     bytes: Count
     sha256: Digest
     rows: Count
-    """Shards that it lists."""
+    """Shards or photographs that it lists."""
 
 
 class File(_Model):

@@ -10,7 +10,17 @@ from ppfr_ops.imaging.arrays import Faces, Picture
 from ppfr_ops.imaging.decoding import ImageError, decode, orientation
 from ppfr_ops.imaging.marks import with_mark
 
-__all__ = ["Encoding", "ImageError", "decode", "orientation"]
+__all__ = ["Encoding", "ImageError", "decode", "format_of", "orientation"]
+
+
+Format = Literal["jpeg", "png", "webp"]
+
+
+def format_of(data: bytes) -> Format:
+    """The format of an encoded picture, of those that are written here; png for any other."""
+    if data.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    return "webp" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else "png"
 
 
 @dataclass(frozen=True)
@@ -22,7 +32,7 @@ class Encoding:
     there is no mark.
     """
 
-    format: Literal["jpeg", "png", "webp"] = "jpeg"
+    format: Format = "jpeg"
     quality: int = 95
     source_type: str | None = None
 

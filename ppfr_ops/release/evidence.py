@@ -14,6 +14,7 @@ from ppfr_ops.contracts.detections import detections_schema
 from ppfr_ops.contracts.ledger import ALL_KINDS, KINDS, Kind, LedgerEntry, Shard
 from ppfr_ops.contracts.manifest import Manifest, ReleaseManifest
 from ppfr_ops.contracts.metrics import metrics_schema
+from ppfr_ops.release.files import check_shards
 from ppfr_ops.release.findings import Finding
 from ppfr_ops.release.listing import Unlisted, files_of, packed, unpacked
 from ppfr_ops.release.signing import read_seal, seal_holds, unlike_seal
@@ -32,6 +33,7 @@ def check(
     shards: pa.Table,
     published: Mapping[str, bytes],
     public_key: Ed25519PublicKey | None,
+    photographs: Mapping[str, str] | None = None,
 ) -> Iterator[Finding]:
     """Hold the evidence against the release and against itself.
 
@@ -39,6 +41,7 @@ def check(
         shards: of the release, as ``read_files`` gives them.
         published: record ids, packed, by shard, of the shards that can be read.
         public_key: whose seal the evidence must bear; None: do not look.
+        photographs: of a release of files: sha256 by path.
     """
     yield from _check_seal(ledger, release, public_key)
     try:
@@ -49,7 +52,11 @@ def check(
     entries = ledger.entries()
     yield from _check_counts(ledger, manifest, entries)
     listed = _sorted(file.path for file in files_of(release, shards) if file.rows is not None)
-    there = (entry.shards["data"].path for entry in entries.values() if "data" in entry.shards)
+    there = [entry.shards["data"].path for entry in entries.values() if "data" in entry.shards]
+    if photographs is not None:
+        kept = str(manifest.options.get("names"))
+        yield from check_shards(ledger, entries.values(), photographs, kept)
+        there = [path for path in there if path.startswith(f"{RELEASE}/")]
     if not np.array_equal(_sorted(path.removeprefix(f"{RELEASE}/") for path in there), listed):
         yield Finding(_UNITS, "names other shards than the manifest of the release")
     kinds = ALL_KINDS if "output_faces" in manifest.options else KINDS

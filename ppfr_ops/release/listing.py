@@ -114,7 +114,8 @@ class Shards:
         self._rows: list[tuple[bytes, int, int, bytes]] = []
 
     def add(self, entry: LedgerEntry) -> None:
-        if (shard := entry.shards.get("data")) is not None:
+        shard = entry.shards.get("data")
+        if shard is not None and shard.path.startswith(f"{RELEASE}/"):
             path = shard.path.removeprefix(f"{RELEASE}/").encode()
             self._rows.append((path, shard.rows, shard.bytes, shard.sha256.encode()))
         if len(self._rows) == self._AT_ONCE:
@@ -143,7 +144,7 @@ def read_files(folder: Folder, manifest: ReleaseManifest, *place: str) -> pa.Tab
     Raises:
         Unlisted: the file is not what the manifest says, or what it lists is not what may be in it.
     """
-    if manifest.listing is None:
+    if manifest.listing is None or manifest.listing.path != FILES:
         return FILES_SCHEMA.empty_table()
     table = read_rows(folder, manifest.listing, FILES_SCHEMA, *place, FILES)
     for name, pattern in (("path", _PATH), ("sha256", _SHA256)):

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -49,6 +50,8 @@ _TOLD_OPTIONS = (
     "no_face",
     "background",
     "cover",
+    "output_form",
+    "names",
     "max_disclosure",
     "draws",
 )
@@ -115,7 +118,11 @@ def read_release(folder: Folder, *place: str) -> ReleaseManifest | None:
 
 
 def write_release(
-    ledger: Ledger, manifest: Manifest, shards: pa.Table, key: Ed25519PrivateKey | None
+    ledger: Ledger,
+    manifest: Manifest,
+    shards: pa.Table,
+    key: Ed25519PrivateKey | None,
+    listing: Listing | None = None,
 ) -> ReleaseManifest:
     """Write both manifests and the list of shards, sign the release's if there is a key, seal the
     evidence.
@@ -124,10 +131,12 @@ def write_release(
 
     Args:
         shards: ``FILES_SCHEMA``, sorted by path.
+        listing: of the photographs, where the release holds those as files, and no shards.
     """
     ledger.still_mine()
     before = read_release(ledger)
-    listing = Listing(**write_rows(ledger, shards, RELEASE, FILES))
+    if listing is None:
+        listing = Listing(**write_rows(ledger, shards, RELEASE, FILES))
     files = []
     if before is not None and before.listing == listing:
         files = _documents(ledger, before)
@@ -149,7 +158,7 @@ def write_release(
         engine="" if independent else manifest.engine,
         method=manifest.method,
         recognizers=manifest.recognizers,
-        options={key: manifest.options[key] for key in _TOLD_OPTIONS if key in manifest.options},
+        options=_told(manifest),
         records=counts.records,
         withheld_percent=None if independent else withheld_percent(counts.records, counts.rows_in),
         metrics={name: mean for name, mean in means.items() if mean is not None},
@@ -165,6 +174,14 @@ def write_release(
     ledger.put(manifest.text(), EVIDENCE, "manifest.json")
     put_manifest(ledger, made, key)
     return made
+
+
+def _told(manifest: Manifest) -> dict[str, Any]:
+    """The options that a release tells."""
+    names = [name for name in _TOLD_OPTIONS if name in manifest.options]
+    if manifest.options.get("output_form") != "files":
+        names = [name for name in names if name not in ("output_form", "names")]
+    return {name: manifest.options[name] for name in names}
 
 
 def write_documents(

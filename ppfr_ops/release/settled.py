@@ -15,6 +15,7 @@ whoever forges a shard cannot say that it lay there before. It goes before anyth
 
 import hashlib
 import re
+from collections.abc import Iterable
 from itertools import islice
 
 from cryptography.exceptions import InvalidSignature
@@ -24,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ppfr_ops.contracts.ledger import SHARD_PLACES
 from ppfr_ops.contracts.manifest import Manifest
 from ppfr_ops.release.signing import Signature, make_signature, signature_fault
-from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
+from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder, Listed
 from ppfr_ops.store.ledger import LEDGER, Ledger
 
 _PLACE = (*LEDGER, "settled.json")
@@ -141,7 +142,8 @@ def _strays(folder: Folder) -> bool:
 
 
 def _documents(folder: Folder) -> dict[str, str]:
-    return {place: _listed(folder, place, names) for place, names in _DOCUMENTS.items()}
+    found = {place: _listed(folder, place, names) for place, names in _DOCUMENTS.items()}
+    return found | {"photographs": _digest(folder.tree(RELEASE, "photographs"))}
 
 
 def _listed(
@@ -153,11 +155,12 @@ def _listed(
         names: of the files that count.
         most: so many, which a store lists first.
     """
-    lines = [
-        f"{name}|{file.stamp}\n".encode(errors="surrogateescape")
-        for name, file in islice(folder.listing(*place.split("/")), most)
-        if names.fullmatch(name)
-    ]
+    found = islice(folder.listing(*place.split("/")), most)
+    return _digest((name, file) for name, file in found if names.fullmatch(name))
+
+
+def _digest(files: Iterable[tuple[str, Listed]]) -> str:
+    lines = [f"{name}|{file.stamp}\n".encode(errors="surrogateescape") for name, file in files]
     digest = hashlib.sha256()
     for line in sorted(lines):
         digest.update(line)

@@ -20,11 +20,12 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import ValidationError
 
-from ppfr_ops.contracts.manifest import FILES, File, ReleaseManifest
+from ppfr_ops.contracts.manifest import FILES, SUMS, File, ReleaseManifest
 from ppfr_ops.contracts.metrics import is_measure
 from ppfr_ops.contracts.records import FACE_COLUMNS, RESERVED_COLUMNS, records_schema, released
 from ppfr_ops.errors import UserError
 from ppfr_ops.release import evidence, version1
+from ppfr_ops.release.files import PHOTOGRAPHS, check_files, read_sums
 from ppfr_ops.release.findings import Finding
 from ppfr_ops.release.foreign import foreign_part, mark_of
 from ppfr_ops.release.listing import Unlisted, files_of, packed, read_files, twice
@@ -34,7 +35,7 @@ from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
 from ppfr_ops.store.ledger import Ledger
 from ppfr_ops.store.shards import read_table
 
-_FOLDERS = ("data",)
+_FOLDERS = ("data", PHOTOGRAPHS)
 
 
 @dataclass
@@ -49,10 +50,17 @@ class Release:
     """As ``read_files`` gives them."""
     ids: dict[str, bytes] = field(default_factory=dict)
     """Record ids, packed, by shard; of shards that can be read."""
+    photographs: dict[str, str] | None = None
+    """Of a release of files: sha256 by path."""
 
     def files(self) -> Iterator[File]:
         """Everything that is listed."""
         return files_of(self.manifest, self.shards)
+
+    def listed(self) -> Iterator[str]:
+        """The path of everything that is listed."""
+        yield from (file.path for file in self.files())
+        yield from self.photographs or ()
 
 
 def verify(
@@ -94,19 +102,26 @@ def verify(
         found = f"is version {manifest.version}, expected: {min_version} or later"
         yield Finding("manifest.json", found)
     yield from odd
+    listing = FILES if manifest.listing is None else manifest.listing.path
+    photographs = None
     try:
-        if FILES in bad:
+        if listing in bad:
             return
         shards = read_files(folder, manifest, *place)
+        if manifest.listing is not None and listing == SUMS:
+            photographs = read_sums(folder, manifest.listing, *place)
     except Unlisted as fault:
-        yield Finding(FILES, str(fault))
+        yield Finding(listing, str(fault))
         return
-    seen = Release(folder, place, manifest, shards)
+    seen = Release(folder, place, manifest, shards, photographs=photographs)
     yield from _check_names(seen, bad)
     yield from _check_list(seen)
     yield from _check_files(seen, bad)
+    if photographs is not None:
+        mark = mark_of(manifest.options, manifest.method.draws_faces)
+        yield from check_files(folder, place, photographs, bad, mark)
     if place and folder.exists(EVIDENCE):
-        yield from evidence.check(folder, manifest, shards, seen.ids, public_key)
+        yield from evidence.check(folder, manifest, shards, seen.ids, public_key, photographs)
 
 
 def current_version(output: str) -> int | None:
@@ -135,7 +150,7 @@ def _odd(folder: Folder, place: tuple[str, ...]) -> Iterator[Finding]:
         if item.is_symlink():
             yield Finding(name, "is a symbolic link")
         elif item.is_dir():
-            if name not in _FOLDERS:
+            if name not in _FOLDERS and not name.startswith(f"{PHOTOGRAPHS}/"):
                 yield Finding(name, "is a folder that does not belong there")
         elif not item.is_file(follow_symlinks=False):
             yield Finding(name, "is no plain file")
@@ -174,8 +189,9 @@ def _names(folder: Folder, place: tuple[str, ...]) -> Iterator[str]:
 
 def _check_names(seen: Release, bad: set[str]) -> Iterator[Finding]:
     """Nothing lies there that is not listed."""
-    own = {"manifest.json", SIGNATURE} | ({FILES} if seen.manifest.listing is not None else set())
-    listed = Marks(file.path for file in seen.files())
+    listing = seen.manifest.listing
+    own = {"manifest.json", SIGNATURE} | ({listing.path} if listing is not None else set())
+    listed = Marks(seen.listed())
     for name in sorted(
         name
         for name in _names(seen.folder, seen.place)
@@ -237,7 +253,7 @@ def _check_list(seen: Release) -> Iterator[Finding]:
         told = ", ".join(name for name, value in aggregates.items() if value)
         if told:
             yield Finding("manifest.json", f"{_BEYOND}: {told}")
-    total = sum(file.rows or 0 for file in seen.files())
+    total = sum(file.rows or 0 for file in seen.files()) + len(seen.photographs or ())
     if total != manifest.records:
         yield Finding("manifest.json", f"counts {manifest.records} records, lists {total}")
 

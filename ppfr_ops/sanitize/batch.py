@@ -248,6 +248,8 @@ def _checked(options: Mapping[str, Any]) -> SanitizeOptions:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])
         raise UserError(f"option {name!r}: {fault(error)}") from None
+    if chosen.output_format == "same":
+        raise UserError("option 'output_format': same is for whole photographs")
     return resolved(chosen, whole=False)
 
 

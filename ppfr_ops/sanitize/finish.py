@@ -21,6 +21,7 @@ from ppfr_ops.contracts.manifest import Counts, Manifest, Method, Model, Verdict
 from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.options import digest, shown
 from ppfr_ops.release.figures import Figures, assess, faces_of, intended, quarantined, read_all
+from ppfr_ops.release.files import lay_out
 from ppfr_ops.release.listing import Shards
 from ppfr_ops.release.publish import looked_at, write_release
 from ppfr_ops.release.settled import settle, settled, shards_as_listed
@@ -104,7 +105,10 @@ def finish(
         ledger.compact()
         signs = may_sign and job.options.signing_key is not None
         key = load_signing_key(str(job.options.signing_key)) if signs else None
-        write_release(ledger, manifest, tally.shards.table(), key)
+        listing = None
+        if job.options.as_files:
+            listing = lay_out(ledger, entries.values(), job.options.names)
+        write_release(ledger, manifest, tally.shards.table(), key, listing)
         # Else units that are gone from the input are published still: there is to be told of them.
         told = sum(not is_shard(unit) for unit in entries) == len(job.plan.units)
         if may_sign and told and not ledger.kept:

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA, REASONS
-from ppfr_ops.imaging.codec import ImageError, decode
+from ppfr_ops.imaging.codec import ImageError, decode, format_of
 from ppfr_ops.sanitize.measuring import Metrics
 from ppfr_ops.source.units import READ_ERROR
 
@@ -23,6 +23,8 @@ class Item:
     pixels: NDArray[np.uint8]
     context: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
     """What the method wants to know of it, by name."""
+    format: Literal["jpeg", "png", "webp"] = "png"
+    """That it came in, or png for any other."""
 
 
 I = TypeVar("I", bound=Item)  # noqa: E741
@@ -118,4 +120,4 @@ def decoded(
                 results.bury(record_id, row, error.code, error.detail)
             else:
                 context = {want: table[name][row].as_py() for want, name in names.items()}
-                yield Item(record_id, row, pixels, context)
+                yield Item(record_id, row, pixels, context, format_of(picture))

@@ -5,7 +5,7 @@ import hmac
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -55,6 +55,7 @@ class Kit:
         look_every: one photograph in so many is looked at again, for ``residual_faces``.
         policy: a record that falls short of its ``record`` bounds is drawn again too, as often as
             the policy says, and buried if no draw helps.
+        same_format: a photograph is stored in the format that it came in, if that is one of ours.
         keeps_metrics: False: nobody wants the metrics; only what the judge looks at is measured.
     """
 
@@ -71,8 +72,13 @@ class Kit:
     sample_every: int = 1
     look_every: int = 1
     keeps_metrics: bool = True
+    same_format: bool = False
     _one: threading.RLock = field(default_factory=threading.RLock, init=False, compare=False)
     """Held while the method works: it need not bear two threads."""
+
+    def encoding_of(self, item: Item) -> Encoding:
+        """How what becomes of a photograph is stored."""
+        return replace(self.encoding, format=item.format) if self.same_format else self.encoding
 
     @cached_property
     def judge(self) -> Judge:

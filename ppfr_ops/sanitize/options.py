@@ -156,8 +156,25 @@ class SanitizeOptions(BaseModel):
         default_text="an account of the output's own, kept in evidence/",
         metavar="URL",
     )
-    output_format: Literal["jpeg", "png", "webp"] = option(
-        "jpeg", "Format of the published pictures.", shapes=True
+    output_form: Literal["files", "parquet"] | None = option(
+        None,
+        "Form of the release. parquet: shards of records. files: photographs that are published "
+        "in-place, as a tree of picture files like the input's, and a list of them, SHA256SUMS.",
+        shapes=True,
+        default_text="files for photographs in-place of a folder of pictures, else parquet",
+    )
+    names: Literal["keep", "number"] = option(
+        "keep",
+        "What the files of a release are called. keep: folders and names stay, whatever they tell; "
+        "number: 0001, 0002 and so on in one folder, in a random order.",
+        shapes=True,
+    )
+    output_format: Literal["jpeg", "png", "webp", "same"] | None = option(
+        None,
+        "Format of the published pictures. same: JPEG, PNG and WebP stay what they are, anything "
+        "else becomes PNG (photographs in-place).",
+        shapes=True,
+        default_text="same in a release of files, else jpeg",
     )
     quality: int = option(
         95, "Quality of published JPEG and WebP pictures.", shapes=True, ge=1, le=100
@@ -337,6 +354,11 @@ class SanitizeOptions(BaseModel):
         """Units that a small input is cut into, unless ``unit_rows`` says how."""
         return 1 if self.unit_rows else 16
 
+    @property
+    def as_files(self) -> bool:
+        """Whether the release holds files, and no shards."""
+        return self.output_form == "files"
+
     def encoding(self, draws_faces: bool) -> Encoding:
         """How pictures are stored.
 
@@ -346,7 +368,8 @@ class SanitizeOptions(BaseModel):
         in_place = self.photographs is not None and self.photographs.output_faces == "in-place"
         marked = self.mark and draws_faces
         source_type = SOURCE_TYPES[in_place] if marked else None
-        return Encoding(self.output_format, self.quality, source_type)
+        chosen = self.output_format or "jpeg"
+        return Encoding("jpeg" if chosen == "same" else chosen, self.quality, source_type)
 
     def recognizer_specs(self) -> list[RecognizerSpec]:
         return [RecognizerSpec.parse(text) for text in self.fr]

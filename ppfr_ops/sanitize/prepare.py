@@ -24,6 +24,7 @@ from ppfr_ops.sanitize.increments import allowed_deletions
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.photographs.covering import check_shown
+from ppfr_ops.sanitize.photographs.output import with_form
 from ppfr_ops.source.plan import Columns, Plan, plan
 from ppfr_ops.store.files import inside
 from ppfr_ops.store.private import read_private, stretched
@@ -75,6 +76,7 @@ def prepare(options: SanitizeOptions) -> Job:
         key=key,
         limit=options.limit,
     )
+    options = with_form(options, chosen)
     settings = _settings(options, chosen, method, key, policy)
     settings |= {f"secret {role}": mark(secret) for role, secret in secrets.items()}
     vault = None

@@ -85,7 +85,7 @@ def audit(
         output_format=output_format,
         quality=quality,
     )
-    encoding = Encoding(sanitizer.options.output_format, quality)
+    encoding = sanitizer.options.encoding(sanitizer.method.draws_faces)
     seen = [_readings(sanitizer, encoding, face, trials) for face in (first, second)]
     half = trials // 2
     direction = _direction(seen[0][:half], seen[1][:half])

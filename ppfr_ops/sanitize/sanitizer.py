@@ -143,7 +143,10 @@ class Sanitizer(Generic[I]):
         pictures = pa.StructArray.from_arrays(
             [
                 pa.array(results.images, pa.binary()),
-                pa.array([f"{name}{kit.encoding.suffix}" for name in names], pa.string()),
+                pa.array(
+                    [f"{i.record_id}{kit.encoding_of(i).suffix}" for i in results.items],
+                    pa.string(),
+                ),
             ],
             fields=list(IMAGE_TYPE),
         )

@@ -30,6 +30,7 @@ from ppfr_ops.sanitize.kit import Kit, pseudonyms
 from ppfr_ops.sanitize.looking import Glance, Looker
 from ppfr_ops.sanitize.photographs.crops import FaceCrops
 from ppfr_ops.sanitize.photographs.finder import Finder
+from ppfr_ops.sanitize.photographs.output import paths_in
 from ppfr_ops.sanitize.photographs.pictures import WholePictures
 from ppfr_ops.sanitize.release_plan import read_shard
 from ppfr_ops.sanitize.sanitizer import Sanitizer
@@ -82,6 +83,7 @@ def build_sanitizer(
         sample_every=sample_every or job.sample_every,
         look_every=sample_every or job.look_every,
         keeps_metrics=keeps_metrics,
+        same_format=options.output_format == "same",
         max_disclosure=options.max_disclosure,
         policy=job.policy,
     )
@@ -263,6 +265,7 @@ class Worker:
                 verdicts=self.job.verdicts_on(unit),
                 copy_id=copy,
                 stage=self.job.stage,
+                paths=paths_in(self.job, unit),
             )
             if self.vault is not None and entry.copy_id != copy:
                 self.vault.discard(unit.id, copy)

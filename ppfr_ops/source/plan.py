@@ -91,7 +91,7 @@ def plan(
     if len(set(named.ids)) < len(named):
         raise UserError("two units have the same id: is a file listed twice?")
     ignored = len(listing.files) - len(paths)
-    return Plan(source, reader.name, named, columns, keep, ignored)
+    return Plan(source, reader.name, named, columns, keep, ignored, listing.root)
 
 
 def content(table: pa.Table, key: bytes) -> str:

@@ -171,6 +171,8 @@ class Plan:
     """The allow-list with the types that it has in the input."""
     ignored: int = 0
     """Files in the listing that are of another format."""
+    root: str = ""
+    """The folder that the paths of files are told from."""
 
     def __repr__(self) -> str:
         return f"Plan({len(self.units)} units)"

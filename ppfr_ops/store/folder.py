@@ -140,6 +140,25 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             return
 
+    def tree(self, *parts: str) -> Iterator[tuple[str, "Listed"]]:
+        """All files below a folder, by their paths from there, in any order; no link is followed.
+        Nothing if the folder is not there."""
+        root = self.path(*parts)
+        if not self.local:
+            for path, info in self.fs.find(root, detail=True).items():
+                yield path[len(root) + 1 :], Listed.of(info)
+            return
+        todo = [""]
+        while todo:
+            here = todo.pop()
+            for name, file in self.listing(*parts, *filter(None, [here])):
+                path = f"{here}/{name}" if here else name
+                whole = self.path(*parts, path)
+                if os.path.isdir(whole) and not os.path.islink(whole):
+                    todo.append(path)
+                else:
+                    yield path, file
+
     def read_many(self, paths: Sequence[str]) -> Iterator[bytes | None]:
         """What files hold that are no larger than documents of ours, many at a time and never all
         in memory; None where there is none. Paths as ``path`` gives them."""
@@ -274,7 +293,7 @@ class Folder:
         """
         if not self.local:
             return
-        places = [(RELEASE,), (RELEASE, "data"), (EVIDENCE,)]
+        places = [(RELEASE,), (RELEASE, "data"), (RELEASE, "photographs"), (EVIDENCE,)]
         places += [(EVIDENCE, name) for name in self.names(EVIDENCE)]
         places += [(EVIDENCE, "ledger", name) for name in self.names(EVIDENCE, "ledger")]
         for place in places:

@@ -10,7 +10,7 @@ everybody else. The secret is the mapping: with it the owner finds a record's ro
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -63,8 +63,11 @@ def new_secret(seed: int | None = None) -> bytes:
     return hashlib.sha256(f"ids of a test|{seed}".encode()).digest()
 
 
-def publish(tables: Tables, ids: Ids) -> Tables:
+def publish(tables: Tables, ids: Ids, paths: Mapping[str, str] | None = None) -> Tables:
     """A unit as it is stored: records and metrics under the ids and in the order of the outside.
+
+    Args:
+        paths: what the pictures are called, without suffix, by id inside; None: as their ids.
 
     Dead letters keep the ids of the inside, and so does ``source_id`` of detections: both are the
     owner's. Of a face's place in its photograph nothing is left in the records. What was drawn for
@@ -83,12 +86,23 @@ def publish(tables: Tables, ids: Ids) -> Tables:
         detections = _renamed(detections, outside)
         place = np.argsort(np.array(outside, dtype=str), kind="stable")
         detections = detections.take(pa.array(place, pa.int64()))
+    called = names
+    if paths is not None:
+        called = [paths[name] for name in tables.records["record_id"].to_pylist()]
     return Tables(
-        _release_columns(_renamed(tables.records, names)).take(order),
+        _release_columns(_renamed(tables.records, names), called).take(order),
         _renamed(tables.metrics, names).take(order),
         tables.dead_letters,
         detections,
     )
+
+
+_ALIKE = {".jpg": (".jpg", ".jpeg", ".jpe", ".jfif")}
+
+
+def suffixed(name: str, suffix: str) -> str:
+    """A name with a suffix, unless it ends in one of the same format already."""
+    return name if name.lower().endswith(_ALIKE.get(suffix, (suffix,))) else name + suffix
 
 
 def _renamed(table: pa.Table, names: list[str]) -> pa.Table:
@@ -97,14 +111,13 @@ def _renamed(table: pa.Table, names: list[str]) -> pa.Table:
     return table.set_column(place, field, pa.array(names, field.type))
 
 
-def _release_columns(records: pa.Table) -> pa.Table:
-    names = records["record_id"].to_pylist()
+def _release_columns(records: pa.Table, names: list[str]) -> pa.Table:
     cells = records["image"].combine_chunks()
     if isinstance(cells, pa.ChunkedArray):  # what combining nothing gives
         cells = pa.concat_arrays(cells.chunks) if cells.num_chunks else pa.array([], cells.type)
     data, paths = cells.flatten()
     suffixes = ["." + path.rpartition(".")[2] for path in paths.to_pylist()]
-    renamed = pa.array([a + b for a, b in zip(names, suffixes, strict=True)], pa.string())
+    renamed = pa.array([suffixed(a, b) for a, b in zip(names, suffixes, strict=True)], pa.string())
     pictures = pa.StructArray.from_arrays([data, renamed], fields=list(cells.type))
     place = records.schema.get_field_index("image")
     records = records.set_column(place, records.schema.field(place), pictures)

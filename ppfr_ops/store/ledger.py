@@ -75,9 +75,10 @@ DOCUMENTS = ("README.md", "croissant.json")
 
 _OURS = re.compile(
     rf"{RELEASE}/(data/{RELEASED.pattern}\.parquet|manifest\.json|manifest\.sig|files\.pq"
-    rf"|README\.md|croissant\.json)|{EVIDENCE}/((ledger|staging|set_aside)/.*|manifest\.json"
+    rf"|SHA256SUMS|photographs/[\s\S]+|README\.md|croissant\.json)"
+    rf"|{EVIDENCE}/((ledger|staging|set_aside)/.*|manifest\.json"
     rf"|report\.html|seal\.json|seal\.[0-9a-f]{{16}}\.parquet|privacy_audit\.json"
-    rf"|(metrics|dead_letters|detections|look)/{UNIT.pattern}(\.{COPY.pattern})?\.parquet)"
+    rf"|(metrics|dead_letters|detections|look|photographs)/{UNIT.pattern}(\.{COPY.pattern})?\.parquet)"
 )
 """Everything in an output that is ours, and that ``--overwrite`` removes."""
 
@@ -282,10 +283,13 @@ class Ledger(Documents):
         verdicts: str = "",
         copy_id: str | None = None,
         stage: Stage = "whole",
+        paths: Mapping[str, str] | None = None,
     ) -> LedgerEntry:
         """Publish a unit.
 
         Args:
+            paths: where the release holds files: below its folder of photographs, without suffix,
+                by id inside; the records' shard stays outside of the release then.
             copy_id: of this copy of the work, where something else bears it too (the vault's
                 shard); None: a new one.
             tables: as a sanitizer gives them, with the ids of the inside; of ``draw``, as they are
@@ -301,12 +305,13 @@ class Ledger(Documents):
         """
         copy = copy_id or new_copy_id()
         shards: dict[Kind, Shard] = {}
-        stored = publish(tables, self.ids) if stage == "whole" else tables
+        stored = publish(tables, self.ids, paths) if stage == "whole" else tables
         for kind, table in stored.items().items():
             optional = kind == "dead_letters" or (stage != "whole" and kind != "look")
             if optional and not table.num_rows:
                 continue  # so most units have none
-            shards[kind] = self._write_shard(unit, copy, kind, table)
+            outside = {"as_files": True} if kind == "data" and paths is not None else {}
+            shards[kind] = self._write_shard(unit, copy, kind, table, **outside)
         records, dead = tables.records.num_rows, tables.dead_letters.num_rows
         codes = tables.dead_letters["code"].value_counts().to_pylist()
         entry = LedgerEntry(
@@ -369,10 +374,13 @@ class Ledger(Documents):
             staged = self._staged(entry.unit, entry.copy_id, kind)
             self.remove_path(staged if self.local else self.path(shard.path))
 
-    def _write_shard(self, unit: str, copy: str, kind: Kind, table: pa.Table) -> Shard:
+    def _write_shard(
+        self, unit: str, copy: str, kind: Kind, table: pa.Table, as_files: bool = False
+    ) -> Shard:
         """Stage a shard; put it in its place, where staging would mean to copy it."""
         name = unit if self.local else f"{unit}.{copy}"
-        path = shard_path(kind, self.ids.unit(name) if kind == "data" else name)
+        released = kind == "data" and not as_files
+        path = shard_path(kind, self.ids.unit(name) if released else name, as_files)
         target = self._staged(unit, copy, kind) if self.local else self.path(path)
         if self.local:
             self.make_folder(os.path.dirname(target))

@@ -54,7 +54,7 @@ class FaceCrops:
             for i, crop in enumerate(crops):
                 where = place(name, i, faces, i, photograph.treatments[i])
                 ident = f"{name}-f{i:03d}"
-                yield Crop(ident, photograph.row, crop, photograph.context, where)
+                yield Crop(ident, photograph.row, crop, photograph.context, place=where)
 
     def batches(self, items: Iterator[Crop]) -> Iterator[list[Crop]]:
         return batches(items, self.kit.batch_size)

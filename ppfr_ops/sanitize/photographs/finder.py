@@ -175,7 +175,13 @@ class Finder:
             if code is not None:
                 return code, ""
         return Photograph(
-            item.record_id, item.row, item.pixels, item.context, faces, tuple(treatments)
+            item.record_id,
+            item.row,
+            item.pixels,
+            item.context,
+            item.format,
+            faces,
+            tuple(treatments),
         )
 
     def _treated(

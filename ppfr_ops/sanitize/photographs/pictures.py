@@ -179,13 +179,14 @@ class WholePictures:
         again: Sequence[Drawn | None],
     ) -> list[_Made]:
         """Photographs with their heads covered, and what is measured on every face."""
-        encoding, measured = self.kit.encoding, self.kit.level != "none"
+        measured = self.kit.level != "none"
         pictures: list[tuple[bytes, float]] = []
         seen: list[Faces] = []
         other: list[Faces] = []
         places: list[int] = []
         for number, item in enumerate(batch):
             canvas, changed = self._cover(item, published[number])
+            encoding = self.kit.encoding_of(item)
             data = encoding.encode(canvas, marked=bool(published[number]))
             pictures.append((data, float(changed.mean())))
             if measured:

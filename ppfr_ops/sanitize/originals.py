@@ -1,0 +1,106 @@
+"""From published pictures back to what they were made of, for the owner, who has the input."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from ppfr_ops.contracts.manifest import Manifest
+from ppfr_ops.errors import UserError
+from ppfr_ops.release.files import named
+from ppfr_ops.sanitize.prepare import owner_key, read_key
+from ppfr_ops.source.plan import Columns, Plan, plan, read_unit, record_id
+from ppfr_ops.store.folder import EVIDENCE
+from ppfr_ops.store.ledger import Ledger
+from ppfr_ops.store.shards import read_table
+
+
+def originals(
+    output: str, source: str, names: Sequence[str], key_file: str | None = None
+) -> Mapping[str, bytes]:
+    """The original pictures of published ones; of a face that was cut out, its photograph.
+
+    Args:
+        source: the run's input.
+        names: of published pictures, as ``release.export`` gives them.
+        key_file: of the run, if it had one.
+
+    Returns:
+        Encoded, by name.
+
+    Raises:
+        UserError: no evidence, or another input.
+    """
+    ledger = Ledger(output)
+    data = ledger.read_bytes(EVIDENCE, "manifest.json")
+    if data is None:
+        raise UserError("there is no evidence beside the release: only its owner can tell")
+    manifest = Manifest.model_validate_json(data)
+    chosen = _plan(manifest, source, key_file)
+    wanted = _ids(ledger, manifest)
+    inside = {wanted[name]: name for name in names if name in wanted}
+    found = {}
+    for number, row, ident in _rows(ledger, chosen, inside):
+        unit = chosen.units[number]
+        if unit.format == "images":
+            unit, row = replace(unit, sources=(unit.sources[row],), start=0, stop=1), 0
+            unit = replace(unit, oversized=())
+        picture = read_unit(chosen, unit)["image"][row].as_py()
+        if picture is not None:
+            found[inside[ident]] = picture
+    return found
+
+
+def _plan(manifest: Manifest, source: str, key_file: str | None) -> Plan:
+    options = manifest.options
+    seeded = options.get("draws") != "system"
+    chosen = plan(
+        source,
+        Columns(),
+        format=str(options.get("input_format", "auto")),
+        unit_rows=int(options["unit_rows"]),
+        least_units=int(options.get("least_units", 1)),
+        key=None if key_file is None else owner_key(read_key(key_file), seeded),
+        limit=options.get("limit"),
+    )
+    if chosen.digest() != manifest.plan_digest:
+        raise UserError(
+            "--input is not what the run was given, or has changed since; a run with "
+            "--identity-key-file needs it here, too"
+        )
+    return chosen
+
+
+def _ids(ledger: Ledger, manifest: Manifest) -> dict[str, str]:
+    """Record ids outside, by name of the published picture."""
+    paths: dict[str, str] = {}
+    for entry in ledger.entries().values():
+        if (shard := entry.shards.get("data")) is not None:
+            data = ledger.fs.cat_file(ledger.path(shard.path))
+            table = read_table(data, ["record_id", "image.path"])
+            cells = (cell["path"] for cell in table["image"].to_pylist())
+            paths.update(zip(table["record_id"].to_pylist(), cells, strict=True))
+    if manifest.options.get("output_form") == "files":
+        number = manifest.options.get("names") == "number"
+        return {path: ident for ident, path in named(paths, "number" if number else "keep").items()}
+    return {os.path.basename(path): ident for ident, path in paths.items()}
+
+
+def _rows(
+    ledger: Ledger, chosen: Plan, wanted: Mapping[str, str]
+) -> Iterator[tuple[int, int, str]]:
+    """Number of the unit, row, and id outside, of the records that are wanted."""
+    crops: dict[str, list[str]] = {}
+    for entry in ledger.entries().values():
+        if (shard := entry.shards.get("detections")) is not None:
+            data = ledger.fs.cat_file(ledger.path(shard.path))
+            for row in read_table(data, ["record_id", "source_id"]).to_pylist():
+                if row["record_id"] in wanted:
+                    crops.setdefault(row["source_id"], []).append(row["record_id"])
+    for number, unit in enumerate(chosen.units):
+        for row in range(unit.rows):
+            inside = record_id(unit.id, row)
+            outside = ledger.ids.record(inside)
+            if outside in wanted:
+                yield number, row, outside
+            else:
+                yield from ((number, row, name) for name in crops.get(inside, ()))

@@ -1,0 +1,236 @@
+"""Photographs in, photographs out: the same tree, names and formats; nothing lost, nothing left."""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import click
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from test_photographs import photograph
+
+from ppfr_ops.cli.sanitize import main
+from ppfr_ops.cli.verify import main as verify_command
+from ppfr_ops.contracts.manifest import Listing
+from ppfr_ops.imaging.codec import Encoding, decode
+from ppfr_ops.release import files
+from ppfr_ops.release.foreign import foreign_part
+from ppfr_ops.release.listing import Unlisted
+from ppfr_ops.release.verify import verify
+from ppfr_ops.store.folder import Folder
+from ppfr_ops.store.ledger import NO_DATE
+
+TREE = {
+    "one.jpg": "jpeg",
+    "Köln am Rhein/zwei 2.JPEG": "jpeg",
+    "Köln am Rhein/a/b/three.png": "png",
+    "Köln am Rhein/four.webp": "webp",
+    "five.bmp": "bmp",
+    "lies.png": "jpeg",
+}
+OUT = {
+    "one.jpg",
+    "Köln am Rhein/zwei 2.JPEG",
+    "Köln am Rhein/a/b/three.png",
+    "Köln am Rhein/four.webp",
+    "five.bmp.png",
+    "lies.png.jpg",
+}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Photographs with one face each, and with EXIF, in a tree."""
+    root = tmp_path / "in"
+    for number, (name, kind) in enumerate(TREE.items()):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray(photograph(1, seed=number))
+        exif = Image.Exif()
+        exif[0x010E] = "a name in the description"
+        # The detector of the tests reads a pixel, which JPEG would change.
+        more = {"quality": 100, "subsampling": 0} if kind == "jpeg" else {}
+        more |= {"lossless": True} if kind == "webp" else {}
+        picture.save(path, kind, exif=exif, **more)
+    return root
+
+
+class Always:
+    """A detector that finds the face of ``photograph(1)`` in every picture."""
+
+    def __call__(self, pictures: Any) -> Any:
+        from test_photographs import Marked
+
+        return [Marked()._one(1) for _ in pictures]
+
+
+def run(source: Path, target: Path, *more: str) -> tuple[int, str]:
+    command = ["--input", str(source), "--output", str(target), "--faces", "detect"]
+    command += ["--output-faces", "in-place", "--detector", "test_files_out:Always", *more]
+    done = CliRunner().invoke(main, command, standalone_mode=False)
+    failed = done.exception
+    if isinstance(failed, click.ClickException):
+        return failed.exit_code, failed.format_message()
+    return (1, str(failed)) if failed is not None else (done.return_value, done.output)
+
+
+def laid_out(target: Path) -> dict[str, bytes]:
+    root = target / "release/photographs"
+    return {
+        str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()
+    }
+
+
+def test_the_tree_comes_out_as_it_went_in(source: Path, tmp_path: Path) -> None:
+    code, said = run(source, tmp_path / "out")
+    assert code == 0, said
+    found = laid_out(tmp_path / "out")
+    assert found.keys() == OUT
+    assert {path.name for path in (tmp_path / "out/release").iterdir()} == {
+        *("manifest.json", "SHA256SUMS", "photographs")
+    }
+    for name, data in found.items():
+        assert foreign_part(data) is None and b"description" not in data
+        assert decode(data).shape == (200, 300, 3)
+        seen = os.stat(tmp_path / "out/release/photographs" / name)
+        assert seen.st_mtime == NO_DATE
+    assert not list(verify(str(tmp_path / "out")))
+    assert not list(verify(str(tmp_path / "out/release")))
+    code, said = run(source, tmp_path / "out")
+    assert code == 0 and "nothing to do" in said
+
+
+def test_sha256sum_reads_the_list(source: Path, tmp_path: Path) -> None:
+    (source / "back\\slash\nline.png").write_bytes((source / "one.jpg").read_bytes())
+    assert run(source, tmp_path / "out")[0] == 0
+    release = tmp_path / "out/release"
+    done = os.popen(f"cd '{release}' && sha256sum --check --strict SHA256SUMS 2>&1; echo $?").read()
+    assert done.endswith("\n0\n") and done.count(": OK") == 7
+    assert not list(verify(str(tmp_path / "out")))
+
+
+def test_numbers_instead_of_names(source: Path, tmp_path: Path) -> None:
+    code, said = run(source, tmp_path / "out", "--names", "number")
+    assert code == 0, said
+    found = laid_out(tmp_path / "out")
+    assert [Path(name).stem for name in sorted(found)] == [f"{n:04d}" for n in range(1, 7)]
+    assert {Path(name).suffix for name in found} == {".jpg", ".jpeg", ".png", ".webp"}
+    assert not list(verify(str(tmp_path / "out")))
+    assert b"K\xc3\xb6ln" not in (tmp_path / "out/release/SHA256SUMS").read_bytes()
+
+
+def test_what_was_tampered_with_is_found_and_laid_out_again(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(source, out)
+    before = laid_out(out)
+    root = out / "release/photographs"
+    (root / "one.jpg").unlink()
+    (root / "extra").mkdir()
+    (root / "extra/left.jpg").write_bytes(before["one.jpg"])
+    turned = bytearray(before["Köln am Rhein/a/b/three.png"])
+    turned[-20] ^= 1
+    (root / "Köln am Rhein/a/b/three.png").write_bytes(turned)
+    found = {(finding.file, finding.reason) for finding in verify(str(out))}
+    assert ("photographs/one.jpg", "is missing") in found
+    assert ("photographs/extra/left.jpg", "is not in the manifest") in found
+    wrong = "its sha256 is not that in SHA256SUMS"
+    assert ("photographs/Köln am Rhein/a/b/three.png", wrong) in found
+    assert CliRunner().invoke(verify_command, [str(out)], standalone_mode=False).return_value == 1
+    assert run(source, out)[0] == 0
+    assert laid_out(out) == before and not (root / "extra").exists()
+    assert not list(verify(str(out)))
+
+
+def test_a_run_that_dies_while_it_lays_out_is_gone_on_with(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, put, done = tmp_path / "out", files._put, [0]
+
+    def dies(*args: Any) -> None:
+        done[0] += 1
+        if done[0] == 3:
+            raise KeyboardInterrupt
+        put(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "_put", dies)
+        run(source, out)
+    assert len(laid_out(out)) == 2 and not (out / "release/manifest.json").exists()
+    early = laid_out(out)
+    assert run(source, out)[0] == 0
+    after = laid_out(out)
+    assert after.keys() == OUT and all(after[name] == data for name, data in early.items())
+    assert not list(verify(str(out)))
+
+
+def test_a_link_in_the_release_is_not_followed(source: Path, tmp_path: Path) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    run(source, out)
+    elsewhere.mkdir()
+    shutil.rmtree(out / "release/photographs/Köln am Rhein/a")
+    (out / "release/photographs/Köln am Rhein/a").symlink_to(elsewhere)
+    assert run(source, out)[0] != 0 or not any(elsewhere.rglob("*"))
+    assert not any(elsewhere.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (["--keep-column", "folder"], "--keep-column goes with --output-form parquet"),
+        (["--output-faces", "crops"], "--output-form files goes with"),
+    ],
+)
+def test_files_are_refused_where_they_cannot_hold_it(
+    source: Path, tmp_path: Path, more: list[str], reason: str
+) -> None:
+    code, said = run(source, tmp_path / "out", "--output-form", "files", *more)
+    assert code == 2 and reason in " ".join(said.split())
+
+
+def test_a_file_too_many_by_the_list(tmp_path: Path) -> None:
+    def listed(text: bytes, rows: int) -> dict[str, str]:
+        (tmp_path / "SHA256SUMS").write_bytes(text)
+        digest = hashlib.sha256(text).hexdigest()
+        told = Listing(path="SHA256SUMS", bytes=len(text), sha256=digest, rows=rows)
+        return files.read_sums(Folder(str(tmp_path)), told)
+
+    line = files.sums_text({"photographs/a b\\c\n.jpg": "0" * 64})
+    assert listed(line, 1) == {"photographs/a b\\c\n.jpg": "0" * 64}
+    for text, rows in (
+        (line, 2),
+        (line + line, 2),
+        (b"0" * 64 + b"  photographs/../../x\n", 1),
+        (b"0" * 64 + b"  elsewhere/x\n", 1),
+        (b"0" * 64 + b"  photographs//x\n", 1),
+        (b"0" * 64 + b"  photographs/x", 1),
+        (b"0" * 63 + b"  photographs/x\n", 1),
+        (b"0" * 64 + b"  photographs/\xff\n", 1),
+    ):
+        with pytest.raises(Unlisted):
+            listed(text, rows)
+
+
+def test_names_that_meet_are_told_apart() -> None:
+    paths = {"b" * 32: "x/a.jpg", "a" * 32: "x/a.jpg", "c" * 32: "x/b.jpg"}
+    assert files.named(paths, "keep") == {
+        "a" * 32: "x/a.jpg",
+        "b" * 32: "x/a-bbbbbbbbbbbb.jpg",
+        "c" * 32: "x/b.jpg",
+    }
+
+
+def test_a_picture_in_the_format_that_it_came_in_is_covered(source: Path, tmp_path: Path) -> None:
+    run(source, tmp_path / "out")
+    for name, data in laid_out(tmp_path / "out").items():
+        original = next(path for path in TREE if name.startswith(path.rpartition(".")[0]))
+        before, after = decode((source / original).read_bytes()), decode(data)
+        assert np.abs(after[:, 280:].astype(int) - before[:, 280:]).max() < 12
+        face = slice(50, 130), slice(40, 110)
+        lines = [cv2.Laplacian(each[face], cv2.CV_32F).std() for each in (before, after)]
+        assert lines[1] < lines[0] / 3
+    assert Encoding("png").suffix == ".png"
