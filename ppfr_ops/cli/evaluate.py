@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ppfr_ops.cli import Command
-from ppfr_ops.errors import UserError, fault
+from ppfr_ops.errors import UserError
 
 EXAMPLES = """
 \b
@@ -27,6 +27,9 @@ Examples:
   # what ppfr sanitize wrote; with --method too, so that attackers can train
   ppfr evaluate --sanitized out/ --mapping owner/mapping.parquet --gallery originals/ \\
       --pairs pairs.parquet … --out eval/mine
+  # who is named by what a release shows besides its pictures?
+  ppfr evaluate --stages structure --release out/ --source originals/ \\
+      --mapping owner/mapping.parquet --out eval/structure
   # fail (exit code 3) unless it is good enough
   ppfr evaluate … --require 'rec_ssim<=0.55' --require 'black_box_accuracy>=0.9'
 """
@@ -45,11 +48,33 @@ Examples:
 @click.option(
     "--mapping",
     type=click.Path(exists=True),
-    help="The owner's mapping of --sanitized (ppfr sanitize --mapping); without it rows are "
-    "matched by their order.",
+    help="The owner's mapping of --sanitized or --release (ppfr sanitize --mapping); without it "
+    "rows of --sanitized are matched by their order.",
 )
-@click.option("--gallery", required=True, help="Original faces with pairs, Parquet; only measured.")
-@click.option("--pairs", "pairs_path", required=True, help="Parquet: a, b, same, fold.")
+@click.option("--gallery", help="Original faces with pairs, Parquet; only measured.")
+@click.option("--pairs", "pairs_path", help="Parquet: a, b, same, fold.")
+@click.option(
+    "--release",
+    type=click.Path(exists=True),
+    help="A release for the stage structure, with --source: who is named by what the set tells? "
+    "With --stages structure nothing else is needed; --mapping says how many are named rightly.",
+)
+@click.option(
+    "--source",
+    type=click.Path(exists=True),
+    help="What --release was made of, with labels and the kept columns; Parquet.",
+)
+@click.option(
+    "--source-identity",
+    default="identity",
+    show_default=True,
+    help="Column of --source that says who is in a row.",
+)
+@click.option(
+    "--structure-pictures",
+    is_flag=True,
+    help="In the stage structure look at templates of the published pictures, too; slow.",
+)
 @click.option("--attack-faces", help="Faces of other people that the attackers train on, Parquet.")
 @click.option(
     "--fr",
@@ -124,52 +149,6 @@ def main(context: click.Context, **options: Any) -> None:
 
 def _log(line: str) -> None:
     click.echo(line, err=True)
-
-
-def _settings(mode: str, options: dict[str, Any]) -> tuple[Any, Any]:
-    from pydantic import ValidationError
-
-    from ppfr_ops.lab.evaluate.settings import FULL, QUICK, Settings
-
-    base = QUICK if mode == "quick" else FULL
-    names = (
-        "seed",
-        "attack_steps",
-        "side_steps",
-        "attack_seconds",
-        "test_faces",
-        "averaging_faces",
-        "pairs_per_fold",
-    )
-    changes = {name: options[name] for name in names if options[name] is not None}
-    changes |= _sizes(options["sizes"])
-    if options["attacks"] is not None:
-        wanted = [name for name in options["attacks"].split(",") if name not in ("", "none")]
-        unknown = set(wanted) - set(FULL.attacks)
-        if unknown:
-            raise UserError(
-                f"unknown attack {min(unknown)!r}; there are: {', '.join(FULL.attacks)}, none"
-            )
-        changes["attacks"] = tuple(wanted)
-    try:
-        settings = Settings.model_validate({**base.model_dump(), **changes})
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{first['loc'][0]}: {fault(error)}") from None
-    same = settings.model_dump(exclude={"seed"}) == base.model_dump(exclude={"seed"})
-    return settings, mode if same else "custom"
-
-
-def _sizes(texts: tuple[str, ...]) -> dict[str, Any]:
-    from ppfr_ops.lab.evaluate.settings import Settings
-
-    found: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or name not in Settings.model_fields:
-            raise UserError(f"--setting {text}: there are {', '.join(Settings.model_fields)}")
-        found[name] = tuple(filter(None, value.split(","))) if "," in value else value
-    return found
 
 
 _COMPARE = {"<=": lambda a, b: a <= b, ">=": lambda a, b: a >= b}
@@ -251,6 +230,23 @@ def _publisher(options: dict[str, Any]) -> tuple[Any, dict[str, str]]:
         raise UserError(" ".join(str(error).split())) from None
 
 
+def _attacked(options: dict[str, Any]) -> Any:
+    """What the stage ``structure`` is to look at; None: nothing."""
+    from ppfr_ops.lab.evaluate.structure import Attacked
+
+    if not options["release"]:
+        return None
+    if not options["source"]:
+        raise UserError("--release needs --source")
+    return Attacked(
+        options["release"],
+        options["source"],
+        options["mapping"],
+        options["source_identity"],
+        options["structure_pictures"],
+    )
+
+
 def _prepare(options: dict[str, Any], settings: Any, publisher: Any, threads: int) -> Any:
     """Read what is to be judged."""
     from ppfr_ops.lab.evaluate.data import read_faces, read_pairs, read_sanitized
@@ -289,6 +285,7 @@ def _prepare(options: dict[str, Any], settings: Any, publisher: Any, threads: in
         _log,
         options["show_faces"],
         identities,
+        attacked=_attacked(options),
     )
 
 
@@ -323,20 +320,25 @@ def _plan(run: Any, label: str, wanted: list[str] | None) -> None:
 def _run(**options: Any) -> int:
     import torch
 
-    from ppfr_ops.lab.evaluate.evaluation import evaluate, facts
+    from ppfr_ops.lab.evaluate.evaluation import alone, evaluate, facts
     from ppfr_ops.lab.evaluate.folder import claim, withdraw
     from ppfr_ops.lab.evaluate.plots import draw_all
-    from ppfr_ops.lab.evaluate.run import write_text
-    from ppfr_ops.lab.evaluate.summary import summary
+    from ppfr_ops.lab.evaluate.settings import settings_of
     from ppfr_ops.memory import keep_freed_memory
 
     started = time.monotonic()
     keep_freed_memory()
     threads = options["threads"] or os.cpu_count() or 1
     torch.set_num_threads(threads)
-    settings, mode = _settings(options["mode"], options)
+    settings, mode = settings_of(options["mode"], options)
     requirements = [_requirement(text) for text in options["requirements"]]
     wanted = _stages(options["stages"])
+    if options["release"] and wanted == ["structure"]:
+        document = alone(_attacked(options), options["label"], _log)
+        return _written(document, options["out"], requirements, started)
+    for name in ("gallery", "pairs_path"):
+        if not options[name]:
+            raise UserError(f"give --{name.removesuffix('_path')}")
     publisher, given = _publisher(options)
     run = _prepare(options, settings, publisher, threads)
     label = options["label"] or " ".join(
@@ -353,8 +355,16 @@ def _run(**options: Any) -> int:
     except UserError:
         withdraw(out)
         raise
-    write_text(out / "evaluation.json", document.model_dump_json(indent=2) + "\n")
     draw_all(document.model_dump(), out)
+    return _written(document, out, requirements, started)
+
+
+def _written(document: Any, out: Path, requirements: list[Any], started: float) -> int:
+    """Write the document, say what is in it, and hold it against what is required."""
+    from ppfr_ops.lab.evaluate.run import write_text
+    from ppfr_ops.lab.evaluate.summary import summary
+
+    write_text(out / "evaluation.json", document.model_dump_json(indent=2) + "\n")
     for line in summary(document):
         click.echo(line)
     _log(f"done in {time.monotonic() - started:.0f} s: {out / 'evaluation.json'}")

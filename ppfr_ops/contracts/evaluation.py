@@ -4,12 +4,15 @@ Rates lie in 0..1, SSIM in -1..1, PSNR in dB. A part that was not run is null, a
 why. Per-record figures are in the Parquet tables beside the document.
 
 Version 2 added the parts from ``eye`` to ``training``, the thresholds in ``utility`` and half of
-the headline; all of them are optional, so a document of version 1 is read as it is.
+the headline, version 3 the part ``structure``; all of them are optional, so documents of earlier
+versions are read as they are.
 """
 
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from ppfr_ops.contracts.structure import Structure
 
 
 class _Document(BaseModel):
@@ -348,6 +351,8 @@ class Headline(_Document):
     """The largest excess of a network's balanced accuracy over chance."""
     other_release_accuracy: float | None = None
     """Two releases under different keys: the highest over the FR models."""
+    named_by_structure: float | None = None
+    """Share of people whom the structure attack names rightly: the best of its ways."""
 
 
 class Model(_Document):
@@ -363,7 +368,7 @@ class Data(_Document):
 
 
 class Evaluation(_Document):
-    schema_version: Literal[1, 2] = 2
+    schema_version: Literal[1, 2, 3] = 3
     label: str
     method: str | None
     options: dict[str, object]
@@ -398,5 +403,6 @@ class Evaluation(_Document):
     regeneration: Regeneration | None = None
     releases: Releases | None = None
     training: Training | None = None
+    structure: Structure | None = None
     remarks: list[str]
     """What a reader must know, linkability above all."""

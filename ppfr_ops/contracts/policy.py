@@ -44,6 +44,7 @@ _Bounds = dict[str, Annotated[Bound, BeforeValidator(_parse)]]
 
 _FIGURES = re.compile(
     r"dead_letters|dead_letter_rate|quarantined|quarantine_rate|records|unconfirmed_rate"
+    r"|structure_k|singled_out"
     r"|(disclosure|ssim|ms_ssim|psnr|lowfreq_corr|draw_similarity|id_cosine_\w+"
     r"|faces|smallest_face|changed_share|residual_faces)"
     r"_(mean|min|max|p01|p05|p50|p95|p99)"

@@ -24,6 +24,8 @@ from ppfr_ops.contracts.privacy_audit import DOCUMENT, PrivacyAudit
 from ppfr_ops.errors import UserError
 from ppfr_ops.release.listing import Unlisted, files_of, read_files
 from ppfr_ops.release.publish import read_release
+from ppfr_ops.release.singled import Singled, singled
+from ppfr_ops.source.coarsening import parse
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
 from ppfr_ops.store.ledger import Ledger
 from ppfr_ops.store.shards import read_table
@@ -35,6 +37,7 @@ JUDGED = frozenset({"rec_ssim", "recovery_gain", "black_box_accuracy", "rank1", 
 """Figures that only an evaluation of the method has."""
 
 
+_PERSON = "identity"
 _SHARDS, _EXAMPLES, _SHOWN = 4, 5, 120
 """Shards that examples are taken from, examples of a column, characters of one."""
 
@@ -66,6 +69,8 @@ class Figures:
     """All faces, as ``ppfr_ops.contracts.detections``, where records are whole photographs. What
     a photograph's measures are taken from is its faces that went through the method; so it is
     those that a policy's bounds are held against, each by itself."""
+    singled: Singled | None = field(default=None, kw_only=True)
+    """Whom the columns single out; None: the records say of nobody who it is."""
 
     @property
     def quarantined(self) -> int:
@@ -182,6 +187,7 @@ def open_release(output: str) -> Release:
             counts=manifest.counts,
             metrics=read_all(folder, entries.values(), "metrics"),
             faces=faces_of(folder, manifest, entries),
+            singled=singled_of(folder, manifest),
             manifest=manifest,
             dead_letters=read_all(folder, entries.values(), "dead_letters"),
             columns=_columns(folder, entries),
@@ -208,6 +214,26 @@ def faces_of(
     if manifest.options.get("output_faces") != "in-place":
         return None
     return read_all(folder, entries.values(), "detections")
+
+
+def singled_of(folder: Folder, manifest: Manifest) -> Singled | None:
+    """Whom the columns in ``release/data`` single out; None: there are no pseudonyms.
+
+    Raises:
+        ReleaseError: a shard is unreadable.
+    """
+    kept = (parse(str(text)).name for text in manifest.options.get("keep_columns", []))
+    names, found = [_PERSON, *kept], []
+    for shard in folder.names(RELEASE, "data"):
+        try:
+            with folder.fs.open(folder.path(RELEASE, "data", shard), "rb") as file:
+                part = pq.ParquetFile(file)
+                if _PERSON not in part.schema_arrow.names:
+                    return None
+                found.append(part.read([n for n in names if n in part.schema_arrow.names]))
+        except (OSError, pa.ArrowException):
+            raise ReleaseError(f"data/{shard} cannot be read; see ppfr verify") from None
+    return singled(pa.concat_tables(found)) if found else None
 
 
 def read_all(folder: Folder, units: Iterable[LedgerEntry], kind: Kind) -> pa.Table:
@@ -303,6 +329,7 @@ def figure(name: str, release: Figures, evaluation: Evaluation | None) -> float 
     """A figure that a policy may name; None if it was not measured.
 
     ``METRIC_mean``, ``_min``, ``_max``, ``_p01`` … ``_p99`` over the records; counts and rates;
+    ``structure_k`` and ``singled_out``, of people by their number of records and kept columns;
     from the evaluation ``rec_ssim``, ``recovery_gain``, ``black_box_accuracy``, ``rank1``,
     ``rank1_student``, and ``id_match_MODEL``: share of the records whose cosine is above the
     model's threshold of FAR 1e-3 on originals.
@@ -316,6 +343,9 @@ def figure(name: str, release: Figures, evaluation: Evaluation | None) -> float 
         "quarantined": release.quarantined,
         "quarantine_rate": release.quarantined / rows,
     }
+    if release.singled is not None:
+        fixed["structure_k"] = release.singled.structure_k
+        fixed["singled_out"] = release.singled.singled_out
     if name in fixed:
         return float(fixed[name])
     if name == "unconfirmed_rate":

@@ -20,7 +20,15 @@ from ppfr_ops.contracts.ledger import LedgerEntry, Merged, is_shard
 from ppfr_ops.contracts.manifest import Counts, Manifest, Method, Model, Verdict
 from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.options import digest, shown
-from ppfr_ops.release.figures import Figures, assess, faces_of, intended, quarantined, read_all
+from ppfr_ops.release.figures import (
+    Figures,
+    assess,
+    faces_of,
+    intended,
+    quarantined,
+    read_all,
+    singled_of,
+)
 from ppfr_ops.release.files import lay_out
 from ppfr_ops.release.listing import Shards
 from ppfr_ops.release.publish import looked_at, write_release
@@ -97,7 +105,10 @@ def finish(
         entries = ledger.entries()
     if job.policy is not None:
         metrics = read_all(ledger, entries.values(), "metrics")
-        figures = Figures(manifest.counts, metrics, faces=faces_of(ledger, manifest, entries))
+        faces = faces_of(ledger, manifest, entries)
+        asked = {"structure_k", "singled_out"} & set(job.policy.dataset)
+        alike = singled_of(ledger, manifest) if asked else None
+        figures = Figures(manifest.counts, metrics, faces=faces, singled=alike)
         checks = assess(job.policy, figures)
         passed = all(check.holds for check in checks)
         manifest = manifest.model_copy(update={"verdict": Verdict(passed=passed, checks=checks)})

@@ -2,10 +2,11 @@
 
 import os
 import platform
+import time
 from collections.abc import Collection
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,12 +25,15 @@ from ppfr_ops.contracts.evaluation import (
     Regeneration,
     Releases,
 )
+from ppfr_ops.contracts.structure import Structure
 from ppfr_ops.lab.evaluate.data import FaceSet
-from ppfr_ops.lab.evaluate.remarks import remarks
+from ppfr_ops.lab.evaluate.released import read_release_folder
+from ppfr_ops.lab.evaluate.remarks import remarks, told_by_the_set
 from ppfr_ops.lab.evaluate.run import Run
+from ppfr_ops.lab.evaluate.settings import Mode
 from ppfr_ops.lab.evaluate.stages import stages
-
-Mode = Literal["quick", "full", "custom"]
+from ppfr_ops.lab.evaluate.structure import Attacked, structure_attack
+from ppfr_ops.lab.evaluate.templates import Log
 
 
 def facts(run: Run, encoding: str) -> dict[str, Any]:
@@ -82,17 +86,8 @@ def evaluate(
         skipped=run.skipped,
         seed=run.settings.seed,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions={
-            "ppfr-sanitizer": __version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "onnxruntime", "numpy")},
-        },
-        machine={
-            "processor": platform.machine(),
-            "cores": str(os.cpu_count()),
-            "threads": str(torch.get_num_threads()),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-        },
+        versions=_versions(),
+        machine=_machine(),
         settings=known["settings"],
         models={
             name: Model(
@@ -112,6 +107,67 @@ def evaluate(
     )
 
 
+def alone(attacked: Attacked, label: str | None, log: Log) -> Evaluation:
+    """The document of the stage ``structure`` and no other, which needs no recogniser.
+
+    Raises:
+        UserError: something cannot be read.
+    """
+    started = time.monotonic()
+    part = structure_attack(attacked, log)
+    told = read_release_folder(attacked.release).manifest
+    method = None if told is None else told.method
+    return Evaluation(
+        label=label or "structure",
+        method=method.name if method else None,
+        options=dict(method.options) if method else {},
+        method_digest=method.digest if method else None,
+        draw_size=None,
+        encoding="",
+        mode="custom",
+        did=[sizes("structure", part)],
+        skipped={name: "not asked for" for name in stages() if name != "structure"},
+        seed=0,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=_versions(),
+        machine=_machine(),
+        settings={},
+        models={},
+        gallery=Data(faces=part.records, sha256=""),
+        attack_faces=None,
+        seconds={"structure": round(time.monotonic() - started, 1)},
+        headline=Headline.model_validate(
+            dict.fromkeys(name for name, one in Headline.model_fields.items() if one.is_required())
+            | {"fr_accuracy": {}, "named_by_structure": part.worst}
+        ),
+        utility=None,
+        disclosure=None,
+        diversity=None,
+        linkage=None,
+        recovery=None,
+        groups=None,
+        structure=part,
+        remarks=told_by_the_set(part),
+    )
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "ppfr-sanitizer": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "onnxruntime", "numpy")},
+    }
+
+
+def _machine() -> dict[str, str]:
+    return {
+        "processor": platform.machine(),
+        "cores": str(os.cpu_count()),
+        "threads": str(torch.get_num_threads()),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+    }
+
+
 def _data(faces: FaceSet | None, sha256: str) -> Data | None:
     return Data(faces=len(faces), sha256=sha256) if faces else None
 
@@ -123,7 +179,7 @@ def _did(run: Run, parts: dict[str, Any]) -> list[str]:
         did.append(f"verification over {len(run.pairs.a)} pairs in {folds} folds")
     if parts["disclosure"]:
         did.append(f"disclosure on {parts['disclosure'].faces} faces")
-    for name in ("eye", "inference", "linker", "regeneration", "releases", "training"):
+    for name in ("structure", "eye", "inference", "linker", "regeneration", "releases", "training"):
         if parts.get(name):
             did.append(sizes(name, parts[name]))
     recovery: RecoverySummary | None = parts["recovery"]
@@ -192,7 +248,9 @@ def _leaks(parts: dict[str, Any]) -> dict[str, float | None]:
         for told in (inference.attributes.values() if inference else ())
     ]
     across = releases.models.values() if releases else ()
+    structure: Structure | None = parts["structure"]
     return {
+        "named_by_structure": structure.worst if structure else None,
         "linker_same_photo": max((f.same_photo for f in found), default=None),
         "linker_another_photo": max((f.another_photo for f in found), default=None),
         "eye_accuracy": max((v.protected_original.accuracy for v in views), default=None),

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from ppfr_ops.contracts.evaluation import Linkage, Linker, Recovery, RecoverySummary, Utility
+from ppfr_ops.contracts.structure import Structure
 
 if TYPE_CHECKING:
     from ppfr_ops.lab.evaluate.run import Run
@@ -10,7 +11,9 @@ if TYPE_CHECKING:
 
 def remarks(run: "Run", parts: dict[str, Any]) -> list[str]:
     """All remarks, the most important first."""
-    found = strongly_linked(parts["linker"]) if parts["linker"] else []
+    found = told_by_the_set(parts["structure"]) if parts["structure"] else []
+    if parts["linker"]:
+        found += strongly_linked(parts["linker"])
     if parts["linkage"]:
         found += linked(parts["linkage"])
     if parts["utility"]:
@@ -20,6 +23,18 @@ def remarks(run: "Run", parts: dict[str, Any]) -> list[str]:
     if run.publisher is not None and run.publisher.anonymizer.draw_size == 0:
         found.append("The method takes no draws: everything it hides rests on the method alone.")
     return found
+
+
+def told_by_the_set(structure: Structure) -> list[str]:
+    """Whom the set names, whatever the pictures show."""
+    if not structure.attacks or structure.attacks[0].right is None:
+        return []
+    best = structure.attacks[0]
+    return [
+        f"Whoever knows which person stands in which row of the source names {best.right} of "
+        f"{structure.people} people rightly ({best.named} named), by {best.attack}; with the "
+        f"pseudonyms dealt at random {best.control_right}."
+    ]
 
 
 def strongly_linked(linker: Linker) -> list[str]:

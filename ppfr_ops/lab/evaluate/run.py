@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,9 @@ from ppfr_ops.lab.evaluate.stages import Skip, Stage
 from ppfr_ops.lab.evaluate.streams import key, stream
 from ppfr_ops.lab.evaluate.templates import EmbeddingCache, Log
 from ppfr_ops.recognizers import Embeddings, Recognizer
+
+if TYPE_CHECKING:
+    from ppfr_ops.lab.evaluate.structure import Attacked
 
 Role = Literal["surrogate", "black_box"]
 P = TypeVar("P")
@@ -72,6 +75,7 @@ class Run:
         show_faces: also draw grids of original, published and recovered faces.
         identities: photos of other people with identity labels, for the stage ``training``.
         key: of the release that ``published`` is; None: unknown, or a key of the evaluation's own.
+        attacked: the release that the stage ``structure`` looks at.
     """
 
     def __init__(
@@ -89,8 +93,9 @@ class Run:
         show_faces: bool = False,
         identities: FaceSet | None = None,
         key: bytes | None = None,
+        attacked: "Attacked | None" = None,
     ) -> None:
-        self.show_faces, self.identities = show_faces, identities
+        self.show_faces, self.identities, self.attacked = show_faces, identities, attacked
         self.gallery, self.models, self.publisher = gallery, models, publisher
         self.all_pairs = len(pairs.a)
         self.pairs = pairs.first(settings.pairs_per_fold) if settings.pairs_per_fold else pairs

@@ -1,6 +1,12 @@
 """How much an evaluation measures."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ppfr_ops.errors import UserError, fault
+
+Mode = Literal["quick", "full", "custom"]
 
 
 class Settings(BaseModel):
@@ -66,3 +72,48 @@ QUICK = Settings(
     training_faces=2000,
     training_steps=150,
 )
+
+
+def settings_of(mode: str, options: dict[str, Any]) -> tuple[Settings, Mode]:
+    """What the command line asks for, and what to call it.
+
+    Raises:
+        UserError: a size that there is not, or of a wrong form.
+    """
+    base = QUICK if mode == "quick" else FULL
+    names = (
+        "seed",
+        "attack_steps",
+        "side_steps",
+        "attack_seconds",
+        "test_faces",
+        "averaging_faces",
+        "pairs_per_fold",
+    )
+    changes = {name: options[name] for name in names if options[name] is not None}
+    changes |= _sizes(options["sizes"])
+    if options["attacks"] is not None:
+        wanted = [name for name in options["attacks"].split(",") if name not in ("", "none")]
+        unknown = set(wanted) - set(FULL.attacks)
+        if unknown:
+            raise UserError(
+                f"unknown attack {min(unknown)!r}; there are: {', '.join(FULL.attacks)}, none"
+            )
+        changes["attacks"] = tuple(wanted)
+    try:
+        settings = Settings.model_validate({**base.model_dump(), **changes})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{first['loc'][0]}: {fault(error)}") from None
+    same = settings.model_dump(exclude={"seed"}) == base.model_dump(exclude={"seed"})
+    return settings, cast(Mode, mode) if same else "custom"
+
+
+def _sizes(texts: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name not in Settings.model_fields:
+            raise UserError(f"--setting {text}: there are {', '.join(Settings.model_fields)}")
+        found[name] = tuple(filter(None, value.split(","))) if "," in value else value
+    return found

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from ppfr_ops.contracts.evaluation import Evaluation
+from ppfr_ops.lab.evaluate.structure import in_words
 
 
 def _leaks(document: Evaluation) -> Iterator[str]:
@@ -56,6 +57,9 @@ def summary(document: Evaluation) -> Iterator[str]:
     """Lines for a terminal, the strict end first."""
     head = document.headline
     yield (f"{document.label} ({document.mode}: {'; '.join(document.did)})")
+    for attack in document.structure.attacks if document.structure else ():
+        assert document.structure is not None
+        yield f"  structure    {in_words(attack, document.structure.people)}"
     for name, found in (document.utility or {}).items():
         before, after, against = (
             found.original,

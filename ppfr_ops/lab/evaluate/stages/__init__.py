@@ -8,6 +8,7 @@ from ppfr_ops.lab.evaluate.stages.base import Skip, Stage, registered
 __all__ = ["Skip", "Stage", "stages"]
 
 _ORDER = (
+    "structure",
     "utility",
     "disclosure",
     "diversity",

@@ -1,0 +1,155 @@
+"""A release and its source as the structure attack has them: labels, places and kept columns."""
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ppfr_ops.contracts.manifest import ReleaseManifest
+from ppfr_ops.errors import UserError
+from ppfr_ops.lab.evaluate.attacks.structure import Seen, Source
+from ppfr_ops.source.coarsening import coarsened, parse
+
+_NO_KEPT = frozenset({"record_id", "image", "identity"})
+
+
+@dataclass(frozen=True)
+class Released:
+    """What a release shows."""
+
+    seen: Seen
+    labels: Sequence[str]
+    """Of the pseudonyms, by number."""
+    named: bool
+    """Whether the release says which records are one person's."""
+    kept: tuple[str, ...]
+    files: tuple[Path, ...]
+    manifest: ReleaseManifest | None
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the attacker knows of the source."""
+
+    source: Source
+    labels: Sequence[str]
+    """Of the people, by number."""
+    rows: dict[tuple[str, int], int]
+    """Row of the source by its file's name and its row in it."""
+
+
+def read_release_folder(folder: str) -> Released:
+    """A release: ``OUTPUT``, ``OUTPUT/release`` or any folder of Parquet files with record ids.
+
+    Raises:
+        UserError: there are none, or they cannot be read.
+    """
+    root = Path(folder)
+    root = root / "release" if (root / "release" / "data").is_dir() else root
+    data = root / "data" if (root / "data").is_dir() else root
+    files = sorted(data.glob("*.parquet"))
+    shards: list[int] = []
+    tables = []
+    try:
+        for number, file in enumerate(files):
+            names = [n for n in pq.read_schema(file).names if n != "image"]
+            tables.append(pq.ParquetFile(file).read(names))
+            shards += [number] * tables[-1].num_rows
+        table = pa.concat_tables(tables, promote_options="default")
+        ids = table["record_id"].to_pylist()
+    except (OSError, KeyError, ValueError, pa.ArrowException):
+        raise UserError("--release: no Parquet files with a column record_id") from None
+    kept = tuple(name for name in table.column_names if name not in _NO_KEPT)
+    named = "identity" in table.column_names
+    whose = table["identity"].to_pylist() if named else ids
+    whose = [record if name is None else name for name, record in zip(whose, ids, strict=True)]
+    labels, numbers = np.unique(np.array(whose, object).astype(str), return_inverse=True)
+    seen = Seen(np.array(shards), numbers.reshape(-1), _tuples(table, kept), ids)
+    return Released(seen, labels.tolist(), named, kept, tuple(files), _manifest(root))
+
+
+def _manifest(root: Path) -> ReleaseManifest | None:
+    try:
+        return ReleaseManifest.model_validate_json((root / "manifest.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _tuples(table: pa.Table, names: Sequence[str]) -> list[Hashable]:
+    columns = [[repr(value) for value in table[name].to_pylist()] for name in names]
+    return list(zip(*columns, strict=True)) if columns else [()] * table.num_rows
+
+
+def read_source(path: str, identity_column: str, release: Released) -> Known:
+    """The source: who stands in which row, and the columns that the release kept, as coarse as its
+    manifest says.
+
+    Args:
+        path: Parquet file or folder.
+
+    Raises:
+        UserError: not readable, or without a column that is needed.
+    """
+    root = Path(path)
+    files = sorted(root.glob("**/*.parquet")) if root.is_dir() else [root]
+    wanted = {name: parse(name) for name in release.kept}
+    if release.manifest is not None:
+        told = release.manifest.options.get("keep_columns", [])
+        wanted |= {parse(str(text)).name: parse(str(text)) for text in told}
+    names = [identity_column, *release.kept]
+    try:
+        tables = [pq.read_table(file, columns=names) for file in files]
+        table = pa.concat_tables(tables, promote_options="default")
+        for name in release.kept:
+            place = table.column_names.index(name)
+            table = table.set_column(place, name, coarsened(table[name], wanted[name]))
+        who = table[identity_column].to_pylist()
+    except (OSError, KeyError, ValueError, pa.ArrowException):
+        raise UserError(f"--source: no Parquet files with the columns {', '.join(names)}") from None
+    own = [f"row {row}" if name is None else str(name) for row, name in enumerate(who)]
+    labels, people = np.unique(np.array(own, object).astype(str), return_inverse=True)
+    blocks = [number for number, part in enumerate(tables) for _ in range(part.num_rows)]
+    rows = {
+        (file.name, row): start + row
+        for file, part, start in zip(files, tables, _starts(tables), strict=True)
+        for row in range(part.num_rows)
+    }
+    source = Source(people.reshape(-1), np.array(blocks), _tuples(table, release.kept))
+    return Known(source, labels.tolist(), rows)
+
+
+def _starts(tables: Sequence[pa.Table]) -> list[int]:
+    return [0, *np.cumsum([table.num_rows for table in tables]).tolist()[:-1]]
+
+
+def read_truth(mapping: str, release: Released, known: Known) -> dict[int, int]:
+    """The person of every pseudonym, by number, from the owner's mapping: of records or, where no
+    record is of a row, of pseudonyms.
+
+    Raises:
+        UserError: not readable, or of another release or source.
+    """
+    try:
+        table = pq.read_table(mapping)
+        key = "record_id" if "record_id" in table.column_names else "identity"
+        names, sources, rows = (table[name].to_pylist() for name in (key, "source", "row"))
+    except (OSError, KeyError, ValueError, pa.ArrowException):
+        raise UserError("--mapping: no readable record_id or identity, source, row") from None
+    seen = release.seen
+    if key == "record_id":
+        number: dict[Any, int] = dict(zip(seen.ids, seen.pseudonyms.tolist(), strict=True))
+    else:
+        number = {label: place for place, label in enumerate(release.labels)}
+    votes: dict[int, Counter[int]] = defaultdict(Counter)
+    for name, file, row in zip(names, sources, rows, strict=True):
+        place = known.rows.get((Path(file).name, row))
+        if place is not None and name in number:
+            votes[number[name]][int(known.source.people[place])] += 1
+    if not votes:
+        raise UserError("--mapping: it is of another release or source")
+    return {name: counts.most_common(1)[0][0] for name, counts in votes.items()}

@@ -1,0 +1,170 @@
+"""The structure attack: it names people where the set tells who they are, and nobody else."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from numpy.typing import NDArray
+
+from ppfr_ops.cli.evaluate import main
+from ppfr_ops.contracts.structure import Structure, StructureAttack
+from ppfr_ops.errors import UserError
+from ppfr_ops.lab.evaluate.attacks import structure as attacks
+from ppfr_ops.lab.evaluate.structure import Attacked, structure_attack
+
+PEOPLE, SHARDS = 120, 12
+
+
+class World:
+    """A source of two files in ``folder/source`` and a release of it in ``folder/release``.
+
+    Args:
+        mixed: records are dealt at random to the shards; else shards are blocks of rows.
+        lost: share of the rows that are not published.
+        ordered: records stand in the order of the rows; else ids are random and sort them.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        mixed: bool = False,
+        lost: float = 0.0,
+        ordered: bool = False,
+        sizes: NDArray | None = None,
+        age: bool = False,
+        seed: int = 0,
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        sizes = rng.integers(4, 9, PEOPLE) if sizes is None else sizes
+        who = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+        ages = rng.integers(20, 60, len(who))
+        self.source, self.release = folder / "source", folder / "release"
+        self.mapping = folder / "mapping.parquet"
+        self.source.mkdir(parents=True)
+        (self.release / "data").mkdir(parents=True)
+        half = len(who) // 2
+        places = []
+        for number, part in enumerate((np.arange(half), np.arange(half, len(who)))):
+            file = self.source / f"part-{number}.parquet"
+            names = [f"person {person}" for person in who[part]]
+            pq.write_table(pa.table({"identity": names, "age": ages[part]}), file)
+            places += [(str(file), row) for row in range(len(part))]
+        secret = rng.permutation(len(sizes))
+        ids = [f"{value:032x}" for value in rng.permutation(len(who))]
+        blocks = np.concatenate(
+            [np.arange(n) * (SHARDS // 2) // n for n in (half, len(who) - half)]
+        ) + np.repeat([0, SHARDS // 2], [half, len(who) - half])
+        if mixed:
+            blocks = rng.permutation(blocks)
+        kept = rng.random(len(who)) >= lost
+        names = rng.permutation(SHARDS)
+        for block in range(SHARDS):
+            rows = np.flatnonzero((blocks == block) & kept)
+            rows = rows if ordered else np.array(sorted(rows, key=lambda row: ids[row]))
+            columns = {
+                "record_id": [ids[row] for row in rows],
+                "identity": [f"{secret[who[row]]:064x}" for row in rows],
+            }
+            columns |= {"age": ages[rows]} if age else {}
+            name = block if ordered else names[block]
+            pq.write_table(pa.table(columns), self.release / "data" / f"{name:032x}.parquet")
+        sources, rows = zip(*places, strict=True)
+        table = pa.table({"record_id": ids, "source": list(sources), "row": list(rows)})
+        pq.write_table(table.filter(pa.array(kept)), self.mapping)
+        self.whose = pa.table(
+            {
+                "identity": [f"{secret[person]:064x}" for person in who],
+                "source": list(sources),
+                "row": list(rows),
+            }
+        )
+
+    def attack(self) -> Structure:
+        return structure_attack(Attacked(str(self.release), str(self.source), str(self.mapping)))
+
+
+def found(structure: Structure, name: str) -> StructureAttack:
+    return next(attack for attack in structure.attacks if attack.attack == name)
+
+
+def test_shards_of_consecutive_rows_name_nearly_everybody(tmp_path: Path) -> None:
+    told = World(tmp_path).attack()
+    assert (told.people, told.pseudonyms, told.shards) == (PEOPLE, PEOPLE, SHARDS)
+    shards = found(told, "shards")
+    assert shards.named > 0.95 * PEOPLE and shards.right == shards.named
+    assert shards.control_right is not None and shards.control_right <= 4
+    assert told.worst > 0.95 and told.attacks[0] == shards
+
+
+def test_rows_that_are_missing_do_not_stop_it(tmp_path: Path) -> None:
+    shards = found(World(tmp_path, lost=0.02).attack(), "shards")
+    assert shards.right is not None and shards.right > 0.8 * PEOPLE
+
+
+def test_rows_that_are_mixed_name_nobody_by_shards_or_order(tmp_path: Path) -> None:
+    told = World(tmp_path, mixed=True, sizes=np.full(PEOPLE, 6)).attack()
+    for name in attacks.ATTACKS:
+        right = found(told, name).right
+        assert right is not None and right <= 4, name
+
+
+def test_sizes_of_ones_own_name_people(tmp_path: Path) -> None:
+    sizes = np.concatenate([np.full(40, 5), np.arange(10, 30)])
+    told = World(tmp_path, mixed=True, sizes=sizes).attack()
+    by_size = found(told, "sizes")
+    assert (by_size.named, by_size.right) == (20, 20)
+    assert by_size.control_right is not None and by_size.control_right <= 2
+
+
+def test_kept_columns_name_whom_sizes_do_not(tmp_path: Path) -> None:
+    told = World(tmp_path, mixed=True, sizes=np.full(PEOPLE, 6), age=True).attack()
+    assert found(told, "sizes").named == 0
+    assert found(told, "sizes and kept columns").right == PEOPLE
+    assert (told.singled_out, told.structure_k) == (PEOPLE, 1)
+
+
+def test_the_order_of_the_source_names_people(tmp_path: Path) -> None:
+    order = found(World(tmp_path, ordered=True).attack(), "order")
+    assert order.right is not None and order.right == order.named > 0.95 * PEOPLE
+
+
+def test_a_mapping_may_be_of_people_and_need_not_be(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    first = world.attack()
+    pq.write_table(world.whose, world.mapping)
+    assert world.attack() == first
+    unknown = structure_attack(Attacked(str(world.release), str(world.source)))
+    assert [a.right for a in unknown.attacks] == [None] * len(unknown.attacks)
+    assert {a.named for a in unknown.attacks} == {a.named for a in first.attacks}
+
+
+def test_what_is_no_release_or_another_source_is_refused(tmp_path: Path) -> None:
+    world, other = World(tmp_path / "a"), World(tmp_path / "b", seed=1)
+    with pytest.raises(UserError, match="--release"):
+        structure_attack(Attacked(str(world.source), str(world.source)))
+    with pytest.raises(UserError, match="--source"):
+        structure_attack(Attacked(str(world.release), str(world.source), None, "name"))
+    pq.write_table(other.whose.slice(0, 0), world.mapping)
+    with pytest.raises(UserError, match="--mapping"):
+        world.attack()
+
+
+def test_the_command_runs_the_stage_alone(tmp_path: Path) -> None:
+    world, out = World(tmp_path), tmp_path / "out"
+    options = ["--stages", "structure", "--release", str(world.release), "--source"]
+    options += [str(world.source), "--mapping", str(world.mapping), "--out", str(out)]
+    done = CliRunner().invoke(main, options)
+    assert done.exit_code == 0, done.output
+    assert "rightly" in done.output and not re.search(r"person \d", done.output)
+    document = json.loads((out / "evaluation.json").read_text())
+    assert document["structure"]["attacks"][0]["attack"] == "shards"
+    assert document["headline"]["named_by_structure"] > 0.9
+    done = CliRunner().invoke(main, [*options, "--require", "named_by_structure<=0.1"])
+    assert done.exit_code == 3, done.output
+    done = CliRunner().invoke(main, ["--method", "blur", "--out", str(out)])
+    assert done.exit_code == 2 and "--gallery" in done.output
