@@ -14,7 +14,8 @@ from ppfr_ops.sanitize.crowd import among
 from ppfr_ops.sanitize.identity import release_key
 from ppfr_ops.sanitize.kit import pseudonyms
 from ppfr_ops.sanitize.prepare import owner_key, read_key
-from ppfr_ops.sanitize.probes import method_of, probes
+from ppfr_ops.sanitize.probe_account import BUDGET, ProbeAccount
+from ppfr_ops.sanitize.probes import method_of, people_asked_for, probes
 from ppfr_ops.source.plan import plan
 from ppfr_ops.source.units import Columns
 from ppfr_ops.store.ledger import Ledger
@@ -27,6 +28,7 @@ Examples:
   # under the owner's key; in a release of virtual people a label says whose photos these are
   ppfr probe protected/ --identity-key-file key --label 'A. N.' --input wanted/ --out probes/
 
+Probes are counted by person before they are made; over the budget none is.
 Whoever gets probes/ can search the release for the person, and does not see the photos.
 Exit codes: 0 all published; 2 wrong usage or input; 3 some could not be.
 """
@@ -56,6 +58,14 @@ Exit codes: 0 all published; 2 wrong usage or input; 3 some could not be.
     help="A method of your own that made the release and may be run here; it is code.",
 )
 @click.option("--image-column", help="Column of the pictures, if it is not plain.")
+@click.option(
+    "--budget",
+    type=click.IntRange(1),
+    default=BUDGET,
+    show_default=True,
+    help="Photos of a person that may be published into this release's world, over all time; "
+    "evidence/probes keeps count.",
+)
 def main(
     output: str,
     source: str,
@@ -65,6 +75,7 @@ def main(
     identity_column: str | None,
     load_method: str | None,
     image_column: str | None,
+    budget: int,
 ) -> int:
     """Publish photos into the world of the release in OUTPUT, for the holder of its key.
 
@@ -86,6 +97,8 @@ def main(
         raise UserError("a release of virtual people: say whose photos these are, by --label")
     planned = plan(source, Columns(image_column, identity_column))
     encoding = Encoding(told.options.get("output_format", "jpeg"), told.options.get("quality", 95))
+    asked = people_asked_for(planned, label, pseudonyms(naming))
+    ProbeAccount(output).charge(asked, budget)
     out.mkdir(parents=True, exist_ok=True)
     bad = 0
     for number, found in probes(method, planned, encoding, label, pseudonyms(naming)):

@@ -5,6 +5,7 @@ key it does, on any recogniser, and still does not show the person. Without the 
 done: another key makes another world.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -44,6 +45,24 @@ def method_of(made: Method, key: bytes, load_method: str | None = None) -> Anony
     if ROLE not in method.needed_secrets():
         raise UserError("the release shows the people themselves: any photo can be searched in it")
     return method.with_secrets({ROLE: key})
+
+
+def people_asked_for(plan: Plan, label: str | None, hide: Callable[[str], str]) -> Counter[str]:
+    """Photos of a plan by whose they are, as pseudonyms; empty: nobody says whose.
+
+    Args:
+        label: of all of them; None: the plan's identity column says it.
+        hide: labels to pseudonyms.
+    """
+    if label is not None:
+        return Counter({hide(label): plan.rows})
+    found: Counter[str] = Counter()
+    for unit in plan.units:
+        table = read_unit(plan, unit)
+        whose = table["identity"].to_pylist() if "identity" in table.column_names else []
+        found.update("" if name is None else hide(name) for name in whose)
+        found[""] += 0 if whose else table.num_rows
+    return +found
 
 
 def probes(

@@ -8,7 +8,6 @@ from ppfr_ops.lab.evaluate.stages.base import Skip, Stage, registered
 __all__ = ["Skip", "Stage", "stages"]
 
 _ORDER = (
-    "structure",
     "utility",
     "disclosure",
     "diversity",
@@ -21,6 +20,7 @@ _ORDER = (
     "regeneration",
     "releases",
     "training",
+    "structure",
 )
 
 

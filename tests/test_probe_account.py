@@ -1,0 +1,69 @@
+"""Probes are counted by person, and refused over the budget."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from ppfr_ops.cli import probe, sanitize
+from ppfr_ops.errors import UserError
+from ppfr_ops.release.verify import verify
+from ppfr_ops.sample import write_sample
+from ppfr_ops.sanitize.probe_account import ProbeAccount
+from ppfr_ops.sanitize.probes import people_asked_for
+from ppfr_ops.source.plan import Columns, plan
+from ppfr_ops.vault.audit import AuditError
+
+
+def test_probes_add_up_by_person_and_stop_at_the_budget(tmp_path: Path) -> None:
+    account = ProbeAccount(str(tmp_path))
+    account.charge({"a": 3, "b": 1}, budget=5)
+    account.charge({"a": 2}, budget=5)
+    with pytest.raises(UserError, match="1 of 2 people would have more probes"):
+        account.charge({"a": 1, "b": 1}, budget=5)
+    assert ProbeAccount(str(tmp_path)).spent() == {"a": 5, "b": 1}
+    account.charge({"a": 1}, budget=6)
+    assert account.spent()["a"] == 6
+
+
+def test_a_log_that_was_changed_stops_it(tmp_path: Path) -> None:
+    account = ProbeAccount(str(tmp_path))
+    account.charge({"a": 5}, budget=5)
+    (file,) = (tmp_path / "evidence" / "probes" / "audit").iterdir()
+    assert file.stat().st_mode & 0o077 == 0
+    entry = json.loads(file.read_text())
+    file.write_text(json.dumps(entry | {"outcome": "1"}))
+    with pytest.raises(AuditError):
+        account.charge({"a": 1}, budget=5)
+
+
+def test_photos_are_counted_by_whose_they_are(tmp_path: Path) -> None:
+    write_sample(tmp_path / "faces", 12, 3, 1, 0)
+    planned = plan(str(tmp_path / "faces"), Columns(None, "identity"))
+    assert sorted(people_asked_for(planned, None, lambda name: f"<{name}>").values()) == [4, 4, 4]
+    assert people_asked_for(planned, "x", str.upper) == {"X": 12}
+    unlabelled = plan(str(tmp_path / "faces"), Columns(None))
+    assert people_asked_for(unlabelled, None, str.upper) == {"": 12}
+
+
+def test_the_command_counts_before_it_publishes_and_refuses(tmp_path: Path) -> None:
+    write_sample(tmp_path / "faces", 12, 3, 1, 0)
+    write_sample(tmp_path / "wanted", 3, 1, 1, 0)
+    out, made = tmp_path / "out", tmp_path / "probes"
+    options = ["--input", str(tmp_path / "faces"), "--output", str(out), "--metrics", "none"]
+    options += ["--identity-column", "identity", "--variation", "0", "--actors", "1"]
+    done = CliRunner().invoke(sanitize.main, options, standalone_mode=False)
+    assert done.return_value == 0, done.output
+    line = [str(out), "--input", str(tmp_path / "wanted"), "--label", "somebody", "--budget", "5"]
+    done = CliRunner().invoke(probe.main, [*line, "--out", str(made)])
+    assert done.exit_code == 0, done.output
+    assert len(list(made.iterdir())) == 3
+    assert list(ProbeAccount(str(out)).spent().values()) == [3]
+    log = "".join(file.read_text() for file in (out / "evidence/probes/audit").iterdir())
+    assert "somebody" not in log
+    done = CliRunner().invoke(probe.main, [*line, "--out", str(tmp_path / "more")])
+    assert done.exit_code == 2 and "budget" in done.output and "somebody" not in done.output
+    assert not (tmp_path / "more").exists()
+    assert list(ProbeAccount(str(out)).spent().values()) == [3]
+    assert list(verify(str(out))) == []
