@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -228,6 +229,85 @@ def test_faults_over_http_are_one_line_each(
         found.template(pictures(1)[0])
     assert "\n" not in str(error.value)
     assert server.posts == found.account.spent  # type: ignore[attr-defined]
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def _endless(first: bytes, piece: bytes, pause: float) -> Callable[[socket.socket], None]:
+    """A server that goes on until its client hangs up; for 20 s, or a client waits for ever."""
+
+    def behave(connection: socket.socket) -> None:
+        connection.recv(1 << 16)
+        end = time.monotonic() + 20
+        with contextlib.suppress(OSError):
+            connection.sendall(first)
+            while time.monotonic() < end:
+                connection.sendall(piece)
+                time.sleep(pause)
+
+    return behave
+
+
+_CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "behave",
+    [
+        _endless(b"HTTP/1.1 200 OK\r\n", b"X-Slow: yes\r\n", 0.05),
+        _endless(b"HTTP/1.1 200 OK\r\nX-Slow: ", b"a", 0.05),
+        _endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.05),
+        _endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.0),
+        _endless(_CHUNKED, b"0", 0.05),
+        _endless(_CHUNKED, b"1\r\n \r\n", 0.05),
+        _endless(_CHUNKED + b"1;", b"x", 0.05),
+        lambda connection: [None for _ in iter(lambda: connection.recv(1 << 16), b"")],
+    ],
+    ids=["headers", "a header", "continue", "fast continue", "size", "chunks", "extension", "mute"],
+)
+def test_one_deadline_ends_whatever_an_endpoint_does(behave: Callable[..., None]) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            behave(connection)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    access = HttpAccess(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=0.5)
+    began = time.monotonic()
+    with pytest.raises(Unreachable, match=r"slow|down"):
+        access.template(b"a", 1)
+    assert time.monotonic() - began < 5
+    thread.join(5)
+    assert not thread.is_alive()  # it was hung up on
+    listener.close()
+
+
+def test_the_environment_says_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A password in ~/.netrc took the token's place; a proxy would see every picture."""
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password hunter2\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    shown: list[str | None] = []
+
+    def behave(handler: BaseHTTPRequestHandler) -> None:
+        shown.append(handler.headers["Authorization"])
+        _says(200, b'{"template": [1.0]}')(handler)
+
+    server = HTTPServer(("127.0.0.1", 0), _Bad)
+    server.posts, server.behave = 0, behave  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    assert HttpAccess(url, token="secret").template(b"a", 1) == [1.0]
+    assert HttpAccess(url).template(b"a", 2) == [1.0]
+    assert shown == ["Bearer secret", None]
     server.shutdown()
     server.server_close()
     thread.join()

@@ -1,14 +1,12 @@
 """An access over HTTP, by ``schemas/fr-endpoint.v1.openapi.json``."""
 
+import asyncio
 import base64
-import contextlib
 import json
 import threading
-import time
 from typing import TypeVar
 
-import requests
-import urllib3
+import httpx2
 from pydantic import BaseModel, ValidationError
 
 from ppfr_ops.contracts.endpoint import (
@@ -28,18 +26,25 @@ _LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class HttpAccess:
-    """One request a call: no retries, no redirects.
+    """One request a call: no retries, no redirects, and nothing that the environment says.
+
+    Neither a proxy, nor certificates, nor a password in ``~/.netrc`` (which would take the token's
+    place) are looked for there. The deadline is for the whole exchange, whatever the endpoint sends
+    and however slowly: it runs in an event loop, of a thread of its own, that breaks it off.
 
     Args:
         url: ``http://`` or ``https://``; the part before ``/v1``.
-        timeout: seconds for a whole reply.
+        timeout: seconds for a whole exchange.
         token: sent as bearer, if given.
     """
 
     def __init__(self, url: str, timeout: float = 10.0, token: str | None = None) -> None:
         self.url, self.timeout = url.rstrip("/"), timeout
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._threads = threading.local()
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        headers["Accept-Encoding"] = "identity"  # what is sent small is small
+        self._client = httpx2.AsyncClient(headers=headers, timeout=None, trust_env=False)
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, daemon=True).start()
 
     def info(self) -> EndpointInfo:
         """What it says of itself; no query."""
@@ -60,31 +65,14 @@ class HttpAccess:
     def _exchange(
         self, verb: str, what: str, body: bytes | None, headers: dict[str, str], reply: type[Reply]
     ) -> Reply:
-        deadline = time.monotonic() + self.timeout
+        asked = self._send(verb, f"{self.url}/v1/{what}", body, headers)
         try:
-            with self._session().request(
-                verb,
-                f"{self.url}/v1/{what}",
-                data=body,
-                headers={**self._headers, **headers},
-                timeout=self.timeout,
-                stream=True,
-                allow_redirects=False,
-            ) as response:
-                data = b""
-                # What has come, and no waiting for more: the deadline is for the whole reply.
-                while piece := response.raw.read1(1 << 16, decode_content=True):
-                    data += piece
-                    if len(data) > LARGEST_REPLY:
-                        raise Lied(f"the endpoint's reply is larger than {LARGEST_REPLY:,} bytes")
-                    if time.monotonic() > deadline:
-                        raise requests.Timeout
-                status, wait = response.status_code, response.headers.get("Retry-After", "")
-        except (requests.Timeout, urllib3.exceptions.TimeoutError):
+            status, wait, data = asyncio.run_coroutine_threadsafe(asked, self._loop).result()
+        except TimeoutError:
             raise Unreachable(f"the endpoint is slow: no reply in {self.timeout:g} s") from None
-        except requests.exceptions.InvalidURL:
+        except (httpx2.InvalidURL, httpx2.UnsupportedProtocol):
             raise Refused("the endpoint's URL is none") from None
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        except (httpx2.HTTPError, OSError) as error:
             raise Unreachable(f"the endpoint is down ({type(error).__name__})") from None
         if status in _LATER:
             seconds = float(wait) if wait.isdecimal() else None
@@ -96,12 +84,19 @@ class HttpAccess:
         except (ValueError, ValidationError, RecursionError):
             raise Lied(f"the endpoint's reply is not a {what}") from None
 
-    def _session(self) -> requests.Session:
-        with contextlib.suppress(AttributeError):
-            found: requests.Session = self._threads.session
-            return found
-        self._threads.session = requests.Session()
-        return self._session()
+    async def _send(
+        self, verb: str, url: str, body: bytes | None, headers: dict[str, str]
+    ) -> tuple[int, str, bytes]:
+        async with (
+            asyncio.timeout(self.timeout),
+            self._client.stream(verb, url, content=body, headers=headers) as response,
+        ):
+            data = b""
+            async for piece in response.aiter_raw():
+                data += piece
+                if len(data) > LARGEST_REPLY:
+                    raise Lied(f"the endpoint's reply is larger than {LARGEST_REPLY:,} bytes")
+            return response.status_code, response.headers.get("Retry-After", ""), data
 
 
 def _text(picture: bytes) -> str:

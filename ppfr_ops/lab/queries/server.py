@@ -157,6 +157,10 @@ def _handler(server: RecognizerServer) -> type[BaseHTTPRequestHandler]:
             length = self.headers.get("Content-Length", "")
             if not length.isdecimal() or int(length) > LARGEST_REQUEST:
                 self.close_connection = True
+                # read, or the reply is lost with the connection
+                left = min(int(length), 4 * LARGEST_REQUEST) if length.isdecimal() else 0
+                while left > 0 and (piece := self.rfile.read(min(left, 1 << 16))):
+                    left -= len(piece)
                 raise _Turned(413, "too large, or of unknown length")
             body = self.rfile.read(int(length))
             number = self.headers.get(NUMBER_HEADER, "")
