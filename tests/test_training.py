@@ -10,7 +10,7 @@ import yaml
 from click.testing import CliRunner
 from safetensors import safe_open
 
-from ppfr_ops.cli.train import DEFAULTS, main
+from ppfr_ops.cli.train import DEFAULT, main
 from ppfr_ops.lab.training.stochastic_local import (
     TrainConfig,
     Trainer,
@@ -141,7 +141,7 @@ def test_help_says_truly_where_the_shipped_weights_come_from() -> None:
         return TrainConfig.model_validate(yaml.safe_load(text)).model_dump(mode="json")
 
     (config,) = (item for item in main.params if item.name == "config")
-    assert DEFAULTS["stochastic-local"].name == "small.yaml"
+    assert DEFAULT.name == "small.yaml"
     assert settings("small-4.yaml") == told != settings("small.yaml")
     said = " ".join(str(config.help).split())
     assert "first of the four runs that the shipped weights come from" in said

@@ -1,35 +1,19 @@
 """Train the learned anonymizer: ``ppfr train`` or ``python pipelines/train.py``."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from ppfr_ops.cli import Command
 from ppfr_ops.errors import fault
 
-_METHODS = Path(__file__).parents[1] / "methods"
-DEFAULTS = {
-    "stochastic-local": _METHODS / "stochastic_local" / "weights" / "small.yaml",
-    "erasable-mask": _METHODS / "erasable_mask" / "weights" / "mask.yaml",
-}
-"""Settings to begin with, by method."""
-
-
-def _trainer(method: str) -> tuple[type[BaseModel], Callable[..., Any]]:
-    """A method's configuration, and what trains with it."""
-    if method == "erasable-mask":
-        from ppfr_ops.lab.training.erasable_mask import MaskConfig, MaskTrainer
-
-        return MaskConfig, MaskTrainer
-    from ppfr_ops.lab.training.stochastic_local import TrainConfig, Trainer
-
-    return TrainConfig, Trainer
+DEFAULT = Path(__file__).parents[1] / "methods" / "stochastic_local" / "weights" / "small.yaml"
+"""Settings to begin with."""
 
 
 def read_faces(folder: Path, column: str) -> np.ndarray:
@@ -61,8 +45,8 @@ def plot_losses(log: Path, picture: Path) -> None:
     steps = [line for line in lines if "loss" in line]
     checks = [line["validation"] for line in lines if "validation" in line]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    for phase in dict.fromkeys(line.get("phase", "mask") for line in steps):
-        part = [line for line in steps if line.get("phase", "mask") == phase]
+    for phase in dict.fromkeys(line["phase"] for line in steps):
+        part = [line for line in steps if line["phase"] == phase]
         left.plot([x["step"] for x in part], [x["loss"] for x in part], label=phase)
     left.set(xlabel="step", ylabel="loss", yscale="log", title="training loss")
     for key in [k for k in (checks[-1] if checks else {}) if k not in ("step", "score")]:
@@ -81,13 +65,6 @@ def plot_losses(log: Path, picture: Path) -> None:
     "--fr mobileface=MODELS/mobileface.ts.pt --out runs/small",
 )
 @click.option(
-    "--method",
-    type=click.Choice(sorted(DEFAULTS)),
-    default="stochastic-local",
-    show_default=True,
-    help="What to train.",
-)
-@click.option(
     "--faces",
     "folders",
     type=click.Path(exists=True, path_type=Path),
@@ -102,14 +79,13 @@ def plot_losses(log: Path, picture: Path) -> None:
     multiple=True,
     required=True,
     metavar="NAME=PATH",
-    help="Differentiable surrogate (TorchScript); repeatable; for stochastic-local the dlib "
-    "network first, for erasable-mask two at least.",
+    help="Differentiable surrogate (TorchScript); repeatable; the dlib network first.",
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
 @click.option(
     "--config",
     type=click.Path(exists=True, path_type=Path),
-    help="Settings of the run, YAML. The default for stochastic-local is small.yaml, the first of "
+    help="Settings of the run, YAML. The default is small.yaml, the first of "
     "the four runs that the shipped weights come from; each of the others went on from the one "
     "before, with --init (docs/stochastic-local.md).",
 )
@@ -129,7 +105,6 @@ def plot_losses(log: Path, picture: Path) -> None:
 @click.option("--threads", default=0, help="CPU threads; 0: all.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
 def main(
-    method: str,
     folders: tuple[Path, ...],
     image_column: str,
     surrogates: tuple[str, ...],
@@ -142,7 +117,7 @@ def main(
     threads: int,
     device: str,
 ) -> None:
-    """Train a learned method.
+    """Train the learned method, stochastic-local.
 
     Kill it whenever you like: the same command goes on from the last checkpoint (every two
     minutes). OUT gets log.jsonl, losses.png, checkpoint.pt and best.safetensors, which
@@ -150,14 +125,14 @@ def main(
     """
     import torch
 
+    from ppfr_ops.lab.training.stochastic_local import TrainConfig, Trainer
     from ppfr_ops.recognizers import RecognizerSpec, refuse_marked
 
-    configuration, make = _trainer(method)
-    config = config or DEFAULTS[method]
+    config = config or DEFAULT
     try:
         settings = yaml.safe_load(config.read_text()) or {}
         settings |= {k: yaml.safe_load(v) for k, _, v in (c.partition("=") for c in changes)}
-        parsed = configuration.model_validate(settings)
+        parsed = TrainConfig.model_validate(settings)
         specs = [RecognizerSpec.parse(text) for text in surrogates]
         missing = [spec.path for spec in specs if not Path(spec.path).is_file()]
         if missing:
@@ -190,7 +165,7 @@ def main(
 
     try:
         paths = {spec.name: Path(spec.path) for spec in specs}
-        trainer = make(parsed, images, paths, device)
+        trainer = Trainer(parsed, images, paths, device)
         if init is not None and not checkpoint.exists():
             trainer.start_from(init)
         best = trainer.run(out, log)

@@ -22,7 +22,6 @@ _MODULES = {
     "dp-eigenface": "dp.eigenface",
     "dp-template": "dp.template",
     "dp-virtual": "dp.virtual",
-    "erasable-mask": "erasable_mask",
     "highpass": "highpass",
     "natural": "natural",
     "pixelate": "pixelate",
