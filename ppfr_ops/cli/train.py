@@ -115,7 +115,7 @@ def main(
     resume: bool,
     accept_distilled: bool,
     threads: int,
-    device: str,
+    device: Any,
 ) -> None:
     """Train the learned method, stochastic-local.
 
