@@ -1,11 +1,21 @@
 """Differential privacy: the mechanism against OpenDP and dp-accounting, methods, account."""
 
+import contextlib
+import io
 import math
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from private import key, options, run, write
 
@@ -19,8 +29,13 @@ from ppfr_ops.methods.dp.mechanism import Mechanism, measurement
 from ppfr_ops.methods.dp.template import DIRECTIONS
 from ppfr_ops.methods.registry import create
 from ppfr_ops.privacy import Loss
-from ppfr_ops.store.account import Account
-from ppfr_ops.store.folder import LedgerError
+from ppfr_ops.sanitize import conductor
+from ppfr_ops.sanitize.privacy_audit import audit
+from ppfr_ops.source import parquet, reader, tar, tree, units
+from ppfr_ops.source import plan as planning
+from ppfr_ops.source.units import Columns
+from ppfr_ops.store.account import Account, Balance, Charge
+from ppfr_ops.store.folder import Folder, LedgerError
 from ppfr_ops.store.ledger import Ledger
 
 EPSILONS = (0.1, 1.0, 8.0, 100.0, 500.0)
@@ -249,6 +264,207 @@ def test_a_person_with_more_photos_than_were_said(tmp_path: Path) -> None:
                 identity_column="identity",
             )
         )
+
+
+BY_PERSON = {"epsilon": "2", "unit": "person", "photos": "3"}
+
+
+def test_the_unit_person_holds_where_records_are_made(tmp_path: Path) -> None:
+    """Rows of nobody are no records; a batch, which sees its own rows only, is refused."""
+    faces = list(sample.faces(5))
+    source = write(tmp_path / "in", faces, ["ann", "ann", None, "bob", None])
+    output = tmp_path / "out"
+    chosen = options(
+        source, output, method_options=BY_PERSON, metrics="none", identity_column="identity"
+    )
+    assert run(chosen) == 3
+    entries = Ledger(str(output)).entries().values()
+    assert sum(entry.records for entry in entries) == 3
+    assert sum((Counter(e.dead_letters) for e in entries), Counter()) == {"unlabelled": 2}
+    with pytest.raises(UserError, match="a batch is one of several"):
+        sanitize_batch(
+            {"image": [faces[0]] * 20, "identity": ["ann"] * 20},
+            method="dp-eigenface",
+            method_options=BY_PERSON,
+            identity_column="identity",
+        )
+
+
+def test_photos_that_come_after_the_check_are_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The input changes between the check before the run and the reading of a unit."""
+    source = write(tmp_path / "in", list(sample.faces(8)), ["ann"] * 8)
+    output = tmp_path / "out"
+    monkeypatch.setattr(conductor, "refuse_overdrawn", lambda job, todo: None)
+    chosen = options(
+        source,
+        output,
+        method_options=BY_PERSON,
+        metrics="none",
+        identity_column="identity",
+        unit_rows=2,
+    )
+    assert run(chosen) != 0
+    assert sum(entry.records for entry in Ledger(str(output)).entries().values()) == 2
+
+
+def one(name: str, who: str = "ann", **more: Any) -> Charge:
+    return Charge(pure=1.0, square=0.0, delta=1e-6, records={who: 1}, name=name, **more)
+
+
+def never_more_than(most: float) -> Any:
+    def allowed(balance: Balance, charge: Charge) -> None:
+        for who in charge.records:
+            if balance.epsilon(who, Loss(charge.pure)) > most:
+                raise UserError("spent")
+
+    return allowed
+
+
+def test_two_runs_together_spend_no_more_than_one_may(tmp_path: Path) -> None:
+    """One is stopped after it read the account, another takes over and spends, the first wakes:
+    no lease stood in its way, so together they spent 8 of 4."""
+    runs = [Account(Folder(str(tmp_path)), ()) for _ in range(2)]
+    allowed = never_more_than(4)
+    runs[0].charge(one("a0"), allowed)
+    for number in range(3):
+        runs[1].charge(one(f"b{number}"), allowed)
+    with pytest.raises(UserError, match="spent"):
+        runs[0].charge(one("a1"), allowed)
+    assert runs[0].balance().records == {"ann": 4}
+    runs[0].charge(one("a2", "bob"), allowed)  # others may go on
+
+
+def test_threads_and_processes_charge_one_number_each(tmp_path: Path) -> None:
+    spent: list[str] = []
+
+    def work(index: int) -> None:
+        account = Account(Folder(str(tmp_path)), ())
+        for number in range(20):
+            with contextlib.suppress(UserError):
+                account.charge(one(f"{index}-{number}"), never_more_than(30))
+                spent.append(f"{index}-{number}")
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(spent) == 30
+    assert Account(Folder(str(tmp_path)), ()).balance().records == {"ann": 30}
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_charge_whose_answer_is_lost_is_made_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checked: bool
+) -> None:
+    """The store wrote it and said so to nobody; asked again it says that there is one."""
+    account = Account(Folder(str(tmp_path)), ())
+    create_, lost = Folder.create_bytes, [True]
+
+    def forgetful(self: Folder, data: bytes, *parts: str) -> bool:
+        done = create_(self, data, *parts)
+        return done and not (lost and lost.pop())
+
+    monkeypatch.setattr(Folder, "create_bytes", forgetful)
+    allowed = never_more_than(2) if checked else None
+    account.charge(one("a"), allowed)
+    account.charge(one("b"), allowed)
+    assert account.balance().records == {"ann": 2}
+
+
+def test_charges_of_earlier_versions_count(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    old = one("x").model_dump(exclude={"name", "release", "unit"})
+    folder.create(old, "charges", "release-copy.json")
+    account = Account(folder, ())
+    account.charge(one("a"), never_more_than(2))
+    with pytest.raises(UserError, match="spent"):
+        account.charge(one("b"), never_more_than(2))
+
+
+def test_a_unit_that_is_tried_again_counts_once_against_the_photos(tmp_path: Path) -> None:
+    account = Account(Folder(str(tmp_path)), ())
+    for name in "abc":
+        account.charge(one(name, release="r", unit="u"))
+    account.charge(one("d", release="r", unit="v"))
+    charge = one("e", release="r", unit="w")
+    assert account.balance().photos_with(charge) == {"ann": 3}
+    assert account.balance().photos_with(one("f", release="r", unit="v")) == {"ann": 2}
+
+
+@pytest.mark.parametrize("kind", ["tree", "parquet", "tar"])
+def test_the_bytes_of_a_picture_have_no_part_in_the_number_of_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    for module in (units, parquet, tar, tree, reader, planning):
+        monkeypatch.setattr(module, "UNIT_BYTES", 20_000)
+    counts = []
+    for size in (100, 30_000):
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        cells = [b"x" * size] * 6
+        if kind == "parquet":
+            pq.write_table(pa.table({"image": cells}), folder / "a.parquet")
+        elif kind == "tree":
+            for number, cell in enumerate(cells):
+                (folder / f"{number}.png").write_bytes(cell)
+        else:
+            with tarfile.open(folder / "a.tar", "w") as file:
+                for number, cell in enumerate(cells):
+                    member = tarfile.TarInfo(f"{number}.png")
+                    member.size = len(cell)
+                    file.addfile(member, io.BytesIO(cell))
+        plans = [
+            planning.plan(str(folder), Columns(), unit_rows=100, by_bytes=b) for b in (True, False)
+        ]
+        counts.append([len(plan.units) for plan in plans])
+    assert counts[0] == [1, 1] and counts[1][0] > 1 and counts[1][1] == 1
+
+
+def test_the_first_command_of_the_page_runs_on_the_sample(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "docs/differential-privacy.md").read_text()
+    block = re.search(r"```sh\n(.*?)```", text, re.DOTALL)
+    assert block
+    lines = block[1].replace("\\\n", " ").splitlines()
+    lines = [line.split(" #")[0].strip() for line in lines]
+    runnable = lines[
+        : next(i for i, line in enumerate(lines) if line.startswith("ppfr status")) + 1
+    ]
+    assert len(runnable) == 4
+    script = "\n".join(["set -e", *runnable])
+    script = script.replace("ppfr ", f"{sys.executable} -m ppfr_ops.cli ")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "protected/release/data").glob("*.parquet"))
+    assert "privacy account" in done.stdout
+
+
+def test_the_noised_vector_is_audited_beside_the_picture() -> None:
+    found = audit("dp-eigenface", {"epsilon": "3", "noise": "laplace"}, 200)
+    assert found.vector_trials == 200 and found.vector_epsilon_at_least is not None
+    assert 0.5 < found.vector_epsilon_at_least <= 3 and found.holds
+    person = {"epsilon": "3", "noise": "laplace", "unit": "person", "photos": "3"}
+    assert audit("dp-eigenface", person, 100).claimed_epsilon == pytest.approx(1)
+
+
+def test_a_mechanism_with_too_little_noise_is_caught_by_its_vector(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Half the noise, as a wrong sensitivity would give it."""
+    private = Mechanism.private
+
+    def half(self: Mechanism, vectors: Any) -> Any:
+        return (private(self, vectors) + self.clipped(vectors) / self.radius) / 2
+
+    monkeypatch.setattr(Mechanism, "private", half)
+    found = audit("dp-eigenface", {"epsilon": "1", "noise": "laplace"}, 3000)
+    assert found.vector_epsilon_at_least is not None and found.vector_epsilon_at_least > 1
+    assert not found.holds and found.broken
 
 
 def test_a_budget_needs_a_guarantee_and_a_key(tmp_path: Path) -> None:

@@ -92,6 +92,13 @@ def _show(found: PrivacyAudit) -> None:
         soft_wrap=True,
         markup=False,
     )
+    if found.vector_epsilon_at_least is not None:
+        console.print(
+            f"the noised vector alone: at least {found.vector_epsilon_at_least:.3f} "
+            f"({found.vector_trials:,} of each)",
+            soft_wrap=True,
+            markup=False,
+        )
     if found.unsound:
         console.print(f"UNSOUND: {found.unsound}", soft_wrap=True, markup=False)
     elif not found.holds:

@@ -25,10 +25,15 @@ class PrivacyAudit(BaseModel):
     hits: int
     false_alarms: int
     counted: int = Field(description="of each, on which the test was counted")
-    holds: bool = Field(description="whether the bound is no higher than the claim")
+    vector_epsilon_at_least: float | None = Field(
+        None,
+        description="the same of the noised vector, before it is drawn, by the likelihood ratio",
+    )
+    vector_trials: int | None = Field(None, description="noised vectors of each of the neighbours")
+    holds: bool = Field(description="whether no bound is higher than the claim")
 
     @property
     def broken(self) -> bool:
         """Whether it is above even what the proof gives: then something is wrong with it, or with
         the program."""
-        return self.epsilon_at_least > self.true_epsilon
+        return max(self.epsilon_at_least, self.vector_epsilon_at_least or 0.0) > self.true_epsilon

@@ -1,17 +1,15 @@
 """A run and the privacy account of the people in it: who would overdraw, and what is charged."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from ppfr_ops.errors import UserError
 from ppfr_ops.privacy import Guarantee, Loss
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.kit import pseudonyms
 from ppfr_ops.source.plan import READ_ERROR, Unit, read_unit
-from ppfr_ops.store.account import HERE, Account, Balance
+from ppfr_ops.store.account import HERE, Account, Balance, Charge
 from ppfr_ops.store.folder import Folder
-from ppfr_ops.store.lease import Lease
 from ppfr_ops.store.ledger import Ledger, Tables
 
 
@@ -25,28 +23,49 @@ def account_of(job: Job) -> Account | None:
     )
 
 
-@contextmanager
-def held(job: Job) -> Iterator[None]:
-    """The account that a run shares with others, to itself."""
-    if job.options.privacy_account is None:
-        yield
-        return
-    with Lease(Folder(job.options.privacy_account)):
-        yield
-
-
-def charge(job: Job, ledger: Ledger, copy: str, tables: Tables) -> None:
+def charge(
+    job: Job, account: Account | None, ledger: Ledger, unit: str, copy: str, tables: Tables
+) -> None:
     """Charge what is about to be committed.
 
     Args:
+        account: of :func:`account_of`; the same for all units, and it need not be read anew.
+        unit: its id.
         copy: id of this copy of the unit.
+
+    Raises:
+        UserError: somebody would overdraw, or have more photos in the release than were said:
+            nothing of the unit may be published.
     """
-    account = account_of(job)
     given = job.build_method().guarantee()
     if account is None or given is None:
         return
     people = Counter(name for name in tables.records["identity"].to_pylist() if name is not None)
-    account.charge(f"{ledger.ids.release()}-{copy}", given.loss, _delta(given), people)
+    if given.unit == "person" and people.total() != tables.records.num_rows:
+        raise UserError("epsilon is of a person, and a record says of nobody whose it is")
+    release = ledger.ids.release()
+    made = Charge(
+        pure=given.loss.pure,
+        square=given.loss.square,
+        delta=_delta(given),
+        records=dict(people),
+        name=f"{release}-{copy}",
+        release=release,
+        unit=unit,
+    )
+    budget = job.options.privacy_budget
+
+    def allowed(balance: Balance, charge: Charge) -> None:
+        if given.unit == "person":
+            _refuse_photos(balance.photos_with(charge), given)
+        if budget is not None and (over := overdrawn(balance, people, given, budget)):
+            raise UserError(
+                f"{len(over)} people would overdraw --privacy-budget {budget:g}: another run has "
+                "spent of the account since this one began"
+            )
+
+    checked = budget is not None or given.unit == "person"
+    account.charge(made, allowed if checked else None)
 
 
 def refuse_overdrawn(job: Job, todo: Sequence[int]) -> None:
@@ -64,13 +83,7 @@ def refuse_overdrawn(job: Job, todo: Sequence[int]) -> None:
     if account is None or given is None or job.pseudonym_key is None:
         return
     if given.unit == "person":
-        people, _ = _people(job, job.plan.units)
-        who, count = max(people.items(), key=lambda item: item[1], default=("", 0))
-        if count > given.photos:
-            raise UserError(
-                f"person {who[:16]}… has {count} photos, and epsilon was said to cover "
-                f"{given.photos}: --method-option photos={count}"
-            )
+        _refuse_photos(_people(job, job.plan.units)[0], given)
     if budget is None:
         return
     people, unnamed = _people(job, [job.plan.units[number] for number in todo])
@@ -86,11 +99,21 @@ def refuse_overdrawn(job: Job, todo: Sequence[int]) -> None:
         )
 
 
+def _refuse_photos(people: Counter[str], given: Guarantee) -> None:
+    """Raises UserError: somebody has more photos than epsilon covers."""
+    who, count = max(people.items(), key=lambda item: item[1], default=("", 0))
+    if count > given.photos:
+        raise UserError(
+            f"person {who[:16]}… has {count} photos, and epsilon was said to cover "
+            f"{given.photos}: --method-option photos={count}"
+        )
+
+
 def overdrawn(
     balance: Balance, people: Counter[str], given: Guarantee, budget: float
 ) -> list[tuple[str, float, float]]:
     """Who would overdraw, with epsilon before and after, worst first."""
-    balance.delta = min(balance.delta, _delta(given)) if balance.losses else _delta(given)
+    balance.delta = min(balance.delta, _delta(given)) if balance.charges else _delta(given)
     found: dict[tuple[Loss, int], tuple[float, float]] = {}
     over = []
     for who, count in people.items():

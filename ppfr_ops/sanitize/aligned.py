@@ -6,6 +6,7 @@ from typing import Any, Generic
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ppfr_ops.contracts.metrics import metrics_schema
@@ -15,6 +16,7 @@ from ppfr_ops.methods.base import Output
 from ppfr_ops.sanitize.items import Failed, I, Item, Made, Results, decoded
 from ppfr_ops.sanitize.kit import Kit, batches
 from ppfr_ops.sanitize.measuring import Again, Metrics
+from ppfr_ops.source.plan import READ_ERROR
 
 
 @dataclass
@@ -134,6 +136,14 @@ def _writable(output: Output) -> dict[str, NDArray[Any]]:
     return {name: np.array(values) for name, values in output.figures.items()}
 
 
+def _without_unlabelled(table: pa.Table) -> pa.Table:
+    """A unit with the reason where a row says of nobody whose it is."""
+    place = table.column_names.index(READ_ERROR)
+    fine = pc.or_(pc.is_valid(table["identity"]), pc.is_valid(table[READ_ERROR]))
+    reasons = pc.if_else(fine, table[READ_ERROR], "unlabelled")
+    return table.set_column(place, READ_ERROR, reasons)
+
+
 class AlignedFaces:
     """Publishes a record a row."""
 
@@ -149,6 +159,9 @@ class AlignedFaces:
         wants = self.kit.method.needed_context()
         if "context.features" in table.column_names:  # from the first look
             wants = (*wants, "features")
+        given = self.kit.method.guarantee()
+        if given is not None and given.unit == "person":
+            table = _without_unlabelled(table)
         for item in decoded(table, results, (FACE_SIZE, FACE_SIZE), wants):
             yield replace(item, context=self.kit.context(item.context))
 

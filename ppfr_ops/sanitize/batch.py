@@ -100,6 +100,11 @@ class BatchSanitizer:
             raise UserError(f"keep_columns: the output has a column {clash[0]!r} of its own")
         self._options = _checked(options)
         private = create(self._options.method, self._options.method_options).guarantee()
+        if private is not None and private.unit == "person":
+            raise UserError(
+                f"method {self._options.method}: unit person needs all photos of a person counted, "
+                "and a batch is one of several: ppfr sanitize, or unit record"
+            )
         beyond = [name for name in self.keep_columns if is_measure(name)]
         if private is not None and (with_metrics or beyond):
             what = f"keep_columns {beyond[0]}" if beyond else "with_metrics"

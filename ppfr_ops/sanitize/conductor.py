@@ -12,7 +12,7 @@ from ppfr_ops.release.settled import unsettle
 from ppfr_ops.release.signing import distrust, load_signing_key
 from ppfr_ops.review.queue import write_review
 from ppfr_ops.sanitize import crowd
-from ppfr_ops.sanitize.accounts import held, refuse_overdrawn
+from ppfr_ops.sanitize.accounts import refuse_overdrawn
 from ppfr_ops.sanitize.events import (
     Finished,
     Listener,
@@ -111,7 +111,7 @@ class _Run:
             lease = Lease(Ledger(options.output), self._say_waiting)
         except ValueError as error:
             return self._failed(f"{error}; nothing was done")
-        with lease, held(job), self._vault_of(job) as opened:
+        with lease, self._vault_of(job) as opened:
             return self._work(replace(opened, fence=lease.fence))
 
     @contextmanager

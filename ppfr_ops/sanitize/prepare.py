@@ -75,6 +75,7 @@ def prepare(options: SanitizeOptions) -> Job:
         least_units=options.least_units,
         key=key,
         limit=options.limit,
+        by_bytes=method.guarantee() is None,
     )
     options = with_form(options, chosen)
     settings = _settings(options, chosen, method, key, policy)

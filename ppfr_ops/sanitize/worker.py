@@ -19,7 +19,7 @@ from ppfr_ops.errors import UserError, describe
 from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.recognizers import Recognizer
 from ppfr_ops.sanitize import crowd, isolation
-from ppfr_ops.sanitize.accounts import charge
+from ppfr_ops.sanitize.accounts import account_of, charge
 from ppfr_ops.sanitize.ahead import ahead
 from ppfr_ops.sanitize.aligned import AlignedFaces
 from ppfr_ops.sanitize.crowd import crowded, remembered
@@ -154,6 +154,7 @@ class Worker:
         self.ledger = Ledger(job.options.output, job.fence)
         self.ledger.looks_first = job.options.single_writer
         self.vault = None if job.vault is None else Vault(job.vault.url, job.vault.fence)
+        self.account = account_of(job)
         self.sanitizer = build_sanitizer(job, threads)
 
     def process(self, ordinal: int) -> Status:
@@ -254,7 +255,8 @@ class Worker:
         try:
             copy = new_copy_id()
             self._seal(unit, copy, tables, task.table)
-            charge(self.job, self.ledger, copy, tables)  # before anything is published
+            # before anything is published
+            charge(self.job, self.account, self.ledger, unit.id, copy, tables)
             entry = self.ledger.commit(
                 unit.id,
                 tables,

@@ -114,7 +114,13 @@ def _chosen(schema: pa.Schema, columns: Columns) -> tuple[Columns, tuple[pa.Fiel
     return replace(columns, image=image), keep
 
 
-def cut(fs: Any, paths: Sequence[str], unit_rows: int, least: int = 1) -> Iterator[Unit]:
+def cut(
+    fs: Any,
+    paths: Sequence[str],
+    unit_rows: int,
+    least: int = 1,
+    unit_bytes: int | None = UNIT_BYTES,
+) -> Iterator[Unit]:
     """Units of the files, in order; none is read before it is asked for.
 
     Args:
@@ -128,7 +134,8 @@ def cut(fs: Any, paths: Sequence[str], unit_rows: int, least: int = 1) -> Iterat
             yield Unit("", "parquet", (path,), 0, 0, damaged="unreadable_unit")
             continue
         most = shared_out(counted.rows * len(paths), unit_rows, least)
-        most = max(1, min(most, UNIT_BYTES * counted.rows // max(1, size)))
+        if unit_bytes is not None:
+            most = max(1, min(most, unit_bytes * counted.rows // max(1, size)))
         damaged = None if counted.agree else "contradictory_unit"
         for start, stop in list(even(counted.rows, most)) or [(0, 0)]:
             if start == stop and damaged is None:
@@ -341,7 +348,7 @@ class Parquet(Reader):
         return choose_columns(listing.fs, paths, columns)
 
     def cut(self, listing: Listing, paths: Sequence[str], cutting: Cutting) -> Iterator[Unit]:
-        return cut(listing.fs, paths, cutting.unit_rows, cutting.least)
+        return cut(listing.fs, paths, cutting.unit_rows, cutting.least, cutting.unit_bytes)
 
     def read(self, fs: Any, plan: Plan, unit: Unit) -> pa.Table:
         return read(fs, plan, unit)

@@ -22,6 +22,7 @@ from ppfr_ops.source.kept import refuse_pictures
 from ppfr_ops.source.reader import Cutting, File, Listing, Reader
 from ppfr_ops.source.units import (
     READ_ERROR,
+    UNIT_BYTES,
     Columns,
     Plan,
     Unit,
@@ -57,6 +58,7 @@ def plan(
     least_units: int = 1,
     key: bytes | None = None,
     limit: int | None = None,
+    by_bytes: bool = True,
 ) -> Plan:
     """Cut an input into units.
 
@@ -69,6 +71,8 @@ def plan(
         key: with it, ids come from the sources by HMAC, so that they survive a growing input;
             without it they are ordinals.
         limit: rows of the plan, at most.
+        by_bytes: cut a unit whose pictures are large before it has all its rows; else the bytes of
+            a picture have no part in where a unit ends, and so in how many files there are.
 
     Raises:
         UserError: nothing there, no such column, mixed formats.
@@ -76,7 +80,8 @@ def plan(
     listing = _listing(source)
     reader, paths = chosen(listing, format)
     columns, keep = reader.columns(listing, paths, columns)
-    cutting = Cutting(unit_rows, 1 if key is not None else least_units, key)
+    least = 1 if key is not None else least_units
+    cutting = Cutting(unit_rows, least, key, UNIT_BYTES if by_bytes else None)
     units = reader.cut(listing, paths, cutting)
     named = Units(
         replace(

@@ -11,7 +11,16 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from ppfr_ops.errors import UserError
-from ppfr_ops.source.units import READ_ERROR, Columns, Plan, Unit, errors, storable, suffix
+from ppfr_ops.source.units import (
+    READ_ERROR,
+    UNIT_BYTES,
+    Columns,
+    Plan,
+    Unit,
+    errors,
+    storable,
+    suffix,
+)
 
 
 class MissingColumnError(UserError):
@@ -51,11 +60,13 @@ class Listing:
 @dataclass(frozen=True)
 class Cutting:
     """How units are to be cut: rows of a unit at most, units at least (where rows allow), and the
-    key if there is one, with which units must not change as the input grows."""
+    key if there is one, with which units must not change as the input grows. ``unit_bytes``: of a
+    unit's pictures, about, at most; None: the number of rows alone says where a unit ends."""
 
     unit_rows: int
     least: int = 1
     key: bytes | None = field(default=None, repr=False)
+    unit_bytes: int | None = UNIT_BYTES
 
 
 class Reader:

@@ -13,6 +13,7 @@ from ppfr_ops.source.archive import BrokenError, Member, members
 from ppfr_ops.source.reader import Cutting, Listing, Reader, Record, table_of
 from ppfr_ops.source.units import (
     IMAGE_SUFFIXES,
+    UNIT_BYTES,
     Columns,
     Plan,
     Unit,
@@ -65,7 +66,9 @@ def _samples(file: IO[bytes], offset: int, count: int | None = None) -> Iterator
         yield current
 
 
-def cut(fs: Any, paths: Sequence[str], unit_rows: int) -> Iterator[Unit]:
+def cut(
+    fs: Any, paths: Sequence[str], unit_rows: int, unit_bytes: int | None = UNIT_BYTES
+) -> Iterator[Unit]:
     """Units of the files, in order; none is read before it is asked for."""
     for path in paths:
         offsets: list[int] = []
@@ -79,7 +82,7 @@ def cut(fs: Any, paths: Sequence[str], unit_rows: int) -> Iterator[Unit]:
                 damaged = None
             except BrokenError:
                 damaged = "truncated_unit" if offsets else "unreadable_unit"
-        for start, stop in list(ranges(sizes, unit_rows)) or [(0, 0)]:
+        for start, stop in list(ranges(sizes, unit_rows, unit_bytes)) or [(0, 0)]:
             if start == stop and damaged is None:
                 break  # an empty archive
             last = stop == len(offsets)
@@ -185,7 +188,7 @@ class WebDataset(Reader):
         return columns, tuple(pa.field(name, pa.string()) for name in columns.keep)
 
     def cut(self, listing: Listing, paths: Sequence[str], cutting: Cutting) -> Iterator[Unit]:
-        return cut(listing.fs, paths, cutting.unit_rows)
+        return cut(listing.fs, paths, cutting.unit_rows, cutting.unit_bytes)
 
     def read(self, fs: Any, plan: Plan, unit: Unit) -> pa.Table:
         return read(fs, plan, unit)

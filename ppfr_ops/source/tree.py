@@ -48,6 +48,7 @@ def cut(
     root: str,
     key: bytes | None,
     least: int = 1,
+    unit_bytes: int | None = UNIT_BYTES,
 ) -> Iterator[Unit]:
     """Units of the pictures, in order.
 
@@ -58,9 +59,9 @@ def cut(
     """
     large = {path for path in paths if sizes[path] > MAX_BYTES}
     held = [0 if path in large else sizes[path] for path in paths]
-    found = ranges(held, shared_out(len(paths), unit_rows, least))
+    found = ranges(held, shared_out(len(paths), unit_rows, least), unit_bytes)
     if key is not None:
-        found = _by_names(paths, held, unit_rows, root, key)
+        found = _by_names(paths, held, unit_rows, root, key, unit_bytes)
     for start, stop in found:
         pictures = tuple(paths[start:stop])
         left_out = tuple(place for place, path in enumerate(pictures) if path in large)
@@ -68,7 +69,12 @@ def cut(
 
 
 def _by_names(
-    paths: Sequence[str], sizes: Sequence[int], unit_rows: int, root: str, key: bytes
+    paths: Sequence[str],
+    sizes: Sequence[int],
+    unit_rows: int,
+    root: str,
+    key: bytes,
+    unit_bytes: int | None,
 ) -> Iterator[tuple[int, int]]:
     """Ranges that end where a keyed hash of a name says so (content-defined chunking), or where
     they are full: a file more or less changes the units around it and no others."""
@@ -77,7 +83,7 @@ def _by_names(
         held += sizes[place - 1]
         mark = hmac.digest(key, b"cut|" + relative(path, root), "sha256")
         ends = int.from_bytes(mark[:8]) % unit_rows < 2
-        full = place - start == unit_rows or held > UNIT_BYTES
+        full = place - start == unit_rows or (unit_bytes is not None and held > unit_bytes)
         if full or place == len(paths) or (ends and unit_rows > 2):
             yield start, place
             start, held = place, 0
@@ -126,7 +132,8 @@ class Images(Reader):
 
     def cut(self, listing: Listing, paths: Sequence[str], cutting: Cutting) -> Iterator[Unit]:
         sizes = {path: listing.files[path].size for path in paths}
-        return cut(paths, sizes, cutting.unit_rows, listing.root, cutting.key, cutting.least)
+        key, least, most = cutting.key, cutting.least, cutting.unit_bytes
+        return cut(paths, sizes, cutting.unit_rows, listing.root, key, least, most)
 
     def read(self, fs: Any, plan: Plan, unit: Unit) -> pa.Table:
         return read(fs, plan, unit)

@@ -214,17 +214,18 @@ def shared_out(rows: int, most: int, units: int) -> int:
     return min(most, max(_FEW, -(-rows // units)))
 
 
-def ranges(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
-    """As ``even``; a range of more than ``UNIT_BYTES`` is cut where it is full.
+def ranges(sizes: Sequence[int], most: int, unit_bytes: int | None) -> Iterator[tuple[int, int]]:
+    """As ``even``; a range of more bytes is cut where it is full.
 
     Args:
         sizes: of the rows, bytes.
+        unit_bytes: of a range, about, at most; None: as they come.
     """
     for first, stop in even(len(sizes), most):
         start = first
         held = 0
         for row in range(first, stop):
-            if held and held + sizes[row] > UNIT_BYTES:
+            if unit_bytes is not None and held and held + sizes[row] > unit_bytes:
                 yield start, row
                 start, held = row, 0
             held += sizes[row]

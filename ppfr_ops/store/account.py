@@ -1,17 +1,23 @@
 """What the publication of every person has cost so far: an account that only grows.
 
-A unit's charge is a file of its own, written before the unit is committed, so whatever dies in
-between has spent and not published, never the other way round. Nothing takes a charge back, not a
-new run, not ``--overwrite``, not a unit that is withdrawn: what was published once may have been
-copied.
+A unit's charge is written before the unit is committed, so whatever dies in between has spent and
+not published, never the other way round. Nothing takes a charge back, not a new run, not
+``--overwrite``, not a unit that is withdrawn: what was published once may have been copied.
 
-    PLACE/charges/RELEASE-COPY.json    one unit, committed or not
+    PLACE/charges/NUMBER.json    one unit, committed or not
+
+Numbers have no gaps. Whoever charges has read all charges so far, checks what it wants against
+them, and creates the next number, which succeeds for one only; who comes second reads what the
+first wrote and checks anew. So no two runs together spend what each alone may, however long one of
+them slept, and there is no lease to lose. A charge that was written although the store's answer was
+lost is known again by its name.
 
 Charges are by pseudonym. A damaged charge stops the account: it could be anybody's.
 """
 
+import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -24,6 +30,7 @@ HERE = (EVIDENCE, "ledger", "account")
 """The account of an output that shares none with others."""
 _CHARGES = "charges"
 _THREADS = 8
+_DIGITS = 12
 
 
 class Charge(BaseModel):
@@ -38,6 +45,11 @@ class Charge(BaseModel):
     """At which epsilon is told."""
     records: dict[str, int]
     """Published ones, by pseudonym."""
+    name: str | None = None
+    """Of this copy of the work on a unit, unique; as ``release`` and ``unit`` null in charges of
+    earlier versions, whose files have it as their name."""
+    release: str | None = None
+    unit: str | None = None
 
 
 @dataclass
@@ -49,6 +61,28 @@ class Balance:
     records: Counter[str] = field(default_factory=Counter)
     delta: float = 1e-6
     """The smallest of all charges."""
+    photos: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
+    """Records by release and unit, then by pseudonym, of the last copy of the work on it."""
+    charges: int = 0
+
+    def add(self, charge: Charge) -> None:
+        """Count a charge."""
+        self.delta = min(self.delta, charge.delta) if self.charges else charge.delta
+        self.charges += 1
+        one = Loss(charge.pure, charge.square)
+        for pseudonym, count in charge.records.items():
+            self.losses[pseudonym] = self.losses.get(pseudonym, Loss()) + one.times(count)
+            self.records[pseudonym] += count
+        if charge.release is not None and charge.unit is not None:
+            self.photos[charge.release, charge.unit] = charge.records
+
+    def photos_with(self, charge: Charge) -> Counter[str]:
+        """Records in the charge's release if it is made, by those of its pseudonyms."""
+        total = Counter(charge.records)
+        for (release, unit), records in self.photos.items():
+            if release == charge.release and unit != charge.unit:
+                total.update({who: records.get(who, 0) for who in charge.records})
+        return total
 
     def epsilon(self, pseudonym: str, more: Loss | None = None) -> float:
         """Spent, and ``more``."""
@@ -67,21 +101,43 @@ class Account:
     def __init__(self, folder: Folder, place: tuple[str, ...] = HERE) -> None:
         self.folder = folder
         self.place = (*place, _CHARGES)
+        self._lock = threading.Lock()
+        self._next: int | None = None
+        self._known: Balance | None = None
 
-    def charge(self, name: str, loss: Loss, delta: float, records: Mapping[str, int]) -> None:
+    def charge(
+        self,
+        charge: Charge,
+        allowed: Callable[[Balance, Charge], None] | None = None,
+    ) -> None:
         """Write a charge down. Returns when it is safe.
 
         Args:
-            name: of this copy of a unit, unique.
+            charge: with its name.
+            allowed: raises if the charge must not be made, given everything that was charged before
+                it.
 
         Raises:
-            LedgerError: there is one of that name.
+            LedgerError: an earlier charge cannot be read.
         """
-        if not records:
+        if not charge.records:
             return
-        made = Charge(pure=loss.pure, square=loss.square, delta=delta, records=dict(records))
-        if not self.folder.create(made.model_dump(), *self.place, f"{name}.json"):
-            raise LedgerError("the same work was charged twice")
+        with self._lock:
+            if allowed is not None and self._known is None:
+                self._known, self._next = self._read_all()
+            if self._next is None:
+                self._next = _after(self._names())
+            while True:
+                if allowed is not None and self._known is not None:
+                    allowed(self._known, charge)
+                path = (*self.place, f"{self._next:0{_DIGITS}}.json")
+                made = self.folder.create(charge.model_dump(), *path)
+                other = charge if made else self._read(path[-1])
+                self._next += 1
+                if self._known is not None:
+                    self._known.add(other)
+                if other.name == charge.name:
+                    return
 
     def balance(self) -> Balance:
         """Everything that was ever charged.
@@ -89,19 +145,20 @@ class Account:
         Raises:
             LedgerError: a charge cannot be read.
         """
-        names = [name for name in self.folder.names(*self.place) if name.endswith(".json")]
+        return self._read_all()[0]
+
+    def _names(self) -> list[str]:
+        return sorted(name for name in self.folder.names(*self.place) if name.endswith(".json"))
+
+    def _read_all(self) -> tuple[Balance, int]:
+        """The balance, and the next number."""
+        names = self._names()
         with ThreadPoolExecutor(_THREADS) as pool:
-            charges = list(pool.map(self._read, sorted(names)))
+            charges = list(pool.map(self._read, names))
         total = Balance()
-        if charges:
-            total.delta = min(charge.delta for charge in charges)
         for charge in charges:
-            one = Loss(charge.pure, charge.square)
-            for pseudonym, count in charge.records.items():
-                before = total.losses.get(pseudonym, Loss())
-                total.losses[pseudonym] = before + one.times(count)
-                total.records[pseudonym] += count
-        return total
+            total.add(charge)
+        return total, _after(names)
 
     def _read(self, name: str) -> Charge:
         try:
@@ -111,3 +168,9 @@ class Account:
                 f"the privacy account has a damaged charge, {name!a}: nobody can say any more who "
                 "has spent what"
             ) from None
+
+
+def _after(names: list[str]) -> int:
+    """The number after the last."""
+    numbers = [int(n[:_DIGITS]) for n in names if len(n) == _DIGITS + 5 and n[:_DIGITS].isdecimal()]
+    return max(numbers, default=0) + 1

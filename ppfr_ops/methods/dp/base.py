@@ -8,8 +8,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.methods.base import Anonymizer, Figure, Spending
-from ppfr_ops.methods.dp.mechanism import Mechanism
+from ppfr_ops.methods.dp.mechanism import Mechanism, Vectors
 from ppfr_ops.privacy import ADJACENCY, Guarantee, Loss, Noise, gaussian_epsilon, gaussian_scale
 
 FIGURES = (
@@ -86,6 +87,10 @@ class Private(Anonymizer):
             return Mechanism(self.noise, self.epsilon / self.photos, self.delta)
         mu = 1 / gaussian_scale(self.epsilon, self.delta) / math.sqrt(self.photos)
         return Mechanism(self.noise, gaussian_epsilon(mu, self.delta), self.delta)
+
+    def vectors(self, faces: Faces) -> Vectors:
+        """What the mechanism clips and noises, ``N x d``, in the unit of its ball."""
+        raise NotImplementedError
 
     def clip_radius(self) -> float:
         """In the unit of the vector that is clipped."""

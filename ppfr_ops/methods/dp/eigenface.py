@@ -150,12 +150,11 @@ class Eigenface(Private):
         )
 
     def anonymize(self, faces: Faces, draws: NDArray[np.float32]) -> Output:
-        coefficients = basis().coefficients(faces)
+        noised = self.mechanism().private(self.vectors(faces))
         if self.claim == "peep":
-            drawn = self._as_published(coefficients)
+            drawn = noised * SIZE * self._edge() * self._faintness()
         else:
-            radius = basis().radius[self.noise]
-            drawn = self.natural(self.mechanism().private(coefficients / radius))
+            drawn = self.natural(noised)
         return Output(basis().pictures(drawn), self.figures(len(faces)))
 
     def neighbours(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -190,12 +189,16 @@ class Eigenface(Private):
         contrast = np.sqrt((basis().spread ** 2).sum() / (weights * prior).sum())
         return noised * weights * contrast
 
-    def _as_published(self, coefficients: Vectors) -> Vectors:
-        """Brought to 0..1, noised with scale 1 / epsilon, and back, at natural contrast."""
-        edge = BOX * basis().spread
+    def vectors(self, faces: Faces) -> Vectors:
+        coefficients = basis().coefficients(faces)
+        if self.claim == "none":
+            return coefficients / basis().radius[self.noise]
         # -1/SIZE..1/SIZE: the box inside the mechanism's ball, corners on its surface
-        inside = np.clip(coefficients / edge, -1, 1) / SIZE
-        return self.mechanism().private(inside) * SIZE * edge * self._faintness()
+        return np.clip(coefficients / self._edge(), -1, 1) / SIZE
+
+    def _edge(self) -> Vectors:
+        """What the published scaling brings to 0..1, either way from the mean."""
+        return BOX * basis().spread
 
     def _faintness(self) -> float:
         """What the published noise is drawn with, so that the picture is not black and white."""

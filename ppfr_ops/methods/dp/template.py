@@ -80,8 +80,11 @@ class Template(Drawn):
     def clipped(self, codes: Tensor) -> Tensor:
         return F.normalize(codes @ torch.from_numpy(directions().into).to(codes), dim=1)
 
+    def vectors(self, faces: Faces) -> Vectors:
+        return directions().vectors(self.encoded(faces))
+
     def anonymize(self, faces: Faces, draws: NDArray[np.float32]) -> Output:
         mechanism = self.mechanism()
-        noised = mechanism.private(directions().vectors(self.encoded(faces)))
+        noised = mechanism.private(self.vectors(faces))
         codes = directions().codes(noised, mechanism.deviation)
         return Output(self.drawn(codes, draws), self.figures(len(faces)))

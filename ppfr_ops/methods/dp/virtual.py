@@ -66,11 +66,14 @@ class Virtual(Drawn):
         size = self.generator().model().generator.code_size
         whose = [person(*each) for each in zip(context["identity"], draws, strict=True)]
         if self.reads_faces:
-            differs = self._differs(self.encoded(faces))
+            differs = self._differs(self.vectors(faces))
             codes = people.virtual(key, whose, size, differs, None, self.variation)
         else:
             codes = people.virtual(key, whose, size)
         return Output(self.drawn(codes, draws), self.figures(len(faces)))
+
+    def vectors(self, faces: Faces) -> Vectors:
+        return self.encoded(faces)
 
     def _differs(self, features: Vectors) -> people.Vectors:
         """Private, of length 1 again, whatever the noise; ``N x 128``."""
