@@ -30,7 +30,7 @@ RADII = (0.1, 0.25, 0.5, 0.6)
 def threshold_of(model, held, sigma: float, references, rng) -> float:
     """That of the best accuracy between one noisy copy and the enrolment of another picture."""
     if sigma:
-        one = np.concatenate([noisy_templates(model, f, sigma, 1, rng) for f in held.images])
+        one = np.concatenate([noisy_templates(model, f, sigma, 1) for f in held.images])
         kept = references(held.images)
     else:
         one = kept = model.embed(held.images)
@@ -86,7 +86,7 @@ def main() -> None:
     def references(faces):
         if options.enrol:
             return enrolment.embed(faces)
-        return np.stack([enrolled(model, face, sigma, copies, rng) for face in faces])
+        return np.stack([enrolled(model, face, sigma, copies) for face in faces])
 
     enrolment = Recognizer(RecognizerSpec.parse(options.enrol), 1) if options.enrol else None
     threshold = threshold_of(model, held, sigma, references, rng)
@@ -95,7 +95,7 @@ def main() -> None:
     radii, right, kept = [], [], []
     for number, (a, b, same) in enumerate(zip(pairs.a, pairs.b, pairs.same, strict=True)):
         (reference,) = references(gallery.images[b : b + 1])
-        found = noisy_templates(model, gallery.images[a], sigma, samples, rng)
+        found = noisy_templates(model, gallery.images[a], sigma, samples)
         hits = int(decided(found, reference, threshold, bool(same)).sum())
         made = certificate(hits, samples, sigma, options.alpha)
         radii.append(-1.0 if made.radius is None else made.radius)

@@ -101,11 +101,12 @@ def _subject(
         places = places_of(ids, mapping, gallery)
         who = gallery.identities
         people = [None if who is None or place < 0 else who[place] for place in places]
-    known = np.flatnonzero(places >= 0)
-    kept = known[evenly(len(known), records or len(known))]
+    chosen = np.array(evenly(len(ids), records or len(ids)))
+    kept = chosen[places[chosen] >= 0]
     return Subject(
         [ids[i] for i in kept],
         faces[kept],
         [people[i] for i in kept],
         None if gallery is None else gallery.images[places[kept]],
+        len(chosen) - len(kept),
     )

@@ -55,7 +55,11 @@ class _Document(BaseModel):
 
 class CertifiedAt(_Document):
     radius: float
-    share: float = Field(ge=0, le=1, description="of all records, abstentions counted as failures")
+    share: float = Field(
+        ge=0,
+        le=1,
+        description="of all records; abstentions and what was left out count as failures",
+    )
 
 
 class Certification(_Document):
@@ -68,7 +72,9 @@ class Certification(_Document):
     claim: Literal["match", "non-match"]
     against: Literal["published", "originals"]
     threshold: float = Field(description="of the cosine; from it on, two faces match")
-    far: float | None = Field(description="that the threshold was chosen for; null: it was given")
+    far: float | None = Field(
+        description="of votes, that the threshold was chosen for; null: it was given"
+    )
     sigma: float = Field(gt=0, description="of the noise, pixels of 0..1")
     samples: int = Field(ge=1, description="noisy copies of a record")
     enrolment_samples: int = Field(ge=1, description="noisy copies of a picture it is held against")
@@ -76,8 +82,16 @@ class Certification(_Document):
         default=None, description="model that enrols clean pictures instead; null: none does"
     )
     alpha: float = Field(gt=0, lt=1, description="probability that a certificate is wrong, each")
-    records: int
-    left_out: int = Field(description="records without anything to hold them against")
+    threshold_comparisons: int | None = Field(
+        default=None, description="of different people, that the threshold comes from; null: given"
+    )
+    reach: float | None = Field(
+        default=None, description="radius that is certified if every copy is decided as claimed"
+    )
+    records: int = Field(description="all that were chosen; shares are of them")
+    left_out: int = Field(
+        description="records without anything to hold them against; they count as failures"
+    )
     abstained: int
     certified: list[CertifiedAt]
     median_radius: float | None = Field(description="of those that are certified")

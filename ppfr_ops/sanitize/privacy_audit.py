@@ -31,7 +31,7 @@ from ppfr_ops.sanitize.batch import BatchSanitizer
 _STEPS = 64
 """Thresholds that are tried on the first half."""
 _CHUNK = 500
-_NUMBERS = 2_000_000
+_NUMBERS = 1_000_000
 """Coordinates that are noised of each neighbour, at most."""
 _RIDGE = 0.02
 """Of the mean variance of a reading, added to each, for a few hundred pictures say little of 128

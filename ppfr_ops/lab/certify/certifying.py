@@ -21,14 +21,27 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.lab.certify.options import CertifyOptions
 from ppfr_ops.lab.certify.reencoding import brightness, jpeg_quality
-from ppfr_ops.lab.certify.smoothing import certificate, decided, enrolled, noisy_templates
+from ppfr_ops.lab.certify.smoothing import (
+    certificate,
+    decided,
+    enrolled,
+    noisy_templates,
+    reach,
+    samples_for,
+)
 from ppfr_ops.options import digest, shaping
 from ppfr_ops.recognizers import Embeddings, Recognizer, mark_of
 from ppfr_ops.store.atomic import in_one_step
 
 PART = 256
 """Records of a shard of certificates."""
-_PAIRS = 200_000
+JPEG_95 = 0.59
+"""L2 by which a JPEG re-encoding of quality 95 disturbs a picture (median of 95 LFW faces)."""
+_VOTES = 15
+"""Noisy copies of a record that vote where the threshold is looked for."""
+_PAIRS = 1_000_000
+_ENOUGH = 10
+"""Comparisons of different people for every one that the threshold may let match, at least."""
 _SECONDS = b"seconds"
 
 
@@ -37,13 +50,15 @@ class Subject:
     """Published faces, and what each is held against.
 
     ``ids`` record ids; ``faces`` uint8 ``N x 112 x 112 x 3``; ``people`` who it shows, as far as
-    that is known; ``originals`` the photo that it was made of, or None: the others of the person.
+    that is known; ``originals`` the photo that it was made of, or None: the others of the person;
+    ``left_out`` records that were chosen and have no such photo.
     """
 
     ids: list[str]
     faces: Faces
     people: list[str | None]
     originals: Faces | None = None
+    left_out: int = 0
 
 
 class Certifier:
@@ -51,7 +66,7 @@ class Certifier:
 
     Args:
         folder: of the certificates; its shards of an earlier run are kept.
-        rng: of the noise.
+        rng: of which people are compared, to find the threshold.
         log: takes a line of progress.
         enrolment: what clean pictures are enrolled by; None: noisy copies, by ``model``.
 
@@ -72,6 +87,7 @@ class Certifier:
         self.enrolment = enrolment
         self.model, self.options, self.subject = model, options, subject
         self.folder, self.rng, self.log = folder, rng, log
+        self._comparisons: int | None = None
         self._claim()
 
     def _claim(self) -> None:
@@ -81,6 +97,7 @@ class Certifier:
             "model": self.model.spec.digest(),
             "records": digest(names),
             "against": self._against,
+            "noise": "rounded",
         }
         if self.enrolment is not None:
             facts["enrolment"] = self.enrolment.spec.digest()
@@ -101,10 +118,11 @@ class Certifier:
         Raises:
             UserError: there is nothing to hold a record against, or no threshold can be found.
         """
+        self._say_reach()
         references, valid = self._references()
         if not valid.any():
             raise UserError("no record has anything to be held against: no two of one person")
-        threshold = self._threshold(references)
+        threshold = self._threshold(references, valid)
         order = np.flatnonzero(valid)
         tables, seconds = [], 0.0
         for start in range(0, len(order), PART):
@@ -115,7 +133,22 @@ class Certifier:
             seconds += float((table.schema.metadata or {}).get(_SECONDS, b"0"))
             tables.append(table)
             self.log(f"{min(start + PART, len(order)):,} of {len(order):,} records")
-        return self._document(pa.concat_tables(tables), threshold, seconds, int((~valid).sum()))
+        left_out = int((~valid).sum()) + self.subject.left_out
+        return self._document(pa.concat_tables(tables), threshold, seconds, left_out)
+
+    def _say_reach(self) -> None:
+        """Before any work: what these settings can prove at best."""
+        options = self.options
+        most = reach(options.samples, options.sigma, options.alpha)
+        text = f"at most a radius of {most:.2f} can be proven by these settings"
+        if most < JPEG_95:
+            enough = samples_for(JPEG_95, options.sigma, options.alpha)
+            way = f"--samples {enough}" if enough else "a greater --sigma"
+            text += (
+                f"; writing a picture again as JPEG of quality 95 disturbs it by {JPEG_95:g}, "
+                f"which takes {way}"
+            )
+        self.log(text)
 
     def _part(
         self,
@@ -138,7 +171,7 @@ class Certifier:
     ) -> dict[str, object]:
         options, face = self.options, self.subject.faces[row]
         match = options.claim == "match"
-        templates = noisy_templates(self.model, face, options.sigma, options.samples, self.rng)
+        templates = noisy_templates(self.model, face, options.sigma, options.samples)
         hits = int(decided(templates, reference, threshold, match).sum())
         found = certificate(hits, options.samples, options.sigma, options.alpha)
 
@@ -186,28 +219,53 @@ class Certifier:
         if self.enrolment is not None:
             return self.enrolment.embed(faces)
         count, sigma = self.options.enrolment_samples, self.options.sigma
-        return np.stack([enrolled(self.model, face, sigma, count, self.rng) for face in faces])
+        return np.stack([enrolled(self.model, face, sigma, count) for face in faces])
 
-    def _threshold(self, references: Embeddings) -> float:
-        """As given, or that of the false-accept rate: one noisy copy of a record against what
-        records of other people are held against. These copies serve for nothing else."""
+    def _threshold(self, references: Embeddings, valid: NDArray[np.bool_]) -> float:
+        """As given, or that of the false-accept rate: votes of a few noisy copies of a record,
+        which serve for nothing else, against what records of other people are held against.
+
+        Raises:
+            UserError: too few comparisons to tell such a rate.
+        """
         if self.options.threshold is not None:
             return self.options.threshold
         path = self.folder / "threshold.json"
         if path.is_file():
-            return float(json.loads(path.read_text()))
-        who = np.array([p or f"?{i}" for i, p in enumerate(self.subject.people)])
-        if len(set(who)) < 2:
-            raise UserError("all records are of one person: give --threshold")
-        model, sigma, faces = self.model, self.options.sigma, self.subject.faces
-        one = np.concatenate([noisy_templates(model, f, sigma, 1, self.rng) for f in faces])
-        count = len(one)
-        a, b = self.rng.integers(0, count, (2, min(_PAIRS, count * count)))
-        other = who[a] != who[b]
-        impostors = (one[a[other]] * references[b[other]]).sum(1)
-        threshold = float(np.quantile(impostors, 1 - self.options.far))
+            threshold, self._comparisons = json.loads(path.read_text())
+            return float(threshold)
+        people = self.subject.people
+        known = np.flatnonzero(valid & np.array([who is not None for who in people]))
+        who = np.unique([str(people[row]) for row in known], return_inverse=True)[1]
+        different = len(who) ** 2 - int((np.bincount(who) ** 2).sum()) if len(who) else 0
+        needed = int(np.ceil(_ENOUGH / self.options.far))
+        if different < needed:
+            raise UserError(
+                f"a threshold for a false-accept rate of {self.options.far:g} takes {needed:,} "
+                f"comparisons of different people, and these records give {different:,}: give "
+                "--threshold, or a greater --far"
+            )
+        votes = np.stack(
+            [
+                noisy_templates(self.model, self.subject.faces[row], self.options.sigma, _VOTES)
+                for row in known
+            ]
+        )
+        if different <= _PAIRS:
+            a, b = np.nonzero(who[:, None] != who[None])
+        else:
+            a, b = self.rng.integers(0, len(known), (2, _PAIRS))
+            a, b = a[who[a] != who[b]], b[who[a] != who[b]]
+        impostors = np.concatenate(
+            [
+                np.median(np.einsum("pvd,pd->pv", votes[a[part]], references[known[b[part]]]), 1)
+                for part in np.array_split(np.arange(len(a)), 1 + len(a) // 10_000)
+            ]
+        )
+        threshold = float(np.quantile(impostors, 1 - self.options.far, method="higher"))
+        threshold, self._comparisons = float(np.nextafter(threshold, 2)), len(impostors)
         with in_one_step(str(path)) as file:
-            file.write(json.dumps(threshold).encode())
+            file.write(json.dumps([threshold, self._comparisons]).encode())
         return threshold
 
     def _document(
@@ -217,7 +275,7 @@ class Certifier:
         options = self.options
         quality = [101 if q is None else q for q in table["jpeg_quality"].to_pylist()]
         steps = [-1 if b is None else b for b in table["brightness"].to_pylist()]
-        tried = options.reencodings
+        tried, records = options.reencodings, len(radii) + left_out
         document = Certification(
             recognizer=self.model.name,
             recognizer_sha256=self.model.spec.digest(),
@@ -231,13 +289,17 @@ class Certifier:
             enrolment_samples=options.enrolment_samples,
             enrolled_by_sha256=None if self.enrolment is None else self.enrolment.spec.digest(),
             alpha=options.alpha,
-            records=len(radii),
+            threshold_comparisons=self._comparisons,
+            reach=reach(options.samples, options.sigma, options.alpha),
+            records=records,
             left_out=left_out,
             abstained=int((radii < 0).sum()),
-            certified=[CertifiedAt(radius=r, share=float((radii >= r).mean())) for r in RADII],
+            certified=[
+                CertifiedAt(radius=r, share=int((radii >= r).sum()) / records) for r in RADII
+            ],
             median_radius=float(np.median(radii[radii >= 0])) if (radii >= 0).any() else None,
-            jpeg_quality=_shares(quality, (95, 75, 50, 30), below=True) if tried else {},
-            brightness=_shares(steps, (10, 20, 40), below=False) if tried else {},
+            jpeg_quality=_shares(quality, (95, 75, 50, 30), records, below=True) if tried else {},
+            brightness=_shares(steps, (10, 20, 40), records, below=False) if tried else {},
             seconds_per_record=seconds / max(len(radii), 1),
         )
         with in_one_step(str(self.folder / "certification.json")) as file:
@@ -245,6 +307,8 @@ class Certifier:
         return document
 
 
-def _shares(values: list[int], marks: tuple[int, ...], below: bool) -> dict[str, float]:
+def _shares(
+    values: list[int], marks: tuple[int, ...], records: int, below: bool
+) -> dict[str, float]:
     found = np.array(values)
-    return {str(m): float((found <= m if below else found >= m).mean()) for m in marks}
+    return {str(m): int((found <= m if below else found >= m).sum()) / records for m in marks}
