@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from test_entries import entry_of
-from test_tampering import release, signed, verify
+from test_tampering import release, sign_again, signed, verify
 from test_verify import relist, untouched
 
 from ppfr_ops.contracts.manifest import FILES, FILES_SCHEMA, Listing, ReleaseManifest
 from ppfr_ops.release.listing import LARGEST, Shards, packed, twice, unpacked, write_rows
-from ppfr_ops.release.signing import load_signing_key, make_signature
+from ppfr_ops.release.signing import load_signing_key
 from ppfr_ops.release.verify import verify as findings_of
 from ppfr_ops.store.folder import Folder
 from ppfr_ops.store.ledger import Ledger
@@ -195,10 +195,8 @@ def test_a_manifest_that_lists_shards_beside_the_list_is_found(release: Path) ->
     first = pq.read_table(release / FILES).to_pylist()[0]
     first = {key: v.decode() if isinstance(v, bytes) else v for key, v in first.items()}
     told["files"].append(first)
-    raw = ReleaseManifest.model_validate(told).text()
-    path.write_bytes(raw)
-    key = load_signing_key(str(release.parent.parent / "key"))
-    (release / "manifest.sig").write_bytes(make_signature(raw, key).text())
+    path.write_bytes(ReleaseManifest.model_validate(told).text())
+    sign_again(release, load_signing_key(str(release.parent.parent / "key")))
     code, said = verify(release)
     assert code == 1 and any(f"lists shards, which are in {FILES}" in line for line in said)
 

@@ -1,8 +1,11 @@
 """Ways to change a release that is signed: ``ppfr verify --public-key`` names file and reason."""
 
+import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +17,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from test_verify import untouched
 
 from ppfr_ops.cli.verify import main
-from ppfr_ops.contracts.manifest import ReleaseManifest
+from ppfr_ops.contracts.attestation import ReleaseStatement
+from ppfr_ops.contracts.manifest import FILES_SCHEMA, ReleaseManifest
+from ppfr_ops.release import standalone
+from ppfr_ops.release.attestation import PrivateKey, read_bundle, sign_statement, statement
 from ppfr_ops.release.publish import write_documents
-from ppfr_ops.release.signing import load_signing_key, make_signature
+from ppfr_ops.release.signing import load_signing_key
 from ppfr_ops.store.ledger import Ledger
 
 __all__ = ["untouched"]
@@ -130,20 +136,47 @@ def say_a_thing_twice(release: Path) -> None:
     path = release / "manifest.json"
     raw = path.read_bytes().replace(b'"records": 11', b'"records": 1,\n "records": 11')
     path.write_bytes(raw)
-    key = load_signing_key(str(release.parent.parent / "key"))
-    (release / "manifest.sig").write_bytes(make_signature(raw, key).text())
+    sign_again(release, load_signing_key(str(release.parent.parent / "key")))
+
+
+def sign_again(release: Path, key: PrivateKey) -> None:
+    """The statement that is there, about the manifest that is there."""
+    bundle = read_bundle((release / "manifest.sig").read_bytes())
+    assert bundle is not None
+    told = ReleaseStatement.model_validate_json(bundle.payload)
+    digest = hashlib.sha256((release / "manifest.json").read_bytes()).hexdigest()
+    resources = told.predicate.resources
+    (place,) = (n for n, item in enumerate(resources) if item.name == "manifest.json")
+    resources[place] = resources[place].model_copy(update={"digest": digest})
+    payload = told.model_dump_json(by_alias=True).encode()
+    (release / "manifest.sig").write_bytes(sign_statement(payload, key).text())
 
 
 def sign_with_another_key(release: Path) -> None:
-    raw = (release / "manifest.json").read_bytes()
-    signature = make_signature(raw, Ed25519PrivateKey.generate())
-    (release / "manifest.sig").write_bytes(signature.text())
+    sign_again(release, Ed25519PrivateKey.generate())
 
 
 def name_another_signer(release: Path) -> None:
     path = release / "manifest.sig"
-    other = make_signature(b"", Ed25519PrivateKey.generate()).public_key
-    path.write_text(json.dumps({**json.loads(path.read_text()), "public_key": other}, indent=1))
+    bundle = json.loads(path.read_text())
+    bundle["verificationMaterial"]["publicKey"]["hint"] = "0" * 64
+    path.write_text(json.dumps(bundle, indent=1) + "\n")
+
+
+def say_more_in_the_signature(release: Path) -> None:
+    path = release / "manifest.sig"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "who": "Jane Doe"}, indent=1))
+
+
+def sign_another_statement(release: Path) -> None:
+    """By the right key, about the right manifest, and untrue in what was done."""
+    bundle = read_bundle((release / "manifest.sig").read_bytes())
+    assert bundle is not None
+    told = ReleaseStatement.model_validate_json(bundle.payload)
+    told.predicate.resources = [x for x in told.predicate.resources if x.name != "README.md"]
+    payload = told.model_dump_json(by_alias=True).encode()
+    key = load_signing_key(str(release.parent.parent / "key"))
+    (release / "manifest.sig").write_bytes(sign_statement(payload, key).text())
 
 
 def lengthen_the_signature(release: Path) -> None:
@@ -186,7 +219,9 @@ WAYS: dict[Callable[[Path], None], tuple[str, str]] = {
     colour_the_terminal: ("\\x1b[2Jall holds", "is not in the manifest"),
     say_a_thing_twice: ("manifest.json", "is not written as manifests are"),
     sign_with_another_key: ("manifest.json", "is not what was signed"),
-    name_another_signer: ("manifest.sig", "holds more than a signature"),
+    name_another_signer: ("manifest.json", "is not what was signed"),
+    say_more_in_the_signature: ("manifest.sig", "holds more than a signature"),
+    sign_another_statement: ("manifest.sig", "its statement is not that of this release"),
     lengthen_the_signature: ("manifest.sig", "holds more than a signature"),
     empty_the_signature: ("manifest.sig", "is no readable signature"),
     remove_a_document: ("croissant.json", "is missing"),
@@ -212,6 +247,38 @@ def test_every_way_is_named_in_a_line(way: Callable[[Path], None], release: Path
     assert verify(release.parent)[0] == 1
 
 
+# -- by tools that are not ours ---------------------------------------------------------------
+
+
+def verify_alone(release: Path, *more: str, key: str = "pub") -> tuple[int, list[str]]:
+    """By the verifier of the release before it was changed, with nothing but Python."""
+    made = next(folder for folder in release.parents if (folder / "pub").exists())
+    program = made / "verify.py"
+    program.write_text(standalone.text())
+    command = [sys.executable, "-S", "-I", str(program), str(release)]
+    command += ["--public-key", str(made / key), *more]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert not done.stderr, done.stderr
+    return done.returncode, done.stdout.splitlines()
+
+
+def test_the_verifier_in_the_release_needs_only_python(release: Path) -> None:
+    assert (release / "verify.py").read_text() == standalone.text()
+    assert verify_alone(release) == (0, ["all that was checked holds (version 2)"])
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def test_the_verifier_in_the_release_finds_every_way(
+    way: Callable[[Path], None], release: Path
+) -> None:
+    way(release)
+    file, _ = WAYS[way]
+    code, said = verify_alone(release)
+    assert code == 1
+    assert any(line.startswith(file) for line in said), said
+    assert all(line.isprintable() for line in said)
+
+
 def test_an_older_release_with_its_signature_is_told_by_its_version(release: Path) -> None:
     shutil.rmtree(release)
     shutil.copytree(release.parent.parent / "older", release)
@@ -227,13 +294,14 @@ def test_a_manifest_of_another_release_of_the_owner_fits_no_file(release: Path) 
     path = release / "manifest.json"
     manifest = ReleaseManifest.model_validate_json(path.read_bytes())
     update = {"files": [], "listing": None, "records": 0, "release": "0" * 32}
-    raw = manifest.model_copy(update=update).text()
-    path.write_bytes(raw)
+    forged = manifest.model_copy(update=update)
+    path.write_bytes(forged.text())
     key = load_signing_key(str(release.parent.parent / "key"))
-    (release / "manifest.sig").write_bytes(make_signature(raw, key).text())
+    payload = statement(forged, FILES_SCHEMA.empty_table())
+    (release / "manifest.sig").write_bytes(sign_statement(payload, key).text())
     code, said = verify(release)
     assert code == 1 and all("is not in the manifest" in line for line in said)
-    assert len(said) == 6
+    assert len(said) == 7
 
 
 @pytest.mark.parametrize("name", ["run.json", "units/u000001.json"])

@@ -204,7 +204,7 @@ class File(_Model):
     """A file of the release."""
 
     path: Annotated[
-        str, Field(pattern=r"^(data/[0-9a-f]{32}\.parquet|README\.md|croissant\.json)$")
+        str, Field(pattern=r"^(data/[0-9a-f]{32}\.parquet|README\.md|croissant\.json|verify\.py)$")
     ]
     """Relative to the release."""
     bytes: int = Field(ge=0)
@@ -254,5 +254,7 @@ class ReleaseManifest(_Model):
 
     def text(self) -> bytes:
         """The one way to write it."""
-        exclude = {"listing"} if self.listing is None else set()
+        exclude: dict[str, Any] = {} if self.listing is not None else {"listing": True}
+        if "draws_faces" not in self.method.model_fields_set:  # before there were marks
+            exclude["method"] = {"draws_faces"}
         return self.model_dump_json(indent=1, exclude=exclude).encode()

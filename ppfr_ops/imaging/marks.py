@@ -2,7 +2,7 @@
 
 The mark has the same bytes wherever it stands, so it tells nothing of order, source, time or
 person. This module needs Python's standard library alone: it is a part of the verifier that lies in
-every release (``release.recipient``).
+every release (``release.standalone``).
 """
 
 import zlib

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
@@ -14,6 +13,7 @@ from ppfr_ops.contracts.detections import detections_schema
 from ppfr_ops.contracts.ledger import ALL_KINDS, KINDS, Kind, LedgerEntry, Shard
 from ppfr_ops.contracts.manifest import Manifest, ReleaseManifest
 from ppfr_ops.contracts.metrics import metrics_schema
+from ppfr_ops.release.attestation import PublicKey
 from ppfr_ops.release.files import check_shards
 from ppfr_ops.release.findings import Finding
 from ppfr_ops.release.listing import Unlisted, files_of, packed, unpacked
@@ -32,7 +32,7 @@ def check(
     release: ReleaseManifest,
     shards: pa.Table,
     published: Mapping[str, bytes],
-    public_key: Ed25519PublicKey | None,
+    public_key: PublicKey | None,
     photographs: Mapping[str, str] | None = None,
 ) -> Iterator[Finding]:
     """Hold the evidence against the release and against itself.
@@ -94,7 +94,7 @@ def _sorted(paths: Iterable[str]) -> NDArray[np.bytes_]:
 
 
 def _check_seal(
-    ledger: Ledger, release: ReleaseManifest, public_key: Ed25519PublicKey | None
+    ledger: Ledger, release: ReleaseManifest, public_key: PublicKey | None
 ) -> Iterator[Finding]:
     found = read_seal(ledger)
     if found is None:

@@ -1,7 +1,7 @@
 """What an encoded picture holds beside its pixels, and whether it is marked as what it is.
 
 This module needs Python's standard library alone: it is a part of the verifier that lies in every
-release (``release.recipient``).
+release (``release.standalone``).
 """
 
 from collections.abc import Mapping

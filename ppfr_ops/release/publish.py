@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
 from ppfr_ops.contracts.ledger import LedgerEntry, Shard
@@ -23,8 +22,10 @@ from ppfr_ops.contracts.manifest import (
     withheld_percent,
 )
 from ppfr_ops.errors import UserError
+from ppfr_ops.release import standalone
+from ppfr_ops.release.attestation import SIGNATURE, PrivateKey
 from ppfr_ops.release.listing import write_rows
-from ppfr_ops.release.signing import SIGNATURE, make_signature, read_seal, seal
+from ppfr_ops.release.signing import read_seal, seal, sign_release
 from ppfr_ops.store.entries import Marks
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
 from ppfr_ops.store.ledger import DOCUMENTS, Ledger
@@ -121,7 +122,7 @@ def write_release(
     ledger: Ledger,
     manifest: Manifest,
     shards: pa.Table,
-    key: Ed25519PrivateKey | None,
+    key: PrivateKey | None,
     listing: Listing | None = None,
 ) -> ReleaseManifest:
     """Write both manifests and the list of shards, sign the release's if there is a key, seal the
@@ -137,9 +138,9 @@ def write_release(
     before = read_release(ledger)
     if listing is None:
         listing = Listing(**write_rows(ledger, shards, RELEASE, FILES))
-    files = []
+    files = [_verifier(ledger)]
     if before is not None and before.listing == listing:
-        files = _documents(ledger, before)
+        files = [*_documents(ledger, before), *files]
     else:
         for name in DOCUMENTS:
             ledger.remove(RELEASE, name)
@@ -185,7 +186,7 @@ def _told(manifest: Manifest) -> dict[str, Any]:
 
 
 def write_documents(
-    ledger: Ledger, documents: Mapping[str, str], key: Ed25519PrivateKey | None
+    ledger: Ledger, documents: Mapping[str, str], key: PrivateKey | None
 ) -> ReleaseManifest:
     """Write some of ``DOCUMENTS`` into the release, and the manifest that names them.
 
@@ -213,7 +214,7 @@ def write_documents(
     return made
 
 
-def put_manifest(ledger: Ledger, made: ReleaseManifest, key: Ed25519PrivateKey | None) -> None:
+def put_manifest(ledger: Ledger, made: ReleaseManifest, key: PrivateKey | None) -> None:
     """The manifest of a release, its signature, and the seal of the evidence."""
     data = made.text()
     ledger.still_mine()
@@ -221,8 +222,19 @@ def put_manifest(ledger: Ledger, made: ReleaseManifest, key: Ed25519PrivateKey |
     ledger.put(data, RELEASE, "manifest.json")
     if key is not None:
         ledger.still_mine()
-        ledger.put(make_signature(data, key).text(), RELEASE, SIGNATURE)
+        sign_release(ledger, made, key)
     seal(ledger, made.version, key)
+
+
+VERIFIER = "verify.py"
+"""In every release: checks it with Python's standard library alone (``release.standalone``)."""
+
+
+def _verifier(ledger: Ledger) -> File:
+    data = standalone.text().encode()
+    ledger.put(data, RELEASE, VERIFIER)
+    digest = hashlib.sha256(data).hexdigest()
+    return File(path=VERIFIER, bytes=len(data), sha256=digest, rows=None)
 
 
 def _next_version(ledger: Ledger, before: ReleaseManifest | None) -> int:

@@ -19,11 +19,11 @@ from collections.abc import Iterable
 from itertools import islice
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ppfr_ops.contracts.ledger import SHARD_PLACES
 from ppfr_ops.contracts.manifest import Manifest
+from ppfr_ops.release.attestation import PrivateKey
 from ppfr_ops.release.signing import Signature, make_signature, signature_fault
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder, Listed
 from ppfr_ops.store.ledger import LEDGER, Ledger
@@ -77,7 +77,7 @@ def settle(
     command: str,
     manifest: Manifest,
     shards: dict[str, str],
-    key: Ed25519PrivateKey | None,
+    key: PrivateKey | None,
 ) -> None:
     """Note how all lies there, at the end of a run that is complete.
 
@@ -105,7 +105,7 @@ def unsettle(folder: Ledger) -> None:
     folder.remove(*_PLACE)
 
 
-def settled(folder: Folder, command: str, key: Ed25519PrivateKey | None) -> Manifest | None:
+def settled(folder: Folder, command: str, key: PrivateKey | None) -> Manifest | None:
     """What came of this command, if it was run to its end and all lies there as it did then.
 
     Args:
@@ -128,7 +128,7 @@ def settled(folder: Folder, command: str, key: Ed25519PrivateKey | None) -> Mani
     return found.manifest
 
 
-def _bears(found: Settled, key: Ed25519PrivateKey | None) -> bool:
+def _bears(found: Settled, key: PrivateKey | None) -> bool:
     if key is None or found.signature is None:
         return key is None and found.signature is None
     try:

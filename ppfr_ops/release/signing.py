@@ -1,8 +1,9 @@
-"""The owner's signature: Ed25519 over the bytes of the release's manifest, and over a seal of the
-evidence. The manifest has name, size and digest of every file of the release, of the shards by way
-of the list of which it has the digest, so the signature covers every published byte. The seal has,
-by way of a list of its own, the digest of every ledger entry, which has those of all shards, so
-what was planted in the evidence is not signed by the owner's next run."""
+"""The owner's signature: over a statement about the release (``release.attestation``), which has
+the digest of its manifest, and over a seal of the evidence. The manifest has name, size and digest
+of every file of the release, of the shards by way of the list of which it has the digest, so the
+signature covers every published byte. The seal has, by way of a list of its own, the digest of
+every ledger entry, which has those of all shards, so what was planted in the evidence is not signed
+by the owner's next run."""
 
 import base64
 import contextlib
@@ -11,43 +12,62 @@ import json
 import re
 import secrets
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import pyarrow as pa
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ppfr_ops.contracts.ledger import Count, Digest
+from ppfr_ops.contracts.manifest import SUMS, ReleaseManifest
 from ppfr_ops.errors import UserError
-from ppfr_ops.release.listing import Unlisted, read_rows, write_rows
+from ppfr_ops.release.attestation import (
+    SIGNATURE,
+    PrivateKey,
+    PublicKey,
+    bundle_fault,
+    check_signature,
+    der,
+    known,
+    read_bundle,
+    sign_statement,
+    signature_of,
+    statement,
+)
+from ppfr_ops.release.files import read_sums
+from ppfr_ops.release.listing import Unlisted, read_files, read_rows, write_rows
 from ppfr_ops.store.entries import batched
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
 from ppfr_ops.store.ledger import LEDGER, Ledger
 from ppfr_ops.store.private import read_private
 
-SIGNATURE = "manifest.sig"
 _LONGEST = 1024
-"""Bytes of a signature's file."""
+"""Bytes of a bare signature."""
 
 
 class Signature(BaseModel):
-    """``manifest.sig``: this and nothing more."""
+    """A bare signature, of a seal; releases bore it before they bore statements."""
 
     model_config = ConfigDict(extra="forbid")
 
-    algorithm: Literal["Ed25519"] = "Ed25519"
-    public_key: str = Field(pattern=r"^[A-Za-z0-9+/]{43}=$")
-    signature: str = Field(pattern=r"^[A-Za-z0-9+/]{86}==$")
+    algorithm: Literal["Ed25519", "ECDSA"] = "Ed25519"
+    public_key: str = Field(pattern=r"^[A-Za-z0-9+/]{43,220}={0,2}$")
+    """Ed25519: 32 bytes; ECDSA: DER."""
+    signature: str = Field(pattern=r"^[A-Za-z0-9+/]{86,190}={0,2}$")
 
     def text(self) -> bytes:
         """The one way to write it."""
         return (json.dumps(self.model_dump(), indent=1) + "\n").encode()
 
 
-def load_signing_key(path: str) -> Ed25519PrivateKey:
-    """An Ed25519 private key, PEM, unencrypted (``openssl genpkey -algorithm ed25519``).
+_KINDS = "of the kinds Ed25519, P-256, P-384 or P-521"
+
+
+def load_signing_key(path: str) -> PrivateKey:
+    """A private key, PEM, unencrypted: Ed25519 (``openssl genpkey -algorithm ed25519``), or on a
+    NIST curve, which ``model_signing verify`` can check.
 
     Raises:
         UserError: no such file, one that others can read, or another kind of key.
@@ -57,13 +77,13 @@ def load_signing_key(path: str) -> Ed25519PrivateKey:
         key = serialization.load_pem_private_key(data, None)
     except (ValueError, TypeError):
         raise UserError("the signing key is no readable PEM file") from None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise UserError("the signing key is not of the kind Ed25519")
-    return key
+    if not known(key):
+        raise UserError(f"the signing key is not {_KINDS}")
+    return cast(PrivateKey, key)
 
 
-def load_public_key(path: str) -> Ed25519PublicKey:
-    """An Ed25519 public key, PEM (``openssl pkey -in KEY -pubout``).
+def load_public_key(path: str) -> PublicKey:
+    """A public key, PEM (``openssl pkey -in KEY -pubout``).
 
     Raises:
         UserError: no such file, or another kind of key.
@@ -72,19 +92,42 @@ def load_public_key(path: str) -> Ed25519PublicKey:
         key = serialization.load_pem_public_key(Path(path).read_bytes())
     except (OSError, ValueError):
         raise UserError("the public key is no readable PEM file") from None
-    if not isinstance(key, Ed25519PublicKey):
-        raise UserError("the public key is not of the kind Ed25519")
-    return key
+    if not known(key):
+        raise UserError(f"the public key is not {_KINDS}")
+    return cast(PublicKey, key)
 
 
-def make_signature(data: bytes, key: Ed25519PrivateKey) -> Signature:
+def make_signature(data: bytes, key: PrivateKey) -> Signature:
+    public = key.public_key()
     return Signature(
-        public_key=base64.b64encode(key.public_key().public_bytes_raw()).decode(),
-        signature=base64.b64encode(key.sign(data)).decode(),
+        algorithm="Ed25519" if isinstance(public, Ed25519PublicKey) else "ECDSA",
+        public_key=_named(public),
+        signature=base64.b64encode(signature_of(data, key)).decode(),
     )
 
 
-def sign(output: str, key: Ed25519PrivateKey) -> None:
+def _named(key: PublicKey) -> str:
+    raw = key.public_bytes_raw() if isinstance(key, Ed25519PublicKey) else der(key)
+    return base64.b64encode(raw).decode()
+
+
+def sign_release(ledger: Ledger, manifest: ReleaseManifest, key: PrivateKey) -> None:
+    """Write ``release/manifest.sig``.
+
+    Raises:
+        UserError: the list of the shards is not that of the manifest.
+    """
+    try:
+        shards, photographs = read_files(ledger, manifest, RELEASE), None
+        if manifest.listing is not None and manifest.listing.path == SUMS:
+            photographs = read_sums(ledger, manifest.listing, RELEASE)
+    except Unlisted as fault:
+        raise UserError(f"the release's list of files {fault}; see ppfr verify") from None
+    bundle = sign_statement(statement(manifest, shards, photographs), key)
+    ledger.put(bundle.text(), RELEASE, SIGNATURE)
+
+
+def sign(output: str, key: PrivateKey) -> None:
     """Write ``release/manifest.sig``, and seal the evidence anew.
 
     Raises:
@@ -94,19 +137,24 @@ def sign(output: str, key: Ed25519PrivateKey) -> None:
     data = ledger.read_bytes(RELEASE, "manifest.json")
     if data is None:
         raise UserError("there is no release/manifest.json to sign: the run has not finished")
-    ledger.put(make_signature(data, key).text(), RELEASE, SIGNATURE)
+    sign_release(ledger, ReleaseManifest.model_validate_json(data), key)
     found = read_seal(ledger)
     seal(ledger, found.version if found is not None else 1, key)
 
 
-def signature_fault(signature: bytes | None, data: bytes, key: Ed25519PublicKey) -> str | None:
-    """What is wrong with a signature of ``data``; None if nothing.
+def signature_fault(signature: bytes | None, data: bytes, key: PublicKey) -> str | None:
+    """What is wrong with a signature of ``data``, a bare one or a statement about a manifest; None
+    if nothing.
 
     Raises:
         InvalidSignature: it is one, and not of this data by this key.
     """
     if signature is None:
         return "there is no signature"
+    if (bundle := read_bundle(signature)) is not None:
+        return bundle_fault(bundle, data, key)
+    if signature.lstrip().startswith(b'{\n "mediaType"'):
+        return "holds more than a signature"
     if len(signature) > _LONGEST:
         return "is larger than a signature"
     try:
@@ -115,8 +163,8 @@ def signature_fault(signature: bytes | None, data: bytes, key: Ed25519PublicKey)
         return "is no readable signature"
     if found.text() != signature:
         return "holds more than a signature"
-    key.verify(base64.b64decode(found.signature), data)
-    if base64.b64decode(found.public_key) != key.public_bytes_raw():
+    check_signature(base64.b64decode(found.signature), data, key)
+    if found.public_key != _named(key):
         return "names another key than the one that signed"
     return None
 
@@ -170,7 +218,7 @@ class Seal(BaseModel):
         return self.model_dump_json(exclude={"signature", unused}).encode()
 
 
-def seal(ledger: Ledger, version: int, key: Ed25519PrivateKey | None) -> None:
+def seal(ledger: Ledger, version: int, key: PrivateKey | None) -> None:
     """Write the seal of what lies in the evidence now.
 
     Raises:
@@ -209,7 +257,7 @@ def read_seal(folder: Folder) -> Seal | None:
         return None
 
 
-def seal_holds(found: Seal, key: Ed25519PublicKey) -> bool:
+def seal_holds(found: Seal, key: PublicKey) -> bool:
     """Whether a seal is signed by this key."""
     try:
         return found.signature is not None and (
@@ -250,7 +298,7 @@ def sealed_units(ledger: Ledger, found: Seal) -> set[str]:
     return set(table["unit"].to_pylist())
 
 
-def distrust(ledger: Ledger, key: Ed25519PrivateKey) -> str | None:
+def distrust(ledger: Ledger, key: PrivateKey) -> str | None:
     """Before a run that will sign: take back the units whose entries are not those that were
     sealed, and note it. Units that were committed since the last seal, by a run that did not get to
     its end, are taken as they are.

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import ValidationError
 
 from ppfr_ops.contracts.manifest import FILES, SUMS, File, ReleaseManifest
@@ -25,11 +24,12 @@ from ppfr_ops.contracts.metrics import is_measure
 from ppfr_ops.contracts.records import FACE_COLUMNS, RESERVED_COLUMNS, records_schema, released
 from ppfr_ops.errors import UserError
 from ppfr_ops.release import evidence, version1
+from ppfr_ops.release.attestation import SIGNATURE, PublicKey, read_bundle, statement
 from ppfr_ops.release.files import PHOTOGRAPHS, check_files, read_sums
 from ppfr_ops.release.findings import Finding
 from ppfr_ops.release.foreign import foreign_part, mark_of
 from ppfr_ops.release.listing import Unlisted, files_of, packed, read_files, twice
-from ppfr_ops.release.signing import SIGNATURE, signature_fault
+from ppfr_ops.release.signing import signature_fault
 from ppfr_ops.store.entries import Marks
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
 from ppfr_ops.store.ledger import Ledger
@@ -64,7 +64,7 @@ class Release:
 
 
 def verify(
-    output: str, public_key: Ed25519PublicKey | None = None, min_version: int = 0
+    output: str, public_key: PublicKey | None = None, min_version: int = 0
 ) -> Iterator[Finding]:
     """Check a release, or an output with its release and its evidence; changes nothing.
 
@@ -116,6 +116,7 @@ def verify(
     seen = Release(folder, place, manifest, shards, photographs=photographs)
     yield from _check_names(seen, bad)
     yield from _check_list(seen)
+    yield from _check_statement(seen, bad)
     yield from _check_files(seen, bad)
     if photographs is not None:
         mark = mark_of(manifest.options, manifest.method.draws_faces)
@@ -220,7 +221,7 @@ def _check_signature(
     folder: Folder,
     place: tuple[str, ...],
     raw: bytes,
-    key: Ed25519PublicKey,
+    key: PublicKey,
 ) -> Iterator[Finding]:
     try:
         fault = signature_fault(folder.read_bytes(*place, SIGNATURE), raw, key)
@@ -229,6 +230,16 @@ def _check_signature(
         return
     if fault is not None:
         yield Finding(SIGNATURE, fault)
+
+
+def _check_statement(seen: Release, bad: set[str]) -> Iterator[Finding]:
+    """What was signed is about this release, whoever signed it."""
+    if SIGNATURE in bad:
+        return
+    bundle = read_bundle(seen.folder.read_bytes(*seen.place, SIGNATURE))
+    expected = statement(seen.manifest, seen.shards, seen.photographs)
+    if bundle is not None and bundle.payload != expected:
+        yield Finding(SIGNATURE, "its statement is not that of this release")
 
 
 def _check_list(seen: Release) -> Iterator[Finding]:

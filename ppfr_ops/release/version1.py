@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import ValidationError
 
 from ppfr_ops.contracts.ledger import Kind, Shard
 from ppfr_ops.contracts.manifest import Manifest
+from ppfr_ops.release.attestation import SIGNATURE, PublicKey
 from ppfr_ops.release.findings import Finding
 from ppfr_ops.release.foreign import foreign_part
-from ppfr_ops.release.signing import SIGNATURE, signature_fault
+from ppfr_ops.release.signing import signature_fault
 from ppfr_ops.store.folder import Folder
 from ppfr_ops.store.shards import read_table
 
@@ -28,7 +28,7 @@ def is_one(folder: Folder) -> bool:
     return raw is not None and raw.get("schema_version") == "1"
 
 
-def verify(folder: Folder, public_key: Ed25519PublicKey | None) -> Iterator[Finding]:
+def verify(folder: Folder, public_key: PublicKey | None) -> Iterator[Finding]:
     """As ``ppfr_ops.release.verify.verify``."""
     raw = folder.read_bytes("manifest.json") or b""
     if public_key is not None:

@@ -75,7 +75,7 @@ DOCUMENTS = ("README.md", "croissant.json")
 
 _OURS = re.compile(
     rf"{RELEASE}/(data/{RELEASED.pattern}\.parquet|manifest\.json|manifest\.sig|files\.pq"
-    rf"|SHA256SUMS|photographs/[\s\S]+|README\.md|croissant\.json)"
+    rf"|SHA256SUMS|photographs/[\s\S]+|README\.md|croissant\.json|verify\.py)"
     rf"|{EVIDENCE}/((ledger|staging|set_aside)/.*|manifest\.json"
     rf"|report\.html|seal\.json|seal\.[0-9a-f]{{16}}\.parquet|privacy_audit\.json"
     rf"|(metrics|dead_letters|detections|look|photographs)/{UNIT.pattern}(\.{COPY.pattern})?\.parquet)"

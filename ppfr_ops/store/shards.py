@@ -71,12 +71,26 @@ def write_table(table: pa.Table, file: Any) -> tuple[int, str]:
         table,
         hashed,
         row_group_size=ROW_GROUP,
-        compression="zstd",
+        compression=_compression(table.schema),
         use_dictionary=False,
         store_schema=True,
     )
     hashed.flush()
     return hashed.count, hashed.digest.hexdigest()
+
+
+_PLAIN = ("record_id", "image.bytes", "image.path")
+"""Columns that are stored as they are, so that a verifier needs nothing but Python to look into
+them (``release.standalone``). Pictures are compressed already."""
+
+
+def _compression(schema: pa.Schema) -> dict[str, str]:
+    """By column, as Parquet names them: inside lists and structs, too."""
+    empty = io.BytesIO()
+    pq.write_table(schema.empty_table(), empty)
+    with pq.ParquetFile(empty) as file:
+        columns = [file.schema.column(place).path for place in range(len(file.schema))]
+    return {name: "none" if name in _PLAIN else "zstd" for name in columns}
 
 
 class Hashed(io.RawIOBase):

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ppfr_ops.contracts.ledger import Shard
+from ppfr_ops.release.attestation import PublicKey
 from ppfr_ops.release.listing import Unlisted
 from ppfr_ops.release.signing import read_seal, seal_holds, sealed_units, unlike_seal
 from ppfr_ops.store.ledger import LEDGER, Ledger, read_table
@@ -156,7 +156,7 @@ class Opened:
         output: str,
         vault: Vault,
         service: KeyService | None,
-        public_key: Ed25519PublicKey | None = None,
+        public_key: PublicKey | None = None,
     ) -> None:
         self.ledger, self.vault = Ledger(output), vault
         settings = self.ledger.read(*LEDGER, "run.json")
@@ -333,7 +333,7 @@ def _why_not(keys: Keys, entry: str, digests: Collection[bytes]) -> str | None:
     return None if known.picture in digests else "another_picture"
 
 
-def _unlike(ledger: Ledger, key: Ed25519PublicKey | None) -> list[str]:
+def _unlike(ledger: Ledger, key: PublicKey | None) -> list[str]:
     """Units whose entries are not those that were sealed (``release.signing``). Units committed
     since the last seal are taken as they are, unless a key is asked for.
 
