@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from ppfr_ops.cli.verify import main as verify_command
 from ppfr_ops.contracts.manifest import Listing
 from ppfr_ops.imaging.codec import Encoding, decode
 from ppfr_ops.release import files
+from ppfr_ops.release.attestation import read_bundle
 from ppfr_ops.release.foreign import foreign_part
 from ppfr_ops.release.listing import Unlisted
+from ppfr_ops.release.standalone.check import check
 from ppfr_ops.release.verify import verify
 from ppfr_ops.store.folder import Folder
 from ppfr_ops.store.ledger import NO_DATE
@@ -92,7 +95,7 @@ def test_the_tree_comes_out_as_it_went_in(source: Path, tmp_path: Path) -> None:
     found = laid_out(tmp_path / "out")
     assert found.keys() == OUT
     assert {path.name for path in (tmp_path / "out/release").iterdir()} == {
-        *("manifest.json", "SHA256SUMS", "photographs")
+        *("manifest.json", "SHA256SUMS", "photographs", "verify.py")
     }
     for name, data in found.items():
         assert foreign_part(data) is None and b"description" not in data
@@ -112,6 +115,25 @@ def test_sha256sum_reads_the_list(source: Path, tmp_path: Path) -> None:
     done = os.popen(f"cd '{release}' && sha256sum --check --strict SHA256SUMS 2>&1; echo $?").read()
     assert done.endswith("\n0\n") and done.count(": OK") == 7
     assert not list(verify(str(tmp_path / "out")))
+
+
+def test_tools_that_are_not_ours_verify_photographs(source: Path, tmp_path: Path) -> None:
+    private, public = tmp_path / "key", tmp_path / "pub"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", private], check=True)
+    private.chmod(0o600)
+    subprocess.run(["openssl", "pkey", "-in", private, "-pubout", "-out", public], check=True)
+    assert run(source, tmp_path / "out", "--signing-key", str(private))[0] == 0
+    release = tmp_path / "out/release"
+    found = check(str(release), str(public))
+    assert (found.findings, found.unchecked) == ([], {})
+    bundle = read_bundle((release / "manifest.sig").read_bytes())
+    assert bundle is not None and "photographs/five.bmp.png" in bundle.payload.decode()
+    picture = release / "photographs/Köln am Rhein/zwei 2.JPEG"
+    picture.write_bytes(picture.read_bytes() + b"more")
+    (release / "photographs/another.jpg").write_bytes(b"")
+    assert {name for name, _ in check(str(release), str(public)).findings} == {
+        *("photographs/Köln am Rhein/zwei 2.JPEG", "photographs/another.jpg")
+    }
 
 
 def test_numbers_instead_of_names(source: Path, tmp_path: Path) -> None:
