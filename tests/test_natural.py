@@ -1,15 +1,21 @@
 """Natural people: nothing of a face is read, batches do not matter, pictures are whole faces."""
 
+import io
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from numpy.typing import NDArray
+from PIL import Image
 
+from ppfr_ops.cli.invent import main as invent_command
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.detector import CenterFace
+from ppfr_ops.invent import invent
 from ppfr_ops.methods.base import Context
 from ppfr_ops.methods.natural import SIZES, Natural, files
 from ppfr_ops.methods.natural.quality import redness
@@ -104,7 +110,7 @@ def test_no_picture_is_broken(pictures: Faces) -> None:
 
 def test_whole_pictures_of_every_size_show_the_same_face_in_the_same_place() -> None:
     styles = method().styles(["a"], draws(1))
-    assert styles.shape == (1, 13, 512)
+    assert styles.shape == (1, 14, 512)
     small = method().render(styles, 128)
     for size in SIZES[1:]:
         large = method().render(styles, size)
@@ -139,3 +145,21 @@ def test_photos_of_a_person_are_alike_to_a_recogniser_and_strangers_are_not(
     genuine, strangers = cosines[pairs][same[pairs]], cosines[pairs][~same[pairs]]
     assert genuine.mean() > strangers.mean() + 0.3
     assert (genuine > np.quantile(strangers, 0.99)).mean() > 0.8
+
+
+def test_invented_people_are_a_dataset_without_a_source(tmp_path: Path) -> None:
+    folder = tmp_path / "invented"
+    asked = ["--people", "2", "--photos", "3", "--output", str(folder)]
+    done = CliRunner().invoke(invent_command, asked)
+    assert done.exit_code == 0, done.output
+    assert "6 photos of 2 people in 1 files" in done.output
+    table = pq.read_table(folder)
+    assert table["identity"].to_pylist() == ["person000000"] * 3 + ["person000001"] * 3
+    files = [image["bytes"] for image in table["image"].to_pylist()]
+    assert {Image.open(io.BytesIO(data)).size for data in files} == {(112, 112)}
+    assert len(set(files)) == 6
+    again = CliRunner().invoke(invent_command, asked)
+    assert again.exit_code == 2 and "is not empty" in again.output
+    (whole,) = invent(tmp_path / "whole", 1, 1, 256)
+    data = pq.read_table(whole)["image"].to_pylist()[0]["bytes"]
+    assert Image.open(io.BytesIO(data)).size == (256, 256)

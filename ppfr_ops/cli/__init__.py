@@ -22,6 +22,7 @@ COMMANDS = {
     "status": "what an output holds, what is still to be done, when it last ran",
     "group": "say who seems to be the same person, for somebody to look over",
     "sample": "write the embedded sample, faces drawn by code",
+    "invent": "photographs of people who do not exist: a dataset without a source",
     "methods": "list the methods and their options",
     "evaluate": "measure a method: recognition, disclosure, what an attacker gets back",
     "compare": "put evaluations side by side",

@@ -9,7 +9,7 @@ found, or which is damaged, is drawn again by its own draw: no original is compa
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
@@ -28,17 +28,19 @@ from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.methods.base import Anonymizer, Context
 from ppfr_ops.methods.codes import KEY_SIZE, check_key, normals, person
 from ppfr_ops.methods.natural import files
-from ppfr_ops.methods.natural.looks import DRAW, Looks
+from ppfr_ops.methods.natural.looks import ATTRIBUTES, DRAW, OTHERS, Looks
 from ppfr_ops.methods.natural.network import LAST, STYLE, Head, Synthesis
 from ppfr_ops.methods.natural.network import Mapping as Mapper
-from ppfr_ops.methods.natural.quality import sound
+from ppfr_ops.methods.natural.quality import plain, sound
 from ppfr_ops.methods.registry import register
 
 SIZES = (128, 256, 512, 1024)
 """Sides of pictures that ``render`` gives."""
 TRIES = 6
 """Looks that are tried for a record before the best of them is taken."""
-_SMALL = 128
+PEOPLE_TRIED, PEOPLE_SEEN = 64, 5
+"""Styles that are tried for a person, and those of them whose picture is drawn and looked at."""
+_SMALL, _KEPT = 128, 20_000
 _BORDER = 16
 """Around a picture of 128 px before a detector sees it, px."""
 _MIDDLE, _FAR = (64.0, 77.0), 14.0
@@ -75,6 +77,7 @@ class Generator:
         self.looks = Looks(files.read("natural.looks"))
         self.detector = CenterFace(threshold=0.2)
         self.bf16 = _bf16_pays(device)
+        self._people: dict[tuple[bytes, bytes], torch.Tensor] = {}
 
     def style(self, z: NDArray[np.float32]) -> torch.Tensor:
         """Normals ``512`` to a style, centred."""
@@ -87,8 +90,35 @@ class Generator:
         tensors = _part(self.small, "synthesis.") | _part(files.read(files.LARGE), "synthesis.")
         return Synthesis(tensors).to(self.device)
 
+    def person(self, key: bytes, whose: bytes) -> torch.Tensor:
+        """A person's style, centred, ``512``. Of the styles that key and person give one after
+        the other, the first that is not crowded and whose plain picture is sound; where none of
+        some is, the best of them. It depends on nothing else."""
+        if (key, whose) in self._people:
+            return self._people[key, whose]
+        best, chosen, looked = -1.0, None, 0
+        still = torch.zeros(OTHERS, STYLE), torch.zeros(ATTRIBUTES)
+        for number in range(PEOPLE_TRIED):
+            name = number.to_bytes(2, "big") + whose
+            style = self.style(normals(key, "natural person", name, STYLE))
+            if self.looks.crowded(style) and (chosen is not None or number < PEOPLE_TRIED - 1):
+                continue
+            found = self.looks.person(style)
+            picture, good = self.aligned(self.looks.styles(found, *still, 0.0))
+            good = min(good, plain(picture)) if good else good
+            looked += 1
+            if good > best:
+                best, chosen = good, found
+            if good >= 1 or looked == PEOPLE_SEEN:
+                break
+        assert chosen is not None
+        if len(self._people) >= _KEPT:
+            self._people.pop(next(iter(self._people)))
+        self._people[key, whose] = chosen
+        return chosen
+
     def picture(self, styles: torch.Tensor, size: int) -> NDArray[np.uint8]:
-        """One picture, uint8 ``size x size x 3``, of styles ``13 x 512``."""
+        """One picture, uint8 ``size x size x 3``, of styles ``14 x 512``."""
         given = styles[None].to(self.device)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bf16):
             if size == _SMALL:
@@ -114,6 +144,10 @@ class Generator:
             return np.full((5, 2), np.nan, np.float32), 0.0
         best = int(away.argmin())
         return ((points[best] + 0.5) * scale - 0.5).astype(np.float32), float(found.scores[best])
+
+    def forget(self) -> None:
+        """Drop the people that are kept."""
+        self._people.clear()
 
     def aligned(self, styles: torch.Tensor) -> tuple[NDArray[np.uint8], float]:
         """A picture aligned by its own landmarks, uint8 ``112 x 112 x 3``, and how sound it is: 1
@@ -178,6 +212,10 @@ class Natural(Anonymizer):
     def weights_digest(self) -> str:
         return _digest()
 
+    def forget(self) -> None:
+        if _load.cache_info().currsize:
+            self.generator().forget()
+
     def generator(self) -> Generator:
         """The networks, loaded once a process."""
         device = self.device
@@ -212,7 +250,7 @@ class Natural(Anonymizer):
             draws: float32 ``N x draw_size``, standard normals.
 
         Returns:
-            float32 ``N x 13 x 512``.
+            float32 ``N x 14 x 512``.
         """
         generator, chosen = self.generator(), []
         with torch.inference_mode():
@@ -223,13 +261,13 @@ class Natural(Anonymizer):
                     if found[-1][0] >= 1:
                         break
                 chosen.append(max(found, key=lambda pair: pair[0])[1].numpy())
-        return np.stack(chosen) if chosen else np.zeros((0, 13, STYLE), np.float32)
+        return np.stack(chosen) if chosen else np.zeros((0, 14, STYLE), np.float32)
 
     def render(self, styles: NDArray[np.float32], size: int = 256) -> Rendered:
         """Whole pictures, head and background, and where their faces lie.
 
         Args:
-            styles: float32 ``N x 13 x 512``.
+            styles: float32 ``N x 14 x 512``.
             size: 128, 256, 512 or 1024. 128 is drawn by the head of the small network; the others
                 by the whole network, reduced.
 
@@ -248,18 +286,19 @@ class Natural(Anonymizer):
                 landmarks[row], scores[row] = generator.landmarks(pictures[row])
         return Rendered(pictures, landmarks, scores)
 
-    def _tries(self, label: str | None, draw: NDArray[np.float32]) -> Any:
-        """Styles of looks of a person, one after the other; the first is that of the draw, the
-        others are drawn by it."""
+    def _tries(self, label: str | None, draw: NDArray[np.float32]) -> Iterator[torch.Tensor]:
+        """Styles of looks of a person, ``14 x 512``, one after the other; the first is that of the
+        draw, the others are drawn by it."""
         generator = self.generator()
         key = check_key(derive(self.secret("identity-key"), IDENTITY, KEY_SIZE))
-        whose = generator.style(normals(key, "natural person", person(label, draw), STYLE))
+        whose = generator.person(key, person(label, draw))
         seed = hashlib.sha256(draw.tobytes()).digest()
         for number in range(TRIES):
             look = draw if not number else normals(seed, "natural look", bytes([number]), DRAW)
-            others = [_OTHER * generator.style(look[i * STYLE : (i + 1) * STYLE]) for i in (0, 1)]
-            rest = torch.from_numpy(look[2 * STYLE :].copy())
-            yield generator.looks.styles(whose, torch.stack(others), rest, self.variation)
+            others = look[: OTHERS * STYLE].reshape(OTHERS, STYLE)
+            drawn = torch.stack([_OTHER * generator.style(z) for z in others])
+            rest = torch.from_numpy(look[OTHERS * STYLE :].copy())
+            yield generator.looks.styles(whose, drawn, rest, self.variation)
 
 
 @lru_cache(maxsize=1)

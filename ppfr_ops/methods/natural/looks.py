@@ -1,10 +1,15 @@
 """From a person and a draw to styles: who it is, and how this photo shows the person.
 
-A person is a style, centred. A photo of it brings in two other draws, layer by layer: the first a
-little at 4 to 32 px (hair, age, the face), the second at 64 px (light, colour, background). Then
-*attributes* are set along directions in style space, each read off the styles by regression
-(``bench/natural_fit.py``): pose, mouth and light to a value that is drawn; what must not change
-with the photo, to the person's own value.
+**Person.** A normal by the key gives a style, centred. Some forty directions in style space are
+what recognisers see (``bench/natural_fit.py``). In them the person is put onto a sphere, somewhat
+farther from the mean than styles are by themselves, so that nobody crowds near the mean face; the
+rest is drawn in. Styles that recognisers would take for many others (a score read off the style)
+are passed over by a fixed bound.
+
+**Photo.** Other draws are added, layer by layer: one a little at 4 to 32 px (hair, face), less of
+it where recognisers see it; one at 64 px (light, colour); a third shapes what lies around the head.
+Then *attributes* are set along directions in style space: pose, mouth and light to a value that is
+drawn; the colour of the skin near the person's own.
 """
 
 from dataclasses import dataclass
@@ -14,56 +19,59 @@ from torch import Tensor
 
 from ppfr_ops.methods.natural.network import LAYERS, STYLE
 
-DEPTH = 13
-"""Layers that have a style of their own."""
-
+OTHERS = 3
+"""Styles that a photo draws: for the head's shape, for its surface, and for what is around it."""
 ATTRIBUTES = 16
-"""Normals of a draw that are kept for attributes and amounts."""
+"""Normals of a draw that are kept for amounts and attributes."""
+DRAW = OTHERS * STYLE + ATTRIBUTES
 
-DRAW = 2 * STYLE + ATTRIBUTES
+RADIUS, REST, LARGEST = 1.2, 0.8, 2.2
+"""Of a person: length in the directions that recognisers see, in that of average styles; share of
+the other directions that is kept; the largest coordinate, in deviations."""
+HIDDEN = 0.6
+"""Of what a photo adds, the share that is taken out in the directions that recognisers see."""
 
-_AMOUNTS = len(LAYERS)
 _WIDEST = 1.8
 """Of a normal that an attribute is drawn by: beyond it pictures get damaged."""
 
 
 @dataclass(frozen=True)
 class Band:
-    """How the layers of one resolution are mixed: how far the person's own style goes from the
-    mean, and the least and the most of the other's that comes in; ``mixed``: in its place, not in
-    addition."""
+    """How the layers of one resolution are mixed: the least and the most of the other's style that
+    comes in; ``mixed``: in the person's place, not in addition."""
 
-    own: float
     low: float
     high: float
     mixed: bool = False
 
 
 BANDS = {
-    4: Band(1.0, 0.0, 0.4, True),
-    8: Band(1.05, 0.0, 0.25),
-    16: Band(1.1, 0.0, 0.15),
-    32: Band(1.1, 0.0, 0.15),
-    64: Band(1.0, 0.3, 0.8, True),
+    4: Band(0.0, 0.2),
+    8: Band(0.0, 0.2),
+    16: Band(0.0, 0.15),
+    32: Band(0.0, 0.2),
+    64: Band(0.1, 0.5, True),
 }
 
 
-class Attribute:
-    """Something that is read off styles and set in them.
+@dataclass(frozen=True)
+class Law:
+    """How an attribute is set: how much of the person's own value stays, and the spread of what is
+    drawn, both in the deviations of the generator's own pictures."""
 
-    ``read`` and ``move`` are ``13 x 512``; a picture whose styles are moved by ``a * move`` reads
-    ``a`` more, in the deviations of the generator's own pictures. ``held``: how much of the
-    person's own value stays; ``spread``: of what is drawn.
-    """
+    held: float
+    spread: float
 
-    def __init__(self, read: Tensor, move: Tensor, held: float, spread: float) -> None:
-        self.read, self.move, self.held, self.spread = read, move, held, spread
 
-    def value(self, styles: Tensor) -> Tensor:
-        return (styles * self.read).sum()
-
-    def set(self, styles: Tensor, wanted: Tensor) -> Tensor:
-        return styles + (wanted - self.value(styles)) * self.move
+LAWS = {
+    "yaw": Law(0.0, 1.2),
+    "pitch": Law(0.0, 1.0),
+    "mouth": Law(0.3, 0.9),
+    "light": Law(0.7, 0.45),
+    "red_green": Law(1.0, 0.2),
+    "yellow_blue": Law(1.0, 0.2),
+}
+"""``red_green`` and ``yellow_blue``: of the cheeks."""
 
 
 class Looks:
@@ -71,45 +79,58 @@ class Looks:
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         self.mean = tensors["mean"]
-        names = sorted({name.split(".")[1] for name in tensors if name.startswith("read.")})
-        self.attributes = {}
-        for name in names:
-            held, spread = tensors[f"law.{name}"].tolist()
-            parts = tensors[f"read.{name}"], tensors[f"move.{name}"]
-            self.attributes[name] = Attribute(*parts, held, spread)
+        self.seen, self.back = tensors["seen"], tensors["back"]
+        """``512 x 40`` and ``40 x 512``: styles to what recognisers see of them, and back."""
+        self.radius = float(tensors["radius"])
+        self.crowd, self.bound = tensors["crowd"], float(tensors["bound"])
+        self.read = torch.stack([tensors[f"read.{name}"] for name in LAWS])
+        self.move = torch.stack([tensors[f"move.{name}"] for name in LAWS])
+        """``6 x 5 x 512``: styles by band to attributes, and what moves each."""
+        together = torch.einsum("abs,cbs->ac", self.read, self.move)
+        self.solve = torch.linalg.inv(together + 0.1 * torch.eye(len(LAWS)))
+        self.held = torch.tensor([law.held for law in LAWS.values()])
+        self.spread = torch.tensor([law.spread for law in LAWS.values()])
 
-    def neutral(self, person: Tensor) -> Tensor:
-        """The person's own styles, ``13 x 512``, centred; ``person``: ``512``, centred."""
-        own = [band.own * person for band in BANDS.values()]
-        return _by_layer(own)
+    def crowded(self, style: Tensor) -> bool:
+        """Whether recognisers would take somebody of this style, centred, for many others."""
+        return float(style @ self.crowd) > self.bound
+
+    def person(self, style: Tensor) -> Tensor:
+        """A style, centred, ``512``, to the person's."""
+        own = style @ self.seen
+        far = own.clamp(-LARGEST, LARGEST)
+        far = far * (RADIUS * self.radius / far.norm().clamp_min(1e-6))
+        return REST * style + (far - REST * own) @ self.back
 
     def styles(self, person: Tensor, others: Tensor, draw: Tensor, variation: float) -> Tensor:
-        """The styles of one photo, ``13 x 512``, as the network takes them.
+        """The styles of one photo, ``14 x 512``, as the network takes them: of the layers, and of
+        what is around the head.
 
         Args:
             person: ``512``, centred.
-            others: ``2 x 512``, centred: what comes in up to 32 px, and at 64 px.
+            others: ``3 x 512``, centred.
             draw: ``ATTRIBUTES`` standard normals.
             variation: how wide looks are; 0: every photo is the same.
         """
-        amounts = torch.special.ndtr(draw[:_AMOUNTS]).tolist()
+        shape, surface, around = others
+        shape = shape - HIDDEN * (shape @ self.seen) @ self.back
+        amounts = torch.special.ndtr(draw[: len(BANDS)]).tolist()
         mixed = []
         for amount, (resolution, band) in zip(amounts, BANDS.items(), strict=True):
-            own, other = band.own * person, others[1 if resolution == 64 else 0]
             share = min(variation * (band.low + (band.high - band.low) * amount), 1.0)
-            mixed.append(own + share * (other - own if band.mixed else other))
-        styles, neutral = _by_layer(mixed), self.neutral(person)
-        for number, attribute in enumerate(self.attributes.values()):
-            drawn = draw[_AMOUNTS + number].clamp(-_WIDEST, _WIDEST)
-            wanted = attribute.held * attribute.value(neutral)
-            styles = attribute.set(styles, wanted + variation * attribute.spread * drawn)
-        return styles + self.mean
+            other = surface if resolution == 64 else shape
+            mixed.append(person + share * (other - person if band.mixed else other))
+        bands = torch.stack(mixed)
+        own = torch.einsum("abs,s->a", self.read, person)
+        drawn = draw[len(BANDS) : len(BANDS) + len(LAWS)].clamp(-_WIDEST, _WIDEST)
+        wanted = self.held * own + variation * self.spread * drawn
+        steps = self.solve @ (wanted - torch.einsum("abs,bs->a", self.read, bands))
+        bands = bands + torch.einsum("a,abs->bs", steps, self.move)
+        behind = person + min(variation, 1.0) * (around - person)
+        return torch.cat([by_layer(bands), behind[None]]) + self.mean
 
 
-def _by_layer(bands: list[Tensor]) -> Tensor:
-    return torch.cat(
-        [
-            style.expand(stop - start, STYLE)
-            for style, (start, stop) in zip(bands, LAYERS.values(), strict=True)
-        ]
-    )
+def by_layer(bands: Tensor) -> Tensor:
+    """Styles of the five resolutions, ``5 x 512``, to those of the layers, ``13 x 512``."""
+    repeats = torch.tensor([stop - start for start, stop in LAYERS.values()])
+    return bands.repeat_interleave(repeats, 0)

@@ -5,6 +5,8 @@ Synthesis" (arXiv 2104.04767). Differentiable, with a style for every layer, and
 a small head shows what the whole network would, at 128 px.
 """
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,7 +17,21 @@ STYLE = 512
 LAYERS = {4: (0, 1), 8: (1, 4), 16: (4, 7), 32: (7, 10), 64: (10, 13)}
 """The layers whose styles shape each resolution, up to 64 px; beyond, the last style holds on."""
 
+DEPTH = 13
+"""Layers that have a style of their own."""
+AROUND = 8
+"""From this resolution on a second style shapes what is not the head, px."""
+
 LAST = torch.channels_last
+
+
+@lru_cache(maxsize=16)
+def _head(side: int) -> Tensor:
+    """Where the head is, ``1 x 1 x side x side``, 1 inside, with a soft edge."""
+    place = (torch.arange(side) + 0.5) / side
+    down, across = torch.meshgrid(place, place, indexing="ij")
+    far = torch.sqrt(((across - 0.5) / 0.36) ** 2 + ((down - 0.54) / 0.50) ** 2)
+    return torch.sigmoid((1 - far) / 0.10)[None, None]
 
 
 def _unwavelet(x: Tensor) -> Tensor:
@@ -48,7 +64,7 @@ class Mapping(nn.Module):
 
 class Synthesis(nn.Module):
     """Styles ``N x 13 x 512`` to features at 64 px or less; with the large part's tensors too, to
-    the picture at up to 1024 px in -1..1."""
+    the picture at 1024 px in -1..1. A fourteenth style shapes what is not the head."""
 
     affine: nn.ParameterList
     offset: nn.ParameterList
@@ -69,20 +85,26 @@ class Synthesis(nn.Module):
             ]
             setattr(self, part, nn.ParameterList(frozen))
 
-    def _scale(self, styles: Tensor, layer: int) -> Tensor:
-        style = styles[:, min(layer, styles.shape[1] - 1)]
-        return F.linear(style, self.affine[layer], self.offset[layer])[:, :, None, None]
+    def _scale(self, styles: Tensor, layer: int, side: int) -> Tensor:
+        style = styles[:, min(layer, DEPTH - 1)]
+        scale = F.linear(style, self.affine[layer], self.offset[layer])[:, :, None, None]
+        if side < AROUND or styles.shape[1] == DEPTH:
+            return scale
+        around = F.linear(styles[:, DEPTH], self.affine[layer], self.offset[layer])
+        inside = _head(side).to(scale)
+        return around[:, :, None, None] * (1 - inside) + scale * inside
 
     def features(self, styles: Tensor, resolution: int) -> Tensor:
         """``N x 512 x resolution x resolution`` (fewer channels above 64 px)."""
-        x = F.conv2d(self._scale(styles, 0) * self.start[0], self.kernels[0], padding=1)
+        x = F.conv2d(self._scale(styles, 0, 4) * self.start[0], self.kernels[0], padding=1)
         x = F.leaky_relu(x + self.noise[0] + self.biases[0], 0.2).contiguous(memory_format=LAST)
         layer = kernel = number = 1
         for _ in range(resolution.bit_length() - 3):
-            x = _unwavelet(x * self._scale(styles, layer)).contiguous(memory_format=LAST)
+            side = x.shape[-1]
+            x = _unwavelet(x * self._scale(styles, layer, side)).contiguous(memory_format=LAST)
             layer += 1
             for _ in range(2):
-                x = x * self._scale(styles, layer)
+                x = x * self._scale(styles, layer, 2 * side)
                 x = F.conv2d(x, self.kernels[kernel], padding=1, groups=x.shape[1])
                 x = F.conv2d(x, self.kernels[kernel + 1])
                 x = F.leaky_relu(x + self.noise[number] + self.biases[number], 0.2)
@@ -92,7 +114,7 @@ class Synthesis(nn.Module):
     def forward(self, styles: Tensor) -> Tensor:
         """``N x 3 x 1024 x 1024``, -1..1."""
         x = self.features(styles, 512)
-        shown = F.conv2d(x * self._scale(styles, 22), self.kernels[-1]) + self.biases[-1]
+        shown = F.conv2d(x * self._scale(styles, 22, 512), self.kernels[-1]) + self.biases[-1]
         return _unwavelet(shown.float())
 
 

@@ -1,5 +1,6 @@
 """Is a drawn picture sound? Bounds on the drawn picture alone; no original is compared with it."""
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +13,11 @@ MOST_ASTRAY = 4.6
 MOST_RED = 26.0
 """By how much the nose may be redder than the cheeks, grey levels."""
 
+LEAST_EYES, LEAST_SHARP = 0.8, 5.0
+"""Brightness of the brightest part of the eyes by that of the skin; mean absolute Laplacian, grey
+levels."""
+
+_EYES = ((slice(46, 58), slice(29, 48)), (slice(46, 58), slice(64, 83)))
 _NOSE = (slice(64, 80), slice(48, 65))
 _CHEEKS = ((slice(66, 82), slice(28, 42)), (slice(66, 82), slice(71, 85)))
 
@@ -33,6 +39,16 @@ def sound(crop: NDArray[np.uint8], landmarks: NDArray[np.float32], score: float)
         MOST_ASTRAY / max(astray, 1e-6),
         MOST_RED / max(redness(crop), 1e-6),
     )
+
+
+def plain(crop: NDArray[np.uint8]) -> float:
+    """How fit a person's plain picture, aligned, is to draw photos of, 1 and more: eyes that can
+    be seen (no dark glasses, not closed), and sharp."""
+    grey = crop.astype(np.float64).mean(2)
+    skin = float(np.median(grey[66:80, 30:82]))
+    eyes = np.mean([np.percentile(grey[part], 95) for part in _EYES]) / max(skin, 1.0)
+    sharp = float(np.abs(cv2.Laplacian(grey, cv2.CV_64F)).mean())
+    return min(float(eyes) / LEAST_EYES, sharp / LEAST_SHARP)
 
 
 def redness(crop: NDArray[np.uint8]) -> float:

@@ -1,0 +1,163 @@
+"""What ``natural`` shows beside originals of the same structure: look, variation, recognition.
+
+    python bench/natural.py ../shared [--people 600] [--photos 4] [--speed]
+
+LFW's people with two photos or more, as many photos each, JPEG 95; fresh keys and draws; thresholds
+of FAR 1e-3 on the originals. ``--speed``: faces a second beside ``stochastic-local`` (virtual), one
+process, alternating, processor time.
+"""
+
+import argparse
+import io
+import secrets
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from scipy.linalg import sqrtm
+
+from ppfr_ops.draws import system_draws
+from ppfr_ops.imaging.detector import CenterFace
+from ppfr_ops.methods.base import Anonymizer, Context
+from ppfr_ops.methods.registry import create
+from ppfr_ops.recognizers import Recognizer, RecognizerSpec
+
+MODELS = ("sface", "mobileface", "dlib", "faceres")
+
+
+def jpeg(face: np.ndarray) -> np.ndarray:
+    with io.BytesIO() as sink:
+        Image.fromarray(face).save(sink, "JPEG", quality=95)
+        return np.array(Image.open(sink).convert("RGB"))
+
+
+def originals(shared: Path, people: int, photos: int) -> tuple[np.ndarray, np.ndarray]:
+    parts = sorted((shared / "data" / "lfw_aligned").glob("part-*.parquet"))
+    table = pa.concat_tables([pq.read_table(part) for part in parts])
+    names = np.array(table["identity"].to_pylist())
+    known, counts = np.unique(names, return_counts=True)
+    chosen = known[counts > 1][:people]
+    rows = np.concatenate([np.flatnonzero(names == name)[:photos] for name in chosen])
+    images = table["image"].take(rows).to_pylist()
+    faces = [np.array(Image.open(io.BytesIO(x["bytes"])).convert("RGB")) for x in images]
+    return np.stack(faces), names[rows]
+
+
+def publish(method: Anonymizer, who: np.ndarray) -> np.ndarray:
+    keyed = method.with_secrets({"identity-key": secrets.token_bytes(32)})
+    blank = np.zeros((len(who), 112, 112, 3), np.uint8)
+    draws = system_draws([""] * len(who), method.draw_size)
+    return keyed(blank, draws, Context({"identity": list(who)}))
+
+
+def recognition(x: np.ndarray, y: np.ndarray, who: np.ndarray, path: Path) -> None:
+    name = path.stem
+    model = Recognizer(RecognizerSpec.parse(f"{name}={path}"), 1)
+    a, b = model.embed(x), model.embed(y)
+    pairs = np.triu_indices(len(who), 1)
+    same = who[pairs[0]] == who[pairs[1]]
+    before, after = ((t @ t.T)[pairs] for t in (a, b))
+    shown = [name]
+    for far in (1e-3, 1e-4):
+        limit = np.quantile(before[~same], 1 - far)
+        shown.append(f"strangers above {far:g}: {(after[~same] > limit).mean():.5f}")
+    limit = np.quantile(before[~same], 1 - 1e-3)
+    own = np.quantile(after[~same], 1 - 1e-3)
+    for kind, scores in (("originals", before), ("drawn", after)):
+        genuine = scores[same]
+        tar = (genuine > (limit if kind == "originals" else own)).mean()
+        shown.append(
+            f"{kind}: same person {genuine.mean():.3f} (sd {genuine.std():.3f}), above the "
+            f"threshold {(genuine > limit).mean():.3f}, TAR at its own FAR 1e-3 {tar:.3f}"
+        )
+    cross = np.sum(a * b, 1)
+    shown.append(f"drawn against its original above the threshold {(cross > limit).mean():.4f}")
+    means, covariances = zip(*((t.mean(0), np.cov(t.T)) for t in (a, b)), strict=True)
+    root = np.real(sqrtm(covariances[0] @ covariances[1]))
+    distance = np.square(means[0] - means[1]).sum() + np.trace(sum(covariances) - 2 * root)
+    print("; ".join([*shown, f"Frechet distance {distance:.4f}"]), flush=True)
+
+
+def look(faces: np.ndarray, who: np.ndarray, name: str) -> None:
+    wide = [cv2.copyMakeBorder(f, 24, 24, 24, 24, cv2.BORDER_REPLICATE) for f in faces]
+    found = [d for i in range(0, len(wide), 8) for d in CenterFace(0.35)(wide[i : i + 8])]
+    marks = np.array([d.landmarks[0] if len(d) else np.full((5, 2), np.nan) for d in found])
+    left, right, nose, one, two = marks.transpose(1, 0, 2)
+    eyes, lips = (left + right) / 2, (one + two) / 2
+    height = np.linalg.norm(lips - eyes, axis=1)
+    values = {
+        "yaw": (nose[:, 0] - (eyes[:, 0] + lips[:, 0]) / 2) / height,
+        "pitch": (nose[:, 1] - eyes[:, 1]) / height,
+        "mouth": np.linalg.norm(two - one, axis=1) / height,
+        "light": faces[:, 30:100, 25:87].mean((1, 2, 3)) / 255,
+    }
+    colour = np.stack([cv2.cvtColor(f, cv2.COLOR_RGB2HSV)[..., 1].mean() for f in faces])
+    sharp = [np.abs(cv2.Laplacian(f.astype(float).mean(2), cv2.CV_64F)).mean() for f in faces]
+    shown = []
+    for kind, value in values.items():
+        inner = [value[who == person] for person in np.unique(who)]
+        within = np.sqrt(np.nanmean([np.nanvar(v, ddof=1) for v in inner if len(v) > 1]))
+        shown.append(f"{kind} {np.nanstd(value):.3f} (within a person {within:.3f})")
+    print(
+        f"{name}: a face found {np.mean([len(d) > 0 for d in found]):.4f}; spread of "
+        f"{', '.join(shown)}; saturation {colour.mean():.0f}; Laplacian {np.mean(sharp):.1f}"
+    )
+
+
+def speed(rounds: int = 3, faces: int = 24) -> None:
+    torch.set_num_threads(1)
+    made = {
+        "natural": create("natural"),
+        "version 2": create("stochastic-local", {"identity": "virtual", "variation": 0}),
+    }
+    took: dict[str, list[float]] = {name: [] for name in made}
+    who = np.array([f"p{i // 8}" for i in range(faces)])
+    for _ in range(rounds + 1):
+        for name, method in made.items():
+            begun = time.process_time()
+            publish(method, who)
+            took[name].append((time.process_time() - begun) / faces)
+    each = {name: float(np.median(times[1:])) for name, times in took.items()}
+    told = ", ".join(f"{name} {1000 * t:.1f} ms of a core" for name, t in each.items())
+    print(f"a face: {told}; natural / version 2: {each['natural'] / each['version 2']:.1f}")
+    generator = create("natural").with_secrets({"identity-key": bytes(32)})
+    draws = system_draws([""], generator.draw_size)
+    styles = generator.styles(["a"], draws)
+    for size in (256, 1024):
+        begun = time.process_time()
+        generator.render(styles, size)
+        print(f"{size} px: {time.process_time() - begun:.2f} s of a core, first call")
+        begun = time.process_time()
+        generator.render(styles, size)
+        print(f"{size} px: {time.process_time() - begun:.2f} s of a core")
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    asked.add_argument("shared", type=Path)
+    asked.add_argument("--people", type=int, default=600)
+    asked.add_argument("--photos", type=int, default=4)
+    asked.add_argument("--drawn", type=Path, help="file to keep the drawn faces in, .npz")
+    asked.add_argument("--speed", action="store_true")
+    given = asked.parse_args()
+    if given.speed:
+        return speed()
+    torch.set_num_threads(1)
+    x, who = originals(given.shared, given.people, given.photos)
+    y = np.stack([jpeg(face) for face in publish(create("natural"), who)])
+    if given.drawn:
+        np.savez(given.drawn, x=x, y=y, who=who)
+    print(f"{len(set(who))} people, {len(who)} faces")
+    look(x, who, "originals")
+    look(y, who, "drawn")
+    for name in MODELS:
+        recognition(x, y, who, given.shared / "models" / f"{name}.onnx")
+
+
+if __name__ == "__main__":
+    main()
