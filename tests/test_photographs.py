@@ -88,7 +88,7 @@ def unit(pictures: list[Picture], **given: list[str | None]) -> pa.Table:
     )
 
 
-KIT = ("policy", "recognizers", "look_every")
+KIT = ("policy", "recognizers", "look_every", "pseudonymize")
 
 
 def build(

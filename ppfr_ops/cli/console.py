@@ -249,7 +249,9 @@ def show(run: Callable[[Listener], RunResult], as_json: bool) -> int:
 def _planned(event: Planned) -> None:
     console.print(
         f"{event.rows:,} rows in {event.units:,} units, {event.done_before:,} of them done before"
-        + (f"; {event.ignored_files:,} other files ignored" if event.ignored_files else "")
+        + (f"; left out: {event.left_out}" if event.left_out else ""),
+        markup=False,
+        soft_wrap=True,
     )
     if event.seeded:
         console.print("[bold red]--seed is for tests: who knows it can undo what this run writes")

@@ -51,6 +51,7 @@ REASONS = {
     "empty": Reason("decode", "zero bytes"),
     "too_large": Reason("decode", "more bytes or pixels than allowed"),
     "too_slow": Reason("decode", "takes longer to decode than allowed"),
+    "needs_extra": Reason("decode", "HEIC pictures need pip install ppfr-sanitizer[formats]"),
     "not_an_image": Reason("decode", "not a picture of a known format"),
     "damaged_image": Reason("decode", "the picture is truncated or damaged"),
     "several_frames": Reason("decode", "animated or of several pages"),

@@ -15,7 +15,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.sandbox import LimitError, sandbox
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM", "JPEG2000", "HEIF")
 """What is decoded; Pillow knows more, some of which start other programs."""
 
 MAX_PIXELS = 50_000_000
@@ -58,7 +58,8 @@ def decode(
     scaled to 8; grey, palette and CMYK become RGB; of a phone's MPO the first picture counts.
 
     Args:
-        data: JPEG, PNG, WebP, BMP, GIF, TIFF or AVIF.
+        data: JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF, PPM, PGM or JPEG 2000; HEIC with the extra
+            ``formats``.
         max_pixels: limit on width times height, checked before a pixel is decoded.
         size: (width, height) that the picture must have once upright; checked before decoding too.
 
@@ -88,11 +89,10 @@ def decode(
 def orientation(data: bytes) -> int:
     """How a stored picture has to be turned to be upright (EXIF, 1 to 8); 1 where nobody can say.
     Reads headers only."""
-    Image.init()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=_formats(data)) as image:
                 return _orientation(image)
     except Exception:  # as of ``_decoded``
         return 1
@@ -109,11 +109,10 @@ def _decoded(
     data: bytes, max_pixels: int, size: tuple[int, int] | None, small_only: bool
 ) -> Picture | None:
     """None: the picture is not small enough to be decoded here, and that was asked for."""
-    Image.init()  # Pillow loads the rarer formats only then, and a name it lacks is a KeyError
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=_formats(data)) as image:
                 _check(image, max_pixels, size)
                 return None if small_only and not _is_small(image, data) else _pixels(image)
     except (ImageError, MemoryError):
@@ -125,6 +124,24 @@ def _decoded(
     except Exception:
         # Decoders raise whatever they like on hostile bytes, and their texts may quote them.
         raise ImageError("damaged_image") from None
+
+
+def _formats(data: bytes) -> list[str]:
+    """What is tried. Pillow loads its rarer formats only when told to, and a name that it lacks is
+    a KeyError."""
+    Image.init()
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+        try:
+            from pillow_heif import register_heif_opener
+
+            register_heif_opener(thumbnails=False, decode_threads=1)
+        except ImportError:
+            raise ImageError("needs_extra", "formats") from None
+        return ["HEIF"]
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 def _is_small(image: Image.Image, data: bytes) -> bool:
@@ -153,7 +170,7 @@ def _check(image: Image.Image, max_pixels: int, size: tuple[int, int] | None) ->
         raise ImageError(
             "wrong_size", f"{upright[0]} x {upright[1]} px, needed: {size[0]} x {size[1]}"
         )
-    if image.format != "MPO" and getattr(image, "is_animated", False):
+    if image.format not in ("MPO", "HEIF") and getattr(image, "is_animated", False):
         raise ImageError("several_frames")
 
 
@@ -179,7 +196,11 @@ def _orientation(image: Image.Image) -> int:
 def _to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     if image.mode in ("I;16", "I;16L", "I;16B", "I;16N"):
         wide = np.asarray(image).astype(np.float32)
-        return Image.fromarray(np.rint(wide / 257).astype(np.uint8), "L").convert("RGB")
+        # Cameras of 10, 12 or 14 bits store their numbers as they are; scaled as if of 16 bits they
+        # would be black.
+        full = next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if wide.max() < 2**bits)
+        grey = Image.fromarray(np.rint(wide * (255 / full)).astype(np.uint8), "L")
+        return grey.convert("RGB")
     if image.mode in ("I", "F"):
         raise ImageError("unsupported_pixels", f"mode {image.mode}")
     if image.has_transparency_data:
@@ -192,7 +213,22 @@ def _to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         converted = _to_srgb(image, profile)
         if converted is not None:
             return converted
-    return image if image.mode == "RGB" else image.convert("RGB")
+    return _without_gamma(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _without_gamma(image: Image.Image) -> Image.Image:
+    """What a PNG says in gAMA, if it says nothing better, to sRGB."""
+    gamma = image.info.get("gamma")
+    if not isinstance(gamma, float | int) or "srgb" in image.info:
+        return image
+    if not 0.1 <= gamma <= 3 or abs(gamma - _SRGB_GAMMA) < 0.02:
+        return image
+    light = (np.arange(256) / 255) ** (1 / gamma)
+    curve = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return image.point(np.rint(255 * curve).astype(int).tolist() * 3)
+
+
+_SRGB_GAMMA = 1 / 2.2
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image | None:

@@ -23,6 +23,7 @@ from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.prepare import check_soundness, owner_key, read_key, read_secrets
 from ppfr_ops.sanitize.worker import build_sanitizer
+from ppfr_ops.source.labels import label
 from ppfr_ops.source.plan import READ_ERROR, Columns, Plan
 from ppfr_ops.store.ids import new_secret
 
@@ -157,9 +158,7 @@ class BatchSanitizer:
         }
         if self._options.identity_column:
             names = table[self._options.identity_column].to_pylist()
-            data["identity"] = pa.array(
-                [None if name is None else str(name) for name in names], pa.string()
-            )
+            data["identity"] = pa.array([label(name) for name in names], pa.string())
         done = self._sanitizer(pa.table(data), "batch")
         letters = zip(done.dead_letters["record_id"], done.dead_letters["code"], strict=True)
         dead = {record_id.as_py(): code.as_py() for record_id, code in letters}
@@ -289,8 +288,8 @@ def pictures(column: pa.ChunkedArray) -> pa.Array:
         UserError: neither bytes nor a struct with a field ``bytes``, nor a tensor of pixels.
     """
     kind = column.type
-    if isinstance(kind, pa.ExtensionType) and hasattr(kind, "shape"):  # as ray.data.read_images
-        pixels = [array for chunk in column.chunks for array in chunk.to_numpy_ndarray()]
+    if isinstance(kind, pa.ExtensionType):  # as ray.data.read_images, of one size or of several
+        pixels = [array for chunk in column.chunks for array in _arrays(chunk)]
         return pa.array([encoded(item) for item in pixels], pa.large_binary())
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):  # of no chunks
@@ -305,21 +304,40 @@ def pictures(column: pa.ChunkedArray) -> pa.Array:
     raise UserError(f"the column of pictures holds {kind}; expected bytes or struct<bytes, path>")
 
 
+def _arrays(chunk: pa.ExtensionArray) -> Sequence[Any]:
+    """The tensors of a column."""
+    for name in ("to_numpy_ndarray", "to_numpy"):
+        if hasattr(chunk, name):
+            tensors: Sequence[Any] = (
+                chunk.to_numpy(zero_copy_only=False)
+                if name == "to_numpy"
+                else chunk.to_numpy_ndarray()
+            )
+            return tensors
+    raise UserError(f"the column of pictures holds {chunk.type}")
+
+
 def encoded(picture: Any) -> bytes | None:
     """A picture of a dict of columns as encoded bytes; pixels become PNG, which loses nothing."""
     if isinstance(picture, Mapping):
         picture = picture.get("bytes")
     if picture is None or isinstance(picture, bytes):
         return picture
-    from PIL import Image
+    from PIL import Image, ImageOps
 
-    if not isinstance(picture, Image.Image):
-        try:
+    try:
+        if not isinstance(picture, Image.Image):
             picture = Image.fromarray(picture)
-        except (TypeError, ValueError, AttributeError, KeyError):
-            return b"?"  # not_an_image
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=1)
+        elif picture.getexif().get(0x0112, 1) != 1:
+            picture = ImageOps.exif_transpose(picture)
+        buffer = io.BytesIO()
+        # TIFF has the modes that PNG lacks, such as CMYK, and like PNG it keeps the profile.
+        if picture.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+            picture.save(buffer, "PNG", compress_level=1)
+        else:
+            picture.save(buffer, "TIFF", icc_profile=picture.info.get("icc_profile"))
+    except Exception:  # one bad row is a dead letter
+        return b"?"  # not_an_image
     return buffer.getvalue()
 
 

@@ -40,6 +40,7 @@ from ppfr_ops.sanitize.prepare import prepare
 from ppfr_ops.sanitize.release_plan import plan_release, shards_of
 from ppfr_ops.sanitize.vaulting import check_vault
 from ppfr_ops.sanitize.worker import preflight, preview
+from ppfr_ops.source.listing import said
 from ppfr_ops.source.plan import ids_of
 from ppfr_ops.store.entries import Marks
 from ppfr_ops.store.lease import EXPIRY_SECONDS, Lease
@@ -274,7 +275,7 @@ class _Run:
         todo = [number for number, unit in enumerate(ids_of(plan.units)) if unit not in done]
         before = len(plan.units) - len(todo)
         seeded = job.options.seed is not None
-        self.tell(Planned(plan.rows, len(plan.units), before, plan.ignored, seeded))
+        self.tell(Planned(plan.rows, len(plan.units), before, said(plan.left_out), seeded))
         return todo
 
     def _owner_files(self, job: Job) -> None:

@@ -24,7 +24,8 @@ class Planned:
     rows: int
     units: int
     done_before: int
-    ignored_files: int
+    left_out: str
+    """What of the input is not read, by kind and number."""
     seeded: bool
 
 

@@ -25,6 +25,8 @@ class Item:
     """What the method wants to know of it, by name."""
     format: Literal["jpeg", "png", "webp"] = "png"
     """That it came in, or png for any other."""
+    named: bool = field(default=True, kw_only=True)
+    """Whether the row's label is of who is in it."""
 
 
 I = TypeVar("I", bound=Item)  # noqa: E741

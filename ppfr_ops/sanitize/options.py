@@ -124,6 +124,27 @@ class SanitizeOptions(BaseModel):
         manifest=False,
         metavar="NAME",
     )
+    identity_from: str | None = option(
+        None,
+        "Where a picture's path says who is in it: 1 is the name of its folder, 2 of the folder "
+        "above, or a pattern of paths below the input with {identity}, such as "
+        "'{identity}/*/*.jpg' or '{identity}_*'.",
+        shapes=True,
+        private=True,
+        metavar="N|PATTERN",
+    )
+    labels: str | None = option(
+        None,
+        "Table that says of picture files what is in them: CSV, TSV or JSON lines with a column "
+        "file_name (or path), of paths below the input; its other columns can be named as "
+        "columns. metadata.csv and metadata.jsonl beside the pictures are read without this.",
+        shapes=True,
+        private=True,
+        metavar="FILE",
+    )
+    strict: bool = option(
+        False, "Refuse an input that holds anything that is not read, instead of saying so."
+    )
     identity_key_file: str | None = option(
         None,
         "File of the secret that pseudonyms and virtual people are made with (make one with: umask "

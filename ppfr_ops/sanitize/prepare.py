@@ -25,9 +25,12 @@ from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.photographs.covering import check_shown
 from ppfr_ops.sanitize.photographs.output import with_form
+from ppfr_ops.source.listing import said
+from ppfr_ops.source.paths import IDENTITY
 from ppfr_ops.source.plan import Columns, Plan, plan
 from ppfr_ops.store.files import inside
 from ppfr_ops.store.private import read_private, stretched
+from ppfr_ops.store.storage import open_store
 from ppfr_ops.vault import Vault, load_key
 from ppfr_ops.vault.keys import HOW_TO
 from ppfr_ops.vault.recovery import SETTING as VAULT_SETTING
@@ -41,7 +44,7 @@ def prepare(options: SanitizeOptions) -> Job:
     Raises:
         UserError: anything that the user has to change; one line.
     """
-    options = resolved(options)
+    options = resolved(_named_by_path(options))
     _check_combinations(options)
     _check_columns(options)
     _check_photographs(options)
@@ -69,6 +72,9 @@ def prepare(options: SanitizeOptions) -> Job:
             options.identity_column,
             options.keep_columns,
             {} if options.photographs is None else options.photographs.given,
+            options.identity_from,
+            () if options.labels is None else (open_store(options.labels)[1],),
+            options.labels is not None,
         ),
         format=options.input_format,
         unit_rows=options.rows_per_unit,
@@ -77,6 +83,8 @@ def prepare(options: SanitizeOptions) -> Job:
         limit=options.limit,
         by_bytes=method.guarantee() is None,
     )
+    if options.strict and chosen.left_out:
+        raise UserError(f"--strict: of the input would be left out: {said(chosen.left_out)}")
     options = with_form(options, chosen)
     settings = _settings(options, chosen, method, key, policy)
     settings |= {f"secret {role}": mark(secret) for role, secret in secrets.items()}
@@ -95,6 +103,15 @@ def prepare(options: SanitizeOptions) -> Job:
     if options.identity_column is None and not job.independent:
         return replace(job, own=own)
     return replace(job, own=own, pseudonym_key=os.urandom(32) if key is None else key)
+
+
+def _named_by_path(options: SanitizeOptions) -> SanitizeOptions:
+    """The options with the column that ``--identity-from`` makes."""
+    if options.identity_from is None:
+        return options
+    if options.identity_column not in (None, IDENTITY):
+        raise UserError("--identity-from and --identity-column say different things")
+    return options.model_copy(update={"identity_column": IDENTITY})
 
 
 def _settings(

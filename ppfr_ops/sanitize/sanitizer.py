@@ -153,7 +153,11 @@ class Sanitizer(Generic[I]):
         columns: list[pa.Array | pa.ChunkedArray] = [ids, pictures]
         if kit.pseudonymize is not None:
             identities = table["identity"].take(rows).to_pylist()
-            hidden = [None if name is None else kit.pseudonymize(name) for name in identities]
+            hidden = []
+            for item, name in zip(results.items, identities, strict=True):
+                # Nobody knows who a bystander is, so each is a person of their own.
+                who = name if name is None or item.named else f"\0{item.record_id}"
+                hidden.append(None if who is None else kit.pseudonymize(who))
             columns.append(pa.array(hidden, pa.string()))
         columns += way.columns(results.items)
         figures = [item.column for item in kit.method.record_figures]

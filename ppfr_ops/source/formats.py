@@ -2,16 +2,20 @@
 ``ppfr.formats``: name of the format = ``module:Class``)."""
 
 import importlib
+from collections import Counter
 from functools import cache
 from importlib.metadata import entry_points
 
 from ppfr_ops.errors import UserError
+from ppfr_ops.source.listing import said
 from ppfr_ops.source.reader import Listing, Reader
+from ppfr_ops.source.units import suffix
 
 GROUP = "ppfr.formats"
 
 _READERS = (
     "ppfr_ops.source.parquet:Parquet",
+    "ppfr_ops.source.tar:Tar",
     "ppfr_ops.source.tar:WebDataset",
     "ppfr_ops.source.tree:Images",
 )
@@ -76,11 +80,12 @@ def chosen(listing: Listing, wanted: str) -> tuple[Reader, list[str]]:
         if not paths:
             raise UserError(f"the input holds no file of the format {wanted}")
         return reader, paths
-    found = [(reader, reader.claims(listing)) for reader in readers().values()]
+    found = [(each, each.claims(listing)) for each in readers().values() if each.auto]
     present = [(reader, paths) for reader, paths in found if paths]
     if len(present) > 1:
         names = " and ".join(reader.name for reader, _ in present)
         raise UserError(f"the input holds {names}; choose one with --input-format")
     if not present:
-        raise UserError("the input holds no Parquet file, picture or tar")
+        there = "; there are: " + said(Counter(map(suffix, listing.files))) if listing.files else ""
+        raise UserError(f"the input holds no Parquet file, picture or tar{there}")
     return present[0]

@@ -17,6 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 from ppfr_ops.errors import UserError
 from ppfr_ops.sandbox import LimitError, sandbox
 from ppfr_ops.source.kept import kept_field
+from ppfr_ops.source.labels import label
 from ppfr_ops.source.reader import Cutting, Listing, MissingColumnError, Reader
 from ppfr_ops.source.units import (
     READ_ERROR,
@@ -331,8 +332,7 @@ def _unit_table(plan: Plan, piece: pa.Table, image: str) -> pa.Table:
 
 
 def _text(column: pa.ChunkedArray) -> pa.Array:
-    values = (None if value is None else str(value) for value in column.to_pylist())
-    return pa.array(values, pa.string())
+    return pa.array([label(value) for value in column.to_pylist()], pa.string())
 
 
 class Parquet(Reader):

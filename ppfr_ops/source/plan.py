@@ -7,11 +7,9 @@ the same units. The repr of a unit shows its id only: engines print what they ca
 
 import hashlib
 import hmac
-import os
-import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import pyarrow as pa
 
@@ -19,7 +17,10 @@ from ppfr_ops.contracts.ledger import Source
 from ppfr_ops.errors import UserError
 from ppfr_ops.source.formats import chosen, reader_of
 from ppfr_ops.source.kept import refuse_pictures
-from ppfr_ops.source.reader import Cutting, File, Listing, Reader
+from ppfr_ops.source.labels import label
+from ppfr_ops.source.listing import listing_of
+from ppfr_ops.source.paths import IDENTITY, SPLIT, PathColumns
+from ppfr_ops.source.reader import Cutting, Listing, MissingColumnError, Reader
 from ppfr_ops.source.units import (
     READ_ERROR,
     UNIT_BYTES,
@@ -32,8 +33,9 @@ from ppfr_ops.source.units import (
     record_id,
     relative,
     storable,
+    suffix,
 )
-from ppfr_ops.store.storage import Patient, StoreError, open_store
+from ppfr_ops.store.storage import open_store
 
 __all__ = [
     "READ_ERROR",
@@ -77,9 +79,10 @@ def plan(
     Raises:
         UserError: nothing there, no such column, mixed formats.
     """
-    listing = _listing(source)
+    listing = listing_of(source)
     reader, paths = chosen(listing, format)
-    columns, keep = reader.columns(listing, paths, columns)
+    told = PathColumns(listing.root, paths, columns.identity_from, not reader.by_place)
+    columns, keep, by_path = _columns(reader, listing, paths, columns, told)
     least = 1 if key is not None else least_units
     cutting = Cutting(unit_rows, least, key, UNIT_BYTES if by_bytes else None)
     units = reader.cut(listing, paths, cutting)
@@ -95,8 +98,38 @@ def plan(
         raise UserError("the input holds no rows")
     if len(set(named.ids)) < len(named):
         raise UserError("two units have the same id: is a file listed twice?")
-    ignored = len(listing.files) - len(paths)
-    return Plan(source, reader.name, named, columns, keep, ignored, listing.root)
+    left_out = Counter(listing.left_out)
+    read = {*paths, *columns.labels}
+    left_out.update(suffix(path) or "without suffix" for path in listing.files if path not in read)
+    return Plan(source, reader.name, named, columns, keep, dict(left_out), listing.root, by_path)
+
+
+def _columns(
+    reader: Reader, listing: Listing, paths: Sequence[str], columns: Columns, told: PathColumns
+) -> tuple[Columns, tuple[pa.Field, ...], frozenset[str]]:
+    """The columns with what was left open filled in, the types of those to keep, and which of them
+    come from the files' paths: what ``--identity-from`` names, and what the files do not have
+    themselves. A split that paths tell is kept even if nobody asks."""
+    by_path = {IDENTITY} if columns.identity_from is not None else set()
+    while True:
+        try:
+            own, fields = reader.columns(listing, paths, columns.without(by_path))
+            break
+        except MissingColumnError as missing:
+            if missing.name not in told.names or missing.name in by_path:
+                raise
+            by_path.add(missing.name)
+    names = list(columns.keep)
+    if SPLIT in told.names and SPLIT not in (*names, columns.identity):
+        try:
+            reader.columns(listing, paths, replace(own, keep=(SPLIT,)))
+        except MissingColumnError:
+            names.append(SPLIT)
+            by_path.add(SPLIT)
+    types = {item.name: item for item in fields}
+    keep = tuple(types.get(name, pa.field(name, pa.string())) for name in names)
+    whole = replace(columns, image=own.image, labels=own.labels, keep=tuple(names))
+    return whole, keep, frozenset(by_path)
 
 
 def content(table: pa.Table, key: bytes) -> str:
@@ -142,14 +175,39 @@ def read_unit(plan: Plan, unit: Unit) -> pa.Table:
         cannot be read is there all the same, with its reason.
     """
     fs, _ = open_store(plan.input)
-    table = reader_of(unit.format).read(fs, plan, unit)
+    own = plan.own
+    reader = reader_of(unit.format)
+    table = reader.read(fs, own, unit)
     if unit.damaged is not None:
-        table = pa.concat_tables([table, errors(plan, [unit.damaged])])
+        table = pa.concat_tables([table, errors(own, [unit.damaged])])
     if table.num_rows != unit.rows:
         raise RuntimeError(f"unit {unit.id}: {table.num_rows} rows read, {unit.rows} planned")
+    if plan.by_path:
+        files = list(reader.files(unit))
+        files += files[-1:] * (table.num_rows - len(files))
+        table = _with_paths(plan, table, files)
+    if plan.columns.identity is not None:
+        place = table.schema.get_field_index("identity")
+        names = [label(value) for value in table["identity"].to_pylist()]
+        table = table.set_column(place, "identity", pa.array(names, pa.string()))
     table = refuse_pictures(table)
     ids = pa.array([record_id(unit.id, row) for row in range(table.num_rows)], pa.string())
     return table.add_column(0, "record_id", ids)
+
+
+def _with_paths(plan: Plan, table: pa.Table, files: Sequence[str]) -> pa.Table:
+    """The table with the columns that paths give, in the order that it would have them."""
+    told = PathColumns(
+        plan.root, (), plan.columns.identity_from, not reader_of(plan.format).by_place
+    )
+    columns = {name: table[name] for name in table.column_names}
+    for name in plan.by_path:
+        values = pa.array(told.column(name, files), pa.string())
+        if name == plan.columns.identity or name == IDENTITY:
+            columns["identity"] = values
+        if name in plan.columns.keep:
+            columns[f"keep.{name}"] = values
+    return pa.table({name: columns[name] for name in errors(plan, []).column_names})
 
 
 def sources(plan: Plan, unit: Unit) -> Iterator[tuple[str, int]]:
@@ -158,44 +216,6 @@ def sources(plan: Plan, unit: Unit) -> Iterator[tuple[str, int]]:
     yield from reader_of(unit.format).sources(fs, unit)
     if unit.damaged is not None:
         yield storable(unit.sources[0]), unit.stop
-
-
-def _listing(source: str) -> Listing:
-    try:
-        fs, root = open_store(source)
-        if isinstance(fs, Patient):
-            fs.check(re.split(r"[*?\[]", root, maxsplit=1)[0])
-        if any(sign in root for sign in "*?["):
-            found = {
-                path: info
-                for path, info in fs.glob(root, detail=True).items()
-                if info["type"] != "directory"
-            }
-            root = os.path.dirname(re.split(r"[*?\[]", root, maxsplit=1)[0])
-        else:
-            found = fs.find(root, detail=True)
-            if root in found:
-                root = os.path.dirname(root)
-            elif not found and not fs.exists(root):
-                raise UserError("the input does not exist")
-    except StoreError as error:
-        raise UserError(f"the input: {error}") from None
-    except OSError as error:
-        raise UserError(f"the input cannot be listed ({type(error).__name__})") from None
-    shown = (path for path in found if not os.path.basename(path).startswith((".", "_")))
-    files = {path: _file(found[path]) for path in sorted(shown)}
-    return Listing(fs, root, files)
-
-
-def _file(info: Mapping[str, Any]) -> File:
-    return File(int(info.get("size") or 0), _stamp(info))
-
-
-def _stamp(info: Mapping[str, Any]) -> str:
-    """What changes when a file does: its size, and its ETag or modification time."""
-    names = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
-    version = next((info[name] for name in names if info.get(name) is not None), None)
-    return f"{info.get('size')}|{version}"
 
 
 def _limited(units: Iterator[Unit], limit: int | None, reader: Reader) -> Iterator[Unit]:

@@ -78,6 +78,8 @@ class Reader:
     """Its files in words, plural."""
     suffixes: ClassVar[frozenset[str]] = frozenset()
     """With the dot, in small letters."""
+    auto: ClassVar[bool] = True
+    """Whether it is chosen by its files' names."""
     by_place: ClassVar[bool] = True
     """Whether a unit's rows are named by their places; else by its files alone."""
 
@@ -112,6 +114,10 @@ class Reader:
         """(file, row in it) of the rows ``start`` to ``stop`` of a unit, for the owner."""
         name = storable(unit.sources[0])
         yield from ((name, row) for row in range(unit.start, unit.stop))
+
+    def files(self, unit: Unit) -> Sequence[str]:
+        """The file that each of the rows ``start`` to ``stop`` is of."""
+        return [unit.sources[0]] * (unit.stop - unit.start)
 
     def first(self, unit: Unit, rows: int) -> Unit:
         """The unit's first rows."""

@@ -4,13 +4,15 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import IO, Any
 
 import pyarrow as pa
 
+from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.decoding import MAX_BYTES
 from ppfr_ops.source.archive import BrokenError, Member, members
-from ppfr_ops.source.reader import Cutting, Listing, Reader, Record, table_of
+from ppfr_ops.source.reader import Cutting, Listing, MissingColumnError, Reader, Record, table_of
 from ppfr_ops.source.units import (
     IMAGE_SUFFIXES,
     UNIT_BYTES,
@@ -29,6 +31,10 @@ MAX_TEXT_BYTES = 2**22
 """Of a member with fields; a larger one counts as damaged."""
 
 
+_ASKED = 100
+"""Samples of a tar that are asked for their columns."""
+
+
 @dataclass
 class _Sample:
     key: str
@@ -40,9 +46,11 @@ class _Sample:
         return sum(min(member.size, MAX_BYTES) for member in self.members.values())
 
 
-def _samples(file: IO[bytes], offset: int, count: int | None = None) -> Iterator[_Sample]:
-    """Runs of members that share a key: the path up to the first dot of the file name. A member
-    whose suffix its sample has already begins another.
+def _samples(
+    file: IO[bytes], offset: int, count: int | None = None, last_dot: bool = False
+) -> Iterator[_Sample]:
+    """Runs of members that share a key: the path up to the first dot of the file name, as
+    WebDataset has it. A member whose suffix its sample has already begins another.
 
     Raises:
         BrokenError: after the last whole sample, if the archive is damaged there. The sample that
@@ -52,7 +60,9 @@ def _samples(file: IO[bytes], offset: int, count: int | None = None) -> Iterator
     done = 0
     for member in members(file, offset):
         folder, _, name = member.name.rpartition("/")
-        stem, _, ending = name.partition(".")
+        if _hidden(member.name):
+            continue
+        stem, _, ending = name.rpartition(".") if last_dot else name.partition(".")
         key, ending = f"{folder}/{stem}", ending.lower()
         if current is None or current.key != key or ending in current.members:
             if current is not None:
@@ -66,8 +76,19 @@ def _samples(file: IO[bytes], offset: int, count: int | None = None) -> Iterator
         yield current
 
 
+def _hidden(name: str) -> bool:
+    """Whether a member is no data: ``._1.jpg`` and ``__MACOSX/`` of a Mac, ``.wds_meta``."""
+    parts = name.split("/")
+    return any(part.startswith((".", "_")) and part not in (".", "..") for part in parts)
+
+
 def cut(
-    fs: Any, paths: Sequence[str], unit_rows: int, unit_bytes: int | None = UNIT_BYTES
+    fs: Any,
+    paths: Sequence[str],
+    unit_rows: int,
+    samples: Any,
+    name: str,
+    unit_bytes: int | None = UNIT_BYTES,
 ) -> Iterator[Unit]:
     """Units of the files, in order; none is read before it is asked for."""
     for path in paths:
@@ -76,7 +97,7 @@ def cut(
         damaged: str | None = "unreadable_unit"
         with damage_ends_it(), open_file(fs, path) as file:
             try:
-                for sample in _samples(file, 0):
+                for sample in samples(file, 0):
                     offsets.append(sample.offset)
                     sizes.append(sample.size)
                 damaged = None
@@ -88,10 +109,10 @@ def cut(
             last = stop == len(offsets)
             offset = offsets[start] if offsets else 0
             left = damaged if last else None
-            yield Unit("", "webdataset", (path,), start, stop, offset, left)
+            yield Unit("", name, (path,), start, stop, offset, left)
 
 
-def read(fs: Any, plan: Plan, unit: Unit) -> pa.Table:
+def read(fs: Any, plan: Plan, unit: Unit, samples: Any) -> pa.Table:
     """The samples of a unit; those that cannot be read with their reason."""
     count = unit.stop - unit.start
     lost = errors(plan, ["unreadable_row"])
@@ -102,7 +123,7 @@ def read(fs: Any, plan: Plan, unit: Unit) -> pa.Table:
         open_file(fs, unit.sources[0]) as file,
         open_file(fs, unit.sources[0]) as body,
     ):
-        for sample in _samples(file, unit.offset, count):
+        for sample in samples(file, unit.offset, count):
             row = lost
             with damage_ends_it():
                 row = table_of(plan, [_record(plan, sample, _reader(body))])
@@ -110,11 +131,11 @@ def read(fs: Any, plan: Plan, unit: Unit) -> pa.Table:
     return pa.concat_tables([*rows[:count], *[lost] * (count - len(rows)), lost.slice(0, 0)])
 
 
-def names(fs: Any, unit: Unit) -> Iterator[str]:
+def names(fs: Any, unit: Unit, samples: Any) -> Iterator[str]:
     """The key of every sample of a unit; empty where the tar breaks off now."""
     left = unit.stop - unit.start
     with suppress(BrokenError, OSError), open_file(fs, unit.sources[0]) as file:
-        for sample in _samples(file, unit.offset, left):
+        for sample in samples(file, unit.offset, left):
             yield sample.key
             left -= 1
     yield from [""] * left
@@ -131,12 +152,15 @@ def _reader(file: IO[bytes]) -> Callable[[Member], bytes]:
     return body
 
 
-def _record(plan: Plan, sample: _Sample, read: Callable[[Member], bytes]) -> Record:
-    wanted = plan.columns.image
+def _pictures(sample: _Sample, wanted: str | None) -> list[str]:
+    """The members that are pictures, by suffix."""
     if wanted is not None:
-        pictures = [wanted] if wanted in sample.members else []
-    else:
-        pictures = [name for name in sample.members if suffix(f"x.{name}") in IMAGE_SUFFIXES]
+        return [wanted] if wanted in sample.members else []
+    return [name for name in sample.members if suffix(f"x.{name}") in IMAGE_SUFFIXES]
+
+
+def _record(plan: Plan, sample: _Sample, read: Callable[[Member], bytes]) -> Record:
+    pictures = _pictures(sample, plan.columns.image)
     image, code = None, None
     if len(pictures) > 1:
         code = "several_images"
@@ -159,14 +183,16 @@ def _values(sample: _Sample, read: Callable[[Member], bytes]) -> dict[str, str |
         for name, member in sample.members.items()
         if member.whole and member.size <= MAX_TEXT_BYTES
     }
+    # As WebDataset decodes: by what stands after the last dot of an extension.
+    texts = {name.rpartition(".")[2]: member for name, member in whole.items()}
     for name in ("cls", "txt"):
-        if name in whole:
-            values[name] = read(whole[name]).decode("utf-8", "replace").strip()
-    if "json" in whole:
+        if name in texts:
+            values[name] = read(texts[name]).decode("utf-8", "replace").strip()
+    if "json" in texts:
         parsed = None
         # Also of brackets in brackets without end.
         with suppress(ValueError, RecursionError):
-            parsed = json.loads(read(whole["json"]))
+            parsed = json.loads(read(texts["json"]))
         if isinstance(parsed, dict):
             for key, value in parsed.items():
                 if value is not None:
@@ -181,19 +207,57 @@ class WebDataset(Reader):
     name = "webdataset"
     what = "WebDataset tars"
     suffixes = frozenset({".tar"})
+    last_dot = False
+
+    def samples(self, file: IO[bytes], offset: int, count: int | None = None) -> Iterator[_Sample]:
+        return _samples(file, offset, count, self.last_dot)
 
     def columns(
         self, listing: Listing, paths: Sequence[str], columns: Columns
     ) -> tuple[Columns, tuple[pa.Field, ...]]:
+        there: set[str] = set()
+        pictures = several = samples = 0
+        for path in dict.fromkeys((*paths[:3], paths[-1])):
+            with damage_ends_it(), open_file(listing.fs, path) as file:
+                body = _reader(file)
+                for sample in islice(self.samples(file, 0), _ASKED):
+                    samples += 1
+                    found = _pictures(sample, columns.image)
+                    pictures += bool(found)
+                    several += len(found) > 1
+                    if columns.beside:
+                        with damage_ends_it():
+                            there |= _values(sample, body).keys()
+        if samples and not pictures and columns.image is not None:
+            raise UserError(f"--image-column {columns.image!r}: no sample has such a member")
+        if samples and 2 * several > samples and columns.image is None:
+            raise UserError(
+                "the samples of the tars hold several pictures each; --image-column names the "
+                "extension of one; where names have dots (clip.0001.jpg), --input-format tar"
+            )
+        for name in columns.beside if samples else ():
+            if name not in there:
+                raise MissingColumnError(name, sorted(there) or ["none"], "the tars' samples")
         return columns, tuple(pa.field(name, pa.string()) for name in columns.keep)
 
     def cut(self, listing: Listing, paths: Sequence[str], cutting: Cutting) -> Iterator[Unit]:
-        return cut(listing.fs, paths, cutting.unit_rows, cutting.unit_bytes)
+        return cut(
+            listing.fs, paths, cutting.unit_rows, self.samples, self.name, cutting.unit_bytes
+        )
 
     def read(self, fs: Any, plan: Plan, unit: Unit) -> pa.Table:
-        return read(fs, plan, unit)
+        return read(fs, plan, unit, self.samples)
 
     def sources(self, fs: Any, unit: Unit) -> Iterator[tuple[str, int]]:
         source = storable(unit.sources[0])
-        for row, name in enumerate(names(fs, unit), unit.start):
+        for row, name in enumerate(names(fs, unit, self.samples), unit.start):
             yield f"{source}#{name}", row
+
+
+class Tar(WebDataset):
+    """Tars in which a sample's name goes to the last dot, as no WebDataset has it."""
+
+    name = "tar"
+    what = "tars"
+    auto = False
+    last_dot = True

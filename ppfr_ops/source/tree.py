@@ -1,6 +1,7 @@
 """Trees of pictures: slices of the sorted listing as units, and their files."""
 
 import hmac
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -8,7 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.decoding import MAX_BYTES
+from ppfr_ops.source.labels import Labels, beside, read_labels
+from ppfr_ops.source.paths import refuse_unclear
 from ppfr_ops.source.reader import Cutting, Listing, MissingColumnError, Reader
 from ppfr_ops.source.units import (
     IMAGE_SUFFIXES,
@@ -26,19 +30,41 @@ from ppfr_ops.source.units import (
 )
 
 FOLDER_COLUMN = "folder"
-"""The one column that a tree of pictures has besides the pictures: the name of the folder."""
+"""The column that a tree of pictures always has: the name of the folder."""
 
 
-def choose_columns(columns: Columns) -> tuple[Columns, tuple[pa.Field, ...]]:
-    """The columns to keep, with their types.
+def choose_columns(
+    listing: Listing, paths: Sequence[str], columns: Columns
+) -> tuple[Columns, tuple[pa.Field, ...]]:
+    """The columns to keep, with their types: the folder's name, and what labels say.
 
     Raises:
-        MissingColumnError: another column than the folder's name.
+        MissingColumnError: neither has a column of that name.
+        UserError: labels that cannot be used, or folders that cannot be people.
     """
+    tables = columns.labels or beside(tuple(listing.files))
+    there = [FOLDER_COLUMN]
+    if tables and columns.beside:
+        labels = read_labels(listing.fs, tables, _pictures_of(listing.root, columns))
+        there += labels.columns
+        unknown = sum(1 for path in paths if labels.of(os.path.normpath(path)) is None)
+        if unknown and set(columns.beside) - {FOLDER_COLUMN}:
+            raise UserError(
+                f"the labels say nothing of {unknown} of {len(paths)} pictures: add lines, or take "
+                "these pictures away"
+            )
     for name in columns.beside:
-        if name != FOLDER_COLUMN or name in columns.given.values():
-            raise MissingColumnError(name, [FOLDER_COLUMN], "a tree of pictures")
-    return columns, tuple(pa.field(name, pa.string()) for name in columns.keep)
+        if name not in there or name in (columns.given.values() if name == FOLDER_COLUMN else ()):
+            raise MissingColumnError(name, there, "a tree of pictures")
+    if columns.identity == FOLDER_COLUMN and FOLDER_COLUMN not in there[1:]:
+        refuse_unclear(listing.root, paths)
+    fields = tuple(pa.field(name, pa.string()) for name in columns.keep)
+    return replace(columns, labels=tables if columns.beside else ()), fields
+
+
+def _pictures_of(root: str, columns: Columns) -> str | None:
+    """The folder that names in labels are relative to; None: that of the table."""
+    return root if columns.labels_given else None
 
 
 def cut(
@@ -107,14 +133,30 @@ def read(fs: Any, plan: Plan, unit: Unit) -> pa.Table:
                 code = "unreadable_file"
         data.append(picture)
         codes.append(code)
-    names = [storable(os.path.basename(os.path.dirname(path))) for path in unit.sources]
-    folders = pa.array(names, pa.string())
     columns = {"image": pa.array(data, pa.large_binary()), READ_ERROR: pa.array(codes, pa.string())}
-    if plan.columns.identity:
-        columns["identity"] = folders
-    for item in plan.keep:
-        columns[f"keep.{item.name}"] = folders
+    told = plan.columns
+    labels = None
+    if told.labels and set(told.beside) - {FOLDER_COLUMN}:
+        labels = read_labels(fs, told.labels, _pictures_of(plan.root, told))
+    rows = [_said(labels, path) for path in unit.sources]
+    wanted = [("identity", told.identity)] if told.identity else []
+    wanted += [(f"given.{role}", name) for role, name in told.given.items()]
+    wanted += [(f"keep.{item.name}", item.name) for item in plan.keep]
+    for target, name in wanted:
+        columns[target] = pa.array([_text(row.get(name)) for row in rows], pa.string())
     return pa.table(columns)
+
+
+def _said(labels: Labels | None, path: str) -> Mapping[str, Any]:
+    """All columns of a picture."""
+    row = None if labels is None else labels.of(os.path.normpath(path))
+    return {FOLDER_COLUMN: os.path.basename(os.path.dirname(path)), **(row or {})}
+
+
+def _text(value: Any) -> str | None:
+    if value is None:
+        return None
+    return storable(value if isinstance(value, str) else json.dumps(value))
 
 
 class Images(Reader):
@@ -128,7 +170,7 @@ class Images(Reader):
     def columns(
         self, listing: Listing, paths: Sequence[str], columns: Columns
     ) -> tuple[Columns, tuple[pa.Field, ...]]:
-        return choose_columns(columns)
+        return choose_columns(listing, paths, columns)
 
     def cut(self, listing: Listing, paths: Sequence[str], cutting: Cutting) -> Iterator[Unit]:
         sizes = {path: listing.files[path].size for path in paths}
@@ -137,6 +179,9 @@ class Images(Reader):
 
     def read(self, fs: Any, plan: Plan, unit: Unit) -> pa.Table:
         return read(fs, plan, unit)
+
+    def files(self, unit: Unit) -> Sequence[str]:
+        return unit.sources
 
     def sources(self, fs: Any, unit: Unit) -> Iterator[tuple[str, int]]:
         return ((storable(path), 0) for path in unit.sources)

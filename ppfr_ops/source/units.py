@@ -7,7 +7,7 @@ import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import IO, Any, overload
 
@@ -17,9 +17,11 @@ from fsspec.implementations.local import LocalFileSystem
 from ppfr_ops.contracts.ledger import Source
 from ppfr_ops.store.storage import StoreError
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
-)
+_SUFFIXES = """
+    .jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .avif .heic .heif .hif .jp2 .j2k .jpf
+    .ppm .pgm .pnm
+"""
+IMAGE_SUFFIXES = frozenset(_SUFFIXES.split())
 
 _FEW = 50
 """Rows; a smaller unit is not worth its files."""
@@ -151,6 +153,19 @@ class Columns:
     keep: tuple[str, ...] = ()
     given: Mapping[str, str] = field(default_factory=dict)
     """Columns of what the owner knows of the faces: ``boxes``, ``landmarks``, ``regions``."""
+    identity_from: str | None = field(default=None, repr=False)
+    """Where a path says who is in the picture (``paths.PathColumns``)."""
+    labels: tuple[str, ...] = field(default=(), repr=False)
+    """Tables that say of pictures what is in them."""
+    labels_given: bool = False
+    """Whether somebody named them; else they lie beside the pictures."""
+
+    def without(self, names: Iterable[str]) -> "Columns":
+        """The same, without columns of these names."""
+        gone = set(names)
+        identity = None if self.identity in gone else self.identity
+        keep = tuple(name for name in self.keep if name not in gone)
+        return replace(self, identity=identity, keep=keep)
 
     @property
     def beside(self) -> list[str]:
@@ -169,13 +184,26 @@ class Plan:
     columns: Columns
     keep: tuple[pa.Field, ...]
     """The allow-list with the types that it has in the input."""
-    ignored: int = 0
-    """Files in the listing that are of another format."""
-    root: str = ""
-    """The folder that the paths of files are told from."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Files (and folders) of the input that are not read, by what they are."""
+    root: str = field(default="", repr=False)
+    """The folder that paths are told below."""
+    by_path: frozenset[str] = frozenset()
+    """Columns that come from the files' paths."""
 
     def __repr__(self) -> str:
         return f"Plan({len(self.units)} units)"
+
+    @property
+    def ignored(self) -> int:
+        """How much of the input is not read."""
+        return sum(self.left_out.values())
+
+    @cached_property
+    def own(self) -> "Plan":
+        """What a reader reads: without what paths tell, and without the units."""
+        keep = tuple(item for item in self.keep if item.name not in self.by_path)
+        return replace(self, units=(), columns=self.columns.without(self.by_path), keep=keep)
 
     @cached_property
     def rows(self) -> int:

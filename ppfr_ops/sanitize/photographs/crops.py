@@ -11,6 +11,7 @@ from ppfr_ops.contracts.detections import FACE_FIELDS, detections_schema
 from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.contracts.records import records_schema
 from ppfr_ops.imaging.arrays import Faces
+from ppfr_ops.imaging.detector import Detections
 from ppfr_ops.imaging.geometry import cut, transforms
 from ppfr_ops.methods.base import Output
 from ppfr_ops.sanitize.aligned import DrawnFaces, FaceMaker
@@ -18,6 +19,14 @@ from ppfr_ops.sanitize.items import Item, Made, Results
 from ppfr_ops.sanitize.kit import Kit, batches
 from ppfr_ops.sanitize.photographs.faces import detections_table, pixelated, place
 from ppfr_ops.sanitize.photographs.finder import Finder
+
+
+def main_face(faces: Detections, shape: Sequence[int]) -> int:
+    """Number of the face that a photograph is most likely of: large, and near the middle."""
+    middle = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
+    away = (middle - (shape[1] / 2, shape[0] / 2)) / (shape[1] / 2, shape[0] / 2)
+    sizes = np.sqrt(np.prod(faces.boxes[:, 2:] - faces.boxes[:, :2], axis=1))
+    return int(np.argmax(sizes * (1.5 - np.clip(np.hypot(*away.T), 0, 1))))
 
 
 @dataclass(frozen=True)
@@ -51,10 +60,13 @@ class FaceCrops:
         for photograph in self.find.photographs(table, results, self.kit.method.needed_context()):
             faces, name = photograph.faces, photograph.record_id
             crops = cut(photograph.pixels, transforms(faces))
+            named = self.find.options.photo_label == "all" or len(faces) == 0
+            main = -1 if named else main_face(faces, photograph.pixels.shape)
             for i, crop in enumerate(crops):
                 where = place(name, i, faces, i, photograph.treatments[i])
                 ident = f"{name}-f{i:03d}"
-                yield Crop(ident, photograph.row, crop, photograph.context, place=where)
+                own = named or i == main
+                yield Crop(ident, photograph.row, crop, photograph.context, place=where, named=own)
 
     def batches(self, items: Iterator[Crop]) -> Iterator[list[Crop]]:
         return batches(items, self.kit.batch_size)

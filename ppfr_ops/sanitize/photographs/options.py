@@ -110,6 +110,12 @@ class PhotographOptions(BaseModel):
         shapes=True,
         metavar="NAME",
     )
+    photo_label: Literal["main", "all"] = option(
+        "main",
+        "Whose label that of a photograph is, where faces are cut out. main: that of the largest, "
+        "most central face, and all others are people of their own. all: every face's.",
+        shapes=True,
+    )
     keep_regions_column: str | None = option(
         None,
         "Column of boxes as in --boxes-column; faces inside them are left as they are.",

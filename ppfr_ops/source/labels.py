@@ -1,0 +1,132 @@
+"""Labels: of one value one text, however files store it; and tables that say of pictures what is in
+them: ``metadata.csv`` or ``.jsonl`` of an imagefolder, CelebA's lines of name and label.
+"""
+
+import csv
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+from ppfr_ops.errors import UserError
+from ppfr_ops.source.units import open_file, storable
+
+NAMES = ("file_name", "path", "image_path", "filepath", "filename", "file", "image", "image_id")
+"""Columns of a table that may hold the pictures' names, the first that is there."""
+
+BESIDE = ("metadata.csv", "metadata.jsonl", "metadata.tsv", "identity_CelebA.txt")
+"""Tables that are looked for beside the pictures, or in a folder above them."""
+
+MAX_TABLE_BYTES = 2**30
+_WHOLE = re.compile(r"([+-]?\d+)\.0+")
+
+
+def label(value: Any) -> str | None:
+    """A label as text. ``1``, ``1.0`` and ``"1"`` are one, for files of one dataset store it in
+    either way; NaN and texts of nothing are null."""
+    if value is None or isinstance(value, bool):
+        return None if value is None else str(value)
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "backslashreplace")
+    if isinstance(value, float | Decimal):
+        if not math.isfinite(value):
+            return None
+        return str(int(value)) if value == int(value) else str(value)
+    text = storable(str(value)).strip()
+    if match := _WHOLE.fullmatch(text):
+        text = str(int(match[1]))
+    return None if text in ("", "nan", "NaN") else text
+
+
+def beside(files: Sequence[str]) -> tuple[str, ...]:
+    """The tables in a listing that say of its pictures what is in them."""
+    return tuple(path for path in files if os.path.basename(path) in BESIDE)
+
+
+class Labels:
+    """What tables say of pictures.
+
+    Args:
+        rows: of each table, by the folder that its names are relative to.
+    """
+
+    def __init__(self, columns: Sequence[str], rows: Mapping[str, Mapping[str, Any]]) -> None:
+        self.columns = columns
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def of(self, path: str) -> Mapping[str, Any] | None:
+        """The row of a picture; None: there is none."""
+        return self._rows.get(path)
+
+
+@lru_cache(maxsize=2)
+def read_labels(fs: Any, paths: tuple[str, ...], pictures: str | None = None) -> Labels:
+    """Tables.
+
+    Args:
+        pictures: folder that the names are relative to; None: the table's own.
+
+    Raises:
+        UserError: one cannot be read, names no pictures, or two of its rows contradict each other.
+    """
+    columns: dict[str, None] = {}
+    rows: dict[str, dict[str, Any]] = {}
+    for path in paths:
+        folder = os.path.dirname(path) if pictures is None else pictures
+        for name, values in _lines(fs, path):
+            place = os.path.normpath(os.path.join(folder, name))
+            if rows.setdefault(place, values) != values:
+                raise UserError("the labels: two lines of one picture say different things")
+            columns.update(dict.fromkeys(values))
+    return Labels(tuple(columns), rows)
+
+
+def _lines(fs: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        with open_file(fs, path) as file:
+            data = file.read(MAX_TABLE_BYTES + 1)
+        if len(data) > MAX_TABLE_BYTES:
+            raise UserError("the labels: a table of more than 1 GiB; Parquet holds it better")
+        text = data.decode("utf-8-sig")
+        found = list(_parsed(text, path))
+    except (OSError, UnicodeDecodeError, csv.Error, ValueError, RecursionError) as error:
+        raise UserError(f"the labels cannot be read ({type(error).__name__})") from None
+    if not found:
+        return
+    name = next((name for name in NAMES if name in found[0]), None)
+    if name is None:
+        raise UserError(
+            f"the labels: no column names the pictures; it is called one of {', '.join(NAMES)}"
+        )
+    for row in found:
+        if row.get(name):
+            yield str(row[name]), {key: value for key, value in row.items() if key != name}
+
+
+def _parsed(text: str, path: str) -> Iterator[dict[str, Any]]:
+    ending = os.path.splitext(path)[1].lower()
+    if ending in (".jsonl", ".json"):
+        for line in text.splitlines():
+            if line.strip():
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError
+                yield row
+        return
+    if ending == ".txt":  # CelebA: name and label
+        for line in text.splitlines():
+            parts = line.split()
+            if len(parts) >= 2:
+                yield {"file_name": parts[0], "identity": parts[1]}
+        return
+    first = text.partition("\n")[0]
+    sign = "\t" if ending == ".tsv" or "\t" in first else ";" if ";" in first else ","
+    yield from csv.DictReader(io.StringIO(text, newline=""), delimiter=sign)
