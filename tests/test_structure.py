@@ -15,6 +15,7 @@ from ppfr_ops.cli.evaluate import main
 from ppfr_ops.contracts.structure import Structure, StructureAttack
 from ppfr_ops.errors import UserError
 from ppfr_ops.lab.evaluate.attacks import structure as attacks
+from ppfr_ops.lab.evaluate.attacks.structure_faces import by_cosines
 from ppfr_ops.lab.evaluate.structure import Attacked, structure_attack
 
 PEOPLE, SHARDS = 120, 12
@@ -168,3 +169,39 @@ def test_the_command_runs_the_stage_alone(tmp_path: Path) -> None:
     assert done.exit_code == 3, done.output
     done = CliRunner().invoke(main, ["--method", "blur", "--out", str(out)])
     assert done.exit_code == 2 and "--gallery" in done.output
+
+
+def likeness(kept: float) -> tuple[attacks.Source, attacks.Seen, NDArray, NDArray]:
+    """12 people with 20 frames each; published templates have as much of what photos of a person
+    differ by, turned by a secret of the person."""
+    rng = np.random.default_rng(0)
+    people, frames = np.repeat(np.arange(12), 20), [(n % 20,) for n in range(240)]
+    photos = rng.standard_normal((240, 64)) + 1.2 * rng.standard_normal((12, 64))[people]
+    turns = np.linalg.qr(rng.standard_normal((12, 64, 64)))[0]
+    secret = np.einsum("nd,nde->ne", photos, turns[people])
+    shown = kept * secret + rng.standard_normal((240, 64)) + rng.standard_normal((12, 64))[people]
+    order, names = rng.permutation(240), rng.permutation(12)
+    source = attacks.Source(people, np.zeros(240, int), frames)
+    seen = attacks.Seen(
+        np.zeros(240, int),
+        names[people][order],
+        [frames[n] for n in order],
+        [str(people[n]) for n in order],
+    )
+    unit = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in (photos, shown[order])]
+    return source, seen, *unit
+
+
+def truth_of(seen: attacks.Seen) -> dict[int, int]:
+    return {int(name): int(person) for name, person in zip(seen.pseudonyms, seen.ids, strict=True)}
+
+
+def test_frames_that_are_known_name_people_whose_photos_differ_as_their_pictures_do() -> None:
+    source, seen, photos, shown = likeness(kept=0.7)
+    claims = by_cosines(source, seen, photos, shown)
+    assert sum(claims[name] == person for name, person in truth_of(seen).items()) == 12
+    source, seen, photos, shown = likeness(kept=0.0)
+    claims = by_cosines(source, seen, photos, shown)
+    assert sum(claims[name] == person for name, person in truth_of(seen).items()) <= 3
+    unnumbered = attacks.Seen(seen.shards, seen.pseudonyms, [()] * 240, seen.ids)
+    assert by_cosines(source, unnumbered, photos, shown) == {}

@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 
 from ppfr_ops.contracts.manifest import ReleaseManifest
 from ppfr_ops.errors import UserError
+from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
+from ppfr_ops.imaging.codec import ImageError, decode
 from ppfr_ops.lab.evaluate.attacks.structure import Seen, Source
 from ppfr_ops.source.coarsening import coarsened, parse
 
@@ -41,6 +43,7 @@ class Known:
     """Of the people, by number."""
     rows: dict[tuple[str, int], int]
     """Row of the source by its file's name and its row in it."""
+    files: tuple[Path, ...]
 
 
 def read_release_folder(folder: str) -> Released:
@@ -120,11 +123,24 @@ def read_source(path: str, identity_column: str, release: Released) -> Known:
         for row in range(part.num_rows)
     }
     source = Source(people.reshape(-1), np.array(blocks), _tuples(table, release.kept))
-    return Known(source, labels.tolist(), rows)
+    return Known(source, labels.tolist(), rows, tuple(files))
 
 
 def _starts(tables: Sequence[pa.Table]) -> list[int]:
     return [0, *np.cumsum([table.num_rows for table in tables]).tolist()[:-1]]
+
+
+def faces_in(files: Sequence[Path]) -> Faces:
+    """The pictures of Parquet files, in order, uint8 ``N x 112 x 112 x 3``.
+
+    Raises:
+        UserError: one is no aligned face.
+    """
+    try:
+        rows = [row for file in files for row in pq.read_table(file)["image"].to_pylist()]
+        return np.stack([decode(row["bytes"], size=(FACE_SIZE, FACE_SIZE)) for row in rows])
+    except (OSError, KeyError, TypeError, ValueError, ImageError, pa.ArrowException):
+        raise UserError("--structure-pictures: a picture that is no aligned face") from None
 
 
 def read_truth(mapping: str, release: Released, known: Known) -> dict[int, int]:

@@ -8,8 +8,16 @@ import pyarrow as pa
 
 from ppfr_ops.contracts.structure import Structure, StructureAttack
 from ppfr_ops.lab.evaluate.attacks.structure import ATTACKS, Claims, Seen, Source, dealt
-from ppfr_ops.lab.evaluate.released import Released, read_release_folder, read_source, read_truth
+from ppfr_ops.lab.evaluate.attacks.structure_faces import by_cosines
+from ppfr_ops.lab.evaluate.released import (
+    Released,
+    faces_in,
+    read_release_folder,
+    read_source,
+    read_truth,
+)
 from ppfr_ops.release.singled import singled
+from ppfr_ops.sanitize.grouping import features_of
 
 Log = Callable[[str], None]
 
@@ -39,10 +47,18 @@ def structure_attack(attacked: Attacked, log: Log = lambda line: None) -> Struct
     found = read_release_folder(attacked.release)
     known = read_source(attacked.source, attacked.identity_column, found)
     truth = None if attacked.mapping is None else read_truth(attacked.mapping, found, known)
-    seen, attacks = found.seen, list(ATTACKS.items())
+    seen, attacks = found.seen, dict(ATTACKS)
+    if attacked.pictures:
+        log("  templates of originals and published pictures")
+        originals, published = (
+            features_of(faces_in(files))[0] for files in (known.files, found.files)
+        )
+        attacks["cosines among a person's pictures"] = lambda source, shown: by_cosines(
+            source, shown, originals, published
+        )
     control = dealt(seen)
     rows = []
-    for name, attack in attacks:
+    for name, attack in attacks.items():
         rows.append(judged(name, attack, known.source, seen, control, truth))
         log(f"  {in_words(rows[-1], known.source.count)}")
     alone = singled(_records(found))
