@@ -50,9 +50,14 @@ class LimitError(Exception):
 
 
 class Sandbox:
-    """A child process, started when it is first needed, and anew after each death."""
+    """A child process, started when it is first needed, and anew after each death.
 
-    def __init__(self) -> None:
+    Args:
+        memory: bytes that it may allocate beyond what it has when it starts.
+    """
+
+    def __init__(self, memory: int = MEMORY_BYTES) -> None:
+        self._memory = memory
         self._lock = threading.Lock()
         self._owner = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -100,7 +105,7 @@ class Sandbox:
         if self._pipe is None or self._owner != os.getpid():
             self._pipe, theirs = Pipe()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "ppfr_ops.sandbox", str(theirs.fileno())],
+                [sys.executable, "-m", "ppfr_ops.sandbox", str(theirs.fileno()), str(self._memory)],
                 pass_fds=(theirs.fileno(),),
                 env={
                     **os.environ,
@@ -131,10 +136,10 @@ sandbox = Sandbox()
 """Of this process."""
 
 
-def _limit() -> None:
+def _limit(memory: int) -> None:
     """Bound this process for good."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    bound = pages * os.sysconf("SC_PAGE_SIZE") + MEMORY_BYTES
+    bound = pages * os.sysconf("SC_PAGE_SIZE") + memory
     resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Where memory runs out, this process is the one to go.
@@ -143,7 +148,7 @@ def _limit() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
-def _serve(pipe: Connection) -> None:
+def _serve(pipe: Connection, memory: int) -> None:
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # ends the process, whatever native code does
     limited = False
     while True:
@@ -155,7 +160,7 @@ def _serve(pipe: Connection) -> None:
         call = getattr(importlib.import_module(module), function)
         if not limited:
             with suppress(OSError):  # not Linux
-                _limit()
+                _limit(memory)
             limited = True
         signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
@@ -180,4 +185,4 @@ def _raised(error: Exception) -> bytes:
 
 if __name__ == "__main__":
     with suppress(BrokenPipeError):
-        _serve(Connection(int(sys.argv[1])))
+        _serve(Connection(int(sys.argv[1])), int(sys.argv[2]))

@@ -66,6 +66,7 @@ CHANGES: dict[str, Callable[[Ledger, Any], Any]] = {
     "restamp": lambda ledger, made: ledger.restamp(
         entry_of(ledger), Source(stamp="a", content=None, files=())
     ),
+    "drop": lambda ledger, made: ledger.drop(entry_of(ledger), "metrics"),
     "compact": lambda ledger, made: (ledger.entries(), ledger.compact()),
     "set_aside": lambda ledger, made: ledger.set_aside("damaged", *LEDGER, "run.json"),
     "write_release": lambda ledger, made: released(ledger),
@@ -93,7 +94,7 @@ def test_with_a_lost_fence_nothing_changes(tmp_path: Path, name: str) -> None:
     document = ledger.read(*place)
     assert document is not None
     ledger.write({**document, "machine": "another"}, *place)
-    with Lease(Ledger(str(tmp_path)), beat=0.01, expiry=0):
+    with Lease(Ledger(str(tmp_path)), beat=60, expiry=0):
         before = content(tmp_path)
         with pytest.raises(LedgerError, match="another run has taken over"):
             CHANGES[name](ledger, made)

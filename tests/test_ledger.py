@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -315,3 +316,49 @@ def test_a_compacted_entry_of_another_unit_or_place_counts_as_not_there(output: 
         ledger.put(sink.getvalue().to_pybytes(), *COMPACTED)
         assert list(Ledger(output)._compacted()) == []
     assert list(Ledger(output).entries()) == ["u1"]
+
+
+def test_what_is_the_owners_is_closed_from_the_start_and_closed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the umask, and also where it lay open before. What leaves is as the umask says."""
+    old = os.umask(0o022)
+    try:
+        (tmp_path / "evidence/ledger").mkdir(parents=True)
+        (tmp_path / "evidence/ledger").chmod(0o755)
+        (tmp_path / "evidence").chmod(0o755)
+        born: dict[str, int] = {}
+        real = os.open
+
+        def opening(path: str, flags: int, mode: int = 0o777, **more: int) -> int:
+            descriptor = real(path, flags, mode, **more)
+            if flags & os.O_CREAT:
+                born[str(path)] = os.fstat(descriptor).st_mode & 0o777
+            return descriptor
+
+        monkeypatch.setattr(os, "open", opening)
+        ledger = opened(str(tmp_path))
+        commit(ledger, "u1")
+        ledger.entries()
+        ledger.compact()
+        monkeypatch.undo()
+        assert born and not any(
+            mode & 0o077 for path, mode in born.items() if ".data.parquet" not in path
+        )
+        for root, folders, names in os.walk(tmp_path / "evidence"):
+            for name in (*folders, *names):
+                assert not os.stat(os.path.join(root, name)).st_mode & 0o077, name
+        assert (tmp_path / "evidence").stat().st_mode & 0o777 == 0o700
+        (shard,) = (tmp_path / "release/data").iterdir()
+        assert shard.stat().st_mode & 0o777 == 0o644
+        # opened by somebody meanwhile
+        for root, folders, names in os.walk(tmp_path / "evidence"):
+            for name in (*folders, *names):
+                os.chmod(os.path.join(root, name), 0o755)
+        (tmp_path / "evidence").chmod(0o755)
+        opened(str(tmp_path))
+        for root, folders, names in os.walk(tmp_path / "evidence"):
+            for name in (*folders, *names):
+                assert not os.stat(os.path.join(root, name)).st_mode & 0o077, name
+    finally:
+        os.umask(old)

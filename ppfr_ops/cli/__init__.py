@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from ppfr_ops.cli.terminal import echo, shown
 from ppfr_ops.errors import UserError, describe, missing_extra
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -83,7 +84,7 @@ def group(ctx: click.Context) -> None:
     missed.
     """
     if ctx.invoked_subcommand is None:
-        click.echo(GREETING)
+        echo(GREETING)
 
 
 class Refused(click.ClickException):
@@ -103,7 +104,7 @@ class Command(click.Command):
             return super().invoke(ctx)
         except UserError as error:
             refused = error.exit_code == Refused.exit_code
-            raise (Refused if refused else click.ClickException)(str(error)) from None
+            raise (Refused if refused else click.ClickException)(shown(str(error))) from None
         except ModuleNotFoundError as error:
             raise _not_installed(error) from None
 
@@ -122,16 +123,16 @@ def run(command: click.Command) -> None:
         code = command.main(standalone_mode=False)
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "ppfr"
-        click.echo(f"Error: {error.format_message()} (see {where} --help)", err=True)
+        echo(f"Error: {error.format_message()} (see {where} --help)", err=True)
         code = 2
     except click.ClickException as error:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted; the same command goes on with what is done.", err=True)
+        echo("Interrupted; the same command goes on with what is done.", err=True)
         code = 130
     except Exception as error:
-        click.echo(f"Error: {describe(error)} (PPFR_DEBUG=1 shows more)", err=True)
+        echo(f"Error: {describe(error)} (PPFR_DEBUG=1 shows more)", err=True)
         if os.environ.get("PPFR_DEBUG"):
             traceback.print_exc()
         code = 1

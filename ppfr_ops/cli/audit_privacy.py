@@ -4,6 +4,7 @@ import click
 
 from ppfr_ops.cli import Command
 from ppfr_ops.cli.console import console
+from ppfr_ops.cli.terminal import echo
 from ppfr_ops.contracts.privacy_audit import DOCUMENT, PrivacyAudit
 from ppfr_ops.errors import UserError
 from ppfr_ops.sanitize.privacy_audit import audit
@@ -60,7 +61,7 @@ def main(
     if folder is not None:
         folder.put(found.model_dump_json(indent=1).encode(), EVIDENCE, DOCUMENT)
     if as_json:
-        print(found.model_dump_json(indent=1))
+        echo(found.model_dump_json(indent=1))
     else:
         _show(found)
     return 0 if found.holds else 3

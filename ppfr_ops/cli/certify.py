@@ -7,6 +7,7 @@ import click
 
 from ppfr_ops.cli import Command
 from ppfr_ops.cli.options import options_of, validated
+from ppfr_ops.cli.terminal import echo
 from ppfr_ops.errors import UserError
 from ppfr_ops.lab.certify.options import CertifyOptions
 
@@ -73,13 +74,13 @@ def main(
     enrolment = None if enrol is None else Recognizer(RecognizerSpec.parse(enrol), threads)
     document = Certifier(model, options, subject, folder, rng, log, enrolment).run()
     for line in in_words(document):
-        click.echo(line)
+        echo(line)
     _log(f"{document.seconds_per_record:.3f} s a record: {folder.name}/ in the evidence")
     return 0
 
 
 def _log(line: str) -> None:
-    click.echo(line, err=True)
+    echo(line, err=True)
 
 
 def _subject(

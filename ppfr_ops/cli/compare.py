@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from ppfr_ops.cli import Command
+from ppfr_ops.cli.terminal import echo
 from ppfr_ops.errors import UserError, fault
 
 EXAMPLES = """
@@ -28,12 +29,12 @@ def main(folders: tuple[Path, ...], out: Path | None) -> None:
     documents = [_read(folder) for folder in folders]
     rows = [_row(document) for document in documents]
     text = _markdown(rows)
-    click.echo(text)
+    echo(text)
     for warning in _differences(documents):
-        click.echo(f"! {warning}", err=True)
+        echo(f"! {warning}", err=True)
     if out is not None:
         _write(rows, text, out)
-        click.echo(f"written to {out}", err=True)
+        echo(f"written to {out}", err=True)
 
 
 def _read(folder: Path) -> Any:

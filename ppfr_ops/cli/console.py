@@ -8,10 +8,10 @@ from collections.abc import Callable
 from types import TracebackType
 
 import pyarrow as pa
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ppfr_ops.cli.terminal import SafeConsole, echo
 from ppfr_ops.contracts.manifest import Counts, Manifest
 from ppfr_ops.contracts.policy import Policy
 from ppfr_ops.release.figures import Figures
@@ -32,7 +32,7 @@ from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.worker import MAX_ATTEMPTS
 from ppfr_ops.store.ledger import Tables
 
-console = Console(stderr=True, highlight=False)
+console = SafeConsole(stderr=True, highlight=False)
 
 
 class _ToConsole(logging.Handler):
@@ -242,7 +242,7 @@ def show(run: Callable[[Listener], RunResult], as_json: bool) -> int:
     """
     result = run(Terminal())
     if as_json and result.manifest is not None:
-        print(result.manifest.model_dump_json(exclude={"shards"}, indent=1))
+        echo(result.manifest.model_dump_json(exclude={"shards"}, indent=1))
     return result.exit_code
 
 

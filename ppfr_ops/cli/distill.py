@@ -7,6 +7,7 @@ import click
 
 from ppfr_ops.cli import Command
 from ppfr_ops.cli.serve_fr import TOKEN_FILE, read_token
+from ppfr_ops.cli.terminal import echo
 from ppfr_ops.errors import UserError
 
 EXAMPLES = """
@@ -104,21 +105,19 @@ def main(**options: Any) -> int:
     )
 
     def log(line: str) -> None:
-        click.echo(line, err=True)
+        echo(line, err=True)
 
     if options["teacher"]:
         card = of_teacher(RecognizerSpec.parse(options["teacher"]), faces, wanted, out, log)
     else:
         public = [RecognizerSpec.parse(text) for text in options["public"]]
         card = distil(_asker(options, out), faces, public, wanted, out, log)
-    click.echo(
-        f"surrogate of {card.target} ({card.kind}): {card.queries:,} queries, in {out.name}/"
-    )
+    echo(f"surrogate of {card.target} ({card.kind}): {card.queries:,} queries, in {out.name}/")
     if card.void_as_black_box:
-        click.echo("void as a black box: evaluate takes it as --fr only")
+        echo("void as a black box: evaluate takes it as --fr only")
     worse = card.fit.spearman is not None and card.fit.spearman <= (card.fit.baseline or 0)
     if worse:
-        click.echo("Warning: no better than without a query: this surrogate is worthless", err=True)
+        echo("Warning: no better than without a query: this surrogate is worthless", err=True)
     return 0
 
 

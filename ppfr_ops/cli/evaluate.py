@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from ppfr_ops.cli import Command
+from ppfr_ops.cli.terminal import echo
 from ppfr_ops.errors import UserError
 
 EXAMPLES = """
@@ -148,7 +149,7 @@ def main(context: click.Context, **options: Any) -> None:
 
 
 def _log(line: str) -> None:
-    click.echo(line, err=True)
+    echo(line, err=True)
 
 
 _COMPARE = {"<=": lambda a, b: a <= b, ">=": lambda a, b: a >= b}
@@ -366,7 +367,7 @@ def _written(document: Any, out: Path, requirements: list[Any], started: float) 
 
     write_text(out / "evaluation.json", document.model_dump_json(indent=2) + "\n")
     for line in summary(document):
-        click.echo(line)
+        echo(line)
     _log(f"done in {time.monotonic() - started:.0f} s: {out / 'evaluation.json'}")
     missed = [
         f"{name} is {value if value is None else round(value, 4)}, required {sign} {bound:g}"

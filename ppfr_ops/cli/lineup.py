@@ -6,6 +6,7 @@ from typing import Any, Literal
 import click
 
 from ppfr_ops.cli import Command
+from ppfr_ops.cli.terminal import echo
 from ppfr_ops.errors import UserError
 
 EXAMPLES = """
@@ -82,7 +83,7 @@ def make(**options: Any) -> None:
     for number, sheet in enumerate(sheets(trials, shown, gallery.images), 1):
         sheet.save(out / "sheets" / f"sheet-{number:02d}.png")
     write_text(out / "answers.json", answers.model_dump_json(indent=1) + "\n")
-    click.echo(
+    echo(
         f"{len(trials)} trials of {options['candidates']} candidates in {out}; the page and the "
         "sheets hold originals, answers.json tells who is who: keep all of it to yourself",
         err=True,
@@ -147,7 +148,7 @@ def score(folder: Path, given: Path, viewer: str) -> None:
         raise UserError(f"{folder}: no answers.json of a line-up") from None
     found = scored(answers, parse(given.read_text()), viewer)
     write_text(folder / "result.json", found.model_dump_json(indent=1) + "\n")
-    click.echo(
+    echo(
         f"{found.viewer}: found {found.found} of {found.trials} ({found.rate:.2f}, 95 % interval "
         f"{found.low:.2f} to {found.high:.2f}); chance {found.chance:.2f}, p = {found.p_value:.3g}"
     )

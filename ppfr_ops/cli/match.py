@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ppfr_ops.cli import Command, Refused
+from ppfr_ops.cli.terminal import echo
 from ppfr_ops.errors import UserError
 
 NO_MATCH = 10
@@ -89,7 +90,7 @@ def keygen(
         if len(clients) != 1 or not admit.is_file():
             raise UserError("--admit takes the certificate of one --client")
         owner.admit(clients[0], certificate=admit.read_bytes())
-        click.echo(f"{clients[0]} is let in")
+        echo(f"{clients[0]} is let in")
         return 0
     for name in clients or ("client",):
         if not name.replace("-", "").replace("_", "").isalnum() or name in RESERVED:
@@ -104,7 +105,7 @@ def keygen(
         else:
             owner.admit(name, certificate=(client.path / "client.crt").read_bytes())
         shutil.copyfile(path / "server.crt", client.path / "server.crt")
-    click.echo(f"keys of the owner and of {len(clients) or 1} client in {folder.name}/")
+    echo(f"keys of the owner and of {len(clients) or 1} client in {folder.name}/")
     return 0
 
 
@@ -157,11 +158,11 @@ def enrol(
     gallery.save(gallery_path(folder), key)
     count, dimensions = enrolled.templates.shape
     known = len(set(enrolled.names))
-    click.echo(f"{count} templates of {dimensions} numbers, {known} names, in {folder.name}/")
+    echo(f"{count} templates of {dimensions} numbers, {known} names, in {folder.name}/")
     if enrolled.skipped:
         shown = ", ".join(map(str, enrolled.skipped[:20]))
         more = "" if len(enrolled.skipped) <= 20 else ", …"
-        click.echo(f"{len(enrolled.skipped)} rows gave no template: {shown}{more}", err=True)
+        echo(f"{len(enrolled.skipped)} rows gave no template: {shown}{more}", err=True)
     return 0
 
 
@@ -239,16 +240,14 @@ def serve(folder: Path, keys: Path, listen: str, partitions: int, **policy: Any)
 
         scorer = RayScorer(gallery, partitions)
     matcher = Matcher(gallery, Accounts(MatchPolicy(**policy), log), scorer)
-    server = Server(
-        matcher, owner, parse_address(listen), log=functools.partial(click.echo, err=True)
-    )
+    server = Server(matcher, owner, parse_address(listen), log=functools.partial(echo, err=True))
     host, port = server.address
-    click.echo(f"serving on {host}:{port}; audit log at line {log.lines}, head {log.head[:16]}")
+    echo(f"serving on {host}:{port}; audit log at line {log.lines}, head {log.head[:16]}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         server.run()
     except KeyboardInterrupt:
-        click.echo(f"stopped; audit log at line {log.lines}, head {log.head[:16]}")
+        echo(f"stopped; audit log at line {log.lines}, head {log.head[:16]}")
     return 0
 
 
@@ -295,7 +294,7 @@ def query(
     where, most = parse_address(server), most_mib << 20
     outcome = ask(where, ClientFolder(keys), template, name, digest, most)
     told = f": records {', '.join(map(str, outcome.records))}" if outcome.records else ""
-    click.echo(f"match{told}" if outcome.match else "no match")
+    echo(f"match{told}" if outcome.match else "no match")
     return 0 if outcome.match else NO_MATCH
 
 
@@ -308,10 +307,10 @@ def bench(records: int, dimensions: int) -> int:
 
     templates = random_templates(records, dimensions)
     steps, match, packing = measure(templates, templates[-1], 0.5)
-    click.echo(f"{records} x {dimensions}; packing the gallery, once: {packing:.2f} s")
-    click.echo(f"{'side':8}{'step':28}{'CPU s':>8}{'sends KiB':>11}")
+    echo(f"{records} x {dimensions}; packing the gallery, once: {packing:.2f} s")
+    echo(f"{'side':8}{'step':28}{'CPU s':>8}{'sends KiB':>11}")
     for step in steps:
-        click.echo(f"{step.side:8}{step.name:28}{step.seconds:8.3f}{step.sent / 1024:11.0f}")
+        echo(f"{step.side:8}{step.name:28}{step.seconds:8.3f}{step.sent / 1024:11.0f}")
     total = sum(step.seconds for step in steps)
-    click.echo(f"{'both':8}{'match' if match else 'no match':28}{total:8.3f}")
+    echo(f"{'both':8}{'match' if match else 'no match':28}{total:8.3f}")
     return 0

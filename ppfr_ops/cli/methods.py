@@ -5,6 +5,7 @@ import json
 import click
 
 from ppfr_ops.cli import Command
+from ppfr_ops.cli.terminal import echo
 from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.methods.registry import about, find, installed, methods, summary
 
@@ -21,16 +22,16 @@ def main(as_json: bool) -> int:
     known = methods()
     known |= {name: find(name) for name in sorted(installed()) if name not in known}
     if as_json:
-        click.echo(json.dumps([about(*item) for item in known.items()], indent=1))
+        echo(json.dumps([about(*item) for item in known.items()], indent=1))
         return 0
     for name, method in known.items():
-        click.echo(f"{name}: {summary(method)}")
+        echo(f"{name}: {summary(method)}")
         for line in _declared(method):
-            click.echo(f"    {line}")
+            echo(f"    {line}")
         for option, field in method.model_fields.items():
             value = "(required)" if field.is_required() else field.get_default()
-            click.echo(f"    {option}={value}  {field.description or ''}")
-    click.echo("module:Class: a method of your own (CONTRIBUTING.md)")
+            echo(f"    {option}={value}  {field.description or ''}")
+    echo("module:Class: a method of your own (CONTRIBUTING.md)")
     return 0
 
 

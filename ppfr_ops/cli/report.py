@@ -8,6 +8,7 @@ from urllib import error, request
 import click
 
 from ppfr_ops.cli import Command
+from ppfr_ops.cli.terminal import echo
 from ppfr_ops.errors import UserError
 
 EXAMPLES = """
@@ -129,10 +130,10 @@ def main(
         ledger.put(page.encode(), EVIDENCE, "report.html")
     if private is None and release.signed:
         told = "card and Croissant stay as they were signed; --signing-key writes them anew"
-        click.echo(told, err=True)
+        echo(told, err=True)
     elif findings:
         # A manifest that is written anew would make what was found hold.
-        click.echo("card and Croissant are not written: the files are not as they were", err=True)
+        echo("card and Croissant are not written: the files are not as they were", err=True)
     else:
         documents = {"README.md": card, "croissant.json": cards.as_json(croissant)}
         write_documents(ledger, documents, private)
@@ -145,13 +146,13 @@ def main(
             "checks": [check.model_dump() for check in checks],
             "findings": [finding.__dict__ for finding in findings],
         }
-        click.echo(json.dumps(document, indent=2))
+        echo(json.dumps(document, indent=2))
     else:
         for finding in findings:
-            click.echo(str(finding))
+            echo(str(finding))
         for check in checks:
-            click.echo(f"{'met    ' if check.holds else 'NOT MET'}  {check}")
-        click.echo(f"{'may be released' if passed else 'must not be released'}: {why}")
+            echo(f"{'met    ' if check.holds else 'NOT MET'}  {check}")
+        echo(f"{'may be released' if passed else 'must not be released'}: {why}")
     return 0 if passed else 3
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ppfr_ops.cli import Command
 from ppfr_ops.cli.options import options_of, validated
+from ppfr_ops.cli.terminal import echo
 from ppfr_ops.options import option
 
 EXAMPLES = """
@@ -61,7 +62,7 @@ def main(output: str, **values: Any) -> int:
     queue = Queue(Path(options.queue), Path(options.verdicts), boxes, options.image_column)
     server, address = serve(queue, options.port, options.reviewer)
     console.print(f"{len(queue.items):,} photographs to look at: open", markup=False)
-    click.echo(address)
+    echo(address)
     try:
         server.serve_forever()
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ppfr_ops.cli import Command
+from ppfr_ops.cli.terminal import echo
 from ppfr_ops.errors import UserError
 
 EXAMPLES = """
@@ -65,7 +66,7 @@ def main(
     address = (host.strip("[]"), int(port))
     server = RecognizerServer(recognizer, address, scores_only, read_token(token_file), anywhere)
     where = ":".join(map(str, server.address))
-    click.echo(f"serving {recognizer.name} on http://{where}")
+    echo(f"serving {recognizer.name} on http://{where}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -74,5 +75,5 @@ def main(
             thread.join(1)
     except KeyboardInterrupt:
         server.close()
-        click.echo(f"stopped after {len(server.received):,} queries")
+        echo(f"stopped after {len(server.received):,} queries")
     return 0

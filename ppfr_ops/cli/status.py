@@ -5,10 +5,10 @@ from typing import Any
 
 import click
 from pydantic import BaseModel
-from rich.console import Console
 from rich.table import Table
 
 from ppfr_ops.cli import Command
+from ppfr_ops.cli.terminal import SafeConsole, echo
 from ppfr_ops.contracts.ledger import is_shard
 from ppfr_ops.errors import UserError
 from ppfr_ops.sanitize.release_plan import missing_shards
@@ -83,7 +83,7 @@ def main(output: str, privacy_account: str | None, as_json: bool) -> int:
     except StoreError as error:
         raise UserError(f"the output: {error}") from None
     if as_json:
-        print(status.model_dump_json(indent=1))
+        echo(status.model_dump_json(indent=1))
     else:
         _show(status)
     return 3 if status.units_pending else 0
@@ -187,4 +187,4 @@ def _show(status: OutputStatus) -> None:
         )
     for name, text in rows.items():
         table.add_row(name, text)
-    Console(highlight=False, width=120).print(table)
+    SafeConsole(highlight=False, width=120).print(table)

@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from ppfr_ops.cli import Command
+from ppfr_ops.cli.terminal import echo
 from ppfr_ops.errors import fault
 
 DEFAULT = Path(__file__).parents[1] / "methods" / "stochastic_local" / "weights" / "small.yaml"
@@ -154,12 +155,12 @@ def main(
         for old in (log_file, checkpoint):
             old.unlink(missing_ok=True)
     images = np.concatenate([read_faces(folder, image_column) for folder in folders])
-    click.echo(f"{len(images)} faces, surrogates {', '.join(s.name for s in specs)}, {device}")
+    echo(f"{len(images)} faces, surrogates {', '.join(s.name for s in specs)}, {device}")
 
     def log(entry: dict[str, Any]) -> None:
         with log_file.open("a") as file:
             file.write(json.dumps(entry) + "\n")
-        click.echo(json.dumps(entry))
+        echo(json.dumps(entry))
         if "validation" in entry:
             plot_losses(log_file, out / "losses.png")
 
@@ -171,4 +172,4 @@ def main(
         best = trainer.run(out, log)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    click.echo(f"best: {json.dumps(best)}; weights: {out / 'best.safetensors'}")
+    echo(f"best: {json.dumps(best)}; weights: {out / 'best.safetensors'}")

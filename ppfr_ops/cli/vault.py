@@ -9,6 +9,7 @@ import click
 from ppfr_ops.cli import Command
 from ppfr_ops.cli.console import console
 from ppfr_ops.cli.erase import locked, report
+from ppfr_ops.cli.terminal import echo
 from ppfr_ops.errors import UserError
 from ppfr_ops.release.signing import load_public_key
 from ppfr_ops.vault import KeyService, Vault, WrongKey, audit, load_key, shares
@@ -68,11 +69,11 @@ def verify(output: str, url: str, key: str, head: str | None, who: str | None) -
         outcome = f"{count.given} open, {count.revoked} revoked, {count.failures} do not"
         last = audit.append(vault.files, who or audit.login(), "verify", "all", outcome)
     report([failure for failure in failures if failure.code != "revoked"])
-    click.echo(
+    echo(
         f"{count.given:,} originals can be had, {count.revoked:,} were revoked, "
         f"{count.failures:,} cannot be had"
     )
-    click.echo(f"audit log: {last['number']:,} entries, the last {last['digest']}")
+    echo(f"audit log: {last['number']:,} entries, the last {last['digest']}")
     return 1 if count.failures else 0
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from ppfr_ops.cli import Command
+from ppfr_ops.cli.terminal import echo
 from ppfr_ops.errors import UserError
 
 EXAMPLES = """
@@ -108,10 +109,10 @@ def main(
             "against": None if found is None else {"rows": found.rows, "measured": found.measured},
             "findings": [{"file": f.file, "reason": f.reason} for f in findings],
         }
-        click.echo(json.dumps(document, indent=2))
+        echo(json.dumps(document, indent=2))
     else:
         for finding in findings:
-            click.echo(str(finding))
+            echo(str(finding))
         if not findings:
             version = current_version(output)
             said = ["all holds" + (f" (version {version})" if version is not None else "")]
@@ -120,5 +121,5 @@ def main(
                 said.append(f"{found.measured:,} records measured again")
             if public is None:
                 said.append("without --public-key nobody vouches for it")
-            click.echo("; ".join(said))
+            echo("; ".join(said))
     return 1 if findings else 0

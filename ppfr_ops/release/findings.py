@@ -16,5 +16,13 @@ class Finding:
 
 
 def printable(text: str) -> str:
-    """A text without anything that a terminal obeys: names in a folder are anybody's."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    """A text without anything that a terminal obeys: names in a folder are anybody's. Such
+    characters are written as JSON writes them."""
+    return text if text.isprintable() else "".join(map(_plain, text))
+
+
+def _plain(character: str) -> str:
+    if character.isprintable():
+        return character
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[n : n + 2].hex()}" for n in range(0, len(units), 2))

@@ -4,14 +4,18 @@ This module needs Python's standard library alone: it is a part of the verifier 
 release (``release.standalone``).
 """
 
+import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ppfr_ops.imaging.marks import SOURCE_TYPES, without_mark
 
 _JPEG_ALLOWED = {0xD8, 0xDB, 0xC0, 0xC1, 0xC2, 0xC4, 0xDA, 0xDD}
-_PNG_ALLOWED = {b"IHDR", b"IDAT", b"IEND", b"PLTE"}
+_PNG_ALLOWED = {b"IHDR", b"IDAT", b"IEND"}
 _WEBP_ALLOWED = {b"VP8 ", b"VP8L"}
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Of a PNG, by colour type."""
+_INFLATED_AT_ONCE = 1 << 20
 
 
 class Mark(NamedTuple):
@@ -39,7 +43,8 @@ def mark_of(options: Mapping[str, Any], draws_faces: bool) -> Mark | None:
 
 def foreign_part(data: bytes, mark: Mark | None = None) -> str | None:
     """What an encoded picture holds beside its pixels (EXIF, XMP, a comment, a thumbnail, an ICC
-    profile, bytes after its end) and its mark, or that it does not bear it; None if all is well."""
+    profile, bytes after its end or between the parts that it needs) and its mark, or that it does
+    not bear it; None if all is well."""
     if mark is None:
         return _beside_pixels(data)
     bare = without_mark(data, mark.source_type)
@@ -53,9 +58,9 @@ def _beside_pixels(data: bytes) -> str | None:
     if data[:2] == b"\xff\xd8":
         return _foreign_in_jpeg(data)
     if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return _foreign_in_chunks(data, 8, _PNG_ALLOWED, png=True)
+        return _foreign_in_png(data)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return _foreign_in_chunks(data, 12, _WEBP_ALLOWED, png=False)
+        return _foreign_in_webp(data)
     return "not a JPEG, PNG or WebP picture"
 
 
@@ -67,12 +72,16 @@ def _foreign_in_jpeg(data: bytes) -> str | None:
         marker = data[position + 1]
         length = int.from_bytes(data[position + 2 : position + 4], "big")
         body = data[position + 4 : position + 2 + length]
+        if length < 2:
+            return "damaged JPEG"
         if marker == 0xE0:
-            if body[:5] != b"JFIF\0" or len(body) != 14:
+            if body[:5] != b"JFIF\0" or len(body) != 14 or position != 2:
                 return "application data in segment APP0"
         elif marker not in _JPEG_ALLOWED:
             name = f"APP{marker - 0xE0}" if 0xE0 <= marker <= 0xEF else f"0x{marker:02X}"
             return f"metadata in segment {'COM' if marker == 0xFE else name}"
+        elif not _fills(marker, body):
+            return f"more than it needs in segment 0x{marker:02X}"
         position += 2 + length
         if marker == 0xDA:
             position = _end_of_scan(data, position)
@@ -93,20 +102,100 @@ def _end_of_scan(data: bytes, position: int) -> int:
         position += 2
 
 
-def _foreign_in_chunks(data: bytes, start: int, allowed: set[bytes], png: bool) -> str | None:
-    position = start
-    while position + 8 <= len(data):
-        if png:
-            length, name = (
-                int.from_bytes(data[position : position + 4], "big"),
-                data[position + 4 :][:4],
-            )
-            position += 12 + length
-        else:
-            name, length = data[position:][:4], int.from_bytes(data[position + 4 :][:4], "little")
-            position += 8 + length + length % 2
-        if name not in allowed:
+def _fills(marker: int, body: bytes) -> bool:
+    """Whether a segment holds what belongs into it, and nothing more."""
+    if marker == 0xDB:  # quantization tables
+        place = 0
+        while place < len(body):
+            place += 129 if body[place] >> 4 else 65
+        return place == len(body)
+    if marker == 0xC4:  # Huffman tables
+        place = 0
+        while place < len(body):
+            place += 17 + sum(body[place + 1 : place + 17])
+        return place == len(body)
+    if marker == 0xDD:  # restart interval
+        return len(body) == 2
+    if marker == 0xDA:  # a scan
+        return len(body) >= 1 and len(body) == 4 + 2 * body[0]
+    if marker in (0xC0, 0xC1, 0xC2):  # a frame
+        return len(body) >= 6 and len(body) == 6 + 3 * body[5]
+    return False  # SOI once more
+
+
+def _foreign_in_png(data: bytes) -> str | None:
+    position, header = 8, b""
+    inflater, pixels = zlib.decompressobj(), 0
+    while position + 12 <= len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        name = data[position + 4 : position + 8]
+        body = memoryview(data)[position + 8 : position + 8 + length]
+        if name not in _PNG_ALLOWED:
             return f"metadata in chunk {name.decode('latin-1')!r}"
-        if name == b"IEND":
+        if (name == b"IHDR") != (position == 8) or (name == b"IHDR" and length != 13):
+            return "damaged PNG"
+        position += 12 + length
+        if name == b"IHDR":
+            header = bytes(body)
+        elif not length and name == b"IDAT":
+            return "damaged PNG"
+        elif name == b"IEND":
+            if length:
+                return "bytes in its last chunk"
             break
-    return None if position == len(data) else "bytes after the end"
+        else:
+            try:
+                pixels += _inflated(inflater, body, _pixel_bytes(header) - pixels)
+            except (zlib.error, ValueError):
+                return "damaged PNG, or bytes after its pixels"
+    else:
+        return "truncated PNG"
+    if position != len(data):
+        return "bytes after the end"
+    whole = inflater.eof and pixels == _pixel_bytes(header)
+    return None if whole else "damaged PNG, or bytes after its pixels"
+
+
+def _pixel_bytes(header: bytes) -> int:
+    """Of the rows of a PNG, each with its filter.
+
+    Raises:
+        ValueError: it is of a kind that is not published: interlaced, say.
+    """
+    width, height = int.from_bytes(header[:4], "big"), int.from_bytes(header[4:8], "big")
+    depth, colour, *rest = header[8:13]
+    if colour not in _CHANNELS or rest != [0, 0, 0]:
+        raise ValueError
+    return height * (1 + (width * depth * _CHANNELS[colour] + 7) // 8)
+
+
+def _inflated(inflater: "zlib._Decompress", body: memoryview, left: int) -> int:
+    """Bytes that a chunk unfolds to.
+
+    Raises:
+        ValueError: more than are left, or something follows them.
+    """
+    count, data = 0, bytes(body)
+    while data:
+        count += len(inflater.decompress(data, _INFLATED_AT_ONCE))
+        if count > left or inflater.unused_data or (inflater.eof and inflater.unconsumed_tail):
+            raise ValueError
+        if inflater.eof:
+            break
+        data = inflater.unconsumed_tail
+    return count
+
+
+def _foreign_in_webp(data: bytes) -> str | None:
+    position, pictures = 12, 0
+    while position + 8 <= len(data):
+        name = data[position : position + 4]
+        length = int.from_bytes(data[position + 4 : position + 8], "little")
+        if name not in _WEBP_ALLOWED:
+            return f"metadata in chunk {name.decode('latin-1')!r}"
+        pictures += 1
+        if length % 2 and any(data[position + 8 + length : position + 9 + length]):
+            return "bytes after the end"
+        position += 8 + length + length % 2
+    whole = position == len(data) and int.from_bytes(data[4:8], "little") == len(data) - 8
+    return None if whole and pictures == 1 else "bytes after the end"

@@ -24,6 +24,7 @@ LARGEST = 1 << 30
 """Bytes of a list that is read: some eight million shards."""
 
 _ROW_GROUP = 1 << 16
+_ROWS_AT_ONCE, _MOST_UNFOLDED = 256, 4
 _PATH = r"^data/[0-9a-f]{32}\.parquet$"
 _SHA256 = r"^[0-9a-f]{64}$"
 
@@ -81,9 +82,21 @@ def read_rows(folder: Folder, told: Claims, schema: pa.Schema, *place: str) -> p
             if not file.schema_arrow.equals(schema, check_metadata=True):
                 raise Unlisted("does not have the columns of a list")
             _check_claims(file.metadata, told, schema)
-            return file.read()
+            return _bounded(file, told, schema)
     except (pa.ArrowException, OSError):
         raise Unlisted("is no readable Parquet file") from None
+
+
+def _bounded(file: pq.ParquetFile, told: Claims, schema: pa.Schema) -> pa.Table:
+    """All rows, as long as they are not more than a list of that size holds: a text can be written
+    once and be that of every row."""
+    batches, held = [], 0
+    for batch in file.iter_batches(_ROWS_AT_ONCE):
+        held += batch.nbytes
+        if held > _MOST_UNFOLDED * told.bytes + (1 << 20):
+            raise Unlisted("unfolds to more than a list of its size")
+        batches.append(batch)
+    return pa.Table.from_batches(batches, schema)
 
 
 def _check_claims(found: pq.FileMetaData, told: Claims, schema: pa.Schema) -> None:

@@ -6,7 +6,9 @@ the files can also recompute their digests; only the signature finds that. Where
 ``evidence/`` lies beside it, that is looked at as well (``release.evidence``).
 
 Nothing in the folder is believed: no name in it leads outside of it, no link is followed, no file
-is read that is larger than the manifest says, and nothing is imported.
+is read that is larger than the manifest says, and nothing is imported. The signature is looked at
+first; what does not bear one that was asked for is unfolded in a child process, within limits
+(``looking``).
 """
 
 import hashlib
@@ -20,20 +22,18 @@ from cryptography.exceptions import InvalidSignature
 from pydantic import ValidationError
 
 from ppfr_ops.contracts.manifest import FILES, SUMS, File, ReleaseManifest
-from ppfr_ops.contracts.metrics import is_measure
-from ppfr_ops.contracts.records import FACE_COLUMNS, RESERVED_COLUMNS, records_schema, released
 from ppfr_ops.errors import UserError
 from ppfr_ops.release import evidence, version1
 from ppfr_ops.release.attestation import SIGNATURE, PublicKey, read_bundle, statement
 from ppfr_ops.release.files import PHOTOGRAPHS, check_files, read_sums
 from ppfr_ops.release.findings import Finding
-from ppfr_ops.release.foreign import foreign_part, mark_of
-from ppfr_ops.release.listing import Unlisted, files_of, packed, read_files, twice
+from ppfr_ops.release.foreign import mark_of
+from ppfr_ops.release.listing import Unlisted, files_of, read_files, twice
+from ppfr_ops.release.looking import BEYOND, TOO_MUCH, LimitError, looked_at, shard_faults
 from ppfr_ops.release.signing import signature_fault
 from ppfr_ops.store.entries import Marks
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
 from ppfr_ops.store.ledger import Ledger
-from ppfr_ops.store.shards import read_table
 
 _FOLDERS = ("data", PHOTOGRAPHS)
 
@@ -48,6 +48,8 @@ class Release:
     manifest: ReleaseManifest
     shards: pa.Table
     """As ``read_files`` gives them."""
+    trusted: bool = False
+    """Whether the manifest bears the signature that was asked for."""
     ids: dict[str, bytes] = field(default_factory=dict)
     """Record ids, packed, by shard; of shards that can be read."""
     photographs: dict[str, str] | None = None
@@ -91,9 +93,16 @@ def verify(
     if "manifest.json" in bad:
         yield from odd
         return
+    size = folder.size(*place, "manifest.json") or 0
     raw = folder.read_bytes(*place, "manifest.json") or b""
-    if public_key is not None and SIGNATURE not in bad:  # else it is a link, say; told already
-        yield from _check_signature(folder, place, raw, public_key)
+    trusted = public_key is not None and SIGNATURE not in bad  # else it is a link, say; told below
+    if public_key is not None and trusted:
+        faults = list(_check_signature(folder, place, raw, public_key))
+        yield from faults
+        trusted = not faults
+    if not trusted and size > LARGEST_UNSIGNED:
+        yield Finding("manifest.json", "is larger than one that nobody vouches for may be")
+        return
     manifest = _parse(raw)
     if isinstance(manifest, Finding):
         yield manifest
@@ -113,10 +122,13 @@ def verify(
     except Unlisted as fault:
         yield Finding(listing, str(fault))
         return
-    seen = Release(folder, place, manifest, shards, photographs=photographs)
+    folder.trusts_copies = trusted
+    seen = Release(folder, place, manifest, shards, trusted, photographs=photographs)
     yield from _check_names(seen, bad)
     yield from _check_list(seen)
     yield from _check_statement(seen, bad)
+    if len({file.path for file in manifest.files}) < len(manifest.files):
+        return  # one file listed a million times would be read as often
     yield from _check_files(seen, bad)
     if photographs is not None:
         mark = mark_of(manifest.options, manifest.method.draws_faces)
@@ -136,7 +148,8 @@ def current_version(output: str) -> int | None:
 
 
 _UNKNOWN = "is not in the manifest"
-_BEYOND = "holds figures of originals, which the epsilon that is claimed does not cover"
+LARGEST_UNSIGNED = 16 << 20
+"""Bytes of a manifest that nobody vouches for."""
 
 
 def _odd(folder: Folder, place: tuple[str, ...]) -> Iterator[Finding]:
@@ -263,7 +276,7 @@ def _check_list(seen: Release) -> Iterator[Finding]:
         }
         told = ", ".join(name for name, value in aggregates.items() if value)
         if told:
-            yield Finding("manifest.json", f"{_BEYOND}: {told}")
+            yield Finding("manifest.json", f"{BEYOND}: {told}")
     total = sum(file.rows or 0 for file in seen.files()) + len(seen.photographs or ())
     if total != manifest.records:
         yield Finding("manifest.json", f"counts {manifest.records} records, lists {total}")
@@ -278,12 +291,15 @@ def _check_files(seen: Release, bad: set[str]) -> Iterator[Finding]:
             yield Finding(file.path, fault)
         if data is None or not file.path.startswith("data/"):
             continue
-        table, findings = _check_shard(seen.manifest, file, data)
-        yield from findings
-        if table is None:
-            continue
-        seen.ids[file.path] = packed(table["record_id"].to_pylist()) or b""
-        yield from _check_pictures(seen.manifest, file.path, table)
+        try:
+            ids, faults = looked_at(
+                shard_faults, data, seen.manifest, file.rows, trusted=seen.trusted
+            )
+        except LimitError:
+            ids, faults = None, [TOO_MUCH]
+        yield from (Finding(file.path, fault) for fault in faults)
+        if ids is not None:
+            seen.ids[file.path] = ids
     for record, path, before in twice(seen.ids):
         yield Finding(path, f"record {record} is in {before} too")
 
@@ -300,59 +316,3 @@ def _read(seen: Release, file: File) -> tuple[bytes | None, str | None]:
         # Whatever it is, it is not what was made: a reader may crash on it.
         return None, "its sha256 is not that in the manifest"
     return data, None
-
-
-def _check_shard(
-    manifest: ReleaseManifest, file: File, data: bytes
-) -> tuple[pa.Table | None, list[Finding]]:
-    findings = []
-    try:
-        table = read_table(data)
-    except (pa.ArrowException, OSError):
-        return None, [Finding(file.path, "is no readable Parquet file")]
-    expected = _expected_schema(manifest, table.schema)
-    extra = [name for name in table.column_names if name not in expected.names]
-    measured = [name for name in table.column_names if is_measure(name)]
-    if measured and manifest.method.claims_epsilon:
-        findings.append(Finding(file.path, f"{_BEYOND}: column {', '.join(measured)}"))
-    elif extra:
-        allowed = "reserved" if extra[0] in RESERVED_COLUMNS else "not on the allow-list"
-        findings.append(Finding(file.path, f"column {extra[0]!r} is {allowed}"))
-    elif not table.schema.equals(expected, check_metadata=True):
-        findings.append(Finding(file.path, "does not have the schema of a release"))
-    if table.num_rows != file.rows:
-        findings.append(Finding(file.path, f"{table.num_rows} rows, the manifest says {file.rows}"))
-    if "record_id" not in table.column_names:
-        return None, findings
-    ids = table["record_id"].to_pylist()
-    if packed(ids) is None:
-        findings.append(Finding(file.path, "a record id is not made of 128 bits"))
-        return None, findings
-    if ids != sorted(ids):
-        findings.append(Finding(file.path, "its rows do not stand in the order of their ids"))
-    return table, findings
-
-
-def _expected_schema(manifest: ReleaseManifest, found: pa.Schema) -> pa.Schema:
-    allowed = [str(name) for name in manifest.options.get("keep_columns", [])]
-    keep = [found.field(name) for name in allowed if name in found.names]
-    crops = manifest.options.get("output_faces") == "crops"
-    if crops:
-        keep = [item for item in keep if item.name not in FACE_COLUMNS]
-    figures = [found.field(name) for name in manifest.method.columns if name in found.names]
-    made = records_schema(keep, manifest.options.get("identity") == "pseudonyms", crops, figures)
-    return released(made)
-
-
-def _check_pictures(manifest: ReleaseManifest, path: str, table: pa.Table) -> Iterator[Finding]:
-    if "image" not in table.column_names:
-        return
-    mark = mark_of(manifest.options, manifest.method.draws_faces)
-    for record, cell in zip(table["record_id"], table["image"], strict=True):
-        image = cell.as_py() or {}
-        reason = foreign_part(image.get("bytes") or b"", mark)
-        name = (image.get("path") or "").rpartition(".")[0]
-        if reason is None and name != record.as_py():
-            reason = "its path is not made from the record id"
-        if reason is not None:
-            yield Finding(path, f"record {record.as_py()}: {reason}")

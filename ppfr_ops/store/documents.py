@@ -69,6 +69,8 @@ class Documents(Secret):
         self.fence = fence
         self.noticed: list[str] = []
         """What was found damaged and set aside, a line each."""
+        self.trusts_copies = True
+        """Whether ``entries`` may read what ``compact`` kept, which can say more than it holds."""
         self.planned: Container[str] | None = None
         """Units that the run can do again; None: all. What it cannot is kept, whatever is wrong."""
         self.kept: dict[str, str] = {}
@@ -109,7 +111,9 @@ class Documents(Secret):
     def entries(self) -> Entries:
         """All valid entries by unit id, as they are now."""
         files = sorted(self._entry_files())
-        known = self._known or self._compacted() if files else Entries()
+        known = self._known
+        if files and not known and self.trusts_copies:
+            known = self._compacted()
         unread = (file for file in files if known.stamp(unit_in(file)) != file[-STAMP_BYTES:])
         self._known = known.renewed(files, self._read_rows(unread))
         return self._known
@@ -307,6 +311,7 @@ class Documents(Secret):
 
     def drop(self, entry: LedgerEntry, kind: Kind) -> None:
         """Remove one of a unit's shards; the unit counts on without it."""
+        self.still_mine()
         left = {name: shard for name, shard in entry.shards.items() if name != kind}
         text = entry.model_copy(update={"shards": left}).model_dump_json(indent=1)
         self.put(text.encode(), *LEDGER, "units", f"{entry.unit}.json")

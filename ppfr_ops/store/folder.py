@@ -283,7 +283,29 @@ class Folder:
             os.makedirs(self.path(), exist_ok=True)
             with contextlib.suppress(FileExistsError):
                 os.mkdir(self.path(EVIDENCE), 0o700)
-            os.makedirs(path, exist_ok=True)
+            os.makedirs(path, mode=0o700 if self._is_owners(path) else 0o777, exist_ok=True)
+
+    def close_evidence(self) -> None:
+        """What is the owner's alone is closed to others, even where it lay open before."""
+        if not self.local:
+            return
+        try:
+            if not os.stat(self.path(EVIDENCE)).st_mode & 0o077:
+                return  # and so is everything in it
+            os.chmod(self.path(EVIDENCE), 0o700)
+        except FileNotFoundError:
+            return
+        for root, folders, files in os.walk(self.path(EVIDENCE)):
+            for mode, names in ((0o700, folders), (0o600, files)):
+                for path in (os.path.join(root, name) for name in names):
+                    with contextlib.suppress(FileNotFoundError):
+                        found = os.lstat(path)
+                        if not stat.S_ISLNK(found.st_mode) and found.st_mode & 0o077:
+                            os.chmod(path, mode)
+
+    def _is_owners(self, path: str) -> bool:
+        """Whether a local path is of the evidence."""
+        return f"{path}/".startswith(f"{self.path(EVIDENCE)}/")
 
     def refuse_links(self) -> None:
         """No folder of a local output may be a link: what is written there would lie elsewhere.
@@ -346,7 +368,8 @@ class Folder:
         draft = self._draft()
         self.make_folder(os.path.dirname(draft))
         self.make_folder(os.path.dirname(target))
-        with in_one_step(target, beside=draft, mode=self.mode, new=new) as file:
+        mode = 0o600 if self._is_owners(target) else self.mode
+        with in_one_step(target, beside=draft, mode=mode, new=new) as file:
             yield file
 
     def _draft(self) -> str:

@@ -58,7 +58,7 @@ from ppfr_ops.store.documents import ATTEMPTS, LEDGER, Attempts, Documents, unit
 from ppfr_ops.store.entries import Marks
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, LedgerError, Listed, is_remote
 from ppfr_ops.store.ids import new_secret, publish
-from ppfr_ops.store.shards import Tables, concatenate, read_table, statistics, write_table
+from ppfr_ops.store.shards import Tables, concatenate, read_table, statistics, to_write, write_table
 
 __all__ = [
     "LEDGER",
@@ -165,6 +165,7 @@ class Ledger(Documents):
         self.check(settings, overwrite, growing)
         self.still_mine()
         self.planned = None if overwrite else planned
+        self.close_evidence()
         if overwrite:
             # The lease is of this run, and its number must never fall; what is spent stays spent.
             for path in self.fs.find(self.root):
@@ -189,8 +190,6 @@ class Ledger(Documents):
             # Not what it said: a creation that is tried again, for a lost answer, finds itself.
             if self.secret() != secret:
                 raise LedgerError("the output changes while it is opened; run again")
-            if self.local:
-                os.chmod(self.path(*LEDGER, "secret.json"), 0o600)
         if begun is None or not whole:
             self._retire_unless_of(settings, whole)
         if begun != dict(settings):
@@ -385,7 +384,7 @@ class Ledger(Documents):
         if self.local:
             self.make_folder(os.path.dirname(target))
         # An object is put in one piece (in parts from 100 MB on), so that it can be put again.
-        with self.fs.open(target, "wb") if self.local else io.BytesIO() as file:
+        with to_write(target, kind) if self.local else io.BytesIO() as file:
             size, digest = write_table(table, file)
             md5 = None
             if self.local:

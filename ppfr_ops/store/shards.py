@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,6 +92,12 @@ def _compression(schema: pa.Schema) -> dict[str, str]:
     with pq.ParquetFile(empty) as file:
         columns = [file.schema.column(place).path for place in range(len(file.schema))]
     return {name: "none" if name in _PLAIN else "zstd" for name in columns}
+
+
+def to_write(path: str, kind: Kind) -> Any:
+    """A local file of a shard, new; closed to others from the start, unless it is to leave."""
+    mode = 0o666 if kind == "data" else 0o600
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb")
 
 
 class Hashed(io.RawIOBase):

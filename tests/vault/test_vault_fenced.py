@@ -31,7 +31,7 @@ def back(world: World, master: bytes) -> set[str]:
 
 def take_over(vault: Vault) -> Vault:
     """As another machine does once the lease has run out."""
-    with Lease(vault.files, expiry=0, beat=0.01) as lease:
+    with Lease(vault.files, expiry=0, beat=60) as lease:
         other = Vault(vault.url, lease.fence)
         other.recover()
     return other

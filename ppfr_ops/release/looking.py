@@ -1,0 +1,129 @@
+"""Look at what a shard holds, and believe nothing: it may have been made by anybody.
+
+A file of two megabytes can unfold to gigabytes, so what nobody signed is read in a child process
+that may take as much memory and time as an honest file of that size.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from ppfr_ops.contracts.manifest import ReleaseManifest
+from ppfr_ops.contracts.metrics import is_measure
+from ppfr_ops.contracts.records import FACE_COLUMNS, RESERVED_COLUMNS, records_schema, released
+from ppfr_ops.release.foreign import foreign_part, mark_of
+from ppfr_ops.release.listing import packed
+from ppfr_ops.sandbox import LimitError, Sandbox
+from ppfr_ops.store.shards import read_table
+
+BEYOND = "holds figures of originals, which the epsilon that is claimed does not cover"
+UNREADABLE = "is no readable Parquet file"
+TOO_MUCH = "takes more memory or time to read than a file of its size may"
+
+_LEAST_MEMORY = 512 << 20
+_MEMORY_A_BYTE = 8
+_LEAST_SECONDS, _SECONDS_A_BYTE = 5.0, 1 / (1 << 20)
+
+T = TypeVar("T")
+
+
+def looked_at(function: Callable[..., T], data: bytes, *args: Any, trusted: bool) -> T:
+    """Call one of the functions below.
+
+    Args:
+        data: of the file.
+        trusted: whether somebody who is trusted has signed it.
+
+    Raises:
+        LimitError: it takes too much.
+    """
+    if trusted:
+        return function(data, *args)
+    seconds = _LEAST_SECONDS + len(data) * _SECONDS_A_BYTE
+    return _sandbox((len(data) * _MEMORY_A_BYTE).bit_length()).call(
+        function, data, *args, seconds=seconds
+    )
+
+
+@lru_cache(maxsize=4)
+def _sandbox(bits: int) -> Sandbox:
+    return Sandbox(_LEAST_MEMORY + (1 << bits))
+
+
+def shard_faults(
+    data: bytes, manifest: ReleaseManifest, rows: int | None
+) -> tuple[bytes | None, list[str]]:
+    """What is wrong with a shard of a release; also the ids of its records, packed; None: they
+    cannot be read."""
+    try:
+        table = read_table(data)
+    except (pa.ArrowException, OSError):
+        return None, [UNREADABLE]
+    expected, found = _expected_schema(manifest, table.schema), []
+    extra = [name for name in table.column_names if name not in expected.names]
+    measured = [name for name in table.column_names if is_measure(name)]
+    if measured and manifest.method.claims_epsilon:
+        found.append(f"{BEYOND}: column {', '.join(measured)}")
+    elif extra:
+        allowed = "reserved" if extra[0] in RESERVED_COLUMNS else "not on the allow-list"
+        found.append(f"column {extra[0]!r} is {allowed}")
+    elif not table.schema.equals(expected, check_metadata=True):
+        found.append("does not have the schema of a release")
+    if table.num_rows != rows:
+        found.append(f"{table.num_rows} rows, the manifest says {rows}")
+    if "record_id" not in table.column_names:
+        return None, found
+    ids = table["record_id"].to_pylist()
+    if (names := packed(ids)) is None:
+        return None, [*found, "a record id is not made of 128 bits"]
+    if ids != sorted(ids):
+        found.append("its rows do not stand in the order of their ids")
+    return names, [*found, *_picture_faults(manifest, table)]
+
+
+def _expected_schema(manifest: ReleaseManifest, found: pa.Schema) -> pa.Schema:
+    allowed = [str(name) for name in manifest.options.get("keep_columns", [])]
+    keep = [found.field(name) for name in allowed if name in found.names]
+    crops = manifest.options.get("output_faces") == "crops"
+    if crops:
+        keep = [item for item in keep if item.name not in FACE_COLUMNS]
+    figures = [found.field(name) for name in manifest.method.columns if name in found.names]
+    made = records_schema(keep, manifest.options.get("identity") == "pseudonyms", crops, figures)
+    return released(made)
+
+
+def _picture_faults(manifest: ReleaseManifest, table: pa.Table) -> Iterator[str]:
+    if "image" not in table.column_names:
+        return
+    mark = mark_of(manifest.options, manifest.method.draws_faces)
+    for record, cell in zip(table["record_id"], table["image"], strict=True):
+        image = cell.as_py() or {}
+        reason = foreign_part(image.get("bytes") or b"", mark)
+        name = (image.get("path") or "").rpartition(".")[0]
+        if reason is None and name != record.as_py():
+            reason = "its path is not made from the record id"
+        if reason is not None:
+            yield f"record {record.as_py()}: {reason}"
+
+
+def table_faults(
+    data: bytes, expected: pa.Schema, kind: str, rows: int
+) -> tuple[list[str] | None, list[str]]:
+    """What is wrong with a shard of the evidence; also the ids of its rows; None: they cannot be
+    read."""
+    try:
+        table = read_table(data)
+    except (pa.ArrowException, OSError):
+        return None, [UNREADABLE]
+    found = []
+    if not table.schema.equals(expected):
+        found.append(f"does not have the schema of {kind}")
+    if table.num_rows != rows:
+        found.append(f"{table.num_rows} rows, the manifest says {rows}")
+    ids = table["record_id"].to_pylist() if "record_id" in table.column_names else None
+    return ids, found
+
+
+__all__ = ["BEYOND", "TOO_MUCH", "LimitError", "looked_at", "shard_faults", "table_faults"]
