@@ -27,11 +27,7 @@ def main() -> None:
     key, rng = os.urandom(32), np.random.default_rng(0)
     variants = {
         "version 1, original": StochasticLocal(),
-        "version 2, keyed": StochasticLocal(identity="keyed").with_secrets({"identity-key": key}),
-        "version 2, keyed, forms": StochasticLocal(
-            identity="keyed", keyed_map="forms"
-        ).with_secrets({"identity-key": key}),
-        "version 2, virtual": StochasticLocal(identity="virtual").with_secrets(
+        "version 2, virtual": StochasticLocal(identity="virtual", variation=0.5).with_secrets(
             {"identity-key": key}
         ),
         "version 2, virtual, no variation": StochasticLocal(

@@ -32,7 +32,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHOWN = ("stochastic-local", "signed-field", "highpass", "pixelate")
 """In the README's picture, left to right after the drawn faces themselves."""
-WHOM = ("virtual", "keyed", "original")
+WHOM = ("virtual", "original")
 """Whom pictures show, where a method can show somebody else; the first is shown in README's."""
 _NOTEBOOK = ROOT / "examples" / "tour.ipynb"
 

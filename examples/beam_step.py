@@ -25,8 +25,8 @@ def main(output: str, options: list[str]) -> None:
     ):
         write_sample(Path(folder), count=24, identities=6)
         rows = pipeline | beam.io.ReadFromParquet(f"{folder}/*.parquet")
-        done = rows | SanitizeFaces(method="stochastic-local")
-        schema = pa.schema(list(records_schema()))
+        done = rows | SanitizeFaces(method="stochastic-local", identity_column="identity")
+        schema = pa.schema(list(records_schema(identity=True)))
         done.published | beam.io.WriteToParquet(
             f"{output}/faces", schema, file_name_suffix=".parquet"
         )

@@ -25,7 +25,7 @@ def main(output: str) -> None:
             sanitize_batch,
             batched=True,
             batch_size=16,
-            fn_kwargs={"method": "stochastic-local"},
+            fn_kwargs={"method": "stochastic-local", "identity_column": "identity"},
             # What is not named here would stay: every column of the original.
             remove_columns=faces.column_names,
         )

@@ -24,7 +24,7 @@ def main(output: str) -> None:
         faces = ray.data.read_parquet(folder)
         done = faces.map_batches(
             SanitizeFaces,
-            fn_constructor_kwargs={"method": "stochastic-local"},
+            fn_constructor_kwargs={"method": "stochastic-local", "identity_column": "identity"},
             batch_format="pyarrow",
             batch_size=16,
             concurrency=1,

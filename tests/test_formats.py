@@ -101,6 +101,7 @@ def test_a_format_of_an_installed_package_is_read_by_the_command(
     settings = environment(short_tmp)
     settings["PYTHONPATH"] = f"{folder}:{settings['PYTHONPATH']}"
     command = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    command += ["--method", "pixelate"]
     done = subprocess.run(
         [sys.executable, "-m", "ppfr_ops.cli", "sanitize", *command, "--metrics", "none"],
         env=settings,

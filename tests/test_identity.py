@@ -30,7 +30,7 @@ from ppfr_ops.sanitize.prepare import prepare
 from ppfr_ops.sanitize.worker import worker_of
 from ppfr_ops.store.ledger import Ledger
 
-READER = create("stochastic-local", {"identity": "keyed"})
+READER = create("stochastic-local", {"identity": "virtual"})
 
 
 def cosines(a: Faces, b: Faces) -> np.ndarray[Any, Any]:
@@ -46,7 +46,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(source: Path, output: Path, **more: Any) -> SanitizeOptions:
-    return SanitizeOptions(input=str(source), output=str(output), metrics="none", **more)
+    """With labels, unless something else is asked."""
+    asked = {"method": "stochastic-local", "metrics": "none", **more}
+    return SanitizeOptions(input=str(source), output=str(output), **asked)
 
 
 def run(chosen: SanitizeOptions, units: int | None = None) -> Ledger:
@@ -79,13 +81,13 @@ def published(output: Path) -> tuple[Faces, list[str]]:
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        ({}, {"identity": "keyed"}),
+        ({}, {"identity": "virtual", "variation": "0"}),
         ({"identity_column": "identity"}, {"identity": "virtual"}),
         ({"identity_column": "identity", "variation": 0.0}, {"variation": "0.0"}),
         ({"identity": "original"}, {"identity": "original"}),
         (
-            {"identity_column": "identity", "photographs": PhotographOptions()},
-            {"identity": "keyed"},
+            {"photographs": PhotographOptions(output_faces="crops")},
+            {"identity": "virtual", "variation": "0"},
         ),
     ],
 )
@@ -99,9 +101,8 @@ def test_the_default_is_somebody_else(
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"identity": "virtual"}, "needs --identity-column"),
-        ({"identity": "keyed", "method": "blur"}, "cannot show another person"),
-        ({"identity": "keyed", "method_options": {"identity": "original"}}, "different things"),
+        ({"identity": "virtual", "method": "blur"}, "cannot show another person"),
+        ({"identity": "virtual", "method_options": {"identity": "original"}}, "different things"),
         ({"identity": "original", "discard_key": True}, "makes no key"),
     ],
 )
@@ -146,6 +147,7 @@ def test_one_key_makes_one_world_whatever_dies_in_between(source: Path, tmp_path
         pq.read_table(sorted(source.glob("*.parquet"))[0]),
         identity_column="identity",
         identity_key_file=str(key),
+        method="stochastic-local",
         variation=0.0,
         metrics="none",
         seed=7,
@@ -157,7 +159,7 @@ def test_one_key_makes_one_world_whatever_dies_in_between(source: Path, tmp_path
 
 
 def test_the_key_stays_with_the_evidence(source: Path, tmp_path: Path) -> None:
-    ledger = run(options(source, tmp_path / "out"))
+    ledger = run(options(source, tmp_path / "out", identity_column="identity"))
     key = release_key(ledger)
     assert key is not None
     secret = [path for path in (tmp_path / "out").rglob("*") if path.name == "release_key.json"]
@@ -167,7 +169,7 @@ def test_the_key_stays_with_the_evidence(source: Path, tmp_path: Path) -> None:
             data = path.read_bytes()
             assert key not in data and key.hex().encode() not in data
     manifest = json.loads((tmp_path / "out" / "release" / "manifest.json").read_text())
-    assert manifest["method"]["options"]["identity"] == "keyed"
+    assert manifest["method"]["options"]["identity"] == "virtual"
 
 
 def test_a_secret_that_was_given_stays_the_identity_key(source: Path, tmp_path: Path) -> None:
@@ -182,20 +184,15 @@ def test_a_secret_that_was_given_stays_the_identity_key(source: Path, tmp_path: 
 
 
 def test_without_its_key_a_release_does_not_grow(source: Path, tmp_path: Path) -> None:
-    chosen = options(source, tmp_path / "out")
+    chosen = options(source, tmp_path / "out", identity_column="identity")
     ledger = run(chosen, units=1)
     ledger.remove(*KEY)
     with pytest.raises(UserError, match="discarded"):
         run(chosen)
 
 
-@pytest.mark.parametrize("mode", ["virtual", "keyed"])
-def test_a_probe_finds_its_person_with_the_key_only(
-    source: Path, tmp_path: Path, mode: str
-) -> None:
-    more: dict[str, Any] = {"identity": mode, "identity_column": "identity"}
-    more |= {"variation": 0.0} if mode == "virtual" else {}
-    run(options(source, tmp_path / "out", **more))
+def test_a_probe_finds_its_person_with_the_key_only(source: Path, tmp_path: Path) -> None:
+    run(options(source, tmp_path / "out", identity_column="identity"))
     row = pq.read_table(sorted(source.glob("*.parquet"))[0]).to_pylist()[0]
     wanted = tmp_path / "wanted"
     wanted.mkdir()

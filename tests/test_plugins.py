@@ -151,11 +151,15 @@ def test_examples(name: str, tmp_path: Path) -> None:
         import datasets
 
         found = datasets.load_from_disk(str(tmp_path / "out"))
-        assert found.num_rows == 24 and set(found.column_names) == {"record_id", "image"}
+        assert found.num_rows == 24 and set(found.column_names) == {
+            "record_id",
+            "image",
+            "identity",
+        }
         return
     files = sorted((tmp_path / "out").glob("*.parquet"))
     table = pa.concat_tables([pq.read_table(path) for path in files])
-    assert table.num_rows == 24 and {"record_id", "image"} == set(table.column_names)
+    assert table.num_rows == 24 and {"record_id", "image", "identity"} == set(table.column_names)
     assert len(set(table["record_id"].to_pylist())) == 24
 
 

@@ -186,6 +186,7 @@ def test_a_malformed_policy_is_refused_before_any_work(
 def test_a_policy_on_what_is_not_measured_is_refused(options, reason, source, tmp_path) -> None:
     (tmp_path / "p.yaml").write_text(options.get("policy", DEFAULT))
     command = ["sanitize", "--input", str(source), "--output", str(tmp_path / "out")]
+    command += ["--method", "pixelate"]
     command += ["--policy", str(tmp_path / "p.yaml"), "--metrics", options.get("metrics", "full")]
     done = CliRunner().invoke(group, command)
     assert done.exit_code == 2 and reason in done.output

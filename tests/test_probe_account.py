@@ -53,6 +53,7 @@ def test_the_command_counts_before_it_publishes_and_refuses(tmp_path: Path) -> N
     out, made = tmp_path / "out", tmp_path / "probes"
     options = ["--input", str(tmp_path / "faces"), "--output", str(out), "--metrics", "none"]
     options += ["--identity-column", "identity", "--variation", "0", "--actors", "1"]
+    options += ["--method", "stochastic-local"]
     done = CliRunner().invoke(sanitize.main, options, standalone_mode=False)
     assert done.return_value == 0, done.output
     line = [str(out), "--input", str(tmp_path / "wanted"), "--label", "somebody", "--budget", "5"]

@@ -245,6 +245,7 @@ def test_killed_at_a_third_and_two_thirds_and_started_again(
         write_faces(source / f"{NAME}_{number:02d}.parquet", pictures * 2)
     units = output / "evidence" / "ledger" / "units"
     options = ["--input", str(source), "--output", str(output), "--unit-rows", "24"]
+    options += ["--method", "stochastic-local", "--identity", "original"]
     finished: dict[str, bytes] = {}
     for wanted in (4, 8):
         process = subprocess.Popen(

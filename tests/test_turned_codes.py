@@ -1,10 +1,11 @@
-"""Secret maps and virtual codes, and the method that draws them."""
+"""Virtual codes, and the method that draws them."""
 
 import pickle
 
 import numpy as np
 import pytest
 
+from ppfr_ops.errors import UserError
 from ppfr_ops.methods.base import Context
 from ppfr_ops.methods.codes import check_key, person
 from ppfr_ops.methods.stochastic_local import SHIPPED, StochasticLocal, identity
@@ -28,41 +29,6 @@ def photos(people: int, each: int, likeness: float = 0.6) -> np.ndarray:
 def cosines(codes: np.ndarray) -> np.ndarray:
     codes = unit(codes)
     return codes @ codes.T
-
-
-@pytest.mark.parametrize("kind", ["turn", "forms"])
-def test_a_keyed_map_is_the_keys_alone(kind: identity.Map) -> None:
-    features = photos(20, 1)
-    codes = identity.keyed(KEY, features, SIZE, kind)
-    assert np.allclose(np.linalg.norm(codes, axis=1), SIZE**0.5, rtol=1e-4)
-    one_by_one = [identity.keyed(KEY, row[None], SIZE, kind)[0] for row in features[::-1]]
-    assert np.allclose(one_by_one[::-1], codes, atol=1e-3)
-    across = np.sum(unit(codes) * unit(identity.keyed(OTHER, features, SIZE, kind)), 1)
-    assert np.abs(across).mean() < 0.15  # as unrelated as random directions
-
-
-def test_a_turn_keeps_cosines_and_forms_square_them() -> None:
-    features = photos(100, 2)
-    before = np.diag(cosines(features), 1)[::2]
-    assert np.allclose(
-        np.diag(cosines(identity.keyed(KEY, features, SIZE, "turn")), 1)[::2], before, atol=1e-3
-    )
-    after = np.diag(cosines(identity.keyed(KEY, features, SIZE, "forms")), 1)[::2]
-    assert after.mean() == pytest.approx((before**2).mean(), abs=0.05)
-
-
-def test_known_pairs_show_a_turn_to_a_linear_attacker_and_forms_not() -> None:
-    rng = np.random.default_rng(1)
-    features = unit(rng.normal(size=(600, SIZE)))
-    found = {}
-    for kind in ("turn", "forms"):
-        codes = unit(identity.keyed(KEY, features, SIZE, kind))
-        known, weights = features[:300], None
-        weights = np.linalg.solve(known.T @ known + 0.1 * np.eye(SIZE), known.T @ codes[:300])
-        guess = unit(features[300:] @ weights)
-        found[kind] = np.mean((guess @ codes[300:].T).argmax(1) == np.arange(300))
-    assert found["turn"] > 0.9
-    assert found["forms"] < 0.05
 
 
 def test_virtual_people_come_from_the_label() -> None:
@@ -112,16 +78,15 @@ def test_refusals() -> None:
         check_key(b"short")
     with pytest.raises(ValueError, match="needs the features"):
         identity.virtual(KEY, [b"a"], SIZE, None, None, 0.5)
-    method = StochasticLocal(identity="keyed")
+    method = StochasticLocal(identity="virtual")
     faces, draws = np.zeros((1, 112, 112, 3), np.uint8), np.zeros((1, method.draw_size), np.float32)
-    with pytest.raises(ValueError, match="needs the secret"):
-        method(faces, draws)
+    with pytest.raises(UserError, match="needs the secret"):
+        method(faces, draws, Context({"identity": ["a"]}))
     with pytest.raises(ValueError, match="wants 'identity'"):
         StochasticLocal(identity="virtual").with_secrets({"identity-key": KEY})(faces, draws)
     with pytest.raises(ValueError, match="needs weights of version 2"):
-        StochasticLocal(identity="keyed", weights=SHIPPED).with_secrets({"identity-key": KEY})(
-            faces, draws
-        )
+        old = StochasticLocal(identity="virtual", weights=SHIPPED)
+        old.with_secrets({"identity-key": KEY})(faces, draws, Context({"identity": ["a"]}))
 
 
 def test_the_key_is_shown_nowhere() -> None:

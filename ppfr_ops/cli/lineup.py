@@ -113,7 +113,7 @@ def _publisher(options: dict[str, Any], gallery: Any, seed: int) -> tuple[Any, A
     except (ValueError, OSError) as error:
         raise UserError(" ".join(str(error).split())) from None
     forgotten = key(seed, "line-up") if options["seed"] is not None else secrets.token_bytes(32)
-    release = method.under(forgotten).among(gallery.images)
+    release = method.under(forgotten)
 
     def publish(rows: list[int]) -> Any:
         labels = [gallery.identities[i] for i in rows]

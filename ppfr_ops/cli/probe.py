@@ -10,7 +10,6 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.keys import derive
 from ppfr_ops.release.publish import read_release
-from ppfr_ops.sanitize.crowd import among
 from ppfr_ops.sanitize.identity import release_key
 from ppfr_ops.sanitize.kit import pseudonyms
 from ppfr_ops.sanitize.prepare import owner_key, read_key
@@ -79,7 +78,7 @@ def main(
 ) -> int:
     """Publish photos into the world of the release in OUTPUT, for the holder of its key.
 
-    In a release of virtual or keyed people a photo matches nobody. A probe made with the release's
+    In a release of people who do not exist a photo matches nobody. A probe made with the release's
     key does, on any recogniser; made with another key it does not.
     """
     ledger = Ledger(output)
@@ -92,7 +91,7 @@ def main(
         key, naming = own, derive(own, "pseudonyms")
     else:
         raise UserError("the output holds no key of its own; give --identity-key-file")
-    method = among(method_of(told.method, key, load_method), ledger)
+    method = method_of(told.method, key, load_method)
     if method.needed_context() and label is None and identity_column is None:
         raise UserError("a release of virtual people: say whose photos these are, by --label")
     planned = plan(source, Columns(image_column, identity_column))

@@ -44,7 +44,7 @@ class SanitizeFaces(beam.PTransform):
     """Sanitizes a collection of rows (dicts) with pictures of aligned faces.
 
     ```python
-    done = rows | SanitizeFaces(method="stochastic-local", keep_columns=["age"])
+    done = rows | SanitizeFaces(identity_column="who", keep_columns=["age"])
     done.published     # dicts: record_id, image {bytes, path}, age
     done.dead_letters  # dicts: record_id, dead_letter (a reason code)
     ```

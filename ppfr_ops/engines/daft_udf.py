@@ -35,7 +35,7 @@ def sanitize_faces(
     Args:
         image: binary, or the image struct ``{bytes, path}``.
         identity: who is in the picture: photos of a person become photos of one virtual person,
-            and a keyed pseudonym is put out; None: every picture is somebody else's.
+            and a keyed pseudonym is put out. A method that shows people who do not exist needs it.
         actors: workers, each with a model of its own.
         gpus: of each.
         batch_rows: rows that a worker gets at a time.

@@ -34,7 +34,7 @@ class SanitizeFaces:
     ```python
     ds = ds.map_batches(
         SanitizeFaces,
-        fn_constructor_kwargs={"method": "stochastic-local", "keep_columns": ["age"]},
+        fn_constructor_kwargs={"identity_column": "who", "keep_columns": ["age"]},
         batch_format="pyarrow",
         batch_size=256,
         concurrency=2,

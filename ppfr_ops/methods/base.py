@@ -129,7 +129,6 @@ class Anonymizer(BaseModel):
     release where the owner asks for it."""
 
     _secrets: dict[str, bytes] = PrivateAttr(default_factory=dict)
-    _crowd: NDArray[np.float16] | None = PrivateAttr(None)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -172,25 +171,6 @@ class Anonymizer(BaseModel):
     ) -> Faces | Output:
         """As ``anonymize``, with what the method ``wants``."""
         return self.anonymize(faces, draws)
-
-    feature_size: ClassVar[int] = 0
-    """Numbers in a row of ``features``, for a method that may gather."""
-
-    def gathers(self) -> bool:
-        """Whether it gains from a first look at all faces of a release: ``features`` of each, then
-        ``with_crowd`` of them together. The context of a face may then have a column ``features``:
-        what was taken down of it."""
-        return False
-
-    def features(self, faces: Faces) -> NDArray[np.float32]:
-        """What the first look takes down of faces, ``N x D``; biometric templates."""
-        raise NotImplementedError
-
-    def with_crowd(self, features: NDArray[np.floating]) -> Self:
-        """A copy that knows the features of all faces of the release, ``M x D``."""
-        copy = self.model_copy()
-        copy._crowd = features.astype(np.float16)
-        return copy
 
     def about_release(self) -> dict[str, Any]:
         """The values of ``release_figures``, by name."""
@@ -275,7 +255,7 @@ class Anonymizer(BaseModel):
 
     def __getstate__(self) -> dict[Any, Any]:
         """No pickle holds a secret or a template: these travel by ways of their own."""
-        return {**super().__getstate__(), "__pydantic_private__": {"_secrets": {}, "_crowd": None}}
+        return {**super().__getstate__(), "__pydantic_private__": {"_secrets": {}}}
 
     def secret(self, role: str) -> bytes:
         """A secret, by role.

@@ -157,8 +157,6 @@ class AlignedFaces:
 
     def items(self, table: pa.Table, results: Results[Item]) -> Iterator[Item]:
         wants = self.kit.method.needed_context()
-        if "context.features" in table.column_names:  # from the first look
-            wants = (*wants, "features")
         given = self.kit.method.guarantee()
         if given is not None and given.unit == "person":
             table = _without_unlabelled(table)

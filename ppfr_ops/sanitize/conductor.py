@@ -11,7 +11,6 @@ from ppfr_ops.contracts.manifest import Manifest
 from ppfr_ops.release.settled import unsettle
 from ppfr_ops.release.signing import distrust, load_signing_key
 from ppfr_ops.review.queue import write_review
-from ppfr_ops.sanitize import crowd
 from ppfr_ops.sanitize.accounts import refuse_overdrawn
 from ppfr_ops.sanitize.events import (
     Finished,
@@ -220,11 +219,9 @@ class _Run:
         if job.independent:
             return self._look_and_draw(job, ledger, todo)
         if not todo:
-            crowd.assemble(job, ledger, looked=False)
             return 0
         job = with_release_key(job, ledger)
         refuse_overdrawn(job, todo)
-        self._look(job, ledger)
         return self._through(job, todo)
 
     def _look_and_draw(self, job: Job, ledger: Ledger, todo: list[int]) -> int:
@@ -258,16 +255,6 @@ class _Run:
         finally:
             self.tell(Stopped())
         return faces
-
-    def _look(self, job: Job, ledger: Ledger) -> None:
-        """The first look, for a method that gathers."""
-        todo = crowd.to_look_at(job, ledger)
-        if todo:
-            self._say(
-                f"a first look at {len(todo)} units: which photos seem to be the same person's"
-            )
-            self._through(crowd.looking(job), todo)
-        crowd.assemble(job, ledger, looked=True)
 
     def _announce(self, job: Job, done: Collection[str]) -> list[int]:
         """Tell what there is to do; returns the numbers of the units still to be done."""

@@ -5,7 +5,7 @@ import json
 import os
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -103,6 +103,7 @@ def finish(
     if thrown or (may_sign and job.options.discard_key):
         throw_away(ledger)  # before anything is written that says that all is done
         entries = ledger.entries()
+        listed |= {place: now for place, now in shards_as_listed(ledger).items() if "look" in place}
     if job.policy is not None:
         metrics = read_all(ledger, entries.values(), "metrics")
         faces = faces_of(ledger, manifest, entries)
@@ -230,7 +231,7 @@ def _options(job: Job, method: Anonymizer) -> dict[str, Any]:
         "unit_rows": options.rows_per_unit,
         "least_units": options.least_units,
         "max_disclosure": options.max_disclosure or method.disclosure_limit,
-        "identity": "pseudonyms" if options.identity_column else "none",
+        "identity": "pseudonyms" if options.names_people else "none",
         "reads_faces": not job.independent,
         "draws": "system" if options.seed is None else "seeded, for tests only",
     }
@@ -301,26 +302,31 @@ def write_mapping(job: Job) -> int:
     texts = [(name, pa.string()) for name in (first, "source_id", "source")]
     schema = pa.schema([*texts, ("row", pa.int64())])
     rows = 0
+    found = release_plan.people_of_rows(ledger) if job.independent else {}
     with (
         in_one_step(str(job.options.mapping), mode=0o600) as file,
         pq.ParquetWriter(file, schema) as writer,
     ):
         for unit in job.plan.units:
-            lines = _lines(job, ledger, unit)
+            lines = _lines(job, ledger, unit, found)
             columns = [list(column) for column in zip(*lines, strict=True)] or [[]] * len(schema)
             writer.write_table(pa.table(columns, schema=schema))
             rows += len(lines)
     return rows
 
 
-def _lines(job: Job, ledger: Ledger, unit: Unit) -> list[tuple[str | None, str, str, int]]:
+def _lines(
+    job: Job, ledger: Ledger, unit: Unit, found: Mapping[str, Mapping[int, str | None]]
+) -> list[tuple[str | None, str, str, int]]:
     names = [(record_id(unit.id, row), *found) for row, found in enumerate(sources(job.plan, unit))]
     if job.independent:
         entry = ledger.entry(unit.id)
         shard = None if entry is None else entry.shards.get("look")
         data = None if shard is None else ledger.read_bytes(*shard.path.split("/"))
         seen = [] if data is None else read_table(data, ["row", "person"]).to_pylist()
-        return [(item["person"] and item["person"].hex(), *names[item["row"]]) for item in seen]
+        people = {item["row"]: item["person"] and item["person"].hex() for item in seen}
+        people |= found.get(unit.id, {})
+        return [(person, *names[row]) for row, person in people.items()]
     faces = _faces(ledger, unit.id)
     return [
         (ledger.ids.record(name), name, source, row)

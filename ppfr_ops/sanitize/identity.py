@@ -12,7 +12,7 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.keys import derive
 from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.methods.registry import create, find
-from ppfr_ops.sanitize import crowd, release_plan
+from ppfr_ops.sanitize import release_plan
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.photographs.covering import METHOD, with_cover
@@ -34,33 +34,47 @@ def resolved(options: SanitizeOptions, whole: bool = True) -> SanitizeOptions:
     Raises:
         UserError: the method shows nobody else, or the labels are missing.
     """
-    options = with_metrics(with_cover(options))
+    if options.identity == "keyed":
+        raise UserError(
+            "--identity keyed: its secret map could be learned, so it is not made any more; "
+            "--identity virtual needs no labels either"
+        )
+    options = _for_original(with_metrics(with_cover(options)))
     method = find(options.method)
     chosen = dict(options.method_options)
     for name in _FIELDS:
         value = getattr(options, name)
-        if value is None:
+        if value is None or (value == "virtual" and _always_virtual(method)):
             continue
         if ROLE not in method.secrets or name not in method.model_fields:
             raise UserError(f"--{name}: method {options.method} cannot show another person")
         if chosen.get(name, str(value)) != str(value):
             raise UserError(f"--{name} and --method-option {name} say different things")
         chosen[name] = str(value)
-    if ROLE in method.secrets and "identity" in method.model_fields:
-        labels = options.identity_column is not None and options.photographs is None
-        chosen.setdefault("identity", "virtual" if labels else "keyed")
-        if chosen["identity"] == "virtual" and "variation" in method.model_fields:
-            chosen.setdefault("variation", "0")
-        if chosen["identity"] == "virtual" and not labels:
-            raise UserError(
-                "--identity virtual needs --identity-column"
-                if options.photographs is None
-                else "--identity virtual: a photograph's label is not that of each of its faces; "
-                "use keyed"
-            )
-        if "gather" in method.model_fields and (options.photographs is not None or not whole):
-            chosen["gather"] = "false"  # the first look is at rows that are faces, and at all
+    chooses = ROLE in method.secrets and "identity" in method.model_fields
+    if chooses and chosen.setdefault("identity", "virtual") == "virtual":
+        chosen.setdefault("variation", "0")
+    people = _always_virtual(method) or chosen.get("identity") == "virtual"
+    if people and not whole and options.identity_column is None:
+        raise UserError(
+            "in one pass nobody can tell which photos show the same person: identity_column names "
+            "the column that says it (ppfr group finds who seems to be the same), or "
+            "identity='original' shows the people themselves"
+        )
     return options.model_copy(update={"method_options": chosen})
+
+
+def _always_virtual(method: type[Anonymizer]) -> bool:
+    return ROLE in method.secrets and "identity" not in method.model_fields
+
+
+def _for_original(options: SanitizeOptions) -> SanitizeOptions:
+    """The options with a method that can show the people themselves, if that is asked of the usual
+    one."""
+    shown = options.identity or options.method_options.get("identity")
+    if shown != "original" or options.method != type(options).model_fields["method"].default:
+        return options
+    return options.model_copy(update={"method": "stochastic-local"})
 
 
 def with_metrics(options: SanitizeOptions) -> SanitizeOptions:
@@ -135,7 +149,6 @@ def throw_away(ledger: Ledger) -> None:
         if "look" in entry.shards:
             ledger.drop(entry, "look")
     release_plan.forget(ledger)
-    crowd.forget(ledger)
 
 
 def release_key(ledger: Ledger) -> bytes | None:

@@ -47,8 +47,6 @@ class Job:
     own: bool = False
     """Whether the identity key is a stand-in, until the release's own is there."""
     pseudonym_key: bytes | None = None
-    looking: bool = False
-    """Whether this is the first look at all units (``crowd``)."""
     stage: Stage = "whole"
     """What is done with a unit."""
 
@@ -77,9 +75,10 @@ class Job:
         return self.options.photographs is None and not self.build_method().reads_faces
 
     @property
-    def gathers(self) -> bool:
-        """Whether there is a first look at all units (``crowd``)."""
-        return self.build_method().gathers()
+    def finds_people(self) -> bool:
+        """Whether it has to be found out which photos show the same person."""
+        wanted = "identity" in self.build_method().needed_context()
+        return self.independent and wanted and not self.options.names_people
 
     def verdicts_on(self, unit: Unit) -> str:
         """Digest of the verdicts on a unit's photographs; empty where there are none."""

@@ -124,8 +124,9 @@ class Kit:
             draw: its number; 0 is what is published if nothing is wrong with it, 1 what measures
                 compare it with.
         """
-        names = context[0].context if context else ()
-        wanted = {name: [item.context[name] for item in context] for name in names}
+        # Of a photograph nobody is named: its label is not that of each of its faces.
+        names = self.method.needed_context() if context else ()
+        wanted = {name: [item.context.get(name) for item in context] for name in names}
         draws = self.draws(ids, self.method.draw_size, draw)
         if not self.method.reads_faces:
             faces = np.zeros_like(faces)

@@ -39,7 +39,7 @@ class SanitizeOptions(BaseModel):
         default_text="image, or the only column that can be one",
     )
     method: str = option(
-        "stochastic-local",
+        "natural",
         "Method that anonymizes the faces: a name that ppfr methods lists, or MODULE:CLASS of your "
         "own.",
         shapes=True,
@@ -53,22 +53,30 @@ class SanitizeOptions(BaseModel):
         flag="--method-option",
         metavar="KEY=VALUE",
     )
-    identity: Literal["virtual", "keyed", "original"] | None = option(
+    identity: Literal["virtual", "original", "keyed"] | None = option(
         None,
-        "Whom the pictures show, with a method that can show somebody else. virtual: for each "
-        "label of --identity-column a person who does not exist; keyed: such a person by a secret "
-        "map, without labels; original: the person, whom every recogniser can then find.",
+        "Whom the pictures show. virtual: people who do not exist, one for everybody in the input: "
+        "by --identity-column, by --groups, or as the photos seem to belong together. original: "
+        "the people themselves, whom every recogniser can then find (stochastic-local). keyed: as "
+        "earlier versions had it; not made any more.",
         shapes=True,
         manifest=False,
-        default_text="virtual with --identity-column, else keyed",
+        default_text="virtual",
+    )
+    groups: str | None = option(
+        None,
+        "File of groups, CSV or Parquet: which rows show the same person, as ppfr group writes it "
+        "and a person may have corrected it. Instead of --identity-column.",
+        private=True,
+        metavar="FILE",
     )
     variation: float | None = option(
         None,
-        "With --identity virtual: how much of what photos of a person differ by is kept. With 0 "
-        "nothing of the face is in the picture.",
+        "How much photos of a virtual person differ. natural draws it, and nothing of the photo is "
+        "kept; stochastic-local keeps so much of what the photos differ by, 0: nothing.",
         shapes=True,
         manifest=False,
-        default_text="the method's own (stochastic-local: 0.5)",
+        default_text="the method's own (natural: 1; stochastic-local: 0)",
         ge=0,
         le=1,
     )
@@ -364,6 +372,11 @@ class SanitizeOptions(BaseModel):
         private=True,
         metavar="FILE",
     )
+
+    @property
+    def names_people(self) -> bool:
+        """Whether the owner says who is on which photo, so that pseudonyms are published."""
+        return self.identity_column is not None or self.groups is not None
 
     @property
     def rows_per_unit(self) -> int:

@@ -18,7 +18,6 @@ from ppfr_ops.methods.registry import create
 from ppfr_ops.options import digest, shaping
 from ppfr_ops.release.signing import load_signing_key
 from ppfr_ops.review.verdicts import read_verdicts
-from ppfr_ops.sanitize.crowd import MOST_ROWS
 from ppfr_ops.sanitize.identity import makes_key, resolved, secrets_with
 from ppfr_ops.sanitize.increments import allowed_deletions
 from ppfr_ops.sanitize.job import Job
@@ -92,11 +91,6 @@ def prepare(options: SanitizeOptions) -> Job:
     if options.vault is not None and options.vault_key is not None:
         vault = Vault(options.vault).access(load_key(options.vault_key))
         settings[VAULT_SETTING] = vault.release
-    if method.gathers() and chosen.rows > MOST_ROWS:
-        raise UserError(
-            f"more than {MOST_ROWS:,} rows are too many to compare all with all: "
-            "--method-option gather=false, or --identity-column for virtual people"
-        )
     job = Job(
         options, chosen, key, method.digest(), settings, policy, verdicts, vault, secrets=stand_in
     )
@@ -168,7 +162,8 @@ def _check_method(options: SanitizeOptions, method: Anonymizer, policy: Policy |
     if clash:
         raise UserError(f"--keep-column {clash[0]}: the method adds a column of that name")
     for name in method.needed_context():
-        if name == "identity" and options.identity_column is None:
+        named = options.identity_column is not None or options.photographs is not None
+        if name == "identity" and not named and method.reads_faces:
             raise UserError(f"method {method.name}: needs --identity-column")
 
 
@@ -190,6 +185,8 @@ def _check_independent(options: SanitizeOptions, method: Anonymizer) -> None:
             "--discard-key: pictures that are made from faces can be held against them, with or "
             "without a key; it goes with aligned faces and --identity virtual"
         )
+    if options.groups is not None and (not independent or options.identity_column is not None):
+        raise UserError("--groups goes with aligned faces of virtual people without labels")
     if not independent:
         return
     if options.vault is not None:
@@ -353,6 +350,7 @@ def _check_places(options: SanitizeOptions) -> None:
         raise UserError("input and output must not lie inside each other")
     for name, path in (
         ("the mapping", options.mapping),
+        ("the file of groups", options.groups),
         ("the identity key", options.identity_key_file),
         ("the signing key", options.signing_key),
         ("the review queue", options.review_out),

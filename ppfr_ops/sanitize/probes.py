@@ -1,6 +1,6 @@
 """Probes: photos that the holder of a release's key publishes into the release's world.
 
-In the modes virtual and keyed a photo matches nobody in the release. Published under the release's
+Of people who do not exist, a photo matches nobody in the release. Published under the release's
 key it does, on any recogniser, and still does not show the person. Without the key it cannot be
 done: another key makes another world.
 """

@@ -18,10 +18,12 @@ shrinks by what was taken back, before sizes are rounded, and what stays looks a
     OUTPUT/evidence/ledger/plan/EPOCH.rows.parquet   its records, a row group a shard
     OUTPUT/evidence/ledger/plan/EPOCH.people.parquet everybody, as of this epoch
     OUTPUT/evidence/ledger/plan/EPOCH.units.parquet  what was looked at, as of this epoch
+    OUTPUT/evidence/ledger/plan/EPOCH.groups.parquet whose photo each row is, where no column of
+                                                     the input says it
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,10 +37,13 @@ from ppfr_ops.sanitize.dealing import Dealt, People, deal
 from ppfr_ops.sanitize.increments import superseded
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.looking import FEATURES
+from ppfr_ops.sanitize.naming import Names, groups_table, name_rows
 from ppfr_ops.source.units import Unit, Units, even, shared_out
 from ppfr_ops.store.ledger import LEDGER, Ledger, LedgerError, read_table
 
 PLACE = (*LEDGER, "plan")
+_LATEST = ("people", "units", "groups")
+_NAMED = ("unit", "group")
 _UNITS = pa.schema([("unit", pa.string()), ("sha256", pa.string())])
 
 
@@ -154,7 +159,10 @@ def plan_release(job: Job, ledger: Ledger) -> Planned | None:
     made = None
     if last is None or before != looked:
         grown = last is not None and before.items() <= looked.items()
-        rows, fresh = _rows(ledger, looked, before if grown else {})
+        tables = _tables(ledger, looked)
+        unchanged = {unit for unit, sha256 in before.items() if looked.get(unit) == sha256}
+        groups = _groups(job, ledger, tables, last, unchanged)
+        rows, fresh = _rows(tables, groups, unchanged if grown else set())
         people = None if last is None else _people_of(ledger, last)
         options = job.options
         dealt = deal(
@@ -165,31 +173,74 @@ def plan_release(job: Job, ledger: Ledger) -> Planned | None:
             k=options.size_anonymity,
             rounding=options.size_rounding,
         )
-        epoch = _write(job, ledger, dealt, last, grown, looked)
+        epoch = _write(job, ledger, dealt, last, grown, looked, groups)
         sizes = np.unique(dealt.people.published)
         made = Planned(epoch, grown, len(dealt.people.codes), len(sizes))
     _clean(ledger)
     return made
 
 
-def _rows(
-    ledger: Ledger, looked: Mapping[str, str], before: Mapping[str, str]
-) -> tuple[pa.Table, NDArray[np.bool_]]:
-    """What was noted of all rows, and of each whether it was not there before."""
+def _tables(ledger: Ledger, looked: Mapping[str, str]) -> dict[str, pa.Table]:
+    """What was noted of every unit, in the order of their ids."""
     entries = ledger.entries()
     units = sorted(looked)
     paths = [ledger.path(entries[unit].shards["look"].path) for unit in units]
-    tables, fresh = [], []
+    tables = {}
     for unit, data in zip(units, ledger.read_many(paths), strict=True):
         if data is None or hashlib.sha256(data).hexdigest() != looked[unit]:
             ledger.retire(unit)
             raise LedgerError(f"what was noted of unit {unit} is damaged; the same command goes on")
-        table = read_table(data)
+        tables[unit] = read_table(data)
+    return tables
+
+
+def _groups(
+    job: Job,
+    ledger: Ledger,
+    tables: Mapping[str, pa.Table],
+    last: Epoch | None,
+    unchanged: Collection[str],
+) -> pa.Table | None:
+    """Whose photo each row is, in the order of the tables; None where a column says it."""
+    if not (job.finds_people or job.options.groups):
+        return None
+    known: dict[str, Names] = {}
+    if last is not None:
+        before = _table(ledger, last, "groups")
+        own: dict[str, list[str | None]] = {unit: [] for unit in unchanged}
+        for unit, group in zip(*(before[name].to_pylist() for name in _NAMED), strict=True):
+            if unit in own:
+                own[unit].append(group)
+        known |= own
+    return groups_table(job, tables, name_rows(job, tables, known))
+
+
+def people_of_rows(ledger: Ledger) -> dict[str, dict[int, str | None]]:
+    """Pseudonyms of the rows of each unit, where it was found out whose they are, or a file of
+    groups said it."""
+    in_force = epochs(ledger)
+    name = f"{in_force[-1].number:04d}.groups.parquet" if in_force else ""
+    found: dict[str, dict[int, str | None]] = {}
+    if name in ledger.names(*PLACE):
+        for row in _table(ledger, in_force[-1], "groups").to_pylist():
+            person = row["person"]
+            found.setdefault(row["unit"], {})[row["row"]] = person and person.hex()
+    return found
+
+
+def _rows(
+    tables: Mapping[str, pa.Table], groups: pa.Table | None, before: Collection[str]
+) -> tuple[pa.Table, NDArray[np.bool_]]:
+    """What was noted of all rows, and of each whether it was not there before."""
+    parts, fresh = [], []
+    for unit, table in tables.items():
         beside = [name for name in ("row", FEATURES) if name in table.column_names]
-        table = table.drop_columns(beside)
-        tables.append(table)
+        parts.append(table.drop_columns(beside))
         fresh.append(np.full(table.num_rows, unit not in before))
-    return pa.concat_tables(tables), np.concatenate(fresh)
+    rows = pa.concat_tables(parts)
+    if groups is not None:
+        rows = rows.set_column(0, "person", groups["person"])
+    return rows, np.concatenate(fresh)
 
 
 def _write(
@@ -199,6 +250,7 @@ def _write(
     last: Epoch | None,
     grown: bool,
     looked: Mapping[str, str],
+    groups: pa.Table | None,
 ) -> Epoch:
     options = job.options
     number = 0 if last is None else last.number + 1
@@ -211,7 +263,10 @@ def _write(
                 writer.write_table(dealt.rows(start, stop), row_group_size=stop - start)
     names = sorted(looked)
     units = pa.table([names, [looked[name] for name in names]], schema=_UNITS)
-    for name, table in (("people", dealt.people.table()), ("units", units)):
+    written = {"people": dealt.people.table(), "units": units, "groups": groups}
+    for name, table in written.items():
+        if table is None:
+            continue
         with ledger.writing(*PLACE, f"{number:04d}.{name}.parquet") as file:
             pq.write_table(table, file, compression="zstd", write_page_checksum=True)
     epoch = Epoch(
@@ -236,7 +291,7 @@ def _clean(ledger: Ledger) -> None:
     last = in_force[-1].number
     kept = {f"{epoch.number:04d}.json" for epoch in in_force}
     kept |= {_rows_file(epoch.number) for epoch in in_force}
-    kept |= {f"{last:04d}.{name}.parquet" for name in ("people", "units")}
+    kept |= {f"{last:04d}.{name}.parquet" for name in _LATEST}
     for name in ledger.names(*PLACE):
         if name not in kept:
             ledger.remove(*PLACE, name)

@@ -18,11 +18,10 @@ from ppfr_ops.draws import keyed_draws, seeded_draws, system_draws
 from ppfr_ops.errors import UserError, describe
 from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.recognizers import Recognizer
-from ppfr_ops.sanitize import crowd, isolation
+from ppfr_ops.sanitize import isolation, naming
 from ppfr_ops.sanitize.accounts import account_of, charge
 from ppfr_ops.sanitize.ahead import ahead
 from ppfr_ops.sanitize.aligned import AlignedFaces
-from ppfr_ops.sanitize.crowd import crowded, remembered
 from ppfr_ops.sanitize.drawing import Drawer, PlannedRecords
 from ppfr_ops.sanitize.items import Item, Results
 from ppfr_ops.sanitize.job import Job, Status
@@ -63,14 +62,14 @@ def build_sanitizer(
         UserError: a model cannot be loaded.
     """
     options = job.options
-    method = crowded(job)
+    method = job.build_method()
     draws = system_draws if options.seed is None else seeded_draws(options.seed)
     hide = pseudonyms(job.pseudonym_key) if job.pseudonym_key else None
     if job.stage == "look" and options.identity_column is None:
         hide = None
     if job.stage == "draw":
         draws = keyed_draws(Ledger(options.output).derived("draws"))
-        hide = str if options.identity_column else None  # what is planned is a pseudonym already
+        hide = str if options.names_people else None  # what is planned is a pseudonym already
     kit = Kit(
         method=method,
         encoding=options.encoding(method.draws_faces),
@@ -88,7 +87,8 @@ def build_sanitizer(
         policy=job.policy,
     )
     if job.stage == "look":
-        return Looker(Glance(kit))
+        finds = job.finds_people
+        return Looker(Glance(kit, naming.features if finds else None))
     if job.stage == "draw":
         return Drawer(PlannedRecords(kit))
     if options.photographs is None:
@@ -234,7 +234,6 @@ class Worker:
                 if task.source is not None and self.job.key is not None:
                     now = content(task.table, self.job.key)
                     task.source = task.source.model_copy(update={"content": now})
-                task.table = remembered(self.job, self.ledger, unit, task.table)
             elif self.ledger.attempt(unit.id, apart=True).here >= MAX_ATTEMPTS:
                 ids = [record_id(unit.id, row) for row in range(unit.rows)]
                 task.tables = self.sanitizer.bury(ids, unit.id, "killed_worker")
@@ -299,11 +298,8 @@ def _status(
     return Status(entry.unit, state, entry.rows_in, entry.records, dead, attempts)
 
 
-def worker_of(job: Job, threads: int = 0) -> Worker | crowd.Looker:
+def worker_of(job: Job, threads: int = 0) -> Worker:
     """What an engine lets do the units of a job."""
-    if job.looking:
-        tune_process(threads)
-        return crowd.Looker(job)
     return Worker(job, threads)
 
 

@@ -136,6 +136,8 @@ def begin_command(
     line = [sys.executable, "-m", "ppfr_ops.cli", "sanitize", "--input", options.input]
     line += ["--output", options.output, "--method", options.method, "--metrics", options.metrics]
     line += ["--unit-rows", str(options.unit_rows), "--engine", engine]
+    line += ["--identity-column", options.identity_column] if options.identity_column else []
+    line += ["--discard-key"] if options.discard_key else []
     limit = most_bytes if most_bytes is None else (most_bytes, resource.RLIM_INFINITY)
     with log.open("ab") as file:
         run = subprocess.Popen(
@@ -252,6 +254,15 @@ class World:
         code = ended(self.begin(self.options, self.log, None))
         assert code == 0, f"exit code {code}: {self.log.read_text()[-500:]}"
         self._see()
+        self._check()
+        ledger = Ledger(self.options.output)
+        for folder in ((EVIDENCE, "staging"), (*LEDGER, "attempts")):
+            assert not ledger.names(*folder), folder
+        assert not list(self.temporary.iterdir()), list(self.temporary.iterdir())
+        self._search()
+
+    def _check(self) -> None:
+        """What the output holds."""
         ledger = Ledger(self.options.output)
         entries = ledger.entries()
         assert len(entries) == UNITS
@@ -261,10 +272,6 @@ class World:
             shard = ledger.fs.cat_file(ledger.path(entry.shards["data"].path))
             ids += read_table(shard, ["record_id"])["record_id"].to_pylist()
         assert len(set(ids)) == len(ids) == UNITS * ROWS
-        for folder in ((EVIDENCE, "staging"), (*LEDGER, "attempts")):
-            assert not ledger.names(*folder), folder
-        assert not list(self.temporary.iterdir()), list(self.temporary.iterdir())
-        self._search()
 
     def _see(self) -> None:
         """What was committed once stays as it was."""
@@ -301,7 +308,9 @@ def _strike(rng: random.Random, run: int, target: str) -> int:
     return struck
 
 
-def campaign(seed: int, kills: int, until: float, engine: str = "pool") -> dict[str, object]:
+def campaign(
+    seed: int, kills: int, until: float, engine: str = "pool", kind: type[World] = World
+) -> dict[str, object]:
     """Disturb so many runs, a few of each output, until the time (monotonic) is up; figures."""
     start = begin if engine == "pool" else partial(begin_command, engine)
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
@@ -313,12 +322,12 @@ def campaign(seed: int, kills: int, until: float, engine: str = "pool") -> dict[
     pa.set_cpu_count(1)
     began = time.monotonic()
     try:
-        longest = _undisturbed(World(folder / "first", start))
+        longest = _undisturbed(kind(folder / "first", start))
         while done < kills and time.monotonic() < until:
             rng = random.Random(f"{seed}|{scenario}")
             struck: list[str] = []
             try:
-                world = World(folder / str(scenario), start)
+                world = kind(folder / str(scenario), start)
                 for _ in range(min(rng.randrange(1, 9), kills - done)):
                     struck.append(rng.choice(TARGETS))
                     code, in_time = world.disturbed(rng, struck[-1], longest)

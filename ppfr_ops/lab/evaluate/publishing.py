@@ -45,7 +45,7 @@ class Publisher:
 
     @property
     def identity(self) -> str | None:
-        """Whom the pictures show: ``virtual``, ``keyed``, ``original``; None: no such choice."""
+        """Whom the pictures show: ``virtual``, ``original``; None: no such choice."""
         value = getattr(self.anonymizer, "identity", None)
         return None if value is None else str(value)
 
@@ -57,14 +57,6 @@ class Publisher:
         derived = {role: hashlib.sha256(key + role.encode()).digest() for role in roles}
         secrets = derived if len(roles) > 1 else dict.fromkeys(roles, key)
         return replace(self, anonymizer=self.anonymizer.with_secrets(secrets))
-
-    def among(self, faces: Faces) -> "Publisher":
-        """The method in a release that holds these faces, which one that gathers makes use of."""
-        if not self.anonymizer.gathers():
-            return self
-        features = self.anonymizer.features(faces)
-        self.anonymizer.forget()
-        return replace(self, anonymizer=self.anonymizer.with_crowd(features))
 
     def elsewhere(self, rng: np.random.Generator) -> "Publisher":
         """The method under a key of the attacker's own."""

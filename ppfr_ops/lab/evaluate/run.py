@@ -235,7 +235,7 @@ class Run:
     @cached_property
     def release(self) -> Publisher:
         """The method in the world of the release."""
-        return self.method.under(self.release_key).among(self.gallery.images)
+        return self.method.under(self.release_key)
 
     def published(self, index: NDArray[np.int64]) -> Faces:
         """What is published for faces ``index`` of the gallery, each with a draw of its own; a

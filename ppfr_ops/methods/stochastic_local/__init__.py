@@ -7,7 +7,7 @@ the generator here never sees the face. It sees an identity code of 128 numbers 
 features from it, so what an attacker can rebuild is bounded by the code whatever they know, the
 draw included.
 
-Version 2 (``identity``: ``virtual`` or ``keyed``) gives the generator the code of somebody else,
+Version 2 (``identity``: ``virtual``) gives the generator the code of somebody else,
 who is nobody, so that what recognises the pictures among each other does not recognise the person.
 """
 
@@ -17,12 +17,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 from torch import Tensor, nn
 
 from ppfr_ops.imaging.arrays import Faces
@@ -173,33 +173,21 @@ class StochasticLocal(Anonymizer):
     draws_faces = True
     may_publish_metrics = True
     secrets: ClassVar[Mapping[str, str]] = {
-        "identity-key": "decides which virtual people the pictures show (virtual and keyed)"
+        "identity-key": "decides which virtual people the pictures show"
     }
     wants = ("identity",)
-    feature_size = FEATURE_SIZE
 
-    identity: Literal["virtual", "keyed", "original"] = Field(
+    identity: Literal["virtual", "original"] = Field(
         "original",
         description="whom the pictures show: virtual: a person drawn by the key for each label; "
-        "keyed: the person's code under a secret map; original: the person",
+        "original: the person",
     )
     variation: float = Field(
-        0.5,
+        0.0,
         ge=0,
         le=1,
         description="virtual: how much of what photos of a person differ by is kept; 0: nothing of "
         "the face is in the picture",
-    )
-    keyed_map: Literal["auto", "turn", "forms"] = Field(
-        "auto",
-        description="keyed: the secret map: forms, quadratic, stands known pairs; turn, "
-        "orthogonal, does not, and recognises better without a first look; auto: forms with "
-        "gather, else turn",
-    )
-    gather: bool = Field(
-        True,
-        description="keyed: a first look at all faces finds photos that are most likely the same "
-        "person's, and they are drawn more alike; only where a whole release is made at once",
     )
     strength: Literal["strict", "standard", "useful"] = Field(
         "standard", description="how far draws of one face lie apart: strict, standard or useful"
@@ -207,9 +195,6 @@ class StochasticLocal(Anonymizer):
     weights: Path | None = Field(None, description="weights of one's own, from ppfr train")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where it runs")
     batch: int = Field(64, ge=1, le=4096, description="faces a forward pass")
-
-    _sure: float | None = PrivateAttr(None)
-    """``identity.sure_of`` the crowd."""
 
     @property
     def draw_size(self) -> int:
@@ -231,25 +216,7 @@ class StochasticLocal(Anonymizer):
             shown["identity"] = self.identity
         if self.identity == "virtual":
             shown["variation"] = self.variation
-        if self.identity == "keyed":
-            shown |= {"keyed_map": self.secret_map, "gather": self.gather}
         return shown
-
-    def gathers(self) -> bool:
-        return self.identity == "keyed" and self.gather
-
-    def with_crowd(self, features: NDArray[np.floating]) -> Self:
-        copy = super().with_crowd(features)
-        assert copy._crowd is not None
-        copy._sure = people.sure_of(copy._crowd)  # as batches will: of features as they are kept
-        return copy
-
-    @property
-    def secret_map(self) -> people.Map:
-        """The map of ``keyed``."""
-        if self.keyed_map == "auto":
-            return "forms" if self.gather else "turn"
-        return self.keyed_map
 
     def weights_file(self) -> Path:
         """The person's own code is drawn by version 1, somebody else's by version 2."""
@@ -299,8 +266,7 @@ class StochasticLocal(Anonymizer):
         """As ``anonymize``; ``virtual`` reads the context's ``identity`` (labels; None: a person of
         its own) and, if it is there, ``mean`` (float32 ``N x 128``: the mean of ``features`` over
         the label's photos; NaN: this face varies by nothing). Without it all vary around the
-        public mean, which takes no second pass over the data. ``keyed`` reads ``features`` if it is
-        there, and does not look at the faces then."""
+        public mean, which takes no second pass over the data."""
         model, scales = self.model(), STRENGTHS[self.strength]
         out = np.empty_like(faces)
         with torch.inference_mode():
@@ -325,23 +291,11 @@ class StochasticLocal(Anonymizer):
             return model.encode(faces)
         key = derive(self.secret("identity-key"), IDENTITY, KEY_SIZE)
         size = model.generator.code_size
-        features = None
-        if self.identity == "keyed" and "features" in context.columns:
-            features = np.asarray(context["features"][part], np.float32)
-            if not features.any(1).all():  # of some face nothing was taken down
-                features = None
-        if features is None and (self.identity == "keyed" or self.variation):
-            features = model.encode(faces).cpu().numpy()
-        if self.identity == "keyed":
-            assert features is not None
-            if self._crowd is not None and self.gathers():
-                features = people.gathered(features, self._crowd, self._sure)
-            codes = people.keyed(key, features, size, self.secret_map)
-        else:
-            labels = zip(context["identity"][part], draws, strict=True)
-            whose = [person(label, draw) for label, draw in labels]
-            means = None
-            if "mean" in context.columns:
-                means = np.asarray(context["mean"][part], np.float32)
-            codes = people.virtual(key, whose, size, features, means, self.variation)
+        features = model.encode(faces).cpu().numpy() if self.variation else None
+        labels = zip(context["identity"][part], draws, strict=True)
+        whose = [person(label, draw) for label, draw in labels]
+        means = None
+        if "mean" in context.columns:
+            means = np.asarray(context["mean"][part], np.float32)
+        codes = people.virtual(key, whose, size, features, means, self.variation)
         return torch.from_numpy(codes).to(model.device)

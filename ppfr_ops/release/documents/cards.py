@@ -13,7 +13,7 @@ import yaml
 from markupsafe import Markup
 
 from ppfr_ops.contracts.evaluation import Evaluation
-from ppfr_ops.contracts.manifest import LEAST_RECORDS, Check, Method
+from ppfr_ops.contracts.manifest import LEAST_RECORDS, Check, Manifest, ReleaseManifest
 from ppfr_ops.release.figures import Release
 
 PRODUCER = "https://pypi.org/project/ppfr-sanitizer"
@@ -96,24 +96,23 @@ _SOMEBODY_ELSE = (
     "made so that they do not match the person. Whoever holds the key of the release can say who "
     "is whom; whether it is personal data for others is a question for lawyers: treat it as such."
 )
-_BY_IDENTITY = {
-    "virtual": f"{_SOMEBODY_ELSE} Who is whom comes from labels, not from faces.",
-    "keyed": f"{_SOMEBODY_ELSE} Whoever knows which published pictures belong to {{pairs}} "
-    "originals can learn the secret map and then link other people.",
-}
-"""By whom the pictures show (``--identity``)."""
+_THEMSELVES = (
+    "Every picture still is personal data for whoever holds another photo of the person and a "
+    "face recognition model: recognition works on it, and so does finding people in it."
+)
+_FROM_FACES = (
+    "But the pictures are made from the faces by a secret that can be learned: whoever knows which "
+    "published pictures belong to some originals may link other people."
+)
 
-_PAIRS = {"forms": "many hundreds of"}
-"""How many known pairs a secret map falls to (``docs/identity.md``)."""
 
-
-def linkage_in_words(evaluation: Evaluation | None, method: Method) -> str:
+def linkage_in_words(evaluation: Evaluation | None, made: Manifest | ReleaseManifest) -> str:
     """How well published pictures can be linked to other photos of the same people."""
-    plain = _BY_IDENTITY.get(
-        str(method.options.get("identity")),
-        "Every picture still is personal data for whoever holds another photo of the person and a "
-        "face recognition model: recognition works on it, and so does finding people in it.",
-    ).format(pairs=_PAIRS.get(str(method.options.get("keyed_map")), "some dozens of"))
+    plain = _THEMSELVES
+    if made.options.get("reads_faces") is False:
+        plain = f"{_SOMEBODY_ELSE} No picture depends on a photo."
+    elif made.method.options.get("identity") in ("virtual", "keyed"):
+        plain = f"{_SOMEBODY_ELSE} {_FROM_FACES}"
     if evaluation is None or not evaluation.linkage:
         return f"{plain} For this method no linkage was measured."
     rates = {
@@ -154,7 +153,7 @@ def dataset_card(
             told=told,
             columns=columns(release),
             least=LEAST_RECORDS,
-            linkage=linkage_in_words(evaluation, told.method),
+            linkage=linkage_in_words(evaluation, told),
             evaluation=evaluation,
             checks=checks or [],
         )
@@ -274,7 +273,7 @@ def croissant(
             f"stored as {manifest.options.get('output_format')}, "
             f"quality {manifest.options.get('quality')}, no metadata",
         ],
-        "rai:personalSensitiveInformation": [linkage_in_words(evaluation, manifest.method)],
+        "rai:personalSensitiveInformation": [linkage_in_words(evaluation, manifest)],
         "rai:dataUseCases": "Training and testing of face recognition by those licensed to.",
         "rai:dataLimitations": [
             "not to be looked at: pictures are distorted on purpose",

@@ -128,7 +128,7 @@ def render(
                 for (code, text), count in by_reason(release).most_common()
             ],
             columns=columns(release),
-            linkage=linkage_in_words(evaluation, release.manifest.method),
+            linkage=linkage_in_words(evaluation, release.manifest),
             evaluation=evaluation,
             same_method=evaluation is not None
             and evaluation.method_digest == release.manifest.method.digest,

@@ -57,7 +57,7 @@ class FaceCrops:
         self.detections_schema = detections_schema(names)
 
     def items(self, table: pa.Table, results: Results[Crop]) -> Iterator[Crop]:
-        for photograph in self.find.photographs(table, results, self.kit.method.needed_context()):
+        for photograph in self.find.photographs(table, results):
             faces, name = photograph.faces, photograph.record_id
             crops = cut(photograph.pixels, transforms(faces))
             named = self.find.options.photo_label == "all" or len(faces) == 0

@@ -76,7 +76,7 @@ class WholePictures:
         self.detections_schema = detections_schema(names)
 
     def items(self, table: pa.Table, results: Results[Photograph]) -> Iterator[Photograph]:
-        found = self.find.photographs(table, results, self.kit.method.needed_context())
+        found = self.find.photographs(table, results)
         return found if self.cover is None else map(_covered, found)
 
     def batches(self, items: Iterator[Photograph]) -> Iterator[list[Photograph]]:

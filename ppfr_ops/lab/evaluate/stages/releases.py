@@ -21,7 +21,6 @@ class ReleasesStage(Stage[Releases]):
         first = run.published(index)
         again = run.publish_gallery(run.release, "published: the same key again", index)
         another = run.method.under(key(run.settings.seed, "another release"))
-        another = another.among(run.gallery.images)
         other = run.publish_gallery(another, "published: another key", index)
         same, folds = run.pairs.same, run.pairs.folds
         models = {}

@@ -62,7 +62,7 @@ class TrainingStage(Stage[Training]):
         if len(people) < 2:
             raise Skip("needs photos of two people at least")
         x = photos.images[rows]
-        world = run.method.under(run.release_key).among(x)
+        world = run.method.under(run.release_key)
         y = world.publish(x, run.stream("published: photos to train on"), names)
         found: dict[str, Both] = {}
         for side, learn in (("published", y), ("originals", x)):
