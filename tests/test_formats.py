@@ -1,19 +1,34 @@
 """Formats of inputs: the registry, and what each reader makes of made files."""
 
+import gzip
+import io
+import json
+import os
+import pickle
+import struct
 import subprocess
 import sys
+import tarfile
 import textwrap
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pictures import jpeg
 from test_sanitize import ROOT, environment, short_tmp
 
+from ppfr_ops.contracts.dead_letters import REASONS
+from ppfr_ops.contracts.records import IMAGE_TYPE
 from ppfr_ops.errors import UserError
+from ppfr_ops.imaging.codec import decode
 from ppfr_ops.sample import faces
 from ppfr_ops.source import formats
-from ppfr_ops.source.plan import Columns, plan, read_unit
+from ppfr_ops.source.plan import Columns, plan, read_unit, sources
 
 __all__ = ["short_tmp"]
 
@@ -76,7 +91,9 @@ def test_a_format_is_registered_and_known_at_once(
     assert plan(str(tmp_path), Columns(), format="lines").rows == 5
     with pytest.raises(UserError, match="no column 'age'"):
         plan(str(tmp_path), Columns(keep=("age",)))
-    with pytest.raises(UserError, match="'nope': there are: auto, images, lines, parquet"):
+    with pytest.raises(
+        UserError, match="'nope': there are: auto, arrow, images, lines, numpy, parquet"
+    ):
         plan(str(tmp_path), Columns(), format="nope")
 
 
@@ -113,3 +130,262 @@ def test_a_format_of_an_installed_package_is_read_by_the_command(
     assert done.returncode == 0, done.stderr
     shards = sorted((tmp_path / "out").rglob("release/**/data/*.parquet"))
     assert sum(pq.read_table(shard).num_rows for shard in shards) == 5
+
+
+# -- made files of every format --------------------------------------------------------------------
+
+
+def records(pictures: list[bytes], split: int | None = None) -> bytes:
+    """As MXNet's ``MXIndexedRecordIO`` packs them, between records of no picture."""
+    out = b""
+
+    def add(body: bytes) -> None:
+        nonlocal out
+        pieces = [body] if split is None or len(body) < 2 * split else body.split(MAGIC)
+        for number, piece in enumerate(pieces):
+            kind = (
+                0
+                if len(pieces) == 1
+                else 1
+                if number == 0
+                else 3
+                if number == len(pieces) - 1
+                else 2
+            )
+            out += (
+                MAGIC + struct.pack("<I", kind << 29 | len(piece)) + piece + bytes(-len(piece) % 4)
+            )
+
+    add(struct.pack("<IfQQ", 2, 0, 0, 0) + struct.pack("<2f", len(pictures) + 1, len(pictures) + 3))
+    for number, data in enumerate(pictures):
+        add(struct.pack("<IfQQ", 0, number // 2, number + 1, 0) + data)
+    add(struct.pack("<IfQQ", 2, 0, 99, 0) + struct.pack("<2f", 1, 3))
+    return out
+
+
+MAGIC = struct.pack("<I", 0xCED7230A)
+
+
+def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, body in members.items():
+            archive.writestr(name, body)
+    return buffer.getvalue()
+
+
+def tarred(pictures: list[bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for number, data in enumerate(pictures):
+            who = json.dumps({"who": f"Jane {number // 2}"}).encode()
+            for ending, body in (("jpg", data), ("json", who)):
+                info = tarfile.TarInfo(f"{number:04d}.{ending}")
+                info.size = len(body)
+                tar.addfile(info, io.BytesIO(body))
+    return buffer.getvalue()
+
+
+def arrow(pictures: list[bytes], stream: bool = True) -> bytes:
+    table = pa.table(
+        {
+            "image": pa.array([{"bytes": data, "path": None} for data in pictures], IMAGE_TYPE),
+            "who": [f"Jane {number // 2}" for number in range(len(pictures))],
+        }
+    )
+    sink = io.BytesIO()
+    writer = pa.ipc.new_stream if stream else pa.ipc.new_file
+    with writer(sink, table.schema) as out:
+        out.write_table(table, max_chunksize=4)
+    return sink.getvalue()
+
+
+def stack(pictures: list[bytes]) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.stack([decode(data) for data in pictures])
+    who = np.array([f"Jane {number // 2}" for number in range(len(pictures))])
+    np.savez_compressed(buffer, faces=pixels, who=who)
+    return buffer.getvalue()
+
+
+def parquet(pictures: list[bytes]) -> bytes:
+    buffer = io.BytesIO()
+    who = [f"Jane {number // 2}" for number in range(len(pictures))]
+    pq.write_table(pa.table({"image": pictures, "who": who}), buffer)
+    return buffer.getvalue()
+
+
+FORMATS: dict[str, tuple[str, Callable[[list[bytes]], bytes], str]] = {
+    "recordio": ("train.rec", records, "label"),
+    "verification": ("lfw.bin", lambda p: pickle.dumps((p, [True] * (len(p) // 2)), 4), "pair"),
+    "zip": (
+        "a.zip",
+        lambda p: zipped({f"x/Jane {n // 2}/{n:04d}.jpg": data for n, data in enumerate(p)}),
+        "folder",
+    ),
+    "tar.gz": ("a.tar.gz", tarred, "who"),
+    "arrow": ("data-00000-of-00001.arrow", arrow, "who"),
+    "numpy": ("a.npz", stack, "who"),
+    "parquet": ("part-00000", parquet, "who"),
+}
+"""Name of a file, how it is made of pictures, two of a person, and the column that says of whom."""
+
+
+def everything(folder: Path, columns: Columns, rows: int = 3) -> tuple[list[bytes], list[str]]:
+    chosen = plan(str(folder), columns, unit_rows=rows)
+    assert len(chosen.units) >= 3 and not chosen.left_out
+    table = pa.concat_tables([read_unit(chosen, unit) for unit in chosen.units])
+    assert table["read_error"].null_count == len(table) == chosen.rows
+    assert sum(1 for unit in chosen.units for _ in sources(chosen, unit)) == chosen.rows
+    return table["image"].to_pylist(), table["identity"].to_pylist()
+
+
+@pytest.mark.parametrize("kind", sorted(FORMATS))
+def test_a_round_trip(kind: str, tmp_path: Path) -> None:
+    """The pictures come out as they went in, byte for byte (of stacks: pixel for pixel), and the
+    labels name the same people."""
+    pictures = [jpeg(face) for face in faces(10)]
+    name, make, column = FORMATS[kind]
+    (tmp_path / name).write_bytes(make(pictures))
+    found, who = everything(tmp_path, Columns(identity=column))
+    if kind == "numpy":
+        assert all(
+            np.array_equal(decode(a), decode(b)) for a, b in zip(found, pictures, strict=True)
+        )
+    else:
+        assert found == pictures
+    assert who[0::2] == who[1::2] and len(set(who)) == 5
+    with pytest.raises(UserError, match="no column 'woh'"):
+        plan(str(tmp_path), Columns(identity="woh"))
+    assert plan(str(tmp_path), Columns(), format=kind).format == kind
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_verification_sets_of_any_pickle(protocol: int, tmp_path: Path) -> None:
+    pictures = [jpeg(face) for face in faces(4)]
+    same = pictures[0]
+    data = pickle.dumps(([*pictures, same, same], [True, False, True]), max(protocol, 3))
+    (tmp_path / "a.bin").write_bytes(data)
+    chosen = plan(str(tmp_path), Columns(keep=("pair", "same")))
+    table = read_unit(chosen, chosen.units[0])
+    assert table["image"].to_pylist() == [*pictures, same, same]
+    assert table["keep.same"].to_pylist() == ["True", "True", "False", "False", "True", "True"]
+
+
+def test_a_pickle_of_anything_else_is_not_unpickled(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return Path.touch, (tmp_path / "owned",)
+
+    (tmp_path / "a.bin").write_bytes(pickle.dumps(([jpeg(), Evil()], [True]), 4))
+    (tmp_path / "b.bin").write_bytes(pickle.dumps(([jpeg()] * 2, [True]), 4))
+    chosen = plan(str(tmp_path), Columns())
+    codes = [c for unit in chosen.units for c in read_unit(chosen, unit)["read_error"].to_pylist()]
+    assert codes == [None, "truncated_unit", None, None]
+    assert not (tmp_path / "owned").exists()
+
+
+def test_records_in_parts(tmp_path: Path) -> None:
+    """MXNet cuts a record where its magic number stands in it."""
+    picture = jpeg() + MAGIC + b"more" * 100
+    (tmp_path / "a.rec").write_bytes(records([picture] * 3, split=1))
+    chosen = plan(str(tmp_path), Columns())
+    assert read_unit(chosen, chosen.units[0])["image"].to_pylist() == [picture] * 3
+
+
+def test_files_that_belong_to_others_are_not_left_out(tmp_path: Path) -> None:
+    (tmp_path / "train.rec").write_bytes(records([jpeg()]))
+    for name in ("train.idx", "property", "train.lst"):
+        (tmp_path / name).write_text("x")
+    assert not plan(str(tmp_path), Columns()).left_out
+    (tmp_path / "h").mkdir()
+    (tmp_path / "h" / "data-00000-of-00001.arrow").write_bytes(arrow([jpeg()], stream=False))
+    for name in ("state.json", "dataset_info.json"):
+        (tmp_path / "h" / name).write_text("{}")
+    assert plan(str(tmp_path / "h"), Columns()).rows == 1
+
+
+def test_a_table_of_paths(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    for number, face in enumerate(faces(3)):
+        (tmp_path / "x" / f"{number}.jpg").write_bytes(jpeg(face))
+    table = tmp_path / "a.csv"
+    table.write_text("path,who\nx/2.jpg,Jane\nx/0.jpg,John\nx/gone.jpg,Jim\n")
+    for key in (None, b"k" * 16):
+        chosen = plan(str(table), Columns(identity="who"), key=key)
+        found = read_unit(chosen, chosen.units[0])
+        assert found["identity"].to_pylist() == ["Jane", "John", "Jim"]
+        assert found["read_error"].to_pylist() == [None, None, "unreadable_file"]
+        assert found["image"][1].as_py() == jpeg(faces(3)[0])
+    table.write_text("path,who\n../../etc/passwd,Jane\n")
+    with pytest.raises(UserError, match="1 of 1 paths of the table lie outside"):
+        plan(str(table), Columns(identity="who"))
+
+
+@pytest.mark.parametrize("shape", ["NHW", "NHWC", "NCHW"])
+def test_stacks_of_any_layout(shape: str, tmp_path: Path) -> None:
+    pixels = faces(4)
+    made = {"NHW": pixels[..., 0], "NHWC": pixels, "NCHW": pixels.transpose(0, 3, 1, 2)}[shape]
+    np.save(tmp_path / "a.npy", np.ascontiguousarray(made))
+    chosen = plan(str(tmp_path), Columns(), unit_rows=2)
+    found = [decode(d) for u in chosen.units for d in read_unit(chosen, u)["image"].to_pylist()]
+    wanted = np.repeat(pixels[..., :1], 3, 3) if shape == "NHW" else pixels
+    assert np.array_equal(np.stack(found), wanted)
+
+
+def test_archives_that_unpack_to_more_than_they_may(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(zipped({"1.jpg": bytes(140 * 2**20), "2.jpg": jpeg()}))
+    chosen = plan(str(tmp_path), Columns())
+    codes = [c for unit in chosen.units for c in read_unit(chosen, unit)["read_error"].to_pylist()]
+    assert codes == ["too_large", None]
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "a.tgz").write_bytes(gzip.compress(bytes(200 * 2**20), 9))
+    chosen = plan(str(tmp_path / "t"), Columns())
+    assert read_unit(chosen, chosen.units[0])["read_error"].to_pylist() == ["unreadable_unit"]
+
+
+def mutated(data: bytes, random: Random) -> bytes:
+    out = bytearray(data)
+    for _ in range(random.randrange(1, 4)):
+        place = random.randrange(len(out) + 1)
+        kind = random.randrange(5)
+        if kind == 0:
+            del out[place:]
+        elif kind == 1:
+            out[place : place + random.randrange(1, 9)] = random.randbytes(random.randrange(9))
+        elif kind == 2:
+            out[place : place + 4] = random.choice([b"\0" * 4, b"\xff" * 4, b"\xff\xff\xff\x7f"])
+        elif kind == 3:
+            out[place:place] = out[place : place + random.randrange(200)]
+        else:
+            del out[place : place + random.randrange(1, 500)]
+        out = out or bytearray(b"x")
+    return bytes(out)
+
+
+MUTATIONS = int(os.environ.get("PPFR_FORMAT_MUTATIONS", 40))
+
+
+@pytest.mark.parametrize("kind", sorted(set(FORMATS) - {"parquet"}))
+def test_mutations_cost_their_rows_only(kind: str, tmp_path: Path) -> None:
+    """Beside a sound file: nothing is raised, its rows all come, every row has a picture or a
+    reason, and more than the file can hold is never planned."""
+    name, make, column = FORMATS[kind]
+    pictures = [jpeg(face) for face in faces(6)]
+    sound = make(pictures)
+    (tmp_path / f"b-{name}").write_bytes(sound)
+    random = Random(kind)
+    for number in range(MUTATIONS):
+        (tmp_path / f"a-{name}").write_bytes(mutated(sound, random))
+        chosen = plan(str(tmp_path), Columns(identity=column))
+        assert chosen.rows <= 3 * len(pictures) + 2, number
+        good = 0
+        for unit in chosen.units:
+            table = read_unit(chosen, unit)
+            assert table.num_rows == unit.rows
+            assert sum(1 for _ in sources(chosen, unit)) == unit.rows
+            for image, code in zip(table["image"], table["read_error"], strict=True):
+                assert code.as_py() is None or (code.as_py() in REASONS and image.as_py() is None)
+            if Path(unit.sources[0]).name.startswith("b-"):
+                good += sum(1 for code in table["read_error"].to_pylist() if code is None)
+        assert good == len(pictures), number

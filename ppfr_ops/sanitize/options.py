@@ -25,8 +25,9 @@ class SanitizeOptions(BaseModel):
     output: str = option(..., "Folder or fsspec URL that the output is written to.", private=True)
     input_format: str = option(
         "auto",
-        "Form of the input: parquet, images (a tree of picture files), webdataset (tars), or what "
-        "an installed package adds. auto decides by the files' names.",
+        "Form of the input: parquet, images (a tree of picture files), webdataset, tar, tar.gz, "
+        "zip, arrow, recordio, verification, numpy, paths, or what an installed package adds "
+        "(docs/inputs.md). auto decides by the files' names.",
         manifest=True,
     )
     image_column: str | None = option(

@@ -14,10 +14,17 @@ from ppfr_ops.source.units import suffix
 GROUP = "ppfr.formats"
 
 _READERS = (
+    "ppfr_ops.source.arrow:ArrowFiles",
     "ppfr_ops.source.parquet:Parquet",
+    "ppfr_ops.source.pathlist:PathList",
+    "ppfr_ops.source.recordio:RecordIO",
+    "ppfr_ops.source.stacks:Stack",
     "ppfr_ops.source.tar:Tar",
     "ppfr_ops.source.tar:WebDataset",
     "ppfr_ops.source.tree:Images",
+    "ppfr_ops.source.verification:Verification",
+    "ppfr_ops.source.zipped:CompressedTar",
+    "ppfr_ops.source.zipped:Zip",
 )
 """The project's own, as ``module:Class``; to add a format is a file and a line here."""
 
@@ -81,11 +88,14 @@ def chosen(listing: Listing, wanted: str) -> tuple[Reader, list[str]]:
             raise UserError(f"the input holds no file of the format {wanted}")
         return reader, paths
     found = [(each, each.claims(listing)) for each in readers().values() if each.auto]
-    present = [(reader, paths) for reader, paths in found if paths]
+    present = [(reader, paths) for reader, paths in found if paths and not reader.fallback]
+    present = present or [(reader, paths) for reader, paths in found if paths]
     if len(present) > 1:
         names = " and ".join(reader.name for reader, _ in present)
         raise UserError(f"the input holds {names}; choose one with --input-format")
     if not present:
         there = "; there are: " + said(Counter(map(suffix, listing.files))) if listing.files else ""
-        raise UserError(f"the input holds no Parquet file, picture or tar{there}")
+        raise UserError(
+            f"the input holds no Parquet file, picture or tar, nor what else is read{there}"
+        )
     return present[0]

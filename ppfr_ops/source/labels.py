@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from ppfr_ops.errors import UserError
+from ppfr_ops.source.reader import stamp_of
 from ppfr_ops.source.units import open_file, storable
 
 NAMES = ("file_name", "path", "image_path", "filepath", "filename", "file", "image", "image_id")
@@ -62,14 +63,18 @@ class Labels:
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def paths(self) -> list[str]:
+        """Of the pictures that are named, in order."""
+        return list(self._rows)
+
     def of(self, path: str) -> Mapping[str, Any] | None:
         """The row of a picture; None: there is none."""
         return self._rows.get(path)
 
 
-@lru_cache(maxsize=2)
 def read_labels(fs: Any, paths: tuple[str, ...], pictures: str | None = None) -> Labels:
-    """Tables.
+    """Tables, kept while they do not change.
 
     Args:
         pictures: folder that the names are relative to; None: the table's own.
@@ -77,6 +82,15 @@ def read_labels(fs: Any, paths: tuple[str, ...], pictures: str | None = None) ->
     Raises:
         UserError: one cannot be read, names no pictures, or two of its rows contradict each other.
     """
+    try:
+        stamps = tuple(stamp_of(fs.info(path)) for path in paths)
+    except OSError as error:
+        raise UserError(f"the labels cannot be read ({type(error).__name__})") from None
+    return _read(fs, paths, pictures, stamps)
+
+
+@lru_cache(maxsize=2)
+def _read(fs: Any, paths: tuple[str, ...], pictures: str | None, stamps: tuple[str, ...]) -> Labels:
     columns: dict[str, None] = {}
     rows: dict[str, dict[str, Any]] = {}
     for path in paths:

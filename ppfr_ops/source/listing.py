@@ -14,7 +14,7 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from ppfr_ops.errors import UserError
-from ppfr_ops.source.reader import File, Listing
+from ppfr_ops.source.reader import File, Listing, stamp_of
 from ppfr_ops.source.units import relative
 from ppfr_ops.store.storage import Patient, StoreError, open_store
 
@@ -75,7 +75,7 @@ def _listing(fs: Any, root: str, found: Mapping[str, Any], left_out: Counter[str
         if any(part.startswith((".", "_")) for part in parts):
             left_out[HIDDEN] += 1
         else:
-            files[path] = File(int(found[path].get("size") or 0), _stamp(found[path]))
+            files[path] = File(int(found[path].get("size") or 0), stamp_of(found[path]))
     for name in ("_delta_log", ".hoodie"):  # of a glob or a file inside such a folder
         if fs.exists(f"{root.rstrip('/')}/{name}"):
             _refuse_table(_TABLES[name])
@@ -120,13 +120,6 @@ def _local(fs: Any, root: str) -> Listing:
             "them, or take them away"
         )
     return _listing(fs, root, found, left_out)
-
-
-def _stamp(info: Mapping[str, Any]) -> str:
-    """What changes when a file does: its size, and its ETag or modification time."""
-    names = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
-    version = next((info[name] for name in names if info.get(name) is not None), None)
-    return f"{info.get('size')}|{version}"
 
 
 _WAYS_OUT = {

@@ -30,6 +30,7 @@ from ppfr_ops.source.units import (
     even,
     open_file,
     shared_out,
+    suffix,
 )
 
 _BATCH_ROWS = 256
@@ -40,6 +41,8 @@ _LEAST_BYTES = 64
 """Of a row, where there are many; no picture of a face is smaller."""
 _FOOTER_SECONDS, _READ_SECONDS = 10.0, 60.0
 _MAX_DEATHS = 8
+_MOST_BARE = 10_000
+"""Files without a suffix that are looked into."""
 
 T = TypeVar("T")
 
@@ -75,12 +78,23 @@ def choose_columns(
     Raises:
         UserError: no file can be read, or none has the columns.
     """
+    return chosen_of(fs, paths, columns, read_schema, "Parquet files")
+
+
+def chosen_of(
+    fs: Any,
+    paths: Sequence[str],
+    columns: Columns,
+    schema_of: Callable[[Any, str], pa.Schema],
+    what: str,
+) -> tuple[Columns, tuple[pa.Field, ...]]:
+    """As ``choose_columns``, for files of any format whose schema is Arrow's."""
     found: list[tuple[Columns, tuple[pa.Field, ...]]] = []
-    refusal = UserError("no Parquet file of the input can be read")
+    refusal = UserError(f"none of the input's {what} can be read")
     readable = False
     for path in dict.fromkeys(paths[len(paths) * place // _ASKED] for place in range(_ASKED)):
         with damage_ends_it():
-            schema = _apart(read_schema, fs, path, seconds=_FOOTER_SECONDS)
+            schema = apart(schema_of, fs, path, seconds=_FOOTER_SECONDS)
             try:
                 found.append(_chosen(schema, columns))
             except UserError as error:
@@ -130,7 +144,7 @@ def cut(
     for path in paths:
         counted = None
         with damage_ends_it():
-            counted, size = _apart(count, fs, path, seconds=_FOOTER_SECONDS)
+            counted, size = apart(count, fs, path, seconds=_FOOTER_SECONDS)
         if counted is None:
             yield Unit("", "parquet", (path,), 0, 0, damaged="unreadable_unit")
             continue
@@ -145,7 +159,7 @@ def cut(
             yield Unit("", "parquet", (path,), start, stop, damaged=damaged if last else None)
 
 
-def _apart(function: Callable[..., T], fs: Any, *args: Any, seconds: float) -> T:
+def apart(function: Callable[..., T], fs: Any, *args: Any, seconds: float) -> T:
     """Call in the sandbox, except where the files are in the memory of this process."""
     protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
     if "memory" in protocols:
@@ -232,7 +246,7 @@ def read(fs: Any, plan: Plan, unit: Unit) -> pa.Table:
         start, stop = ranges.pop()
         rows = (unit.sources[0], start, stop)
         try:
-            parts[start] = _apart(read_rows, fs, slim, *rows, seconds=_READ_SECONDS)
+            parts[start] = apart(read_rows, fs, slim, *rows, seconds=_READ_SECONDS)
         except LimitError:
             deaths += 1
             if deaths >= _MAX_DEATHS or stop - start == 1:
@@ -289,7 +303,7 @@ def _read_group(
             piece = piece.slice(max(start - row, 0), stop - max(start, row))
             row += batch.num_rows
             if piece.num_rows:
-                parts += _checked(plan, piece, image)
+                parts += checked(plan, piece, image)
                 done += piece.num_rows
             if done == stop:
                 break
@@ -298,7 +312,7 @@ def _read_group(
     return parts
 
 
-def _checked(plan: Plan, piece: pa.Table, image: str) -> list[pa.Table]:
+def checked(plan: Plan, piece: pa.Table, image: str) -> list[pa.Table]:
     """As ``_unit_table``, row by row if one of them is damaged, such as text that is no UTF-8."""
     table = None
     with damage_ends_it():
@@ -309,7 +323,7 @@ def _checked(plan: Plan, piece: pa.Table, image: str) -> list[pa.Table]:
     if piece.num_rows == 1:
         return [errors(plan, ["unreadable_row"])]
     rows = range(piece.num_rows)
-    return [part for row in rows for part in _checked(plan, piece.slice(row, 1), image)]
+    return [part for row in rows for part in checked(plan, piece.slice(row, 1), image)]
 
 
 def _unit_table(plan: Plan, piece: pa.Table, image: str) -> pa.Table:
@@ -340,7 +354,17 @@ class Parquet(Reader):
 
     name = "parquet"
     what = "Parquet files"
-    suffixes = frozenset({".parquet"})
+    suffixes = frozenset({".parquet", ".parq", ".pq"})
+
+    def claims(self, listing: Listing) -> list[str]:
+        """Those without a suffix too, as some writers leave them, by their first bytes."""
+        named = set(super().claims(listing))
+        bare = [path for path in listing.files if not suffix(path)][:_MOST_BARE]
+        for path in bare:
+            with damage_ends_it(), open_file(listing.fs, path) as file:
+                if file.read(4) == b"PAR1":
+                    named.add(path)
+        return sorted(named)
 
     def columns(
         self, listing: Listing, paths: Sequence[str], columns: Columns

@@ -99,7 +99,7 @@ def plan(
     if len(set(named.ids)) < len(named):
         raise UserError("two units have the same id: is a file listed twice?")
     left_out = Counter(listing.left_out)
-    read = {*paths, *columns.labels}
+    read = {*paths, *columns.labels, *reader.companions(listing)}
     left_out.update(suffix(path) or "without suffix" for path in listing.files if path not in read)
     return Plan(source, reader.name, named, columns, keep, dict(left_out), listing.root, by_path)
 
@@ -157,7 +157,7 @@ def _source(unit: Unit, listing: Listing, key: bytes) -> Source:
         return hmac.new(key, kind + b"|" + text, hashlib.sha256).hexdigest()[:32]
 
     names = [relative(path, listing.root) for path in unit.sources]
-    stamps = "|".join(listing.files[path].stamp for path in unit.sources).encode()
+    stamps = "|".join(listing.stamp(path) for path in unit.sources).encode()
     return Source(
         stamp=mark(b"stamp", stamps),
         content=None,

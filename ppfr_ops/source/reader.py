@@ -40,6 +40,13 @@ class File:
     """Changes when the file does."""
 
 
+def stamp_of(info: Mapping[str, Any]) -> str:
+    """What changes when a file does: its size, and its ETag or modification time."""
+    names = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
+    version = next((info[name] for name in names if info.get(name) is not None), None)
+    return f"{info.get('size')}|{version}"
+
+
 @dataclass(frozen=True, repr=False)
 class Listing:
     """The files of an input.
@@ -55,6 +62,15 @@ class Listing:
     root: str
     files: Mapping[str, File]
     left_out: Mapping[str, int] = field(default_factory=dict)
+
+    def stamp(self, path: str) -> str:
+        """Of a file, even of one that only a table names."""
+        if path in self.files:
+            return self.files[path].stamp
+        try:
+            return stamp_of(self.fs.info(path))
+        except OSError:
+            return "gone"
 
 
 @dataclass(frozen=True)
@@ -80,12 +96,18 @@ class Reader:
     """With the dot, in small letters."""
     auto: ClassVar[bool] = True
     """Whether it is chosen by its files' names."""
+    fallback: ClassVar[bool] = False
+    """Whether it is chosen only where there is nothing else."""
     by_place: ClassVar[bool] = True
     """Whether a unit's rows are named by their places; else by its files alone."""
 
     def claims(self, listing: Listing) -> list[str]:
         """The files of this format, in order."""
         return [path for path in listing.files if suffix(path) in self.suffixes]
+
+    def companions(self, listing: Listing) -> list[str]:
+        """Files that belong to those of this format, and are not needed."""
+        return []
 
     def columns(
         self, listing: Listing, paths: Sequence[str], columns: Columns

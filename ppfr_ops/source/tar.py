@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import IO, Any
@@ -60,7 +60,7 @@ def _samples(
     done = 0
     for member in members(file, offset):
         folder, _, name = member.name.rpartition("/")
-        if _hidden(member.name):
+        if hidden(member.name):
             continue
         stem, _, ending = name.rpartition(".") if last_dot else name.partition(".")
         key, ending = f"{folder}/{stem}", ending.lower()
@@ -76,7 +76,7 @@ def _samples(
         yield current
 
 
-def _hidden(name: str) -> bool:
+def hidden(name: str) -> bool:
     """Whether a member is no data: ``._1.jpg`` and ``__MACOSX/`` of a Mac, ``.wds_meta``."""
     parts = name.split("/")
     return any(part.startswith((".", "_")) and part not in (".", "..") for part in parts)
@@ -86,8 +86,7 @@ def cut(
     fs: Any,
     paths: Sequence[str],
     unit_rows: int,
-    samples: Any,
-    name: str,
+    reader: "WebDataset",
     unit_bytes: int | None = UNIT_BYTES,
 ) -> Iterator[Unit]:
     """Units of the files, in order; none is read before it is asked for."""
@@ -95,9 +94,9 @@ def cut(
         offsets: list[int] = []
         sizes: list[int] = []
         damaged: str | None = "unreadable_unit"
-        with damage_ends_it(), open_file(fs, path) as file:
+        with damage_ends_it(), reader.opened(fs, path) as file:
             try:
-                for sample in samples(file, 0):
+                for sample in reader.samples(file, 0):
                     offsets.append(sample.offset)
                     sizes.append(sample.size)
                 damaged = None
@@ -109,10 +108,10 @@ def cut(
             last = stop == len(offsets)
             offset = offsets[start] if offsets else 0
             left = damaged if last else None
-            yield Unit("", name, (path,), start, stop, offset, left)
+            yield Unit("", reader.name, (path,), start, stop, offset, left)
 
 
-def read(fs: Any, plan: Plan, unit: Unit, samples: Any) -> pa.Table:
+def read(fs: Any, plan: Plan, unit: Unit, reader: "WebDataset") -> pa.Table:
     """The samples of a unit; those that cannot be read with their reason."""
     count = unit.stop - unit.start
     lost = errors(plan, ["unreadable_row"])
@@ -120,10 +119,10 @@ def read(fs: Any, plan: Plan, unit: Unit, samples: Any) -> pa.Table:
     # A second handle reads bodies, so that the scan keeps its place.
     with (
         damage_ends_it(),
-        open_file(fs, unit.sources[0]) as file,
-        open_file(fs, unit.sources[0]) as body,
+        reader.opened(fs, unit.sources[0]) as file,
+        reader.opened(fs, unit.sources[0]) as body,
     ):
-        for sample in samples(file, unit.offset, count):
+        for sample in reader.samples(file, unit.offset, count):
             row = lost
             with damage_ends_it():
                 row = table_of(plan, [_record(plan, sample, _reader(body))])
@@ -131,11 +130,11 @@ def read(fs: Any, plan: Plan, unit: Unit, samples: Any) -> pa.Table:
     return pa.concat_tables([*rows[:count], *[lost] * (count - len(rows)), lost.slice(0, 0)])
 
 
-def names(fs: Any, unit: Unit, samples: Any) -> Iterator[str]:
+def names(fs: Any, unit: Unit, reader: "WebDataset") -> Iterator[str]:
     """The key of every sample of a unit; empty where the tar breaks off now."""
     left = unit.stop - unit.start
-    with suppress(BrokenError, OSError), open_file(fs, unit.sources[0]) as file:
-        for sample in samples(file, unit.offset, left):
+    with suppress(BrokenError, OSError), reader.opened(fs, unit.sources[0]) as file:
+        for sample in reader.samples(file, unit.offset, left):
             yield sample.key
             left -= 1
     yield from [""] * left
@@ -209,6 +208,12 @@ class WebDataset(Reader):
     suffixes = frozenset({".tar"})
     last_dot = False
 
+    @contextmanager
+    def opened(self, fs: Any, path: str) -> Iterator[IO[bytes]]:
+        """A tar for reading, unpacked."""
+        with open_file(fs, path) as file:
+            yield file
+
     def samples(self, file: IO[bytes], offset: int, count: int | None = None) -> Iterator[_Sample]:
         return _samples(file, offset, count, self.last_dot)
 
@@ -218,7 +223,7 @@ class WebDataset(Reader):
         there: set[str] = set()
         pictures = several = samples = 0
         for path in dict.fromkeys((*paths[:3], paths[-1])):
-            with damage_ends_it(), open_file(listing.fs, path) as file:
+            with damage_ends_it(), self.opened(listing.fs, path) as file:
                 body = _reader(file)
                 for sample in islice(self.samples(file, 0), _ASKED):
                     samples += 1
@@ -241,16 +246,14 @@ class WebDataset(Reader):
         return columns, tuple(pa.field(name, pa.string()) for name in columns.keep)
 
     def cut(self, listing: Listing, paths: Sequence[str], cutting: Cutting) -> Iterator[Unit]:
-        return cut(
-            listing.fs, paths, cutting.unit_rows, self.samples, self.name, cutting.unit_bytes
-        )
+        return cut(listing.fs, paths, cutting.unit_rows, self, cutting.unit_bytes)
 
     def read(self, fs: Any, plan: Plan, unit: Unit) -> pa.Table:
-        return read(fs, plan, unit, self.samples)
+        return read(fs, plan, unit, self)
 
     def sources(self, fs: Any, unit: Unit) -> Iterator[tuple[str, int]]:
         source = storable(unit.sources[0])
-        for row, name in enumerate(names(fs, unit, self.samples), unit.start):
+        for row, name in enumerate(names(fs, unit, self), unit.start):
             yield f"{source}#{name}", row
 
 

@@ -1,0 +1,123 @@
+"""Arrow files, as ``datasets.save_to_disk`` writes them: streams and files of record batches.
+
+Read in ``ppfr_ops.sandbox``, as Parquet is. To reach a unit, the batches before it are passed over;
+where files are local, that costs nothing.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import IO, Any, cast
+
+import pyarrow as pa
+
+from ppfr_ops.sandbox import LimitError
+from ppfr_ops.source.parquet import apart, checked, chosen_of
+from ppfr_ops.source.reader import Cutting, Listing, Reader
+from ppfr_ops.source.units import (
+    Columns,
+    Plan,
+    Unit,
+    damage_ends_it,
+    errors,
+    even,
+    open_file,
+    shared_out,
+)
+
+_SECONDS = 60.0
+_MOST_ROWS, _LEAST_BYTES = 2**20, 64
+
+
+class ArrowFiles(Reader):
+    """``.arrow`` files; a row a row. ``dataset_info.json`` and the like are not needed."""
+
+    name = "arrow"
+    what = "Arrow files (save_to_disk)"
+    suffixes = frozenset({".arrow", ".feather"})
+
+    def companions(self, listing: Listing) -> list[str]:
+        names = ("dataset_info.json", "state.json", "dataset_dict.json")
+        return [path for path in listing.files if path.rpartition("/")[2] in names]
+
+    def columns(
+        self, listing: Listing, paths: Sequence[str], columns: Columns
+    ) -> tuple[Columns, tuple[pa.Field, ...]]:
+        return chosen_of(listing.fs, paths, columns, read_schema, self.what)
+
+    def cut(self, listing: Listing, paths: Sequence[str], cutting: Cutting) -> Iterator[Unit]:
+        for path in paths:
+            rows, damaged = 0, "unreadable_unit"
+            with damage_ends_it():
+                rows, whole = apart(count, listing.fs, path, seconds=_SECONDS)
+                damaged = "" if whole else "truncated_unit" if rows else "unreadable_unit"
+            size = listing.files[path].size
+            most = shared_out(rows * len(paths), cutting.unit_rows, cutting.least)
+            if cutting.unit_bytes is not None:
+                most = max(1, min(most, cutting.unit_bytes * rows // max(1, size)))
+            for start, stop in list(even(rows, most)) or [(0, 0)]:
+                if start == stop and not damaged:
+                    break
+                last = damaged if damaged and stop == rows else None
+                yield Unit("", self.name, (path,), start, stop, damaged=last)
+
+    def read(self, fs: Any, plan: Plan, unit: Unit) -> pa.Table:
+        slim = replace(plan, units=())
+        where = (unit.sources[0], unit.start, unit.stop)
+        try:
+            return apart(read_rows, fs, slim, *where, seconds=_SECONDS)
+        except LimitError:
+            return errors(plan, ["unreadable_row"] * (unit.stop - unit.start))
+
+
+def _opened(file: IO[bytes]) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    magic = file.read(6)
+    file.seek(0)
+    if magic == b"ARROW1":
+        reader = pa.ipc.open_file(file)
+        return reader.schema, (reader.get_batch(n) for n in range(reader.num_record_batches))
+    stream = pa.ipc.open_stream(file)
+    return stream.schema, iter(stream)
+
+
+def read_schema(fs: Any, path: str) -> pa.Schema:
+    """Of a file; for the sandbox."""
+    with open_file(fs, path) as file:
+        return _opened(file)[0]
+
+
+def count(fs: Any, path: str) -> tuple[int, bool]:
+    """Rows of a file, and whether it is whole; for the sandbox."""
+    rows, whole = 0, False
+    with damage_ends_it(), open_file(fs, path) as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        for batch in _opened(file)[1]:
+            if rows + batch.num_rows > max(_MOST_ROWS, size // _LEAST_BYTES):
+                return rows, False
+            rows += batch.num_rows
+        whole = True
+    return rows, whole
+
+
+def read_rows(fs: Any, plan: Plan, path: str, start: int, stop: int) -> pa.Table:
+    """Rows of a file; for the sandbox."""
+    image = cast(str, plan.columns.image)
+    wanted = list(dict.fromkeys([image, *plan.columns.beside]))
+    parts: list[pa.Table] = []
+    done, row = start, 0
+    with damage_ends_it(), open_file(fs, path) as file:
+        schema, batches = _opened(file)
+        if any(schema.get_field_index(name) < 0 for name in wanted):
+            return errors(plan, ["missing_column"] * (stop - start))
+        for batch in batches:
+            first = max(start - row, 0)
+            piece = pa.Table.from_batches([batch]).select(wanted)
+            piece = piece.slice(first, stop - max(start, row)) if stop > row else piece.slice(0, 0)
+            row += batch.num_rows
+            if piece.num_rows:
+                parts += checked(plan, piece, image)
+                done += piece.num_rows
+            if done >= stop:
+                break
+    parts.append(errors(plan, ["unreadable_row"] * (stop - done)))
+    return pa.concat_tables(parts)

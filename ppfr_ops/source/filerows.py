@@ -1,0 +1,121 @@
+"""Formats in which a file holds many rows, one after the other: what they share."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from typing import IO, Any
+
+import pyarrow as pa
+
+from ppfr_ops.source.archive import BrokenError
+from ppfr_ops.source.reader import (
+    Cutting,
+    Listing,
+    MissingColumnError,
+    Reader,
+    Record,
+    table_of,
+)
+from ppfr_ops.source.units import (
+    Columns,
+    Plan,
+    Unit,
+    damage_ends_it,
+    errors,
+    open_file,
+    ranges,
+    shared_out,
+)
+
+_ASKED = 100
+"""Rows of a file that are asked for their columns."""
+
+
+_MOST_ROWS, _LEAST_BYTES = 2**20, 64
+
+
+class FileRows(Reader):
+    """A format whose files are gone through from their beginning."""
+
+    def rows(self, file: IO[bytes], image: str | None) -> Iterator[tuple[int, int]]:
+        """Of every row where it begins and how large its picture is, bytes.
+
+        Raises:
+            BrokenError: after the last whole row, if the file is damaged there.
+        """
+        raise NotImplementedError
+
+    def records(
+        self, file: IO[bytes], plan: Plan, start: int, offset: int
+    ) -> Iterator[Record | None]:
+        """The rows from number ``start`` on, which begins at ``offset``; None: a row that cannot be
+        read."""
+        raise NotImplementedError
+
+    def names(self, file: IO[bytes], plan: Plan) -> set[str]:
+        """Columns that a file has beside the pictures."""
+        found: set[str] = set()
+        for record in islice(self.records(file, plan, 0, 0), _ASKED):
+            found |= set() if record is None else record.values.keys()
+        return found
+
+    @contextmanager
+    def opened(self, fs: Any, path: str) -> Iterator[IO[bytes]]:
+        with open_file(fs, path) as file:
+            yield file
+
+    def columns(
+        self, listing: Listing, paths: Sequence[str], columns: Columns
+    ) -> tuple[Columns, tuple[pa.Field, ...]]:
+        if columns.beside:
+            there: set[str] = set()
+            readable = False
+            plan = Plan("", self.name, (), columns, ())
+            for path in dict.fromkeys((*paths[:3], paths[-1])):
+                with damage_ends_it(), self.opened(listing.fs, path) as file:
+                    there |= self.names(file, plan)
+                    readable = True
+            for name in columns.beside if readable else ():
+                if name not in there:
+                    raise MissingColumnError(name, sorted(there) or ["none"])
+        return columns, tuple(pa.field(name, pa.string()) for name in columns.keep)
+
+    def cut(self, listing: Listing, paths: Sequence[str], cutting: Cutting) -> Iterator[Unit]:
+        for path in paths:
+            offsets: list[int] = []
+            sizes: list[int] = []
+            damaged: str | None = "unreadable_unit"
+            with damage_ends_it(), self.opened(listing.fs, path) as file:
+                try:
+                    most_rows = max(_MOST_ROWS, listing.files[path].size // _LEAST_BYTES)
+                    for offset, size in self.rows(file, None):
+                        if len(offsets) == most_rows:
+                            raise BrokenError  # more than it can hold
+                        offsets.append(offset)
+                        sizes.append(size)
+                    damaged = None
+                except Exception as error:
+                    if offsets:
+                        damaged = "truncated_unit"
+                    if not isinstance(error, BrokenError):
+                        raise
+            most = shared_out(len(sizes) * len(paths), cutting.unit_rows, cutting.least)
+            for start, stop in list(ranges(sizes, most, cutting.unit_bytes)) or [(0, 0)]:
+                if start == stop and damaged is None:
+                    break  # an empty file
+                unit = Unit("", self.name, (path,), start, stop, offsets[start] if offsets else 0)
+                yield replace(unit, damaged=damaged if stop == len(offsets) else None)
+
+    def read(self, fs: Any, plan: Plan, unit: Unit) -> pa.Table:
+        count = unit.stop - unit.start
+        lost = errors(plan, ["unreadable_row"])
+        tables: list[pa.Table] = []
+        with damage_ends_it(), self.opened(fs, unit.sources[0]) as file:
+            found = self.records(file, plan, unit.start, unit.offset)
+            for record in islice(found, count):
+                table = lost
+                with damage_ends_it():
+                    table = lost if record is None else table_of(plan, [record])
+                tables.append(table)
+        return pa.concat_tables([*tables, *[lost] * (count - len(tables)), lost.slice(0, 0)])

@@ -1,0 +1,42 @@
+"""Tables of paths: CSV, TSV or JSON lines whose rows name picture files."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import pyarrow as pa
+
+from ppfr_ops.errors import UserError
+from ppfr_ops.source.labels import read_labels
+from ppfr_ops.source.reader import Cutting, Listing
+from ppfr_ops.source.tree import Images
+from ppfr_ops.source.units import Columns, Unit, even, shared_out
+
+
+class PathList(Images):
+    """Pictures that tables name, in the tables' order; all have to lie below the input's folder."""
+
+    name = "paths"
+    what = "tables of paths"
+    suffixes = frozenset({".csv", ".tsv", ".jsonl"})
+    fallback = True
+
+    def columns(
+        self, listing: Listing, paths: Sequence[str], columns: Columns
+    ) -> tuple[Columns, tuple[pa.Field, ...]]:
+        named = read_labels(listing.fs, tuple(paths)).paths
+        return super().columns(listing, named, replace(columns, labels=tuple(paths)))
+
+    def cut(self, listing: Listing, paths: Sequence[str], cutting: Cutting) -> Iterator[Unit]:
+        named = read_labels(listing.fs, tuple(paths)).paths
+        root = os.path.normpath(listing.root)
+        strays = sum(1 for path in named if not path.startswith(f"{root}/"))
+        if strays:
+            raise UserError(
+                f"{strays} of {len(named)} paths of the table lie outside its folder; put the "
+                "table above the pictures"
+            )
+        for start, stop in even(
+            len(named), shared_out(len(named), cutting.unit_rows, cutting.least)
+        ):
+            yield Unit("", self.name, tuple(named[start:stop]), start, stop)
