@@ -3,7 +3,7 @@
     python bench/photographs.py ../shared/data/lfw_raw --count 500 2000
 
 Every command starts with a folder of JPEG files and ends when its program has: starting, loading
-and writing are in its time. Ours covers heads in place with ``blur`` and no metrics, by ``--engine
+and writing are in its time. Ours covers heads in place with ``--cover blur``, by ``--engine
 auto``; ``--default`` adds the default method with its metrics. deface is its command line as it
 comes, with ONNX Runtime; data-juicer its ``image_face_blur_mapper``, as it comes, by its Ray
 executor. Both are installed into an environment of their own (``--environment``; pins in
@@ -95,17 +95,12 @@ class Ours:
     def __call__(self, source: Path, work: Path) -> float:
         command = [sys.executable, str(ROOT / "pipelines" / "sanitize.py")]
         command += ["--input", str(source), "--output", str(work / "out"), "--faces", "detect"]
-        command += ["--output-faces", "in-place", "--mapping", str(work / "mapping.parquet")]
+        command += ["--output-faces", "in-place"]
         return run([*command, *self.options], work / "log", PYTHONPATH=str(ROOT))
 
     def published(self, work: Path) -> Pictures:
-        table = pq.read_table(work / "mapping.parquet", columns=["record_id", "source"])
-        names = dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
-        found = {}
-        for path in (work / "out/release/data").glob("*.parquet"):
-            for row in pq.read_table(path, columns=["record_id", "image"]).to_pylist():
-                found[Path(names[row["record_id"]]).stem] = row["image"]["bytes"]
-        return found
+        files = (work / "out/release/photographs").rglob("*.jpg")
+        return {path.stem: path.read_bytes() for path in files}
 
 
 class Deface:
@@ -185,7 +180,7 @@ def main() -> None:
     programs = others(arguments.environment.absolute())
     ways: dict[str, Way] = {
         "deface": Deface(programs),
-        "ours, blur": Ours("--method", "blur", "--metrics", "none"),
+        "ours, blur": Ours("--cover", "blur"),
         "data-juicer": DataJuicer(programs),
     }
     if arguments.default:

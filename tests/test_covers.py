@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import click
+import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -16,10 +17,15 @@ from ppfr_ops.imaging import covers, geometry
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.codec import Encoding, decode
 from ppfr_ops.imaging.detector import Detections
+from ppfr_ops.imaging.portraits import Portrait, lit, yaw
+from ppfr_ops.methods.portrait import PortraitHeads, Seen
 from ppfr_ops.methods.registry import create
 from ppfr_ops.sanitize.identity import resolved
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.photographs.options import PhotographOptions
+from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.worker import build_sanitizer
+from ppfr_ops.source.plan import read_unit
 
 NOISE = np.random.default_rng(11)
 STYLES: list[covers.Cover] = ["blur", "mosaic", "solid"]
@@ -156,3 +162,86 @@ def test_a_cover_goes_with_no_method() -> None:
     crops = PhotographOptions(cover="blur")
     with pytest.raises(UserError, match="--cover goes with --output-faces in-place"):
         resolved(SanitizeOptions(input="a", output="b", photographs=crops))
+
+
+def portrait() -> Portrait:
+    picture = cv2.resize(sample.faces(1, seed=9)[0], (256, 256), interpolation=cv2.INTER_CUBIC)
+    return Portrait(picture, np.array([[112 / 256, 0, 0], [0, 112 / 256, 0]]), 5)
+
+
+def test_of_a_head_under_a_drawn_face_nothing_shows() -> None:
+    """Whatever the head was, the photograph is the same, but for what a blur keeps."""
+    picture = NOISE.integers(60, 200, (320, 320, 3), np.uint8)
+    head = covers.Head(picture.shape, geometry.transforms(found())[0])
+    other = picture.copy()
+    other[head.window] = shuffled(other[head.window], head.radius <= 1)
+    done = []
+    for each in (picture, other):
+        canvas, _ = geometry.cover(each, found(), ["anonymized"], {0: portrait()})
+        done.append(canvas[head.window].astype(int))
+    face = np.hypot((head.x - 56) / 30, (head.y - 60) / 40) < 1
+    assert np.abs(done[0] - done[1])[face].max() <= 2
+    assert np.abs(done[0] - done[1])[head.radius <= 1].max() <= 24
+    plain, _ = geometry.cover(picture, found(), ["covered"], {})
+    assert np.abs(plain[head.window].astype(int) - done[0])[face].mean() > 10
+
+
+def test_a_drawn_face_is_no_sharper_than_its_surroundings() -> None:
+    smooth = np.full((320, 320, 3), 120, np.uint8)
+    smooth[:, 160:] = 140
+    rough = NOISE.integers(60, 200, (320, 320, 3), np.uint8)
+    head = covers.Head(smooth.shape, geometry.transforms(found())[0])
+    face = np.hypot((head.x - 56) / 30, (head.y - 60) / 40) < 1
+    detail = []
+    for each in (smooth, rough):
+        canvas, _ = geometry.cover(each, found(), ["anonymized"], {0: portrait()})
+        grey = cv2.cvtColor(canvas[head.window], cv2.COLOR_RGB2GRAY)
+        detail.append(np.abs(cv2.Laplacian(grey, cv2.CV_32F))[face].mean())
+    assert detail[0] < detail[1]
+    grey = np.repeat(rough[..., :1], 3, axis=2)
+    canvas, _ = geometry.cover(grey, found(), ["anonymized"], {0: portrait()})
+    assert np.ptp(canvas[head.window].astype(int), axis=2)[face].max() <= 3
+
+
+def test_the_light_of_a_photograph_is_a_rounded_colour() -> None:
+    drawn = np.full((8, 8, 3), 100, np.uint8)
+    own = np.array([100.0, 100, 100])
+    same = [lit(drawn, np.array([60.0 + more, 60, 60]), own)[0, 0] for more in (0, 3, 5)]
+    assert (same[0] == same[1]).all() and (same[0] == same[2]).all()
+    assert lit(drawn, np.array([30.0, 30, 30]), own).mean() < lit(drawn, own, own).mean()
+    marks = geometry.TEMPLATE.copy()
+    ahead = yaw(marks)
+    marks[2, 0] += 10
+    turn = cv2.getRotationMatrix2D((0, 0), 30, 2.5)
+    assert yaw(marks) > ahead + 0.2
+    assert yaw(marks @ turn[:, :2].T) == pytest.approx(yaw(marks), abs=1e-6)
+
+
+def test_virtual_heads_on_their_way_through_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The drawing itself is the method natural's, and tested with it."""
+    seen: list[int] = []
+
+    def drawn(self: PortraitHeads, faces: list[Seen], draws: np.ndarray) -> list[Portrait | None]:
+        assert draws.shape == (len(faces), self.draw_size)
+        seen.extend(face.aligned.shape[0] for face in faces)
+        return [portrait() for _ in faces]
+
+    monkeypatch.setattr(PortraitHeads, "portraits", drawn)
+    monkeypatch.setattr(PortraitHeads, "draw_size", 4)
+    monkeypatch.setattr(PortraitHeads, "weights_digest", lambda self: "")
+    job = prepare(
+        SanitizeOptions(
+            input=str(photographs(tmp_path / "in")),
+            output=str(tmp_path / "out"),
+            photographs=PhotographOptions(
+                output_faces="in-place", cover="virtual", detector="test_photographs:Marked"
+            ),
+        )
+    )
+    assert (job.options.method, job.options.output_form) == ("portrait", "files")
+    tables = build_sanitizer(job)(read_unit(job.plan, job.plan.units[0]), "u")
+    assert seen == [112] * 3 and len(tables.records) == 3
+    assert tables.detections is not None
+    assert set(tables.detections["treatment"].to_pylist()) == {"anonymized"}

@@ -16,11 +16,15 @@ from PIL import Image
 from test_photographs import photograph
 
 from ppfr_ops.cli.sanitize import main
+from ppfr_ops.cli.show import main as show
 from ppfr_ops.cli.verify import main as verify_command
-from ppfr_ops.contracts.manifest import Listing
+from ppfr_ops.contracts.manifest import Listing, Manifest
+from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding, decode
 from ppfr_ops.release import files
 from ppfr_ops.release.attestation import read_bundle
+from ppfr_ops.release.documents.report import unreviewed
+from ppfr_ops.release.export import export
 from ppfr_ops.release.foreign import foreign_part
 from ppfr_ops.release.listing import Unlisted
 from ppfr_ops.release.standalone.check import check
@@ -256,3 +260,67 @@ def test_a_picture_in_the_format_that_it_came_in_is_covered(source: Path, tmp_pa
         lines = [cv2.Laplacian(each[face], cv2.CV_32F).std() for each in (before, after)]
         assert lines[1] < lines[0] / 3
     assert Encoding("png").suffix == ".png"
+
+
+def test_photographs_are_noticed_before_anything_is_done(source: Path, tmp_path: Path) -> None:
+    command = ["--input", str(source), "--output", str(tmp_path / "out"), "--method", "pixelate"]
+    done = CliRunner().invoke(main, command, standalone_mode=False)
+    assert isinstance(done.exception, click.ClickException)
+    said = done.exception.format_message()
+    assert "300 x 200 px" in said and "--faces detect" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_summary_speaks_of_photographs(source: Path, tmp_path: Path) -> None:
+    code, _ = run(source, tmp_path / "out")
+    told = Manifest.model_validate_json((tmp_path / "out/evidence/manifest.json").read_text())
+    assert code == 0 and told.photographs is not None
+    assert told.photographs.model_dump() == {
+        "photographs": 6,
+        "faces": 6,
+        "covered": 6,
+        "left_alone": 0,
+        "unsure": 0,
+        "looked_over": 0,
+        "waiting": 0,
+    }
+
+
+def test_what_nobody_looked_over_is_not_passed(source: Path, tmp_path: Path) -> None:
+    code, _ = run(source, tmp_path / "out", "--face-sure", "0.8")
+    told = Manifest.model_validate_json((tmp_path / "out/evidence/manifest.json").read_text())
+    assert code == 0 and unreviewed(told) == 6
+    accepted = told.model_copy(update={"options": {**told.options, "accept_unreviewed": True}})
+    assert unreviewed(accepted) == 0
+
+
+def test_pictures_of_a_release_as_a_folder_of_files(source: Path, tmp_path: Path) -> None:
+    for form in ("files", "parquet"):
+        out, target = tmp_path / form, tmp_path / f"exported {form}"
+        assert run(source, out, "--output-form", form)[0] == 0
+        assert export(str(out), str(target)) == 6 == export(str(out / "release"), str(target))
+        found = {path for path in target.rglob("*") if path.is_file()}
+        assert len(found) == 7 and (target / "SHA256SUMS") in found
+        with pytest.raises(UserError, match="must not lie inside"):
+            export(str(out), str(out / "x"))
+        with pytest.raises(UserError, match="something else"):
+            export(str(out), str(source))
+    assert (tmp_path / "exported files/Köln am Rhein/a/b/three.png").exists()
+
+
+def test_a_contact_sheet_beside_the_originals(source: Path, tmp_path: Path) -> None:
+    out, sheet = tmp_path / "out", tmp_path / "sheet.png"
+    run(source, out)
+    command = [str(out), "--input", str(source), "--out", str(sheet)]
+    done = CliRunner().invoke(show, command, standalone_mode=False)
+    assert done.return_value == 0, done.output
+    assert sheet.stat().st_mode & 0o077 == 0
+    drawn = decode(sheet.read_bytes())
+    assert drawn.shape[1] > 6 * 256 and drawn.shape[0] > 2 * 256
+    again = CliRunner().invoke(
+        show, [str(out), "--out", str(out / "release/x.png")], standalone_mode=False
+    )
+    assert isinstance(again.exception, click.ClickException)
+    (source / "one.jpg").unlink()
+    changed = CliRunner().invoke(show, command, standalone_mode=False)
+    assert isinstance(changed.exception, click.ClickException)

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ppfr_ops.cli.terminal import SafeConsole, echo
-from ppfr_ops.contracts.manifest import Counts, Manifest
+from ppfr_ops.contracts.manifest import Counts, Manifest, PhotographCounts
 from ppfr_ops.contracts.policy import Policy
 from ppfr_ops.release.figures import Figures
 from ppfr_ops.release.forecast import forecast
@@ -31,6 +31,7 @@ from ppfr_ops.sanitize.events import (
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.worker import MAX_ATTEMPTS
 from ppfr_ops.store.ledger import Tables
+from ppfr_ops.words import counted, rate
 
 console = SafeConsole(stderr=True, highlight=False)
 
@@ -68,13 +69,13 @@ class RunProgress:
             TextColumn("[bold]units"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]:,.0f} faces/s"),
+            TextColumn("{task.fields[rate]}"),
             TextColumn("{task.fields[dead]} dead letters"),
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("", total=units, rate=0.0, dead=0)
+        self._task = self._bar.add_task("", total=units, rate="", dead=0)
 
     def __enter__(self) -> "RunProgress":
         self._bar.start()
@@ -104,14 +105,16 @@ class RunProgress:
                 f"unit {status.unit} killed its worker {status.attempts} times and was taken "
                 f"apart: {status.dead_letters} dead letters"
             )
-        self._bar.update(self._task, completed=self.done, rate=self.rate, dead=self.dead)
+        self._bar.update(
+            self._task, completed=self.done, rate=rate(self.rate, "rows"), dead=self.dead
+        )
         now = time.monotonic()
         last = self.done == self.units
         if not console.is_terminal and (now - self._printed > _EVERY_SECONDS or last):
             self._printed = now
             left = (now - self._began) / self.done * (self.units - self.done)
             console.print(
-                f"{self.done}/{self.units} units, {self.rate:,.0f} faces/s, "
+                f"{self.done}/{self.units} units, {rate(self.rate, 'rows')}, "
                 f"{self.dead} dead letters, {left:,.0f} s left"
             )
 
@@ -193,19 +196,40 @@ def _by_code(codes: dict[str, int]) -> str:
 def _summary(result: RunResult, manifest: Manifest) -> None:
     counts = manifest.counts
     table = _table()
-    table.add_row("rows in", f"{counts.rows_in:,} in {counts.units:,} units")
+    units = counted(counts.units, "unit")
+    table.add_row("rows in", f"{counts.rows_in:,} in {units}")
     extra = f", {counts.extra_faces:+,} by the faces in them" if counts.extra_faces else ""
     table.add_row("published", f"{counts.records:,}{extra}")
     codes = _by_code(counts.dead_letters_by_code)
     table.add_row("dead letters", f"{counts.dead_letters:,}" + (f": {codes}" if codes else ""))
+    if manifest.photographs is not None:
+        for title, text in _looked(manifest.photographs):
+            table.add_row(title, text)
     for name, value in manifest.metrics.items():
         text = f"mean {value.mean:.3f}, {value.min:.3f} to {value.max:.3f}"
         table.add_row(name, text)
     if result.faces:
-        rate = result.faces / max(result.seconds, 1e-9)
-        table.add_row("time", f"{result.seconds:,.1f} s, {rate:,.0f} faces/s")
+        speed = rate(result.faces / max(result.seconds, 1e-9), "rows")
+        table.add_row("time", f"{result.seconds:,.1f} s, {speed}")
     console.print(table)
     console.print(f"for others: {result.release}; for you alone: {result.evidence}", markup=False)
+    if manifest.options.get("output_faces") == "in-place" and counts.records:
+        where = f"{result.release}/photographs" if result.as_files else result.release
+        look = f"ppfr show {result.output} --input INPUT"
+        console.print(f"look at them: {where}, or {look} beside the originals", markup=False)
+
+
+def _looked(found: PhotographCounts) -> list[tuple[str, str]]:
+    """What was found in photographs, in words."""
+    faces = (
+        f"{found.faces:,} in {counted(found.photographs, 'photograph')}, {found.covered:,} covered"
+    )
+    if found.left_alone:
+        faces += f", {found.left_alone:,} left alone as you wished"
+    review = f"{counted(found.waiting, 'photograph waits', 'photographs wait')} for a person"
+    if found.looked_over:
+        review += f", {found.looked_over:,} looked over"
+    return [("faces", faces), ("unsure of", counted(found.unsure, "face")), ("review", review)]
 
 
 class Terminal:
@@ -248,8 +272,8 @@ def show(run: Callable[[Listener], RunResult], as_json: bool) -> int:
 
 def _planned(event: Planned) -> None:
     console.print(
-        f"{event.rows:,} rows in {event.units:,} units, {event.done_before:,} of them done before"
-        + (f"; left out: {event.left_out}" if event.left_out else ""),
+        f"{counted(event.rows, 'row')} in {counted(event.units, 'unit')}, {event.done_before:,} of "
+        "them done before" + (f"; left out: {event.left_out}" if event.left_out else ""),
         markup=False,
         soft_wrap=True,
     )

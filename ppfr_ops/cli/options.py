@@ -64,6 +64,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "detections_out",
         "review_out",
         "verdicts",
+        "accept_unreviewed",
     ),
     "Where it runs": ("engine", "actors", "gpus_per_actor", "ray_address", "cluster_wait"),
 }

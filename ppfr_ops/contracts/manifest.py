@@ -77,6 +77,23 @@ class Counts(_Model):
     dead_letters_by_code: dict[str, int]
 
 
+class PhotographCounts(_Model):
+    """What was found in photographs, and who looked them over."""
+
+    photographs: int
+    """In which faces were found."""
+    faces: int
+    covered: int
+    left_alone: int
+    """Faces that the owner wanted to keep."""
+    unsure: int
+    """Faces that the detector was not sure of, or found by a second look only."""
+    looked_over: int
+    """Photographs on which a person gave a verdict."""
+    waiting: int
+    """Photographs that a person should look at, and nobody has."""
+
+
 class Check(_Model):
     """A requirement and what was found; what was not measured does not hold."""
 
@@ -125,6 +142,8 @@ class Manifest(_Model):
     the seal has the digest of every entry."""
     verdict: Verdict | None = None
     """Null where the run was given no policy."""
+    photographs: PhotographCounts | None = None
+    """Null where the input is aligned faces."""
 
     def text(self) -> bytes:
         """As it is written."""

@@ -2,7 +2,7 @@
 
 A cover is an ellipse over the whole head, hair, ears and chin included, with a soft edge outside of
 the ellipse. Nothing within the ellipse depends on more of the head than a few mean colours, so that
-there is nothing that an attacker could bring back (``docs/faces.md`` has the attack on each).
+there is little that an attacker could bring back (``bench/covers.py`` attacks each).
 """
 
 from typing import Literal
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppfr_ops.imaging.arrays import FACE_SIZE, Picture
+from ppfr_ops.imaging.portraits import Portrait, put_portrait
 
 Cover = Literal["blur", "mosaic", "solid"]
 """blur: a smooth field of a few colours of the head and its surroundings; mosaic: the same in soft
@@ -91,20 +92,22 @@ def cover_head(
     changed: NDArray[np.bool_],
     head: Head,
     style: Cover,
-    face: NDArray[np.uint8] | None,
+    face: NDArray[np.uint8] | Portrait | None,
 ) -> None:
     """Cover one head, in place.
 
     Args:
         changed: bool ``H x W``; what is covered becomes true.
-        face: what a method made of the aligned face, uint8 ``112 x 112 x 3``, for the middle of the
-            cover, where its edge fades out inwards; None: there is nothing but the cover.
+        face: for the middle of the cover, where its edge fades out: a drawn person, or what a
+            method made of the aligned face, uint8 ``112 x 112 x 3``; None: nothing but the cover.
     """
     if head.empty:
         return
     part, share = canvas[head.window], head.share
     filled = fill(part, head, style)
-    if face is not None:
+    if isinstance(face, Portrait):
+        filled = put_portrait(filled, part, head, face)
+    elif face is not None:
         warped = cv2.remap(face, head.x, head.y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         last = np.float32(FACE_SIZE - 1)
         edge = cv2.min(cv2.min(head.x, last - head.x), cv2.min(head.y, last - head.y))

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces, Picture
 from ppfr_ops.imaging.covers import HEAD, Cover, Head, clip, cover_head
 from ppfr_ops.imaging.detector import Detections
+from ppfr_ops.imaging.portraits import Portrait
 
 TEMPLATE = np.array(
     [
@@ -182,7 +183,7 @@ def cover(
     picture: Picture,
     faces: Detections,
     treatments: Sequence[Treatment],
-    published: Mapping[int, NDArray[np.uint8]],
+    published: Mapping[int, NDArray[np.uint8] | Portrait],
     background: Literal["keep", "blur", "black"] = "keep",
     style: Cover = "blur",
 ) -> tuple[Picture, NDArray[np.bool_]]:
@@ -193,7 +194,7 @@ def cover(
     Args:
         treatments: one a face.
         published: by number of the face, what the method made of its crop, uint8
-            ``112 x 112 x 3``; all others are only covered, or left alone.
+            ``112 x 112 x 3``, or a drawn person; all others are only covered, or left alone.
         background: what is not head: as it is, blurred, or black.
         style: of the covers.
 

@@ -25,6 +25,7 @@ _MODULES = {
     "highpass": "highpass",
     "natural": "natural",
     "pixelate": "pixelate",
+    "portrait": "portrait",
     "signed-field": "signed_field",
     "stochastic-local": "stochastic_local",
 }

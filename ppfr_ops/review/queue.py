@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from ppfr_ops.contracts.manifest import PhotographCounts
 from ppfr_ops.source.plan import Plan, record_id, sources
 
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -66,6 +68,27 @@ def doubts(
             reason = reason if unsure or seconds else "a box in which no face is seen"
             queue.append(Doubt(source, reason, min(unsure + seconds + unseen), len(found)))
     return sorted(queue, key=lambda doubt: (doubt.score, doubt.source_id))
+
+
+def counts(
+    detections: pa.Table, queue: Sequence[Doubt], settled: Iterable[str], sure: float
+) -> PhotographCounts:
+    """What was found in photographs, and how many of them wait for a person.
+
+    Args:
+        detections, settled, sure: as ``doubts`` has them.
+    """
+    kept = pc.sum(pc.equal(detections["treatment"], "left_alone")).as_py() or 0
+    doubted = pc.or_(pc.less(detections["score"], sure), detections["second_look"])
+    return PhotographCounts(
+        photographs=pc.count_distinct(detections["source_id"]).as_py(),
+        faces=len(detections),
+        covered=len(detections) - kept,
+        left_alone=kept,
+        unsure=pc.sum(doubted).as_py() or 0,
+        looked_over=len(set(settled)),
+        waiting=len(queue),
+    )
 
 
 def write_review(target: str, queue: Sequence[Doubt], plan: Plan) -> None:

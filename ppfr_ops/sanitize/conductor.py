@@ -45,6 +45,7 @@ from ppfr_ops.store.entries import Marks
 from ppfr_ops.store.lease import EXPIRY_SECONDS, Lease
 from ppfr_ops.store.ledger import LEDGER, Ledger
 from ppfr_ops.vault import Vault, audit
+from ppfr_ops.words import counted
 
 Engine = Callable[[Job, list[int]], Iterator[Status]]
 """Does the units of these numbers; a status of each as it comes, in any order."""
@@ -279,12 +280,11 @@ class _Run:
         queue = review_queue(job, ledger)
         if options.review_out:
             write_review(options.review_out, queue, job.plan)
-            self._say(f"{len(queue):,} photographs to look at, listed in --review-out")
+            listed = counted(len(queue), "photograph")
+            self._say(f"{listed} that a person should look at, listed in --review-out")
         elif queue:
-            self._say(
-                f"{len(queue):,} photographs that a person should look at; --review-out FILE lists "
-                "them"
-            )
+            listed = counted(len(queue), "photograph")
+            self._say(f"{listed} that a person should look at; --review-out FILE lists them")
 
     def _concluded(
         self, job: Job, manifest: Manifest, faces: int, faults: Collection[str] = ()

@@ -85,6 +85,12 @@ class RunResult:
         return None if self.manifest is None else self.manifest.verdict
 
     @property
+    def as_files(self) -> bool:
+        """Whether the release holds picture files."""
+        found = self.manifest
+        return found is not None and found.options.get("output_form") == "files"
+
+    @property
     def release(self) -> str:
         """Folder or URL of what may leave."""
         return f"{self.output.rstrip('/')}/release"

@@ -17,7 +17,14 @@ import pyarrow.parquet as pq
 from ppfr_ops import __version__
 from ppfr_ops.contracts.dead_letters import REASONS
 from ppfr_ops.contracts.ledger import LedgerEntry, Merged, is_shard
-from ppfr_ops.contracts.manifest import Counts, Manifest, Method, Model, Verdict
+from ppfr_ops.contracts.manifest import (
+    Counts,
+    Manifest,
+    Method,
+    Model,
+    PhotographCounts,
+    Verdict,
+)
 from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.options import digest, shown
 from ppfr_ops.release.figures import (
@@ -34,7 +41,7 @@ from ppfr_ops.release.listing import Shards
 from ppfr_ops.release.publish import looked_at, write_release
 from ppfr_ops.release.settled import settle, settled, shards_as_listed
 from ppfr_ops.release.signing import load_signing_key
-from ppfr_ops.review.queue import Doubt, doubts
+from ppfr_ops.review.queue import Doubt, counts, doubts
 from ppfr_ops.review.verdicts import verdict_digest
 from ppfr_ops.sanitize import release_plan
 from ppfr_ops.sanitize.identity import throw_away
@@ -104,6 +111,8 @@ def finish(
         throw_away(ledger)  # before anything is written that says that all is done
         entries = ledger.entries()
         listed |= {place: now for place, now in shards_as_listed(ledger).items() if "look" in place}
+    if job.options.photographs is not None:
+        manifest = manifest.model_copy(update={"photographs": _photographs(job, ledger)})
     if job.policy is not None:
         metrics = read_all(ledger, entries.values(), "metrics")
         faces = faces_of(ledger, manifest, entries)
@@ -275,6 +284,13 @@ def review_queue(job: Job, ledger: Ledger) -> list[Doubt]:
         job.options.photographs.face_sure,
         job.verdicts or (),
     )
+
+
+def _photographs(job: Job, ledger: Ledger) -> PhotographCounts:
+    assert job.options.photographs is not None
+    found = read_all(ledger, ledger.entries().values(), "detections")
+    queue = review_queue(job, ledger)
+    return counts(found, queue, job.verdicts or (), job.options.photographs.face_sure)
 
 
 def versions() -> dict[str, str]:

@@ -5,6 +5,7 @@ import hmac
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -96,6 +97,10 @@ class Kit:
     def looked_at(self, items: Sequence[Item]) -> list[int]:
         """Places of the photographs that the detector sees once more."""
         return _sampled(items, self.look_every)
+
+    def alone(self) -> AbstractContextManager[Any]:
+        """While the method works outside of ``publish``: it need not bear two threads."""
+        return self._one
 
     def forget(self) -> None:
         """Let the method drop what it kept of a unit."""

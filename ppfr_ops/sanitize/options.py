@@ -269,6 +269,11 @@ class SanitizeOptions(BaseModel):
         ge=0,
         le=1,
     )
+    accept_unreviewed: bool = option(
+        False,
+        "Let ppfr report pass photographs that a person should look at, and nobody has.",
+        manifest=True,
+    )
     policy: str | None = option(
         None,
         "YAML file of thresholds (docs/policy.md). Records that miss theirs are drawn again, then "

@@ -23,7 +23,7 @@ from ppfr_ops.sanitize.increments import allowed_deletions
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.photographs.covering import check_shown
-from ppfr_ops.sanitize.photographs.output import with_form
+from ppfr_ops.sanitize.photographs.output import refuse_photographs, with_form
 from ppfr_ops.source.listing import said
 from ppfr_ops.source.paths import IDENTITY
 from ppfr_ops.source.plan import Columns, Plan, plan
@@ -85,6 +85,8 @@ def prepare(options: SanitizeOptions) -> Job:
     if options.strict and chosen.left_out:
         raise UserError(f"--strict: of the input would be left out: {said(chosen.left_out)}")
     options = with_form(options, chosen)
+    if options.photographs is None:
+        refuse_photographs(chosen)
     settings = _settings(options, chosen, method, key, policy)
     settings |= {f"secret {role}": mark(secret) for role, secret in secrets.items()}
     vault = None

@@ -23,7 +23,7 @@ from ppfr_ops import sample
 from ppfr_ops.contracts.certificates import Certification
 from ppfr_ops.contracts.dead_letters import REASONS
 from ppfr_ops.contracts.evaluation import Evaluation
-from ppfr_ops.contracts.manifest import Check, Method
+from ppfr_ops.contracts.manifest import Check, Manifest, Method
 from ppfr_ops.contracts.policy import Bound, Policy
 from ppfr_ops.draws import system_draws
 from ppfr_ops.imaging.codec import Encoding
@@ -38,6 +38,7 @@ from ppfr_ops.release.documents.cards import (
 )
 from ppfr_ops.release.figures import QUARANTINE, Release, by_reason, figure
 from ppfr_ops.release.findings import Finding
+from ppfr_ops.words import counted
 
 WORST = 10
 """Records that are named."""
@@ -81,9 +82,19 @@ def verdict(findings: list[Finding], checks: list[Check], release: Release) -> t
         return False, f"{len(failed)} of {len(checks)} requirements of the policy are not met"
     if lost:
         return False, f"input was lost that cannot be counted ({', '.join(lost)})"
+    if (waiting := unreviewed(release.manifest)) > 0:
+        what = counted(waiting, "photograph waits", "photographs wait")
+        return False, f"{what} for a person to look at (--verdicts, or --accept-unreviewed)"
     if not release.manifest.counts.records:
         return False, "nothing was published"
     return True, f"all files are as the manifest says and all {len(checks)} requirements are met"
+
+
+def unreviewed(manifest: Manifest) -> int:
+    """Photographs that a person should look at and nobody has, unless the owner accepts that."""
+    found = manifest.photographs
+    accepted = bool(manifest.options.get("accept_unreviewed"))
+    return 0 if found is None or accepted else found.waiting
 
 
 def render(

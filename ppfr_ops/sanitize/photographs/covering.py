@@ -9,6 +9,9 @@ from ppfr_ops.sanitize.options import SanitizeOptions
 METHOD = "cover"
 """The method behind the covers that show nothing of anybody."""
 
+VIRTUAL = "portrait"
+"""The method behind those that show somebody new."""
+
 
 def with_cover(options: SanitizeOptions) -> SanitizeOptions:
     """The options with ``--cover`` as a method and its options. Loads no method.
@@ -29,13 +32,14 @@ def with_cover(options: SanitizeOptions) -> SanitizeOptions:
     photographs = photographs.model_copy(update={"cover": cover})
     update: dict[str, Any] = {"photographs": photographs}
     if cover != "method":
-        chosen = {"style": cover}
-        if named and (options.method, options.method_options) != (METHOD, chosen):
+        method = VIRTUAL if cover == "virtual" else METHOD
+        chosen = {} if cover == "virtual" else {"style": str(cover)}
+        if named and (options.method, options.method_options) != (method, chosen):
             raise UserError(
                 f"--cover {cover} needs no method; --cover method puts what {options.method} makes "
                 "of a face into the photograph"
             )
-        update |= {"method": METHOD, "method_options": chosen}
+        update |= {"method": method, "method_options": chosen}
     return options.model_copy(update=update)
 
 

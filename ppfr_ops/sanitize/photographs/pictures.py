@@ -15,7 +15,9 @@ from ppfr_ops.contracts.records import records_schema
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces, Picture
 from ppfr_ops.imaging.geometry import cover, cut, transforms
+from ppfr_ops.imaging.portraits import Portrait
 from ppfr_ops.methods.cover import HeadCover
+from ppfr_ops.methods.portrait import PortraitHeads, Seen
 from ppfr_ops.sanitize.items import Failed, Made, Results
 from ppfr_ops.sanitize.kit import Kit
 from ppfr_ops.sanitize.measuring import Again, Metrics
@@ -23,7 +25,7 @@ from ppfr_ops.sanitize.photographs.faces import detections_table, place
 from ppfr_ops.sanitize.photographs.finder import Finder, Photograph, full
 from ppfr_ops.sanitize.photographs.given import beyond
 
-Drawn = Mapping[int, NDArray[np.uint8]]
+Drawn = Mapping[int, NDArray[np.uint8] | Portrait]
 """What the method made of the faces of a photograph that suit it, by number of the face."""
 
 
@@ -70,6 +72,8 @@ class WholePictures:
         self.find = finder
         self.cover = kit.method.style if isinstance(kit.method, HeadCover) else None
         """What covers heads; None: what the method makes of faces."""
+        self.heads = kit.method if isinstance(kit.method, PortraitHeads) else None
+        """Draws people for heads."""
         names = [model.name for model in kit.recognizers]
         self.records_schema = records_schema(kit.keep, kit.pseudonymize is not None)
         self.metrics_schema = metrics_schema(names, pictures=True)
@@ -146,15 +150,25 @@ class WholePictures:
 
     def _draw(
         self, batch: Sequence[Photograph], crops: Sequence[Faces], draw: int
-    ) -> list[dict[int, NDArray[np.uint8]]]:
+    ) -> list[dict[int, NDArray[np.uint8] | Portrait]]:
         """``Drawn`` of every photograph."""
         owners = [(number, i) for number, item in enumerate(batch) for i in _suited(item)]
-        published: list[dict[int, NDArray[np.uint8]]] = [{} for _ in batch]
+        published: list[dict[int, NDArray[np.uint8] | Portrait]] = [{} for _ in batch]
         for start in range(0, len(owners), self.kit.batch_size):
             part = owners[start : start + self.kit.batch_size]
             faces = np.stack([crops[number][i] for number, i in part])
             names = [f"{batch[number].record_id}-f{i:03d}" for number, i in part]
             items = [batch[number] for number, _ in part]
+            if self.heads is not None:
+                marks = [batch[number].faces.landmarks[i] for number, i in part]
+                seen = [Seen(*each) for each in zip(faces, marks, strict=True)]
+                with self.kit.alone():
+                    draws = self.kit.draws(names, self.heads.draw_size, draw)
+                    drawn = self.heads.portraits(seen, draws)
+                for (number, i), portrait in zip(part, drawn, strict=True):
+                    if portrait is not None:
+                        published[number][i] = portrait
+                continue
             output = self.kit.publish(faces, names, items, draw)
             for (number, i), face in zip(part, output.faces, strict=True):
                 published[number][i] = face
@@ -163,7 +177,7 @@ class WholePictures:
     def _again(self, batch: Sequence[Photograph], crops: Sequence[Faces]) -> list[Drawn | None]:
         """Some of the photographs by another draw; of a method without draws the same again."""
         places = self.kit.compared(batch)
-        some: list[dict[int, NDArray[np.uint8]]] = [{} for _ in places]
+        some: list[dict[int, NDArray[np.uint8] | Portrait]] = [{} for _ in places]
         if self.kit.method.draw_size > 0:
             some = self._draw([batch[n] for n in places], [crops[n] for n in places], 1)
         again: list[Drawn | None] = [None] * len(batch)
