@@ -86,22 +86,21 @@ class PortraitHeads(Anonymizer):
     def _portrait(
         self, natural: "Natural", seen: Seen, draw: NDArray[np.float32]
     ) -> Portrait | None:
-        import torch
+        from ppfr_ops.methods.natural.looks import ATTRIBUTES, BANDS, LAWS
 
-        styles = natural.styles([None], draw[None])[0]
-        looks = natural.generator().looks
+        seed = hashlib.sha256(draw.tobytes())
         turned = float(np.clip((yaw(seen.landmarks) - _AHEAD) / _TURN, -_WIDEST, _WIDEST))
-        with torch.inference_mode():
-            centred = torch.from_numpy(styles) - looks.mean
-            moved = looks.attributes["yaw"].set(centred, torch.tensor(turned)) + looks.mean
+        moved = draw.copy()
+        place = natural.draw_size - ATTRIBUTES + len(BANDS) + list(LAWS).index("yaw")
+        moved[place] = turned / LAWS["yaw"].spread
         eyes = float(np.hypot(*(seen.landmarks[1] - seen.landmarks[0])))
         size = next((side for side in (128, 256, 512) if side * _EYES >= 0.9 * eyes), 1024)
-        for tried in (moved.numpy(), styles):
-            made = natural.render(tried[None], size)
+        # Somebody of that name: nothing of the face has a part in who it is.
+        for tried in (moved, draw):
+            made = natural.render(natural.styles([seed.hexdigest()], tried[None]), size)
             if made.scores[0] > 0 and np.isfinite(made.landmarks[0]).all():
                 picture, marks = made.pictures[0], made.landmarks[0]
                 own = skin_colour(align(picture, marks[None])[0])
                 shown = lit(picture, skin_colour(seen.aligned), own)
-                seed = int.from_bytes(hashlib.sha256(draw.tobytes()).digest()[:8])
-                return Portrait(shown, similarity(marks), seed)
+                return Portrait(shown, similarity(marks), int.from_bytes(seed.digest()[:8]))
         return None
