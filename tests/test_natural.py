@@ -68,7 +68,7 @@ def test_who_reads_no_faces_gives_the_same_for_any(name: str, options: dict[str,
 def test_who_reads_faces_says_so() -> None:
     for name, options in (
         ("blur", {}),
-        ("stochastic-local", {"identity": "virtual"}),
+        ("stochastic-local", {"identity": "virtual", "variation": 0.5}),
         ("stochastic-local", {}),
         ("dp-virtual", {"epsilon": 1}),
     ):

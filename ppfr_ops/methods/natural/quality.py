@@ -13,6 +13,8 @@ MOST_ASTRAY = 4.6
 MOST_RED = 26.0
 """By how much the nose may be redder than the cheeks, grey levels."""
 
+LEAST_OPEN = 0.44
+"""Brightness of the eyes, their median, by that of the skin; below it are dark glasses."""
 LEAST_EYES, LEAST_SHARP = 0.8, 5.0
 """Brightness of the brightest part of the eyes by that of the skin; mean absolute Laplacian, grey
 levels."""
@@ -38,17 +40,22 @@ def sound(crop: NDArray[np.uint8], landmarks: NDArray[np.float32], score: float)
         score / LEAST_SCORE,
         MOST_ASTRAY / max(astray, 1e-6),
         MOST_RED / max(redness(crop), 1e-6),
+        _eyes(crop, 50) / LEAST_OPEN,
     )
 
 
 def plain(crop: NDArray[np.uint8]) -> float:
     """How fit a person's plain picture, aligned, is to draw photos of, 1 and more: eyes that can
     be seen (no dark glasses, not closed), and sharp."""
+    sharp = float(np.abs(cv2.Laplacian(crop.astype(np.float64).mean(2), cv2.CV_64F)).mean())
+    return min(_eyes(crop, 95) / LEAST_EYES, sharp / LEAST_SHARP)
+
+
+def _eyes(crop: NDArray[np.uint8], percentile: float) -> float:
+    """How bright the eyes are, by the skin's brightness."""
     grey = crop.astype(np.float64).mean(2)
     skin = float(np.median(grey[66:80, 30:82]))
-    eyes = np.mean([np.percentile(grey[part], 95) for part in _EYES]) / max(skin, 1.0)
-    sharp = float(np.abs(cv2.Laplacian(grey, cv2.CV_64F)).mean())
-    return min(float(eyes) / LEAST_EYES, sharp / LEAST_SHARP)
+    return float(np.mean([np.percentile(grey[part], percentile) for part in _EYES])) / max(skin, 1)
 
 
 def redness(crop: NDArray[np.uint8]) -> float:
