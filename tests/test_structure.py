@@ -15,7 +15,7 @@ from ppfr_ops.cli.evaluate import main
 from ppfr_ops.contracts.structure import Structure, StructureAttack
 from ppfr_ops.errors import UserError
 from ppfr_ops.lab.evaluate.attacks import structure as attacks
-from ppfr_ops.lab.evaluate.attacks.structure_faces import by_cosines
+from ppfr_ops.lab.evaluate.attacks.structure_faces import by_cosines, clusters
 from ppfr_ops.lab.evaluate.structure import Attacked, structure_attack
 
 PEOPLE, SHARDS = 120, 12
@@ -205,3 +205,12 @@ def test_frames_that_are_known_name_people_whose_photos_differ_as_their_pictures
     assert sum(claims[name] == person for name, person in truth_of(seen).items()) <= 3
     unnumbered = attacks.Seen(seen.shards, seen.pseudonyms, [()] * 240, seen.ids)
     assert by_cosines(source, unnumbered, photos, shown) == {}
+
+
+def test_pictures_that_are_alike_take_the_place_of_pseudonyms() -> None:
+    rng = np.random.default_rng(0)
+    people = rng.permutation(np.repeat(np.arange(90), np.repeat([1, 3, 8], 30)))
+    templates = rng.standard_normal((90, 128))[people] + 0.7 * rng.standard_normal((360, 128))
+    templates /= np.linalg.norm(templates, axis=1, keepdims=True)
+    found = clusters([templates.astype(np.float32)], people)
+    assert len(set(zip(found.tolist(), people.tolist(), strict=True))) == found.max() + 1 == 90

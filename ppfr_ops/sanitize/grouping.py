@@ -103,11 +103,12 @@ def fused(features: Sequence[Vectors]) -> Vectors:
     return np.concatenate(parts, 1)
 
 
-def group(features: Sequence[Vectors]) -> Groups:
+def group(features: Sequence[Vectors], sure: float | None = None) -> Groups:
     """Group photos by who seems to be in them.
 
     Args:
         features: as ``features_of`` gives them, one array an encoder, ``N x D``.
+        sure: the cosine from which two photos are one person's; None: ``sure_of`` them.
 
     Returns:
         int64 ``N``: the group of every photo, numbered by each group's first photo.
@@ -118,7 +119,7 @@ def group(features: Sequence[Vectors]) -> Groups:
     """
     vectors = fused(features)
     count = len(vectors)
-    sure = sure_of(vectors)
+    sure = sure_of(vectors) if sure is None else sure
     pairs = _neighbours(vectors)
     roots = _merged(vectors.copy(), np.ones(count, np.int64), pairs, sure, np.zeros(count, bool))
     return _numbered(roots)

@@ -1,14 +1,14 @@
 """The structure attack on a release: who can be named by what the set tells."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
 from ppfr_ops.contracts.structure import Structure, StructureAttack
 from ppfr_ops.lab.evaluate.attacks.structure import ATTACKS, Claims, Seen, Source, dealt
-from ppfr_ops.lab.evaluate.attacks.structure_faces import by_cosines
+from ppfr_ops.lab.evaluate.attacks.structure_faces import by_cosines, clusters
 from ppfr_ops.lab.evaluate.released import (
     Released,
     faces_in,
@@ -46,16 +46,19 @@ def structure_attack(attacked: Attacked, log: Log = lambda line: None) -> Struct
     """
     found = read_release_folder(attacked.release)
     known = read_source(attacked.source, attacked.identity_column, found)
-    truth = None if attacked.mapping is None else read_truth(attacked.mapping, found, known)
-    seen, attacks = found.seen, dict(ATTACKS)
+    attacks = dict(ATTACKS)
     if attacked.pictures:
         log("  templates of originals and published pictures")
-        originals, published = (
-            features_of(faces_in(files))[0] for files in (known.files, found.files)
-        )
+        originals = features_of(faces_in(known.files))[0]
+        published = features_of(faces_in(found.files))
+        if not found.named:
+            groups = clusters(published, known.source.people)
+            found = replace(found, seen=replace(found.seen, pseudonyms=groups))
         attacks["cosines among a person's pictures"] = lambda source, shown: by_cosines(
-            source, shown, originals, published
+            source, shown, originals, published[0]
         )
+    truth = None if attacked.mapping is None else read_truth(attacked.mapping, found, known)
+    seen = found.seen
     control = dealt(seen)
     rows = []
     for name, attack in attacks.items():

@@ -2,19 +2,44 @@
 
 No published picture is like its original. But where something of the photos is kept, pictures of a
 person lie to each other as the photos do; and a kept column that is another for each photo (the
-number of a frame, a time) says which is which.
+number of a frame, a time) says which is which. And where nothing says which records are one
+person's, the pictures do: clusters of them take the place of pseudonyms.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from ppfr_ops.lab.evaluate.attacks.structure import Claims, Ints, Seen, Source
+from ppfr_ops.sanitize.grouping import group
 
 Templates = NDArray[np.float32]
 
+_SURE = (0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75)
+"""Cosines from which two pictures may be of one person."""
+_LARGEST = 30
+"""Sizes of clusters that are counted."""
 _LEAST = 4
 """Pictures of which cosines say anything."""
+
+
+def clusters(published: Sequence[Templates], people: Ints) -> Ints:
+    """Records of a release without pseudonyms by which pictures are alike: as alike as it takes for
+    the clusters to be as large as the attacker knows that people's rows are.
+
+    Args:
+        published: templates of the pictures, one array an encoder.
+        people: of the rows of the source.
+    """
+    wanted = np.bincount(np.bincount(people), minlength=_LARGEST)[:_LARGEST]
+
+    def misfit(groups: Ints) -> int:
+        found = np.bincount(np.bincount(groups), minlength=_LARGEST)[:_LARGEST]
+        return int(np.abs(found - wanted).sum())
+
+    return min((group(published, sure) for sure in _SURE), key=misfit)
 
 
 def _members(groups: Ints) -> list[Ints]:
