@@ -224,37 +224,54 @@ def test_dry_run_writes_nothing(world: Path, tmp_path: Path) -> None:
     )
 
 
-def test_what_sanitize_wrote(world: Path, tmp_path: Path) -> None:
-    runner = CliRunner()
-    gallery = world / "gallery"
-    from ppfr_ops.lab.evaluate.data import read_faces
-    from ppfr_ops.methods.registry import create
-
-    faces = read_faces(str(gallery), "gallery")
-    blurred = create("blur")(faces.images, np.zeros((len(faces), 0), np.float32))
-    ids = [f"u{i:06d}" for i in range(len(faces))]
-    shuffled = np.random.default_rng(0).permutation(len(faces))
-    (tmp_path / "published" / "data").mkdir(parents=True)
-    kept = shuffled[shuffled != 5]
-    write_faces(
-        tmp_path / "published" / "data" / "u0.parquet",
-        blurred[kept],
-        [ids[i] for i in kept],
-        record_id=[ids[i] for i in kept],
-    )
-    pq.write_table(
-        pa.table(
-            {
-                "record_id": ids,
-                "source": [f"/somewhere/gallery/{Path(file).name}" for file, _ in faces.origins],
-                "row": [row for _, row in faces.origins],
-            }
-        ),
-        tmp_path / "mapping.parquet",
-    )
-    sanitized = f"--sanitized={tmp_path / 'published'}"
+@pytest.mark.parametrize("place", ["out", "out/release", "out/release/data"])
+def test_what_sanitize_wrote_without_its_mapping_is_refused(
+    world: Path, tmp_path: Path, place: str
+) -> None:
+    """Wherever in the output one points: the records stand in a random order."""
+    _sanitized(world, tmp_path)
+    sanitized = f"--sanitized={tmp_path / place}"
     result = evaluate(world, tmp_path / "a", sanitized, "--attacks=none", method="")
     assert result.exit_code == 2 and "--mapping" in result.output
+    done = CliRunner().invoke(
+        group,
+        [
+            *("lineup", "make", "--gallery", str(world / "gallery"), sanitized),
+            *("--out", str(tmp_path / "lineup"), "--trials", "4"),
+        ],
+    )
+    assert done.exit_code == 2 and "--mapping" in done.output, done.output
+
+
+def _sanitized(world: Path, folder: Path) -> None:
+    """The gallery as ``ppfr sanitize`` publishes it, but for one picture that is none."""
+    (folder / "in").mkdir()
+    number = 0
+    for path in sorted((world / "gallery").glob("*.parquet")):
+        table = pq.read_table(path)
+        cells = table["image"].to_pylist()
+        if number == 0:
+            cells[5]["bytes"] = b"no picture"
+        image = pa.array(cells, table.schema.field("image").type)
+        table = table.set_column(table.column_names.index("image"), "image", image)
+        pq.write_table(table, folder / "in" / path.name)
+        number += len(table)
+    done = CliRunner().invoke(
+        group,
+        [
+            *("sanitize-beam", "--input", str(folder / "in"), "--output", str(folder / "out")),
+            *("--method", "blur", "--metrics", "none", "--output-format", "png"),
+            *("--mapping", str(folder / "mapping.parquet")),
+        ],
+        standalone_mode=False,
+    )
+    assert done.return_value == 0, done.output
+
+
+def test_what_sanitize_wrote(world: Path, tmp_path: Path) -> None:
+    runner = CliRunner()
+    _sanitized(world, tmp_path)
+    sanitized = f"--sanitized={tmp_path / 'out'}"
     mapping = f"--mapping={tmp_path / 'mapping.parquet'}"
     result = evaluate(world, tmp_path / "a", sanitized, mapping, *SMALL, method="")
     assert result.exit_code == 0, result.output

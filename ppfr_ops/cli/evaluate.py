@@ -49,8 +49,8 @@ Examples:
 @click.option(
     "--mapping",
     type=click.Path(exists=True),
-    help="The owner's mapping of --sanitized or --release (ppfr sanitize --mapping); without it "
-    "rows of --sanitized are matched by their order.",
+    help="The owner's mapping of --sanitized or --release (ppfr sanitize --mapping): "
+    "which record is which face.",
 )
 @click.option("--gallery", help="Original faces with pairs, Parquet; only measured.")
 @click.option("--pairs", "pairs_path", help="Parquet: a, b, same, fold.")

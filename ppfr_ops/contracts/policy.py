@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ppfr_ops.errors import UserError, fault
 
-_BOUND = re.compile(r"(<=|>=|==)\s*(\d+(?:\.\d+)?)")
+_BOUND = re.compile(r"(<=|>=|==)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)")
 
 
 class Bound(BaseModel):
@@ -121,6 +121,7 @@ def parse(text: str) -> Policy:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             raise PolicyError("policy, line 1: aliases are not taken")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+        _refuse_twice(root)
         value = yaml.safe_load(text)
     except RecursionError:
         raise PolicyError("policy, line 1: nested too deeply") from None
@@ -142,6 +143,27 @@ def parse(text: str) -> Policy:
         else:
             reason = f"{'.'.join(place)}: {reason}"
         raise PolicyError(f"policy, line {_line(root, place)}: {reason}") from None
+
+
+def _refuse_twice(node: yaml.Node | None) -> None:
+    """A key that is there twice would count once, and nobody sees which.
+
+    Raises:
+        PolicyError: there is one.
+    """
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_twice(item)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: set[str] = set()
+    for key, value in node.value:
+        name = str(key.value)
+        if name in seen:
+            line = key.start_mark.line + 1
+            raise PolicyError(f"policy, line {line}: {name} is there twice")
+        seen.add(name)
+        _refuse_twice(value)
 
 
 def _line(node: yaml.Node | None, place: list[str]) -> int:

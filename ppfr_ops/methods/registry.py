@@ -4,6 +4,7 @@
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
@@ -99,8 +100,15 @@ def _checked(name: str, place: str) -> type[Anonymizer]:
         ) from None
     if not (isinstance(found, type) and issubclass(found, Anonymizer)):
         raise UserError(f"method {name!r} is not a ppfr_ops.methods.base.Anonymizer")
-    found.name = name
-    return found
+    return _named(found, name)
+
+
+@lru_cache(maxsize=64)
+def _named(found: type[Anonymizer], name: str) -> type[Anonymizer]:
+    """A class under a name; the class itself stays as it is, for it may have others."""
+    if vars(found).get("name") == name:
+        return found
+    return type(found.__name__, (found,), {"name": name, "__module__": found.__module__})
 
 
 def create(name: str, options: Mapping[str, Any] | None = None) -> Anonymizer:

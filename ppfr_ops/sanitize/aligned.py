@@ -78,9 +78,11 @@ class FaceMaker(Generic[I]):
             stage = "not_measured"
             batch.metrics = self._measured(batch)
             stage = "method_failed"
-            if batch.metrics:
+            if kit.judge.requirements:
                 lacks = kit.judge.lack(batch.metrics)
                 kit.judge.redraw(lacks, lambda over, draw: self._redrawn(batch, over, draw))
+        except Failed:
+            raise
         except Exception:
             raise Failed(stage) from None
         reasons = [kit.judge.reason(batch.metrics, place) for place in range(len(items))]
@@ -110,9 +112,14 @@ class FaceMaker(Generic[I]):
         kit = self.kit
         items = [batch.items[place] for place in over]
         fresh = self.draw(batch.originals[over], items, draw)
-        images = [kit.encoding.encode(face) for face in fresh.faces]
-        again = None if batch.again is None else batch.again.of(over)
-        metrics = self._compare(batch.originals[over], images, again)
+        stage = "encoder_failed"
+        try:
+            images = [kit.encoding.encode(face) for face in fresh.faces]
+            again = None if batch.again is None else batch.again.of(over)
+            stage = "not_measured"
+            metrics = self._compare(batch.originals[over], images, again)
+        except Exception:
+            raise Failed(stage) from None
         before = kit.judge.lack({name: values[over] for name, values in batch.metrics.items()})
         after = kit.judge.lack(metrics)
         for number, place in enumerate(over):

@@ -5,8 +5,8 @@ of ``BatchSanitizer``; the pictures are those of ``ppfr sanitize`` for the same 
 """
 
 import io
-import json
 import os
+import pickle
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -21,8 +21,15 @@ from ppfr_ops.methods.registry import create
 from ppfr_ops.sanitize.identity import makes_key, resolved, secrets_with, with_key
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.options import SanitizeOptions
-from ppfr_ops.sanitize.prepare import check_soundness, owner_key, read_key, read_secrets
+from ppfr_ops.sanitize.prepare import (
+    check_columns,
+    check_method,
+    owner_key,
+    read_key,
+    read_secrets,
+)
 from ppfr_ops.sanitize.worker import build_sanitizer
+from ppfr_ops.source.kept import kept_field, refuse_pictures
 from ppfr_ops.source.labels import label
 from ppfr_ops.source.plan import READ_ERROR, Columns, Plan
 from ppfr_ops.store.ids import new_secret
@@ -67,7 +74,8 @@ class BatchSanitizer:
             uint8 arrays ``112 x 112 x 3``, RGB.
         id_column: of the record ids, unique; they are published as they are, so they must not tell
             names or paths. None: random ids.
-        keep_columns: copied to the output as they are. None that holds bytes.
+        keep_columns: copied to the output as they are, of the types that ``ppfr sanitize`` copies;
+            a row whose value may hold a picture is a dead letter. Never the identity column.
         with_metrics: add the measures of every record as columns. They are computed from the
             originals, and whoever has candidates can tell by them which one it was: keep them. A
             method that promises differential privacy refuses them.
@@ -99,7 +107,8 @@ class BatchSanitizer:
         clash = [name for name in self.keep_columns if name in _RESERVED]
         if clash:
             raise UserError(f"keep_columns: the output has a column {clash[0]!r} of its own")
-        self._options = _checked(options)
+        self._options = _checked(options, self.keep_columns)
+        check_columns(self._options)
         private = create(self._options.method, self._options.method_options).guarantee()
         if private is not None and private.unit == "person":
             raise UserError(
@@ -159,7 +168,10 @@ class BatchSanitizer:
         if self._options.identity_column:
             names = table[self._options.identity_column].to_pylist()
             data["identity"] = pa.array([label(name) for name in names], pa.string())
-        done = self._sanitizer(pa.table(data), "batch")
+        for name in self.keep_columns:
+            data[f"keep.{name}"] = table[name].cast(kept_field(table.schema.field(name)).type)
+        read = refuse_pictures(pa.table(data))
+        done = self._sanitizer(read, "batch")
         letters = zip(done.dead_letters["record_id"], done.dead_letters["code"], strict=True)
         dead = {record_id.as_py(): code.as_py() for record_id, code in letters}
         place = {name.as_py(): row for row, name in enumerate(done.records["record_id"])}
@@ -172,9 +184,7 @@ class BatchSanitizer:
             [None if name in dead else row for row, name in enumerate(ids)], pa.int64()
         )
         for name in self.keep_columns:
-            if _holds_bytes(table[name].type):
-                raise UserError(f"column {name!r} holds bytes, which may be a picture")
-            columns[name] = table[name].take(alive)
+            columns[name] = read[f"keep.{name}"].take(alive)
         codes = [None if name in place else dead[name] for name in ids]
         columns[DEAD_LETTER] = pa.array(codes, pa.string())
         if self.with_metrics:
@@ -220,12 +230,12 @@ def sanitize_batch(rows: Rows, **options: Any) -> Rows:
         >>> list(rows), rows["dead_letter"]
         (['record_id', 'image', 'dead_letter'], [None, None])
     """
-    return _cached(json.dumps(options, sort_keys=True))(rows)
+    return _cached(pickle.dumps(sorted(options.items())))(rows)
 
 
 @lru_cache(maxsize=2)
-def _cached(options: str) -> BatchSanitizer:
-    return BatchSanitizer(**json.loads(options))
+def _cached(options: bytes) -> BatchSanitizer:
+    return BatchSanitizer(**dict(pickle.loads(options)))
 
 
 def needs_key(**options: Any) -> bool:
@@ -242,12 +252,12 @@ def _random_id() -> str:
     return os.urandom(12).hex()
 
 
-def _checked(options: Mapping[str, Any]) -> SanitizeOptions:
+def _checked(options: Mapping[str, Any], keep: Sequence[str] = ()) -> SanitizeOptions:
     unknown = sorted(set(options) - set(OPTIONS))
     if unknown:
         raise UserError(f"unknown option {unknown[0]!r}; there are: {', '.join(OPTIONS)}")
     try:
-        chosen = SanitizeOptions(input="", output="", **options)
+        chosen = SanitizeOptions(input="", output="", keep_columns=tuple(keep), **options)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])
@@ -270,7 +280,7 @@ def _build(
         key = owner_key(read_key(options.identity_key_file), options.seed is not None)
     plan = Plan("", "parquet", (), Columns(identity=options.identity_column), ())
     method = create(options.method, options.method_options)
-    check_soundness(method, options.accept_unsound)
+    check_method(options, method)
     secrets = secrets_with(method, read_secrets(options.secrets, method), key)
     named = key if options.identity_column else None
     job = Job(options, plan, key, "", {}, secrets=secrets, pseudonym_key=named)
@@ -344,8 +354,3 @@ def encoded(picture: Any) -> bytes | None:
 def _is_bytes(kind: pa.DataType) -> bool:
     tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
     return any(test(kind) for test in tests)
-
-
-def _holds_bytes(kind: pa.DataType) -> bool:
-    nested = (kind.field(index).type for index in range(kind.num_fields))
-    return _is_bytes(kind) or any(_holds_bytes(part) for part in nested)

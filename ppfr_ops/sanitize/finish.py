@@ -239,7 +239,9 @@ def _options(job: Job, method: Anonymizer) -> dict[str, Any]:
         "input_format": job.plan.format,
         "unit_rows": options.rows_per_unit,
         "least_units": options.least_units,
-        "max_disclosure": options.max_disclosure or method.disclosure_limit,
+        "max_disclosure": (options.max_disclosure or method.disclosure_limit)
+        if method.selects
+        else None,
         "identity": "pseudonyms" if options.names_people else "none",
         "reads_faces": not job.independent,
         "draws": "system" if options.seed is None else "seeded, for tests only",

@@ -99,7 +99,8 @@ def sanitize_apart(job: "Job", ordinal: int, sanitizer: Sanitizer[Any], threads:
     unit = job.plan.units[ordinal]
     parts: dict[int, Tables] = {}
     ranges = [(0, unit.rows)]
-    deaths = 0
+    deaths = unread = 0
+    """All of them; and those in a row of children that did not get as far as the rows."""
     alone: Counter[int] = Counter()
     """Deaths of children that worked on this row and no other."""
     child: _Child | None = None
@@ -109,7 +110,7 @@ def sanitize_apart(job: "Job", ordinal: int, sanitizer: Sanitizer[Any], threads:
             reading = child is None
             try:
                 child = child or _Child(job, ordinal, threads)
-                reading = False
+                reading, unread = False, 0
                 parts[start] = child.sanitize(start, stop)
             except _Died:
                 child = None
@@ -125,7 +126,8 @@ def sanitize_apart(job: "Job", ordinal: int, sanitizer: Sanitizer[Any], threads:
                 elif reading:
                     # Not this range's fault. Three in a row, and reading itself is what kills.
                     ranges.append((start, stop))
-                    if deaths == 3 and not parts:
+                    unread += 1
+                    if unread == 3:
                         deaths = MAX_DEATHS
                 else:
                     ranges += [(middle, stop), (start, middle)]

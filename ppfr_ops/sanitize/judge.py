@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from ppfr_ops.contracts.policy import Bound, Policy
 from ppfr_ops.methods.base import Anonymizer
 
+_FAR = 1e9
+"""How far from any bound a value is that there is none of."""
+
 REDRAWS = 4
 """Fresh draws that a record gets which shows more than allowed."""
 
@@ -62,13 +65,21 @@ class Judge:
 
     def lack(self, measured: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float64]:
         """How far every face is from meeting all requirements, summed; 0: it meets them; ``N``.
-        What is not measured is not required."""
+        NaN meets none.
+
+        Args:
+            measured: every metric of ``metrics``; empty: of no faces.
+
+        Raises:
+            KeyError: what is required was not measured.
+        """
         count = len(next(iter(measured.values()))) if measured else 0
         total = np.zeros(count)
         for item in self._measured(measured):
             values = measured[item.metric].astype(np.float64)
             missing = np.array([not item.bound.holds(value) for value in values.tolist()], bool)
-            total += missing * (1e-9 + np.abs(values - item.bound.value))
+            short = np.nan_to_num(np.abs(values - item.bound.value), nan=_FAR, posinf=_FAR)
+            total += missing * (1e-9 + short)
         return total
 
     def reason(self, measured: Mapping[str, NDArray[np.float32]], index: int) -> tuple[str, str]:
@@ -100,4 +111,6 @@ class Judge:
             left[over] = again(over, draw)
 
     def _measured(self, measured: Mapping[str, NDArray[np.float32]]) -> list[Requirement]:
-        return [item for item in self.requirements if item.metric in measured]
+        if measured and not self.metrics <= measured.keys():
+            raise KeyError(f"not measured: {sorted(self.metrics - measured.keys())}")
+        return list(self.requirements) if measured else []

@@ -51,7 +51,8 @@ class Kit:
         level: ``full``; ``basic``: without ``disclosure`` and ``draw_similarity``; ``none``. What
             is not measured is null.
         max_disclosure: a record above it is drawn again, and buried if no draw helps; None: the
-            limit is the method's own, which may be none. Needs level ``full``.
+            limit is the method's own, which may be none. What a bound is on is measured at every
+            level.
         sample_every: one row in so many is published a second time, for ``draw_similarity``.
         look_every: one photograph in so many is looked at again, for ``residual_faces``.
         policy: a record that falls short of its ``record`` bounds is drawn again too, as often as
@@ -88,7 +89,7 @@ class Kit:
     @cached_property
     def measuring(self) -> Measuring:
         only = None if self.keeps_metrics else self.judge.metrics
-        return Measuring(self.level, tuple(self.recognizers), only)
+        return Measuring(self.level, tuple(self.recognizers), only, self.judge.metrics)
 
     def compared(self, items: Sequence[Item]) -> list[int]:
         """Places of the items that the measure which compares two draws is taken on."""

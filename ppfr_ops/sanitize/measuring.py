@@ -91,28 +91,33 @@ class Measuring:
 
     Args:
         only: the metrics that somebody looks at; None: all of them.
+        required: metrics that a bound is on: measured at every level.
     """
 
     level: Level = "full"
     recognizers: Sequence[Recognizer] = ()
     only: Collection[str] | None = None
+    required: Collection[str] = ()
 
     @cached_property
     def measures(self) -> frozenset[str]:
         """What ``compare`` measures, by name, FR models aside."""
-        if self.level == "none":
-            return frozenset()
-        slow = () if self.level == "full" else _SLOW
-        named = {item.name for item in metric_fields()}.difference(slow)
-        return frozenset(named if self.only is None else named.intersection(self.only))
+        known = {item.name for item in metric_fields()}
+        named = set() if self.level == "none" else known
+        named = named if self.level == "full" else named.difference(_SLOW)
+        named = named if self.only is None else named.intersection(self.only)
+        return frozenset(named | known.intersection(self.required))
 
     @cached_property
     def judges(self) -> Sequence[Recognizer]:
         """The FR models that ``compare`` asks."""
-        if self.level == "none":
-            return ()
-        given = self.recognizers
-        return [m for m in given if self.only is None or f"id_cosine_{m.name}" in self.only]
+        wanted = () if self.level == "none" else self.only
+        names = {m.name: f"id_cosine_{m.name}" for m in self.recognizers}
+        return [
+            m
+            for m in self.recognizers
+            if wanted is None or names[m.name] in wanted or names[m.name] in self.required
+        ]
 
     @property
     def looks(self) -> bool:

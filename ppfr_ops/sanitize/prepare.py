@@ -45,7 +45,7 @@ def prepare(options: SanitizeOptions) -> Job:
     """
     options = resolved(_named_by_path(options))
     _check_combinations(options)
-    _check_columns(options)
+    check_columns(options)
     _check_photographs(options)
     _check_places(options)
     for spec in options.recognizer_specs():
@@ -63,7 +63,7 @@ def prepare(options: SanitizeOptions) -> Job:
     stand_in = secrets_with(method, secrets, os.urandom(32) if makes_key(options) else None)
     own = stand_in != secrets
     method = method.with_secrets(stand_in)
-    _check_method(options, method, policy)
+    check_method(options, method, policy)
     chosen = plan(
         options.input,
         Columns(
@@ -141,7 +141,14 @@ def mark(secret: bytes) -> str:
     return stretched(secret, "which key this is").hex()[:16]
 
 
-def _check_method(options: SanitizeOptions, method: Anonymizer, policy: Policy | None) -> None:
+def check_method(
+    options: SanitizeOptions, method: Anonymizer, policy: Policy | None = None
+) -> None:
+    """Find out whether a method goes with the options: for commands and steps alike.
+
+    Raises:
+        UserError: why not.
+    """
     if method.kind != "picture":
         raise UserError(f"method {method.name}: it publishes a {method.kind}, not pictures")
     bound = options.max_disclosure is not None or (policy is not None and policy.record)
@@ -261,7 +268,12 @@ def _check_combinations(options: SanitizeOptions) -> None:
         raise UserError(f"--vault goes with --vault-key ({HOW_TO})")
 
 
-def _check_columns(options: SanitizeOptions) -> None:
+def check_columns(options: SanitizeOptions) -> None:
+    """Find out whether the columns go together: for commands and steps alike.
+
+    Raises:
+        UserError: why not.
+    """
     names = [spec.name for spec in options.recognizer_specs()]
     if len(set(names)) < len(names):
         raise UserError("--fr: two models have the same name")

@@ -154,7 +154,7 @@ def _reader(file: IO[bytes]) -> Callable[[Member], bytes]:
 def _pictures(sample: _Sample, wanted: str | None) -> list[str]:
     """The members that are pictures, by suffix."""
     if wanted is not None:
-        return [wanted] if wanted in sample.members else []
+        return [name for name in sample.members if name.lower() == wanted.lower()]
     return [name for name in sample.members if suffix(f"x.{name}") in IMAGE_SUFFIXES]
 
 

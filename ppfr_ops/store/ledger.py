@@ -122,7 +122,7 @@ class Ledger(Documents):
         if is_remote(self.fs):
             self.fs.check(self.root)
         self.refuse_links()
-        begun = self.read(*LEDGER, "run.json") or None
+        begun = self._begun(settings)
         if begun is None:
             if self.exists("_ledger", "run.json"):
                 raise LedgerError("the output is of an earlier version; choose another folder")
@@ -173,7 +173,7 @@ class Ledger(Documents):
                 if _OURS.fullmatch(name) and not name.startswith(_LASTING):
                     self.remove_path(path)
         self._ids = None
-        begun = self.read(*LEDGER, "run.json") or None
+        begun = self._begun(settings)
         if begun is None and not self.committed_ids():
             # Nothing is published yet, so a key that lies there is of no use but to whoever put it
             # there and knows it.
@@ -203,6 +203,15 @@ class Ledger(Documents):
                 self.make_folder(self.path(EVIDENCE, "staging"))
             self.write(dict(settings), *LEDGER, "run.json")
         self.recover()
+
+    def _begun(self, settings: Mapping[str, str]) -> dict[str, str] | None:
+        """The settings of the run that this output is of; None: of none. A run that was refused
+        before it did anything leaves an output that is nobody's."""
+        begun = self.read(*LEDGER, "run.json") or None
+        if begun is None or begun == dict(settings):
+            return begun
+        done = self.committed_ids() or self.names(RELEASE, "data") or self.thrown_away()
+        return begun if done or self.names(*LEDGER, "plan") else None
 
     def recover(self) -> None:
         """Complete what was committed and remove what was not. For the driver, before any work."""

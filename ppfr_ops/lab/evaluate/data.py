@@ -125,9 +125,9 @@ def read_sanitized(
     """What ``ppfr sanitize`` published for the gallery.
 
     Args:
-        path: its output folder (or any Parquet folder with ``record_id`` and ``image``).
-        mapping: its mapping, ``record_id``, ``source``, ``row``; None: by the order of the records,
-            which must be as many as the gallery has faces.
+        path: its output folder, the release in it, or a Parquet folder with ``record_id`` and
+            ``image``.
+        mapping: its mapping, ``record_id``, ``source``, ``row``.
         gallery: the originals.
 
     Returns:
@@ -135,18 +135,19 @@ def read_sanitized(
         published.
 
     Raises:
-        UserError: not readable, or not of this gallery.
+        UserError: not readable, not of this gallery, or there is no mapping.
     """
-    data = Path(path) / "data"
-    table, _ = _table(str(data) if data.is_dir() else path, "sanitized")
+    places = (Path(path) / "release" / "data", Path(path) / "data")
+    data = next((str(place) for place in places if place.is_dir()), path)
+    table, _ = _table(data, "sanitized")
     if "record_id" not in table.column_names:
         raise UserError("sanitized: no column record_id")
     table = table.sort_by("record_id")
-    places = places_of(table.column("record_id").to_pylist(), mapping, gallery)
-    mine = np.flatnonzero(places >= 0)
+    owner = places_of(table.column("record_id").to_pylist(), mapping, gallery)
+    mine = np.flatnonzero(owner >= 0)
     published = np.zeros_like(gallery.images)
     there = np.zeros(len(gallery), bool)
-    where = places[mine]
+    where = owner[mine]
     published[where] = _decode(table.column("image").take(pa.array(mine)).to_pylist(), "sanitized")
     there[where] = True
     return published, there
@@ -157,15 +158,14 @@ def places_of(records: list[str], mapping: str | None, gallery: FaceSet) -> NDAr
     comes from elsewhere.
 
     Raises:
-        UserError: the mapping is not readable, or not of this gallery.
+        UserError: the mapping is not readable, not of this gallery, or there is none: the records
+            of a release stand in a random order, so nothing else says which is which.
     """
     if mapping is None:
-        if len(records) != len(gallery):
-            raise UserError(
-                f"sanitized: {len(records)} records, but the gallery has {len(gallery)} faces; "
-                "--mapping says which is which"
-            )
-        return np.arange(len(gallery))
+        raise UserError(
+            "which record is which face only --mapping says; the command that made the output "
+            "writes it, too, if it is run once more with --mapping FILE"
+        )
     try:
         owner = pq.read_table(mapping, columns=["record_id", "source", "row"])
     except (OSError, ValueError, KeyError):

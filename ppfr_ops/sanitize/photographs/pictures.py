@@ -113,6 +113,8 @@ class WholePictures:
             )
             stage = "not_measured"
             measured = self._of_pictures(batch, made)
+        except Failed:
+            raise
         except Exception:
             raise Failed(stage) from None
         return Made(
@@ -142,7 +144,7 @@ class WholePictures:
 
     def _crops(self, item: Photograph) -> Faces:
         """Its faces, if anybody looks at them."""
-        if self.kit.level == "none" and self.cover is not None:
+        if not self.kit.measuring.looks and self.cover is not None:
             return np.zeros((0, FACE_SIZE, FACE_SIZE, 3), np.uint8)
         return cut(item.pixels, transforms(item.faces))
 
@@ -193,7 +195,7 @@ class WholePictures:
         again: Sequence[Drawn | None],
     ) -> list[_Made]:
         """Photographs with their heads covered, and what is measured on every face."""
-        measured = self.kit.level != "none"
+        measured = self.kit.measuring.looks
         pictures: list[tuple[bytes, float]] = []
         seen: list[Faces] = []
         other: list[Faces] = []
@@ -217,7 +219,10 @@ class WholePictures:
             second = None
             if self.kit.measuring.compares_draws:
                 second = Again(np.array(places, np.int64), np.concatenate(other) if other else None)
-            metrics = self._compare(np.concatenate(list(crops)), np.concatenate(seen), second)
+            try:
+                metrics = self._compare(np.concatenate(list(crops)), np.concatenate(seen), second)
+            except Exception:
+                raise Failed("not_measured") from None
         made, first = [], 0
         for (data, share), faces in zip(pictures, crops, strict=True):
             rows = slice(first, first + len(faces))
@@ -282,7 +287,7 @@ class WholePictures:
 
     def _of_pictures(self, batch: Sequence[Photograph], made: Sequence[_Made]) -> Metrics:
         """The worst of every photograph's anonymized faces, and what concerns the whole."""
-        if self.kit.level == "none":
+        if not self.kit.measuring.looks:
             return {}
         values: dict[str, list[float]] = defaultdict(list)
         names = [item.name for item in MEASURES]
