@@ -138,7 +138,7 @@ def test_every_option_of_the_command_is_one_of_the_step_or_is_said_to_be_none() 
         *("max_dead_letter_rate", "check_shards", "overwrite", "retry_dead_letters"),
         *("incremental", "propagate_deletions", "allow_deletions", "single_writer", "mapping"),
         *("signing_key", "vault", "vault_key", "photographs", "detections_out", "review_out"),
-        *("verdicts", "size_anonymity", "size_rounding"),
+        *("verdicts", "size_anonymity", "size_rounding", "names", "output_form"),
     }
     left = set(SanitizeOptions.model_fields) - of_a_run - set(OPTIONS)
     assert not left, f"an option of a step (OPTIONS), or of a run only (here)? {sorted(left)}"

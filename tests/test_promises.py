@@ -47,6 +47,7 @@ OTHERWISE: dict[str, Any] = {
 }
 """Another value of every option that shapes the output of aligned faces, where a test can give one
 without a model, a key or a policy; those are below."""
+OF_TREES = {"names", "output_form"}
 OF_FILES = {"fr", "identity_column", "identity_key_file", "policy"}
 OF_VIRTUAL_PEOPLE = {"identity", "variation", "size_rounding", "size_anonymity"}
 
@@ -109,7 +110,7 @@ def shaping_names(model: Any) -> set[str]:
 def test_every_option_that_shapes_is_tried() -> None:
     """Whoever adds one adds another value of it here."""
     aligned = shaping_names(SanitizeOptions)
-    assert aligned == set(OTHERWISE) | OF_FILES | OF_VIRTUAL_PEOPLE
+    assert aligned == set(OTHERWISE) | OF_FILES | OF_VIRTUAL_PEOPLE | OF_TREES
     assert shaping_names(PhotographOptions) == set(PHOTOGRAPHS)
 
 

@@ -129,12 +129,11 @@ def with_release_key(job: Job, ledger: Ledger) -> Job:
 
 def with_key(job: Job, key: bytes) -> Job:
     """The job with a key of its release: for pseudonyms, and for the method."""
-    named = job.options.identity_column or job.independent
-    pseudonyms = derive(key, "pseudonyms") if named else None
     method = create(job.options.method, job.options.method_options)
     given = {role: secret for role, secret in job.secrets.items() if role != ROLE or not job.own}
-    secrets = secrets_with(method, given, key)
-    return replace(job, pseudonym_key=pseudonyms, secrets=secrets)
+    job = replace(job, secrets=secrets_with(method, given, key))
+    named = job.options.identity_column or job.independent
+    return replace(job, pseudonym_key=derive(key, "pseudonyms") if named else None)
 
 
 def throw_away(ledger: Ledger) -> None:

@@ -103,6 +103,15 @@ class Documents(Secret):
         if self.fenced_off():
             raise LedgerError("another run has taken over this output, or it was removed")
 
+    def _begun(self, settings: Mapping[str, str]) -> dict[str, str] | None:
+        """The settings of the run that this output is of; None: of none. A run that was refused
+        before it did anything leaves an output that is nobody's."""
+        begun = self.read(*LEDGER, "run.json") or None
+        if begun is None or begun == dict(settings):
+            return begun
+        done = self.committed_ids() or self.names("release", "data") or self.thrown_away()
+        return begun if done or self.names(*LEDGER, "plan") else None
+
     def committed_ids(self) -> set[str]:
         """Ids of the units that have an entry; reads none of them."""
         names = self.names(*LEDGER, "units")

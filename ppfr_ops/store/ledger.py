@@ -204,15 +204,6 @@ class Ledger(Documents):
             self.write(dict(settings), *LEDGER, "run.json")
         self.recover()
 
-    def _begun(self, settings: Mapping[str, str]) -> dict[str, str] | None:
-        """The settings of the run that this output is of; None: of none. A run that was refused
-        before it did anything leaves an output that is nobody's."""
-        begun = self.read(*LEDGER, "run.json") or None
-        if begun is None or begun == dict(settings):
-            return begun
-        done = self.committed_ids() or self.names(RELEASE, "data") or self.thrown_away()
-        return begun if done or self.names(*LEDGER, "plan") else None
-
     def recover(self) -> None:
         """Complete what was committed and remove what was not. For the driver, before any work."""
         entries = self._restored(self.entries())
