@@ -33,7 +33,7 @@ Exit codes: 0 it may be released; 1 failed; 2 wrong usage or input; 3 it must no
 @click.argument("output")
 @click.option("--evaluation", metavar="FILE", help="evaluation.json of the method.")
 @click.option("--policy", "policy_file", metavar="FILE", help="YAML; see docs/policy.md.")
-@click.option("--public-key", metavar="FILE", help="PEM, Ed25519: whose signature is expected.")
+@click.option("--public-key", metavar="FILE", help="PEM: whose signature is expected.")
 @click.option("--name", default="protected-faces", show_default=True, help="Of the dataset.")
 @click.option("--license", "license_", metavar="SPDX", help="Licence of the release.")
 @click.option("--creator", help="Who publishes it.")
@@ -44,7 +44,7 @@ Exit codes: 0 it may be released; 1 failed; 2 wrong usage or input; 3 it must no
 @click.option(
     "--signing-key",
     metavar="FILE",
-    help="PEM, Ed25519: sign the release with its card. Without it, the card and Croissant of a "
+    help="PEM: sign the release with its card. Without it, the card and Croissant of a "
     "release that is signed already stay as they are.",
 )
 @click.option(
@@ -71,13 +71,15 @@ def main(
     as_json: bool,
 ) -> int:
     """Say whether OUTPUT may be released, and write what its owner and its receivers need:
-    evidence/report.html; release/README.md (Hugging Face dataset card) and release/croissant.json.
+    evidence/report.html, evidence/annex.html (for the impact assessment, a page of summary first);
+    release/README.md (Hugging Face dataset card) and release/croissant.json.
 
     Verifies every file, holds the figures against the policy, and gives the reasons.
     """
     from ppfr_ops.contracts.policy import DEFAULT, IN_PLACE, PolicyError, parse
     from ppfr_ops.release.certificates import read_all
-    from ppfr_ops.release.documents import cards, report
+    from ppfr_ops.release.documents import annex, cards, report
+    from ppfr_ops.release.documents.annex import read_intruder
     from ppfr_ops.release.figures import ReleaseError, assess, open_release, read_evaluation
     from ppfr_ops.release.publish import write_documents
     from ppfr_ops.release.signing import load_public_key, load_signing_key
@@ -128,6 +130,9 @@ def main(
         Path(report_file).write_text(page, "utf-8")
     else:
         ledger.put(page.encode(), EVIDENCE, "report.html")
+    intruder = read_intruder(ledger, release.told)
+    sheet = annex.render(release, publication, passed, why, checks, shown, intruder)
+    ledger.put(sheet.encode(), EVIDENCE, "annex.html")
     if private is None and release.signed:
         told = "card and Croissant stay as they were signed; --signing-key writes them anew"
         echo(told, err=True)

@@ -25,14 +25,14 @@ Examples:
 
 @click.command(cls=Command, epilog=EXAMPLES)
 @click.argument("output")
-@click.option("--public-key", help="PEM, Ed25519: the manifest must bear this key's signature.")
+@click.option("--public-key", help="PEM: the manifest must bear this key's signature.")
 @click.option(
     "--min-version",
     type=click.IntRange(min=1),
     metavar="N",
     help="The release's version, at least: tells an older one that was put in its place.",
 )
-@click.option("--sign", "signing_key", help="PEM, Ed25519: sign the manifest if all holds.")
+@click.option("--sign", "signing_key", help="PEM: sign the manifest if all holds.")
 @click.option(
     "--against",
     metavar="INPUT",

@@ -336,8 +336,8 @@ class SanitizeOptions(BaseModel):
     )
     signing_key: str | None = option(
         None,
-        "Ed25519 private key (PEM) to sign the manifest with, which holds the digest of every "
-        "shard; ppfr verify --public-key checks the signature.",
+        "Private key (PEM, Ed25519 or a NIST curve) to sign the release with; ppfr verify "
+        "--public-key, release/verify.py and model_signing verify check the signature.",
         private=True,
         metavar="FILE",
     )

@@ -77,7 +77,8 @@ _OURS = re.compile(
     rf"{RELEASE}/(data/{RELEASED.pattern}\.parquet|manifest\.json|manifest\.sig|files\.pq"
     rf"|SHA256SUMS|photographs/[\s\S]+|README\.md|croissant\.json|verify\.py)"
     rf"|{EVIDENCE}/((ledger|staging|set_aside)/.*|manifest\.json"
-    rf"|report\.html|seal\.json|seal\.[0-9a-f]{{16}}\.parquet|privacy_audit\.json"
+    rf"|report\.html|annex\.html|intruder\.json|seal\.json|seal\.[0-9a-f]{{16}}\.parquet"
+    rf"|privacy_audit\.json"
     rf"|(metrics|dead_letters|detections|look|photographs)/{UNIT.pattern}(\.{COPY.pattern})?\.parquet)"
 )
 """Everything in an output that is ours, and that ``--overwrite`` removes."""

@@ -1,0 +1,310 @@
+"""``annex.html``: the release's part of a data protection impact assessment, in plain words.
+
+By mode and clause: the question, the attack that was tried, what came of it, when, and who has to
+decide. Texts of others are named by number, not quoted. Figures are those of the evaluation and of
+the intruder's record; what was not measured is said to be so.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from ppfr_ops.contracts.evaluation import Evaluation
+from ppfr_ops.contracts.intruder import IntruderRecord
+from ppfr_ops.contracts.manifest import Check, ReleaseManifest
+from ppfr_ops.release.documents.cards import Publication, environment
+from ppfr_ops.release.figures import Release
+from ppfr_ops.store.folder import EVIDENCE, Folder
+
+OWNER, OFFICER = "controller", "data protection officer"
+_NOT = "not measured"
+
+
+@dataclass(frozen=True)
+class Mode:
+    """What kind of release it is."""
+
+    name: str
+    words: str
+    still_personal: bool
+    """Whether it has to be treated as personal data whatever the attacks found."""
+
+
+NOBODY = Mode(
+    "people who do not exist",
+    "Every picture shows a person that a key drew; no pixel and no feature of a face went into it. "
+    "What is left of the originals is the grouping of the records, how many there are, and the "
+    "columns that were kept.",
+    False,
+)
+STAND_INS = Mode(
+    "virtual people, moved by the originals",
+    "Every person has a virtual one in their place. What photos of a person differ by still comes "
+    "from the photos.",
+    True,
+)
+PRIVATE = Mode(
+    "differential privacy",
+    "Noise bounds what any picture can tell of the face that it was made of, or of the person.",
+    True,
+)
+SAME = Mode(
+    "the same person, drawn anew",
+    "The picture keeps what recognisers know people by and changes what people see. Whoever has "
+    "another photo of a person can find that person: that is what it is for.",
+    True,
+)
+CHANGED = Mode(
+    "originals, changed",
+    "The picture is the original with some of it taken out or covered.",
+    True,
+)
+
+
+def mode_of(release: Release) -> Mode:
+    """The mode of a release, by its manifest."""
+    manifest = release.manifest
+    if manifest.method.private:
+        return PRIVATE
+    if manifest.options.get("reads_faces") is False:
+        return NOBODY
+    if not manifest.method.draws_faces:
+        return CHANGED
+    identity = manifest.method.options.get("identity", "original")
+    return SAME if identity == "original" else STAND_INS
+
+
+def read_intruder(folder: Folder, release: ReleaseManifest) -> IntruderRecord | None:
+    """What ``ppfr intruder`` found on this very release; None: nothing that can be read."""
+    data = folder.read_bytes(EVIDENCE, "intruder.json")
+    try:
+        found = None if data is None else IntruderRecord.model_validate_json(data)
+    except (ValidationError, RecursionError):
+        return None
+    return found if found is not None and found.release == release.release else None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A clause."""
+
+    clause: str
+    question: str
+    tried: str
+    found: str
+    meaning: str
+    date: str
+    decides: str
+
+
+def render(
+    release: Release,
+    publication: Publication,
+    passed: bool,
+    why: str,
+    checks: list[Check],
+    evaluation: Evaluation | None,
+    intruder: IntruderRecord | None,
+) -> str:
+    """The page.
+
+    Args:
+        passed, why: the report's verdict.
+        evaluation: of this very method; None: there is none.
+        intruder: what ``ppfr intruder`` found; None: it was not run.
+    """
+    mode = mode_of(release)
+    wp216 = list(_wp216(release, evaluation))
+    return (
+        environment()
+        .get_template("annex.html.j2")
+        .render(
+            publication=publication,
+            manifest=release.manifest,
+            mode=mode,
+            passed=passed,
+            why=why,
+            checks=checks,
+            wp216=wp216,
+            intruder=intruder,
+            ico=_ico(intruder),
+            iso=list(_iso(release, mode, evaluation, intruder)),
+            photographs=release.manifest.options.get("output_faces") == "in-place",
+            kept=[str(name) for name in release.manifest.options.get("keep_columns", [])],
+            unmeasured=[row.question for row in wp216 if row.found == _NOT],
+        )
+    )
+
+
+# -- WP216 ----------------------------------------------------------------------------------
+
+
+def _wp216(release: Release, evaluation: Evaluation | None) -> Iterator[Row]:
+    """The three criteria of Opinion 05/2014."""
+    date = "" if evaluation is None else evaluation.created[:10]
+    yield _singled_out(release, evaluation, date)
+    linkage = (evaluation.linkage or {}) if evaluation is not None else {}
+    best = max(linkage.items(), key=lambda item: item[1].rank1, default=None)
+    yield Row(
+        "WP216, criterion 2: linkability",
+        "Can two records, or a record and a photo, be told to be of one person?",
+        "FR models compare published pictures with a gallery that holds another photo of each "
+        "person",
+        _NOT
+        if best is None
+        else f"the best model ({best[0]}) puts the right person first for "
+        f"{_share(best[1].rank1)} of {best[1].probes:,} pictures among {best[1].people:,} people; "
+        f"by chance {_share(best[1].chance)}",
+        "At chance, the pictures link to nobody. Above chance, so many people can be found by "
+        "whoever has a photo of them.",
+        date if best is not None else "",
+        OFFICER,
+    )
+    inferred = evaluation.inference if evaluation is not None else None
+    told = [
+        f"{name}: {_share(found.network.balanced_accuracy)} (chance {_share(found.chance)}, "
+        f"originals {_share(found.network_original.balanced_accuracy)})"
+        for name, found in (inferred.attributes.items() if inferred is not None else ())
+    ]
+    yield Row(
+        "WP216, criterion 3: inference",
+        "Can anything be told of a person that was not to be told?",
+        "a network is trained to read sex, age group and ethnicity from published pictures",
+        "; ".join(told) or _NOT,
+        "Balanced accuracy: the mean over the groups of the share told right. At chance, the "
+        "pictures tell nothing of it.",
+        date if told else "",
+        OFFICER,
+    )
+
+
+def _singled_out(release: Release, evaluation: Evaluation | None, date: str) -> Row:
+    parts, dated = [], ""
+    alone: Any = getattr(release, "singled", None)
+    if alone is not None:
+        parts.append(
+            f"of {alone.people:,} people {alone.singled_out:,} have a number of records and kept "
+            f"values that nobody else has; at least {alone.structure_k:,} look alike"
+        )
+    structure: Any = getattr(evaluation, "structure", None)
+    if structure is not None:
+        parts.append(
+            f"the best structure attack names {_share(structure.worst)} of {structure.people:,} "
+            "people rightly"
+        )
+        dated = date
+    linkage = (evaluation.linkage or {}) if evaluation is not None else {}
+    rates = [found.singling_out for found in linkage.values() if found.singling_out is not None]
+    if rates:
+        chance = next(iter(linkage.values())).singling_out_chance
+        parts.append(
+            f"by FR models {_share(max(rates))} of the attacks that single out succeed; up to "
+            f"{_share(chance)} do by chance"
+        )
+        dated = date
+    return Row(
+        "WP216, criterion 1: singling out",
+        "Can somebody's records be told from everybody else's?",
+        "counting, by size of group and kept columns; the structure attack, by everything that a "
+        "release shows but its pictures; FR models on the pictures",
+        "; ".join(parts) or _NOT,
+        "A person who is singled out is found by whoever knows how many photos of them went in and "
+        "what the kept columns say.",
+        dated,
+        OFFICER,
+    )
+
+
+# -- ICO, ISO/IEC 27559 ---------------------------------------------------------------------
+
+
+def _ico(found: IntruderRecord | None) -> Row:
+    return Row(
+        "ICO, anonymisation guidance (March 2025): motivated intruder test",
+        "Would somebody who wants to, with photos of likely people and usual means, find anybody?",
+        "ppfr intruder: FR models and the structure of the release against candidates with names"
+        if found is not None
+        else "ppfr intruder OUTPUT --candidates FACES --fr NAME=PATH was not run",
+        _NOT if found is None else found.in_words,
+        "Names that are given at random are right as often as the figure for chance says. More "
+        "right names than that are people who can be found.",
+        "" if found is None else found.date,
+        OWNER,
+    )
+
+
+def _iso(
+    release: Release, mode: Mode, evaluation: Evaluation | None, intruder: IntruderRecord | None
+) -> Iterator[tuple[str, str, str, str]]:
+    """Clause, subject, what is on record, what is left to whom."""
+    manifest = release.manifest
+    counts = manifest.counts
+    kept = [str(name) for name in manifest.options.get("keep_columns", [])]
+    done = [
+        name
+        for name, was in (
+            ("evaluation of the method", evaluation is not None),
+            ("motivated intruder test", intruder is not None),
+            ("audit of the differential privacy", release.audited is not None),
+        )
+        if was
+    ]
+    yield (
+        "6.2",
+        "threat modelling",
+        "attackers, and what each is assumed to know: docs/threat-model.md",
+        f"{OWNER}: who receives the data, under which terms, with which means",
+    )
+    yield (
+        "6.3",
+        "transparency and impact",
+        "the card (README.md) says how the data was made; pictures whose faces were drawn are "
+        "marked as such",
+        f"{OWNER}: what people were told, and what harm a mistake would do",
+    )
+    yield (
+        "7.2",
+        "data features",
+        f"{counts.rows_in:,} rows in, {counts.records:,} records out; kept columns: "
+        f"{', '.join(kept) or 'none'}",
+        f"{OWNER}: whose data it is; whether every kept column is needed",
+    )
+    yield (
+        "7.3",
+        "attack modelling",
+        "worst cases are reported besides means; the attacker holds photos of everybody in the "
+        "release (maximum risk)",
+        f"{OFFICER}: whether that is the attacker to fear",
+    )
+    yield (
+        "8.2",
+        "assessing identifiability",
+        f"tried: {', '.join(done) or 'nothing beside the measures of the run'}",
+        f"{OFFICER}: whether what was tried is enough",
+    )
+    yield (
+        "8.3",
+        "mitigation",
+        f"{mode.name}, by the method {manifest.method.name}; {counts.dead_letters:,} rows held "
+        "back or failed",
+        f"{OWNER}: terms of use and access, where pictures alone do not do",
+    )
+    yield (
+        "9.2",
+        "before data are made available",
+        "the policy and its verdict (below); signature and digests of every file",
+        f"{OWNER}: roles, and who signs",
+    )
+    yield (
+        "9.3, 9.4",
+        "afterwards, and if something happens",
+        "versions, so that an older release can be told; records can be withdrawn and the release "
+        "made anew",
+        f"{OWNER}: when to test again (new recognisers, a data breach), and whom to tell",
+    )
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f} %"
