@@ -28,6 +28,7 @@ COMMANDS = {
     "evaluate": "measure a method: recognition, disclosure, what an attacker gets back",
     "compare": "put evaluations side by side",
     "lineup": "a blind test: do people recognise people in what is published?",
+    "intruder": "name people as a motivated intruder would, and keep the record",
     "train": "train the learned anonymizer",
     "audit-privacy": "bound epsilon from below, by playing the attacker",
     "probe": "publish a photo into a release's world, so that it can be searched there",

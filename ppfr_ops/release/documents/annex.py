@@ -7,7 +7,6 @@ the intruder's record; what was not measured is said to be so.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -182,13 +181,13 @@ def _wp216(release: Release, evaluation: Evaluation | None) -> Iterator[Row]:
 
 def _singled_out(release: Release, evaluation: Evaluation | None, date: str) -> Row:
     parts, dated = [], ""
-    alone: Any = getattr(release, "singled", None)
+    alone = release.singled
     if alone is not None:
         parts.append(
             f"of {alone.people:,} people {alone.singled_out:,} have a number of records and kept "
             f"values that nobody else has; at least {alone.structure_k:,} look alike"
         )
-    structure: Any = getattr(evaluation, "structure", None)
+    structure = evaluation.structure if evaluation is not None else None
     if structure is not None:
         parts.append(
             f"the best structure attack names {_share(structure.worst)} of {structure.people:,} "
