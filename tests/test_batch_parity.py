@@ -139,6 +139,7 @@ def test_every_option_of_the_command_is_one_of_the_step_or_is_said_to_be_none() 
         *("incremental", "propagate_deletions", "allow_deletions", "single_writer", "mapping"),
         *("signing_key", "vault", "vault_key", "photographs", "detections_out", "review_out"),
         *("verdicts", "size_anonymity", "size_rounding", "names", "output_form"),
+        *("accept_unreviewed", "coarsen", "groups", "identity_from", "labels", "strict"),
     }
     left = set(SanitizeOptions.model_fields) - of_a_run - set(OPTIONS)
     assert not left, f"an option of a step (OPTIONS), or of a run only (here)? {sorted(left)}"

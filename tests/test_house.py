@@ -16,12 +16,13 @@ MAX_LINES = 420
 """About 400."""
 MAX_FUNCTION = 60
 
-LONG_FILES = {"ppfr_ops.lab.training.stochastic_local"}
+LONG_FILES = {"ppfr_ops.lab.training.stochastic_local", "ppfr_ops.sanitize.options"}
 """Longer than allowed; their heads say why."""
 
 LONG_FUNCTIONS = {
     "ppfr_ops.cli.report.main": "a command's options are its parameters",
     "ppfr_ops.lab.evaluate.attacks.recovery.train": "one loop",
+    "ppfr_ops.release.documents.annex._iso": "a document, written out",
     "ppfr_ops.release.documents.cards.croissant": "a document, written out",
     "ppfr_ops.sample._picture": "a face, drawn stroke by stroke",
 }

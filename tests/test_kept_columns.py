@@ -9,10 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
+from ppfr_ops import SanitizeOptions, run
 from ppfr_ops.cli import report, sanitize
 from ppfr_ops.errors import UserError
+from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.release.singled import Singled, singled
-from ppfr_ops.sample import write_sample
+from ppfr_ops.sample import faces, write_sample
 from ppfr_ops.source.coarsening import Kept, coarsened, parse
 
 
@@ -52,7 +54,7 @@ def test_a_column_to_keep_says_how_coarse() -> None:
     assert parse("odd:by=1", frozenset({"odd:by=1"})) == Kept("odd:by=1")
     assert str(parse("age:bins=10")) == "age:bins=10"
     for text in ("age:bins=0", "age:bins=x", "age:bins=inf", "a:first=0", "a:by=hour", "a:o=1"):
-        with pytest.raises(UserError, match="--keep-column"):
+        with pytest.raises(UserError, match="--coarsen"):
             parse(text)
 
 
@@ -101,3 +103,26 @@ def test_a_policy_holds_a_release_to_how_many_look_alike(tmp_path: Path) -> None
     page = (out / "evidence" / "report.html").read_text()
     assert page.index("pictures aside") < page.index("What is required")
     assert "with the kept columns 4 are singled out" in " ".join(page.split())
+
+
+def test_a_run_makes_kept_columns_coarser(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    pictures = [Encoding().encode(face) for face in faces(6)]
+    table = pa.table({"image": pictures, "who": list("aabbcc"), "age": [31, 38, 39, 40, 55, 9]})
+    pq.write_table(table, tmp_path / "in" / "a.parquet")
+    options = SanitizeOptions(
+        input=str(tmp_path / "in"),
+        output=str(tmp_path / "out"),
+        method="blur",
+        metrics="none",
+        keep_columns=("age",),
+        coarsen=("age:bins=10",),
+    )
+    assert run(options).exit_code == 0
+    data = pq.read_table(tmp_path / "out" / "release" / "data")
+    assert sorted(data["age"].to_pylist()) == [0, 30, 30, 30, 40, 50]
+    told = json.loads((tmp_path / "out" / "release" / "manifest.json").read_text())["options"]
+    assert told["coarsen"] == ["age:bins=10"]
+    for wrong in ("age", "age:halves=2", "sex:first=1"):
+        with pytest.raises(UserError, match="--coarsen"):
+            run(options.model_copy(update={"coarsen": (wrong,)}))

@@ -35,6 +35,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     ),
     "Input": ("input_format", "image_column", "limit", "incremental", "propagate_deletions"),
     "What is published": (
+        "coarsen",
         "identity",
         "method_options",
         "variation",

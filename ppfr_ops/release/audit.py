@@ -106,7 +106,12 @@ def audit(
         key = owner_key(key, seeded=options.get("draws") != "system")
     planned = plan(
         source,
-        Columns(columns.image, columns.identity, tuple(options.get("keep_columns", ()))),
+        Columns(
+            columns.image,
+            columns.identity,
+            tuple(options.get("keep_columns", ())),
+            coarse=tuple(options.get("coarsen", ())),
+        ),
         format=options.get("input_format", "auto"),
         unit_rows=options.get("unit_rows", 1000),
         least_units=options.get("least_units", 1),

@@ -39,6 +39,7 @@ _AT_ONCE = 64 << 20
 
 _TOLD_OPTIONS = (
     "keep_columns",
+    "coarsen",
     "identity",
     "reads_faces",
     "size_anonymity",

@@ -1,4 +1,7 @@
-"""The options of ``ppfr sanitize``: what is to be done, whatever engine does it."""
+"""The options of ``ppfr sanitize``: what is to be done, whatever engine does it.
+
+Long because every option is declared once, with its words, and here.
+"""
 
 from typing import Literal
 
@@ -124,6 +127,15 @@ class SanitizeOptions(BaseModel):
         shapes=True,
         flag="--keep-column",
         metavar="NAME",
+    )
+    coarsen: tuple[str, ...] = option(
+        (),
+        "Make a kept column coarser, so that it singles out fewer people: NAME:bins=WIDTH for "
+        "numbers, NAME:first=CHARACTERS for texts, NAME:only=VALUE|VALUE, NAME:by=year|quarter|"
+        "month|day for times. Repeatable. ppfr report says how many people they single out.",
+        shapes=True,
+        flag="--coarsen",
+        metavar="NAME:HOW",
     )
     identity_column: str | None = option(
         None,

@@ -24,6 +24,7 @@ from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.photographs.covering import check_shown
 from ppfr_ops.sanitize.photographs.output import refuse_photographs, with_form
+from ppfr_ops.source.coarsening import parse as parse_coarsening
 from ppfr_ops.source.listing import said
 from ppfr_ops.source.paths import IDENTITY
 from ppfr_ops.source.plan import Columns, Plan, plan
@@ -74,6 +75,7 @@ def prepare(options: SanitizeOptions) -> Job:
             options.identity_from,
             () if options.labels is None else (open_store(options.labels)[1],),
             options.labels is not None,
+            options.coarsen,
         ),
         format=options.input_format,
         unit_rows=options.rows_per_unit,
@@ -283,6 +285,12 @@ def check_columns(options: SanitizeOptions) -> None:
     clash = sorted(reserved & set(options.keep_columns))
     if clash:
         raise UserError(f"--keep-column {clash[0]}: the output has a column of that name already")
+    for text in options.coarsen:
+        kept = parse_coarsening(text)
+        if kept.way is None or kept.name not in options.keep_columns:
+            raise UserError(
+                f"--coarsen {text}: expected NAME:bins=WIDTH or the like, of a --keep-column"
+            )
     if options.identity_column in options.keep_columns:
         raise UserError("the identity column leaves as pseudonyms only; do not keep it as it is")
 

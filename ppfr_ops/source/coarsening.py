@@ -1,4 +1,4 @@
-"""Kept columns made coarser before anything is published: ``--keep-column age:bins=10``.
+"""Kept columns made coarser before anything is published: ``--coarsen age:bins=10``.
 
 ====================== ===========================================================================
 ``bins=10``            a number becomes the lower end of its bin of this width: 30 for 30 to 39
@@ -35,7 +35,7 @@ class Kept:
 
 
 def parse(text: str, columns: frozenset[str] = frozenset()) -> Kept:
-    """What ``--keep-column`` was given.
+    """What ``--coarsen`` was given, or the plain name of a column.
 
     Args:
         text: ``NAME`` or ``NAME:WAY=VALUE``; a name may hold colons.
@@ -46,7 +46,7 @@ def parse(text: str, columns: frozenset[str] = frozenset()) -> Kept:
     """
     name, colon, rest = text.rpartition(":")
     way, equals, value = rest.partition("=")
-    if not colon or not equals or text in columns:
+    if not colon or not equals or text in columns or not way.isidentifier():
         return Kept(text)
     sound = {
         "bins": _positive(value),
@@ -56,7 +56,7 @@ def parse(text: str, columns: frozenset[str] = frozenset()) -> Kept:
     }
     if not sound.get(way):
         ways = ", ".join(f"{name}={form}" for name, form in _WAYS.items())
-        raise UserError(f"--keep-column {text}: expected NAME or NAME: with one of {ways}")
+        raise UserError(f"--coarsen {text}: expected NAME or NAME: with one of {ways}")
     return Kept(name, way, value)
 
 
@@ -90,7 +90,7 @@ def coarsened(column: pa.ChunkedArray | pa.Array, kept: Kept) -> pa.ChunkedArray
         return pc.cast(pc.floor_temporal(column, unit=kept.value), kind)
     if kept.way is None:
         return column
-    raise UserError(f"--keep-column {kept}: a column of type {kind} cannot be made coarser by that")
+    raise UserError(f"--coarsen {kept}: a column of type {kind} cannot be made coarser by that")
 
 
 def _number(kind: pa.DataType) -> bool:

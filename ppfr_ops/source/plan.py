@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from ppfr_ops.contracts.ledger import Source
 from ppfr_ops.errors import UserError
+from ppfr_ops.source.coarsening import coarsened, parse
 from ppfr_ops.source.formats import chosen, reader_of
 from ppfr_ops.source.kept import refuse_pictures
 from ppfr_ops.source.labels import label
@@ -191,6 +192,10 @@ def read_unit(plan: Plan, unit: Unit) -> pa.Table:
         names = [label(value) for value in table["identity"].to_pylist()]
         table = table.set_column(place, "identity", pa.array(names, pa.string()))
     table = refuse_pictures(table)
+    for text in plan.columns.coarse:
+        kept = parse(text)
+        place = table.schema.get_field_index(f"keep.{kept.name}")
+        table = table.set_column(place, f"keep.{kept.name}", coarsened(table.column(place), kept))
     ids = pa.array([record_id(unit.id, row) for row in range(table.num_rows)], pa.string())
     return table.add_column(0, "record_id", ids)
 

@@ -159,6 +159,8 @@ class Columns:
     """Tables that say of pictures what is in them."""
     labels_given: bool = False
     """Whether somebody named them; else they lie beside the pictures."""
+    coarse: tuple[str, ...] = ()
+    """Columns to keep that are made coarser as they are read (``source.coarsening``)."""
 
     def without(self, names: Iterable[str]) -> "Columns":
         """The same, without columns of these names."""

@@ -184,6 +184,7 @@ def _load(device: str) -> Generator:
 @register("natural")
 class Natural(Anonymizer):
     redrawable = False
+    draws_faces = True
     secrets: ClassVar[Mapping[str, str]] = {
         "identity-key": "decides which virtual people the pictures show"
     }
