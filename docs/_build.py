@@ -120,11 +120,11 @@ def commands() -> str:
     """The help of every command."""
     import click
 
-    from ppfr_ops.cli import COMMANDS, group
+    from ppfr_ops.cli import COMMANDS, program
 
     text = ["# Commands", "", "As `ppfr COMMAND --help` prints them.", ""]
     for name in COMMANDS:
-        command = group.get_command(click.Context(group), name)
+        command = program.get_command(click.Context(program), name)
         assert command is not None
         context = click.Context(
             command, info_name=f"ppfr {name}", terminal_width=88, max_content_width=88

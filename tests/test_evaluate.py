@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from ppfr_ops import sample
-from ppfr_ops.cli import group
+from ppfr_ops.cli import program
 from ppfr_ops.contracts.evaluation import Evaluation, Point, Recovery
 from ppfr_ops.contracts.records import IMAGE_TYPE
 from ppfr_ops.imaging.codec import Encoding
@@ -110,7 +110,7 @@ def evaluate(world: Path, out: Path, *extra: str, **instead: str) -> Result:
         "out": str(out),
     } | {key.replace("_", "-"): value for key, value in instead.items()}
     arguments = [f"--{key}={value}" for key, value in options.items() if value]
-    return CliRunner().invoke(group, ["evaluate", *arguments, *extra])
+    return CliRunner().invoke(program, ["evaluate", *arguments, *extra])
 
 
 ATTACKS = "--attacks=unet,templates,averaging,fixed,leaked"
@@ -234,7 +234,7 @@ def test_what_sanitize_wrote_without_its_mapping_is_refused(
     result = evaluate(world, tmp_path / "a", sanitized, "--attacks=none", method="")
     assert result.exit_code == 2 and "--mapping" in result.output
     done = CliRunner().invoke(
-        group,
+        program,
         [
             *("lineup", "make", "--gallery", str(world / "gallery"), sanitized),
             *("--out", str(tmp_path / "lineup"), "--trials", "4"),
@@ -257,7 +257,7 @@ def _sanitized(world: Path, folder: Path) -> None:
         pq.write_table(table, folder / "in" / path.name)
         number += len(table)
     done = CliRunner().invoke(
-        group,
+        program,
         [
             *("sanitize-beam", "--input", str(folder / "in"), "--output", str(folder / "out")),
             *("--method", "blur", "--metrics", "none", "--output-format", "png"),
@@ -287,7 +287,7 @@ def test_what_sanitize_wrote(world: Path, tmp_path: Path) -> None:
     assert a.disclosure.disclosure.mean == pytest.approx(b.disclosure.disclosure.mean, abs=0.02)
 
     compared = runner.invoke(
-        group,
+        program,
         ["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "c")],
     )
     assert compared.exit_code == 0, compared.output
@@ -398,10 +398,10 @@ def assert_refused(result: Result, message: str, out: Path) -> None:
 
 def test_compare_refuses_what_is_no_evaluation(tmp_path: Path) -> None:
     runner = CliRunner()
-    result = runner.invoke(group, ["compare", str(tmp_path)])
+    result = runner.invoke(program, ["compare", str(tmp_path)])
     assert result.exit_code == 2 and "no evaluation.json" in result.output
     (tmp_path / "evaluation.json").write_text('{"schema_version": 9}')
-    result = runner.invoke(group, ["compare", str(tmp_path)])
+    result = runner.invoke(program, ["compare", str(tmp_path)])
     assert result.exit_code == 2 and len(result.output.strip().splitlines()) == 1
 
 

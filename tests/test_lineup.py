@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.stats import binom
 
 from ppfr_ops import sample
-from ppfr_ops.cli import group
+from ppfr_ops.cli import program
 from ppfr_ops.contracts.lineup import Answers
 from ppfr_ops.contracts.records import IMAGE_TYPE
 from ppfr_ops.errors import UserError
@@ -100,9 +100,9 @@ def test_the_command(tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = ["lineup", "make", f"--gallery={tmp_path / 'g.parquet'}", f"--out={out}"]
     runner = CliRunner()
-    refused = runner.invoke(group, command)
+    refused = runner.invoke(program, command)
     assert refused.exit_code == 2 and not out.exists()
-    made = runner.invoke(group, [*command, "--method=blur", "--trials=7", "--candidates=4"])
+    made = runner.invoke(program, [*command, "--method=blur", "--trials=7", "--candidates=4"])
     assert made.exit_code == 0, made.output
     assert out.stat().st_mode & 0o077 == 0  # it holds originals
     html = (out / "lineup.html").read_text()
@@ -116,8 +116,8 @@ def test_the_command(tmp_path: Path) -> None:
     assert len(sheets) == 2 and Image.open(sheets[0]).size[0] > 4 * 168
     given = tmp_path / "given.txt"
     given.write_text(" ".join(map(str, truth["answers"])))
-    scored = runner.invoke(group, ["lineup", "score", str(out), f"--given={given}"])
+    scored = runner.invoke(program, ["lineup", "score", str(out), f"--given={given}"])
     assert scored.exit_code == 0 and "found 7 of 7 (1.00" in scored.output
     assert json.loads((out / "result.json").read_text())["p_value"] == pytest.approx(0.25**7)
-    again = runner.invoke(group, [*command, "--originals"])
+    again = runner.invoke(program, [*command, "--originals"])
     assert again.exit_code == 2 and "exists" in again.output

@@ -14,7 +14,7 @@ from driving import drive
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from ppfr_ops.cli import group
+from ppfr_ops.cli import program
 from ppfr_ops.contracts.manifest import Counts, Manifest
 from ppfr_ops.contracts.policy import DEFAULT, IN_PLACE, PolicyError, parse
 from ppfr_ops.imaging.arrays import Faces
@@ -171,7 +171,7 @@ def test_a_malformed_policy_is_refused_before_any_work(
     (tmp_path / "p.yaml").write_text(text)
     where = ["--input", str(source), "--output", str(tmp_path / "out")]
     for command in (["sanitize", *where], ["sanitize", *where, "--dry-run"]):
-        done = CliRunner().invoke(group, [*command, "--policy", str(tmp_path / "p.yaml")])
+        done = CliRunner().invoke(program, [*command, "--policy", str(tmp_path / "p.yaml")])
         assert done.exit_code == 2 and f"line {line}" in done.output
         assert not (tmp_path / "out").exists()
 
@@ -188,7 +188,7 @@ def test_a_policy_on_what_is_not_measured_is_refused(options, reason, source, tm
     command = ["sanitize", "--input", str(source), "--output", str(tmp_path / "out")]
     command += ["--method", "pixelate"]
     command += ["--policy", str(tmp_path / "p.yaml"), "--metrics", options.get("metrics", "full")]
-    done = CliRunner().invoke(group, command)
+    done = CliRunner().invoke(program, command)
     assert done.exit_code == 2 and reason in done.output
 
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from pictures import jpeg
 
 from ppfr_ops import sample
-from ppfr_ops.cli import group
+from ppfr_ops.cli import program
 from ppfr_ops.contracts.policy import PolicyError, parse
 from ppfr_ops.contracts.records import records_schema, released
 from ppfr_ops.imaging import detector
@@ -330,10 +330,10 @@ def test_a_command_that_was_refused_does_not_bind_the_next(tmp_path: Path, sourc
     private = ["--method", "dp-eigenface", "--identity-column", "who", "--accept-unsound"]
     private += ["--identity-key-file", str(tmp_path / "key"), "--privacy-budget", "0.001"]
     private += ["--method-option", "epsilon=1"]
-    refused = CliRunner().invoke(group, [*base, *private])
+    refused = CliRunner().invoke(program, [*base, *private])
     assert refused.exit_code == 2 and "would overdraw" in refused.output, refused.output
     done = CliRunner().invoke(
-        group, [*base, "--method", "blur", "--metrics", "none"], standalone_mode=False
+        program, [*base, "--method", "blur", "--metrics", "none"], standalone_mode=False
     )
     assert done.return_value == 0, done.output
 

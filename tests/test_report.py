@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from PIL import Image
 from pydantic import TypeAdapter
 
-from ppfr_ops.cli import group
+from ppfr_ops.cli import program
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.release.documents.cards import Publication, croissant, lineage_events
 from ppfr_ops.release.figures import open_release
@@ -96,7 +96,7 @@ class Done:
 
 def ppfr(*arguments: str) -> Done:
     """As ``ppfr_ops.cli.run`` does, where a command's value is the exit code."""
-    done = CliRunner().invoke(group, arguments, standalone_mode=False)
+    done = CliRunner().invoke(program, arguments, standalone_mode=False)
     if isinstance(done.exception, click.ClickException):
         return Done(done.exception.exit_code, done.output + done.exception.format_message())
     if done.exception is not None:

@@ -119,6 +119,7 @@ def assert_sound(client: object) -> Manifest:
     assert sum(listed["rows"].to_pylist()) == told.records == len(ids)
     sealed = Seal.model_validate_json(found.pop("out/evidence/seal.json")).listing
     assert sealed is not None and found.pop(f"out/evidence/{sealed.path}")
+    assert found.pop("out/release/verify.py")
     ledger = "out/evidence/ledger"
     assert {name.rpartition("/")[0] for name in found} == {ledger, f"{ledger}/lease"}
     assert "Uploads" not in client.list_multipart_uploads(Bucket="shared")

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from rich.table import Table
 
 import ppfr_ops.cli
-from ppfr_ops.cli import group
+from ppfr_ops.cli import program
 from ppfr_ops.cli.terminal import SafeConsole, shown
 from ppfr_ops.store.ledger import LEDGER, Ledger
 
@@ -58,14 +58,14 @@ def test_an_output_that_was_made_to_be_shown(tmp_path: Path, command: list[str])
     (tmp_path / "release" / "manifest.json").write_text(json.dumps({EVIL: EVIL}))
     (tmp_path / "evidence" / "manifest.json").write_text(json.dumps({"engine": EVIL}))
     for options in ([], ["--json"]):
-        done = CliRunner().invoke(group, [*command, str(tmp_path), *options])
+        done = CliRunner().invoke(program, [*command, str(tmp_path), *options])
         assert harmless(done.output), repr(done.output)
 
 
 def test_an_error_quotes_harmlessly(tmp_path: Path) -> None:
     name = str(tmp_path / "k\x1b[2J")
     done = CliRunner().invoke(
-        group,
+        program,
         ["erase", str(tmp_path), "--vault", str(tmp_path), "--key", name, "--out", "/tmp/x\x1b[0m"],
     )
     assert done.exit_code != 0 and harmless(done.output)

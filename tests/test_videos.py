@@ -12,7 +12,6 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 
 from ppfr_ops import sample
-from ppfr_ops.cli import group
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.detector import Detections
 from ppfr_ops.imaging.geometry import TEMPLATE
@@ -244,7 +243,7 @@ def test_the_command(tmp_path: Path) -> None:
     made = (video.Frame(np.ascontiguousarray(f), 512 * n) for n, f in enumerate(frames))
     video.write_frames(tmp_path / "in" / "clip.mkv", stream, made)
     done = CliRunner().invoke(
-        group, ["video", "--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+        program, ["video", "--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
     )
     assert done.exit_code in (0, 3), done.output
     assert len(list(video.read_frames(tmp_path / "out" / "release" / "clip.mkv", 0))) == 12

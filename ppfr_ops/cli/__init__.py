@@ -78,7 +78,7 @@ All commands: ppfr --help"""
 @click.group(cls=_Lazy, context_settings=_SETTINGS, invoke_without_command=True)
 @click.version_option(package_name="ppfr-sanitizer")
 @click.pass_context
-def group(ctx: click.Context) -> None:
+def program(ctx: click.Context) -> None:
     """Turn face datasets into ones that can be shared and still be recognised by machines.
 
     Exit codes: 0 finished; 1 failed; 2 wrong usage or input; 3 finished, but a threshold was
@@ -142,4 +142,4 @@ def run(command: click.Command) -> None:
 
 
 def main() -> None:
-    run(group)
+    run(program)

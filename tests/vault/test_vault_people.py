@@ -120,14 +120,14 @@ def test_a_ledger_that_is_not_what_was_signed_says_nothing_about_people(
     (tmp_path / "key").chmod(0o600)
     from click.testing import CliRunner
 
-    from ppfr_ops.cli import group
+    from ppfr_ops.cli import program
 
     base = [world.output, "--vault", world.url, "--public-key", str(tmp_path / "pub")]
     for command in (
         ["erase", *base, "--key", str(tmp_path / "key"), "--out", str(tmp_path / "back")],
         ["vault", "revoke", *base],
     ):
-        done = CliRunner().invoke(group, [*command, "--person", ONE])
+        done = CliRunner().invoke(program, [*command, "--person", ONE])
         assert done.exit_code == 2 or "nothing was done" in str(done.exception), done.output
     assert not (tmp_path / "back").exists()
     assert len(_given(world, Wish(records=frozenset(world.records[:3])))) == 3

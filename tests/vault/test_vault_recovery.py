@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 from sealed_world import MASTER, ROWS, UNITS, World, all_bytes, original
 
-from ppfr_ops.cli import group
+from ppfr_ops.cli import program
 from ppfr_ops.contracts.records import IMAGE_TYPE
 from ppfr_ops.store.files import Files
 from ppfr_ops.vault import audit
@@ -170,7 +170,7 @@ def key(tmp_path: Path) -> str:
 
 
 def ppfr(*args: str) -> Result:
-    return CliRunner().invoke(group, list(args), standalone_mode=False)
+    return CliRunner().invoke(program, list(args), standalone_mode=False)
 
 
 def run(*args: str) -> int:

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from pictures import jpeg
 
 from ppfr_ops import sample
-from ppfr_ops.cli import group
+from ppfr_ops.cli import program
 from ppfr_ops.contracts.records import IMAGE_TYPE
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding
@@ -248,7 +248,7 @@ def ppfr(folder: Path, *more: str, vault: bool = True) -> Result:
     args += ["--method", "pixelate", "--metrics", "none", "--max-dead-letter-rate", "1"]
     if vault:
         args += ["--vault", str(folder / "vault"), "--vault-key", str(folder / "key")]
-    return CliRunner().invoke(group, [*args, *more], standalone_mode=False)
+    return CliRunner().invoke(program, [*args, *more], standalone_mode=False)
 
 
 def test_an_output_keeps_its_vault(tmp_path: Path) -> None:
