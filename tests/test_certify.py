@@ -278,8 +278,13 @@ def test_the_command(half: Recognizer, tmp_path: Path) -> None:
     (found,) = read_all(Folder(str(folder)))
     assert found.recognizer == "half" and found.claim == "match"
     originals = tmp_path / "originals.parquet"
-    pq.write_table(pq.read_table(folder / "release" / "data" / "part-0.parquet"), originals)
-    more = ["--originals", str(originals), "--claim", "non-match", "--records", "2"]
+    data = pq.read_table(folder / "release" / "data" / "part-0.parquet")
+    pq.write_table(data, originals)
+    mapping, ids = tmp_path / "mapping.parquet", data["record_id"]
+    rows = {"source": [str(originals)] * len(ids), "row": list(range(len(ids)))}
+    pq.write_table(pa.table({"record_id": ids, **rows}), mapping)
+    more = ["--originals", str(originals), "--mapping", str(mapping)]
+    more += ["--claim", "non-match", "--records", "2"]
     more += ["--enrol", line[2]]
     done = CliRunner().invoke(command.main, [*line, *more])
     assert done.exit_code == 0, done.output

@@ -49,6 +49,7 @@ def publish(folder: Path, method: str) -> tuple[list[bytes], Path]:
         metrics="basic",
         unit_rows=max(6, COUNT // 4),
         max_dead_letter_rate=1,
+        identity="original" if method == "stochastic-local" else None,
     )
     job = prepare(options)
     ledger = Ledger(options.output)

@@ -47,7 +47,7 @@ OTHERWISE: dict[str, Any] = {
 }
 """Another value of every option that shapes the output of aligned faces, where a test can give one
 without a model, a key or a policy; those are below."""
-OF_TREES = {"names", "output_form"}
+OF_TREES = {"names", "output_form", "identity_from", "labels"}
 OF_FILES = {"fr", "identity_column", "identity_key_file", "policy"}
 OF_VIRTUAL_PEOPLE = {"identity", "variation", "size_rounding", "size_anonymity"}
 
@@ -67,6 +67,7 @@ PHOTOGRAPHS: dict[str, Any] = {
     "unboxed": "leave",
     "landmarks_column": "points",
     "keep_regions_column": "regions",
+    "photo_label": "all",
 }
 WITH = {
     "background": {"output_faces": "in-place"},
@@ -110,7 +111,7 @@ def shaping_names(model: Any) -> set[str]:
 def test_every_option_that_shapes_is_tried() -> None:
     """Whoever adds one adds another value of it here."""
     aligned = shaping_names(SanitizeOptions)
-    assert aligned == set(OTHERWISE) | OF_FILES | OF_VIRTUAL_PEOPLE | OF_TREES
+    assert aligned == set(OTHERWISE) | {"coarsen"} | OF_FILES | OF_VIRTUAL_PEOPLE | OF_TREES
     assert shaping_names(PhotographOptions) == set(PHOTOGRAPHS)
 
 
@@ -120,6 +121,12 @@ def test_an_option_of_faces_is_in_the_digest(source: Path, name: str) -> None:
     changed = {key for key in one | other if one.get(key) != other.get(key)}
     wanted = flag(name, SanitizeOptions.model_fields[name])
     assert wanted in changed and changed <= {wanted, "--method", "--method-option", "input"}
+
+
+def test_how_coarse_a_column_is_kept_is_in_the_digest(source: Path) -> None:
+    kept = {"keep_columns": ("age",)}
+    one, other = settings(source, **kept), settings(source, **kept, coarsen=("age:bins=10",))
+    assert {key for key in one if one[key] != other[key]} == {"--coarsen"}
 
 
 @pytest.mark.parametrize("name", sorted(PHOTOGRAPHS))

@@ -368,7 +368,7 @@ def test_dry_run_writes_nothing_and_tells_what_would_be(sample: Path, tmp_path: 
     out = tmp_path / "out"
     result = CliRunner().invoke(main, ["--input", str(sample), "--output", str(out), "--dry-run"])
     assert result.exit_code == 0, result.output
-    assert "12 rows in 1 units" in result.stderr and "disclosure" in result.stderr
+    assert "12 rows in 1 unit," in result.stderr and "disclosure" in result.stderr
     assert not out.exists()
 
 

@@ -190,7 +190,7 @@ def test_the_document_puts_the_strict_end_first(world: World, tmp_path: Path) ->
     run, wanted = world.run(Virtual(), tmp_path), ["utility", "eye", "releases"]
     document = evaluate(run, "made", facts(run, "jpeg 95"), "custom", wanted)
     assert next(iter(type(document.headline).model_fields)) == "black_box_tar"
-    assert document.identity == "virtual" and document.schema_version == 2
+    assert document.identity == "virtual" and document.schema_version == 3
     assert document.skipped["linker"] == "not asked for"
     assert document.headline.black_box_tar == pytest.approx(
         document.utility["fine"].protected_protected.tar["0.001"]  # type: ignore[index]

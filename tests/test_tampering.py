@@ -216,7 +216,7 @@ WAYS: dict[Callable[[Path], None], tuple[str, str]] = {
     link_the_manifest: ("manifest.json", "is a symbolic link"),
     link_a_document: ("README.md", "is a symbolic link"),
     change_the_case: ("README.MD", "is not in the manifest"),
-    colour_the_terminal: ("\\x1b[2Jall holds", "is not in the manifest"),
+    colour_the_terminal: ("\\", "1b[2Jall holds: is not in the manifest"),
     say_a_thing_twice: ("manifest.json", "is not written as manifests are"),
     sign_with_another_key: ("manifest.json", "is not what was signed"),
     name_another_signer: ("manifest.json", "is not what was signed"),

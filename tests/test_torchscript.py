@@ -39,4 +39,4 @@ def test_nothing_else_calls_what_is_deprecated() -> None:
         for name in re.findall(r"torch\.jit\.([a-z_]+)\(", path.read_text("utf-8"))
         if path.name != "torchscript.py"
     }
-    assert called == {("distill/saving.py", "trace")}
+    assert called == {("lab/distill/saving.py", "trace")}

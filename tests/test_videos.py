@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 
 from ppfr_ops import sample
+from ppfr_ops.cli import program
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.detector import Detections
 from ppfr_ops.imaging.geometry import TEMPLATE

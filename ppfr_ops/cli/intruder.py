@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from ppfr_ops.cli import Command
+from ppfr_ops.cli.terminal import echo
 from ppfr_ops.errors import UserError
 
 EXAMPLES = """
@@ -59,8 +60,8 @@ def main(output: str, as_json: bool, **options: Any) -> int:
         models,
         options["mapping"],
         options["identity_column"],
-        lambda line: click.echo(line, err=True),
+        lambda line: echo(line, err=True),
     )
     folder.put((record.model_dump_json(indent=1) + "\n").encode(), EVIDENCE, "intruder.json")
-    click.echo(record.model_dump_json(indent=1) if as_json else record.in_words)
+    echo(record.model_dump_json(indent=1) if as_json else record.in_words)
     return 0
