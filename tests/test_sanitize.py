@@ -100,7 +100,7 @@ def good(count: int, seed: int = 0) -> list[bytes | None]:
 def assert_sound(output: Path) -> Manifest:
     """Every shard is as the manifest says, every id once, nothing else is there."""
     manifest = Manifest.model_validate_json((output / "evidence/manifest.json").read_text())
-    names = {"release/manifest.json", "release/files.pq"}
+    names = {"release/manifest.json", "release/files.pq", "release/verify.py"}
     names |= {"evidence/manifest.json", "evidence/seal.json"}
     names |= {f"evidence/{path.name}" for path in (output / "evidence").glob("seal.*.parquet")}
     names |= {f"evidence/ledger/{name}" for name in ("run.json", "secret.json", "entries.parquet")}

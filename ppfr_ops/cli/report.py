@@ -76,7 +76,14 @@ def main(
 
     Verifies every file, holds the figures against the policy, and gives the reasons.
     """
-    from ppfr_ops.contracts.policy import DEFAULT, IN_PLACE, PolicyError, parse
+    from ppfr_ops.contracts.policy import (
+        DEFAULT,
+        IN_PLACE,
+        OF_NOBODY,
+        WITH_PEOPLE,
+        PolicyError,
+        parse,
+    )
     from ppfr_ops.release.certificates import read_all
     from ppfr_ops.release.documents import annex, cards, report
     from ppfr_ops.release.documents.annex import read_intruder
@@ -95,6 +102,8 @@ def main(
         private = load_signing_key(signing_key) if signing_key else None
         release = open_release(output)
         default = DEFAULT if release.faces is None else DEFAULT + IN_PLACE
+        if not release.manifest.options.get("reads_faces", True):
+            default = OF_NOBODY + (WITH_PEOPLE if release.singled else "")
         policy = parse(_read(policy_file, "the policy") if policy_file else default)
         findings = list(verify(output, key))
     except (PolicyError, ReleaseError, ValueError) as problem:

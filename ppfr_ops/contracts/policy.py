@@ -90,6 +90,23 @@ dataset:
 """What holds where no policy is given; ``docs/policy.md`` says why."""
 
 
+OF_NOBODY = """\
+version: 1
+redraws: 0
+dataset:
+  dead_letter_rate: "<= 0.01"
+  quarantine_rate: "<= 0.01"
+"""
+"""The same for a release whose pictures depend on no face: how alike a picture is to some photo
+says nothing there (two strangers' faces have a disclosure of 0.52, one in a hundred 0.78)."""
+
+WITH_PEOPLE = """\
+  structure_k: ">= 2"
+"""
+"""What that adds where pseudonyms are published: nobody stands alone by number of pictures and kept
+columns."""
+
+
 IN_PLACE = """\
   residual_faces_mean: "<= 0.01"
   unconfirmed_rate: "<= 0.10"

@@ -105,7 +105,9 @@ def check(kind: str, cases: Sequence[bytes], folder: Path) -> str:
     source.mkdir(parents=True)
     sound = {"picture": pictures()[0], "parquet": parquets()[0], "tar": tars()[0]}[kind]
     for place, data in enumerate([*cases, sound, sound]):
-        (source / f"{NAME}_{place:04d}{SUFFIXES[kind]}").write_bytes(data)
+        within = source / f"{NAME}_{place % 2}" if kind == "picture" else source
+        within.mkdir(exist_ok=True)
+        (within / f"{NAME}_{place:04d}{SUFFIXES[kind]}").write_bytes(data)
     columns = {"picture": ("folder", ()), "parquet": ("identity", ("age",))}
     identity, keep = columns.get(kind, ("identity", ("age",)))
     code = drive(
