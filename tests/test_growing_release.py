@@ -178,6 +178,7 @@ def _secrets(output: Path) -> set[bytes]:
     return found
 
 
+@pytest.mark.timeout(1200)  # with PPFR_HEAVY at every one
 def test_killed_at_every_write_the_same_command_throws_the_key_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
