@@ -199,6 +199,13 @@ def test_gpu_workers_scale_to_zero_and_volumes_exist() -> None:
         assert mounts == {item["name"] for item in spec["volumes"]}
 
 
+def test_a_cluster_that_stays_wants_a_token() -> None:
+    spec = load("raycluster.yaml")["spec"]
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        (container,) = group["template"]["spec"]["containers"]
+        assert {"name": "RAY_AUTH_MODE", "value": "token"} in container["env"]
+
+
 def commands() -> dict[str, list[str]]:
     pod = load("cronjob.yaml")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     service = (DEPLOY / "systemd" / "ppfr.service").read_text()
