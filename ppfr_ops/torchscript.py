@@ -42,3 +42,11 @@ def compiled(module: nn.Module, example: Tensor) -> torch.jit.ScriptModule:
     with quiet():
         traced = torch.jit.freeze(torch.jit.trace(module.eval(), example))
         return torch.jit.optimize_for_inference(traced)
+
+
+def bf16_pays(device: str) -> bool:
+    """Whether the device computes in bfloat16 faster than in float32."""
+    if device != "cpu":
+        return torch.cuda.is_bf16_supported()
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("amx_bf16") or able.get("avx512_bf16"))

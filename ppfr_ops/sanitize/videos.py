@@ -33,6 +33,7 @@ from ppfr_ops.imaging.covers import Cover
 from ppfr_ops.imaging.detector import Detections, Detector
 from ppfr_ops.imaging.geometry import cover
 from ppfr_ops.imaging.tracking import Track, Tracker, filled, scene_changes
+from ppfr_ops.store.atomic import in_one_step
 
 BATCH = 8
 """Frames that the detector gets at a time."""
@@ -214,10 +215,8 @@ def _look(
     while batch := list(islice(frames, BATCH)):
         part, before = _segment(batch, frames, before, detector, settings)
         place = work / f"segment-{number:06d}.npz"
-        draft = place.with_suffix(".tmp")
-        with open(draft, "wb") as file:
+        with in_one_step(str(place)) as file:
             np.savez(file, **part)  # type: ignore[arg-type]
-        os.replace(draft, place)
         number += 1
         yield part
 
@@ -390,9 +389,8 @@ def _write_documents(output: Path, done: Sequence[VideoDone]) -> None:
 
 
 def _write_text(place: Path, text: str) -> None:
-    draft = place.with_name(place.name + ".tmp")
-    draft.write_text(text, "utf-8")
-    os.replace(draft, place)
+    with in_one_step(str(place)) as file:
+        file.write(text.encode())
 
 
 def _digest(path: Path) -> str:

@@ -33,6 +33,7 @@ from ppfr_ops.methods.natural.network import LAST, STYLE, Head, Synthesis
 from ppfr_ops.methods.natural.network import Mapping as Mapper
 from ppfr_ops.methods.natural.quality import plain, sound
 from ppfr_ops.methods.registry import register
+from ppfr_ops.torchscript import bf16_pays
 
 SIZES = (128, 256, 512, 1024)
 """Sides of pictures that ``render`` gives."""
@@ -76,7 +77,7 @@ class Generator:
         self.head.to(memory_format=LAST)  # type: ignore[call-overload]
         self.looks = Looks(files.read("natural.looks"))
         self.detector = CenterFace(threshold=0.2)
-        self.bf16 = _bf16_pays(device)
+        self.bf16 = bf16_pays(device)
         self._people: dict[tuple[bytes, bytes], torch.Tensor] = {}
 
     def style(self, z: NDArray[np.float32]) -> torch.Tensor:
@@ -167,13 +168,6 @@ def _bordered(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _bf16_pays(device: str) -> bool:
-    if device != "cpu":
-        return torch.cuda.is_bf16_supported()
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
 
 
 @lru_cache(maxsize=2)

@@ -46,6 +46,7 @@ from ppfr_ops.methods.stochastic_local.networks import (
     place,
 )
 from ppfr_ops.methods.stochastic_local.sface import FEATURE_SIZE, SFaceEncoder
+from ppfr_ops.torchscript import bf16_pays
 
 __all__ = ["SHIPPED", "SHIPPED_2", "STRENGTHS", "Codes", "Features", "Model", "Presets"]
 __all__ += ["StochasticLocal", "save_weights"]
@@ -89,7 +90,7 @@ class Model(nn.Module):
             getattr(self, part).load_state_dict(found.states[part])
         place(self.requires_grad_(False).eval(), device)
         self.device = device
-        self.bf16 = _bf16_pays(device)
+        self.bf16 = bf16_pays(device)
         if self.bf16:
             for layer in self.encoder.heavy():
                 layer.bfloat16()
@@ -140,13 +141,6 @@ class Model(nn.Module):
         with torch.autocast(kind, torch.bfloat16, enabled=self.bf16):
             pictures = self.generator(codes, draws, scales.field, scales.warp, scales.pose)
         return (pictures.float() * 255).round().clamp(0, 255).to(torch.uint8)
-
-
-def _bf16_pays(device: str) -> bool:
-    if device != "cpu":
-        return torch.cuda.is_bf16_supported()
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
 
 
 @lru_cache(maxsize=2)
