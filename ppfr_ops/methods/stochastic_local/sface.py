@@ -5,8 +5,6 @@ convolutions, trained by Zhong et al. (SFace, IEEE TIP 2021, arXiv 2205.12010).
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -66,99 +64,3 @@ class SFaceEncoder(nn.Module):
         pickled."""
         example = torch.zeros(2, 3, 112, 112)
         return torchscript.compiled(self, example)
-
-
-def sface_from_torchscript(model: torch.jit.ScriptModule) -> SFaceEncoder:
-    """Rebuild the encoder from the TorchScript file of the same network.
-
-    Raises:
-        ValueError: another network.
-    """
-    encoder = SFaceEncoder()
-    convolutions = [layer for layer in encoder.layers if isinstance(layer, nn.Conv2d)]
-    rectifiers = [layer for layer in encoder.layers if isinstance(layer, nn.PReLU)]
-    try:
-        for index, (layer, rectifier) in enumerate(zip(convolutions, rectifiers, strict=True)):
-            layer.weight.data = getattr(model.w, str(index))().clone()
-            assert layer.bias is not None
-            layer.bias.data = getattr(model, f"o{index}").clone()
-            rectifier.weight.data = getattr(model, f"a{index}").flatten().clone()
-        # the batch normalisation before the head, folded into it
-        head, gain, shift = model.fc(), model.bk.flatten(), model.bo.flatten()
-        weight = head.view(FEATURE_SIZE, 1024, 49)
-        encoder.head.weight.data = (weight * gain[None, :, None]).flatten(1)
-        encoder.head.bias.data = model.fb + (weight.sum(2) * shift[None]).sum(1)
-    except AttributeError:
-        raise ValueError("not the TorchScript file of SFace") from None
-    return encoder.eval().requires_grad_(False)
-
-
-def as_surrogate(
-    encoder: SFaceEncoder, dtype: torch.dtype = torch.bfloat16
-) -> Callable[[Tensor], Tensor]:
-    """The same function with a quick way back to its input: 24 ms a face there and back on one core
-    where autograd takes 68, most of it for the gradient of slopes that stay as they are.
-    """
-    steps: list[Callable[[Tensor], Tensor]] = []
-    for layer in encoder.layers:
-        weight = layer.weight.detach().to(dtype)  # type: ignore[operator]
-        if isinstance(layer, nn.Conv2d):
-            assert layer.bias is not None
-            weight = weight.contiguous(memory_format=torch.channels_last)
-            rest = (weight, layer.bias.detach().to(dtype), layer.stride[0], layer.groups)
-            steps.append(partial(_applied, _Convolution, rest))
-        else:
-            steps.append(partial(_applied, _Rectifier, (weight,)))
-
-    def layers(x: Tensor) -> Tensor:
-        for step in steps:
-            x = step(x)
-        return x
-
-    return lambda pixels: encoder.through(layers, pixels, dtype)
-
-
-def _applied(function: type[torch.autograd.Function], rest: tuple[Any, ...], x: Tensor) -> Tensor:
-    out: Tensor = function.apply(x, *rest)
-    return out
-
-
-class _Rectifier(torch.autograd.Function):
-    """``F.prelu`` of slopes that are not trained."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, slope: Tensor) -> Tensor:
-        ctx.save_for_backward(x, slope.view(1, -1, 1, 1))
-        return F.prelu(x, slope)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        x, slope = ctx.saved_tensors
-        positive = torch.ops.aten.threshold_backward(grads[0], x, 0)
-        return torch.addcmul(grads[0] * slope, positive, 1 - slope), None
-
-
-class _Convolution(torch.autograd.Function):
-    """A convolution that is not trained, of odd size and same padding, all channels together or
-    each by itself; the gradient of its input is a convolution, too."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: int, groups: int
-    ) -> Tensor:
-        ctx.save_for_backward(weight)
-        ctx.stride, ctx.groups, ctx.size = stride, groups, x.shape[2:]
-        return F.conv2d(x, weight, bias, stride, weight.shape[-1] // 2, 1, groups)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
-        (weight,), grad = ctx.saved_tensors, grads[0]
-        back = (weight if ctx.groups > 1 else weight.transpose(0, 1)).flip(2, 3)
-        if ctx.stride > 1:
-            spread = grad.new_zeros(*grad.shape[:2], *ctx.size)
-            spread = spread.contiguous(memory_format=torch.channels_last)
-            spread[:, :, :: ctx.stride, :: ctx.stride] = grad
-            grad = spread
-        back = back.contiguous(memory_format=torch.channels_last)
-        given = F.conv2d(grad, back, None, 1, back.shape[-1] // 2, 1, ctx.groups)
-        return given, None, None, None, None
