@@ -28,7 +28,7 @@ from ppfr_ops.lab.evaluate.publishing import Publisher
 from ppfr_ops.lab.evaluate.templates import EmbeddingCache
 from ppfr_ops.lab.queries.account import QueryAccount
 from ppfr_ops.lab.queries.answers import Answers
-from ppfr_ops.lab.queries.asking import Asker
+from ppfr_ops.lab.queries.asking import QueryClient
 from ppfr_ops.methods.registry import create
 from ppfr_ops.recognizers import Recognizer, RecognizerSpec
 
@@ -91,7 +91,7 @@ def main() -> None:
         known = Known(faces, answers)
         with tempfile.TemporaryDirectory() as folder:
             account = QueryAccount(Path(folder) / "account.jsonl", "bench", budget)
-            asker = Asker(known, account, Answers(Path(folder) / "answers.sqlite"))
+            asker = QueryClient(known, account, Answers(Path(folder) / "answers.sqlite"))
             if access == "template":
                 places, told = collecting.templates(asker, faces[:budget])
                 head, fit = heads.of_templates(public.keep(places), told, options.seconds)

@@ -36,7 +36,7 @@ from ppfr_ops.match.scores import (
     read_probe,
     read_public,
 )
-from ppfr_ops.match.transfer import Chooser, Dealer
+from ppfr_ops.match.transfer import TransferReceiver, TransferSender
 from ppfr_ops.match.wire import Sizes
 
 NONCE = bytes(16)
@@ -177,9 +177,9 @@ def compare(records: int) -> None:
         return now
 
     mark = time.process_time()
-    chooser = Chooser(NONCE)
+    chooser = TransferReceiver(NONCE)
     mark = done("client", mark)
-    dealer = Dealer(NONCE, chooser.point)
+    dealer = TransferSender(NONCE, chooser.point)
     mark = done("server", mark)
     message, labels = chooser.choose(dealer.points, client_bits((scores + masks) % (1 << 26)))
     mark = done("client", mark)

@@ -30,7 +30,7 @@ from ppfr_ops.match.scores import (
     read_probe,
     read_public,
 )
-from ppfr_ops.match.transfer import Chooser, Dealer
+from ppfr_ops.match.transfer import TransferReceiver, TransferSender
 
 BAND = 0.001
 
@@ -53,8 +53,8 @@ def masked_scores(left, right):
 def decide(seen, masks, threshold: float):
     """The decision of every pair, as an identification that tells which records match."""
     count, session = len(seen), secrets.token_bytes(32)
-    chooser = Chooser(session)
-    dealer = Dealer(session, chooser.point)
+    chooser = TransferReceiver(session)
+    dealer = TransferSender(session, chooser.point)
     message, labels = chooser.choose(dealer.points, client_bits(seen))
     theirs = dealer.labels(message, LENGTH * count)
     limit, counted = threshold_integer(threshold), np.ones(count, bool)

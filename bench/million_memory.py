@@ -18,7 +18,7 @@ from million_units import FILE_ROWS, entry_of
 
 from ppfr_ops.release.listing import Shards, write_rows
 from ppfr_ops.source.units import Unit, Units
-from ppfr_ops.store.entries import Block, Entries, Marks, Row, batched, line
+from ppfr_ops.store.entries import Block, Entries, HashSet, Row, batched, line
 from ppfr_ops.store.ids import Ids
 from ppfr_ops.store.ledger import Ledger
 
@@ -71,7 +71,7 @@ def main() -> None:
             shards.add(entry)
             yield from (shard.path for shard in entry.shards.values())
 
-    wanted = Marks(paths_in())
+    wanted = HashSet(paths_in())
     paths = [f"evidence/metrics/{unit}.parquet" for unit in again]
     assert all(path in wanted for path in paths)
     told("and swept")

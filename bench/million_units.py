@@ -36,7 +36,7 @@ from ppfr_ops.contracts.ledger import KINDS, LedgerEntry, Shard, Statistic, shar
 from ppfr_ops.contracts.manifest import Counts, Manifest, Method
 from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.contracts.records import IMAGE_TYPE, records_schema
-from ppfr_ops.release.settled import settle, settled, shards_as_listed
+from ppfr_ops.release.up_to_date import mark_up_to_date, shards_as_listed, up_to_date
 from ppfr_ops.store.ids import Ids
 from ppfr_ops.store.lease import Lease
 from ppfr_ops.store.ledger import Attempts, Ledger, Tables
@@ -290,9 +290,9 @@ def requests(count: int) -> dict[str, float]:
         whole.compact()
         result["opening again"] = asked(lambda: Ledger("slow://out").open(SETTINGS)) / count
         store = Ledger("slow://out")
-        settle(store, "command", _manifest(count), shards_as_listed(store), None)
-        result["nothing to do, all"] = asked(lambda: settled(store, "command", None))
-        assert settled(store, "command", None) is not None
+        mark_up_to_date(store, "command", _manifest(count), shards_as_listed(store), None)
+        result["nothing to do, all"] = asked(lambda: up_to_date(store, "command", None))
+        assert up_to_date(store, "command", None) is not None
     return result
 
 

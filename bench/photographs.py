@@ -78,7 +78,7 @@ def run(command: list[str], log: Path, **environment: str) -> float:
     return took
 
 
-class Way(Protocol):
+class PublishingMode(Protocol):
     """A program that covers faces."""
 
     def __call__(self, source: Path, work: Path) -> float:
@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--environment", type=Path, default=Path("build/photographs"))
     arguments = parser.parse_args()
     programs = others(arguments.environment.absolute())
-    ways: dict[str, Way] = {
+    ways: dict[str, PublishingMode] = {
         "deface": Deface(programs),
         "ours, blur": Ours("--cover", "blur"),
         "data-juicer": DataJuicer(programs),

@@ -98,8 +98,8 @@ def bare_loop(arguments: argparse.Namespace) -> None:
         while left > 0:
             items, pixels = batches[turn % len(batches)], faces[turn % len(batches)]
             ids = [item.record_id for item in items[:left]]
-            sanitizer.kit.publish(pixels[:left], ids, items[:left], 0)
-            sanitizer.kit.forget()  # what it knows of a face is not for the next time round
+            sanitizer.run.publish(pixels[:left], ids, items[:left], 0)
+            sanitizer.run.forget()  # what it knows of a face is not for the next time round
             left, turn = left - len(ids), turn + 1
         return
     for unit in job.plan.units[arguments.part :: arguments.parts]:

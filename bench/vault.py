@@ -25,7 +25,7 @@ from ppfr_ops.sanitize.worker import Worker
 from ppfr_ops.source.plan import read_unit
 from ppfr_ops.store.ledger import Ledger
 from ppfr_ops.vault import FileKey, Vault, read_master
-from ppfr_ops.vault.recovery import Opened, Wish
+from ppfr_ops.vault.recovery import Opened, RestoreRequest
 
 
 def processor(work: Callable[[], object]) -> float:
@@ -103,7 +103,7 @@ def main() -> None:
         )
         back: list[object] = []
         opening = processor(
-            lambda: [back.extend(opened.originals(unit, Wish())) for unit in opened.units]
+            lambda: [back.extend(opened.originals(unit, RestoreRequest())) for unit in opened.units]
         )
         vault = size(folder / "kept-vault")
         micro = 1e6 / rows

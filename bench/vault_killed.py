@@ -22,7 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from ppfr_ops.vault import FileKey, Vault, WrongKey, read_master
-from ppfr_ops.vault.recovery import Failure, Opened, Wish
+from ppfr_ops.vault.recovery import Failure, Opened, RestoreRequest
 
 _CHILD = """
 import sys
@@ -74,7 +74,7 @@ def tried(output: str, url: str, master: str) -> tuple[set[str], set[str], int]:
     opened = Opened(output, vault, FileKey(read_master(master)))
     good, revoked, lost = set(), set(), 0
     for unit in opened.units:
-        for entry, found in opened.originals(unit, Wish()):
+        for entry, found in opened.originals(unit, RestoreRequest()):
             if not isinstance(found, Failure):
                 good.add(entry)
             elif found.code == "revoked":
@@ -108,7 +108,7 @@ def main() -> None:
         names, _, _ = tried(arguments.output, url, arguments.key)
         gone = set(rng.sample(sorted(names), arguments.revoke))
         opened = Opened(arguments.output, Vault(url), None)
-        entries = opened.find(Wish(frozenset(gone)))  # as the vault calls them
+        entries = opened.find(RestoreRequest(frozenset(gone)))  # as the vault calls them
         (folder / "gone").write_text("\n".join(sorted(entries)))
         print(f"{len(names):,} records, {len(gone)} to be revoked")
 

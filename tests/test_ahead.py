@@ -12,7 +12,7 @@ from test_local import job_of
 
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.methods.base import Anonymizer
-from ppfr_ops.sanitize.ahead import ahead
+from ppfr_ops.sanitize.prefetch import prefetch
 from ppfr_ops.sanitize.worker import Worker
 
 
@@ -24,7 +24,7 @@ def test_in_order_and_never_further_ahead_than_allowed() -> None:
             taken.append(number)
             yield number
 
-    for number in ahead(numbers(), 2):
+    for number in prefetch(numbers(), 2):
         assert len(taken) <= number + 1 + 2 + 2  # out, waiting, and one in each hand
     assert taken == list(range(20))
 
@@ -34,7 +34,7 @@ def test_an_error_comes_after_what_was_before_it() -> None:
         yield 1
         raise KeyError("two")
 
-    items = ahead(numbers(), 4)
+    items = prefetch(numbers(), 4)
     assert next(items) == 1
     with pytest.raises(KeyError, match="two"):
         next(items)
@@ -42,7 +42,7 @@ def test_an_error_comes_after_what_was_before_it() -> None:
 
 def test_a_thread_whose_consumer_has_gone_ends() -> None:
     before = set(threading.enumerate())
-    items = ahead(iter(int, 1), 1)  # zeros without end
+    items = prefetch(iter(int, 1), 1)  # zeros without end
     assert next(items) == 0
     (thread,) = set(threading.enumerate()) - before
     items.close()  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ from test_ledger import SETTINGS, commit, opened
 from ppfr_ops.cli.status import look
 from ppfr_ops.contracts.ledger import LedgerEntry
 from ppfr_ops.release.publish import looked_at, rotten
-from ppfr_ops.release.signing import distrust, seal
+from ppfr_ops.release.signing import drop_unsealed_units, seal
 from ppfr_ops.store.lease import Lease
 from ppfr_ops.store.ledger import LEDGER, Attempts, Ledger, LedgerError
 from ppfr_ops.store.storage import StoreError, open_store
@@ -191,18 +191,18 @@ def test_what_was_planted_since_the_seal_is_not_vouched_for(tmp_path: Path) -> N
 
     key = Ed25519PrivateKey.generate()
     ledger = opened(str(tmp_path))
-    assert distrust(ledger, key) is None
+    assert drop_unsealed_units(ledger, key) is None
     commit(ledger, "u1")
     commit(ledger, "u2")
     seal(ledger, 1, key)
-    assert distrust(ledger, key) is None and set(ledger.entries()) == {"u1", "u2"}
+    assert drop_unsealed_units(ledger, key) is None and set(ledger.entries()) == {"u1", "u2"}
     place = tmp_path / "evidence/ledger/units/u1.json"
     entry = json.loads(place.read_text())
     place.write_text(json.dumps({**entry, "rows_in": 4}))
-    assert distrust(ledger, key) is None
+    assert drop_unsealed_units(ledger, key) is None
     assert set(ledger.entries()) == {"u2"} and "not what was sealed" in ledger.noticed[-1]
     (tmp_path / "evidence/seal.json").unlink()
-    assert "no seal of this key" in (distrust(ledger, key) or "")
+    assert "no seal of this key" in (drop_unsealed_units(ledger, key) or "")
 
 
 def test_a_store_without_conditional_puts_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,9 @@ from ppfr_ops.contracts.policy import Bound
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.methods.registry import create
 from ppfr_ops.sanitize import measuring
+from ppfr_ops.sanitize.acceptance import AcceptanceCriteria, Requirement
 from ppfr_ops.sanitize.batch import BatchSanitizer
 from ppfr_ops.sanitize.finish import finish
-from ppfr_ops.sanitize.judge import Judge, Requirement
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.photographs.options import PhotographOptions
 from ppfr_ops.sanitize.prepare import prepare
@@ -126,10 +126,12 @@ def test_what_cannot_be_measured_meets_no_bound(
 
 
 def test_a_requirement_that_was_not_measured_is_no_pass() -> None:
-    judge = Judge((Requirement("disclosure", Bound(sign="<=", value=0.5), "too_disclosing"),), 0)
+    criteria = AcceptanceCriteria(
+        (Requirement("disclosure", Bound(sign="<=", value=0.5), "too_disclosing"),), 0
+    )
     with pytest.raises(KeyError):
-        judge.lack({"ssim": np.zeros(2, np.float32)})
-    assert len(judge.lack({})) == 0
+        criteria.shortfall({"ssim": np.zeros(2, np.float32)})
+    assert len(criteria.shortfall({})) == 0
 
 
 def test_nan_of_one_metric_hides_no_shortfall_of_another() -> None:
@@ -137,19 +139,19 @@ def test_nan_of_one_metric_hides_no_shortfall_of_another() -> None:
         Requirement("ssim", Bound(sign=">=", value=0.5), "below_policy"),
         Requirement("disclosure", Bound(sign="<=", value=0.5), "too_disclosing"),
     ]
-    judge = Judge(tuple(bounds), 2)
+    criteria = AcceptanceCriteria(tuple(bounds), 2)
     nan, low, high = np.float32("nan"), np.float32(0.1), np.float32(0.9)
     measured = {
         "ssim": np.array([nan, high, nan, high]),
         "disclosure": np.array([high, high, low, low]),
     }
-    lacks = judge.lack(measured)
-    assert np.isfinite(lacks).all() and (lacks > 0).tolist() == [True, True, True, False]
+    shortfalls = criteria.shortfall(measured)
+    assert np.isfinite(shortfalls).all() and (shortfalls > 0).tolist() == [True, True, True, False]
     asked: list[list[int]] = []
 
     def again(over: list[int], draw: int) -> np.ndarray:
         asked.append(over)
         return np.zeros(len(over))
 
-    judge.redraw(lacks, again)
+    criteria.redraw(shortfalls, again)
     assert asked == [[0, 1, 2]]

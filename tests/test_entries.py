@@ -9,7 +9,7 @@ from test_ledger import SETTINGS
 
 from ppfr_ops.contracts.ledger import KINDS, LedgerEntry, Merged, Shard, Statistic, shard_path
 from ppfr_ops.store.documents import COMPACTED
-from ppfr_ops.store.entries import BLOCK, Block, Entries, Marks, Row, line
+from ppfr_ops.store.entries import BLOCK, Block, Entries, HashSet, Row, line
 from ppfr_ops.store.ledger import Ledger
 
 MANY = 20_000
@@ -115,9 +115,9 @@ def test_digests_are_remembered_until_a_file_changes() -> None:
 
 
 def test_marks_know_what_is_among_them() -> None:
-    marks = Marks((f"a/{number}", number) for number in range(1000))
+    marks = HashSet((f"a/{number}", number) for number in range(1000))
     assert len(marks) == 1000 and all((f"a/{number}", number) in marks for number in range(1000))
-    assert ("a/1", 2) not in marks and "a/1" not in marks and "x" not in Marks(())
+    assert ("a/1", 2) not in marks and "a/1" not in marks and "x" not in HashSet(())
 
 
 def test_merged_is_the_statistic_over_all() -> None:

@@ -10,7 +10,7 @@ from test_ledger import SETTINGS, commit
 
 from ppfr_ops.contracts.ledger import LedgerEntry, Source, Tombstone
 from ppfr_ops.contracts.manifest import Counts, Manifest, Method, ReleaseManifest
-from ppfr_ops.release import settled, signing
+from ppfr_ops.release import signing, up_to_date
 from ppfr_ops.release.listing import Shards
 from ppfr_ops.release.publish import put_manifest, write_documents, write_release
 from ppfr_ops.store.documents import Documents
@@ -60,7 +60,7 @@ CHANGES: dict[str, Callable[[Ledger, Any], Any]] = {
     "commit": lambda ledger, made: commit(ledger, "u3"),
     "retire": lambda ledger, made: ledger.retire("u1"),
     "take_back": lambda ledger, made: ledger.take_back("u1", "it is damaged"),
-    "bury": lambda ledger, made: ledger.bury(
+    "add_tombstone": lambda ledger, made: ledger.add_tombstone(
         Tombstone(unit="u1", seen="now", records=3, removed=True)
     ),
     "restamp": lambda ledger, made: ledger.restamp(
@@ -73,8 +73,10 @@ CHANGES: dict[str, Callable[[Ledger, Any], Any]] = {
     "put_manifest": lambda ledger, made: put_manifest(ledger, made, KEY),
     "write_documents": lambda ledger, made: write_documents(ledger, {"README.md": "x"}, KEY),
     "seal": lambda ledger, made: signing.seal(ledger, 9, KEY),
-    "settle": lambda ledger, made: settled.settle(ledger, "c", manifest(ledger), {}, KEY),
-    "unsettle": lambda ledger, made: settled.unsettle(ledger),
+    "mark_up_to_date": lambda ledger, made: up_to_date.mark_up_to_date(
+        ledger, "c", manifest(ledger), {}, KEY
+    ),
+    "unmark_up_to_date": lambda ledger, made: up_to_date.unmark_up_to_date(ledger),
 }
 
 
@@ -88,7 +90,7 @@ def test_with_a_lost_fence_nothing_changes(tmp_path: Path, name: str) -> None:
     commit(ledger, "u2")
     ledger.entries()
     made = released(ledger)
-    settled.settle(ledger, "c", manifest(ledger), {}, None)
+    up_to_date.mark_up_to_date(ledger, "c", manifest(ledger), {}, None)
     ledger.sweep(ledger.entries())
     place = (*LEDGER, "lease", f"{first.fence:08d}.json")
     document = ledger.read(*place)

@@ -19,7 +19,7 @@ from independent import METHOD, SIZES, options, records, released, rows_of, run,
 from ppfr_ops.errors import UserError
 from ppfr_ops.methods.registry import create
 from ppfr_ops.release.verify import verify
-from ppfr_ops.sanitize import dealing, kit, looking, worker
+from ppfr_ops.sanitize import dealing, looking, run_context, worker
 from ppfr_ops.sanitize.prepare import prepare
 
 
@@ -82,7 +82,7 @@ def test_labels_enter_as_pseudonyms_alone(
     assert not {row["identity"] for row in records(tmp_path / "other")} & {
         row["identity"] for row in records(base / "out")
     } - _nobody(base / "out")
-    plain = kit.pseudonyms
+    plain = run_context.pseudonyms
 
     def renamed(key: bytes) -> Callable[[str], str]:
         return lambda name: plain(key)(name[::-1].lower())
@@ -115,7 +115,7 @@ def test_the_property_notices_what_breaks_it(
         monkeypatch.setattr(dealing, "_sorting", lambda rows: np.arange(len(rows)))
         monkeypatch.setattr(dealing, "_ranks", lambda column: np.arange(len(column)))
     else:
-        whole = looking.Looker.tables
+        whole = looking.PlanningPass.tables
 
         def noting(self: Any, table: Any, results: Any) -> Any:
             results.items.sort(key=lambda item: int(item.pixels.sum()))
@@ -124,7 +124,7 @@ def test_the_property_notices_what_breaks_it(
             look = made.look.set_column(1, made.look.schema.field(1), people)
             return type(made)(made.records, made.metrics, made.dead_letters, look=look)
 
-        monkeypatch.setattr(looking.Looker, "tables", noting)
+        monkeypatch.setattr(looking.PlanningPass, "tables", noting)
     other = write(tmp_path / "in", rows_of(SIZES), files=3, seed=2, order=2)
     run(options(base / "in", tmp_path / "a"))
     run(options(other, tmp_path / "b"))

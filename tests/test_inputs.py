@@ -19,9 +19,9 @@ from test_photographs import build, photograph, unit
 from ppfr_ops import sanitize_batch
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import ImageError, decode
-from ppfr_ops.sanitize.kit import pseudonyms
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.run_context import pseudonyms
 from ppfr_ops.source.labels import label
 from ppfr_ops.source.plan import Columns, Plan, plan, read_unit
 

@@ -13,7 +13,7 @@ from ppfr_ops import SanitizeOptions, run
 from ppfr_ops.cli import report, sanitize
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding
-from ppfr_ops.release.singled import Singled, singled
+from ppfr_ops.release.singled import SinglingOut, singled
 from ppfr_ops.sample import faces, write_sample
 from ppfr_ops.source.coarsening import Kept, coarsened, parse
 
@@ -21,13 +21,13 @@ from ppfr_ops.source.coarsening import Kept, coarsened, parse
 def test_people_are_singled_out_by_size_and_by_kept_columns() -> None:
     people = list("aabbccdde")
     table = pa.table({"identity": people})
-    assert singled(table) == Singled(5, 1, 1, 1)  # e alone has one photo
+    assert singled(table) == SinglingOut(5, 1, 1, 1)  # e alone has one photo
     even = pa.table({"identity": people[:8]})
-    assert singled(even) == Singled(4, 0, 0, 4)
+    assert singled(even) == SinglingOut(4, 0, 0, 4)
     ages = pa.table({"identity": people[:8], "age": [30, 31, 31, 30, 40, 41, 40, 42]})
-    assert singled(ages) == Singled(4, 2, 0, 1)  # a and b have the same ages, in another order
+    assert singled(ages) == SinglingOut(4, 2, 0, 1)  # a and b have the same ages, in another order
     coarse = ages.set_column(1, "age", coarsened(ages["age"], parse("age:bins=10")))
-    assert singled(coarse) == Singled(4, 0, 0, 2)
+    assert singled(coarse) == SinglingOut(4, 0, 0, 2)
 
 
 def test_columns_count_together_and_rows_may_come_in_any_order() -> None:
@@ -39,9 +39,9 @@ def test_columns_count_together_and_rows_may_come_in_any_order() -> None:
 
 def test_rows_without_a_person_are_people_of_their_own_and_nulls_are_values() -> None:
     table = pa.table({"identity": pa.array([None, None, "a"]), "x": pa.array([None, 1, None])})
-    assert singled(table) == Singled(3, 1, 0, 1)
+    assert singled(table) == SinglingOut(3, 1, 0, 1)
     empty = pa.table({"identity": pa.array([], pa.string())})
-    assert singled(empty) == Singled(0, 0, 0, 0)
+    assert singled(empty) == SinglingOut(0, 0, 0, 0)
     lists = pa.table({"identity": ["a", "b", "c"], "x": [[1, 2], [1, 2], [3]]})
     assert singled(lists).singled_out == 1
 

@@ -25,9 +25,9 @@ from ppfr_ops.methods.base import Anonymizer, Context, Figure, Output, Spending
 from ppfr_ops.methods.registry import about, create, methods
 from ppfr_ops.sample import faces, write_sample
 from ppfr_ops.sanitize.aligned import AlignedFaces
-from ppfr_ops.sanitize.kit import Kit
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.run_context import RunContext
 from ppfr_ops.sanitize.sanitizer import Sanitizer
 from ppfr_ops.store.ledger import Tables
 
@@ -127,8 +127,8 @@ def unit(names: list[str | None]) -> pa.Table:
 
 def test_context_and_figures_go_through_the_pipeline() -> None:
     method = Declares().with_secrets({"identity-key": SECRET})
-    kit = Kit(method, Encoding(), level="basic", batch_size=2)
-    tables = Sanitizer(AlignedFaces(kit))(unit(["Jane", "Jo", None]), "u")
+    run = RunContext(method, Encoding(), level="basic", batch_size=2)
+    tables = Sanitizer(AlignedFaces(run))(unit(["Jane", "Jo", None]), "u")
     assert tables.records["epsilon"].to_pylist() == [4, 2, 0]
     assert tables.records.schema.field("epsilon").metadata[b"unit"] == b"1"
     assert not tables.dead_letters.num_rows
@@ -170,8 +170,8 @@ def test_a_record_that_may_not_be_redrawn_is_never_held_back_for_what_it_shows()
 
     def done(method: Anonymizer, **named: Any) -> Tables:
         draws.clear()
-        kit = Kit(method, Encoding(), draws=counted, policy=policy, **named)
-        return Sanitizer(AlignedFaces(kit))(unit(["a"]), "u")
+        run = RunContext(method, Encoding(), draws=counted, policy=policy, **named)
+        return Sanitizer(AlignedFaces(run))(unit(["a"]), "u")
 
     assert not done(Open()).records.num_rows and max(draws) > 1
     once = done(OneDraw())

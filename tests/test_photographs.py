@@ -32,12 +32,12 @@ from ppfr_ops.methods.registry import create
 from ppfr_ops.review.queue import doubts, inert
 from ppfr_ops.review.verdicts import Review, read_verdicts
 from ppfr_ops.sanitize.job import Job, Status
-from ppfr_ops.sanitize.kit import Kit
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.photographs.crops import FaceCrops
 from ppfr_ops.sanitize.photographs.finder import Finder
 from ppfr_ops.sanitize.photographs.options import PhotographOptions
 from ppfr_ops.sanitize.photographs.pictures import WholePictures
+from ppfr_ops.sanitize.run_context import RunContext
 from ppfr_ops.sanitize.sanitizer import Sanitizer
 from ppfr_ops.sanitize.worker import Worker
 from ppfr_ops.source.plan import READ_ERROR
@@ -97,9 +97,9 @@ def build(
     more = {name: options.pop(name) for name in KIT if name in options}
     chosen = PhotographOptions(output_faces=output, detector="test_photographs:Marked", **options)
     method = create("signed-field", {})
-    kit = Kit(method, Encoding("png"), draws=seeded_draws(1), batch_size=2, **more)
+    run = RunContext(method, Encoding("png"), draws=seeded_draws(1), batch_size=2, **more)
     finder = Finder(chosen, verdicts or {}, 1)
-    return Sanitizer(FaceCrops(kit, finder) if output == "crops" else WholePictures(kit, finder))
+    return Sanitizer(FaceCrops(run, finder) if output == "crops" else WholePictures(run, finder))
 
 
 def codes(tables: Any) -> dict[str, str]:
@@ -389,9 +389,9 @@ def lfw(shared: Path) -> list[Picture]:
 
 
 def real(output: str, encoding: Encoding, method: str) -> Sanitizer[Any]:
-    kit = Kit(create(method, {}), encoding, draws=seeded_draws(1))
+    run = RunContext(create(method, {}), encoding, draws=seeded_draws(1))
     finder = Finder(PhotographOptions(output_faces=output), {}, 1)
-    return Sanitizer(FaceCrops(kit, finder) if output == "crops" else WholePictures(kit, finder))
+    return Sanitizer(FaceCrops(run, finder) if output == "crops" else WholePictures(run, finder))
 
 
 def test_a_sheet_of_nine_photographs(lfw: list[Picture]) -> None:

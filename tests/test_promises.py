@@ -275,7 +275,7 @@ def test_a_child_that_dies_of_itself_buries_no_innocent_row(
             pass
 
     class Burying:
-        def bury(self, ids: list[str], unit: str, code: str) -> list[str]:
+        def add_dead_letter(self, ids: list[str], unit: str, code: str) -> list[str]:
             return [f"dead {name}" for name in ids]
 
     monkeypatch.setattr(isolation, "_Child", Child)

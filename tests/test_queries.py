@@ -20,10 +20,10 @@ import torch
 from ppfr_ops import sample
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding
-from ppfr_ops.lab.queries.access import Lied, Refused, Unreachable, load
+from ppfr_ops.lab.queries.access import InvalidAnswer, Refused, Unreachable, load
 from ppfr_ops.lab.queries.account import BudgetSpent, QueryAccount
 from ppfr_ops.lab.queries.answers import Answers
-from ppfr_ops.lab.queries.asking import Asker
+from ppfr_ops.lab.queries.asking import QueryClient
 from ppfr_ops.lab.queries.http import HttpAccess
 from ppfr_ops.lab.queries.server import RecognizerServer
 from ppfr_ops.recognizers import Recognizer, RecognizerSpec
@@ -58,10 +58,10 @@ def pictures(count: int) -> list[bytes]:
     return [Encoding("png").encode(face) for face in sample.faces(count, seed=3)]
 
 
-def asker(access: object, folder: Path, budget: int, **named: object) -> Asker:
+def asker(access: object, folder: Path, budget: int, **named: object) -> QueryClient:
     account = QueryAccount(folder / "account.jsonl", "test", budget)
     answers = Answers(folder / "answers.sqlite")
-    return Asker(access, account, answers, sleep=lambda s: None, **named)  # type: ignore[arg-type]
+    return QueryClient(access, account, answers, sleep=lambda s: None, **named)  # type: ignore[arg-type]
 
 
 class Scripted:
@@ -161,10 +161,10 @@ def test_lies_are_one_line_and_not_asked_again(reply: object, words: str, tmp_pa
     access = Scripted([[1.0, 0.0], reply, [0.0, 1.0]])
     found = asker(access, tmp_path, 9)
     found.template(b"a")
-    with pytest.raises(Lied, match=words) as error:
+    with pytest.raises(InvalidAnswer, match=words) as error:
         found.template(b"b")
     assert "\n" not in str(error.value) and access.asked == found.account.spent == 2
-    with pytest.raises(Lied):
+    with pytest.raises(InvalidAnswer):
         asker(Scripted([float("inf")]), tmp_path, 9).score(b"a", b"b")
 
 
@@ -208,11 +208,11 @@ def _drips(handler: BaseHTTPRequestHandler) -> None:
         (_says(403, b"{}"), Refused, r"refuses \(HTTP 403\)"),
         (_says(503, b"{}"), Unreachable, r"busy \(HTTP 503\)"),
         (_says(302, b"", Location="/v1/template"), Refused, "HTTP 302"),
-        (_says(200, b"no json"), Lied, "not a template"),
-        (_says(200, b'{"template": "x"}'), Lied, "not a template"),
-        (_says(200, b"[" * 5000), Lied, "not a template"),
-        (_says(200, b" " * (2 << 20)), Lied, "larger than"),
-        (_says(200, b'{"template": [NaN]}'), Lied, "NaN"),
+        (_says(200, b"no json"), InvalidAnswer, "not a template"),
+        (_says(200, b'{"template": "x"}'), InvalidAnswer, "not a template"),
+        (_says(200, b"[" * 5000), InvalidAnswer, "not a template"),
+        (_says(200, b" " * (2 << 20)), InvalidAnswer, "larger than"),
+        (_says(200, b'{"template": [NaN]}'), InvalidAnswer, "NaN"),
         (_drips, Unreachable, "slow"),
     ],
 )
@@ -324,7 +324,7 @@ def test_the_wait_that_an_endpoint_asks_for(tmp_path: Path) -> None:
     waits: list[float] = []
     access = Scripted([Unreachable("busy", 7.0), Unreachable("busy", 1e9), [1.0]])
     account = QueryAccount(tmp_path / "account.jsonl", "test", 9)
-    Asker(access, account, Answers(tmp_path / "a.sqlite"), sleep=waits.append).template(b"a")
+    QueryClient(access, account, Answers(tmp_path / "a.sqlite"), sleep=waits.append).template(b"a")
     assert waits == [7.0, 60.0]
 
 
@@ -332,7 +332,7 @@ def test_the_rate_is_limited(tmp_path: Path) -> None:
     waits: list[float] = []
     account = QueryAccount(tmp_path / "account.jsonl", "test", 9)
     access, answers = Scripted([[1.0]] * 3), Answers(tmp_path / "a.sqlite")
-    found = Asker(access, account, answers, per_second=0.01, sleep=waits.append)
+    found = QueryClient(access, account, answers, per_second=0.01, sleep=waits.append)
     for content in (b"a", b"b", b"c"):
         found.template(content)
     assert waits[0] == 0 and 50 < waits[1] <= 100 and 150 < waits[2] <= 200

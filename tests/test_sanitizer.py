@@ -35,9 +35,9 @@ from ppfr_ops.sample import faces
 from ppfr_ops.sanitize.aligned import AlignedFaces
 from ppfr_ops.sanitize.items import Item
 from ppfr_ops.sanitize.job import Job
-from ppfr_ops.sanitize.kit import Kit, pseudonyms
-from ppfr_ops.sanitize.measuring import Again, measure
+from ppfr_ops.sanitize.measuring import SecondDraw, measure
 from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.run_context import RunContext, pseudonyms
 from ppfr_ops.sanitize.sanitizer import Sanitizer
 from ppfr_ops.source.units import Columns, Plan, Unit
 from ppfr_ops.store.ledger import Tables
@@ -46,7 +46,7 @@ KEY = b"a key of the owner"
 
 
 def sanitizer_of(*parts: Any, **named: Any) -> Sanitizer[Item]:
-    return Sanitizer(AlignedFaces(Kit(*parts, **named)))
+    return Sanitizer(AlignedFaces(RunContext(*parts, **named)))
 
 
 def unit_table(pictures: list[bytes | None], **columns: pa.Array) -> pa.Table:
@@ -138,7 +138,7 @@ def test_metrics_are_those_of_the_bytes_in_the_shard() -> None:
     result = sanitizer(unit_table(pictures), "u")
     x = np.stack([decode(data) for data in pictures if data])
     y = np.stack([decode(image["bytes"]) for image in result.records["image"].to_pylist()])
-    for name, values in measure(x, y, Again(np.arange(3), None)).items():
+    for name, values in measure(x, y, SecondDraw(np.arange(3), None)).items():
         np.testing.assert_allclose(result.metrics[name].to_numpy(), values, atol=1e-4)
 
 
@@ -304,9 +304,9 @@ def test_nothing_phones_home_or_leaves_files_behind(tmp_path: Path) -> None:
 
 def test_two_draws_are_compared_on_a_sample_and_the_rest_of_the_figures_are_of_all() -> None:
     table = unit_table(originals(10))
-    kit = {"draws": seeded_draws(3), "batch_size": 4}
-    every = sanitizer_of(create("signed-field"), Encoding(), **kit)(table, "u")
-    some = sanitizer_of(create("signed-field"), Encoding(), sample_every=3, **kit)(table, "u")
+    run = {"draws": seeded_draws(3), "batch_size": 4}
+    every = sanitizer_of(create("signed-field"), Encoding(), **run)(table, "u")
+    some = sanitizer_of(create("signed-field"), Encoding(), sample_every=3, **run)(table, "u")
     assert some.records == every.records
     assert some.metrics.drop(["draw_similarity"]) == every.metrics.drop(["draw_similarity"])
     found = some.metrics["draw_similarity"].to_pylist()
@@ -316,11 +316,11 @@ def test_two_draws_are_compared_on_a_sample_and_the_rest_of_the_figures_are_of_a
 
 
 def test_places_of_what_is_compared_follow_their_faces_into_a_redraw() -> None:
-    again = Again(np.array([1, 3, 4]), faces(3))
+    again = SecondDraw(np.array([1, 3, 4]), faces(3))
     part = again.of([0, 3, 4])
     assert part.places.tolist() == [1, 2]
     assert part.faces is not None and np.array_equal(part.faces, faces(3)[1:])
-    assert Again(np.array([2]), None).of([2]).places.tolist() == [0]
+    assert SecondDraw(np.array([2]), None).of([2]).places.tolist() == [0]
 
 
 def test_how_large_the_sample_is(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from driving import drive
 from test_rotten import FACES, UNITS, Disk
 
 from ppfr_ops.contracts.ledger import Kind, LedgerEntry
-from ppfr_ops.release import publish, settled
-from ppfr_ops.release.settled import Settled
+from ppfr_ops.release import publish, up_to_date
 from ppfr_ops.release.signing import load_public_key, load_signing_key
+from ppfr_ops.release.up_to_date import UpToDate
 from ppfr_ops.release.verify import verify
 from ppfr_ops.sample import write_sample
 from ppfr_ops.sanitize import conductor
@@ -194,10 +194,10 @@ def test_what_rots_unseen_is_neither_signed_nor_missed_by_verify(
 ) -> None:
     """A disk that turns bytes and tells no file system of it."""
     before = output.written()
-    listed = settled.shards_as_listed(Ledger(str(output.root)))
+    listed = up_to_date.shards_as_listed(Ledger(str(output.root)))
     rot(output, "data")
     with monkeypatch.context() as patch:
-        patch.setattr(settled, "shards_as_listed", lambda folder: listed)
+        patch.setattr(up_to_date, "shards_as_listed", lambda folder: listed)
         assert output.run() == (0, []) and output.written() == before
     assert not output.holds()
     assert output.run(check_shards="all") == (0, [[2]]) and output.holds()
@@ -208,9 +208,9 @@ def test_a_note_that_another_wrote_does_not_count(output: Output, tmp_path: Path
     ledger = Ledger(str(output.root))
     for key in (None, load_signing_key(str(keys(tmp_path, "theirs")))):
         forge(output, "metrics")
-        found = Settled.model_validate_json(place.read_bytes())
-        listed = settled.shards_as_listed(ledger)
-        settled.settle(ledger, found.command, found.manifest, listed, key)
+        found = UpToDate.model_validate_json(place.read_bytes())
+        listed = up_to_date.shards_as_listed(ledger)
+        up_to_date.mark_up_to_date(ledger, found.command, found.manifest, listed, key)
         assert output.run() == (0, [[2]]) and output.holds()
     note = json.loads(place.read_text())
     note["manifest"]["counts"]["dead_letters"] = 5
@@ -224,7 +224,7 @@ def test_a_damaged_note_is_none(output: Output, damage: bytes) -> None:
     place = output.root / "evidence/ledger/settled.json"
     place.write_bytes(damage)
     assert output.run() == (0, []) and output.holds()
-    assert Settled.model_validate_json(place.read_bytes())
+    assert UpToDate.model_validate_json(place.read_bytes())
 
 
 def test_what_lies_beside_the_shards_is_noticed(output: Output) -> None:
@@ -269,11 +269,13 @@ def test_what_a_late_worker_left_is_swept_up(output: Output, stray: str) -> None
     # and one that is there while the note is written is no reason to leave it there
     path.write_bytes(b"late")
     ledger = Ledger(str(output.root))
-    manifest = Settled.model_validate_json(
+    manifest = UpToDate.model_validate_json(
         (output.root / "evidence" / "ledger" / "settled.json").read_bytes()
     ).manifest
-    settled.unsettle(ledger)
-    settled.settle(ledger, "0" * 64, manifest, settled.shards_as_listed(ledger), None)
+    up_to_date.unmark_up_to_date(ledger)
+    up_to_date.mark_up_to_date(
+        ledger, "0" * 64, manifest, up_to_date.shards_as_listed(ledger), None
+    )
     assert not (output.root / "evidence" / "ledger" / "settled.json").exists()
 
 
@@ -291,14 +293,14 @@ def test_of_the_evidence_a_store_lists_the_beginning(
             yield found
 
     monkeypatch.setattr(Ledger, "listing", counted)
-    monkeypatch.setattr(settled, "_GLANCE", UNITS - 1)
+    monkeypatch.setattr(up_to_date, "_GLANCE", UNITS - 1)
     ledger = Ledger(str(output.root))
-    settled.shards_as_listed(ledger)
+    up_to_date.shards_as_listed(ledger)
     assert asked["release/data"] == asked["evidence/metrics"] == UNITS
     asked.clear()
     ledger.local = False
-    before = settled.shards_as_listed(ledger)
+    before = up_to_date.shards_as_listed(ledger)
     assert asked["release/data"] == UNITS and asked["evidence/metrics"] == UNITS - 1
     (output.root / "evidence/metrics/u000000.parquet").write_bytes(b"x")
-    changed = settled.shards_as_listed(ledger)
+    changed = up_to_date.shards_as_listed(ledger)
     assert {k for k in before if before[k] != changed[k]} == {"evidence/metrics"}

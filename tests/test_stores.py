@@ -27,7 +27,7 @@ from ppfr_ops.sample import write_sample
 from ppfr_ops.sandbox import sandbox
 from ppfr_ops.store.lease import Lease
 from ppfr_ops.store.ledger import Ledger
-from ppfr_ops.store.storage import Patient, StoreError, open_store
+from ppfr_ops.store.storage import RetryingFileSystem, StoreError, open_store
 
 KEY = "AKIAEXAMPLE"
 ROWS, UNITS = 64, 8
@@ -371,7 +371,7 @@ def test_uploads_that_died_are_aborted(
     for key in ("out/evidence/metrics/u.parquet", "elsewhere/theirs"):
         buckets.create_multipart_upload(Bucket="shared", Key=key)
     fs, path = open_store("s3://shared/out")
-    assert isinstance(fs, Patient)
+    assert isinstance(fs, RetryingFileSystem)
     fs.abort_uploads(path)
     left = buckets.list_multipart_uploads(Bucket="shared")["Uploads"]
     assert [upload["Key"] for upload in left] == ["elsewhere/theirs"]

@@ -140,7 +140,7 @@ def _asker(options: dict[str, Any], out: Path) -> Any:
     from ppfr_ops.lab.queries.access import Access, load
     from ppfr_ops.lab.queries.account import QueryAccount
     from ppfr_ops.lab.queries.answers import Answers
-    from ppfr_ops.lab.queries.asking import Asker
+    from ppfr_ops.lab.queries.asking import QueryClient
     from ppfr_ops.lab.queries.http import HttpAccess
 
     endpoint: str = options["endpoint"]
@@ -152,4 +152,4 @@ def _asker(options: dict[str, Any], out: Path) -> Any:
         access = load(endpoint)
     account = QueryAccount(out / "account.jsonl", endpoint, options["budget"])
     answers = Answers(out / "answers.sqlite")
-    return Asker(access, account, answers, options["attempts"], options["per_second"])
+    return QueryClient(access, account, answers, options["attempts"], options["per_second"])

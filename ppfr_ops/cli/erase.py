@@ -14,7 +14,7 @@ from ppfr_ops.store.files import inside
 from ppfr_ops.store.lease import Lease
 from ppfr_ops.vault import Vault, audit, load_key
 from ppfr_ops.vault.erasing import erase
-from ppfr_ops.vault.recovery import REASONS, Count, Failure, Opened, Wish
+from ppfr_ops.vault.recovery import REASONS, Count, Failure, Opened, RestoreRequest
 
 EXAMPLES = """
 \b
@@ -83,7 +83,7 @@ def main(
     for place, name in ((output, "the output"), (url, "the vault")):
         if inside(target, place):
             raise UserError(f"--out must not lie inside {name}")
-    wish = Wish(frozenset(records), frozenset(people))
+    wish = RestoreRequest(frozenset(records), frozenset(people))
     vault = Vault(url)
     who = who or audit.login()
     service = load_key(where)
@@ -113,7 +113,7 @@ def main(
     return 3 if count.failures else 0
 
 
-def _which(wish: Wish) -> str | list[str]:
+def _which(wish: RestoreRequest) -> str | list[str]:
     return "all" if wish.all else sorted(wish.records | wish.people)
 
 

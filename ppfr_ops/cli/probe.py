@@ -11,10 +11,10 @@ from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.keys import derive
 from ppfr_ops.release.publish import read_release
 from ppfr_ops.sanitize.identity import release_key
-from ppfr_ops.sanitize.kit import pseudonyms
 from ppfr_ops.sanitize.prepare import owner_key, read_key
 from ppfr_ops.sanitize.probe_account import BUDGET, ProbeAccount
 from ppfr_ops.sanitize.probes import method_of, people_asked_for, probes
+from ppfr_ops.sanitize.run_context import pseudonyms
 from ppfr_ops.source.plan import plan
 from ppfr_ops.source.units import Columns
 from ppfr_ops.store.ledger import Ledger

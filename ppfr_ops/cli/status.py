@@ -16,7 +16,7 @@ from ppfr_ops.store import lease
 from ppfr_ops.store.account import Account
 from ppfr_ops.store.folder import Folder
 from ppfr_ops.store.ledger import LEDGER, Ledger
-from ppfr_ops.store.storage import Patient, StoreError
+from ppfr_ops.store.storage import RetryingFileSystem, StoreError
 
 EXAMPLES = """
 \b
@@ -97,7 +97,7 @@ def look(output: str, privacy_account: str | None = None) -> OutputStatus:
         StoreError: the store does not let us in.
     """
     ledger = Ledger(output)
-    if isinstance(ledger.fs, Patient):
+    if isinstance(ledger.fs, RetryingFileSystem):
         ledger.fs.check(ledger.root)
     if ledger.read(*LEDGER, "run.json") is None:
         raise UserError("there is no output of ppfr sanitize")

@@ -15,7 +15,7 @@ from ppfr_ops.release.signing import load_public_key
 from ppfr_ops.vault import KeyService, Vault, WrongKey, audit, load_key, shares
 from ppfr_ops.vault.erasing import check
 from ppfr_ops.vault.keys import read_master, write_new
-from ppfr_ops.vault.recovery import Opened, Wish
+from ppfr_ops.vault.recovery import Opened, RestoreRequest
 from ppfr_ops.vault.sealing import Refused
 from ppfr_ops.vault.shards import Damaged
 
@@ -118,7 +118,7 @@ def revoke(
         raise UserError("say which: --record, --person, --from-file; or --all")
     vault = Vault(url)
     with locked(vault):
-        wish = Wish(frozenset(names), frozenset(people))
+        wish = RestoreRequest(frozenset(names), frozenset(people))
         signer = None if public_key is None else load_public_key(public_key)
         entries = Opened(output, vault, None, signer).find(wish)
         if not entries:

@@ -8,7 +8,7 @@ from .errors import MatchError, Reason, Refused
 from .packing import Integers
 from .scores import QueryKey
 from .server import name_digest
-from .transfer import POINTS_BYTES, Chooser
+from .transfer import POINTS_BYTES, TransferReceiver
 from .wire import (
     ACCEPT_BYTES,
     CHALLENGE_BYTES,
@@ -72,7 +72,7 @@ def ask(
             f"a query of this server's gallery moves {-(-sizes.total >> 20) + 1} MiB: "
             "allow it with --most-mib"
         )
-    key, chooser = QueryKey(), Chooser(nonce)
+    key, chooser = QueryKey(), TransferReceiver(nonce)
     try:
         probe = key.encrypt_probe(layout, template)
         link.send(Kind.QUERY, key.public_half(nonce) + probe + chooser.point)

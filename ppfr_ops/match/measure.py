@@ -9,7 +9,7 @@ import numpy as np
 from .comparison import LENGTH, client_bits, evaluate, garble
 from .packing import Integers, Layout, quantise, threshold_integer
 from .scores import PackedGallery, QueryKey, mask, products, read_probe, read_public
-from .transfer import Chooser, Dealer
+from .transfer import TransferReceiver, TransferSender
 from .wire import session_digest
 
 
@@ -52,11 +52,11 @@ def measure(
         mark = time.process_time()
 
     key, nonce = QueryKey(), secrets.token_bytes(16)
-    half, chooser = key.public_half(nonce), Chooser(nonce)
+    half, chooser = key.public_half(nonce), TransferReceiver(nonce)
     encrypted = key.encrypt_probe(layout, probe)
     done("client", "keys, encrypt the probe", len(encrypted) + len(half) + len(chooser.point))
     ciphertexts, public = read_probe(encrypted, layout), read_public(half, nonce)
-    dealer = Dealer(nonce, chooser.point)
+    dealer = TransferSender(nonce, chooser.point)
     session = session_digest(nonce, chooser.point, dealer.points)
     done("server", "read the probe, base transfers", 0)
     results = list(products(ciphertexts, gallery))

@@ -24,7 +24,7 @@ from .errors import MatchError, Reason, Refused
 from .gallery import Gallery
 from .packing import Layout, threshold_integer
 from .scores import PUBLIC_BYTES, PackedGallery, mask, products, read_probe, read_public
-from .transfer import POINT_BYTES, Dealer
+from .transfer import POINT_BYTES, TransferSender
 from .wire import HELLO_BYTES, NONCE_BYTES, Accept, Hello, Kind, Link, Sizes, session_digest
 
 
@@ -124,7 +124,7 @@ class _Question:
     counted: NDArray[np.bool_]
     which: bool
     masks: NDArray[np.int64] | None = None
-    dealer: Dealer | None = None
+    dealer: TransferSender | None = None
     session: bytes = b""
 
     @property
@@ -135,7 +135,7 @@ class _Question:
         view = memoryview(payload)
         public = read_public(view[:PUBLIC_BYTES], nonce)
         point = view[-POINT_BYTES:]
-        self.dealer = Dealer(nonce, point)
+        self.dealer = TransferSender(nonce, point)
         self.session = session_digest(nonce, point, self.dealer.points)
         with self.matcher._computing:
             probe = view[PUBLIC_BYTES:-POINT_BYTES]

@@ -92,7 +92,7 @@ def _scalar() -> bytes:
     return sodium.crypto_core_ed25519_scalar_reduce(os.urandom(64))
 
 
-class Chooser:
+class TransferReceiver:
     """The client: it has the bits. Good for one session.
 
     Args:
@@ -147,7 +147,7 @@ class Chooser:
         return found
 
 
-class Dealer:
+class TransferSender:
     """The server: it has the labels. Good for one session.
 
     Args:

@@ -24,7 +24,7 @@ from ppfr_ops.contracts.privacy_audit import DOCUMENT, PrivacyAudit
 from ppfr_ops.errors import UserError
 from ppfr_ops.release.listing import Unlisted, files_of, read_files
 from ppfr_ops.release.publish import read_release
-from ppfr_ops.release.singled import Singled, singled
+from ppfr_ops.release.singled import SinglingOut, singled
 from ppfr_ops.source.coarsening import parse
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
 from ppfr_ops.store.ledger import Ledger
@@ -69,7 +69,7 @@ class Figures:
     """All faces, as ``ppfr_ops.contracts.detections``, where records are whole photographs. What
     a photograph's measures are taken from is its faces that went through the method; so it is
     those that a policy's bounds are held against, each by itself."""
-    singled: Singled | None = field(default=None, kw_only=True)
+    singled: SinglingOut | None = field(default=None, kw_only=True)
     """Whom the columns single out; None: the records say of nobody who it is."""
 
     @property
@@ -89,7 +89,7 @@ class Figures:
         """One metric of every record (or, of whole photographs, face) that has it; ``N``."""
         return self._column(metric).drop_null().to_numpy().astype(np.float64)
 
-    def lacking(self, metric: str) -> int:
+    def falling_short(self, metric: str) -> int:
         """Records (or faces) that should have a metric and do not."""
         column = self._column(metric)
         wanted = len(column) if self._by_face(metric) else self.counts.records
@@ -216,7 +216,7 @@ def faces_of(
     return read_all(folder, entries.values(), "detections")
 
 
-def singled_of(folder: Folder, manifest: Manifest) -> Singled | None:
+def singled_of(folder: Folder, manifest: Manifest) -> SinglingOut | None:
     """Whom the columns in ``release/data`` single out; None: there are no pseudonyms.
 
     Raises:
@@ -377,7 +377,7 @@ def assess(policy: Policy, release: Figures, evaluation: Evaluation | None = Non
     for name, bound in policy.record.items():
         values = release.values(name)
         worst = None
-        holds = release.lacking(name) == 0
+        holds = release.falling_short(name) == 0
         if len(values) and holds:
             worst = float(values.min() if bound.sign == ">=" else values.max())
             holds = bound.holds(float(values.min())) and bound.holds(float(values.max()))
@@ -388,7 +388,7 @@ def assess(policy: Policy, release: Figures, evaluation: Evaluation | None = Non
         found = figure(name, release, evaluation)
         holds = found is not None and bound.holds(found)
         metric = name.rpartition("_")[0]
-        if release.lacking(metric) and (metric in SAMPLED or release.sampled):
+        if release.falling_short(metric) and (metric in SAMPLED or release.sampled):
             name = f"{name} (of a sample of {len(release.values(metric)):,})"
         checks.append(Check(name=name, bound=str(bound), found=found, holds=holds))
     return checks

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from ppfr_ops.contracts.ledger import RELEASED, LedgerEntry
 from ppfr_ops.contracts.manifest import FILES, FILES_SCHEMA, File, ReleaseManifest
 from ppfr_ops.store.folder import RELEASE, Folder
-from ppfr_ops.store.shards import Hashed
+from ppfr_ops.store.shards import HashingWriter
 
 LARGEST = 1 << 30
 """Bytes of a list that is read: some eight million shards."""
@@ -48,7 +48,7 @@ def write_rows(folder: Folder, rows: pa.Table, *place: str) -> dict[str, Any]:
         ``bytes``, ``sha256`` and ``rows``, for the document.
     """
     with folder.writing(*place) as file:
-        hashed = Hashed(file)
+        hashed = HashingWriter(file)
         pq.write_table(
             rows,
             hashed,

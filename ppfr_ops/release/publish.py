@@ -26,7 +26,7 @@ from ppfr_ops.release import standalone
 from ppfr_ops.release.attestation import SIGNATURE, PrivateKey
 from ppfr_ops.release.listing import write_rows
 from ppfr_ops.release.signing import read_seal, seal, sign_release
-from ppfr_ops.store.entries import Marks
+from ppfr_ops.store.entries import HashSet
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
 from ppfr_ops.store.ledger import DOCUMENTS, Ledger
 
@@ -72,7 +72,7 @@ def looked_at(
             the store has read it, to the same end, as it arrived.
     """
     listed = () if read_all or ledger.local else ledger.shards_there()
-    there = Marks((path, file.size, file.md5) for path, file in listed if file.md5 is not None)
+    there = HashSet((path, file.size, file.md5) for path, file in listed if file.md5 is not None)
 
     def sound(shard: Shard) -> bool:
         digest, size = hashlib.sha256(), 0

@@ -298,7 +298,7 @@ def sealed_units(ledger: Ledger, found: Seal) -> set[str]:
     return set(table["unit"].to_pylist())
 
 
-def distrust(ledger: Ledger, key: PrivateKey) -> str | None:
+def drop_unsealed_units(ledger: Ledger, key: PrivateKey) -> str | None:
     """Before a run that will sign: take back the units whose entries are not those that were
     sealed, and note it. Units that were committed since the last seal, by a run that did not get to
     its end, are taken as they are.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Singled:
+class SinglingOut:
     """What the joiner finds."""
 
     people: int
@@ -27,7 +27,7 @@ class Singled:
     """People that look alike, in the smallest such set; 0 where there are none."""
 
 
-def singled(records: pa.Table, person: str = "identity") -> Singled:
+def singled(records: pa.Table, person: str = "identity") -> SinglingOut:
     """Play the joiner on planned or published records.
 
     Args:
@@ -41,7 +41,7 @@ def singled(records: pa.Table, person: str = "identity") -> Singled:
     alone = codes < 0
     codes = np.where(alone, int(codes.max(initial=-1)) + np.cumsum(alone), codes).astype(np.int64)
     if not len(codes):
-        return Singled(0, 0, 0, 0)
+        return SinglingOut(0, 0, 0, 0)
     values = np.zeros(len(codes), np.int64)
     for name in records.column_names:
         if name != person:
@@ -50,7 +50,7 @@ def singled(records: pa.Table, person: str = "identity") -> Singled:
     starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
     signs = Counter(part.tobytes() for part in np.split(values[order], starts[1:]))
     sizes = Counter(np.diff(starts, append=len(codes)).tolist())
-    return Singled(
+    return SinglingOut(
         people=len(starts),
         singled_out=sum(count == 1 for count in signs.values()),
         by_size=sum(count == 1 for count in sizes.values()),

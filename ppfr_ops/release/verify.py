@@ -31,7 +31,7 @@ from ppfr_ops.release.foreign import mark_of
 from ppfr_ops.release.listing import Unlisted, files_of, read_files, twice
 from ppfr_ops.release.looking import BEYOND, TOO_MUCH, LimitError, looked_at, shard_faults
 from ppfr_ops.release.signing import signature_fault
-from ppfr_ops.store.entries import Marks
+from ppfr_ops.store.entries import HashSet
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
 from ppfr_ops.store.ledger import Ledger
 
@@ -205,7 +205,7 @@ def _check_names(seen: Release, bad: set[str]) -> Iterator[Finding]:
     """Nothing lies there that is not listed."""
     listing = seen.manifest.listing
     own = {"manifest.json", SIGNATURE} | ({listing.path} if listing is not None else set())
-    listed = Marks(seen.listed())
+    listed = HashSet(seen.listed())
     for name in sorted(
         name
         for name in _names(seen.folder, seen.place)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ppfr_ops.errors import UserError
 from ppfr_ops.privacy import Guarantee, Loss
 from ppfr_ops.sanitize.job import Job
-from ppfr_ops.sanitize.kit import pseudonyms
+from ppfr_ops.sanitize.run_context import pseudonyms
 from ppfr_ops.source.plan import READ_ERROR, Unit, read_unit
 from ppfr_ops.store.account import HERE, Account, Balance, Charge
 from ppfr_ops.store.folder import Folder

@@ -13,9 +13,9 @@ from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.contracts.records import records_schema
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
 from ppfr_ops.methods.base import Output
-from ppfr_ops.sanitize.items import Failed, I, Item, Made, Results, decoded
-from ppfr_ops.sanitize.kit import Kit, batches
-from ppfr_ops.sanitize.measuring import Again, Metrics
+from ppfr_ops.sanitize.items import BatchResult, Failed, I, Item, Results, decoded
+from ppfr_ops.sanitize.measuring import Metrics, SecondDraw
+from ppfr_ops.sanitize.run_context import RunContext, batches
 from ppfr_ops.source.plan import READ_ERROR
 
 
@@ -26,7 +26,7 @@ class DrawnFaces(Generic[I]):
     items: list[I]
     originals: Faces
     output: Output
-    again: Again | None
+    again: SecondDraw | None
     """Some of them by another draw; None: that is not measured."""
 
 
@@ -36,7 +36,7 @@ class _Batch(Generic[I]):
 
     items: list[I]
     originals: Faces
-    again: Again | None
+    again: SecondDraw | None
     """As of ``DrawnFaces``, as a reader decodes them."""
     images: list[bytes]
     figures: dict[str, NDArray[Any]]
@@ -47,18 +47,18 @@ class FaceMaker(Generic[I]):
     """Makes and measures the pictures of faces, a record a face.
 
     Args:
-        kit: of the run.
+        run: what is common to all records of the run.
         draw: faces of a batch to what is published of them, by the draw of that number.
     """
 
-    def __init__(self, kit: Kit, draw: Callable[[Faces, list[I], int], Output]) -> None:
-        self.kit = kit
+    def __init__(self, run: RunContext, draw: Callable[[Faces, list[I], int], Output]) -> None:
+        self.run = run
         self.draw = draw
 
     # Method, encoder and models are others' code: whatever they raise is one record's failure.
 
     def start(self, items: list[I]) -> DrawnFaces[I]:
-        """As ``Way.start``."""
+        """As ``PublishingMode.start``."""
         try:
             originals = np.stack([item.pixels for item in items])
             output = self.draw(originals, items, 0)
@@ -66,62 +66,64 @@ class FaceMaker(Generic[I]):
         except Exception:
             raise Failed("method_failed") from None
 
-    def finish(self, drawn: DrawnFaces[I]) -> Made:
-        """As ``Way.finish``."""
-        kit, stage, items = self.kit, "encoder_failed", drawn.items
+    def finish(self, drawn: DrawnFaces[I]) -> BatchResult:
+        """As ``PublishingMode.finish``."""
+        run, stage, items = self.run, "encoder_failed", drawn.items
         try:
-            images = [kit.encoding.encode(face) for face in drawn.output.faces]
+            images = [run.encoding.encode(face) for face in drawn.output.faces]
             again = drawn.again
             if again is not None and again.faces is not None:
-                again = Again(again.places, kit.encoding.round_trip(again.faces))
+                again = SecondDraw(again.places, run.encoding.round_trip(again.faces))
             batch = _Batch(items, drawn.originals, again, images, _writable(drawn.output))
             stage = "not_measured"
             batch.metrics = self._measured(batch)
             stage = "method_failed"
-            if kit.judge.requirements:
-                lacks = kit.judge.lack(batch.metrics)
-                kit.judge.redraw(lacks, lambda over, draw: self._redrawn(batch, over, draw))
+            if run.criteria.requirements:
+                shortfalls = run.criteria.shortfall(batch.metrics)
+                run.criteria.redraw(shortfalls, lambda over, draw: self._redrawn(batch, over, draw))
         except Failed:
             raise
         except Exception:
             raise Failed(stage) from None
-        reasons = [kit.judge.reason(batch.metrics, place) for place in range(len(items))]
-        return Made(batch.images, batch.metrics, batch.figures, reasons=reasons)
+        reasons = [run.criteria.reason(batch.metrics, place) for place in range(len(items))]
+        return BatchResult(batch.images, batch.metrics, batch.figures, reasons=reasons)
 
-    def _again(self, originals: Faces, items: list[I]) -> Again | None:
-        kit = self.kit
-        if not kit.measuring.compares_draws:
+    def _again(self, originals: Faces, items: list[I]) -> SecondDraw | None:
+        run = self.run
+        if not run.measuring.compares_draws:
             return None
-        places = kit.compared(items)
+        places = run.compared(items)
         faces = None
-        if places and kit.method.draw_size > 0:
+        if places and run.method.draw_size > 0:
             faces = self.draw(originals[places], [items[place] for place in places], 1).faces
-        return Again(np.array(places, np.int64), faces)
+        return SecondDraw(np.array(places, np.int64), faces)
 
     def _measured(self, batch: _Batch[I]) -> Metrics:
         try:
             return self._compare(batch.originals, batch.images, batch.again)
         except Exception:
             # Where a record must not be held back for what it shows, nor must it for this.
-            if self.kit.method.selects or len(batch.items) > 1:
+            if self.run.method.selects or len(batch.items) > 1:
                 raise
-            return self.kit.measuring.nothing(1)
+            return self.run.measuring.nothing(1)
 
     def _redrawn(self, batch: _Batch[I], over: list[int], draw: int) -> NDArray[np.float64]:
         """Replace, in place, what falls short by a fresh draw that falls less short."""
-        kit = self.kit
+        run = self.run
         items = [batch.items[place] for place in over]
         fresh = self.draw(batch.originals[over], items, draw)
         stage = "encoder_failed"
         try:
-            images = [kit.encoding.encode(face) for face in fresh.faces]
+            images = [run.encoding.encode(face) for face in fresh.faces]
             again = None if batch.again is None else batch.again.of(over)
             stage = "not_measured"
             metrics = self._compare(batch.originals[over], images, again)
         except Exception:
             raise Failed(stage) from None
-        before = kit.judge.lack({name: values[over] for name, values in batch.metrics.items()})
-        after = kit.judge.lack(metrics)
+        before = run.criteria.shortfall(
+            {name: values[over] for name, values in batch.metrics.items()}
+        )
+        after = run.criteria.shortfall(metrics)
         for number, place in enumerate(over):
             if after[number] < before[number]:
                 batch.images[place] = images[number]
@@ -130,13 +132,15 @@ class FaceMaker(Generic[I]):
                         target[name][place] = values[number]
         return np.minimum(before, after)
 
-    def _compare(self, originals: Faces, images: Sequence[bytes], again: Again | None) -> Metrics:
+    def _compare(
+        self, originals: Faces, images: Sequence[bytes], again: SecondDraw | None
+    ) -> Metrics:
         """Every metric on what a reader of the output decodes."""
-        kit = self.kit
-        if not kit.measuring.looks:
+        run = self.run
+        if not run.measuring.looks:
             return {}
-        seen = np.stack([kit.encoding.decode(data) for data in images])
-        return kit.measuring.compare(originals, seen, again)
+        seen = np.stack([run.encoding.decode(data) for data in images])
+        return run.measuring.compare(originals, seen, again)
 
 
 def _writable(output: Output) -> dict[str, NDArray[Any]]:
@@ -154,29 +158,29 @@ def _without_unlabelled(table: pa.Table) -> pa.Table:
 class AlignedFaces:
     """Publishes a record a row."""
 
-    def __init__(self, kit: Kit) -> None:
-        self.kit = kit
-        self._make: FaceMaker[Item] = FaceMaker(kit, self._draw)
-        figures = [item.column for item in kit.method.record_figures]
-        identity = kit.pseudonymize is not None
-        self.records_schema = records_schema(kit.keep, identity, figures=figures)
-        self.metrics_schema = metrics_schema([model.name for model in kit.recognizers])
+    def __init__(self, run: RunContext) -> None:
+        self.run = run
+        self._make: FaceMaker[Item] = FaceMaker(run, self._draw)
+        figures = [item.column for item in run.method.record_figures]
+        identity = run.pseudonymize is not None
+        self.records_schema = records_schema(run.keep, identity, figures=figures)
+        self.metrics_schema = metrics_schema([model.name for model in run.recognizers])
 
     def items(self, table: pa.Table, results: Results[Item]) -> Iterator[Item]:
-        wants = self.kit.method.needed_context()
-        given = self.kit.method.guarantee()
+        wants = self.run.method.needed_context()
+        given = self.run.method.guarantee()
         if given is not None and given.unit == "person":
             table = _without_unlabelled(table)
         for item in decoded(table, results, (FACE_SIZE, FACE_SIZE), wants):
-            yield replace(item, context=self.kit.context(item.context))
+            yield replace(item, context=self.run.context(item.context))
 
     def batches(self, items: Iterator[Item]) -> Iterator[list[Item]]:
-        return batches(items, self.kit.batch_size)
+        return batches(items, self.run.batch_size)
 
     def start(self, batch: list[Item]) -> DrawnFaces[Item]:
         return self._make.start(batch)
 
-    def finish(self, drawn: DrawnFaces[Item]) -> Made:
+    def finish(self, drawn: DrawnFaces[Item]) -> BatchResult:
         return self._make.finish(drawn)
 
     def columns(self, items: Sequence[Item]) -> list[pa.Array]:
@@ -189,4 +193,4 @@ class AlignedFaces:
         pass
 
     def _draw(self, faces: Faces, batch: Sequence[Item], draw: int) -> Output:
-        return self.kit.publish(faces, [item.record_id for item in batch], batch, draw)
+        return self.run.publish(faces, [item.record_id for item in batch], batch, draw)

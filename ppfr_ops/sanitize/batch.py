@@ -200,7 +200,7 @@ class BatchSanitizer:
     @property
     def method(self) -> Anonymizer:
         """With its options and secrets."""
-        method: Anonymizer = self._sanitizer.kit.method
+        method: Anonymizer = self._sanitizer.run.method
         return method
 
     def needed(self) -> list[str]:

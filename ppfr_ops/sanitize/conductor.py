@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ppfr_ops.contracts.manifest import Manifest
-from ppfr_ops.release.settled import unsettle
-from ppfr_ops.release.signing import distrust, load_signing_key
+from ppfr_ops.release.signing import drop_unsealed_units, load_signing_key
+from ppfr_ops.release.up_to_date import unmark_up_to_date
 from ppfr_ops.review.queue import write_review
 from ppfr_ops.sanitize.accounts import refuse_overdrawn
 from ppfr_ops.sanitize.events import (
@@ -41,7 +41,7 @@ from ppfr_ops.sanitize.vaulting import check_vault
 from ppfr_ops.sanitize.worker import preflight, preview
 from ppfr_ops.source.listing import said
 from ppfr_ops.source.plan import ids_of
-from ppfr_ops.store.entries import Marks
+from ppfr_ops.store.entries import HashSet
 from ppfr_ops.store.lease import EXPIRY_SECONDS, Lease
 from ppfr_ops.store.ledger import LEDGER, Ledger
 from ppfr_ops.vault import Vault, audit
@@ -142,12 +142,12 @@ class _Run:
         if (found := self._up_to_date(job, ledger)) is not None:
             return found  # by a run that this one waited for
         last = self._last(job)
-        unsettle(ledger)
-        planned = Marks(ids_of(job.plan.units))
+        unmark_up_to_date(ledger)
+        planned = HashSet(ids_of(job.plan.units))
         ledger.open(job.settings, options.overwrite, options.incremental, options.seed, planned)
         unvouched = None
         if options.signing_key is not None:
-            unvouched = distrust(ledger, load_signing_key(options.signing_key))
+            unvouched = drop_unsealed_units(ledger, load_signing_key(options.signing_key))
         for line in ledger.noticed:
             self._say(line)
         ledger.write(last, *LEDGER, "last.json")

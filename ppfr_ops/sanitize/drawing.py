@@ -23,7 +23,7 @@ class PlannedRecords(AlignedFaces):
     """Publishes a record for each row of the plan of a release."""
 
     def items(self, table: pa.Table, results: Results[Item]) -> Iterator[Item]:
-        names = self.kit.method.needed_context()
+        names = self.run.method.needed_context()
         rows = zip(table["record_id"].to_pylist(), table["identity"].to_pylist(), strict=True)
         for row, (record_id, person) in enumerate(rows):
             yield Item(record_id, row, _BLANK, dict.fromkeys(names, person))

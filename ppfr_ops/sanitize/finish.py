@@ -39,8 +39,8 @@ from ppfr_ops.release.figures import (
 from ppfr_ops.release.files import lay_out
 from ppfr_ops.release.listing import Shards
 from ppfr_ops.release.publish import looked_at, write_release
-from ppfr_ops.release.settled import settle, settled, shards_as_listed
 from ppfr_ops.release.signing import load_signing_key
+from ppfr_ops.release.up_to_date import mark_up_to_date, shards_as_listed, up_to_date
 from ppfr_ops.review.queue import Doubt, counts, doubts
 from ppfr_ops.review.verdicts import verdict_digest
 from ppfr_ops.sanitize import release_plan
@@ -50,7 +50,7 @@ from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.vaulting import STRAY, sweep_vault
 from ppfr_ops.source.plan import Unit, ids_of, record_id, sources
 from ppfr_ops.store.atomic import in_one_step
-from ppfr_ops.store.entries import Entries, Marks
+from ppfr_ops.store.entries import Entries, HashSet
 from ppfr_ops.store.ledger import DAMAGED, Ledger
 from ppfr_ops.store.shards import read_table
 
@@ -76,7 +76,7 @@ def finish(
         damaged and cannot be done again (``ledger.kept``).
     """
     ledger = ledger or Ledger(job.options.output, job.fence)
-    ledger.planned = Marks(ids_of(job.plan.units))
+    ledger.planned = HashSet(ids_of(job.plan.units))
     entries = ledger.entries()
     listed: dict[str, str] = {}
     tally = _Tally()
@@ -133,7 +133,7 @@ def finish(
         # Else units that are gone from the input are published still: there is to be told of them.
         told = sum(not is_shard(unit) for unit in entries) == len(job.plan.units)
         if may_sign and told and not ledger.kept:
-            settle(ledger, command_of(job), manifest, listed, key)
+            mark_up_to_date(ledger, command_of(job), manifest, listed, key)
     return manifest, missing
 
 
@@ -193,7 +193,7 @@ def settled_before(job: Job) -> Manifest | None:
     if any(file is not None for file in files):
         return None
     key = None if options.signing_key is None else load_signing_key(options.signing_key)
-    return settled(Ledger(options.output), command_of(job), key)
+    return up_to_date(Ledger(options.output), command_of(job), key)
 
 
 def command_of(job: Job) -> str:

@@ -14,7 +14,7 @@ from ppfr_ops.contracts.ledger import LedgerEntry, Tombstone, is_shard
 from ppfr_ops.errors import UserError
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.source.plan import Unit, content, ids_of, read_unit
-from ppfr_ops.store.entries import Marks
+from ppfr_ops.store.entries import HashSet
 from ppfr_ops.store.ledger import LEDGER, Ledger
 
 DELETED_SHARE, DELETED_ROWS = 0.1, 1000
@@ -63,7 +63,7 @@ def reconcile(job: Job, ledger: Ledger) -> Changes:
         counts[_update(job, ledger, unit, entries.get(unit.id))] += 1
         if unit.id in tombstones:
             ledger.remove(*LEDGER, "tombstones", f"{unit.id}.json")
-    planned = Marks(ids_of(units))
+    planned = HashSet(ids_of(units))
     for name, entry in entries.items():
         if name in planned or is_shard(name):
             continue
@@ -75,7 +75,7 @@ def reconcile(job: Job, ledger: Ledger) -> Changes:
             now = datetime.now(UTC).isoformat(timespec="seconds")
             seen = tombstones[name].seen if name in tombstones else now
             stone = Tombstone(unit=name, seen=seen, records=entry.records, removed=removed)
-            ledger.bury(stone)
+            ledger.add_tombstone(stone)
         if removed:
             ledger.retire(name)
         counts["removed" if removed else "deleted"] += 1
@@ -84,7 +84,7 @@ def reconcile(job: Job, ledger: Ledger) -> Changes:
 
 def superseded(job: Job, entries: Mapping[str, LedgerEntry]) -> list[str]:
     """Units that are published, and in whose place the plan has others of the same files."""
-    planned, there = Marks(ids_of(job.plan.units)), _files(job.plan.units)
+    planned, there = HashSet(ids_of(job.plan.units)), _files(job.plan.units)
     return [
         name
         for name, entry in entries.items()
@@ -185,7 +185,7 @@ def retire_dead(job: Job, ledger: Ledger) -> int:
     codes = set(job.options.retry_dead_letters)
     if not codes:
         return 0
-    planned = Marks(ids_of(job.plan.units))
+    planned = HashSet(ids_of(job.plan.units))
     count = 0
     for unit, entry in ledger.entries().items():
         if (unit in planned or is_shard(unit)) and codes & entry.dead_letters.keys():

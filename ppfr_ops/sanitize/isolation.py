@@ -120,7 +120,7 @@ def sanitize_apart(job: "Job", ordinal: int, sanitizer: Sanitizer[Any], threads:
                 alone[start] += single
                 if deaths >= MAX_DEATHS or alone[start] >= MIN_DEATHS:
                     ids = [record_id(unit.id, row) for row in range(start, stop)]
-                    parts[start] = sanitizer.bury(ids, unit.id, "killed_worker")
+                    parts[start] = sanitizer.add_dead_letters(ids, unit.id, "killed_worker")
                 elif single:
                     ranges.append((start, stop))
                 elif reading:

@@ -40,7 +40,7 @@ class Failed(Exception):
 
 
 @dataclass
-class Made:
+class BatchResult:
     """What became of a batch, an entry a record."""
 
     images: list[bytes]
@@ -66,11 +66,11 @@ class Results(Generic[I]):
     dead: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     """Row and letter."""
 
-    def add(self, batch: Sequence[I], made: Made) -> None:
+    def add(self, batch: Sequence[I], made: BatchResult) -> None:
         """Take over a batch, and bury what must not be published of it."""
         for item, (code, detail) in zip(batch, made.reasons, strict=True):
             if code:
-                self.bury(item.record_id, item.row, code, detail)
+                self.add_dead_letter(item.record_id, item.row, code, detail)
         kept = [place for place, (code, _) in enumerate(made.reasons) if not code]
         self.items += [batch[place] for place in kept]
         self.images += [made.images[place] for place in kept]
@@ -79,7 +79,7 @@ class Results(Generic[I]):
         if made.faces:
             self.faces += [made.faces[place] for place in kept]
 
-    def bury(self, record_id: str, row: int, code: str, detail: str = "") -> None:
+    def add_dead_letter(self, record_id: str, row: int, code: str, detail: str = "") -> None:
         reason = REASONS[code]
         message = f"{reason.text}: {detail}" if detail else reason.text
         letter = {
@@ -112,14 +112,14 @@ def decoded(
     for row, values in enumerate(zip(*columns, strict=True)):
         record_id, picture, read_error = (value.as_py() for value in values)
         if read_error is not None:
-            results.bury(record_id, row, read_error)
+            results.add_dead_letter(record_id, row, read_error)
         elif picture is None:
-            results.bury(record_id, row, "no_bytes")
+            results.add_dead_letter(record_id, row, "no_bytes")
         else:
             try:
                 pixels = decode(picture, size=size)
             except ImageError as error:
-                results.bury(record_id, row, error.code, error.detail)
+                results.add_dead_letter(record_id, row, error.code, error.detail)
             else:
                 context = {want: table[name][row].as_py() for want, name in names.items()}
                 yield Item(record_id, row, pixels, context, format_of(picture))

@@ -21,8 +21,8 @@ from ppfr_ops.contracts.records import records_schema
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
 from ppfr_ops.methods.base import Output
 from ppfr_ops.sanitize.aligned import DrawnFaces, FaceMaker
-from ppfr_ops.sanitize.items import Item, Made, Results, decoded
-from ppfr_ops.sanitize.kit import Kit, batches
+from ppfr_ops.sanitize.items import BatchResult, Item, Results, decoded
+from ppfr_ops.sanitize.run_context import RunContext, batches
 from ppfr_ops.sanitize.sanitizer import Sanitizer, collected
 from ppfr_ops.store.ledger import Tables
 
@@ -36,19 +36,19 @@ Features = Callable[[Faces], NDArray[np.float32]]
 """Faces to rows of numbers, ``N x D``."""
 
 
-class Glance:
+class PublishNothing:
     """A way of publishing that publishes nothing.
 
     Args:
-        kit: of the run.
+        run: what is common to all records of the run.
         features: what is noted of faces to group them by; None: nothing.
     """
 
-    def __init__(self, kit: Kit, features: Features | None = None) -> None:
-        self.kit, self.features = kit, features
-        self._make: FaceMaker[Item] = FaceMaker(kit, self._draw)
-        self.records_schema = records_schema(kit.keep, kit.pseudonymize is not None)
-        self.metrics_schema = metrics_schema([model.name for model in kit.recognizers])
+    def __init__(self, run: RunContext, features: Features | None = None) -> None:
+        self.run, self.features = run, features
+        self._make: FaceMaker[Item] = FaceMaker(run, self._draw)
+        self.records_schema = records_schema(run.keep, run.pseudonymize is not None)
+        self.metrics_schema = metrics_schema([model.name for model in run.recognizers])
 
     @property
     def look_schema(self) -> pa.Schema:
@@ -59,31 +59,31 @@ class Glance:
         if self.features is not None:
             text = "what photos are grouped by: a biometric template"
             fields.append(described(FEATURES, pa.list_(pa.float16()), text))
-        kept = [pa.field(f"keep.{item.name}", item.type) for item in self.kit.keep]
+        kept = [pa.field(f"keep.{item.name}", item.type) for item in self.run.keep]
         return versioned("look", [*fields, *kept])
 
     def items(self, table: pa.Table, results: Results[Item]) -> Iterator[Item]:
-        names = self.kit.method.needed_context()
+        names = self.run.method.needed_context()
         for item in decoded(table, results, (FACE_SIZE, FACE_SIZE)):
             yield replace(item, context=dict.fromkeys(names, os.urandom(CODE_BYTES).hex()))
 
     def batches(self, items: Iterator[Item]) -> Iterator[list[Item]]:
-        return batches(items, self.kit.batch_size)
+        return batches(items, self.run.batch_size)
 
     def sampled(self, items: Sequence[Item]) -> list[int]:
         """Places of the items that something is measured on."""
-        every = self.kit.sample_every
+        every = self.run.sample_every
         return [n for n, item in enumerate(items) if item.row % every == 0 and self._measures]
 
     @property
     def _measures(self) -> bool:
-        return self.kit.measuring.looks
+        return self.run.measuring.looks
 
     def start(self, batch: list[Item]) -> tuple[list[Item], DrawnFaces[Item] | None]:
         some = [batch[place] for place in self.sampled(batch)]
         return batch, self._make.start(some) if some else None
 
-    def finish(self, drawn: tuple[list[Item], DrawnFaces[Item] | None]) -> Made:
+    def finish(self, drawn: tuple[list[Item], DrawnFaces[Item] | None]) -> BatchResult:
         batch, some = drawn
         count, places = len(batch), self.sampled(batch)
         metrics = {}
@@ -93,7 +93,7 @@ class Glance:
         figures = {}
         if self.features is not None:
             figures[FEATURES] = self.features(np.stack([item.pixels for item in batch]))
-        return Made([b""] * count, metrics, figures, reasons=[("", "")] * count)
+        return BatchResult([b""] * count, metrics, figures, reasons=[("", "")] * count)
 
     def columns(self, items: Sequence[Item]) -> list[pa.Array]:
         return []
@@ -106,34 +106,34 @@ class Glance:
             self.features(faces)
 
     def _draw(self, faces: Faces, batch: Sequence[Item], draw: int) -> Output:
-        return self.kit.publish(faces, [item.record_id for item in batch], batch, draw)
+        return self.run.publish(faces, [item.record_id for item in batch], batch, draw)
 
 
-class Looker(Sanitizer[Item]):
+class PlanningPass(Sanitizer[Item]):
     """Looks at units."""
 
-    way: Glance
+    way: PublishNothing
 
-    def bury(self, record_ids: Sequence[str], unit: str, code: str) -> Tables:
+    def add_dead_letters(self, record_ids: Sequence[str], unit: str, code: str) -> Tables:
         """As ``Sanitizer.bury``."""
-        gone = super().bury(record_ids, unit, code)
+        gone = super().add_dead_letters(record_ids, unit, code)
         return replace(gone, look=self.way.look_schema.empty_table())
 
     def tables(self, table: pa.Table, results: Results[Item]) -> Tables:
         """What was noted of a unit, its rows in order; there are no records."""
-        kit, way, items = self.kit, self.way, results.items
+        run, way, items = self.run, self.way, results.items
         rows = pa.array([item.row for item in items], pa.int32())
         people: list[bytes | None] = [None] * len(items)
-        if kit.pseudonymize is not None:
+        if run.pseudonymize is not None:
             labels = table["identity"].take(rows).to_pylist()
-            hide = kit.pseudonymize
+            hide = run.pseudonymize
             people = [bytes.fromhex(hide(name)) if name else None for name in labels]
         columns = [rows, pa.array(people, pa.binary(CODE_BYTES))]
         if way.features is not None:
             found = [part[FEATURES] for part in results.figures]
             numbers = np.concatenate(found) if found else np.zeros((0, 0))
             columns.append(pa.array(list(numbers.astype(np.float16)), pa.list_(pa.float16())))
-        columns += [table[f"keep.{item.name}"].take(rows) for item in kit.keep]
+        columns += [table[f"keep.{item.name}"].take(rows) for item in run.keep]
         places = pa.array(way.sampled(items), pa.int64())
         measured = collected(pa.schema(list(way.metrics_schema)[1:]), results.metrics, len(items))
         ids = pa.array([item.record_id for item in items], pa.string())

@@ -21,7 +21,7 @@ Metrics = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class Again:
+class SecondDraw:
     """Other publications of some of the faces of a batch, by other draws."""
 
     places: NDArray[np.int64]
@@ -30,18 +30,18 @@ class Again:
     """uint8 ``M x H x W x 3``, in the order of ``places``; None: of a method without draws, which
     publishes the same again."""
 
-    def of(self, rows: Sequence[int]) -> "Again":
+    def of(self, rows: Sequence[int]) -> "SecondDraw":
         """Those of the faces ``rows``, which are the batch from now on."""
         where = {int(place): number for number, place in enumerate(self.places)}
         kept = [number for number, row in enumerate(rows) if row in where]
         faces = None if self.faces is None else self.faces[[where[rows[n]] for n in kept]]
-        return Again(np.array(kept, np.int64), faces)
+        return SecondDraw(np.array(kept, np.int64), faces)
 
 
 def measure(
     originals: Faces,
     published: Faces,
-    again: Again | None = None,
+    again: SecondDraw | None = None,
     only: Collection[str] | None = None,
 ) -> Metrics:
     """The measures of ``ppfr_ops.contracts.metrics.MEASURES``, each ``N``.
@@ -129,7 +129,7 @@ class Measuring:
         """Whether ``compare`` wants some faces by another draw too."""
         return "draw_similarity" in self.measures
 
-    def compare(self, originals: Faces, seen: Faces, again: Again | None) -> Metrics:
+    def compare(self, originals: Faces, seen: Faces, again: SecondDraw | None) -> Metrics:
         """All metrics of faces that the level has.
 
         Args:

@@ -12,8 +12,8 @@ import pyarrow as pa
 from ppfr_ops.sanitize.grouping import WEIGHTS, Vectors, assign, features_of, group
 from ppfr_ops.sanitize.groups import places_of, read_groups
 from ppfr_ops.sanitize.job import Job
-from ppfr_ops.sanitize.kit import pseudonyms
 from ppfr_ops.sanitize.looking import CODE_BYTES, FEATURES
+from ppfr_ops.sanitize.run_context import pseudonyms
 
 Names = Sequence[str | None]
 """Of the rows of a unit that were looked at; None: of somebody who has no other photo."""

@@ -213,9 +213,9 @@ def _check_independent(options: SanitizeOptions, method: Anonymizer) -> None:
 
 def _check_privacy(options: SanitizeOptions, method: Anonymizer) -> None:
     given = method.guarantee()
-    lacking = sorted(PROMISE - {item.name for item in method.release_figures})
-    if given is not None and (lacking or method.redrawable):
-        what = f"declares no figure {lacking[0]}" if lacking else "may be drawn again"
+    falling_short = sorted(PROMISE - {item.name for item in method.release_figures})
+    if given is not None and (falling_short or method.redrawable):
+        what = f"declares no figure {falling_short[0]}" if falling_short else "may be drawn again"
         raise UserError(f"method {method.name}: promises differential privacy, and {what}")
     if given is not None and options.photographs is not None:
         raise UserError(

@@ -16,15 +16,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ppfr_ops.contracts.records import IMAGE_TYPE
-from ppfr_ops.sanitize.items import Failed, I, Made, Results
-from ppfr_ops.sanitize.kit import Kit
+from ppfr_ops.sanitize.items import BatchResult, Failed, I, Results
+from ppfr_ops.sanitize.run_context import RunContext
 from ppfr_ops.store.ledger import Tables
 
 
-class Way(Protocol[I]):
+class PublishingMode(Protocol[I]):
     """A way of publishing: aligned faces, faces of photographs, or photographs."""
 
-    kit: Kit
+    run: RunContext
 
     @property
     def records_schema(self) -> pa.Schema: ...
@@ -45,7 +45,7 @@ class Way(Protocol[I]):
             Failed: with the reason code; the batch is tried again by halves.
         """
 
-    def finish(self, drawn: Any) -> Made:
+    def finish(self, drawn: Any) -> BatchResult:
         """Pictures of what ``start`` gave, encoded, and what was measured on them. May run in
         another thread than ``start``, and while that works on another batch.
 
@@ -70,9 +70,9 @@ class Way(Protocol[I]):
 class Sanitizer(Generic[I]):
     """Sanitizes units in some way."""
 
-    def __init__(self, way: Way[I]) -> None:
+    def __init__(self, way: PublishingMode[I]) -> None:
         self.way = way
-        self.kit = way.kit
+        self.run = way.run
 
     def __call__(self, table: pa.Table, unit: str) -> Tables:
         """Sanitize a unit.
@@ -90,7 +90,7 @@ class Sanitizer(Generic[I]):
             for batch in self.batches(table, results):
                 self.finish(batch, self.start(batch), results)
         finally:
-            self.kit.forget()
+            self.run.forget()
         return self.tables(table, results)
 
     # The steps of ``__call__``, for whoever takes them in several threads.
@@ -114,7 +114,7 @@ class Sanitizer(Generic[I]):
             made = self.way.finish(drawn)
         except Failed as failed:
             if len(batch) == 1:
-                results.bury(batch[0].record_id, batch[0].row, failed.code)
+                results.add_dead_letter(batch[0].record_id, batch[0].row, failed.code)
                 return
             middle = len(batch) // 2
             for half in (batch[:middle], batch[middle:]):
@@ -122,11 +122,11 @@ class Sanitizer(Generic[I]):
         else:
             results.add(batch, made)
 
-    def bury(self, record_ids: Sequence[str], unit: str, code: str) -> Tables:
+    def add_dead_letters(self, record_ids: Sequence[str], unit: str, code: str) -> Tables:
         """Records that all became dead letters for one and the same reason."""
         results: Results[I] = Results(unit)
         for row, record_id in enumerate(record_ids):
-            results.bury(record_id, row, code)
+            results.add_dead_letter(record_id, row, code)
         return Tables(
             self.way.records_schema.empty_table(),
             self.way.metrics_schema.empty_table(),
@@ -136,7 +136,7 @@ class Sanitizer(Generic[I]):
 
     def tables(self, table: pa.Table, results: Results[I]) -> Tables:
         """What a unit has become, its rows in order."""
-        kit, way = self.kit, self.way
+        run, way = self.run, self.way
         rows = pa.array([item.row for item in results.items], pa.int64())
         names = [item.record_id for item in results.items]
         ids = pa.array(names, pa.string())
@@ -144,25 +144,25 @@ class Sanitizer(Generic[I]):
             [
                 pa.array(results.images, pa.binary()),
                 pa.array(
-                    [f"{i.record_id}{kit.encoding_of(i).suffix}" for i in results.items],
+                    [f"{i.record_id}{run.encoding_of(i).suffix}" for i in results.items],
                     pa.string(),
                 ),
             ],
             fields=list(IMAGE_TYPE),
         )
         columns: list[pa.Array | pa.ChunkedArray] = [ids, pictures]
-        if kit.pseudonymize is not None:
+        if run.pseudonymize is not None:
             identities = table["identity"].take(rows).to_pylist()
             hidden = []
             for item, name in zip(results.items, identities, strict=True):
                 # Nobody knows who a bystander is, so each is a person of their own.
                 who = name if name is None or item.named else f"\0{item.record_id}"
-                hidden.append(None if who is None else kit.pseudonymize(who))
+                hidden.append(None if who is None else run.pseudonymize(who))
             columns.append(pa.array(hidden, pa.string()))
         columns += way.columns(results.items)
-        figures = [item.column for item in kit.method.record_figures]
+        figures = [item.column for item in run.method.record_figures]
         columns += collected(pa.schema(figures), results.figures, len(names))
-        columns += [table[f"keep.{item.name}"].take(rows) for item in kit.keep]
+        columns += [table[f"keep.{item.name}"].take(rows) for item in run.keep]
         measured = collected(pa.schema(list(way.metrics_schema)[1:]), results.metrics, len(names))
         return Tables(
             pa.table(columns, schema=way.records_schema),

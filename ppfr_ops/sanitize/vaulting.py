@@ -6,7 +6,7 @@ from ppfr_ops.contracts.ledger import LedgerEntry
 from ppfr_ops.errors import UserError
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.source.plan import ids_of
-from ppfr_ops.store.entries import Marks
+from ppfr_ops.store.entries import HashSet
 from ppfr_ops.store.ledger import LEDGER, Ledger
 from ppfr_ops.vault import Vault
 
@@ -67,7 +67,7 @@ class _Wanted:
         withdrawn: Container[str],
     ) -> None:
         self._entries, self._withdrawn = entries, withdrawn
-        self._planned = Marks(ids_of(job.plan.units))
+        self._planned = HashSet(ids_of(job.plan.units))
         self._stones = ledger.tombstones()
         self._all_goes = job.options.propagate_deletions
         self.strays: set[str] = set()

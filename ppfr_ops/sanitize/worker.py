@@ -20,18 +20,18 @@ from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.recognizers import Recognizer
 from ppfr_ops.sanitize import isolation, naming
 from ppfr_ops.sanitize.accounts import account_of, charge
-from ppfr_ops.sanitize.ahead import ahead
 from ppfr_ops.sanitize.aligned import AlignedFaces
 from ppfr_ops.sanitize.drawing import Drawer, PlannedRecords
 from ppfr_ops.sanitize.items import Item, Results
 from ppfr_ops.sanitize.job import Job, Status
-from ppfr_ops.sanitize.kit import Kit, pseudonyms
-from ppfr_ops.sanitize.looking import Glance, Looker
+from ppfr_ops.sanitize.looking import PlanningPass, PublishNothing
 from ppfr_ops.sanitize.photographs.crops import FaceCrops
 from ppfr_ops.sanitize.photographs.finder import Finder
 from ppfr_ops.sanitize.photographs.output import paths_in
 from ppfr_ops.sanitize.photographs.pictures import WholePictures
+from ppfr_ops.sanitize.prefetch import prefetch
 from ppfr_ops.sanitize.release_plan import read_shard
+from ppfr_ops.sanitize.run_context import RunContext, pseudonyms
 from ppfr_ops.sanitize.sanitizer import Sanitizer
 from ppfr_ops.source.plan import Unit, content, read_unit, record_id
 from ppfr_ops.store.ledger import Ledger, Tables, concatenate, new_copy_id
@@ -54,9 +54,9 @@ def build_sanitizer(
 
     Args:
         threads: of the numeric libraries; 0: as they like.
-        sample_every: of both samples of ``Kit``; None: as the options and the size of the run have
-            it.
-        keeps_metrics: as in ``Kit``.
+        sample_every: of both samples of ``RunContext``; None: as the options and the size of
+            the run have it.
+        keeps_metrics: as in ``RunContext``.
 
     Raises:
         UserError: a model cannot be loaded.
@@ -70,7 +70,7 @@ def build_sanitizer(
     if job.stage == "draw":
         draws = keyed_draws(Ledger(options.output).derived("draws"))
         hide = str if options.names_people else None  # what is planned is a pseudonym already
-    kit = Kit(
+    run = RunContext(
         method=method,
         encoding=options.encoding(method.draws_faces),
         recognizers=[Recognizer(spec, threads) for spec in options.recognizer_specs()],
@@ -88,15 +88,15 @@ def build_sanitizer(
     )
     if job.stage == "look":
         finds = job.finds_people
-        return Looker(Glance(kit, naming.features if finds else None))
+        return PlanningPass(PublishNothing(run, naming.features if finds else None))
     if job.stage == "draw":
-        return Drawer(PlannedRecords(kit))
+        return Drawer(PlannedRecords(run))
     if options.photographs is None:
-        return Sanitizer(AlignedFaces(kit))
+        return Sanitizer(AlignedFaces(run))
     finder = Finder(options.photographs, job.verdicts or {}, threads)
     if options.photographs.output_faces == "crops":
-        return Sanitizer(FaceCrops(kit, finder))
-    return Sanitizer(WholePictures(kit, finder))
+        return Sanitizer(FaceCrops(run, finder))
+    return Sanitizer(WholePictures(run, finder))
 
 
 def read(job: Job, unit: Unit) -> pa.Table:
@@ -172,9 +172,9 @@ class Worker:
         """As ``process``, for one unit after the other, in order; while the method works on one
         batch, the next is read and decoded, the last encoded and measured, and the unit before
         committed, each in a thread of its own."""
-        fed = ahead(self._feed(ordinals), AHEAD_BATCHES)
-        drawn = ahead(self._drawn(fed), AHEAD_BATCHES)
-        return ahead(map(self._end, ahead(self._finished(drawn), 1)), 1)
+        fed = prefetch(self._feed(ordinals), AHEAD_BATCHES)
+        drawn = prefetch(self._drawn(fed), AHEAD_BATCHES)
+        return prefetch(map(self._end, prefetch(self._finished(drawn), 1)), 1)
 
     def _feed(self, ordinals: Iterable[int]) -> Iterator[tuple["_Task", list[Any] | None]]:
         """The batches of every unit, and after them None."""
@@ -194,7 +194,7 @@ class Worker:
         for task, batch in fed:
             yield task, batch, None if batch is None else self.sanitizer.start(batch)
             if batch is None:
-                self.sanitizer.kit.forget()
+                self.sanitizer.run.forget()
 
     def _finished(
         self, drawn: Iterable[tuple["_Task", list[Any] | None, Any]]
@@ -236,7 +236,7 @@ class Worker:
                     task.source = task.source.model_copy(update={"content": now})
             elif self.ledger.attempt(unit.id, apart=True).here >= MAX_ATTEMPTS:
                 ids = [record_id(unit.id, row) for row in range(unit.rows)]
-                task.tables = self.sanitizer.bury(ids, unit.id, "killed_worker")
+                task.tables = self.sanitizer.add_dead_letters(ids, unit.id, "killed_worker")
             else:
                 task.tables = isolation.sanitize_apart(
                     self.job, ordinal, self.sanitizer, self.threads
@@ -311,17 +311,17 @@ def preflight(job: Job) -> None:
         UserError: one line that says what does not work.
     """
     sanitizer = build_sanitizer(job)
-    kit = sanitizer.kit
+    run = sanitizer.run
     drawn = sample.faces(1)
-    context = kit.context(dict.fromkeys(kit.method.needed_context()))
+    context = run.context(dict.fromkeys(run.method.needed_context()))
     try:
-        published = kit.publish(drawn, ["preflight"], [Item("preflight", 0, drawn[0], context)], 0)
+        published = run.publish(drawn, ["preflight"], [Item("preflight", 0, drawn[0], context)], 0)
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"method {job.options.method!r} fails: {describe(error)}") from None
     sanitizer.way.check(drawn)
-    for recognizer in kit.recognizers:
+    for recognizer in run.recognizers:
         try:
             recognizer.embed(published.faces)
         except Exception as error:

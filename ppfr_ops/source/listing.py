@@ -16,7 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 from ppfr_ops.errors import UserError
 from ppfr_ops.source.reader import File, Listing, stamp_of
 from ppfr_ops.source.units import relative
-from ppfr_ops.store.storage import Patient, StoreError, open_store
+from ppfr_ops.store.storage import RetryingFileSystem, StoreError, open_store
 
 HIDDEN = "hidden (a name that begins with . or _)"
 LINKED = "linked folder"
@@ -38,7 +38,7 @@ def listing_of(source: str) -> Listing:
     """
     try:
         fs, root = open_store(source)
-        if isinstance(fs, Patient):
+        if isinstance(fs, RetryingFileSystem):
             fs.check(re.split(r"[*?\[]", root, maxsplit=1)[0])
         pattern = any(sign in root for sign in "*?[") and not fs.exists(root)
         if pattern:

@@ -295,7 +295,7 @@ class Documents(Secret):
         for shard in entry.shards.values() if entry is not None else ():
             self.remove(shard.path)
 
-    def bury(self, tombstone: Tombstone) -> None:
+    def add_tombstone(self, tombstone: Tombstone) -> None:
         """Note that a unit was deleted upstream."""
         self.still_mine()
         self.write(tombstone.model_dump(), *LEDGER, "tombstones", f"{tombstone.unit}.json")

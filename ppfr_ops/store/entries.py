@@ -220,7 +220,7 @@ class Entries(Mapping[str, LedgerEntry]):
         return there and not self._gone.intersection(block.units)
 
 
-class Marks:
+class HashSet:
     """Things of which one is only asked whether it is among them, at 8 bytes each. That it says so
     of one that is not has a chance of one in 2^64 for each: the hash is keyed anew by every
     process."""

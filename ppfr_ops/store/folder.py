@@ -19,7 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from ppfr_ops.errors import UserError
 from ppfr_ops.store.atomic import in_one_step, sync_folder
-from ppfr_ops.store.storage import Patient, StoreError, open_store
+from ppfr_ops.store.storage import RetryingFileSystem, StoreError, open_store
 
 RELEASE, EVIDENCE = "release", "evidence"
 """What leaves, and what stays."""
@@ -129,7 +129,7 @@ class Folder:
         try:
             if self.local:
                 yield from _scanned(place)
-            elif isinstance(self.fs, Patient) and self.fs.has_pages:
+            elif isinstance(self.fs, RetryingFileSystem) and self.fs.has_pages:
                 for info in self.fs.pages(place):
                     if name := os.path.basename(info["Key"]):
                         yield name, Listed.of(info)
@@ -382,7 +382,7 @@ class Folder:
 
 
 def is_remote(fs: Any) -> bool:
-    return isinstance(fs, Patient)
+    return isinstance(fs, RetryingFileSystem)
 
 
 def parse(data: bytes) -> dict[str, Any] | None:

@@ -55,7 +55,7 @@ from ppfr_ops.contracts.ledger import (
     shard_path,
 )
 from ppfr_ops.store.documents import ATTEMPTS, LEDGER, Attempts, Documents, unit_of
-from ppfr_ops.store.entries import Marks
+from ppfr_ops.store.entries import HashSet
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, LedgerError, Listed, is_remote
 from ppfr_ops.store.ids import new_secret, publish
 from ppfr_ops.store.shards import Tables, concatenate, read_table, statistics, to_write, write_table
@@ -208,7 +208,7 @@ class Ledger(Documents):
     def recover(self) -> None:
         """Complete what was committed and remove what was not. For the driver, before any work."""
         entries = self._restored(self.entries())
-        lying = Marks((path, file.size) for path, file in self.shards_there())
+        lying = HashSet((path, file.size) for path, file in self.shards_there())
         for name in self.names(*LEDGER, "units"):
             unit = name.removesuffix(".json")
             entry = entries.get(unit)
@@ -247,7 +247,9 @@ class Ledger(Documents):
         self.still_mine()
         gone = self.paths(EVIDENCE, "staging")
         gone += [path for path in self.paths(*ATTEMPTS) if unit_of(path) in entries]
-        wanted = Marks(shard.path for entry in entries.values() for shard in entry.shards.values())
+        wanted = HashSet(
+            shard.path for entry in entries.values() for shard in entry.shards.values()
+        )
         for folder in SHARD_PLACES:
             for name in self.names(*folder.split("/")):
                 path = f"{folder}/{name}"

@@ -67,7 +67,7 @@ def statistics(metrics: pa.Table) -> dict[str, Statistic]:
 
 def write_table(table: pa.Table, file: Any) -> tuple[int, str]:
     """Write a shard; returns its bytes and their sha256, hex."""
-    hashed = Hashed(file)
+    hashed = HashingWriter(file)
     pq.write_table(
         table,
         hashed,
@@ -100,7 +100,7 @@ def to_write(path: str, kind: Kind) -> Any:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb")
 
 
-class Hashed(io.RawIOBase):
+class HashingWriter(io.RawIOBase):
     """A file that is written once, front to back, and hashed on the way."""
 
     def __init__(self, file: Any) -> None:

@@ -48,7 +48,7 @@ def open_store(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the path in it.
 
     Returns:
-        An fsspec file system, or a ``Patient`` one where it is remote.
+        An fsspec file system, or a ``RetryingFileSystem`` one where it is remote.
 
     Raises:
         StoreError: there is no such kind of store, its library is not installed, or it keeps
@@ -74,17 +74,17 @@ def open_store(url: str) -> tuple[Any, str]:
         import s3fs.core
 
         s3fs.core.set_custom_error_handler(_fault_of_the_server)
-    return Patient(fs), path
+    return RetryingFileSystem(fs), path
 
 
-class Patient:
+class RetryingFileSystem:
     """A remote file system whose methods try again; otherwise as the one it wraps."""
 
     def __init__(self, fs: Any) -> None:
         self._fs = fs
 
     def __reduce__(self) -> tuple[type, tuple[Any]]:
-        return Patient, (self._fs,)
+        return RetryingFileSystem, (self._fs,)
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._fs, name)

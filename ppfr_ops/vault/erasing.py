@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 from ppfr_ops.contracts.records import IMAGE_TYPE
 from ppfr_ops.contracts.vault import FAILURES_SCHEMA, ORIGINALS_SCHEMA
 from ppfr_ops.store.files import Files
-from ppfr_ops.vault.recovery import REASONS, Count, Failure, Opened, Progress, Wish
+from ppfr_ops.vault.recovery import REASONS, Count, Failure, Opened, Progress, RestoreRequest
 
 
 def erase(
     opened: Opened,
-    wish: Wish,
+    wish: RestoreRequest,
     target: str,
     *,
     as_files: bool = False,
@@ -54,7 +54,7 @@ def check(
     """Open every published record's original, in memory, and show none."""
     count, failures = Count(), []
     for unit in sorted(opened.units):
-        for _, found in opened.originals(unit, Wish()):
+        for _, found in opened.originals(unit, RestoreRequest()):
             count.add(found)
             if isinstance(found, Failure):
                 failures.append(found)

@@ -40,7 +40,7 @@ REASONS = {
 
 
 @dataclass(frozen=True)
-class Wish:
+class RestoreRequest:
     """Which originals: all, or those of some records (or photographs), or of some people."""
 
     records: frozenset[str] = frozenset()
@@ -173,7 +173,7 @@ class Opened:
         self.unsigned = frozenset(_unlike(self.ledger, public_key))
         """Units of which the ledger says something else than what was signed."""
 
-    def published(self, unit: str, wish: Wish | None = None) -> pa.Table | None:
+    def published(self, unit: str, wish: RestoreRequest | None = None) -> pa.Table | None:
         """A unit's published records, with the ``entry`` of each; None if they cannot be read, or,
         where a wish goes by people, are not what was committed.
 
@@ -211,7 +211,7 @@ class Opened:
         """Which copy of the work on a unit was published."""
         return self.units[unit].copy_id
 
-    def wished(self, records: pa.Table, wish: Wish) -> set[str]:
+    def wished(self, records: pa.Table, wish: RestoreRequest) -> set[str]:
         """The entries that a wish is for, of a table as ``published`` gives it."""
         entries = records["entry"].to_pylist()
         if wish.all:
@@ -223,7 +223,7 @@ class Opened:
             found |= {e for e, who in zip(entries, people, strict=True) if who in wish.people}
         return found
 
-    def find(self, wish: Wish) -> set[str]:
+    def find(self, wish: RestoreRequest) -> set[str]:
         """Entries that a wish is for, in the whole output."""
         found: set[str] = set()
         for unit in sorted(self.units):
@@ -254,7 +254,7 @@ class Opened:
                 return "another_picture"
         return None
 
-    def originals(self, unit: str, wish: Wish) -> Iterator[tuple[str, bytes | Failure]]:
+    def originals(self, unit: str, wish: RestoreRequest) -> Iterator[tuple[str, bytes | Failure]]:
         """Name and original, or why there is none; of one unit. The name is the published record's
         id; of faces cut out of a photograph, the photograph's."""
         records = self.published(unit, wish)

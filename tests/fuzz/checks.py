@@ -14,7 +14,7 @@ from ppfr_ops.imaging import decoding
 from ppfr_ops.imaging.codec import Encoding, ImageError, decode
 from ppfr_ops.methods.registry import create
 from ppfr_ops.sanitize.aligned import AlignedFaces
-from ppfr_ops.sanitize.kit import Kit
+from ppfr_ops.sanitize.run_context import RunContext
 from ppfr_ops.sanitize.sanitizer import Sanitizer
 from ppfr_ops.source.plan import READ_ERROR, Columns, plan, read_unit
 from ppfr_ops.store.ledger import Tables
@@ -24,8 +24,8 @@ from ppfr_ops.store.ledger import Tables
 def sanitizer(kept: bool) -> Sanitizer:
     """The simplest there is, with what the inputs have beside the picture."""
     keep = [pa.field("age", pa.string())] if kept else []
-    kit = Kit(method=create("pixelate"), encoding=Encoding(), keep=keep, level="none")
-    return Sanitizer(AlignedFaces(kit))
+    run = RunContext(method=create("pixelate"), encoding=Encoding(), keep=keep, level="none")
+    return Sanitizer(AlignedFaces(run))
 
 
 def check_picture(data: bytes) -> str:

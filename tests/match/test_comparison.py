@@ -19,8 +19,8 @@ from ppfr_ops.match.transfer import (
     CHECK_BYTES,
     POINT_BYTES,
     WIDTH,
-    Chooser,
-    Dealer,
+    TransferReceiver,
+    TransferSender,
     message_bytes,
 )
 
@@ -32,8 +32,8 @@ def run(scores, threshold, counted=None, which=False):
     """What the client reads."""
     count, session = len(scores), secrets.token_bytes(32)
     masks = uniform(count, MODULUS)
-    chooser = Chooser(session)
-    dealer = Dealer(session, chooser.point)
+    chooser = TransferReceiver(session)
+    dealer = TransferSender(session, chooser.point)
     bits = client_bits((scores + masks) % MODULUS)
     message, labels = chooser.choose(dealer.points, bits)
     theirs = dealer.labels(message, LENGTH * count)
@@ -75,14 +75,14 @@ def test_records_that_do_not_count_do_not_match():
 
 def test_the_client_gets_one_label_of_each_two_and_the_server_no_bit():
     session, bits = bytes(32), np.random.default_rng(0).integers(0, 2, 5000)
-    chooser = Chooser(session)
-    dealer = Dealer(session, chooser.point)
+    chooser = TransferReceiver(session)
+    dealer = TransferSender(session, chooser.point)
     message, labels = chooser.choose(dealer.points, bits)
     no = dealer.labels(message, 5000)
     yes = no ^ dealer.difference
     assert np.array_equal(labels, np.where(bits[:, None].astype(bool), yes, no))
     assert dealer.difference[0] & np.uint64(1)
-    again, _ = Chooser(session).choose(dealer.points, bits)
+    again, _ = TransferReceiver(session).choose(dealer.points, bits)
     same = np.frombuffer(message, np.uint8) == np.frombuffer(again, np.uint8)
     assert same.mean() < 0.01  # 1 of 256
 
@@ -96,8 +96,8 @@ def test_a_client_that_uses_two_answers_at_once_is_refused():
     refused = 0
     for _ in range(20):
         session, bits = secrets.token_bytes(32), np.zeros(200, int)
-        chooser = Chooser(session)
-        dealer = Dealer(session, chooser.point)
+        chooser = TransferReceiver(session)
+        dealer = TransferSender(session, chooser.point)
         message, _ = chooser.choose(dealer.points, bits)
         size = (message_bytes(200) - CHECK_BYTES) // WIDTH
         changed = bytearray(message)
@@ -116,11 +116,11 @@ def test_a_client_that_uses_two_answers_at_once_is_refused():
 
 
 def test_points_outside_the_group_are_refused():
-    chooser = Chooser(bytes(32))
+    chooser = TransferReceiver(bytes(32))
     small_order = bytes([1] + [0] * 31)
     for point in (bytes(POINT_BYTES), small_order, b"\xff" * POINT_BYTES):
         with pytest.raises(ParameterError):
-            Dealer(bytes(32), point)
+            TransferSender(bytes(32), point)
         with pytest.raises(ParameterError):
             chooser.choose(point * WIDTH, np.zeros(8, int))
     with pytest.raises(ParameterError):
@@ -130,8 +130,8 @@ def test_points_outside_the_group_are_refused():
 def test_tables_look_alike_whatever_is_compared():
     """Every byte of them uniform, the same records or others."""
     count, session = 500, bytes(32)
-    chooser = Chooser(session)
-    dealer = Dealer(session, chooser.point)
+    chooser = TransferReceiver(session)
+    dealer = TransferSender(session, chooser.point)
     message, _ = chooser.choose(dealer.points, client_bits(np.zeros(count, np.int64)))
     labels = dealer.labels(message, LENGTH * count)
     for masks in (np.zeros(count, np.int64), np.full(count, MODULUS // 2)):
@@ -142,8 +142,8 @@ def test_tables_look_alike_whatever_is_compared():
 
 
 def test_wrong_lengths_are_refused():
-    chooser = Chooser(bytes(32))
-    dealer = Dealer(bytes(32), chooser.point)
+    chooser = TransferReceiver(bytes(32))
+    dealer = TransferSender(bytes(32), chooser.point)
     with pytest.raises(ParameterError):
         dealer.labels(bytes(10), 8)
     with pytest.raises(ParameterError):

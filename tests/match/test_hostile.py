@@ -13,7 +13,7 @@ from ppfr_ops.match.errors import MatchError, Reason
 from ppfr_ops.match.packing import Layout, quantise
 from ppfr_ops.match.scores import PUBLIC_BYTES, QueryKey
 from ppfr_ops.match.server import name_digest, serve_session
-from ppfr_ops.match.transfer import Chooser
+from ppfr_ops.match.transfer import TransferReceiver
 from ppfr_ops.match.wire import (
     HEADER,
     MAGIC,
@@ -83,7 +83,7 @@ def random_query(layout):
     probe = b"".join(
         words[size * (1 + k) : size * (2 + k)] + bytes(64) for k in range(layout.slices)
     )
-    return words[:PUBLIC_BYTES] + probe + Chooser(b"").point
+    return words[:PUBLIC_BYTES] + probe + TransferReceiver(b"").point
 
 
 def test_each_kind_of_wrong_frame_is_refused_for_what_it_is(make_matcher):
@@ -91,7 +91,7 @@ def test_each_kind_of_wrong_frame_is_refused_for_what_it_is(make_matcher):
     layout = matcher.layout("verify")
     key = QueryKey()
     probe = key.encrypt_probe(layout, np.ones(DIMENSIONS, np.int16))
-    good = key.public_half(bytes(16)) + probe + Chooser(b"").point
+    good = key.public_half(bytes(16)) + probe + TransferReceiver(b"").point
     high = good[:PUBLIC_BYTES] + b"\xff" * 8 + good[PUBLIC_BYTES + 8 :]
     no_point = good[:-32] + bytes(32)
     small = hello()(bytes(16))[HEADER.size :]

@@ -11,7 +11,7 @@ from sealed_world import MASTER, UNITS, World, all_bytes, original
 from ppfr_ops.store.files import Files
 from ppfr_ops.store.lease import Lease
 from ppfr_ops.vault import FileKey, Vault, VaultError, WrongKey
-from ppfr_ops.vault.recovery import Wish
+from ppfr_ops.vault.recovery import RestoreRequest
 from ppfr_ops.vault.wrapped import WrappedKeys
 
 NEW = bytes(reversed(range(32)))
@@ -22,7 +22,7 @@ def back(world: World, master: bytes) -> set[str]:
     opened, inside = world.opened(master), world.inside()
     found = set()
     for unit in opened.units:
-        for name, data in opened.originals(unit, Wish()):
+        for name, data in opened.originals(unit, RestoreRequest()):
             if isinstance(data, bytes):
                 assert data == original(inside[name])
                 found.add(inside[name])

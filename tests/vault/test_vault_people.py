@@ -17,7 +17,7 @@ from ppfr_ops.release.signing import seal
 from ppfr_ops.store.ledger import LEDGER, Ledger
 from ppfr_ops.vault import FileKey, VaultError
 from ppfr_ops.vault.erasing import erase
-from ppfr_ops.vault.recovery import Failure, Opened, Wish, entries_of
+from ppfr_ops.vault.recovery import Failure, Opened, RestoreRequest, entries_of
 
 ONE, TWO = "person 1", "person 2"
 
@@ -45,9 +45,9 @@ def swap(world: World, unit: str, honest: bool = False) -> None:
 def test_two_pseudonyms_swapped_yield_nobody_elses_original(
     world: World, tmp_path: Path, honest: bool
 ) -> None:
-    theirs = {n for n, d in _given(world, Wish(people=frozenset({ONE})))}
+    theirs = {n for n, d in _given(world, RestoreRequest(people=frozenset({ONE})))}
     swap(world, "u000000", honest)
-    wish = Wish(people=frozenset({TWO}))
+    wish = RestoreRequest(people=frozenset({TWO}))
     with pytest.raises(VaultError, match="nothing was done"):
         world.opened().find(wish)
     with pytest.raises(VaultError, match="nothing was done"):
@@ -59,7 +59,7 @@ def test_two_pseudonyms_swapped_yield_nobody_elses_original(
     assert count.given == len(given) and not given & theirs
 
 
-def _given(world: World, wish: Wish) -> list[tuple[str, Any]]:
+def _given(world: World, wish: RestoreRequest) -> list[tuple[str, Any]]:
     opened = world.opened()
     found = [item for unit in opened.units for item in opened.originals(unit, wish)]
     return [(name, data) for name, data in found if not isinstance(data, Failure)]
@@ -68,12 +68,12 @@ def _given(world: World, wish: Wish) -> list[tuple[str, Any]]:
 def test_the_pseudonym_is_part_of_what_was_sealed(world: World) -> None:
     """Even somebody who can rewrite ledger, shard and the vault's list of digests."""
     opened = world.opened()
-    wish = Wish(people=frozenset({ONE}))
+    wish = RestoreRequest(people=frozenset({ONE}))
     before = len(_given(world, wish))
     assert before == 30
     swap(world, "u000001", honest=True)
     opened = world.opened()
-    found = [d for _, d in opened.originals("u000001", Wish()) if isinstance(d, Failure)]
+    found = [d for _, d in opened.originals("u000001", RestoreRequest()) if isinstance(d, Failure)]
     assert len(found) == 20 and {f.code for f in found} == {"another_picture"}
 
 
@@ -89,7 +89,7 @@ def test_what_was_sealed_without_pseudonyms_comes_back(world: World, tmp_path: P
     copy = opened.copy(unit)
     world.vault.discard(unit, copy)
     world.vault.commit(access, unit, copy, ((e, original(e), d) for e, d in old.items()))
-    assert len(_given(world, Wish())) == len(world.records)
+    assert len(_given(world, RestoreRequest())) == len(world.records)
 
 
 def test_a_ledger_that_is_not_what_was_signed_says_nothing_about_people(
@@ -99,7 +99,7 @@ def test_a_ledger_that_is_not_what_was_signed_says_nothing_about_people(
     ledger = Ledger(world.output)
     ledger.entries()
     seal(ledger, 1, key)
-    wish = Wish(people=frozenset({ONE}))
+    wish = RestoreRequest(people=frozenset({ONE}))
     service = FileKey(MASTER)
     assert Opened(world.output, world.vault, service, key.public_key()).find(wish)
     with pytest.raises(VaultError, match="not signed by this key"):
@@ -130,4 +130,4 @@ def test_a_ledger_that_is_not_what_was_signed_says_nothing_about_people(
         done = CliRunner().invoke(program, [*command, "--person", ONE])
         assert done.exit_code == 2 or "nothing was done" in str(done.exception), done.output
     assert not (tmp_path / "back").exists()
-    assert len(_given(world, Wish(records=frozenset(world.records[:3])))) == 3
+    assert len(_given(world, RestoreRequest(records=frozenset(world.records[:3])))) == 3

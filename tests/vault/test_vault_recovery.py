@@ -13,7 +13,7 @@ from ppfr_ops.contracts.records import IMAGE_TYPE
 from ppfr_ops.store.files import Files
 from ppfr_ops.vault import audit
 from ppfr_ops.vault.erasing import check, erase
-from ppfr_ops.vault.recovery import Wish, originals_of
+from ppfr_ops.vault.recovery import RestoreRequest, originals_of
 
 
 def keys_folder(world: World) -> Path:
@@ -21,7 +21,7 @@ def keys_folder(world: World) -> Path:
 
 
 def test_all_of_it_byte_for_byte(world: World, tmp_path: Path) -> None:
-    count, failures = erase(world.opened(), Wish(), str(tmp_path / "back"))
+    count, failures = erase(world.opened(), RestoreRequest(), str(tmp_path / "back"))
     assert (count.given, failures) == (UNITS * ROWS, [])
     found = pq.read_table(tmp_path / "back").to_pylist()
     assert {row["record_id"]: row["image"]["bytes"] for row in found} == {
@@ -34,9 +34,9 @@ def test_one_record_as_a_file_and_one_persons(world: World, tmp_path: Path) -> N
     name = world.records[5]
     for number, said in enumerate((name, world.outside(name))):
         target = str(tmp_path / f"one-{number}")
-        erase(world.opened(), Wish(frozenset({said})), target, as_files=True)
+        erase(world.opened(), RestoreRequest(frozenset({said})), target, as_files=True)
         assert all_bytes(target) == {f"{world.outside(name)}.jpg": original(name)}
-    wish = Wish(people=frozenset({"person 3"}))
+    wish = RestoreRequest(people=frozenset({"person 3"}))
     count, _ = erase(world.opened(), wish, str(tmp_path / "person"))
     assert count.given == UNITS * ROWS // 7
 
@@ -109,7 +109,7 @@ def test_what_was_harmed_is_refused_and_nothing_of_it_is_written(
     world: World, tmp_path: Path, harm: str
 ) -> None:
     codes = damage(world, harm)
-    count, failures = erase(world.opened(), Wish(), str(tmp_path / "back"))
+    count, failures = erase(world.opened(), RestoreRequest(), str(tmp_path / "back"))
     assert failures and {failure.code for failure in failures} <= codes
     assert count.given + len(failures) == UNITS * ROWS
     letters = pq.read_table(tmp_path / "back" / "dead_letters.parquet").to_pylist()
@@ -134,7 +134,7 @@ def test_a_flipped_bit_anywhere_never_gives_a_wrong_original(world: World, posit
         path.write_bytes(broken)
         opened, inside = world.opened(), world.inside()
         for unit in opened.units:
-            for name, found in opened.originals(unit, Wish()):
+            for name, found in opened.originals(unit, RestoreRequest()):
                 assert not isinstance(found, bytes) or found == original(inside[name])
         path.write_bytes(whole)
 

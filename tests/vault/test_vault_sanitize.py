@@ -26,7 +26,7 @@ from ppfr_ops.sanitize.worker import Worker
 from ppfr_ops.store.files import Files
 from ppfr_ops.store.ledger import Ledger
 from ppfr_ops.vault import FileKey, Vault, audit, read_master
-from ppfr_ops.vault.recovery import Failure, Opened, Wish
+from ppfr_ops.vault.recovery import Failure, Opened, RestoreRequest
 
 NAME = "somebody-by-name"
 
@@ -78,7 +78,9 @@ def back(folder: Path) -> dict[str, bytes | Failure]:
     """What the vault gives back for everything published."""
     key = FileKey(read_master(str(folder / "key")))
     opened = Opened(str(folder / "out"), Vault(str(folder / "vault")), key)
-    return {e: found for unit in opened.units for e, found in opened.originals(unit, Wish())}
+    return {
+        e: found for unit in opened.units for e, found in opened.originals(unit, RestoreRequest())
+    }
 
 
 def published(folder: Path, name: str = "out") -> dict[str, str]:
@@ -192,7 +194,7 @@ def test_photographs(tmp_path: Path, kind: str) -> None:
     assert sorted(back(tmp_path).values()) == sorted(sent)
     if kind == "crops":
         ids = Ledger(job.options.output).ids
-        one = Wish(frozenset({ids.record("u000000-000001-f001")}))
+        one = RestoreRequest(frozenset({ids.record("u000000-000001-f001")}))
         key = FileKey(read_master(str(tmp_path / "key")))
         opened = Opened(str(tmp_path / "out"), Vault(str(tmp_path / "vault")), key)
         assert opened.find(one) == {"u000000-000001"}

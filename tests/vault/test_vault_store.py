@@ -12,7 +12,7 @@ from sealed_world import MASTER, UNITS, World, all_bytes, original
 from ppfr_ops.store.files import Files
 from ppfr_ops.vault import Access, FileKey, Vault, VaultError, WrongKey, audit
 from ppfr_ops.vault.erasing import check
-from ppfr_ops.vault.recovery import Failure, Wish
+from ppfr_ops.vault.recovery import Failure, RestoreRequest
 
 NEW = bytes(reversed(range(32)))
 
@@ -58,7 +58,7 @@ def given(world: World, master: bytes) -> tuple[set[str], set[str]]:
     opened, back, revoked = world.opened(master), set(), set()
     inside = world.inside()
     for unit in opened.units:
-        for name, found in opened.originals(unit, Wish()):
+        for name, found in opened.originals(unit, RestoreRequest()):
             entry = inside[name]
             if isinstance(found, Failure):
                 assert found.code == "revoked", found

@@ -15,7 +15,7 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.lab.queries.account import BudgetSpent
-from ppfr_ops.lab.queries.asking import Asker
+from ppfr_ops.lab.queries.asking import QueryClient
 from ppfr_ops.recognizers import Embeddings
 
 T = TypeVar("T")
@@ -36,7 +36,9 @@ def in_order(faces: Faces) -> Faces:
     return faces[[first[digest] for digest in sorted(first)]]
 
 
-def templates(asker: Asker, faces: Faces, workers: int = 1) -> tuple[NDArray[np.int64], Embeddings]:
+def templates(
+    asker: QueryClient, faces: Faces, workers: int = 1
+) -> tuple[NDArray[np.int64], Embeddings]:
     """Ask for templates until the faces or the budget end.
 
     Returns:
@@ -83,7 +85,7 @@ def pairs_to_ask(features: Embeddings, budget: int) -> NDArray[np.int64]:
     return np.array(list(found)[:budget], np.int64).reshape(-1, 2)
 
 
-def scores(asker: Asker, faces: Faces, pairs: NDArray[np.int64], workers: int = 1) -> Scored:
+def scores(asker: QueryClient, faces: Faces, pairs: NDArray[np.int64], workers: int = 1) -> Scored:
     """Ask for the scores of pairs until they or the budget end.
 
     Raises:

@@ -16,9 +16,9 @@ from ppfr_ops.lab.distill import collecting, heads, students
 from ppfr_ops.lab.distill.cleaning import Cleaner, cleaning_loss
 from ppfr_ops.lab.distill.denoising import Denoised, Enrolment, map_behind, wiener
 from ppfr_ops.lab.distill.reading import Reader
-from ppfr_ops.lab.distill.saving import OnPublic, save, save_enrolment
+from ppfr_ops.lab.distill.saving import PublicEnsemble, save, save_enrolment
 from ppfr_ops.lab.distill.scoring import of_scores
-from ppfr_ops.lab.queries.asking import Asker
+from ppfr_ops.lab.queries.asking import QueryClient
 from ppfr_ops.recognizers import Embeddings, Recognizer, RecognizerSpec
 
 LEAST = 50
@@ -46,7 +46,7 @@ class Wanted:
 
 
 def distil(
-    asker: Asker,
+    asker: QueryClient,
     faces: Faces,
     public: list[RecognizerSpec],
     wanted: Wanted,
@@ -84,7 +84,7 @@ def distil(
         head, fit = of_scores(features, scored)
         made_of = len(scored.a)
     log(f"head: Spearman {fit.spearman:.3f} on pairs held back; without a query {fit.baseline:.3f}")
-    network: torch.nn.Module = OnPublic([reader.opened for reader in readers], head)
+    network: torch.nn.Module = PublicEnsemble([reader.opened for reader in readers], head)
     if wanted.student is not None:
         network = _student(_targets(network, faces), faces, wanted, folder, log)
         fit = Fit(pairs=0, spearman=None, baseline=fit.baseline)

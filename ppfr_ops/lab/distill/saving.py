@@ -21,7 +21,7 @@ ENROLMENT = "enrolment.ts.pt"
 INPUT, OUTPUT = "face_rgb_0_255", "embedding"
 
 
-class OnPublic(nn.Module):
+class PublicEnsemble(nn.Module):
     """Public recognisers and a head on their templates, as one network."""
 
     def __init__(self, public: list[Opened], head: Head) -> None:

@@ -79,7 +79,7 @@ class Student(nn.Module):
         return functional.normalize(self.body((faces - 127.5) / 127.5), dim=1)
 
 
-class GoingOn(nn.Module):
+class FineTuned(nn.Module):
     """A network of somebody else (TorchScript), trained further; a linear map where the templates
     have another length."""
 
@@ -110,9 +110,9 @@ class GoingOn(nn.Module):
         return functional.normalize(self.map(self.network(faces)), dim=1)
 
 
-def build(kind: str, dimensions: int) -> Student | GoingOn:
+def build(kind: str, dimensions: int) -> Student | FineTuned:
     """A student by size, or by the path of a TorchScript file."""
-    return Student(kind, dimensions) if kind in SIZES else GoingOn(kind, dimensions)
+    return Student(kind, dimensions) if kind in SIZES else FineTuned(kind, dimensions)
 
 
 Loss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
@@ -120,7 +120,7 @@ Loss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
 
 def train(
-    student: Student | GoingOn | Denoised,
+    student: Student | FineTuned | Denoised,
     faces: Faces,
     target: Embeddings,
     noise: float,

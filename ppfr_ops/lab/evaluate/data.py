@@ -243,9 +243,9 @@ def read_pairs(path: str, gallery: FaceSet) -> Pairs:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid):
         raise UserError(f"pairs: no readable Parquet file {path}") from None
-    lacking = {"a", "b", "same", "fold"} - set(table.column_names)
-    if lacking:
-        raise UserError(f"pairs: column {', '.join(sorted(lacking))} missing in {path}")
+    falling_short = {"a", "b", "same", "fold"} - set(table.column_names)
+    if falling_short:
+        raise UserError(f"pairs: column {', '.join(sorted(falling_short))} missing in {path}")
     index = {name: i for i, name in enumerate(gallery.names)}
     columns = {name: table.column(name).to_pylist() for name in ("a", "b", "same", "fold")}
     missing = {name for side in "ab" for name in columns[side] if name not in index}

@@ -45,7 +45,7 @@ class Refused(EndpointError):
     reason = "refused"
 
 
-class Lied(EndpointError):
+class InvalidAnswer(EndpointError):
     """It answered, and that is no template or score."""
 
     reason = "lied"

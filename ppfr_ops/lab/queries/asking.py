@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_exponential_jitter
 
-from ppfr_ops.lab.queries.access import Access, EndpointError, Lied, Unreachable
+from ppfr_ops.lab.queries.access import Access, EndpointError, InvalidAnswer, Unreachable
 from ppfr_ops.lab.queries.account import QueryAccount
 from ppfr_ops.lab.queries.answers import Answers
 
@@ -21,7 +21,7 @@ ATTEMPTS = 5
 LONGEST_WAIT = 60.0
 
 
-class Asker:
+class QueryClient:
     """Puts questions to an access. Threads may share it.
 
     Args:
@@ -121,9 +121,9 @@ class Asker:
         value = _finite(numbers, "template")
         norm = float(np.linalg.norm(value))
         if value.ndim != 1 or not len(value) or norm == 0:
-            raise Lied("the endpoint's template is empty or zero")
+            raise InvalidAnswer("the endpoint's template is empty or zero")
         if self.dimensions is not None and len(value) != self.dimensions:
-            raise Lied(
+            raise InvalidAnswer(
                 f"the endpoint's template has {len(value)} numbers, others {self.dimensions}"
             )
         return (value / norm).astype(np.float32)
@@ -132,7 +132,7 @@ class Asker:
 def _score(number: object) -> NDArray[np.float32]:
     value = _finite(number, "score")
     if value.ndim:
-        raise Lied("the endpoint's score is no number")
+        raise InvalidAnswer("the endpoint's score is no number")
     return value.reshape(1).astype(np.float32)
 
 
@@ -140,9 +140,9 @@ def _finite(numbers: object, what: str) -> NDArray[np.float64]:
     try:
         value = np.asarray(numbers, np.float64)
     except (ValueError, TypeError):
-        raise Lied(f"the endpoint's {what} is none") from None
+        raise InvalidAnswer(f"the endpoint's {what} is none") from None
     if not np.isfinite(value).all():
-        raise Lied(f"the endpoint's {what} is NaN or infinite")
+        raise InvalidAnswer(f"the endpoint's {what} is NaN or infinite")
     return value
 
 

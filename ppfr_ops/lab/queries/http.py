@@ -18,7 +18,7 @@ from ppfr_ops.contracts.endpoint import (
     TemplateReply,
     TemplateRequest,
 )
-from ppfr_ops.lab.queries.access import Lied, Refused, Unreachable
+from ppfr_ops.lab.queries.access import InvalidAnswer, Refused, Unreachable
 
 Reply = TypeVar("Reply", bound=BaseModel)
 
@@ -82,7 +82,7 @@ class HttpAccess:
         try:
             return reply.model_validate(json.loads(data))
         except (ValueError, ValidationError, RecursionError):
-            raise Lied(f"the endpoint's reply is not a {what}") from None
+            raise InvalidAnswer(f"the endpoint's reply is not a {what}") from None
 
     async def _send(
         self, verb: str, url: str, body: bytes | None, headers: dict[str, str]
@@ -95,7 +95,9 @@ class HttpAccess:
             async for piece in response.aiter_raw():
                 data += piece
                 if len(data) > LARGEST_REPLY:
-                    raise Lied(f"the endpoint's reply is larger than {LARGEST_REPLY:,} bytes")
+                    raise InvalidAnswer(
+                        f"the endpoint's reply is larger than {LARGEST_REPLY:,} bytes"
+                    )
             return response.status_code, response.headers.get("Retry-After", ""), data
 
 

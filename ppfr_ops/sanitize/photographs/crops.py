@@ -15,10 +15,10 @@ from ppfr_ops.imaging.detector import Detections
 from ppfr_ops.imaging.geometry import cut, transforms
 from ppfr_ops.methods.base import Output
 from ppfr_ops.sanitize.aligned import DrawnFaces, FaceMaker
-from ppfr_ops.sanitize.items import Item, Made, Results
-from ppfr_ops.sanitize.kit import Kit, batches
+from ppfr_ops.sanitize.items import BatchResult, Item, Results
 from ppfr_ops.sanitize.photographs.faces import detections_table, pixelated, place
 from ppfr_ops.sanitize.photographs.finder import Finder
+from ppfr_ops.sanitize.run_context import RunContext, batches
 
 
 def main_face(faces: Detections, shape: Sequence[int]) -> int:
@@ -40,18 +40,18 @@ class FaceCrops:
     """Publishes every face of a photograph as a record.
 
     Args:
-        kit: of the run.
+        run: what is common to all records of the run.
         finder: finds the faces.
     """
 
-    def __init__(self, kit: Kit, finder: Finder) -> None:
-        self.kit = kit
+    def __init__(self, run: RunContext, finder: Finder) -> None:
+        self.run = run
         self.find = finder
-        self._make: FaceMaker[Crop] = FaceMaker(kit, self._draw)
-        names = [model.name for model in kit.recognizers]
-        figures = [item.column for item in kit.method.record_figures]
+        self._make: FaceMaker[Crop] = FaceMaker(run, self._draw)
+        names = [model.name for model in run.recognizers]
+        figures = [item.column for item in run.method.record_figures]
         self.records_schema = records_schema(
-            kit.keep, kit.pseudonymize is not None, True, figures=figures
+            run.keep, run.pseudonymize is not None, True, figures=figures
         )
         self.metrics_schema = metrics_schema(names)
         self.detections_schema = detections_schema(names)
@@ -69,12 +69,12 @@ class FaceCrops:
                 yield Crop(ident, photograph.row, crop, photograph.context, place=where, named=own)
 
     def batches(self, items: Iterator[Crop]) -> Iterator[list[Crop]]:
-        return batches(items, self.kit.batch_size)
+        return batches(items, self.run.batch_size)
 
     def start(self, batch: list[Crop]) -> DrawnFaces[Crop]:
         return self._make.start(batch)
 
-    def finish(self, drawn: DrawnFaces[Crop]) -> Made:
+    def finish(self, drawn: DrawnFaces[Crop]) -> BatchResult:
         return self._make.finish(drawn)
 
     def columns(self, items: Sequence[Crop]) -> list[pa.Array]:
@@ -97,11 +97,11 @@ class FaceCrops:
         suited = np.array([crop.place["treatment"] == "anonymized" for crop in batch], bool)
         figures = {
             item.name: np.full(len(faces), np.nan, np.float32)
-            for item in self.kit.method.record_figures
+            for item in self.run.method.record_figures
         }
         if suited.any():
             some = [crop for crop, suits in zip(batch, suited, strict=True) if suits]
-            given = self.kit.publish(faces[suited], [crop.record_id for crop in some], some, draw)
+            given = self.run.publish(faces[suited], [crop.record_id for crop in some], some, draw)
             out[suited] = given.faces
             for name, values in given.figures.items():
                 figures[name][suited] = values

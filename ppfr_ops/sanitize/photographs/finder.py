@@ -131,7 +131,7 @@ class Finder:
             if isinstance(found, Photograph):
                 yield found
             else:
-                results.bury(item.record_id, item.row, *found)
+                results.add_dead_letter(item.record_id, item.row, *found)
 
     def check(self, faces: Sequence[Picture]) -> None:
         """Run the detector.

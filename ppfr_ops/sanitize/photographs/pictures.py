@@ -18,12 +18,12 @@ from ppfr_ops.imaging.geometry import cover, cut, transforms
 from ppfr_ops.imaging.portraits import Portrait
 from ppfr_ops.methods.cover import HeadCover
 from ppfr_ops.methods.portrait import PortraitHeads, Seen
-from ppfr_ops.sanitize.items import Failed, Made, Results
-from ppfr_ops.sanitize.kit import Kit
-from ppfr_ops.sanitize.measuring import Again, Metrics
+from ppfr_ops.sanitize.items import BatchResult, Failed, Results
+from ppfr_ops.sanitize.measuring import Metrics, SecondDraw
 from ppfr_ops.sanitize.photographs.faces import detections_table, place
 from ppfr_ops.sanitize.photographs.finder import Finder, Photograph, full
 from ppfr_ops.sanitize.photographs.given import beyond
+from ppfr_ops.sanitize.run_context import RunContext
 
 Drawn = Mapping[int, NDArray[np.uint8] | Portrait]
 """What the method made of the faces of a photograph that suit it, by number of the face."""
@@ -55,27 +55,27 @@ class WholePictures:
     went through the method; figures of faces that were pixelated bind nobody.
 
     Args:
-        kit: of the run.
+        run: what is common to all records of the run.
         finder: finds the faces.
 
     Raises:
         UserError: the method adds figures to records, which are of a face and not of a picture.
     """
 
-    def __init__(self, kit: Kit, finder: Finder) -> None:
-        if kit.method.record_figures:
+    def __init__(self, run: RunContext, finder: Finder) -> None:
+        if run.method.record_figures:
             raise UserError(
-                f"method {kit.method.name} reports figures of every face; publish --output-faces "
+                f"method {run.method.name} reports figures of every face; publish --output-faces "
                 "crops"
             )
-        self.kit = kit
+        self.run = run
         self.find = finder
-        self.cover = kit.method.style if isinstance(kit.method, HeadCover) else None
+        self.cover = run.method.style if isinstance(run.method, HeadCover) else None
         """What covers heads; None: what the method makes of faces."""
-        self.heads = kit.method if isinstance(kit.method, PortraitHeads) else None
+        self.heads = run.method if isinstance(run.method, PortraitHeads) else None
         """Draws people for heads."""
-        names = [model.name for model in kit.recognizers]
-        self.records_schema = records_schema(kit.keep, kit.pseudonymize is not None)
+        names = [model.name for model in run.recognizers]
+        self.records_schema = records_schema(run.keep, run.pseudonymize is not None)
         self.metrics_schema = metrics_schema(names, pictures=True)
         self.detections_schema = detections_schema(names)
 
@@ -86,7 +86,7 @@ class WholePictures:
     def batches(self, items: Iterator[Photograph]) -> Iterator[list[Photograph]]:
         batch: list[Photograph] = []
         for item in items:
-            if batch and (full([*batch, item]) or len(batch) == self.kit.batch_size):
+            if batch and (full([*batch, item]) or len(batch) == self.run.batch_size):
                 yield batch
                 batch = []
             batch.append(item)
@@ -101,15 +101,15 @@ class WholePictures:
         except Exception:
             raise Failed("method_failed") from None
 
-    def finish(self, drawn: DrawnPictures) -> Made:
-        kit, stage = self.kit, "encoder_failed"
+    def finish(self, drawn: DrawnPictures) -> BatchResult:
+        run, stage = self.run, "encoder_failed"
         batch, crops, again = drawn.items, drawn.crops, drawn.again
         try:
             made = self._make(batch, crops, drawn.published, again)
             stage = "method_failed"
-            lacks = [self._lack(item, each) for item, each in zip(batch, made, strict=True)]
-            kit.judge.redraw(
-                lacks, lambda over, draw: self._redrawn(batch, crops, again, made, over, draw)
+            shortfalls = [self._lack(item, each) for item, each in zip(batch, made, strict=True)]
+            run.criteria.redraw(
+                shortfalls, lambda over, draw: self._redrawn(batch, crops, again, made, over, draw)
             )
             stage = "not_measured"
             measured = self._of_pictures(batch, made)
@@ -117,7 +117,7 @@ class WholePictures:
             raise
         except Exception:
             raise Failed(stage) from None
-        return Made(
+        return BatchResult(
             [each.image for each in made],
             measured,
             faces=[each.metrics for each in made],
@@ -144,7 +144,7 @@ class WholePictures:
 
     def _crops(self, item: Photograph) -> Faces:
         """Its faces, if anybody looks at them."""
-        if not self.kit.measuring.looks and self.cover is not None:
+        if not self.run.measuring.looks and self.cover is not None:
             return np.zeros((0, FACE_SIZE, FACE_SIZE, 3), np.uint8)
         return cut(item.pixels, transforms(item.faces))
 
@@ -156,31 +156,31 @@ class WholePictures:
         """``Drawn`` of every photograph."""
         owners = [(number, i) for number, item in enumerate(batch) for i in _suited(item)]
         published: list[dict[int, NDArray[np.uint8] | Portrait]] = [{} for _ in batch]
-        for start in range(0, len(owners), self.kit.batch_size):
-            part = owners[start : start + self.kit.batch_size]
+        for start in range(0, len(owners), self.run.batch_size):
+            part = owners[start : start + self.run.batch_size]
             faces = np.stack([crops[number][i] for number, i in part])
             names = [f"{batch[number].record_id}-f{i:03d}" for number, i in part]
             items = [batch[number] for number, _ in part]
             if self.heads is not None:
                 marks = [batch[number].faces.landmarks[i] for number, i in part]
                 seen = [Seen(*each) for each in zip(faces, marks, strict=True)]
-                with self.kit.alone():
-                    draws = self.kit.draws(names, self.heads.draw_size, draw)
+                with self.run.alone():
+                    draws = self.run.draws(names, self.heads.draw_size, draw)
                     drawn = self.heads.portraits(seen, draws)
                 for (number, i), portrait in zip(part, drawn, strict=True):
                     if portrait is not None:
                         published[number][i] = portrait
                 continue
-            output = self.kit.publish(faces, names, items, draw)
+            output = self.run.publish(faces, names, items, draw)
             for (number, i), face in zip(part, output.faces, strict=True):
                 published[number][i] = face
         return published
 
     def _again(self, batch: Sequence[Photograph], crops: Sequence[Faces]) -> list[Drawn | None]:
         """Some of the photographs by another draw; of a method without draws the same again."""
-        places = self.kit.compared(batch)
+        places = self.run.compared(batch)
         some: list[dict[int, NDArray[np.uint8] | Portrait]] = [{} for _ in places]
-        if self.kit.method.draw_size > 0:
+        if self.run.method.draw_size > 0:
             some = self._draw([batch[n] for n in places], [crops[n] for n in places], 1)
         again: list[Drawn | None] = [None] * len(batch)
         for number, drawn in zip(places, some, strict=True):
@@ -195,14 +195,14 @@ class WholePictures:
         again: Sequence[Drawn | None],
     ) -> list[_Made]:
         """Photographs with their heads covered, and what is measured on every face."""
-        measured = self.kit.measuring.looks
+        measured = self.run.measuring.looks
         pictures: list[tuple[bytes, float]] = []
         seen: list[Faces] = []
         other: list[Faces] = []
         places: list[int] = []
         for number, item in enumerate(batch):
             canvas, changed = self._cover(item, published[number])
-            encoding = self.kit.encoding_of(item)
+            encoding = self.run.encoding_of(item)
             data = encoding.encode(canvas, marked=bool(published[number]))
             pictures.append((data, float(changed.mean())))
             if measured:
@@ -212,13 +212,15 @@ class WholePictures:
                 if drawn is not None:
                     first = sum(map(len, crops[:number]))
                     places += range(first, first + len(crops[number]))
-                    if self.kit.method.draw_size > 0:
+                    if self.run.method.draw_size > 0:
                         other.append(cut(self._cover(item, drawn)[0], matrices))
         metrics: Metrics = {}
         if measured and any(len(faces) for faces in crops):
             second = None
-            if self.kit.measuring.compares_draws:
-                second = Again(np.array(places, np.int64), np.concatenate(other) if other else None)
+            if self.run.measuring.compares_draws:
+                second = SecondDraw(
+                    np.array(places, np.int64), np.concatenate(other) if other else None
+                )
             try:
                 metrics = self._compare(np.concatenate(list(crops)), np.concatenate(seen), second)
             except Exception:
@@ -231,18 +233,18 @@ class WholePictures:
             first += len(faces)
         return made
 
-    def _compare(self, before: Faces, seen: Faces, again: Again | None) -> Metrics:
+    def _compare(self, before: Faces, seen: Faces, again: SecondDraw | None) -> Metrics:
         """All metrics of the faces of a batch, a batch of faces at a time."""
         parts = []
-        for start in range(0, len(before), self.kit.batch_size):
-            rows = slice(start, start + self.kit.batch_size)
+        for start in range(0, len(before), self.run.batch_size):
+            rows = slice(start, start + self.run.batch_size)
             second = None if again is None else again.of(range(len(before))[rows])
             try:
-                parts.append(self.kit.measuring.compare(before[rows], seen[rows], second))
+                parts.append(self.run.measuring.compare(before[rows], seen[rows], second))
             except Exception:
-                if self.kit.method.redrawable:
+                if self.run.method.redrawable:
                     raise
-                parts.append(self.kit.measuring.nothing(len(before[rows])))
+                parts.append(self.run.measuring.nothing(len(before[rows])))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _cover(self, item: Photograph, published: Drawn) -> tuple[Picture, NDArray[np.bool_]]:
@@ -266,32 +268,32 @@ class WholePictures:
         some, their = [batch[number] for number in over], [crops[number] for number in over]
         second = [again[number] for number in over]
         fresh = self._make(some, their, self._draw(some, their, draw), second)
-        lacks = []
+        shortfalls = []
         for number, each in zip(over, fresh, strict=True):
             before, after = (self._lack(batch[number], it) for it in (made[number], each))
             if after < before:
                 made[number] = each
-            lacks.append(min(before, after))
-        return np.array(lacks)
+            shortfalls.append(min(before, after))
+        return np.array(shortfalls)
 
     def _lack(self, item: Photograph, made: _Made) -> float:
-        return float(self.kit.judge.lack(_of(made.metrics, _judged(item))).sum())
+        return float(self.run.criteria.shortfall(_of(made.metrics, _judged(item))).sum())
 
     def _reason(self, item: Photograph, made: _Made) -> tuple[str, str]:
         """Of the first face that falls short."""
         for i in _judged(item):
-            code, detail = self.kit.judge.reason(made.metrics, i)
+            code, detail = self.run.criteria.reason(made.metrics, i)
             if code:
                 return code, f"face {i}: {detail}"
         return "", ""
 
     def _of_pictures(self, batch: Sequence[Photograph], made: Sequence[_Made]) -> Metrics:
         """The worst of every photograph's anonymized faces, and what concerns the whole."""
-        if not self.kit.measuring.looks:
+        if not self.run.measuring.looks:
             return {}
         values: dict[str, list[float]] = defaultdict(list)
         names = [item.name for item in MEASURES]
-        names += [f"id_cosine_{recognizer.name}" for recognizer in self.kit.recognizers]
+        names += [f"id_cosine_{recognizer.name}" for recognizer in self.run.recognizers]
         for item, each in zip(batch, made, strict=True):
             for name in names:
                 found = each.metrics[name][_judged(item)] if name in each.metrics else np.zeros(0)
@@ -301,11 +303,11 @@ class WholePictures:
             sizes = item.faces.sizes
             values["smallest_face"].append(float(sizes.min()) if len(sizes) else np.nan)
             values["changed_share"].append(each.changed)
-        if self.kit.level == "full":
+        if self.run.level == "full":
             # The detector looks twice where it finds nothing: more work than all the rest.
             values["residual_faces"] = [np.nan] * len(made)
-            places = self.kit.looked_at(batch)
-            seen = [self.kit.encoding.decode(made[n].image) for n in places]
+            places = self.run.looked_at(batch)
+            seen = [self.run.encoding.decode(made[n].image) for n in places]
             for n, faces in zip(places, self.find.detect(seen), strict=True):
                 values["residual_faces"][n] = len(beyond(batch[n].faces, faces, 0))
         return {name: np.array(each, np.float32) for name, each in values.items()}

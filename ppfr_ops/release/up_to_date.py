@@ -42,7 +42,7 @@ _SWEPT = ((EVIDENCE, "staging"), (*LEDGER, "attempts"))
 """Folders that are empty, unless a worker outlived its run; a run that looks sweeps them."""
 
 
-class Settled(BaseModel):
+class UpToDate(BaseModel):
     """``evidence/ledger/settled.json``."""
 
     model_config = ConfigDict(extra="forbid")
@@ -72,7 +72,7 @@ def shards_as_listed(folder: Folder) -> dict[str, str]:
     return found
 
 
-def settle(
+def mark_up_to_date(
     folder: Ledger,
     command: str,
     manifest: Manifest,
@@ -87,7 +87,7 @@ def settle(
     """
     if _strays(folder):
         return
-    made = Settled(
+    made = UpToDate(
         command=command,
         manifest=manifest,
         shards=shards,
@@ -99,13 +99,13 @@ def settle(
     folder.put(made.model_dump_json(indent=1).encode(), *_PLACE)
 
 
-def unsettle(folder: Ledger) -> None:
+def unmark_up_to_date(folder: Ledger) -> None:
     """Before anything is changed."""
     folder.still_mine()
     folder.remove(*_PLACE)
 
 
-def settled(folder: Folder, command: str, key: PrivateKey | None) -> Manifest | None:
+def up_to_date(folder: Folder, command: str, key: PrivateKey | None) -> Manifest | None:
     """What came of this command, if it was run to its end and all lies there as it did then.
 
     Args:
@@ -116,7 +116,7 @@ def settled(folder: Folder, command: str, key: PrivateKey | None) -> Manifest | 
     """
     data = folder.read_bytes(*_PLACE)
     try:
-        found = None if data is None else Settled.model_validate_json(data)
+        found = None if data is None else UpToDate.model_validate_json(data)
     except (ValidationError, RecursionError):
         return None
     if found is None or found.command != command or not _bears(found, key):
@@ -128,7 +128,7 @@ def settled(folder: Folder, command: str, key: PrivateKey | None) -> Manifest | 
     return found.manifest
 
 
-def _bears(found: Settled, key: PrivateKey | None) -> bool:
+def _bears(found: UpToDate, key: PrivateKey | None) -> bool:
     if key is None or found.signature is None:
         return key is None and found.signature is None
     try:

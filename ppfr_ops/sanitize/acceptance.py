@@ -26,7 +26,7 @@ class Requirement:
 
 
 @dataclass(frozen=True)
-class Judge:
+class AcceptanceCriteria:
     """Bounds on records. A judge without any lets everything pass as it was first drawn."""
 
     requirements: tuple[Requirement, ...] = ()
@@ -35,8 +35,8 @@ class Judge:
     @classmethod
     def of(
         cls, method: Anonymizer, max_disclosure: float | None = None, policy: Policy | None = None
-    ) -> "Judge":
-        """The judge of a run.
+    ) -> "AcceptanceCriteria":
+        """The criteria of a run.
 
         Of a method that does not select it is one without requirements, for what became of a record
         would depend on its original.
@@ -63,7 +63,7 @@ class Judge:
         """Names of the metrics that records are judged by."""
         return frozenset(item.metric for item in self.requirements)
 
-    def lack(self, measured: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float64]:
+    def shortfall(self, measured: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float64]:
         """How far every face is from meeting all requirements, summed; 0: it meets them; ``N``.
         NaN meets none.
 
@@ -93,7 +93,7 @@ class Judge:
 
     def redraw(
         self,
-        lacks: Sequence[float] | NDArray[np.float64],
+        shortfalls: Sequence[float] | NDArray[np.float64],
         again: Callable[[list[int], int], NDArray[np.float64]],
     ) -> None:
         """Give what falls short fresh draws, as long as there are some left.
@@ -103,7 +103,7 @@ class Judge:
             again: called with the places of records that fall short and the number of the draw; it
                 draws them anew, keeps what falls less short, and gives what they lack then.
         """
-        left = np.asarray(lacks, np.float64).copy()
+        left = np.asarray(shortfalls, np.float64).copy()
         for draw in range(2, 2 + self.redraws):
             over = np.flatnonzero(left > 0).tolist()
             if not over:

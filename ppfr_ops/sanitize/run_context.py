@@ -19,8 +19,8 @@ from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.methods.base import Anonymizer, Context, Output
 from ppfr_ops.recognizers import Recognizer
+from ppfr_ops.sanitize.acceptance import AcceptanceCriteria
 from ppfr_ops.sanitize.items import I, Item
-from ppfr_ops.sanitize.judge import Judge
 from ppfr_ops.sanitize.measuring import Measuring
 from ppfr_ops.sanitize.options import Level
 
@@ -37,7 +37,7 @@ def pseudonyms(key: bytes) -> Pseudonymize:
 
 
 @dataclass(frozen=True)
-class Kit:
+class RunContext:
     """What is done to every face, whatever it is a part of.
 
     Args:
@@ -83,13 +83,13 @@ class Kit:
         return replace(self.encoding, format=item.format) if self.same_format else self.encoding
 
     @cached_property
-    def judge(self) -> Judge:
-        return Judge.of(self.method, self.max_disclosure, self.policy)
+    def criteria(self) -> AcceptanceCriteria:
+        return AcceptanceCriteria.of(self.method, self.max_disclosure, self.policy)
 
     @cached_property
     def measuring(self) -> Measuring:
-        only = None if self.keeps_metrics else self.judge.metrics
-        return Measuring(self.level, tuple(self.recognizers), only, self.judge.metrics)
+        only = None if self.keeps_metrics else self.criteria.metrics
+        return Measuring(self.level, tuple(self.recognizers), only, self.criteria.metrics)
 
     def compared(self, items: Sequence[Item]) -> list[int]:
         """Places of the items that the measure which compares two draws is taken on."""

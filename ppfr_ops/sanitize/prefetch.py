@@ -1,6 +1,6 @@
 """Iterators that work ahead in threads of their own, with bounded queues between them.
 
-A chain of generators, each wrapped in ``ahead``, is a pipeline in which every stage works on
+A chain of generators, each wrapped in ``prefetch``, is a pipeline in which every stage works on
 another item; the slowest sets the pace, and nobody is ahead by more than ``depth`` items.
 """
 
@@ -22,7 +22,7 @@ class _End:
         self.error = error
 
 
-def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
+def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:
     """The items, taken out of their iterator by another thread, in order.
 
     Args:
