@@ -80,9 +80,8 @@ def gradients(generator: Generator, models: Path, path: Path) -> None:
     for style in styles(generator, GRADIENTS, 1):
         bands = style.repeat(5, 1).requires_grad_()
         given = (by_layer(bands) + generator.looks.mean)[None]
-        with torch.autocast("cpu", torch.bfloat16):
-            centred = (given[:, 11] - generator.looks.mean) / 0.5
-            y = generator.head(generator.synthesis.features(given, 64), centred)
+        centred = (given[:, 11] - generator.looks.mean) / 0.5
+        y = generator.head(generator.synthesis.features(given, 64), centred)
         shown = ((y[0].detach() + 1) * 127.5).clamp(0, 255).byte().permute(1, 2, 0)
         points, score = generator.landmarks(np.ascontiguousarray(shown.numpy()))
         if not score:

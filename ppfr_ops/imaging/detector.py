@@ -137,6 +137,8 @@ class CenterFace:
         side: longest side of what the network sees at once, px; a multiple of 32.
         thorough: take the second look always.
         threads: of a call; 0: as onnxruntime likes.
+        once: look at the picture upright only, for faces that are known to be so: a sixth of the
+            time.
     """
 
     def __init__(
@@ -145,6 +147,7 @@ class CenterFace:
         side: int = 1024,
         thorough: bool = False,
         threads: int = 0,
+        once: bool = False,
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 4
@@ -153,10 +156,12 @@ class CenterFace:
         options.enable_mem_pattern = False
         self._network = ort.InferenceSession(CENTERFACE, options)
         self._input = self._network.get_inputs()[0].name
-        self.threshold, self.side, self.thorough = threshold, side, thorough
+        self.threshold, self.side, self.thorough, self.once = threshold, side, thorough, once
 
     def __call__(self, pictures: Sequence[Picture]) -> list[Detections]:
         found = self._look(pictures, [self._upright(picture) for picture in pictures])
+        if self.once:
+            return found
         found = self._again(pictures, found, range(len(found)), self._turned)
         again = [i for i, faces in enumerate(found) if self.thorough or len(faces) == 0]
         return self._again(pictures, found, again, self._second_look)

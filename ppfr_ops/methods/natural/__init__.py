@@ -70,14 +70,14 @@ class Generator:
         tensors = files.read("natural")
         self.mapping = Mapper(files.read("natural.mapping"))
         self.small = tensors
-        self.synthesis = Synthesis(_part(tensors, "synthesis.")).to(device)
+        self.precision = torch.bfloat16 if bf16_pays(device) else torch.float32
+        self.synthesis = Synthesis(_part(tensors, "synthesis."), self.precision).to(device)
         self.head = Head()
         self.head.load_state_dict(_part(tensors, "head."))
-        self.head.requires_grad_(False).to(device)
+        self.head.requires_grad_(False).to(device, self.precision)
         self.head.to(memory_format=LAST)  # type: ignore[call-overload]
         self.looks = Looks(files.read("natural.looks"))
-        self.detector = CenterFace(threshold=0.2)
-        self.bf16 = bf16_pays(device)
+        self.detector = CenterFace(threshold=0.2, threads=1, once=True)
         self._people: dict[tuple[bytes, bytes], torch.Tensor] = {}
 
     def style(self, z: NDArray[np.float32]) -> torch.Tensor:
@@ -89,7 +89,7 @@ class Generator:
     def large(self) -> Synthesis:
         """The network up to 1024 px."""
         tensors = _part(self.small, "synthesis.") | _part(files.read(files.LARGE), "synthesis.")
-        return Synthesis(tensors).to(self.device)
+        return Synthesis(tensors, self.precision).to(self.device)
 
     def person(self, key: bytes, whose: bytes) -> torch.Tensor:
         """A person's style, centred, ``512``. Of the styles that key and person give one after
@@ -121,12 +121,11 @@ class Generator:
     def picture(self, styles: torch.Tensor, size: int) -> NDArray[np.uint8]:
         """One picture, uint8 ``size x size x 3``, of styles ``14 x 512``."""
         given = styles[None].to(self.device)
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bf16):
-            if size == _SMALL:
-                centred = (given[:, 11] - self.looks.mean.to(self.device)) / 0.5
-                y = self.head(self.synthesis.features(given, 64), centred)
-            else:
-                y = self.large()(given)
+        if size == _SMALL:
+            centred = (given[:, 11] - self.looks.mean.to(self.device)) / 0.5
+            y = self.head(self.synthesis.features(given, 64), centred)
+        else:
+            y = self.large()(given)
         if y.shape[-1] != size:
             y = torch.nn.functional.interpolate(y, size=(size, size), mode="area")
         pixels = ((y[0] + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)

@@ -27,22 +27,25 @@ LAST = torch.channels_last
 
 @lru_cache(maxsize=16)
 def _head(side: int) -> Tensor:
-    """Where the head is, ``1 x 1 x side x side``, 1 inside, with a soft edge."""
+    """Where the head is, with a soft edge: ``side * side x 2``, shares of around and of head."""
     place = (torch.arange(side) + 0.5) / side
     down, across = torch.meshgrid(place, place, indexing="ij")
     far = torch.sqrt(((across - 0.5) / 0.36) ** 2 + ((down - 0.54) / 0.50) ** 2)
-    return torch.sigmoid((1 - far) / 0.10)[None, None]
+    inside = torch.sigmoid((1 - far) / 0.10).flatten()
+    return torch.stack([1 - inside, inside], 1)
 
 
 def _unwavelet(x: Tensor) -> Tensor:
     """Inverse Haar transform: ``N x 4c x h x w`` to ``N x c x 2h x 2w``; the first c are the low
     band, then three for each c."""
     n, c, h, w = x.shape
-    low, rest = x[:, : c // 4], x[:, c // 4 :].reshape(n, c // 4, 3, h, w)
-    rows, columns, both = rest.unbind(2)
-    top = torch.stack([low + rows + columns + both, low + rows - columns - both], -1)
-    bottom = torch.stack([low - rows + columns - both, low - rows - columns + both], -1)
-    return torch.stack([top, bottom], -3).reshape(n, c // 4, 2 * h, 2 * w) / 2
+    x = x.permute(0, 2, 3, 1) / 2
+    low, rest = x[..., : c // 4], x[..., c // 4 :].reshape(n, h, w, c // 4, 3)
+    rows, columns, both = rest.unbind(4)
+    high, deep, plus, minus = low + rows, low - rows, columns + both, columns - both
+    top = torch.stack([high + plus, high - plus], 3)
+    bottom = torch.stack([deep + minus, deep - minus], 3)
+    return torch.stack([top, bottom], 2).view(n, 2 * h, 2 * w, c // 4).permute(0, 3, 1, 2)
 
 
 class Mapping(nn.Module):
@@ -73,7 +76,7 @@ class Synthesis(nn.Module):
     biases: nn.ParameterList
     start: nn.ParameterList
 
-    def __init__(self, tensors: dict[str, Tensor]) -> None:
+    def __init__(self, tensors: dict[str, Tensor], precision: torch.dtype) -> None:
         super().__init__()
         parts: dict[str, list[Tensor]] = {}
         for name in sorted(tensors, key=lambda name: int(name.rpartition(".")[2])):
@@ -81,40 +84,52 @@ class Synthesis(nn.Module):
         for part, values in parts.items():
             frozen = [
                 nn.Parameter(v.contiguous(memory_format=LAST) if v.dim() == 4 else v, False)
-                for v in values
+                for v in (value.to(precision) for value in values)
             ]
             setattr(self, part, nn.ParameterList(frozen))
 
-    def _scale(self, styles: Tensor, layer: int, side: int) -> Tensor:
-        style = styles[:, min(layer, DEPTH - 1)]
-        scale = F.linear(style, self.affine[layer], self.offset[layer])[:, :, None, None]
+    def _scaled(self, x: Tensor, styles: Tensor, layer: int) -> Tensor:
+        """Features by the layer's scales: the head's, and those of what is around it."""
+        affine, offset = self.affine[layer], self.offset[layer]
+        scale = F.linear(styles[:, min(layer, DEPTH - 1)], affine, offset)[:, :, None, None]
+        side = x.shape[-1]
         if side < AROUND or styles.shape[1] == DEPTH:
-            return scale
-        around = F.linear(styles[:, DEPTH], self.affine[layer], self.offset[layer])
-        inside = _head(side).to(scale)
-        return around[:, :, None, None] * (1 - inside) + scale * inside
+            return x * scale
+        around = F.linear(styles[:, DEPTH], affine, offset)
+        scales = _head(side).to(scale) @ torch.stack([around, scale.flatten(1)], 1)
+        return x * scales.unflatten(1, (side, side)).permute(0, 3, 1, 2)
 
     def features(self, styles: Tensor, resolution: int) -> Tensor:
-        """``N x 512 x resolution x resolution`` (fewer channels above 64 px)."""
-        x = F.conv2d(self._scale(styles, 0, 4) * self.start[0], self.kernels[0], padding=1)
-        x = F.leaky_relu(x + self.noise[0] + self.biases[0], 0.2).contiguous(memory_format=LAST)
+        """``N x 512 x resolution x resolution`` (fewer channels above 64 px), in the weights'
+        precision."""
+        styles = styles.to(self.start[0].dtype)
+        x = self._scaled(self.start[0].expand(len(styles), -1, -1, -1), styles, 0)
+        x = self._shown(F.conv2d(x, self.kernels[0], self._bias(0), padding=1), 0)
+        x = x.contiguous(memory_format=LAST)
         layer = kernel = number = 1
         for _ in range(resolution.bit_length() - 3):
-            side = x.shape[-1]
-            x = _unwavelet(x * self._scale(styles, layer, side)).contiguous(memory_format=LAST)
+            x = _unwavelet(self._scaled(x, styles, layer))
             layer += 1
             for _ in range(2):
-                x = x * self._scale(styles, layer, 2 * side)
+                x = self._scaled(x, styles, layer)
                 x = F.conv2d(x, self.kernels[kernel], padding=1, groups=x.shape[1])
-                x = F.conv2d(x, self.kernels[kernel + 1])
-                x = F.leaky_relu(x + self.noise[number] + self.biases[number], 0.2)
+                x = F.conv2d(x, self.kernels[kernel + 1], self._bias(number))
+                x = self._shown(x, number)
                 layer, kernel, number = layer + 1, kernel + 2, number + 1
         return x
+
+    def _bias(self, number: int) -> Tensor:
+        return self.biases[number].flatten()
+
+    def _shown(self, x: Tensor, number: int) -> Tensor:
+        """With the layer's noise, rectified; in place, for that is most of the time."""
+        return F.leaky_relu_(x.add_(self.noise[number]), 0.2)
 
     def forward(self, styles: Tensor) -> Tensor:
         """``N x 3 x 1024 x 1024``, -1..1."""
         x = self.features(styles, 512)
-        shown = F.conv2d(x * self._scale(styles, 22, 512), self.kernels[-1]) + self.biases[-1]
+        x = self._scaled(x, styles.to(x.dtype), 22)
+        shown = F.conv2d(x, self.kernels[-1]) + self.biases[-1]
         return _unwavelet(shown.float())
 
 
@@ -129,7 +144,8 @@ class Head(nn.Module):
         self.o, self.lin = nn.Conv2d(width, 12, 1), nn.Conv2d(512, 12, 1)
 
     def forward(self, features: Tensor, style: Tensor) -> Tensor:
+        style = style.to(features.dtype)
         x = features * self.m(style)[:, :, None, None]
-        h = F.leaky_relu(self.a(x), 0.2)
-        h = F.leaky_relu(self.b(h * self.m2(style)[:, :, None, None]), 0.2)
+        h = F.leaky_relu_(self.a(x), 0.2)
+        h = F.leaky_relu_(self.b(h * self.m2(style)[:, :, None, None]), 0.2)
         return _unwavelet((self.lin(x) + self.o(h)).float())
