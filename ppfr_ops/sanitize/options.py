@@ -23,7 +23,10 @@ class SanitizeOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     input: str = option(
-        ..., "File, folder, glob or fsspec URL of the pictures to sanitize.", private=True
+        ...,
+        "File, folder, glob or fsspec URL of the pictures to sanitize; a table of Delta, Iceberg "
+        "or Lance too, at a version by TABLE@VERSION.",
+        private=True,
     )
     output: str = option(..., "Folder or fsspec URL that the output is written to.", private=True)
     input_format: str = option(

@@ -15,6 +15,7 @@ GROUP = "ppfr.formats"
 
 _READERS = (
     "ppfr_ops.source.arrow:ArrowFiles",
+    "ppfr_ops.source.lance_table:LanceDataset",
     "ppfr_ops.source.parquet:Parquet",
     "ppfr_ops.source.pathlist:PathList",
     "ppfr_ops.source.recordio:RecordIO",

@@ -2,32 +2,34 @@
 
 A name that begins with a dot or an underscore is no data anywhere below the root: caches, bins,
 half-written results (``.Trash``, ``__MACOSX``, ``_temporary``). A folder of a table format holds
-rows that were deleted or replaced, so it is refused.
+rows that were deleted or replaced: given itself it is read as a table (``tables``); below the input
+or in part it is refused.
 """
 
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
 from ppfr_ops.errors import UserError
 from ppfr_ops.source.reader import File, Listing, stamp_of
+from ppfr_ops.source.tables import listing_of_table
 from ppfr_ops.source.units import relative
 from ppfr_ops.store.storage import RetryingFileSystem, StoreError, open_store
 
 HIDDEN = "hidden (a name that begins with . or _)"
 LINKED = "linked folder"
 
-_TABLES = {
-    "_delta_log": "a Delta table: deltalake.DeltaTable(FOLDER).to_pyarrow_table()",
-    ".hoodie": "a Hudi table: a snapshot query of Spark",
-    "_versions": "a Lance dataset: lance.dataset(FOLDER).to_table()",
-}
-"""Folders that make their parent a table, and how its rows are had."""
-_ICEBERG = re.compile(r"(^|/)metadata/[^/]*\.metadata\.json$")
+_TABLE = re.compile(
+    r"(?P<place>(?:.*/)?)(?:(?P<Delta>_delta_log)/.*|(?P<Hudi>\.hoodie)/.*|"
+    r"(?P<Iceberg>metadata)/[^/]*\.metadata\.json|(?P<Lance>_versions)/.*\.manifest)",
+    re.DOTALL,
+)
+"""Files that make the folder that theirs lies in a table."""
+_VERSION = re.compile(r"(.+)@(\d+)", re.DOTALL)
 
 
 def listing_of(source: str) -> Listing:
@@ -38,6 +40,9 @@ def listing_of(source: str) -> Listing:
     """
     try:
         fs, root = open_store(source)
+        version = None
+        if (match := _VERSION.fullmatch(root)) and not fs.exists(root):
+            root, version, source = match[1], int(match[2]), source.rpartition("@")[0]
         if isinstance(fs, RetryingFileSystem):
             fs.check(re.split(r"[*?\[]", root, maxsplit=1)[0])
         pattern = any(sign in root for sign in "*?[") and not fs.exists(root)
@@ -49,16 +54,25 @@ def listing_of(source: str) -> Listing:
             }
             root = os.path.dirname(re.split(r"[*?\[]", root, maxsplit=1)[0])
             return _listing(fs, root, found, Counter())
+        left_out: Counter[str] = Counter()
         if isinstance(fs, LocalFileSystem) and os.path.isdir(root):
-            return _local(fs, root)
-        found = fs.find(root, detail=True)
+            found = _local(fs, root, left_out)
+        else:
+            found = fs.find(root, detail=True)
         if root in found:
             root = os.path.dirname(root)
         elif not found and not fs.exists(root):
             raise UserError("the input does not exist")
-        return _listing(fs, root, found, Counter())
+        elif kind := _table_at(root, found):
+            url = root if isinstance(fs, LocalFileSystem) else source
+            return listing_of_table(kind, fs, root.rstrip("/"), url.rstrip("/"), version)
+        if version is not None:
+            raise UserError(f"the input is no table of which there could be a version {version}")
+        return _listing(fs, root, found, left_out)
     except StoreError as error:
         raise UserError(f"the input: {error}") from None
+    except FileNotFoundError:  # as the Hub says of what it hides, too
+        raise UserError("the input does not exist, or not for you (HF_TOKEN)") from None
     except OSError as error:
         raise UserError(f"the input cannot be listed ({type(error).__name__})") from None
 
@@ -67,37 +81,40 @@ def _listing(fs: Any, root: str, found: Mapping[str, Any], left_out: Counter[str
     files: dict[str, File] = {}
     for path in sorted(found):
         parts = relative(path, root).decode("utf-8", "surrogateescape").split("/")
-        for place, part in enumerate(parts):
-            if part in _TABLES and (part != "_versions" or _lance(parts[place + 1 :])):
-                _refuse_table(_TABLES[part])
-        if _ICEBERG.search("/".join(parts)):
-            _refuse_table("an Iceberg table: pyiceberg's table.scan().to_arrow()")
+        if match := _TABLE.fullmatch("/".join(parts)):
+            _refuse_table(match.lastgroup or "")
         if any(part.startswith((".", "_")) for part in parts):
             left_out[HIDDEN] += 1
         else:
             files[path] = File(int(found[path].get("size") or 0), stamp_of(found[path]))
-    for name in ("_delta_log", ".hoodie"):  # of a glob or a file inside such a folder
+    for name, kind in (("_delta_log", "Delta"), (".hoodie", "Hudi")):
+        # Of a glob or a file inside such a folder.
         if fs.exists(f"{root.rstrip('/')}/{name}"):
-            _refuse_table(_TABLES[name])
+            _refuse_table(kind)
     return Listing(fs, root, files, left_out)
 
 
-def _lance(rest: list[str]) -> bool:
-    return bool(rest) and rest[-1].endswith(".manifest")
+def _table_at(root: str, found: Iterable[str]) -> str | None:
+    """What kind of table the root itself is, if it is one that is read."""
+    for path in found:
+        match = _TABLE.fullmatch(relative(path, root).decode("utf-8", "surrogateescape"))
+        if match and not match["place"] and match.lastgroup != "Hudi":
+            return match.lastgroup
+    return None
 
 
-def _refuse_table(what: str) -> None:
-    kind, _, how = what.partition(": ")
+def _refuse_table(kind: str) -> None:
+    how = "give the table's own folder"
+    if kind == "Hudi":
+        how = "write the rows that count to Parquet (a snapshot query of Spark) and give that"
     raise UserError(
-        f"the input holds {kind}, whose files hold deleted and replaced rows too; write the rows "
-        f"that count to Parquet ({how}) and give that"
+        f"the input holds a table of {kind}, whose files hold deleted and replaced rows too; {how}"
     )
 
 
-def _local(fs: Any, root: str) -> Listing:
+def _local(fs: Any, root: str, left_out: Counter[str]) -> dict[str, Any]:
     """As ``fs.find``, which leaves out in silence what it cannot read and what is linked."""
     found: dict[str, Any] = {}
-    left_out: Counter[str] = Counter()
     unreadable = 0
     folders = [root]
     while folders:
@@ -119,7 +136,7 @@ def _local(fs: Any, root: str) -> Listing:
             f"{unreadable} folders of the input cannot be read: give yourself the right to read "
             "them, or take them away"
         )
-    return _listing(fs, root, found, left_out)
+    return found
 
 
 _WAYS_OUT = {

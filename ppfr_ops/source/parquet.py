@@ -6,10 +6,12 @@ A number in a footer can crash pyarrow, so all that is read is read in ``ppfr_op
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Any, TypeVar, cast
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
@@ -135,10 +137,12 @@ def cut(
     unit_rows: int,
     least: int = 1,
     unit_bytes: int | None = UNIT_BYTES,
+    deleted: Mapping[str, npt.NDArray[np.int64]] | None = None,
 ) -> Iterator[Unit]:
     """Units of the files, in order; none is read before it is asked for.
 
     Args:
+        deleted: rows of files that do not count, by path.
         least: units, if there are the rows and files are alike.
     """
     for path in paths:
@@ -148,14 +152,15 @@ def cut(
         if counted is None:
             yield Unit("", "parquet", (path,), 0, 0, damaged="unreadable_unit")
             continue
-        most = shared_out(counted.rows * len(paths), unit_rows, least)
+        rows = max(0, counted.rows - len((deleted or {}).get(path, ())))
+        most = shared_out(rows * len(paths), unit_rows, least)
         if unit_bytes is not None:
             most = max(1, min(most, unit_bytes * counted.rows // max(1, size)))
         damaged = None if counted.agree else "contradictory_unit"
-        for start, stop in list(even(counted.rows, most)) or [(0, 0)]:
+        for start, stop in list(even(rows, most)) or [(0, 0)]:
             if start == stop and damaged is None:
                 break  # an empty file
-            last = stop == counted.rows
+            last = stop == rows
             yield Unit("", "parquet", (path,), start, stop, damaged=damaged if last else None)
 
 
@@ -241,7 +246,7 @@ def read(fs: Any, plan: Plan, unit: Unit) -> pa.Table:
     ranges = [(unit.start, unit.stop)]
     deaths = 0
     # What a child needs of a plan; it may have a million units.
-    slim = replace(plan, units=())
+    slim = replace(plan, units=(), deleted={})
     while ranges:
         start, stop = ranges.pop()
         rows = (unit.sources[0], start, stop)
@@ -372,7 +377,17 @@ class Parquet(Reader):
         return choose_columns(listing.fs, paths, columns)
 
     def cut(self, listing: Listing, paths: Sequence[str], cutting: Cutting) -> Iterator[Unit]:
-        return cut(listing.fs, paths, cutting.unit_rows, cutting.least, cutting.unit_bytes)
+        rows, least, most = cutting.unit_rows, cutting.least, cutting.unit_bytes
+        return cut(listing.fs, paths, rows, least, most, listing.deleted)
 
     def read(self, fs: Any, plan: Plan, unit: Unit) -> pa.Table:
-        return read(fs, plan, unit)
+        deleted = plan.deleted.get(unit.sources[0])
+        if deleted is None or unit.start == unit.stop:
+            return read(fs, plan, unit)
+        # Of every row that counts its place in the file: it comes after so many that do not.
+        places = np.arange(unit.start, unit.stop)
+        places += np.searchsorted(deleted - np.arange(len(deleted)), places, side="right")
+        first = int(places[0])
+        return read(fs, plan, replace(unit, start=first, stop=int(places[-1]) + 1)).take(
+            pa.array(places - first)
+        )

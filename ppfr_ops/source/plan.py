@@ -66,7 +66,7 @@ def plan(
     """Cut an input into units.
 
     Args:
-        source: fsspec URL or path of a file, folder or glob.
+        source: fsspec URL or path of a file, folder or glob; of a table also ``URL@VERSION``.
         columns: where image, identity and the columns to keep are.
         unit_rows: rows of a unit, at most.
         least_units: units, if an input of Parquet or pictures has the rows, so that workers share
@@ -102,7 +102,17 @@ def plan(
     left_out = Counter(listing.left_out)
     read = {*paths, *columns.labels, *reader.companions(listing)}
     left_out.update(suffix(path) or "without suffix" for path in listing.files if path not in read)
-    return Plan(source, reader.name, named, columns, keep, dict(left_out), listing.root, by_path)
+    return Plan(
+        listing.url or source,
+        reader.name,
+        named,
+        columns,
+        keep,
+        dict(left_out),
+        listing.root,
+        by_path,
+        listing.deleted,
+    )
 
 
 def _columns(

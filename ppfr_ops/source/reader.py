@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from ppfr_ops.errors import UserError
@@ -41,8 +43,17 @@ class File:
 
 
 def stamp_of(info: Mapping[str, Any]) -> str:
-    """What changes when a file does: its size, and its ETag or modification time."""
-    names = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
+    """What changes when a file does: its size, and its digest, ETag or modification time."""
+    names = (
+        "ETag",
+        "etag",
+        "md5Hash",
+        "blob_id",
+        "mtime",
+        "LastModified",
+        "last_modified",
+        "created",
+    )
     version = next((info[name] for name in names if info.get(name) is not None), None)
     return f"{info.get('size')}|{version}"
 
@@ -56,12 +67,16 @@ class Listing:
         root: the folder that ids are relative to.
         files: by path, in order.
         left_out: what is not among them, by what it is, and how many there are.
+        url: of a table, with the version that the listing is of; empty: of no table.
+        deleted: rows of files that a table deleted, in order, by path.
     """
 
     fs: Any
     root: str
     files: Mapping[str, File]
     left_out: Mapping[str, int] = field(default_factory=dict)
+    url: str = ""
+    deleted: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
 
     def stamp(self, path: str) -> str:
         """Of a file, even of one that only a table names."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import IO, Any, overload
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
@@ -192,6 +194,8 @@ class Plan:
     """The folder that paths are told below."""
     by_path: frozenset[str] = frozenset()
     """Columns that come from the files' paths."""
+    deleted: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    """Rows of files that are no rows of the table that is read, in order, by path."""
 
     def __repr__(self) -> str:
         return f"Plan({len(self.units)} units)"

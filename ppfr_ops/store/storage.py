@@ -24,7 +24,16 @@ ATTEMPTS = 4
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 8.0
 _KEEPS_COPIES = ("simplecache", "filecache", "blockcache", "cached", "reference")
-_LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "urllib3", "requests", "azure", "google")
+_LIBRARIES = (
+    "botocore",
+    "aiobotocore",
+    "aiohttp",
+    "urllib3",
+    "requests",
+    "httpx2",
+    "azure",
+    "google",
+)
 _FINAL_TYPES = ("NoCredentialsError", "PartialCredentialsError", "ParamValidationError")
 _FINAL_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError)
 _PASSING = {
