@@ -8,10 +8,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from test_increments import faces, run, shards
 
+from ppfr_ops.cli.export import main as export
 from ppfr_ops.errors import UserError
 from ppfr_ops.source.plan import Columns, Plan, plan, read_unit, sources
+from ppfr_ops.store.ledger import NO_DATE
 
 deltalake = pytest.importorskip("deltalake")
 lance = pytest.importorskip("lance")
@@ -130,6 +133,56 @@ def test_a_later_version_brings_rows_in_and_takes_deleted_ones_out(tmp_path: Pat
 def released(output: Path) -> list[int]:
     data = (output / "release" / "data").glob("*.parquet")
     return sorted(n for path in data for n in pq.read_table(path)["n"].to_pylist())
+
+
+@pytest.fixture(scope="module")
+def released_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release of 24 records in three shards, with people and a column that was kept."""
+    folder = tmp_path_factory.mktemp("made")
+    numbers = list(range(24))
+    columns = {"image": faces(24, 3), "who": [f"p{n % 5}" for n in numbers], "n": numbers}
+    (folder / "in").mkdir()
+    pq.write_table(pa.table(columns), folder / "in" / "0.parquet")
+    options = ["--unit-rows", "8", "--identity-column", "who", "--keep-column", "n"]
+    assert run(folder, *options).exit_code == 0
+    return folder / "out"
+
+
+def opened(kind: str, place: Path) -> pa.Table:
+    """A table, by its own library alone."""
+    if kind == "delta":
+        return deltalake.DeltaTable(place).to_pyarrow_table()
+    if kind == "lance":
+        return lance.dataset(place).to_table()
+    from pyiceberg.catalog.sql import SqlCatalog
+
+    catalog = SqlCatalog("ppfr", uri=f"sqlite:///{place}/catalog.db")
+    return catalog.load_table("release.records").scan().to_arrow()
+
+
+@pytest.mark.parametrize("kind", ["delta", "iceberg", "lance"])
+def test_a_release_is_opened_as_a_table_by_its_library(
+    released_faces: Path, tmp_path: Path, kind: str
+) -> None:
+    place = tmp_path / "faces"
+    done = CliRunner().invoke(export, [str(released_faces), str(place), "--to", kind])
+    assert done.exit_code == 0 and "24 rows" in done.output, done.output
+    shards = sorted((released_faces / "release" / "data").glob("*.parquet"))
+    assert len(shards) == 3
+    rows = pa.concat_tables([pq.read_table(path) for path in shards]).to_pylist()
+    there = opened(kind, place).to_pylist()
+    key = "record_id"
+    assert sorted(there, key=lambda row: row[key]) == sorted(rows, key=lambda row: row[key])
+    if kind == "lance":
+        assert there == rows  # the order of a release is drawn, and kept
+    else:
+        copies = sorted(place.glob("*.parquet"))
+        assert [path.read_bytes() for path in copies] == [path.read_bytes() for path in shards]
+        assert {path.stat().st_mtime for path in copies} == {NO_DATE}
+    # It is a table that the tool itself reads.
+    assert plan(str(place), Columns(identity="identity", keep=("n",))).rows == 24
+    again = CliRunner().invoke(export, [str(released_faces), str(place), "--to", kind])
+    assert again.exit_code == 2 and "not empty" in again.output
 
 
 def test_folders_of_partitions_are_columns_of_delta(tmp_path: Path) -> None:

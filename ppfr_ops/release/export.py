@@ -71,15 +71,23 @@ class Release:
                 data = self._read(path, digest)
                 yield path.removeprefix(f"{PHOTOGRAPHS}/"), None, data
             return
-        for file in files_of(self.manifest, self.shards):
-            if not file.path.startswith("data/"):
-                continue
-            table = read_table(self._read(file.path, file.sha256))
+        for _, data in self.shards_data():
+            table = read_table(data)
             people = [None] * len(table)
             if "identity" in table.column_names:
                 people = table["identity"].to_pylist()
             for cell, person in zip(table["image"], people, strict=True):
                 yield cell["path"].as_py(), person, cell["bytes"].as_py()
+
+    def shards_data(self) -> Iterator[tuple[str, bytes]]:
+        """Path and bytes of every shard of records; nothing that is not what the manifest says.
+
+        Raises:
+            UserError: a file is not what the manifest says.
+        """
+        for file in files_of(self.manifest, self.shards):
+            if file.path.startswith("data/"):
+                yield file.path, self._read(file.path, file.sha256)
 
     def _read(self, path: str, digest: str) -> bytes:
         try:
