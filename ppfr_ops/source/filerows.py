@@ -89,7 +89,7 @@ class FileRows(Reader):
             with damage_ends_it(), self.opened(listing.fs, path) as file:
                 try:
                     most_rows = max(_MOST_ROWS, listing.files[path].size // _LEAST_BYTES)
-                    for offset, size in self.rows(file, None):
+                    for offset, size in self.rows(file, cutting.image):
                         if len(offsets) == most_rows:
                             raise BrokenError  # more than it can hold
                         offsets.append(offset)

@@ -54,7 +54,8 @@ def _open_parquet(file: IO[bytes]) -> pq.ParquetFile:
     return pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
 
 
-def _is_image(kind: pa.DataType) -> bool:
+def is_image(kind: pa.DataType) -> bool:
+    """Whether a column of that type holds pictures: binary, or a struct with binary ``bytes``."""
     if pa.types.is_struct(kind):
         index = kind.get_field_index("bytes")
         return index >= 0 and _is_bytes(kind.field(index).type)
@@ -107,8 +108,14 @@ def chosen_of(
 
 
 def _chosen(schema: pa.Schema, columns: Columns) -> tuple[Columns, tuple[pa.Field, ...]]:
-    pictures = [item.name for item in schema if _is_image(item.type)]
+    pictures = [item.name for item in schema if is_image(item.type)]
+    lists = [i.name for i in schema if pa.types.is_list(i.type) and is_image(i.type.value_type)]
     image = columns.image
+    if image in lists or (image is None and lists and not pictures):
+        raise UserError(
+            f"column {image or lists[0]!r} holds lists of pictures: --input-format parquet-lists "
+            "makes a record of each"
+        )
     if image is None:
         if "image" in pictures:
             image = "image"
@@ -181,11 +188,11 @@ def read_schema(fs: Any, path: str) -> pa.Schema:
 def count(fs: Any, path: str) -> tuple["_Count | None", int]:
     """Rows and bytes of a file; for the sandbox."""
     with open_file(fs, path) as file:
-        size = _held(fs, file)
+        size = held(fs, file)
         return _count(pq.read_metadata(file), size), size
 
 
-def _held(fs: Any, file: IO[bytes]) -> int:
+def held(fs: Any, file: IO[bytes]) -> int:
     """Bytes of a file; without its holes, which cost whoever made it nothing."""
     size = file.seek(0, os.SEEK_END)
     blocks = os.fstat(file.fileno()).st_blocks if isinstance(fs, LocalFileSystem) else 0
@@ -236,7 +243,9 @@ def _count(metadata: pq.FileMetaData, size: int) -> _Count | None:
     return _Count(tuple(groups), agree and metadata.num_rows <= sum(groups))
 
 
-def read(fs: Any, plan: Plan, unit: Unit) -> pa.Table:
+def read(
+    fs: Any, plan: Plan, unit: Unit, rows_of: Callable[..., pa.Table] | None = None
+) -> pa.Table:
     """Rows ``start`` to ``stop`` of a file; those that cannot be read with their reason.
 
     Rows at which the reading process dies are found by halving; after a few deaths all that is
@@ -251,7 +260,7 @@ def read(fs: Any, plan: Plan, unit: Unit) -> pa.Table:
         start, stop = ranges.pop()
         rows = (unit.sources[0], start, stop)
         try:
-            parts[start] = apart(read_rows, fs, slim, *rows, seconds=_READ_SECONDS)
+            parts[start] = apart(rows_of or read_rows, fs, slim, *rows, seconds=_READ_SECONDS)
         except LimitError:
             deaths += 1
             if deaths >= _MAX_DEATHS or stop - start == 1:
@@ -270,7 +279,7 @@ def read_rows(fs: Any, plan: Plan, path: str, start: int, stop: int) -> pa.Table
     wanted = list(dict.fromkeys([image, *plan.columns.beside]))
     parts: list[pa.Table] = []
     with damage_ends_it(), open_file(fs, path) as file:
-        size = _held(fs, file)
+        size = held(fs, file)
         parquet = _open_parquet(file)
         schema = parquet.schema_arrow
         if any(schema.get_field_index(name) < 0 for name in wanted):

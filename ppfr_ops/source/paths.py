@@ -1,5 +1,6 @@
 """Columns that a file's path gives: keys of Hive (``year=2020/``), splits (``train/``,
-``train-00000.parquet``), and whatever ``--identity-from`` names in it.
+``train-00000.parquet``), and whatever ``--identity-from`` names in it. Of a picture in an archive
+the path goes on inside: ``people.zip!/Jane/1.jpg``.
 """
 
 import re
@@ -22,6 +23,13 @@ _SPLITS = {
 _OF_FILE = re.compile(rf"({'|'.join(_SPLITS)})(?=[-_.0-9]|$)", re.IGNORECASE)
 _HIVE = re.compile(r"([A-Za-z_]\w*)=(.+)")
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+_INSIDE = "!/"
+
+
+def in_archive(path: str, name: str) -> str:
+    """The path of a member of an archive."""
+    kept = [part for part in name.split("/") if part not in ("", ".", "..")]
+    return path + _INSIDE + "/".join(kept)
 
 
 class PathColumns:
@@ -30,6 +38,7 @@ class PathColumns:
     Args:
         root: of the input.
         paths: of all its files.
+        rows: paths of what ``identity_from`` goes by, if these are not the files themselves.
         identity_from: number of a folder (1: the one that a file lies in, 2: the one above), or a
             pattern of paths below the root with ``{identity}``; ``*`` and ``{}`` stop at ``/``.
         by_file: files are pictures; else their own names may be of splits.
@@ -44,6 +53,7 @@ class PathColumns:
         paths: Sequence[str],
         identity_from: str | None = None,
         by_file: bool = True,
+        rows: Iterable[str] | None = None,
     ) -> None:
         self.root, self.by_file = root, by_file
         text = identity_from or ""
@@ -53,14 +63,12 @@ class PathColumns:
             self._pattern = compiled(identity_from)
         self._paths = paths
         if identity_from is not None:
-            self._refuse_strays()
+            self._refuse_strays(paths if rows is None else rows)
 
-    def _refuse_strays(self) -> None:
-        strays = sum(1 for path in self._paths if IDENTITY not in self._named(self.parts(path)))
-        if strays:
-            raise UserError(
-                f"--identity-from: {strays} of {len(self._paths)} paths do not follow it"
-            )
+    def _refuse_strays(self, paths: Iterable[str]) -> None:
+        follow = Counter(IDENTITY in self._named(path) for path in paths)
+        if strays := follow[False]:
+            raise UserError(f"--identity-from: {strays} of {follow.total()} paths do not follow it")
 
     def parts(self, path: str) -> list[str]:
         """Of a path, below the root."""
@@ -71,14 +79,14 @@ class PathColumns:
         """Columns that all files have."""
         common: set[str] | None = None
         for path in self._paths:
-            found = set(self.values(path))
+            found = set(self.values(path)) | ({IDENTITY} if self._told else set())
             common = found if common is None else common & found
             if not common:
                 break
         return frozenset(common or ())
 
     def values(self, path: str) -> dict[str, str]:
-        parts = self.parts(path)
+        parts = self.parts(path.partition(_INSIDE)[0])
         values: dict[str, str] = {}
         for part in parts[:-1]:
             if match := _HIVE.fullmatch(part):
@@ -88,15 +96,24 @@ class PathColumns:
                 values.setdefault(SPLIT, _SPLITS[part.lower()])
         if not self.by_file and SPLIT not in values and (match := _OF_FILE.match(parts[-1])):
             values[SPLIT] = _SPLITS[match[1].lower()]
-        return {**values, **self._named(parts)}
+        return {**values, **self._named(path)}
 
-    def _named(self, parts: Sequence[str]) -> dict[str, str]:
+    @property
+    def _told(self) -> bool:
+        return self._level is not None or self._pattern is not None
+
+    def _named(self, path: str) -> dict[str, str]:
+        parts = self.parts(path)
         if self._level is not None:
             return {IDENTITY: parts[-1 - self._level]} if len(parts) > self._level > 0 else {}
         if self._pattern is None:
             return {}
-        match = self._pattern.fullmatch("/".join(parts)) or self._pattern.fullmatch(parts[-1])
-        return {} if match is None else match.groupdict()
+        whole = "/".join(parts)
+        inside = whole.partition(_INSIDE)[2]
+        for text in dict.fromkeys((whole, inside, parts[-1])):
+            if match := self._pattern.fullmatch(text):
+                return match.groupdict()
+        return {}
 
     def column(self, name: str, paths: Iterable[str]) -> list[str | None]:
         known: dict[str, str | None] = {}

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ppfr_ops.contracts.ledger import Source
 from ppfr_ops.errors import UserError
@@ -82,10 +83,16 @@ def plan(
     """
     listing = listing_of(source)
     reader, paths = chosen(listing, format)
-    told = PathColumns(listing.root, paths, columns.identity_from, not reader.by_place)
+    told = PathColumns(
+        listing.root,
+        paths,
+        columns.identity_from,
+        not reader.by_place,
+        reader.asked_paths(listing, paths),
+    )
     columns, keep, by_path = _columns(reader, listing, paths, columns, told)
     least = 1 if key is not None else least_units
-    cutting = Cutting(unit_rows, least, key, UNIT_BYTES if by_bytes else None)
+    cutting = Cutting(unit_rows, least, key, UNIT_BYTES if by_bytes else None, columns.image)
     units = reader.cut(listing, paths, cutting)
     named = Units(
         replace(
@@ -194,8 +201,9 @@ def read_unit(plan: Plan, unit: Unit) -> pa.Table:
     if table.num_rows != unit.rows:
         raise RuntimeError(f"unit {unit.id}: {table.num_rows} rows read, {unit.rows} planned")
     if plan.by_path:
-        files = list(reader.files(unit))
-        files += files[-1:] * (table.num_rows - len(files))
+        inside = plan.columns.identity_from is not None
+        files = list(reader.row_paths(fs, unit) if inside else reader.files(unit))
+        files += list(unit.sources[-1:]) * (table.num_rows - len(files))
         table = _with_paths(plan, table, files)
     if plan.columns.identity is not None:
         place = table.schema.get_field_index("identity")
@@ -222,6 +230,9 @@ def _with_paths(plan: Plan, table: pa.Table, files: Sequence[str]) -> pa.Table:
             columns["identity"] = values
         if name in plan.columns.keep:
             columns[f"keep.{name}"] = values
+    if IDENTITY in plan.by_path and plan.columns.identity_from is not None:
+        stray = pc.and_(pc.is_null(columns["identity"]), pc.is_null(columns[READ_ERROR]))
+        columns[READ_ERROR] = pc.if_else(stray, "unlabelled", columns[READ_ERROR])
     return pa.table({name: columns[name] for name in errors(plan, []).column_names})
 
 

@@ -98,6 +98,8 @@ class Cutting:
     least: int = 1
     key: bytes | None = field(default=None, repr=False)
     unit_bytes: int | None = UNIT_BYTES
+    image: str | None = None
+    """Where the pictures are, as ``columns`` filled it in."""
 
 
 class Reader:
@@ -155,6 +157,15 @@ class Reader:
     def files(self, unit: Unit) -> Sequence[str]:
         """The file that each of the rows ``start`` to ``stop`` is of."""
         return [unit.sources[0]] * (unit.stop - unit.start)
+
+    def row_paths(self, fs: Any, unit: Unit) -> Sequence[str]:
+        """As ``files``; of a picture in an archive its path in there (``paths.in_archive``), of one
+        that cannot be read the archive's."""
+        return self.files(unit)
+
+    def asked_paths(self, listing: Listing, paths: Sequence[str]) -> Iterable[str]:
+        """Paths as of ``row_paths``, of all rows or of enough of them to see what they are like."""
+        return paths
 
     def first(self, unit: Unit, rows: int) -> Unit:
         """The unit's first rows."""

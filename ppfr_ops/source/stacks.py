@@ -8,6 +8,7 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
+from numpy.typing import NDArray
 
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.imaging.decoding import MAX_PIXELS
@@ -43,7 +44,16 @@ class Stack(FileRows):
         labels = _labels(arrays, stack, plan)
         for number, picture in enumerate(stack.pictures(start), start):
             values = {name: column[number] for name, column in labels.items()}
-            yield Record(_PNG.encode(picture), values=values)
+            yield Record(as_png(picture), values=values)
+
+
+def as_png(picture: NDArray[np.uint8]) -> bytes:
+    """A picture of a stack, ``H x W``, ``H x W x 3`` or ``3 x H x W``, as a file."""
+    if picture.ndim == 2:
+        picture = np.repeat(picture[:, :, None], 3, 2)
+    elif picture.shape[2] != 3:
+        picture = picture.transpose(1, 2, 0)
+    return _PNG.encode(np.ascontiguousarray(picture))
 
 
 class _Array:
@@ -84,12 +94,7 @@ class _Array:
             data = self.file.read(size)
             if len(data) < size:
                 return
-            picture = np.frombuffer(data, np.uint8).reshape(self.shape[1:])
-            if picture.ndim == 3 and picture.shape[2] != 3:
-                picture = picture.transpose(1, 2, 0)
-            elif picture.ndim == 2:
-                picture = np.repeat(picture[:, :, None], 3, 2)
-            yield np.ascontiguousarray(picture)
+            yield np.frombuffer(data, np.uint8).reshape(self.shape[1:])
 
 
 def _arrays(file: IO[bytes]) -> list[_Array]:

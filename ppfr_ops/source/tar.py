@@ -12,6 +12,7 @@ import pyarrow as pa
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.decoding import MAX_BYTES
 from ppfr_ops.source.archive import BrokenError, Member, members
+from ppfr_ops.source.paths import in_archive
 from ppfr_ops.source.reader import Cutting, Listing, MissingColumnError, Reader, Record, table_of
 from ppfr_ops.source.units import (
     IMAGE_SUFFIXES,
@@ -44,6 +45,11 @@ class _Sample:
     @property
     def size(self) -> int:
         return sum(min(member.size, MAX_BYTES) for member in self.members.values())
+
+    @property
+    def name(self) -> str:
+        pictures = _pictures(self, None) or list(self.members)
+        return self.members[pictures[0]].name
 
 
 def _samples(
@@ -130,14 +136,15 @@ def read(fs: Any, plan: Plan, unit: Unit, reader: "WebDataset") -> pa.Table:
     return pa.concat_tables([*rows[:count], *[lost] * (count - len(rows)), lost.slice(0, 0)])
 
 
-def names(fs: Any, unit: Unit, reader: "WebDataset") -> Iterator[str]:
-    """The key of every sample of a unit; empty where the tar breaks off now."""
+def names(fs: Any, unit: Unit, reader: "WebDataset") -> Iterator[tuple[str, str]]:
+    """Of every sample of a unit its key and the name of its picture, or of what it has; empty where
+    the tar breaks off now."""
     left = unit.stop - unit.start
     with suppress(BrokenError, OSError), reader.opened(fs, unit.sources[0]) as file:
         for sample in reader.samples(file, unit.offset, left):
-            yield sample.key
+            yield sample.key, sample.name
             left -= 1
-    yield from [""] * left
+    yield from [("", "")] * left
 
 
 def _reader(file: IO[bytes]) -> Callable[[Member], bytes]:
@@ -253,8 +260,17 @@ class WebDataset(Reader):
 
     def sources(self, fs: Any, unit: Unit) -> Iterator[tuple[str, int]]:
         source = storable(unit.sources[0])
-        for row, name in enumerate(names(fs, unit, self), unit.start):
-            yield f"{source}#{name}", row
+        for row, (key, _) in enumerate(names(fs, unit, self), unit.start):
+            yield f"{source}#{key}", row
+
+    def row_paths(self, fs: Any, unit: Unit) -> Sequence[str]:
+        return [in_archive(unit.sources[0], name) for _, name in names(fs, unit, self)]
+
+    def asked_paths(self, listing: Listing, paths: Sequence[str]) -> Iterator[str]:
+        for path in dict.fromkeys((*paths[:3], paths[-1])):
+            with damage_ends_it(), self.opened(listing.fs, path) as file:
+                for sample in islice(self.samples(file, 0), _ASKED):
+                    yield in_archive(path, sample.name)
 
 
 class Tar(WebDataset):

@@ -10,16 +10,18 @@ from typing import IO, Any, cast
 
 import pyarrow as pa
 
+from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.decoding import MAX_BYTES
 from ppfr_ops.source.archive import BrokenError
 from ppfr_ops.source.filerows import FileRows
-from ppfr_ops.source.paths import refuse_unclear
+from ppfr_ops.source.paths import in_archive, refuse_unclear
 from ppfr_ops.source.reader import Listing, Record
 from ppfr_ops.source.tar import WebDataset, hidden
 from ppfr_ops.source.units import (
     IMAGE_SUFFIXES,
     Columns,
     Plan,
+    Unit,
     damage_ends_it,
     open_file,
     storable,
@@ -42,16 +44,19 @@ class Zip(FileRows):
     ) -> tuple[Columns, tuple[pa.Field, ...]]:
         found = super().columns(listing, paths, columns)
         if columns.identity == "folder":
-            names: list[str] = []
-            for path in paths:
-                with damage_ends_it(), open_file(listing.fs, path) as file:
-                    names += [info.filename for info in _pictures(file)[1]]
-            refuse_unclear("", names)
+            try:
+                refuse_unclear("", list(_all_names(listing, paths, whole=False)))
+            except UserError:
+                # Only names that their members confirm may refuse the input.
+                refuse_unclear("", list(_all_names(listing, paths, whole=True)))
         return found
 
     def rows(self, file: IO[bytes], image: str | None) -> Iterator[tuple[int, int]]:
-        for info in _pictures(file)[1]:
+        archive, pictures = _pictures(file)
+        for info in pictures:
             yield 0, min(info.file_size, MAX_BYTES)
+        if not _complete(file, archive):
+            raise BrokenError
 
     def records(
         self, file: IO[bytes], plan: Plan, start: int, offset: int
@@ -65,7 +70,34 @@ class Zip(FileRows):
                     data = member.read(MAX_BYTES + 1)
                     if len(data) > MAX_BYTES:
                         data, code = None, "too_large"
+            if data is None and not _confirmed(file, info):
+                folder = None
             yield Record(data, None if data is not None else code, {"folder": folder})
+
+    def row_paths(self, fs: Any, unit: Unit) -> Sequence[str]:
+        path, names = unit.sources[0], []
+        with damage_ends_it(), open_file(fs, path) as file:
+            for info in _pictures(file)[1][unit.start : unit.stop]:
+                names.append(in_archive(path, info.filename))
+        return [*names, *[path] * (unit.stop - unit.start - len(names))]
+
+    def asked_paths(self, listing: Listing, paths: Sequence[str]) -> Iterator[str]:
+        """Of all that their members confirm; others are dead letters."""
+        for path in paths:
+            for name in _all_names(listing, [path], whole=True):
+                yield in_archive(path, name)
+
+    def sources(self, fs: Any, unit: Unit) -> Iterator[tuple[str, int]]:
+        for row, path in enumerate(self.row_paths(fs, unit), unit.start):
+            yield storable(path), row
+
+
+def _all_names(listing: Listing, paths: Sequence[str], whole: bool) -> Iterator[str]:
+    for path in paths:
+        with damage_ends_it(), open_file(listing.fs, path) as file:
+            for info in _pictures(file)[1]:
+                if not whole or _confirmed(file, info):
+                    yield info.filename
 
 
 def _pictures(file: IO[bytes]) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]:
@@ -76,12 +108,41 @@ def _pictures(file: IO[bytes]) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]:
         archive = zipfile.ZipFile(file)
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, UnicodeDecodeError):
         raise BrokenError from None
-    found = [
-        info
-        for info in archive.infolist()
-        if suffix(info.filename) in IMAGE_SUFFIXES and not hidden(info.filename)
-    ]
+    found = [info for info in archive.infolist() if _is_picture(file, info)]
     return archive, sorted(found, key=lambda info: (info.filename, info.header_offset))
+
+
+def _is_picture(file: IO[bytes], info: zipfile.ZipInfo) -> bool:
+    if suffix(info.filename) in IMAGE_SUFFIXES and not hidden(info.filename):
+        return True
+    # A picture must not be lost because its name is damaged.
+    return not _confirmed(file, info)
+
+
+def _confirmed(file: IO[bytes], info: zipfile.ZipInfo) -> bool:
+    """Whether a member begins where the directory says so, with the same name."""
+    file.seek(max(0, info.header_offset))
+    head = file.read(30)
+    if len(head) < 30 or head[:4] != b"PK\3\4":
+        return False
+    name = file.read(int.from_bytes(head[26:28], "little"))
+    return name in (_encoded(info.orig_filename, "utf-8"), _encoded(info.orig_filename, "cp437"))
+
+
+def _encoded(name: str, code: str) -> bytes | None:
+    try:
+        return name.encode(code)
+    except UnicodeEncodeError:
+        return None
+
+
+def _complete(file: IO[bytes], archive: zipfile.ZipFile) -> bool:
+    """Whether the directory holds as many members as its end says."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 22 - 2**16))
+    tail = file.read()
+    claimed = int.from_bytes(tail[tail.rfind(b"PK\5\6") :][10:12], "little")
+    return claimed in (len(archive.infolist()) % 2**16, 2**16 - 1)
 
 
 class CompressedTar(WebDataset):

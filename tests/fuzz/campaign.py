@@ -43,9 +43,12 @@ MEMORY = Path("/dev/shm")
 """Where nobody waits for a disk."""
 
 KINDS: dict[str, tuple[Callable[[random.Random], bytes], Callable[[bytes], str]]] = {
+    kind: (partial(mutations.other, kind), partial(checks.check_file, kind))
+    for kind in mutations.FILES
+} | {
     "picture": (mutations.picture, checks.check_picture),
-    "parquet": (mutations.parquet, checks.check_parquet),
-    "tar": (mutations.tar, checks.check_tar),
+    "parquet": (mutations.parquet, partial(checks.check_file, "parquet")),
+    "tar": (mutations.tar, partial(checks.check_file, "tar")),
 }
 
 
@@ -174,9 +177,8 @@ def _keep(kind: str, data: bytes, corpus: Path | None) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=None, help="default: a fresh one, printed")
-    parser.add_argument("--pictures", type=int, default=0)
-    parser.add_argument("--parquets", type=int, default=0)
-    parser.add_argument("--tars", type=int, default=0)
+    for kind in KINDS:
+        parser.add_argument(f"--{kind}s", dest=f"of_{kind}", type=int, default=0, metavar="COUNT")
     parser.add_argument("--minutes", type=float, default=60.0, help="at most, for each kind")
     parser.add_argument("--only", choices=("cases", "runs"), help="default: both")
     parser.add_argument("--no-corpus", action="store_true", help="keep no input that fails")
@@ -193,8 +195,8 @@ def main() -> int:
             print(_trial(options.kind, seed, number, runs, Path(name))[0]())
         return 0
     failed = False
-    counts = {"picture": options.pictures, "parquet": options.parquets, "tar": options.tars}
-    for kind, count in counts.items():
+    for kind in KINDS:
+        count = getattr(options, f"of_{kind}")
         began = time.monotonic()
         # Cases by themselves have three quarters of the time, the same in whole runs the rest.
         for runs, share in ((False, 0.75), (True, 1.0)):

@@ -1,11 +1,14 @@
 """What must hold of any input at all. Each check raises AssertionError, or returns an outcome."""
 
+import io
 import tempfile
+import zipfile
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
-from mutations import NAME, ROWS, bodies, parquets, tars
+from mutations import FILES, NAME, ROWS, bodies, tars
 from whole import blocks, needles, sound_blocks
 
 from ppfr_ops.contracts.dead_letters import REASONS
@@ -54,14 +57,26 @@ def check_picture(data: bytes) -> str:
     return str(tables.dead_letters["code"][0])
 
 
-def check_parquet(data: bytes) -> str:
-    """Beside two sound files, whose rows must all be published."""
-    return _check_file(data, parquets()[0], ".parquet", 0)
+def check_file(kind: str, data: bytes) -> str:
+    """Beside two sound files, whose rows must all be published; what lies in it untouched is
+    published too, or there is a reason."""
+    wanted = {"parquet": ROWS, "tar": _intact(data), "zip": _members(data)}.get(kind, 0)
+    return _check_file(kind, data, wanted)
 
 
-def check_tar(data: bytes) -> str:
-    """Beside two sound tars; what lies in it untouched is published, or there is a reason."""
-    return _check_file(data, tars()[0], ".tar", _intact(data))
+def _members(data: bytes) -> int:
+    """Members of a zip that are as they were in the sound one."""
+    return sum(data.count(member) for member in _sound_members())
+
+
+@cache
+def _sound_members() -> frozenset[bytes]:
+    found = set()
+    for seed in FILES["zip"].seeds():
+        with zipfile.ZipFile(io.BytesIO(seed)) as archive:
+            starts = [info.header_offset for info in archive.infolist()] + [archive.start_dir]
+        found |= {seed[start:stop] for start, stop in pairwise(starts)}
+    return frozenset(found)
 
 
 def _intact(data: bytes) -> int:
@@ -76,14 +91,21 @@ def _intact(data: bytes) -> int:
     return sum(data.count(member) for member in sound if data.find(member) % 512 == 0)
 
 
-def _check_file(data: bytes, sound: bytes, suffix: str, intact: int) -> str:
+def _check_file(kind: str, data: bytes, wanted: int) -> str:
+    file = FILES[kind]
+    sound, suffix = file.seeds()[0], file.suffix
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / f"a{suffix}").write_bytes(data)
         for place in "bc":
             (folder / f"{place}{suffix}").write_bytes(sound)
         try:
-            chosen = plan(name, Columns(identity="identity", keep=("age",)), unit_rows=5)
+            chosen = plan(
+                name,
+                Columns(identity=file.identity, keep=file.keep),
+                unit_rows=5,
+                format=file.format,
+            )
         except UserError as error:
             raise AssertionError(f"refused: {error}") from None
         hostile, others, lost, codes = 0, 0, 0, set()
@@ -104,13 +126,14 @@ def _check_file(data: bytes, sound: bytes, suffix: str, intact: int) -> str:
             codes |= set(tables.dead_letters["code"].to_pylist())
         assert others == 2 * ROWS, f"{others} rows of the sound files"
         fatal = any(REASONS[code].fatal for code in codes)
-        wanted = ROWS if suffix == ".parquet" else intact
         assert fatal or hostile + lost >= wanted, f"{hostile} + {lost} rows of {wanted}"
         return "fatal" if fatal else "dead letters" if lost else "published"
 
 
 def _sanitized(table: pa.Table, unit: str) -> Tables:
     """With the kept column as text, of whatever type it is in the file."""
+    if "keep.age" not in table.column_names:
+        return sanitizer(False)(table, unit)
     place = table.schema.get_field_index("keep.age")
     texts = pa.array(
         [None if v is None else str(v) for v in table["keep.age"].to_pylist()], "string"

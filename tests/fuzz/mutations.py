@@ -1,13 +1,18 @@
 """Sound inputs, and what an enemy or a bad disk makes of them. All a function of the generator."""
 
+import gzip
 import io
 import json
+import pickle
 import random
 import struct
 import tarfile
+import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 
+import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -103,6 +108,114 @@ def tars() -> tuple[bytes, ...]:
     return tuple(made)
 
 
+def _written(write: Callable[[io.BytesIO], object]) -> bytes:
+    buffer = io.BytesIO()
+    write(buffer)
+    return buffer.getvalue()
+
+
+def _people() -> list[str]:
+    return [f"{NAME} {place % 3}" for place in range(ROWS)]
+
+
+def _table() -> pa.Table:
+    pictures = pa.array([{"bytes": body, "path": NAME} for body in bodies()], IMAGE_TYPE)
+    return pa.table({"image": pictures, "identity": _people(), "age": list(range(ROWS))})
+
+
+def _zip(method: int) -> bytes:
+    def write(buffer: io.BytesIO) -> None:
+        with zipfile.ZipFile(buffer, "w", method) as archive:
+            for place, body in enumerate(bodies()):
+                archive.writestr(f"{NAME}_{place % 3}/{place:04d}.jpg", body)
+
+    return _written(write)
+
+
+def _recordio() -> bytes:
+    out = b""
+    for place, body in enumerate(bodies()):
+        data = struct.pack("<IfQQ", 0, place % 3, place, 0) + body
+        out += struct.pack("<II", 0xCED7230A, len(data)) + data + bytes(-len(data) % 4)
+    return out
+
+
+def _arrow(stream: bool) -> bytes:
+    def write(buffer: io.BytesIO) -> None:
+        table = _table()
+        writer = pa.ipc.new_stream if stream else pa.ipc.new_file
+        with writer(buffer, table.schema) as out:
+            out.write_table(table, max_chunksize=5)
+
+    return _written(write)
+
+
+def _pixels() -> np.ndarray:
+    return np.stack([np.asarray(Image.open(io.BytesIO(body))) for body in bodies()])
+
+
+def _npz(save: Callable[..., None]) -> bytes:
+    ages = np.arange(ROWS)
+    return _written(lambda b: save(b, faces=_pixels(), identity=np.array(_people()), age=ages))
+
+
+def _hdf5(encoded: bool) -> bytes:
+    def write(buffer: io.BytesIO) -> None:
+        with h5py.File(buffer, "w") as file:
+            if encoded:
+                rows = file.create_dataset("image", ROWS, h5py.vlen_dtype(np.uint8))
+                for place, body in enumerate(bodies()):
+                    rows[place] = np.frombuffer(body, np.uint8)
+            else:
+                chunks = (4, 112, 112, 3)
+                file.create_dataset("image", data=_pixels(), compression="gzip", chunks=chunks)
+            file["identity"], file["age"] = _people(), np.arange(ROWS)
+
+    return _written(write)
+
+
+def _lists() -> bytes:
+    pairs = [bodies()[place : place + 2] for place in range(0, ROWS, 2)]
+    table = pa.table(
+        {
+            "image": pa.array(pairs, pa.list_(pa.binary())),
+            "identity": _people()[::2],
+            "age": range(6),
+        }
+    )
+    return _written(lambda buffer: pq.write_table(table, buffer, row_group_size=4))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file, and what of it is asked for besides pictures."""
+
+    suffix: str
+    seeds: Callable[[], tuple[bytes, ...]]
+    identity: str = "identity"
+    keep: tuple[str, ...] = ("age",)
+    format: str = "auto"
+
+
+FILES: dict[str, Kind] = {
+    "parquet": Kind(".parquet", parquets),
+    "tar": Kind(".tar", tars),
+    "arrow": Kind(".arrow", cache(lambda: (_arrow(True), _arrow(False)))),
+    "hdf5": Kind(".h5", cache(lambda: (_hdf5(False), _hdf5(True)))),
+    "list": Kind(".parquet", cache(lambda: (_lists(),)), format="parquet-lists"),
+    "numpy": Kind(".npz", cache(lambda: (_npz(np.savez), _npz(np.savez_compressed)))),
+    "recordio": Kind(".rec", cache(lambda: (_recordio(),)), "label", ()),
+    "tgz": Kind(".tgz", cache(lambda: tuple(gzip.compress(tar, mtime=0) for tar in tars()))),
+    "verification": Kind(
+        ".bin",
+        cache(lambda: tuple(pickle.dumps((list(bodies()), [True] * 6), p) for p in (3, 4))),
+        "pair",
+        (),
+    ),
+    "zip": Kind(".zip", cache(lambda: (_zip(0), _zip(8))), "folder", ()),
+}
+
+
 # -- mutations --------------------------------------------------------------------------------
 
 
@@ -174,6 +287,20 @@ def parquet(rng: random.Random) -> bytes:
         footer = int.from_bytes(data[-8:-4], "little") + 8
         return data[:-footer] + mutated(data[-footer:], rng)
     return mutated(data, rng, rng.choice(parquets()))
+
+
+def other(kind: str, rng: random.Random) -> bytes:
+    """Half of them near the end, where directories and footers are; of what is compressed as a
+    whole half of what is in it."""
+    seeds = FILES[kind].seeds()
+    data = rng.choice(seeds)
+    roll = rng.random()
+    if kind == "tgz" and roll < 0.5:
+        return gzip.compress(tar(rng), mtime=0)
+    if roll < 0.5:
+        end = rng.choice((200, 1000, 2000))
+        return data[:-end] + mutated(data[-end:], rng, rng.choice(seeds))
+    return mutated(data, rng, rng.choice(seeds))
 
 
 def tar(rng: random.Random) -> bytes:

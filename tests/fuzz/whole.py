@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from driving import drive
-from mutations import NAME, bodies, parquets, pictures, tars
+from mutations import FILES, NAME, bodies, pictures
 from pictures import PLANTED
 
 from ppfr_ops.contracts.dead_letters import REASONS
@@ -26,9 +26,8 @@ from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.worker import Worker
 
-BATCH = {"picture": 1000, "parquet": 100, "tar": 100}
+BATCH = {"picture": 1000, **dict.fromkeys(FILES, 100)}
 """Cases of a run."""
-SUFFIXES = {"picture": ".jpg", "parquet": ".parquet", "tar": ".tar"}
 _NEEDLE = 24
 """Bytes of an original that must not turn up."""
 _FLAT = 4.0
@@ -103,19 +102,20 @@ def check(kind: str, cases: Sequence[bytes], folder: Path) -> str:
     """A run over all cases, and two sound files beside them; its exit code as the outcome."""
     source, output = folder / "in" / NAME, folder / "out"
     source.mkdir(parents=True)
-    sound = {"picture": pictures()[0], "parquet": parquets()[0], "tar": tars()[0]}[kind]
+    file = FILES.get(kind)
+    sound = pictures()[0] if file is None else file.seeds()[0]
+    suffix = ".jpg" if file is None else file.suffix
     for place, data in enumerate([*cases, sound, sound]):
         within = source / f"{NAME}_{place % 2}" if kind == "picture" else source
         within.mkdir(exist_ok=True)
-        (within / f"{NAME}_{place:04d}{SUFFIXES[kind]}").write_bytes(data)
-    columns = {"picture": ("folder", ()), "parquet": ("identity", ("age",))}
-    identity, keep = columns.get(kind, ("identity", ("age",)))
+        (within / f"{NAME}_{place:04d}{suffix}").write_bytes(data)
     code = drive(
         SanitizeOptions(
             input=str(source),
             output=str(output),
-            identity_column=identity,
-            keep_columns=keep,
+            input_format="auto" if file is None else file.format,
+            identity_column="folder" if file is None else file.identity,
+            keep_columns=() if file is None else file.keep,
             unit_rows=100,
             method="pixelate",
             metrics="none",
