@@ -186,6 +186,28 @@ def test_what_digests_cannot_tell_the_input_does(name: str, folder: Path) -> Non
     assert PERSON not in said and str(folder) not in said
 
 
+def test_what_paths_and_labels_say_is_held_against_the_release_too(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    lines = ["path,age"]
+    for number, face in enumerate(faces(6)):
+        (tmp_path / "in" / f"Jane{number // 2}_{number}.jpg").write_bytes(Encoding().encode(face))
+        lines.append(f"Jane{number // 2}_{number}.jpg,{number}")
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    (tmp_path / "key").write_text(KEY)
+    how = ["--identity-from", "{identity}_*", "--labels", str(tmp_path / "table.csv")]
+    how += ["--identity-key-file", str(tmp_path / "key")]
+    options = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"), *how]
+    options += ["--method", "signed-field", "--keep-column", "age", "--metrics", "basic"]
+    done = CliRunner().invoke(sanitize, options, standalone_mode=False)
+    assert done.return_value == 0, done.output
+    checked = [str(tmp_path / "out"), "--against", str(tmp_path / "in"), *how]
+    done = CliRunner().invoke(main, checked, standalone_mode=False)
+    assert done.return_value == 0 and "all 6 rows" in done.output, done.output
+    checked[checked.index("{identity}_*")] = "*_{identity}.jpg"
+    done = CliRunner().invoke(main, checked, standalone_mode=False)
+    assert done.return_value == 1 and "the pseudonym is not" in done.output, done.output
+
+
 def test_another_input_or_key_has_no_unit_in_common(folder: Path) -> None:
     (folder / "key").write_text("another key, and long enough for one")
     code, said = against(folder)

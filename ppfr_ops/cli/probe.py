@@ -15,7 +15,7 @@ from ppfr_ops.sanitize.prepare import owner_key, read_key
 from ppfr_ops.sanitize.probe_account import BUDGET, ProbeAccount
 from ppfr_ops.sanitize.probes import method_of, people_asked_for, probes
 from ppfr_ops.sanitize.run_context import pseudonyms
-from ppfr_ops.source.plan import plan
+from ppfr_ops.source.plan import plan, told_by
 from ppfr_ops.source.units import Columns
 from ppfr_ops.store.ledger import Ledger
 
@@ -52,6 +52,12 @@ Exit codes: 0 all published; 2 wrong usage or input; 3 some could not be.
 @click.option("--label", help="Whose photos they are, as the identity column of the input had it.")
 @click.option("--identity-column", help="Column of --input that says whose photo a row is.")
 @click.option(
+    "--identity-from",
+    metavar="LEVEL|PATTERN",
+    help="The same by the paths, as ppfr sanitize has it.",
+)
+@click.option("--labels", metavar="FILE", help="A table of labels, as ppfr sanitize has it.")
+@click.option(
     "--load-method",
     metavar="MODULE:CLASS",
     help="A method of your own that made the release and may be run here; it is code.",
@@ -72,6 +78,8 @@ def main(
     identity_key_file: str | None,
     label: str | None,
     identity_column: str | None,
+    identity_from: str | None,
+    labels: str | None,
     load_method: str | None,
     image_column: str | None,
     budget: int,
@@ -92,9 +100,10 @@ def main(
     else:
         raise UserError("the output holds no key of its own; give --identity-key-file")
     method = method_of(told.method, key, load_method)
-    if method.needed_context() and label is None and identity_column is None:
+    columns = told_by(Columns(image_column, identity_column), identity_from, labels)
+    if method.needed_context() and label is None and columns.identity is None:
         raise UserError("a release of virtual people: say whose photos these are, by --label")
-    planned = plan(source, Columns(image_column, identity_column))
+    planned = plan(source, columns)
     encoding = Encoding(told.options.get("output_format", "jpeg"), told.options.get("quality", 95))
     asked = people_asked_for(planned, label, pseudonyms(naming))
     ProbeAccount(output).charge(asked, budget)

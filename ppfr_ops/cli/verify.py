@@ -54,6 +54,8 @@ Examples:
 )
 @click.option("--image-column", help="As given to the run.")
 @click.option("--identity-column", help="As given to the run: are the pseudonyms right?")
+@click.option("--identity-from", metavar="LEVEL|PATTERN", help="As given to the run.")
+@click.option("--labels", metavar="FILE", help="As given to the run.")
 @click.option("--identity-key-file", metavar="FILE", help="As given to the run.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of lines.")
 def main(
@@ -66,6 +68,8 @@ def main(
     fr: tuple[str, ...],
     image_column: str | None,
     identity_column: str | None,
+    identity_from: str | None,
+    labels: str | None,
     identity_key_file: str | None,
     as_json: bool,
 ) -> int:
@@ -82,12 +86,12 @@ def main(
     from ppfr_ops.release.signing import load_public_key, load_signing_key, sign
     from ppfr_ops.release.verify import current_version, verify
     from ppfr_ops.sanitize.prepare import read_key
-    from ppfr_ops.source.plan import Columns
+    from ppfr_ops.source.plan import Columns, told_by
 
-    if identity_column and not identity_key_file:
-        raise UserError("--identity-column needs --identity-key-file")
-    if against is None and (fr or identity_key_file or image_column):
-        raise UserError("--fr, --image-column and --identity-key-file go with --against")
+    if (identity_column or identity_from) and not identity_key_file:
+        raise UserError("--identity-column and --identity-from need --identity-key-file")
+    if against is None and (fr or identity_key_file or image_column or labels):
+        raise UserError("--fr, --image-column, --labels and --identity-key-file go with --against")
     found: Audit | None = None
     private = load_signing_key(signing_key) if signing_key else None
     public = load_public_key(public_key) if public_key else None
@@ -96,7 +100,7 @@ def main(
     findings = list(verify(output, public, min_version or 0))
     # What is damaged is known already; what it says of the input would only confuse.
     if against is not None and not findings:
-        columns = Columns(image_column, identity_column)
+        columns = told_by(Columns(image_column, identity_column), identity_from, labels)
         found = audit(output, against, columns, key=key, recognizers=models, sample=sample)
         findings = found.findings
     if private is not None and not findings:

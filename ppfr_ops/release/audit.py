@@ -8,7 +8,7 @@ from the input and measured again. Read-only, and no finding names a source.
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -106,10 +106,9 @@ def audit(
         key = owner_key(key, seeded=options.get("draws") != "system")
     planned = plan(
         source,
-        Columns(
-            columns.image,
-            columns.identity,
-            tuple(options.get("keep_columns", ())),
+        replace(
+            columns,
+            keep=tuple(options.get("keep_columns", ())),
             coarse=tuple(options.get("coarsen", ())),
         ),
         format=options.get("input_format", "auto"),

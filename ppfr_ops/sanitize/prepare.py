@@ -27,10 +27,9 @@ from ppfr_ops.sanitize.photographs.output import refuse_photographs, with_form
 from ppfr_ops.source.coarsening import parse as parse_coarsening
 from ppfr_ops.source.listing import said
 from ppfr_ops.source.paths import IDENTITY
-from ppfr_ops.source.plan import Columns, Plan, plan
+from ppfr_ops.source.plan import Columns, Plan, plan, told_by
 from ppfr_ops.store.files import inside
 from ppfr_ops.store.private import read_private, stretched
-from ppfr_ops.store.storage import open_store
 from ppfr_ops.vault import Vault, load_key
 from ppfr_ops.vault.keys import HOW_TO
 from ppfr_ops.vault.recovery import SETTING as VAULT_SETTING
@@ -67,15 +66,16 @@ def prepare(options: SanitizeOptions) -> Job:
     check_method(options, method, policy)
     chosen = plan(
         options.input,
-        Columns(
-            options.image_column,
-            options.identity_column,
-            options.keep_columns,
-            {} if options.photographs is None else options.photographs.given,
+        told_by(
+            Columns(
+                options.image_column,
+                options.identity_column,
+                options.keep_columns,
+                {} if options.photographs is None else options.photographs.given,
+                coarse=options.coarsen,
+            ),
             options.identity_from,
-            () if options.labels is None else (open_store(options.labels)[1],),
-            options.labels is not None,
-            options.coarsen,
+            options.labels,
         ),
         format=options.input_format,
         unit_rows=options.rows_per_unit,

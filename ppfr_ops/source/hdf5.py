@@ -43,7 +43,7 @@ _PIECE = 2**25
 """Bytes that are read at once."""
 _MOST_CHUNK = 2**28
 _MOST_ROWS, _LEAST_BYTES, _MOST_TIMES = 2**20, 64, 1100
-"""Rows of a file at any rate, bytes of a row at least, and how many times its size it unpacks to."""
+"""Rows of a file at any rate, bytes of a row at least, how many times its size it unpacks to."""
 _MOST_DATASETS = 1000
 _FILTERS = {1, 2, 3, 4, 32000}
 """deflate, shuffle, fletcher32, szip, lzf."""

@@ -42,11 +42,11 @@ class ParquetLists(parquet.Parquet):
 
     def cut(self, listing: Listing, paths: Sequence[str], cutting: Cutting) -> Iterator[Unit]:
         for path in paths:
-            counts, size, damaged = [0], 0, "unreadable_unit"
+            rows, size, damaged = 0, 0, "unreadable_unit"
             with damage_ends_it():
                 counts, size = apart(count, listing.fs, path, cutting.image, seconds=_SECONDS)
-                damaged = "" if counts is not None else damaged
-            rows = sum(counts or ())
+                if counts is not None:
+                    rows, damaged = sum(counts), ""
             most = shared_out(rows * len(paths), cutting.unit_rows, cutting.least)
             if cutting.unit_bytes is not None:
                 most = max(1, min(most, cutting.unit_bytes * rows // max(1, size)))

@@ -50,6 +50,7 @@ __all__ = [
     "read_unit",
     "record_id",
     "sources",
+    "told_by",
 ]
 
 
@@ -120,6 +121,21 @@ def plan(
         by_path,
         listing.deleted,
     )
+
+
+def told_by(columns: Columns, identity_from: str | None, labels: str | None) -> Columns:
+    """The columns with what paths (``--identity-from``) and a table (``--labels``) say of pictures.
+
+    Raises:
+        UserError: the identities are said to be elsewhere, too.
+    """
+    if identity_from is not None:
+        if columns.identity not in (None, IDENTITY):
+            raise UserError("--identity-from and --identity-column say different things")
+        columns = replace(columns, identity=IDENTITY, identity_from=identity_from)
+    if labels is not None:
+        columns = replace(columns, labels=(open_store(labels)[1],), labels_given=True)
+    return columns
 
 
 def _columns(

@@ -63,7 +63,7 @@ class Zip(FileRows):
     ) -> Iterator[Record | None]:
         archive, pictures = _pictures(file)
         for info in pictures[start:]:
-            folder = storable(os.path.basename(os.path.dirname(info.filename)))
+            folder: str | None = storable(os.path.basename(os.path.dirname(info.filename)))
             data, code = None, "unreadable_file"
             if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 with damage_ends_it(), archive.open(info) as member:

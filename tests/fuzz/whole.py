@@ -7,14 +7,14 @@ are its own, and nothing of an original may be in any of them, nor in the output
 import io
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from driving import drive
+from driving import drive, serial
 from mutations import FILES, NAME, bodies, pictures
 from pictures import PLANTED
 
@@ -22,9 +22,7 @@ from ppfr_ops.contracts.dead_letters import REASONS
 from ppfr_ops.contracts.manifest import Manifest
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.codec import Encoding, ImageError, decode
-from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.options import SanitizeOptions
-from ppfr_ops.sanitize.worker import Worker
 
 BATCH = {"picture": 1000, **dict.fromkeys(FILES, 100)}
 """Cases of a run."""
@@ -89,13 +87,6 @@ class Traces:
             printed = file.read()
             self._read = file.tell()
         assert not any(needle in printed for needle in sought), "an original in the log"
-
-
-def serial(job: Job, todo: list[int]) -> Iterator[Status]:
-    """An engine: one unit after the other, here."""
-    worker = Worker(job, 1)
-    for number in todo:
-        yield worker.process(number)
 
 
 def check(kind: str, cases: Sequence[bytes], folder: Path) -> str:
