@@ -94,9 +94,7 @@ def test_a_format_is_registered_and_known_at_once(
     assert plan(str(tmp_path), Columns(), format="lines").rows == 5
     with pytest.raises(UserError, match="no column 'age'"):
         plan(str(tmp_path), Columns(keep=("age",)))
-    with pytest.raises(
-        UserError, match="'nope': there are: auto, arrow, .*lines, numpy, parquet"
-    ):
+    with pytest.raises(UserError, match=r"'nope': there are: auto, arrow, .*lines, numpy, parquet"):
         plan(str(tmp_path), Columns(), format="nope")
 
 
