@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 EXTRAS = {
     "apache_beam": "beam",
     "av": "video",
+    "c2pa": "c2pa",
     "daft": "daft",
     "deltalake": "tables",
     "docstring_parser": "beam",

@@ -35,6 +35,7 @@ COMMANDS = {
     "report": "say whether an output may be released; report, dataset card, Croissant, lineage",
     "verify": "check an output against its manifest, shard by shard; sign it",
     "show": "a contact sheet of what was published, beside the originals for their owner",
+    "mark": "read the invisible mark: is this picture from a release of mine?",
     "export": "the pictures of a release as a folder of files",
     "match": "ask a withheld gallery whether a face is in it, and learn only that",
     "serve-fr": "let a recogniser be asked over HTTP",

@@ -81,10 +81,11 @@ def main(
     One line for each finding, naming file and reason. Exit codes: 0 all holds, 1 it does not,
     2 there is nothing to verify.
     """
+    from ppfr_ops.imaging.credentials import can_check
     from ppfr_ops.recognizers import Recognizer, RecognizerSpec
     from ppfr_ops.release.audit import Audit, audit
     from ppfr_ops.release.signing import load_public_key, load_signing_key, sign
-    from ppfr_ops.release.verify import current_version, verify
+    from ppfr_ops.release.verify import manifest_of, verify
     from ppfr_ops.sanitize.prepare import read_key
     from ppfr_ops.source.plan import Columns, told_by
 
@@ -105,10 +106,12 @@ def main(
         findings = found.findings
     if private is not None and not findings:
         sign(output, private)
+    manifest = manifest_of(output)
+    version = None if manifest is None else manifest.version
     if as_json:
         document: dict[str, Any] = {
             "holds": not findings,
-            "version": current_version(output),
+            "version": version,
             "signature": "not checked" if public is None else "checked",
             "against": None if found is None else {"rows": found.rows, "measured": found.measured},
             "findings": [{"file": f.file, "reason": f.reason} for f in findings],
@@ -118,12 +121,15 @@ def main(
         for finding in findings:
             echo(str(finding))
         if not findings:
-            version = current_version(output)
             said = ["all holds" + (f" (version {version})" if version is not None else "")]
             if found is not None:
                 said.append(f"all {found.rows:,} rows of the input are accounted for")
                 said.append(f"{found.measured:,} records measured again")
             if public is None:
                 said.append("without --public-key nobody vouches for it")
+            if manifest is not None and manifest.options.get("c2pa") and not can_check():
+                said.append(
+                    "of Content Credentials the form alone was checked (the extra c2pa is missing)"
+                )
             echo("; ".join(said))
     return 1 if findings else 0

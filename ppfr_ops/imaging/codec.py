@@ -1,7 +1,7 @@
-"""Pixels to stored pictures and back; nothing is written but pixels and, on request, a mark."""
+"""Pixels to stored pictures and back; nothing is written but pixels and, on request, marks."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import cv2
 import numpy as np
@@ -9,6 +9,10 @@ import numpy as np
 from ppfr_ops.imaging.arrays import Faces, Picture
 from ppfr_ops.imaging.decoding import ImageError, decode, orientation
 from ppfr_ops.imaging.marks import with_mark
+
+if TYPE_CHECKING:
+    from ppfr_ops.imaging.credentials import Credentials
+    from ppfr_ops.imaging.invisible import InvisibleMark
 
 __all__ = ["Encoding", "ImageError", "decode", "format_of", "orientation"]
 
@@ -25,16 +29,18 @@ def format_of(data: bytes) -> Format:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How published pictures are stored. Takes arrays only, and writes pixels and the mark only.
+    """How published pictures are stored. Takes arrays only, and writes pixels and marks only.
 
     JPEG is written without chroma subsampling. Quality counts for JPEG and lossy WebP.
     ``source_type`` is what the mark in each picture says that it is (``imaging.marks``); None:
-    there is no mark.
+    there is no mark. ``credentials`` sign what bears it; ``invisible`` marks the pixels of all.
     """
 
     format: Format = "jpeg"
     quality: int = 95
     source_type: str | None = None
+    credentials: "Credentials | None" = None
+    invisible: "InvisibleMark | None" = None
 
     def __post_init__(self) -> None:
         if self.format not in ("jpeg", "png", "webp"):
@@ -52,13 +58,15 @@ class Encoding:
 
         Args:
             picture: uint8 ``H x W x 3``, RGB.
-            marked: False: without the mark, for what the mark would not be true of.
+            marked: False: without source type and credentials, for what they would not be true of.
 
         Raises:
             ValueError: another shape or dtype.
         """
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
             raise ValueError(f"expected uint8 H x W x 3, got {picture.dtype} {picture.shape}")
+        if self.invisible is not None:
+            picture = self.invisible.embed(picture)
         flags = {
             "jpeg": [
                 cv2.IMWRITE_JPEG_QUALITY,
@@ -75,7 +83,10 @@ class Encoding:
         encoded = bytes(data.tobytes())
         if self.source_type is None or not marked:
             return encoded
-        return with_mark(encoded, self.source_type)
+        encoded = with_mark(encoded, self.source_type)
+        if self.credentials is None:
+            return encoded
+        return self.credentials.signed(encoded, self.format)
 
     @staticmethod
     def decode(data: bytes) -> Picture:

@@ -20,8 +20,9 @@ from ppfr_ops.contracts.ledger import PHOTOGRAPHS as SHARDS
 from ppfr_ops.contracts.ledger import LedgerEntry
 from ppfr_ops.contracts.manifest import SUMS, Listing
 from ppfr_ops.release.findings import Finding
-from ppfr_ops.release.foreign import Mark, foreign_part
+from ppfr_ops.release.foreign import Mark
 from ppfr_ops.release.listing import LARGEST, Unlisted
+from ppfr_ops.release.looking import picture_fault
 from ppfr_ops.store.folder import RELEASE, Folder, LedgerError
 from ppfr_ops.store.ledger import NO_DATE, Ledger
 from ppfr_ops.store.shards import read_table
@@ -224,7 +225,7 @@ def check_files(
             data = bytes(folder.fs.cat_file(folder.path(*place, path)))
             if hashlib.sha256(data).hexdigest() != digest:
                 yield Finding(path, f"its sha256 is not that in {SUMS}")
-            elif (reason := foreign_part(data, mark)) is not None:
+            elif (reason := picture_fault(data, mark)) is not None:
                 yield Finding(path, reason)
 
 

@@ -8,7 +8,12 @@ import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ppfr_ops.imaging.marks import SOURCE_TYPES, without_mark
+from ppfr_ops.imaging.marks import (
+    SOURCE_TYPES,
+    store_fault,
+    without_credentials,
+    without_mark,
+)
 
 _JPEG_ALLOWED = {0xD8, 0xDB, 0xC0, 0xC1, 0xC2, 0xC4, 0xDA, 0xDD}
 _PNG_ALLOWED = {b"IHDR", b"IDAT", b"IEND"}
@@ -24,6 +29,10 @@ class Mark(NamedTuple):
     source_type: str
     everywhere: bool
     """False: whole photographs, of which those without a drawn face have no mark."""
+    credentials: bool = False
+    """Whether what bears the mark bears Content Credentials, too."""
+    training: str | None = None
+    """What they say, as in ``imaging.marks.assertions``."""
 
 
 def mark_of(options: Mapping[str, Any], draws_faces: bool) -> Mark | None:
@@ -38,7 +47,8 @@ def mark_of(options: Mapping[str, Any], draws_faces: bool) -> Mark | None:
     if not (draws_faces and options.get("mark")):
         return None
     in_place = options.get("output_faces") == "in-place"
-    return Mark(SOURCE_TYPES[in_place], not in_place)
+    training = options.get("c2pa_training")
+    return Mark(SOURCE_TYPES[in_place], not in_place, bool(options.get("c2pa")), training)
 
 
 def foreign_part(data: bytes, mark: Mark | None = None) -> str | None:
@@ -47,11 +57,25 @@ def foreign_part(data: bytes, mark: Mark | None = None) -> str | None:
     not bear it; None if all is well."""
     if mark is None:
         return _beside_pixels(data)
+    if mark.credentials and (split := without_credentials(data)) is not None:
+        data, store = split
+        if without_mark(data, mark.source_type) is None:
+            return "has Content Credentials and is not marked"
+        fault = store_fault(store, mark.source_type, mark.training)
+        if fault is not None:
+            return fault
+    elif mark.credentials and without_mark(data, mark.source_type) is not None:
+        return "has no Content Credentials"
     bare = without_mark(data, mark.source_type)
     found = _beside_pixels(data if bare is None else bare)
     if found is None and bare is None and mark.everywhere:
         return f"is not marked as {mark.source_type}"
     return found
+
+
+def bears_credentials(data: bytes) -> bool:
+    """Whether a picture has Content Credentials in their place."""
+    return without_credentials(data) is not None
 
 
 def _beside_pixels(data: bytes) -> str | None:

@@ -14,7 +14,8 @@ import pyarrow as pa
 from ppfr_ops.contracts.manifest import ReleaseManifest
 from ppfr_ops.contracts.metrics import is_measure
 from ppfr_ops.contracts.records import FACE_COLUMNS, RESERVED_COLUMNS, records_schema, released
-from ppfr_ops.release.foreign import foreign_part, mark_of
+from ppfr_ops.imaging.credentials import can_check, credentials_fault
+from ppfr_ops.release.foreign import Mark, bears_credentials, foreign_part, mark_of
 from ppfr_ops.release.listing import packed
 from ppfr_ops.sandbox import LimitError, Sandbox
 from ppfr_ops.store.shards import read_table
@@ -117,13 +118,23 @@ def _same(found: pa.Schema, expected: pa.Schema) -> bool:
     return True
 
 
+def picture_fault(data: bytes, mark: Mark | None) -> str | None:
+    """As ``foreign_part``; and whether Content Credentials hold, if the extra for them is there."""
+    fault = foreign_part(data, mark)
+    if fault is not None or mark is None or not (mark.credentials and can_check()):
+        return fault
+    if not bears_credentials(data):
+        return None  # a photograph in which no face was drawn
+    return credentials_fault(data, mark.source_type, mark.training)
+
+
 def _picture_faults(manifest: ReleaseManifest, table: pa.Table) -> Iterator[str]:
     if "image" not in table.column_names:
         return
     mark = mark_of(manifest.options, manifest.method.draws_faces)
     for record, cell in zip(table["record_id"], table["image"], strict=True):
         image = cell.as_py() or {}
-        reason = foreign_part(image.get("bytes") or b"", mark)
+        reason = picture_fault(image.get("bytes") or b"", mark)
         name = (image.get("path") or "").rpartition(".")[0]
         if reason is None and name != record.as_py():
             reason = "its path is not made from the record id"
@@ -149,4 +160,12 @@ def table_faults(
     return ids, found
 
 
-__all__ = ["BEYOND", "TOO_MUCH", "LimitError", "looked_at", "shard_faults", "table_faults"]
+__all__ = [
+    "BEYOND",
+    "TOO_MUCH",
+    "LimitError",
+    "looked_at",
+    "picture_fault",
+    "shard_faults",
+    "table_faults",
+]

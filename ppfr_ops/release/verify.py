@@ -137,13 +137,13 @@ def verify(
         yield from evidence.check(folder, manifest, shards, seen.ids, public_key, photographs)
 
 
-def current_version(output: str) -> int | None:
-    """Version of the release in an output or release folder; None if it cannot be told."""
+def manifest_of(output: str) -> ReleaseManifest | None:
+    """Of the release in an output or release folder, unchecked; None: it cannot be read."""
     folder = Folder(output)
     for place in ((RELEASE,), ()):
         manifest = _parse(folder.read_bytes(*place, "manifest.json") or b"")
         if isinstance(manifest, ReleaseManifest):
-            return manifest.version
+            return manifest
     return None
 
 

@@ -20,6 +20,7 @@ from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.methods.registry import create
 from ppfr_ops.sanitize.identity import makes_key, resolved, secrets_with, with_key
 from ppfr_ops.sanitize.job import Job
+from ppfr_ops.sanitize.marking import read_marks
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.prepare import (
     check_columns,
@@ -43,6 +44,10 @@ OPTIONS = (
     "output_format",
     "quality",
     "mark",
+    "c2pa",
+    "c2pa_key",
+    "c2pa_training",
+    "invisible_mark",
     "batch_size",
     "metrics",
     "max_disclosure",
@@ -283,6 +288,7 @@ def _build(
     check_method(options, method)
     secrets = secrets_with(method, read_secrets(options.secrets, method), key)
     named = key if options.identity_column else None
+    secrets |= read_marks(options, method)
     job = Job(options, plan, key, "", {}, secrets=secrets, pseudonym_key=named)
     if makes_key(options):
         seeded = None if options.seed is None else new_secret(options.seed)

@@ -47,6 +47,7 @@ from ppfr_ops.sanitize import release_plan
 from ppfr_ops.sanitize.identity import throw_away
 from ppfr_ops.sanitize.increments import superseded
 from ppfr_ops.sanitize.job import Job
+from ppfr_ops.sanitize.marking import marks_told
 from ppfr_ops.sanitize.vaulting import STRAY, sweep_vault
 from ppfr_ops.source.plan import Unit, ids_of, record_id, sources
 from ppfr_ops.store.atomic import in_one_step
@@ -236,6 +237,7 @@ def _options(job: Job, method: Anonymizer) -> dict[str, Any]:
     """The options as the manifest shows them, and what they came to where they said nothing."""
     options = job.options
     return shown(options) | {
+        **marks_told(options),
         "input_format": job.plan.format,
         "unit_rows": options.rows_per_unit,
         "least_units": options.least_units,

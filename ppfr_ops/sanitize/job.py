@@ -10,10 +10,12 @@ from typing import Literal
 
 from ppfr_ops.contracts.ledger import Stage
 from ppfr_ops.contracts.policy import Policy
+from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.methods.registry import create
 from ppfr_ops.options import digest
 from ppfr_ops.review.verdicts import Review, verdict_digest
+from ppfr_ops.sanitize import marking
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.source.plan import Plan, Unit, record_id
 from ppfr_ops.vault import Access
@@ -43,7 +45,7 @@ class Job:
     fence: int | None = None
     """Of the run's lease; a worker commits nothing once there is a higher one."""
     secrets: Mapping[str, bytes] = field(default_factory=dict)
-    """Of the method, by role."""
+    """Of the method and of marks in pictures, by role."""
     own: bool = False
     """Whether the identity key is a stand-in, until the release's own is there."""
     pseudonym_key: bytes | None = None
@@ -92,7 +94,13 @@ class Job:
     def build_method(self) -> Anonymizer:
         """The method, with its options and secrets."""
         options = self.options
-        return create(options.method, options.method_options).with_secrets(self.secrets)
+        method = create(options.method, options.method_options)
+        own = {role: value for role, value in self.secrets.items() if role not in marking.ROLES}
+        return method.with_secrets(own)
+
+    def encoding(self, method: Anonymizer) -> Encoding:
+        """How pictures are stored, with the marks that need a secret."""
+        return marking.encoding(self.options, method, self.secrets)
 
 
 @dataclass(frozen=True)

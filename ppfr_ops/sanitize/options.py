@@ -230,6 +230,37 @@ class SanitizeOptions(BaseModel):
         "the same bytes in every picture). --no-mark leaves it out.",
         shapes=True,
     )
+    c2pa: str | None = option(
+        None,
+        "Sign every marked picture: Content Credentials (C2PA) under this chain of certificates, "
+        "PEM, the signer's first. They say that a model made the picture, and no time. Needs "
+        "--c2pa-key.",
+        private=True,
+        metavar="FILE",
+    )
+    c2pa_key: str | None = option(
+        None,
+        "Private key of the first certificate of --c2pa (PEM, Ed25519 or a NIST curve).",
+        private=True,
+        metavar="FILE",
+    )
+    c2pa_training: Literal["allowed", "notAllowed"] | None = option(
+        None,
+        "What Content Credentials say of training machines with the pictures, and of mining them "
+        "for data.",
+        shapes=True,
+        manifest=False,
+        default_text="nothing is said",
+    )
+    invisible_mark: str | None = option(
+        None,
+        "File of a key (make one with: umask 077; openssl rand -hex 32 > FILE): every picture "
+        "bears a pattern in its pixels by which ppfr mark read tells, with the same key, that it "
+        "is from this release, also after cropping, scaling and JPEG.",
+        shapes=True,
+        private=True,
+        metavar="FILE",
+    )
     unit_rows: int | None = option(
         None,
         "Rows of the largest unit of work: what is held in memory, and what a crash costs.",

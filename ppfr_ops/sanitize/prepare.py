@@ -21,6 +21,7 @@ from ppfr_ops.review.verdicts import read_verdicts
 from ppfr_ops.sanitize.identity import makes_key, resolved, secrets_with
 from ppfr_ops.sanitize.increments import allowed_deletions
 from ppfr_ops.sanitize.job import Job
+from ppfr_ops.sanitize.marking import INVISIBLE, read_marks
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.photographs.covering import check_shown
 from ppfr_ops.sanitize.photographs.output import refuse_photographs, with_form
@@ -64,6 +65,7 @@ def prepare(options: SanitizeOptions) -> Job:
     own = stand_in != secrets
     method = method.with_secrets(stand_in)
     check_method(options, method, policy)
+    marks = read_marks(options, method)
     chosen = plan(
         options.input,
         told_by(
@@ -90,13 +92,23 @@ def prepare(options: SanitizeOptions) -> Job:
     if options.photographs is None:
         refuse_photographs(chosen)
     settings = _settings(options, chosen, method, key, policy)
+    if INVISIBLE in marks:
+        settings["--invisible-mark"] = mark(marks[INVISIBLE])
     settings |= {f"secret {role}": mark(secret) for role, secret in secrets.items()}
     vault = None
     if options.vault is not None and options.vault_key is not None:
         vault = Vault(options.vault).access(load_key(options.vault_key))
         settings[VAULT_SETTING] = vault.release
     job = Job(
-        options, chosen, key, method.digest(), settings, policy, verdicts, vault, secrets=stand_in
+        options,
+        chosen,
+        key,
+        method.digest(),
+        settings,
+        policy,
+        verdicts,
+        vault,
+        secrets=stand_in | marks,
     )
     if options.identity_column is None and not job.independent:
         return replace(job, own=own)
@@ -127,6 +139,8 @@ def _settings(
         "--fr": [[spec.name, spec.digest()] for spec in options.recognizer_specs()],
         "--keep-column": [[item.name, str(item.type)] for item in chosen.keep],
         "--identity-key-file": "" if key is None else mark(key),
+        "--c2pa": options.c2pa is not None,
+        "--invisible-mark": "",
         "--max-disclosure": options.max_disclosure or method.disclosure_limit,
         "--policy": None if policy is None else policy.model_dump(include={"record", "redraws"}),
         "--seed": "system" if options.seed is None else "seeded",
@@ -375,6 +389,8 @@ def _check_places(options: SanitizeOptions) -> None:
         ("the file of groups", options.groups),
         ("the identity key", options.identity_key_file),
         ("the signing key", options.signing_key),
+        ("the key of the certificate", options.c2pa_key),
+        ("the key of the invisible mark", options.invisible_mark),
         ("the review queue", options.review_out),
         ("the verdicts", options.verdicts),
         ("--detections-out", options.detections_out),

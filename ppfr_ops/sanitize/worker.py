@@ -72,7 +72,7 @@ def build_sanitizer(
         hide = str if options.names_people else None  # what is planned is a pseudonym already
     run = RunContext(
         method=method,
-        encoding=options.encoding(method.draws_faces),
+        encoding=job.encoding(method),
         recognizers=[Recognizer(spec, threads) for spec in options.recognizer_specs()],
         draws=draws,
         keep=job.plan.keep,

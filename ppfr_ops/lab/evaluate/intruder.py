@@ -62,6 +62,7 @@ def intrude(
             attempts.append(_judged(f"FR model {model.name}", names, known.source.count, truth))
             log(f"  {attempts[-1].means}: {attempts[-1].named:,} named")
     left_out = ["what can be told of sex, age and origin: ppfr evaluate, stage inference"]
+    left_out.append("a line-up, which a person looks at: ppfr lineup")
     if not recognizers:
         left_out.append("FR models on the pictures: none was given")
     return IntruderRecord(

@@ -80,6 +80,9 @@ def check(root: str, public_key: str | None = None, min_version: int = 0) -> Rel
     check_signature(seen, public_key)
     if not listed:
         return seen
+    mark = _mark(seen)
+    if mark is not None and mark.credentials:
+        seen.leave("hashes and signatures of Content Credentials: c2patool checks them")
     check_names(seen)
     for file in seen.files:
         _check_file(seen, file)
