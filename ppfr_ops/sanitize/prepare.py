@@ -91,25 +91,16 @@ def prepare(options: SanitizeOptions) -> Job:
     options = with_form(options, chosen)
     if options.photographs is None:
         refuse_photographs(chosen)
-    settings = _settings(options, chosen, method, key, policy)
-    if INVISIBLE in marks:
-        settings["--invisible-mark"] = mark(marks[INVISIBLE])
+    settings = _settings(options, chosen, method, key, policy, marks.get(INVISIBLE))
     settings |= {f"secret {role}": mark(secret) for role, secret in secrets.items()}
     vault = None
     if options.vault is not None and options.vault_key is not None:
         vault = Vault(options.vault).access(load_key(options.vault_key))
         settings[VAULT_SETTING] = vault.release
     job = Job(
-        options,
-        chosen,
-        key,
-        method.digest(),
-        settings,
-        policy,
-        verdicts,
-        vault,
+        options, chosen, key, method.digest(), settings, policy, verdicts, vault,
         secrets=stand_in | marks,
-    )
+    )  # fmt: skip
     if options.identity_column is None and not job.independent:
         return replace(job, own=own)
     return replace(job, own=own, pseudonym_key=os.urandom(32) if key is None else key)
@@ -130,6 +121,7 @@ def _settings(
     method: Anonymizer,
     key: bytes | None,
     policy: Policy | None,
+    pattern: bytes | None,
 ) -> dict[str, str]:
     """Digests of what shapes the output, by what the user would have to change: every option that
     is declared to, as its value or, where the value only names something, as what it names."""
@@ -140,7 +132,7 @@ def _settings(
         "--keep-column": [[item.name, str(item.type)] for item in chosen.keep],
         "--identity-key-file": "" if key is None else mark(key),
         "--c2pa": options.c2pa is not None,
-        "--invisible-mark": "",
+        "--invisible-mark": "" if pattern is None else mark(pattern),
         "--max-disclosure": options.max_disclosure or method.disclosure_limit,
         "--policy": None if policy is None else policy.model_dump(include={"record", "redraws"}),
         "--seed": "system" if options.seed is None else "seeded",
