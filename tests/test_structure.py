@@ -16,7 +16,9 @@ from ppfr_ops.contracts.structure import Structure, StructureAttack
 from ppfr_ops.errors import UserError
 from ppfr_ops.lab.evaluate.attacks import structure as attacks
 from ppfr_ops.lab.evaluate.attacks.structure_faces import by_cosines, clusters
+from ppfr_ops.lab.evaluate.attacks.structure_maps import by_map, drawn, known_pairs, reader
 from ppfr_ops.lab.evaluate.structure import Attacked, structure_attack
+from ppfr_ops.methods.registry import create
 
 PEOPLE, SHARDS = 120, 12
 
@@ -39,6 +41,7 @@ class World:
         sizes: NDArray | None = None,
         age: bool = False,
         seed: int = 0,
+        secret: NDArray | None = None,
     ) -> None:
         rng = np.random.default_rng(seed)
         sizes = rng.integers(4, 9, PEOPLE) if sizes is None else sizes
@@ -55,7 +58,7 @@ class World:
             names = [f"person {person}" for person in who[part]]
             pq.write_table(pa.table({"identity": names, "age": ages[part]}), file)
             places += [(str(file), row) for row in range(len(part))]
-        secret = rng.permutation(len(sizes))
+        self.secret = secret = rng.permutation(len(sizes)) if secret is None else secret
         ids = [f"{value:032x}" for value in rng.permutation(len(who))]
         blocks = np.concatenate(
             [np.arange(n) * (SHARDS // 2) // n for n in (half, len(who) - half)]
@@ -99,7 +102,7 @@ def test_shards_of_consecutive_rows_name_nearly_everybody(tmp_path: Path) -> Non
     shards = found(told, "shards")
     assert shards.named > 0.95 * PEOPLE and shards.right == shards.named
     assert shards.control_right is not None and shards.control_right <= 4
-    assert told.worst > 0.95 and told.attacks[0] == shards
+    assert told.worst > 0.95 and shards in told.attacks[:2]
 
 
 def test_rows_that_are_missing_do_not_stop_it(tmp_path: Path) -> None:
@@ -163,7 +166,7 @@ def test_the_command_runs_the_stage_alone(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "rightly" in done.output and not re.search(r"person \d", done.output)
     document = json.loads((out / "evaluation.json").read_text())
-    assert document["structure"]["attacks"][0]["attack"] == "shards"
+    assert "shards" in {attack["attack"] for attack in document["structure"]["attacks"][:2]}
     assert document["headline"]["named_by_structure"] > 0.9
     done = CliRunner().invoke(main, [*options, "--require", "named_by_structure<=0.1"])
     assert done.exit_code == 3, done.output
@@ -214,3 +217,92 @@ def test_pictures_that_are_alike_take_the_place_of_pseudonyms() -> None:
     templates /= np.linalg.norm(templates, axis=1, keepdims=True)
     found = clusters([templates.astype(np.float32)], people)
     assert len(set(zip(found.tolist(), people.tolist(), strict=True))) == found.max() + 1 == 90
+
+
+def mapped(kind: str, shards: int = 1) -> tuple[attacks.Source, attacks.Seen, NDArray, NDArray]:
+    """160 people; published templates show what a secret map makes of a person's mean template."""
+    rng = np.random.default_rng(1)
+    size, scale = 32, np.linspace(1.5, 0.3, 32)
+    people = rng.permutation(np.repeat(np.arange(160), rng.integers(3, 9, 160)))
+    photos = rng.standard_normal((160, size))[people] * scale
+    photos += 0.5 * rng.standard_normal(photos.shape) * scale
+    photos /= np.linalg.norm(photos, axis=1, keepdims=True)
+    means = np.stack([photos[people == person].mean(0) for person in range(160)])
+    if kind == "a turn":
+        codes = means @ np.linalg.qr(rng.standard_normal((size, size)))[0]
+    elif kind == "products":
+        codes = np.einsum("ni,nj,ijk->nk", means, means, rng.standard_normal((size,) * 3))
+    else:
+        codes = rng.standard_normal((160, size))
+    codes /= np.linalg.norm(codes, axis=1, keepdims=True)
+    blocks = np.arange(len(people)) * shards // len(people)
+    names = rng.permutation(160)
+    shown = codes[people] + 0.05 * rng.standard_normal((len(people), size))
+    source = attacks.Source(people, np.zeros(len(people), int), [()] * len(people))
+    seen = attacks.Seen(blocks, names[people], [()] * len(people), [str(p) for p in people])
+    return source, seen, photos, shown
+
+
+@pytest.mark.parametrize(
+    ("kind", "shards", "known", "least"),
+    [
+        ("a turn", 1, 0, 0.9),
+        ("products", 8, 0, 0.9),
+        ("products", 1, 100, 0.3),
+        ("a turn", 1, 16, 0.9),
+    ],
+)
+def test_a_secret_map_is_learned_from_the_release(
+    kind: str, shards: int, known: int, least: float
+) -> None:
+    source, seen, photos, shown = mapped(kind, shards)
+    truth = truth_of(seen)
+    pairs = known_pairs(truth, known)
+    claims = by_map(source, seen, photos, shown, pairs)
+    assert len(claims) == 160 - known and not set(claims) & set(pairs)
+    assert sum(truth[name] == person for name, person in claims.items()) >= least * len(claims)
+
+
+@pytest.mark.parametrize("known", [0, 60])
+def test_where_there_is_no_map_none_is_learned(known: int) -> None:
+    source, seen, photos, shown = mapped("nothing")
+    truth = truth_of(seen)
+    claims = by_map(source, seen, photos, shown, known_pairs(truth, known))
+    # six sizes: who guesses within them is right six times of 160
+    assert sum(truth[name] == person for name, person in claims.items()) <= 12
+
+
+def test_codes_of_the_public_generator_are_read_back_from_its_pictures() -> None:
+    rng = np.random.default_rng(0)
+    codes, public = rng.standard_normal((400, 16)), rng.standard_normal((16, 64))
+    templates = np.tanh(codes @ public / 4) + 0.3 * rng.standard_normal((400, 64))
+    read, cosine = reader(templates[:300].astype(np.float32), codes[:300].astype(np.float32))
+    assert cosine > 0.8
+    found = read(templates[300:].astype(np.float32))
+    assert np.corrcoef(found.ravel(), codes[300:].ravel())[0, 1] > 0.8
+    method = create("stochastic-local", {"identity": "virtual"})
+    pictures, drew = drawn(method, 2)
+    assert pictures.shape == (2, 112, 112, 3) and drew.shape[0] == 2
+    assert not np.allclose(drew[0], drew[1])
+
+
+def test_versions_are_laid_side_by_side(tmp_path: Path) -> None:
+    """Who has 3 photos in one version and 6 in the next is found where others have other numbers
+    in either, though the sums are shared."""
+    first = World(tmp_path / "a", mixed=True, sizes=np.repeat([3, 4, 5], [40, 40, 40]))
+    later = World(
+        tmp_path / "b",
+        mixed=True,
+        sizes=np.r_[6, np.full(39, 4), np.full(80, 5)],
+        secret=first.secret,
+    )
+    both = Attacked(
+        str(later.release),
+        str(later.source),
+        str(later.mapping),
+        earlier=((str(first.release), str(first.source)),),
+    )
+    told = structure_attack(both)
+    assert (told.people, told.pseudonyms) == (PEOPLE, PEOPLE)
+    assert found(told, "sizes and kept columns").named == 1
+    assert told.records == 480 + 562

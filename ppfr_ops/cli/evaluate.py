@@ -66,6 +66,14 @@ Examples:
     help="What --release was made of, with labels and the kept columns; Parquet.",
 )
 @click.option(
+    "--earlier",
+    type=(click.Path(exists=True), click.Path(exists=True)),
+    multiple=True,
+    metavar="RELEASE SOURCE",
+    help="An earlier version of --release, and what it was made of: the attacker has all of them. "
+    "Repeatable, oldest first.",
+)
+@click.option(
     "--source-identity",
     default="identity",
     show_default=True,
@@ -245,6 +253,7 @@ def _attacked(options: dict[str, Any]) -> Any:
         options["mapping"],
         options["source_identity"],
         options["structure_pictures"],
+        tuple(options["earlier"]),
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from ppfr_ops.contracts.manifest import ReleaseManifest
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
 from ppfr_ops.imaging.codec import ImageError, decode
-from ppfr_ops.lab.evaluate.attacks.structure import Seen, Source
+from ppfr_ops.lab.evaluate.attacks.structure import Ints, Seen, Source
 from ppfr_ops.source.coarsening import coarsened, parse
 
 _NO_KEPT = frozenset({"record_id", "image", "identity"})
@@ -114,20 +114,68 @@ def read_source(path: str, identity_column: str, release: Released) -> Known:
         who = table[identity_column].to_pylist()
     except (OSError, KeyError, ValueError, pa.ArrowException):
         raise UserError(f"--source: no Parquet files with the columns {', '.join(names)}") from None
-    own = [f"row {row}" if name is None else str(name) for row, name in enumerate(who)]
+    places = [
+        (file.name, row)
+        for file, part in zip(files, tables, strict=True)
+        for row in range(part.num_rows)
+    ]
+    own = [
+        f"row {place}" if name is None else str(name)
+        for name, place in zip(who, places, strict=True)
+    ]
     labels, people = np.unique(np.array(own, object).astype(str), return_inverse=True)
     blocks = [number for number, part in enumerate(tables) for _ in range(part.num_rows)]
-    rows = {
-        (file.name, row): start + row
-        for file, part, start in zip(files, tables, _starts(tables), strict=True)
-        for row in range(part.num_rows)
-    }
+    rows = {place: number for number, place in enumerate(places)}
     source = Source(people.reshape(-1), np.array(blocks), _tuples(table, release.kept))
     return Known(source, labels.tolist(), rows, tuple(files))
 
 
-def _starts(tables: Sequence[pa.Table]) -> list[int]:
-    return [0, *np.cumsum([table.num_rows for table in tables]).tolist()[:-1]]
+def joined(versions: Sequence[tuple[Released, Known]]) -> tuple[Released, Known]:
+    """Versions of a release, oldest first, and what each was made of, laid side by side: as one in
+    which rows and records say which version they are of. A pseudonym is the same in all."""
+    releases, sources = zip(*versions, strict=True)
+    last: Released = releases[-1]
+    shown = [found.seen for found in releases]
+    known = [found.source for found in sources]
+    labels, pseudonyms = _labelled([(r.labels, r.seen.pseudonyms) for r in releases])
+    names, people = _labelled([(k.labels, k.source.people) for k in sources])
+    starts = np.cumsum([0, *(len(source.people) for source in known)]).tolist()
+    rows = {
+        place: start + row
+        for found, start in zip(sources, starts[:-1], strict=True)
+        for place, row in found.rows.items()
+    }
+    seen = Seen(
+        _stacked([part.shards for part in shown]),
+        pseudonyms,
+        _by_version([part.kept for part in shown]),
+        [record for part in shown for record in part.ids],
+    )
+    source = Source(
+        people, _stacked([part.files for part in known]), _by_version([p.kept for p in known])
+    )
+    files = tuple(file for found in releases for file in found.files)
+    originals = tuple(file for found in sources for file in found.files)
+    return (
+        replace(last, seen=seen, labels=labels, files=files),
+        Known(source, names, rows, originals),
+    )
+
+
+def _labelled(parts: Sequence[tuple[Sequence[str], Ints]]) -> tuple[list[str], Ints]:
+    texts = np.concatenate([np.array(labels)[numbers] for labels, numbers in parts])
+    found, numbers = np.unique(texts, return_inverse=True)
+    return found.tolist(), numbers.reshape(-1)
+
+
+def _stacked(parts: Sequence[Ints]) -> Ints:
+    """Numbers of one part after those of the other."""
+    starts = np.cumsum([0, *(int(part.max()) + 1 for part in parts)])[:-1]
+    return np.concatenate([part + start for part, start in zip(parts, starts, strict=True)])
+
+
+def _by_version(parts: Sequence[Sequence[Hashable]]) -> list[Hashable]:
+    return [(number, value) for number, part in enumerate(parts) for value in part]
 
 
 def faces_in(files: Sequence[Path]) -> Faces:

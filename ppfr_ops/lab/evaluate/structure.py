@@ -2,24 +2,41 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from ppfr_ops.contracts.structure import Structure, StructureAttack
 from ppfr_ops.lab.evaluate.attacks.structure import ATTACKS, Claims, Seen, Source, dealt
 from ppfr_ops.lab.evaluate.attacks.structure_faces import by_cosines, clusters
+from ppfr_ops.lab.evaluate.attacks.structure_maps import (
+    by_hints,
+    by_map,
+    drawn,
+    known_pairs,
+    reader,
+)
 from ppfr_ops.lab.evaluate.released import (
+    Known,
     Released,
     faces_in,
+    joined,
     read_release_folder,
     read_source,
     read_truth,
 )
+from ppfr_ops.methods.registry import create
 from ppfr_ops.release.singled import singled
 from ppfr_ops.sanitize.grouping import features_of
 
 Log = Callable[[str], None]
+Attack = Callable[[Source, Seen], Claims]
+
+_KNOWN_PAIRS = (0, 16, 128, 512, 2048)
+_DRAWN = {"stochastic-local": 2000, "natural": 400}
+"""Pictures that the attacker draws with the public generator to learn to read its codes."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +53,8 @@ class Attacked:
     identity_column: str = "identity"
     pictures: bool = False
     """Look at templates of the published pictures, too; takes minutes."""
+    earlier: tuple[tuple[str, str], ...] = ()
+    """Earlier versions of the release, oldest first, and what each was made of."""
 
 
 def structure_attack(attacked: Attacked, log: Log = lambda line: None) -> Structure:
@@ -44,20 +63,12 @@ def structure_attack(attacked: Attacked, log: Log = lambda line: None) -> Struct
     Raises:
         UserError: something cannot be read.
     """
-    found = read_release_folder(attacked.release)
-    known = read_source(attacked.source, attacked.identity_column, found)
-    attacks = dict(ATTACKS)
-    if attacked.pictures:
-        log("  templates of originals and published pictures")
-        originals = features_of(faces_in(known.files))[0]
-        published = features_of(faces_in(found.files))
-        if not found.named:
-            groups = clusters(published, known.source.people)
-            found = replace(found, seen=replace(found.seen, pseudonyms=groups))
-        attacks["cosines among a person's pictures"] = lambda source, shown: by_cosines(
-            source, shown, originals, published[0]
-        )
+    found, known = _read(attacked)
+    attacks: dict[str, Attack] = {**ATTACKS, "all of these, a guess at everybody": by_hints}
     truth = None if attacked.mapping is None else read_truth(attacked.mapping, found, known)
+    if attacked.pictures:
+        found, more = _with_pictures(found, known, truth, log)
+        attacks |= more
     seen = found.seen
     control = dealt(seen)
     rows = []
@@ -78,9 +89,64 @@ def structure_attack(attacked: Attacked, log: Log = lambda line: None) -> Struct
     )
 
 
+def _read(attacked: Attacked) -> tuple[Released, Known]:
+    """The release and its source; with all earlier versions beside them, if there are any."""
+    versions = []
+    for release, source in (*attacked.earlier, (attacked.release, attacked.source)):
+        found = read_release_folder(release)
+        versions.append((found, read_source(source, attacked.identity_column, found)))
+    return versions[0] if len(versions) == 1 else joined(versions)
+
+
+def _with_pictures(
+    found: Released, known: Known, truth: Claims | None, log: Log
+) -> tuple[Released, dict[str, Attack]]:
+    """The attacks that look at pictures; and the release, in which clusters of pictures take the
+    place of pseudonyms if it has none."""
+    log("  templates of originals and published pictures")
+    originals = features_of(faces_in(known.files))
+    published = features_of(faces_in(found.files))
+    if not found.named:
+        groups = clusters(published, known.source.people)
+        found = replace(found, seen=replace(found.seen, pseudonyms=groups))
+    faces, pictures = np.concatenate(originals, 1), np.concatenate(published, 1)
+    views = {"templates": pictures}
+    codes = _codes(found, pictures, log)
+    if codes is not None:
+        views["the generator's codes"] = codes
+
+    def by_cosine(source: Source, seen: Seen) -> Claims:
+        return by_cosines(source, seen, originals[0], published[0])
+
+    attacks: dict[str, Attack] = {"cosines among a person's pictures": by_cosine}
+    for what, view in views.items():
+        for count in _KNOWN_PAIRS:
+            pairs = known_pairs(truth or {}, count) if found.named else {}
+            if len(pairs) == count <= found.seen.count // 2:
+                attacks[f"a map to {what}, {count:,} known pairs"] = partial(
+                    by_map, originals=faces, published=view, known=pairs
+                )
+    return found, attacks
+
+
+def _codes(found: Released, templates: NDArray[np.float32], log: Log) -> NDArray[np.float32] | None:
+    """What the public generator drew the pictures from, as far as it can be read back; None: it is
+    no generator whose codes are drawn."""
+    method = None if found.manifest is None else found.manifest.method
+    if method is None or method.name not in _DRAWN:
+        return None
+    generator = create(method.name, dict(method.options))
+    if getattr(generator, "identity", "virtual") != "virtual":
+        return None
+    faces, codes = drawn(generator, _DRAWN[method.name])
+    read, cosine = reader(np.concatenate(features_of(faces), 1), codes)
+    log(f"  codes are read back from pictures at a cosine of {cosine:.2f}")
+    return read(templates)
+
+
 def judged(
     name: str,
-    attack: Callable[[Source, Seen], Claims],
+    attack: Attack,
     source: Source,
     seen: Seen,
     control: Seen,
