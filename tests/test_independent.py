@@ -21,6 +21,7 @@ from ppfr_ops.methods.registry import create
 from ppfr_ops.release.verify import verify
 from ppfr_ops.sanitize import dealing, looking, run_context, worker
 from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.store.ledger import Ledger
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +38,8 @@ def test_other_faces_in_another_order_and_other_files_give_the_same_release(
     base: Path, tmp_path: Path
 ) -> None:
     source = write(tmp_path / "in", rows_of(SIZES), files=5, seed=7, order=3)
-    run(options(source, tmp_path / "out", metrics="full", unit_rows=None, draw_sample=3))
-    run(options(base / "in", tmp_path / "again", metrics="full", draw_sample=3))
+    run(options(source, tmp_path / "out", metrics="basic", unit_rows=None, draw_sample=3))
+    run(options(base / "in", tmp_path / "again", metrics="basic", draw_sample=3))
     assert released(tmp_path / "out") == released(tmp_path / "again")
     files = released(base / "out")
     assert len(files) > 3 and len(records(base / "out")) >= sum(SIZES) + 2
@@ -158,6 +159,23 @@ def test_shards_are_of_equal_size_and_their_rows_from_anywhere(tmp_path: Path) -
     assert {int(shard.stat().st_mtime) for shard in shards} == {315_532_800}
     ids = [row["record_id"] for row in records(tmp_path / "out")]
     assert len(set(ids)) == len(ids)
+
+
+def test_the_plan_is_opened_once_however_many_shards_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "in", rows_of([4] * 20), files=2)
+    opened: list[str] = []
+    plain = Ledger.reading
+
+    def noting(ledger: Ledger, *parts: str, part: bool = False) -> Any:
+        opened.extend(name for name in parts if name.endswith(".rows.parquet"))
+        return plain(ledger, *parts, part=part)
+
+    monkeypatch.setattr(Ledger, "reading", noting)
+    run(options(source, tmp_path / "out", unit_rows=10))
+    assert len(list((tmp_path / "out" / "release" / "data").iterdir())) > 5
+    assert opened == ["0000.rows.parquet"]
 
 
 @pytest.mark.parametrize("rounding", ["split", "drop"])

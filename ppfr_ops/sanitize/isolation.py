@@ -139,7 +139,8 @@ def sanitize_apart(job: "Job", ordinal: int, sanitizer: Sanitizer[Any], threads:
 
 def _serve(pipe: Connection) -> None:
     from ppfr_ops.errors import describe
-    from ppfr_ops.sanitize.worker import build_sanitizer, read, tune_process
+    from ppfr_ops.sanitize.worker import build_sanitizer, reader_of, tune_process
+    from ppfr_ops.store.ledger import Ledger
 
     # It is in a session of its own, so nobody else ends it when its worker is killed (Linux).
     _PR_SET_PDEATHSIG = 1
@@ -156,7 +157,7 @@ def _serve(pipe: Connection) -> None:
         tune_process(threads)
         sanitizer = build_sanitizer(job, threads)
         unit = job.plan.units[ordinal]
-        table = read(job, unit)
+        table = reader_of(job, Ledger(job.options.output))(unit)
         answer: object = table.num_rows
         while True:
             pipe.send_bytes(pickle.dumps(answer))

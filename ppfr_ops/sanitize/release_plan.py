@@ -102,19 +102,41 @@ def shards_of(job: Job, ledger: Ledger) -> Job:
     return replace(job, plan=plan, stage="draw")
 
 
-def read_shard(ledger: Ledger, job: Job, unit: Unit) -> pa.Table:
-    """A shard as it is planned: ``record_id`` and ``identity`` as they are published, and the
-    columns to keep."""
-    name, shard = _rows_file(int(unit.id[1:5], 16)), int(unit.id[5:], 16)
-    with (
-        ledger.reading(*PLACE, name, part=True) as data,
-        pq.ParquetFile(data, page_checksum_verification=True) as file,
-    ):
-        table = file.read_row_group(shard)
-    for place, column in enumerate(("record_id", "identity")):
-        texts = [value.hex() for value in table[column].to_pylist()]
-        table = table.set_column(place, column, pa.array(texts, pa.string()))
-    return table
+class PlanReader:
+    """Reads shards as they are planned, one after the other; opens each epoch's file once.
+
+    Args:
+        ledger: with the plan in force; a reader does not outlive it.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._opened: tuple[str, pq.ParquetFile] | None = None
+
+    def shard(self, unit: Unit) -> pa.Table:
+        """``record_id`` and ``identity`` as they are published, and the columns to keep."""
+        name, shard = _rows_file(int(unit.id[1:5], 16)), int(unit.id[5:], 16)
+        try:
+            table = self._file(name).read_row_group(shard)
+        except Exception:
+            self.close()  # the next attempt opens it anew
+            raise
+        for place, column in enumerate(("record_id", "identity")):
+            texts = [value.hex() for value in table[column].to_pylist()]
+            table = table.set_column(place, column, pa.array(texts, pa.string()))
+        return table
+
+    def close(self) -> None:
+        if self._opened is not None:
+            self._opened[1].close(force=True)
+            self._opened = None
+
+    def _file(self, name: str) -> pq.ParquetFile:
+        if self._opened is None or self._opened[0] != name:
+            self.close()
+            data = self._ledger.reading(*PLACE, name, part=True)
+            self._opened = name, pq.ParquetFile(data, page_checksum_verification=True)
+        return self._opened[1]
 
 
 # -- planning ---------------------------------------------------------------------------------

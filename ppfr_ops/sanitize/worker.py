@@ -4,8 +4,9 @@ import contextlib
 import os
 import resource
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import cv2
@@ -30,7 +31,7 @@ from ppfr_ops.sanitize.photographs.finder import Finder
 from ppfr_ops.sanitize.photographs.output import paths_in
 from ppfr_ops.sanitize.photographs.pictures import WholePictures
 from ppfr_ops.sanitize.prefetch import prefetch
-from ppfr_ops.sanitize.release_plan import read_shard
+from ppfr_ops.sanitize.release_plan import PlanReader
 from ppfr_ops.sanitize.run_context import RunContext, pseudonyms
 from ppfr_ops.sanitize.sanitizer import Sanitizer
 from ppfr_ops.source.plan import Unit, content, read_unit, record_id
@@ -99,11 +100,11 @@ def build_sanitizer(
     return Sanitizer(WholePictures(run, finder))
 
 
-def read(job: Job, unit: Unit) -> pa.Table:
-    """A unit of a job as a table, as its sanitizer takes it."""
+def reader_of(job: Job, ledger: Ledger) -> Callable[[Unit], pa.Table]:
+    """What reads the units of a job, each as a table, as its sanitizer takes it."""
     if job.stage == "draw":
-        return read_shard(Ledger(job.options.output), job, unit)
-    return read_unit(job.plan, unit)
+        return PlanReader(ledger).shard
+    return partial(read_unit, job.plan)
 
 
 def tune_process(threads: int) -> None:
@@ -156,6 +157,7 @@ class Worker:
         self.vault = None if job.vault is None else Vault(job.vault.url, job.vault.fence)
         self.account = account_of(job)
         self.sanitizer = build_sanitizer(job, threads)
+        self.read = reader_of(job, self.ledger)
 
     def process(self, ordinal: int) -> Status:
         """Read, sanitize and commit a unit, unless that was done before. Raises nothing."""
@@ -230,7 +232,7 @@ class Worker:
                 return task
             task.died = before.here + before.earlier
             if task.died < MAX_ATTEMPTS:
-                task.table = read(self.job, unit)
+                task.table = self.read(unit)
                 if task.source is not None and self.job.key is not None:
                     now = content(task.table, self.job.key)
                     task.source = task.source.model_copy(update={"content": now})

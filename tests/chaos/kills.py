@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -133,9 +133,17 @@ def begin_command(
     engine: str, options: SanitizeOptions, log: Path, most_bytes: int | None = None
 ) -> int:
     """Start the command in a group of its own; its process number."""
-    line = [sys.executable, "-m", "ppfr_ops.cli", "sanitize", "--input", options.input]
+    carrier, _, address = engine.partition("@")
+    command = "sanitize-beam" if carrier == "beam" else "sanitize"
+    line = [sys.executable, "-m", "ppfr_ops.cli", command, "--input", options.input]
     line += ["--output", options.output, "--method", options.method, "--metrics", options.metrics]
-    line += ["--unit-rows", str(options.unit_rows), "--engine", engine]
+    line += ["--unit-rows", str(options.unit_rows)]
+    if carrier == "beam":
+        line += ["--runner=FnApiRunner", "--direct_running_mode=multi_processing"]
+        line += [f"--direct_num_workers={WORKERS}"]
+    else:
+        line += ["--engine", carrier, "--actors", str(WORKERS)]
+        line += ["--ray-address", address] if address else []
     line += ["--identity-column", options.identity_column] if options.identity_column else []
     line += ["--discard-key"] if options.discard_key else []
     limit = most_bytes if most_bytes is None else (most_bytes, resource.RLIM_INFINITY)
@@ -225,10 +233,14 @@ class World:
             (folder / f"{NAME}_{number:04d}.jpg").write_bytes(picture)
 
     @property
+    def output(self) -> str:
+        return str(self.root / "out")
+
+    @property
     def options(self) -> SanitizeOptions:
         return SanitizeOptions(
             input=str(self.root / "in"),
-            output=str(self.root / "out"),
+            output=self.output,
             unit_rows=ROWS,
             method="pixelate",
             metrics="none",
@@ -242,12 +254,16 @@ class World:
         struck = 0
         if target != "disk":
             time.sleep(rng.uniform(0, longest))
-            struck = _strike(rng, run, target)
+            struck = self.strike(rng, run, target)
         self._search()
         code = ended(run)
         self._search()
         self._see()
         return code, bool(struck) or (target == "disk" and code != 0)
+
+    def strike(self, rng: random.Random, run: int, target: str) -> int:
+        """Kill; how many were alive."""
+        return _strike(rng, run, target)
 
     def finished(self) -> None:
         """Go on until the end, and check everything."""
@@ -309,7 +325,12 @@ def _strike(rng: random.Random, run: int, target: str) -> int:
 
 
 def campaign(
-    seed: int, kills: int, until: float, engine: str = "pool", kind: type[World] = World
+    seed: int,
+    kills: int,
+    until: float,
+    engine: str = "pool",
+    kind: type[World] = World,
+    targets: Sequence[str] = TARGETS,
 ) -> dict[str, object]:
     """Disturb so many runs, a few of each output, until the time (monotonic) is up; figures."""
     start = begin if engine == "pool" else partial(begin_command, engine)
@@ -329,7 +350,7 @@ def campaign(
             try:
                 world = kind(folder / str(scenario), start)
                 for _ in range(min(rng.randrange(1, 9), kills - done)):
-                    struck.append(rng.choice(TARGETS))
+                    struck.append(rng.choice(targets))
                     code, in_time = world.disturbed(rng, struck[-1], longest)
                     if in_time:
                         done += 1
