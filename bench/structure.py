@@ -9,8 +9,10 @@ The default method is the tests' cheap one: but for the pictures, no figure depe
 """
 
 import argparse
+import secrets
 import shutil
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -52,19 +54,23 @@ def grown(asked: argparse.Namespace, rows: pa.Table, folder: Path) -> Attacked:
     what of each is left for the attacker."""
     cuts = np.linspace(0.55, 1.0, 4) * len(rows)
     cuts = [0, *cuts.astype(int).tolist()]
-    parts = [rows.slice(a, b - a) for a, b in zip(cuts, cuts[1:], strict=False)]
+    parts = [rows.slice(a, b - a) for a, b in pairwise(cuts)]
     versions = [parts[:n] for n in range(1, 5)]
     stay = np.random.default_rng().random(len(rows)) >= 0.05
-    left = [part.filter(pa.array(stay[a : a + len(part)])) for a, part in zip(cuts, parts)]  # noqa: B905
+    left = [
+        part.filter(pa.array(stay[a : a + len(part)])) for a, part in zip(cuts, parts, strict=False)
+    ]
     versions.append(left)
-    seen, source = [], folder / "in"
+    seen, source, key = [], folder / "in", folder / "key"
+    key.write_text(secrets.token_hex(32))
+    key.chmod(0o600)
     for number, version in enumerate(versions):
         shutil.rmtree(source, ignore_errors=True)
         write(source, version)
         kept = folder / f"source-{number}"
         shutil.copytree(source, kept)
-        more = {"incremental": True} if number else {}
-        output = release(asked, source, folder / "out", **more)
+        grows = {"incremental": bool(number), "identity_key_file": str(key)}
+        output = release(asked, source, folder / "out", **grows)
         shutil.copytree(output / "release", folder / f"release-{number}")
         seen.append((str(folder / f"release-{number}"), str(kept)))
     return Attacked(*seen[-1], str(folder / "out.map.parquet"), earlier=tuple(seen[:-1]))
@@ -92,7 +98,7 @@ def main() -> None:
             attacked = grown(asked, rows, folder)
         else:
             cuts = np.linspace(0, len(rows), FILES + 1).astype(int).tolist()
-            write(folder / "in", [rows.slice(a, b - a) for a, b in zip(cuts, cuts[1:])])  # noqa: B905
+            write(folder / "in", [rows.slice(a, b - a) for a, b in pairwise(cuts)])
             output = release(asked, folder / "in", folder / "out")
             attacked = Attacked(
                 str(output), str(folder / "in"), str(output) + ".map.parquet", "identity",

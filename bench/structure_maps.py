@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from ppfr_ops.lab.evaluate.attacks.structure import Seen, Source, dealt
 from ppfr_ops.lab.evaluate.attacks.structure_maps import by_map, drawn, known_pairs, reader
 from ppfr_ops.lab.evaluate.released import faces_in
-from ppfr_ops.lab.evaluate.structure import _DRAWN
 from ppfr_ops.methods.registry import create
 from ppfr_ops.methods.stochastic_local import STRENGTHS, StochasticLocal
 from ppfr_ops.sanitize.grouping import features_of
@@ -39,6 +38,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path)
     parser.add_argument("--photos", type=int, default=4, help="of a person, at least")
+    parser.add_argument("--most", type=int, default=4, help="photos of a person that are looked at")
+    parser.add_argument("--drawn", type=int, default=1000, help="to learn to read codes from")
     parser.add_argument("--known", type=int, nargs="+", default=[0, 16, 128])
     asked = parser.parse_args()
     import pyarrow.parquet as pq
@@ -47,23 +48,27 @@ def main() -> None:
     files = sorted(asked.source.glob("*.parquet"))
     labels = np.concatenate([pq.read_table(f, columns=["identity"])["identity"] for f in files])
     _, people, sizes = np.unique(labels.astype(str), return_inverse=True, return_counts=True)
-    some = sizes[people] >= asked.photos
-    faces = faces_in(files)[some]
-    people = np.unique(people[some], return_inverse=True)[1].reshape(-1)
+    order = np.argsort(people, kind="stable")
+    place = np.empty(len(people), int)
+    place[order] = np.arange(len(people)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    some = (sizes[people] >= asked.photos) & (place < asked.most)
+    chosen = rng.permutation(np.flatnonzero(some))
+    faces = faces_in(files)[chosen]
+    people = np.unique(people[chosen], return_inverse=True)[1].reshape(-1)
     originals = features_of(faces)
     means = np.zeros((people.max() + 1, 128), np.float32)
     np.add.at(means, people, originals[0])
     method = create("stochastic-local", {"identity": "virtual"})
     assert isinstance(method, StochasticLocal)
     model = method.model()
-    pictures, codes = drawn(method, _DRAWN[method.name])
+    pictures, codes = drawn(method, asked.drawn)
     read, cosine = reader(np.concatenate(features_of(pictures), 1), codes)
     print(f"{len(faces):,} photos of {len(means):,} people; codes read at cosine {cosine:.2f}")
     order, names = rng.permutation(len(people)), rng.permutation(len(means))
     blocks = np.arange(len(people)) * 12 // len(people)
     source = Source(people, np.zeros(len(people), int), [()] * len(people))
     for kind in ("keyed", "virtual"):
-        secret = codes_of(kind, means / sizes[sizes >= asked.photos][:, None], codes.shape[1], rng)
+        secret = codes_of(kind, means / np.bincount(people)[:, None], codes.shape[1], rng)
         shown = np.empty_like(faces)
         with torch.inference_mode():
             for start in range(0, len(people), 64):

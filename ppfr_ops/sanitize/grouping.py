@@ -3,7 +3,8 @@
 Every photo has a unit vector by each encoder that we may ship; set side by side (``fused``) their
 dot product is the weighted mean of the encoders' cosines. Groups grow from the closest pairs: in
 every round each group is merged with its nearest one, if each is the nearest of the other
-(reciprocal agglomeration, Benzecri 1982; Murtagh 1983) and they are near enough. How near two
+(reciprocal agglomeration, Benzecri 1982; Murtagh 1983) and they are near enough; others to which
+these are the nearest join at once, as long as no group more than doubles by it. How near two
 groups are is the cosine of their means, less what the mean of few photos adds by its noise. What is
 near enough depends on the crowd: strangers who look alike are as many more as there are photos.
 
@@ -55,8 +56,8 @@ _HOPEFUL = 0.6
 _NEIGHBOURS = 64
 _PROBES = 64
 """Lists of the index that a photo's neighbours are looked for in."""
-_AT_ONCE = 262_144
-"""Pairs that are scored at a time."""
+_AT_ONCE = 16_384
+"""Pairs that are scored at a time, and photos whose neighbours are looked for."""
 
 
 def features_of(faces: Faces) -> list[Vectors]:
@@ -191,27 +192,19 @@ def _merged(
     roots = np.arange(len(sums))
     pairs, scores = _scored(sums, counts, pairs, sure)
     while len(pairs):
-        near = np.flatnonzero(scores >= sure)
-        near = near[np.argsort(-scores[near], kind="stable")]
-        rank = np.arange(len(near))
-        first = np.full(len(sums), len(near))  # the rank of each row's best pair
-        np.minimum.at(first, pairs[near, 0], rank)
-        np.minimum.at(first, pairs[near, 1], rank)
-        mutual = pairs[near[(first[pairs[near]] == rank[:, None]).all(1)]]
-        if not len(mutual):
+        near = scores >= sure
+        into, gone = _joining(pairs[near], scores[near], counts, frozen)
+        if not len(gone):
             break
-        turned = frozen[mutual[:, 1]]
-        mutual[turned] = mutual[turned, ::-1]
-        into, gone = mutual.T
-        sums[into] += sums[gone]
-        counts[into] += counts[gone]
+        np.add.at(sums, into, sums[gone])
+        np.add.at(counts, into, counts[gone])
         roots[gone] = into
         touched = np.zeros(len(sums), bool)
-        touched[mutual] = True
+        touched[into] = touched[gone] = True
         stale = touched[pairs].any(1)
         moved = np.sort(roots[pairs[stale]], 1)
         moved = moved[(moved[:, 0] != moved[:, 1]) & ~frozen[moved].all(1)]
-        moved, again = _scored(sums, counts, np.unique(moved, axis=0), sure)
+        moved, again = _scored(sums, counts, _each_once(moved, len(sums)), sure)
         pairs = np.concatenate([pairs[~stale], moved])
         scores = np.concatenate([scores[~stale], again])
     while (roots != roots[roots]).any():
@@ -219,12 +212,64 @@ def _merged(
     return roots
 
 
+def _joining(
+    pairs: NDArray[np.int64],
+    scores: Vectors,
+    counts: NDArray[np.int64],
+    frozen: NDArray[np.bool_],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows that are merged in a round, and which each goes into.
+
+    Where two rows are the best of each other they are merged; and with them rows to which one of
+    the two is the best, the nearest first, as long as these bring no more photos than the two have:
+    so that a person of a thousand photos takes some ten rounds, and not a thousand.
+    """
+    count = len(counts)
+    best, first = np.full(count, -np.inf, np.float32), np.full(count, len(pairs))
+    for side in pairs.T:
+        np.maximum.at(best, side, scores)
+    for side in pairs.T:
+        own = np.flatnonzero(best[side] == scores)
+        np.minimum.at(first, side[own], own)  # of equally good pairs the first
+    own = np.flatnonzero((first[pairs] == np.arange(len(pairs))[:, None]).all(1))
+    into, gone = pairs[own].T.copy()
+    turned = frozen[gone]
+    into[turned], gone[turned] = gone[turned], into[turned]
+    hub = np.full(count, -1)
+    hub[into] = hub[gone] = into
+    rows = np.flatnonzero((first < len(pairs)) & (hub < 0) & ~frozen)
+    wanted = hub[pairs[first[rows]].sum(1) - rows]
+    rows, wanted = rows[wanted >= 0], wanted[wanted >= 0]
+    order = np.lexsort((-best[rows], wanted))
+    rows, wanted = rows[order], wanted[order]
+    room = np.zeros(count, np.int64)
+    room[into] = counts[into] + counts[gone]
+    brought = np.cumsum(counts[rows])
+    starts = np.flatnonzero(np.diff(wanted, prepend=-1))
+    before = np.concatenate([[0], brought])[starts]
+    brought -= np.repeat(before, np.diff(starts, append=len(rows)))
+    fits = brought <= room[wanted]
+    return np.concatenate([into, wanted[fits]]), np.concatenate([gone, rows[fits]])
+
+
+def _each_once(pairs: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Pairs of rows below ``count``, sorted."""
+    keys = np.sort(pairs[:, 0] * count + pairs[:, 1])  # np.unique hashes, which is slower here
+    return np.stack(np.divmod(keys[np.diff(keys, prepend=-1) > 0], count), 1)
+
+
 def _scored(
     sums: Vectors, counts: NDArray[np.int64], pairs: NDArray[np.int64], sure: float
 ) -> tuple[NDArray[np.int64], Vectors]:
     """How near pairs of rows are, and the pairs, of those that may still be merged: the cosine of
     their means, or less where the mean cosine of their photos falls short of what it takes."""
-    lengths = np.linalg.norm(sums, axis=1)
+    lengths = np.zeros(len(sums), np.float32)
+    there = np.zeros(len(sums), bool)
+    there[pairs] = True
+    rows = np.flatnonzero(there)
+    for start in range(0, len(rows), _AT_ONCE):
+        some = rows[start : start + _AT_ONCE]
+        lengths[some] = np.linalg.norm(sums[some], axis=1)
     kept, scores = [pairs[:0]], [np.zeros(0, np.float32)]
     for start in range(0, len(pairs), _AT_ONCE):
         part = pairs[start : start + _AT_ONCE]
@@ -260,8 +305,7 @@ def _neighbours(vectors: Vectors) -> NDArray[np.int64]:
         rows = np.broadcast_to(np.arange(start, start + len(near))[:, None], near.shape)
         some = (near >= 0) & (near != rows)
         found.append(np.sort(np.stack([rows[some], near[some]], 1), 1))
-    pairs = np.concatenate(found)
-    return np.stack(np.divmod(np.unique(pairs[:, 0] * count + pairs[:, 1]), count), 1)
+    return _each_once(np.concatenate(found), count)
 
 
 def _numbered(roots: NDArray[np.int64]) -> Groups:
