@@ -13,7 +13,7 @@ from pathlib import Path
 import ray
 from ray.data.expressions import col
 
-from ppfr_ops.engines.ray_data import SanitizeFaces
+from ppfr_ops.engines.ray_data import SanitizeFaces, SharedKey
 from ppfr_ops.sample import write_sample
 
 
@@ -24,7 +24,11 @@ def main(output: str) -> None:
         faces = ray.data.read_parquet(folder)
         done = faces.map_batches(
             SanitizeFaces,
-            fn_constructor_kwargs={"method": "stochastic-local", "identity_column": "identity"},
+            fn_constructor_kwargs={
+                "method": "stochastic-local",
+                "identity_column": "identity",
+                "key": SharedKey(),  # of all workers: photos of a person show one person
+            },
             batch_format="pyarrow",
             batch_size=16,
             concurrency=1,

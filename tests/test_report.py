@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import html
 import html.parser
 import json
 import os
@@ -10,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -28,9 +29,17 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from ppfr_ops.cli import program
+from ppfr_ops.contracts.policy import parse
 from ppfr_ops.imaging.codec import Encoding
-from ppfr_ops.release.documents.cards import Publication, croissant, lineage_events
-from ppfr_ops.release.figures import open_release
+from ppfr_ops.release.documents import modes, required
+from ppfr_ops.release.documents.cards import (
+    Publication,
+    croissant,
+    dataset_card,
+    lineage_events,
+)
+from ppfr_ops.release.documents.report import render
+from ppfr_ops.release.figures import assess, open_release
 from ppfr_ops.release.signing import sign
 from ppfr_ops.sample import faces
 from ppfr_ops.sanitize.finish import finish
@@ -192,6 +201,79 @@ def test_pictures_are_of_the_sample_and_no_name_leaves(output: Path, tmp_path: P
 def test_the_documents_do_not_disturb_verify(output: Path) -> None:
     assert report(output).exit_code == 0
     assert ppfr("verify", str(output)).exit_code == 0
+
+
+MODES = [
+    (modes.CHANGED, {"draws_faces": False}, {}),
+    (modes.SAME, {"draws_faces": True, "options": {"identity": "original"}}, {}),
+    (modes.STAND_INS, {"draws_faces": True, "options": {"identity": "virtual"}}, {}),
+    (modes.NOBODY, {"draws_faces": True}, {"reads_faces": False}),
+]
+
+
+@pytest.mark.parametrize(("mode", "method", "options"), MODES)
+def test_the_words_are_those_of_the_mode(folder: Path, mode, method, options) -> None:
+    """No report of drawn people says that whoever has a photo of somebody finds them."""
+    release = open_release(str(folder / "out"))
+    changed = release.manifest.model_copy(
+        update={
+            "method": release.manifest.method.model_copy(update=method),
+            "options": release.manifest.options | options,
+        }
+    )
+    told = release.told.model_copy(
+        update={"method": changed.method, "options": release.told.options | options}
+    )
+    release = replace(release, manifest=changed, told=told)
+    policy = parse(LOOSE)
+    page = render(release, Publication("x"), policy, assess(policy, release), [])
+    shown = " ".join(html.unescape(page).split())
+    assert mode.recognition in shown and mode.linked in shown
+    card = " ".join(dataset_card(release, Publication("x")).split())
+    assert mode.words in card and mode.linked in card
+    of_themselves = ("re-identify them", "finding people in it", "Still personal data.")
+    assert all(
+        (text in shown) == (mode in (modes.SAME, modes.CHANGED)) for text in of_themselves[:2]
+    )
+    assert (of_themselves[2] in shown) == (mode is not modes.NOBODY)
+    for other in (other for other, *_ in MODES if other.words != mode.words):
+        assert other.words not in card
+
+
+def test_the_verdict_counts_the_rows_that_the_report_lists(folder: Path) -> None:
+    release = open_release(str(folder / "out"))
+    policy = parse(LOOSE)
+    page = render(release, Publication("x"), policy, assess(policy, release), [])
+    listed = page.partition("What is required, what was found")[2].partition("</table>")[0]
+    rows = listed.count('<th scope="row">')
+    assert f"ll {rows} requirements are met, 3 of them the policy&#39;s" in page
+    assert rows == len(required.requirements([], assess(policy, release), release)) == 7
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "why"),
+    [
+        ({"options": {"draws": "seeded"}}, "source of the draws", "came from a seed"),
+        ({"dead": {"unreadable_unit": 1}}, "input that cannot be counted", "input was lost"),
+        ({"records": 0}, "records", "nothing was published"),
+    ],
+)
+def test_what_keeps_a_release_back_is_a_row_that_does_not_hold(
+    folder: Path, change, name: str, why: str
+) -> None:
+    release = open_release(str(folder / "out"))
+    counts = release.manifest.counts.model_copy(
+        update={
+            "records": change.get("records", 11),
+            "dead_letters_by_code": change.get("dead", {}),
+        }
+    )
+    update = {"counts": counts, "options": release.manifest.options | change.get("options", {})}
+    release = replace(release, manifest=release.manifest.model_copy(update=update))
+    rows = required.requirements([], [], release)
+    assert [row.name for row in rows if not row.holds] == [name]
+    passed, said = required.verdict(rows, [])
+    assert not passed and why in said
 
 
 def test_what_does_not_hold_is_not_released(output: Path, tmp_path: Path) -> None:

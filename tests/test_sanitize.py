@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from meeting import forms
 from pictures import DEAD, HANDLED, PLANTED, jpeg
 from poison import is_marked
 
@@ -28,7 +29,7 @@ from ppfr_ops.contracts.records import IMAGE_TYPE
 from ppfr_ops.imaging.codec import decode
 from ppfr_ops.sample import faces, write_sample
 from ppfr_ops.sanitize.options import SanitizeOptions
-from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.prepare import owner_key, prepare
 from ppfr_ops.sanitize.worker import Worker
 from ppfr_ops.store.ledger import Ledger
 
@@ -322,14 +323,24 @@ def test_no_unit_waits_for_a_busy_worker_while_another_is_idle(
     for part in range(2):
         write_faces(tmp_path / "in" / f"{part}.parquet", good(16, part))
     (tmp_path / "met").mkdir()
+    key = tmp_path / "key"
+    key.write_bytes(os.urandom(24))
+    key.chmod(0o600)
+    if engine == "ray":  # no key of the owner in the object store, where the output's place lies
+        secret = owner_key(key.read_bytes(), seeded=False)
+        wanted = [str(tmp_path / "out").encode(), *forms(key.read_bytes()), *forms(secret)]
+        (tmp_path / "wanted.json").write_text(json.dumps([item.hex() for item in wanted]))
     done = sanitize(
         short_tmp,
         *("--input", tmp_path / "in", "--output", tmp_path / "out", "--actors", 2),
-        *("--engine", engine),
+        *("--engine", engine, "--identity-column", "identity", "--identity-key-file", key),
         *("--method", "meeting:Meeting", "--method-option", f"folder={tmp_path / 'met'}"),
     )
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "met").iterdir())) == 2
+    found = [json.loads(path.read_text()) for path in tmp_path.glob("found.*.json")]
+    assert found == ([[True] + [False] * (len(wanted) - 1)] * 2 if engine == "ray" else [])
+    assert not list((tmp_path / "out/evidence/ledger").glob("workers/*"))
 
 
 def test_wrong_usage_is_one_line_and_exit_code_2(sample: Path, tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def main(
     from ppfr_ops.release.certificates import read_all
     from ppfr_ops.release.documents import annex, cards, report
     from ppfr_ops.release.documents.annex import read_intruder
+    from ppfr_ops.release.documents.required import requirements, verdict
     from ppfr_ops.release.figures import ReleaseError, assess, open_release, read_evaluation
     from ppfr_ops.release.publish import write_documents
     from ppfr_ops.release.signing import load_public_key, load_signing_key
@@ -111,7 +112,8 @@ def main(
     # Figures of another method say nothing about this release.
     fits = judged is not None and judged.method_digest == release.manifest.method.digest
     checks = assess(policy, release, judged if fits else None)
-    passed, why = report.verdict(findings, checks, release)
+    required = requirements(findings, checks, release)
+    passed, why = verdict(required, checks)
     publication = cards.Publication(name, license_, creator, url)
     signature = "valid, by the key given" if key else "there is one, not checked"
     if not release.signed:
@@ -140,7 +142,7 @@ def main(
     else:
         ledger.put(page.encode(), EVIDENCE, "report.html")
     intruder = read_intruder(ledger, release.told)
-    sheet = annex.render(release, publication, passed, why, checks, shown, intruder)
+    sheet = annex.render(release, publication, passed, why, required, shown, intruder)
     ledger.put(sheet.encode(), EVIDENCE, "annex.html")
     if private is None and release.signed:
         told = "card and Croissant stay as they were signed; --signing-key writes them anew"

@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 _disabled = logging.root.manager.disable
 logging.disable(logging.WARNING)  # Beam warns of every optional library that it does not find
@@ -23,8 +23,9 @@ from apache_beam.utils.shared import Shared
 logging.disable(_disabled)
 
 from ppfr_ops.errors import UserError, describe
-from ppfr_ops.sanitize.batch import DEAD_LETTER, BatchSanitizer
+from ppfr_ops.sanitize.batch import DEAD_LETTER, BatchSanitizer, needs_key
 from ppfr_ops.sanitize.job import Job, Status
+from ppfr_ops.sanitize.sealing import sealed_job
 from ppfr_ops.sanitize.worker import worker_of
 from ppfr_ops.store.ledger import Ledger
 
@@ -37,6 +38,8 @@ DEAD_LETTERS = "dead_letters"
 and reason code; of the engine, (unit, reason code, count)."""
 
 _NAMESPACE = "ppfr"
+_PROCESS = os.urandom(16)
+"""Which process this is."""
 _POLL_SECONDS = 1.0
 
 
@@ -52,7 +55,8 @@ class SanitizeFaces(beam.PTransform):
     Args:
         batch_rows: rows that are handed on together, at most.
         options: those of ``ppfr_ops.BatchSanitizer``, which see. A worker process loads the models
-            once and shares them among its threads.
+            once and shares them among its threads. No key travels with the pipeline: where workers
+            are other processes, ``identity_key_file`` has to name a file that they can read.
 
     Raises:
         UserError: from the runner's worker, where options or rows cannot be used.
@@ -61,8 +65,10 @@ class SanitizeFaces(beam.PTransform):
     def __init__(self, *, batch_rows: int = 256, **options: Any) -> None:
         super().__init__()
         self._batch_rows = batch_rows
-        if options.get("identity_key_file") is None and options.get("seed") is None:
-            options.setdefault("key", os.urandom(32))  # one for all workers
+        key = options.pop("key", None)
+        if key is None and needs_key(**options):
+            key = os.urandom(32)
+        self._key = None if key is None else _ProcessKey(key)
         self._options = options
 
     def expand(self, rows: beam.PCollection) -> Any:
@@ -70,21 +76,45 @@ class SanitizeFaces(beam.PTransform):
             rows
             | "batch" >> beam.BatchElements(min_batch_size=1, max_batch_size=self._batch_rows)
             | "sanitize"
-            >> beam.ParDo(_SanitizeRows(self._options, Shared())).with_outputs(
+            >> beam.ParDo(_SanitizeRows(self._options, self._key, Shared())).with_outputs(
                 DEAD_LETTERS, main=PUBLISHED
             )
         )
 
 
+class _ProcessKey:
+    """A key that stays in this process: what is pickled of it, into a pipeline that runners keep,
+    is its number."""
+
+    _held: ClassVar[list[bytes]] = []
+
+    def __init__(self, key: bytes) -> None:
+        self._held.append(key)
+        self._place = (_PROCESS, len(self._held) - 1)
+
+    def get(self) -> bytes:
+        process, number = self._place
+        if process != _PROCESS:
+            raise UserError(
+                "SanitizeFaces: its key does not travel with the pipeline; for workers that are "
+                "other processes, identity_key_file names a file that they can read"
+            )
+        return self._held[number]
+
+
 class _SanitizeRows(beam.DoFn):
     """Lists of rows in, published rows out; dead letters by tag."""
 
-    def __init__(self, options: Mapping[str, Any], shared: Shared) -> None:
+    def __init__(
+        self, options: Mapping[str, Any], key: "_ProcessKey | None", shared: Shared
+    ) -> None:
         self._options = options
+        self._key = key
         self._shared = shared
 
     def setup(self) -> None:
-        self._held = self._shared.acquire(lambda: _Holder(BatchSanitizer(**self._options)))
+        key = None if self._key is None else self._key.get()
+        self._held = self._shared.acquire(lambda: _Holder(BatchSanitizer(key=key, **self._options)))
 
     def process(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
         sanitize = self._held.worker
@@ -189,6 +219,11 @@ def build(pipeline: beam.Pipeline, job: Job, todo: list[int], threads: int = 0) 
 
 def on_beam(job: Job, todo: list[int], options: PipelineOptions) -> Iterator[Status]:
     """Do units on Beam; statuses as the ledger shows them, whatever the runner."""
+    with sealed_job(job) as sealed:
+        yield from _on_beam(sealed, todo, options)
+
+
+def _on_beam(job: Job, todo: list[int], options: PipelineOptions) -> Iterator[Status]:
     os.environ["PYTHONSAFEPATH"] = "1"  # no module of the working folder, where an input may lie
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # of worker processes
     processes = int(options.get_all_options().get("direct_num_workers") or 1)

@@ -51,8 +51,13 @@ def sanitize_faces(
     options.pop("with_metrics", None)
     if identity is not None:
         options["identity_column"] = "identity"
-    if needs_key(**options):
-        options.setdefault("key", new_secret(None))  # one for all workers
+    if needs_key(**options) and "key" not in options:
+        if daft.get_or_infer_runner_type() == "ray":
+            raise UserError(
+                "a key drawn here would lie open in Ray's object store; identity_key_file names a "
+                "file that all workers can read"
+            )
+        options["key"] = new_secret(None)  # one for all workers
     fields = {"record_id": DataType.string(), "image": _PICTURE}
     if identity is not None:
         fields["identity"] = DataType.string()

@@ -96,7 +96,7 @@ def needed(method: str, metrics: str | None) -> tuple[str, ...]:
 class _Hand:
     """A worker process as the driver sees it."""
 
-    def __init__(self, job: "Job", threads: int) -> None:
+    def __init__(self, job: "Job", key: bytes, threads: int) -> None:
         self.pipe = nursery.fork()
         self.units: deque[int] = deque()
         """What it was given and has not done."""
@@ -104,7 +104,7 @@ class _Hand:
         self._process = -1
         with contextlib.suppress(OSError):  # dead already: whoever listens finds out
             self.pipe.send((dict(os.environ), list(sys.path)))
-            self.pipe.send((job, threads))
+            self.pipe.send((job, key, threads))
 
     def give(self, unit: int) -> None:
         self.units.append(unit)
@@ -149,13 +149,16 @@ def on_processes(job: "Job", todo: list[int], workers: int | None = None) -> Ite
         EngineError: workers die before they can do anything.
     """
     nursery.start(needed(job.options.method, job.options.metrics))
+    from ppfr_ops.sanitize.sealing import seal
+
+    sealed, key = seal(job)
     cpus = len(os.sched_getaffinity(0))
     count = min(workers or cpus, len(todo))
     threads = max(1, cpus // max(count, 1))
     waiting = deque(todo)
     deaths: dict[int | None, int] = {}
     lost: set[int] = set()
-    hands = [_Hand(job, threads) for _ in range(count)]
+    hands = [_Hand(sealed, key, threads) for _ in range(count)]
     try:
         _hand_out(waiting, hands)
         _find_pandas()
@@ -174,7 +177,7 @@ def on_processes(job: "Job", todo: list[int], workers: int | None = None) -> Ite
                     hand.end()
                     if given_up:
                         yield _failed(job, waiting.popleft())
-                    hands[place] = _Hand(job, threads)
+                    hands[place] = _Hand(sealed, key, threads)
                     continue
                 if status is not None:
                     yield status
@@ -236,11 +239,11 @@ def _work(pipe: Connection, environment: Mapping[str, str], path: list[str]) -> 
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a GPU is asked for, and Ray shares it out
     sys.path[:] = path
     worker_module = importlib.import_module("ppfr_ops.sanitize.worker")
-    job, threads = pipe.recv()
+    job, key, threads = pipe.recv()
     units, reason = job.plan.units, ""
     worker: Any = None
     try:
-        worker = worker_module.worker_of(job, threads)
+        worker = worker_module.worker_of(job, threads, key)
     except Exception as error:
         reason = describe(error)
     pipe.send("ready")

@@ -21,6 +21,7 @@ from ppfr_ops.errors import EngineError, UserError, describe
 from ppfr_ops.memory import ONE_HEAP
 from ppfr_ops.sanitize.batch import BatchSanitizer, Rows, needs_key
 from ppfr_ops.sanitize.job import Job, Status
+from ppfr_ops.sanitize.sealing import sealed_job
 from ppfr_ops.sanitize.worker import tune_process, worker_of
 
 log = logging.getLogger("ppfr")
@@ -34,7 +35,7 @@ class SanitizeFaces:
     ```python
     ds = ds.map_batches(
         SanitizeFaces,
-        fn_constructor_kwargs={"identity_column": "who", "keep_columns": ["age"]},
+        fn_constructor_kwargs={"identity_column": "who", "key": SharedKey()},
         batch_format="pyarrow",
         batch_size=256,
         concurrency=2,
@@ -43,8 +44,8 @@ class SanitizeFaces:
 
     Args:
         options: those of ``ppfr_ops.BatchSanitizer``, which see for input and output. ``threads``
-            of the numeric libraries is by default what Ray assigned to the actor, and ``key`` one
-            that all actors of the Ray job share.
+            of the numeric libraries is by default what Ray assigned to the actor. ``key`` is a
+            ``SharedKey``, which keeps it out of Ray's object store; or ``identity_key_file``.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -52,9 +53,8 @@ class SanitizeFaces:
         tune_process(threads)
         self._sanitize: BatchSanitizer | None = None
         try:
-            if needs_key(**options):
-                options.setdefault("key", _job_key())
-            self._sanitize = BatchSanitizer(threads=threads, **options)
+            key = _given_key(options.pop("key", None), needs_key(**options))
+            self._sanitize = BatchSanitizer(threads=threads, key=key, **options)
         except Exception as error:
             # Raised here, Ray would start the actor again and again.
             self._reason = str(error) if isinstance(error, UserError) else describe(error)
@@ -71,27 +71,59 @@ class SanitizeFaces:
 
 
 class _KeyHolder:
-    """Keeps a key for as long as the Ray job runs, in the memory of one process."""
+    """Keeps a key in the memory of one process."""
 
-    def __init__(self) -> None:
-        self._key = os.urandom(32)
+    def keep(self, key: bytes) -> None:
+        self._key = key
 
     def get(self) -> bytes:
         return self._key
 
 
-def _job_key() -> bytes | None:
-    """The key of this Ray job, the same for all its actors; None outside of Ray."""
+class SharedKey:
+    """The ``key`` of ``SanitizeFaces`` for all workers of a Ray job, made by the driver.
+
+    An actor without a name keeps it, on the driver's node and no longer than the driver lives or
+    holds this object; what goes through Ray's object store is a handle of the actor.
+
+    Args:
+        key: 32 bytes; None: drawn.
+    """
+
+    def __init__(self, key: bytes | None = None) -> None:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        if not ray.is_initialized():
+            ray.init()
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        holder = ray.remote(_KeyHolder).options(num_cpus=0, scheduling_strategy=here)
+        self._holder: Any = holder.remote()
+        # Arguments this small go to the actor itself and not through the object store.
+        ray.get(self._holder.keep.remote(os.urandom(32) if key is None else key))
+
+    def get(self) -> bytes:
+        """The key; for workers."""
+        key: bytes = sys.modules["ray"].get(self._holder.get.remote())
+        return key
+
+
+def _given_key(key: SharedKey | bytes | None, needed: bool) -> bytes | None:
+    """The key of a worker.
+
+    Raises:
+        UserError: on Ray, it is not there, or came through the object store.
+    """
+    if isinstance(key, SharedKey):
+        return key.get()
     ray = sys.modules.get("ray")
-    if ray is None or not ray.is_initialized():
-        return None
-    name = f"ppfr-key-{ray.get_runtime_context().get_job_id()}"
-    holder = ray.remote(_KeyHolder).options(
-        name=name, namespace="ppfr", get_if_exists=True, lifetime="detached", num_cpus=0
+    if ray is None or not ray.is_initialized() or not (needed or key):
+        return key
+    raise UserError(
+        ("key: bytes would lie open in Ray's object store" if key else "all workers need one key")
+        + '; give "key": SharedKey() of ppfr_ops.engines.ray_data, made in the driver, or '
+        "identity_key_file"
     )
-    actor = holder.remote()  # held: Ray may cancel what nobody holds before it has begun
-    key: bytes = ray.get(actor.get.remote())
-    return key
 
 
 def _assigned_cpus() -> int:
@@ -145,7 +177,7 @@ def on_ray(
         address: of a cluster; None: start one here.
         wait: for a cluster that scales, s.
     """
-    with _ray(address):
+    with _ray(address), sealed_job(job) as sealed:
         import ray
         import ray.data
 
@@ -172,7 +204,7 @@ def on_ray(
         dataset = ray.data.from_items(todo, override_num_blocks=blocks).map_batches(
             _Actor,
             fn_constructor_args=(
-                [ray.put(job)],
+                [ray.put(sealed)],
                 max(1, cpus // count),
                 os.getcwd() if address is None else None,
             ),

@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection, Pipe
 from typing import TYPE_CHECKING, Any, cast
 
 from ppfr_ops.sanitize.sanitizer import Sanitizer
+from ppfr_ops.sanitize.sealing import opened, seal
 from ppfr_ops.source.plan import record_id
 from ppfr_ops.store.ledger import Tables, concatenate
 
@@ -56,7 +57,7 @@ class _Child:
             start_new_session=True,
         )
         theirs.close()
-        self._ask((job, ordinal, threads), _START_SECONDS)
+        self._ask((*seal(job), ordinal, threads), _START_SECONDS)
 
     def sanitize(self, start: int, stop: int) -> Tables:
         wait = _RANGE_SECONDS + _ROW_SECONDS * (stop - start)
@@ -153,7 +154,8 @@ def _serve(pipe: Connection) -> None:
     except OSError:
         pass
     try:
-        job, ordinal, threads = pickle.loads(pipe.recv_bytes())
+        sealed, key, ordinal, threads = pickle.loads(pipe.recv_bytes())
+        job = opened(sealed, key)
         tune_process(threads)
         sanitizer = build_sanitizer(job, threads)
         unit = job.plan.units[ordinal]

@@ -6,7 +6,7 @@ and a reason code, and nothing else.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from ppfr_ops.contracts.ledger import Stage
 from ppfr_ops.contracts.policy import Policy
@@ -25,6 +25,9 @@ LEAST_COMPARED = 256
 LEAST_LOOKED = 64
 """Photographs of a run, at least, whose ``residual_faces`` are counted, which takes longer than all
 other work on them."""
+
+SECRETS = ("key", "pseudonym_key", "secrets", "vault")
+"""Fields of a job that never leave a process in clear; ``sealing`` is their way."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,6 +54,24 @@ class Job:
     pseudonym_key: bytes | None = None
     stage: Stage = "whole"
     """What is done with a unit."""
+    sealed: bytes | None = None
+    """The secrets, encrypted; their fields hold nothing then."""
+    sealed_under: str = ""
+    """Name of the key to them in the output."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.has_secrets:
+            raise TypeError("a job with its secrets is not pickled: see sanitize.sealing")
+        return self.__dict__
+
+    def nothing_secret(self) -> dict[str, Any]:
+        """What the fields of secrets hold where there are none."""
+        return {name: {} if name == "secrets" else None for name in SECRETS}
+
+    @property
+    def has_secrets(self) -> bool:
+        """Whether it knows any."""
+        return any(getattr(self, name) for name in SECRETS)
 
     def __repr__(self) -> str:
         return f"Job({len(self.plan.units)} units)"

@@ -34,6 +34,7 @@ from ppfr_ops.sanitize.prefetch import prefetch
 from ppfr_ops.sanitize.release_plan import PlanReader
 from ppfr_ops.sanitize.run_context import RunContext, pseudonyms
 from ppfr_ops.sanitize.sanitizer import Sanitizer
+from ppfr_ops.sanitize.sealing import opened
 from ppfr_ops.source.plan import Unit, content, read_unit, record_id
 from ppfr_ops.store.ledger import Ledger, Tables, concatenate, new_copy_id
 from ppfr_ops.vault import Vault
@@ -300,9 +301,13 @@ def _status(
     return Status(entry.unit, state, entry.rows_in, entry.records, dead, attempts)
 
 
-def worker_of(job: Job, threads: int = 0) -> Worker:
-    """What an engine lets do the units of a job."""
-    return Worker(job, threads)
+def worker_of(job: Job, threads: int = 0, key: bytes | None = None) -> Worker:
+    """What an engine lets do the units of a job.
+
+    Args:
+        key: of a job that is sealed, as in ``sealing.opened``.
+    """
+    return Worker(opened(job, key), threads)
 
 
 def preflight(job: Job) -> None:

@@ -12,67 +12,15 @@ from pydantic import ValidationError
 
 from ppfr_ops.contracts.evaluation import Evaluation
 from ppfr_ops.contracts.intruder import IntruderRecord
-from ppfr_ops.contracts.manifest import Check, ReleaseManifest
+from ppfr_ops.contracts.manifest import ReleaseManifest
 from ppfr_ops.release.documents.cards import Publication, environment
+from ppfr_ops.release.documents.modes import Mode, mode_of
+from ppfr_ops.release.documents.required import Required
 from ppfr_ops.release.figures import Release
 from ppfr_ops.store.folder import EVIDENCE, Folder
 
 OWNER, OFFICER = "controller", "data protection officer"
 _NOT = "not measured"
-
-
-@dataclass(frozen=True)
-class Mode:
-    """What kind of release it is."""
-
-    name: str
-    words: str
-    still_personal: bool
-    """Whether it has to be treated as personal data whatever the attacks found."""
-
-
-NOBODY = Mode(
-    "people who do not exist",
-    "Every picture shows a person that a key drew; no pixel and no feature of a face went into it. "
-    "What is left of the originals is the grouping of the records, how many there are, and the "
-    "columns that were kept.",
-    False,
-)
-STAND_INS = Mode(
-    "virtual people, moved by the originals",
-    "Every person has a virtual one in their place. What photos of a person differ by still comes "
-    "from the photos.",
-    True,
-)
-PRIVATE = Mode(
-    "differential privacy",
-    "Noise bounds what any picture can tell of the face that it was made of, or of the person.",
-    True,
-)
-SAME = Mode(
-    "the same person, drawn anew",
-    "The picture keeps what recognisers know people by and changes what people see. Whoever has "
-    "another photo of a person can find that person: that is what it is for.",
-    True,
-)
-CHANGED = Mode(
-    "originals, changed",
-    "The picture is the original with some of it taken out or covered.",
-    True,
-)
-
-
-def mode_of(release: Release) -> Mode:
-    """The mode of a release, by its manifest."""
-    manifest = release.manifest
-    if manifest.method.private:
-        return PRIVATE
-    if manifest.options.get("reads_faces") is False:
-        return NOBODY
-    if not manifest.method.draws_faces:
-        return CHANGED
-    identity = manifest.method.options.get("identity", "original")
-    return SAME if identity == "original" else STAND_INS
 
 
 def read_intruder(folder: Folder, release: ReleaseManifest) -> IntruderRecord | None:
@@ -103,18 +51,18 @@ def render(
     publication: Publication,
     passed: bool,
     why: str,
-    checks: list[Check],
+    required: list[Required],
     evaluation: Evaluation | None,
     intruder: IntruderRecord | None,
 ) -> str:
     """The page.
 
     Args:
-        passed, why: the report's verdict.
+        passed, why, required: the report's verdict, and what it comes from.
         evaluation: of this very method; None: there is none.
         intruder: what ``ppfr intruder`` found; None: it was not run.
     """
-    mode = mode_of(release)
+    mode = mode_of(release.manifest)
     wp216 = list(_wp216(release, evaluation))
     return (
         environment()
@@ -125,7 +73,7 @@ def render(
             mode=mode,
             passed=passed,
             why=why,
-            checks=checks,
+            required=required,
             wp216=wp216,
             intruder=intruder,
             ico=_ico(intruder),

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from ppfr_ops.contracts.evaluation import Evaluation
 from ppfr_ops.contracts.manifest import LEAST_RECORDS, Check, Manifest, ReleaseManifest
+from ppfr_ops.release.documents.modes import mode_of
 from ppfr_ops.release.figures import Release
 
 PRODUCER = "https://pypi.org/project/ppfr-sanitizer"
@@ -91,28 +92,9 @@ def _meaning(metadata: dict[bytes, bytes] | None) -> str:
     return (metadata or {}).get(b"description", b"").decode()
 
 
-_SOMEBODY_ELSE = (
-    "The pictures show people who do not exist: photos of one person match each other, and are "
-    "made so that they do not match the person. Whoever holds the key of the release can say who "
-    "is whom; whether it is personal data for others is a question for lawyers: treat it as such."
-)
-_THEMSELVES = (
-    "Every picture still is personal data for whoever holds another photo of the person and a "
-    "face recognition model: recognition works on it, and so does finding people in it."
-)
-_FROM_FACES = (
-    "But the pictures are made from the faces by a secret that can be learned: whoever knows which "
-    "published pictures belong to some originals may link other people."
-)
-
-
 def linkage_in_words(evaluation: Evaluation | None, made: Manifest | ReleaseManifest) -> str:
     """How well published pictures can be linked to other photos of the same people."""
-    plain = _THEMSELVES
-    if made.options.get("reads_faces") is False:
-        plain = f"{_SOMEBODY_ELSE} No picture depends on a photo."
-    elif made.method.options.get("identity") in ("virtual", "keyed"):
-        plain = f"{_SOMEBODY_ELSE} {_FROM_FACES}"
+    plain = mode_of(made).linked
     if evaluation is None or not evaluation.linkage:
         return f"{plain} For this method no linkage was measured."
     rates = {
@@ -154,6 +136,7 @@ def dataset_card(
             columns=columns(release),
             least=LEAST_RECORDS,
             linkage=linkage_in_words(evaluation, told),
+            mode=mode_of(told),
             evaluation=evaluation,
             checks=checks or [],
         )

@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 
 from ppfr_ops import sample
 from ppfr_ops.contracts.certificates import Certification
-from ppfr_ops.contracts.dead_letters import REASONS
 from ppfr_ops.contracts.evaluation import Evaluation
-from ppfr_ops.contracts.manifest import Check, Manifest, Method
+from ppfr_ops.contracts.manifest import Check, Method
 from ppfr_ops.contracts.policy import Bound, Policy
 from ppfr_ops.draws import system_draws
 from ppfr_ops.imaging.codec import Encoding
@@ -36,9 +35,10 @@ from ppfr_ops.release.documents.cards import (
     environment,
     linkage_in_words,
 )
+from ppfr_ops.release.documents.modes import mode_of
+from ppfr_ops.release.documents.required import requirements, verdict
 from ppfr_ops.release.figures import QUARANTINE, Release, by_reason, figure
 from ppfr_ops.release.findings import Finding
-from ppfr_ops.words import counted
 
 WORST = 10
 """Records that are named."""
@@ -67,36 +67,6 @@ class Plot:
     rows: Sequence[tuple[str, ...]]
 
 
-def verdict(findings: list[Finding], checks: list[Check], release: Release) -> tuple[bool, str]:
-    """Whether the release may leave, and why (not) in one sentence."""
-    failed = [check for check in checks if not check.holds]
-    codes = release.manifest.counts.dead_letters_by_code
-    lost = sorted(code for code in codes if code in REASONS and REASONS[code].fatal)
-    if release.manifest.options.get("draws") != "system":
-        return False, "the draws came from a seed: whoever knows it can undo the protection"
-    if findings:
-        return False, f"the files are not as the manifest says ({len(findings)} findings)"
-    if release.audited is not None and release.audited.broken:
-        return False, "an audit found a higher epsilon than the method can have by its proof"
-    if failed:
-        return False, f"{len(failed)} of {len(checks)} requirements of the policy are not met"
-    if lost:
-        return False, f"input was lost that cannot be counted ({', '.join(lost)})"
-    if (waiting := unreviewed(release.manifest)) > 0:
-        what = counted(waiting, "photograph waits", "photographs wait")
-        return False, f"{what} for a person to look at (--verdicts, or --accept-unreviewed)"
-    if not release.manifest.counts.records:
-        return False, "nothing was published"
-    return True, f"all files are as the manifest says and all {len(checks)} requirements are met"
-
-
-def unreviewed(manifest: Manifest) -> int:
-    """Photographs that a person should look at and nobody has, unless the owner accepts that."""
-    found = manifest.photographs
-    accepted = bool(manifest.options.get("accept_unreviewed"))
-    return 0 if found is None or accepted else found.waiting
-
-
 def render(
     release: Release,
     publication: Publication,
@@ -116,7 +86,9 @@ def render(
         signature: what was found about it, in words.
         load_method: ``module:Class`` that may be imported, if the manifest names it.
     """
-    passed, why = verdict(findings, checks, release)
+    required = requirements(findings, checks, release)
+    passed, why = verdict(required, checks)
+    mode = mode_of(release.manifest)
     plots = [_histogram(name, release.values(name), policy) for name in release.measured]
     if evaluation is not None and evaluation.recovery is not None:
         plots.append(_recovery(evaluation))
@@ -129,7 +101,8 @@ def render(
             manifest=release.manifest,
             passed=passed,
             why=why,
-            checks=checks,
+            required=required,
+            mode=mode,
             findings=findings,
             plots=plots,
             utility=_utility(release, evaluation),
@@ -152,7 +125,7 @@ def render(
 
 
 def _utility(release: Release, evaluation: Evaluation | None) -> list[dict[str, Any]]:
-    """One row an FR model: for the licensed user recognition, for all others re-identification."""
+    """One row an FR model: recognition by the licensed user, re-identification by others."""
     rows = []
     names = [name.removeprefix("id_cosine_") for name in release.measured if "id_cosine_" in name]
     judged = evaluation.utility or {} if evaluation is not None else {}
