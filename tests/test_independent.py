@@ -14,12 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from independent import METHOD, SIZES, options, records, released, rows_of, run, write
+from independent import METHOD, SIZES, inline, options, records, released, rows_of, run, write
 
 from ppfr_ops.errors import UserError
 from ppfr_ops.methods.registry import create
 from ppfr_ops.release.verify import verify
 from ppfr_ops.sanitize import dealing, looking, run_context, worker
+from ppfr_ops.sanitize.conductor import conduct
+from ppfr_ops.sanitize.events import ignore
 from ppfr_ops.sanitize.prepare import prepare
 from ppfr_ops.store.ledger import Ledger
 
@@ -201,6 +203,52 @@ def test_kept_columns_stay_with_their_person(base: Path) -> None:
     for place, row in enumerate(rows_of(SIZES)):
         wanted.setdefault(row["identity"] or place, set()).add(row["age"])
     assert sorted(map(sorted, people.values())) == sorted(map(sorted, wanted.values()))
+
+
+def sort_anew(source: Path) -> None:
+    """The same rows in the same files, in another order."""
+    for path in source.iterdir():
+        table = pq.read_table(path)
+        pq.write_table(table.take(list(range(table.num_rows))[::-1]), path)
+
+
+def killed_after_one_unit(job: Any, todo: list[int]) -> Any:
+    yield from inline(job, todo[:1])
+    raise KeyboardInterrupt
+
+
+OTHER_WAYS: dict[str, dict[str, Any]] = {
+    "drawn": {},
+    "changed": {"method": "pixelate", "size_anonymity": 1},
+    "changed, owner's key": {"method": "pixelate", "size_anonymity": 1, "identity_key_file": "KEY"},
+}
+
+
+@pytest.mark.parametrize("way", OTHER_WAYS)
+def test_no_record_is_made_by_the_place_of_another_row(way: str, tmp_path: Path) -> None:
+    """Killed after the first unit, the input sorted anew, the same command."""
+    source = write(tmp_path / "in", rows_of([3, 4, 5]))
+    more = {"unit_rows": 5} | OTHER_WAYS[way]
+    if "identity_key_file" in more:
+        more["identity_key_file"] = str(tmp_path / "key")
+        (tmp_path / "key").write_text("k" * 40)
+        (tmp_path / "key").chmod(0o600)
+    chosen = options(source, tmp_path / "out", **more)
+    with pytest.raises(KeyboardInterrupt):
+        conduct(chosen, killed_after_one_unit, "inline", ignore)
+    whole = {path: path.read_bytes() for path in source.iterdir()}
+    sort_anew(source)
+    with pytest.raises(UserError, match="1 of the units that are done hold other rows now"):
+        conduct(chosen, inline, "inline", ignore)
+    for path, data in whole.items():
+        path.write_bytes(data)  # with another time
+    done = run(chosen)
+    assert done.counts is not None and done.counts.rows_in == 14
+    # what is done is bound to its rows as well: a mapping would name others
+    assert run(chosen).counts == done.counts
+    sort_anew(source)
+    with pytest.raises(UserError, match="is not what it was"):
+        conduct(chosen, inline, "inline", ignore)
 
 
 def test_what_cannot_be_read_is_a_dead_letter_and_counted(tmp_path: Path) -> None:

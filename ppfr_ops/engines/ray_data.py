@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager, redirect_stdout
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 from ppfr_ops.engines.session import private_session
 from ppfr_ops.errors import EngineError, UserError, describe
@@ -98,7 +98,7 @@ class SharedKey:
             ray.init()
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         holder = ray.remote(_KeyHolder).options(num_cpus=0, scheduling_strategy=here)
-        self._holder: Any = holder.remote()
+        self._holder = cast(Any, holder.remote())
         # Arguments this small go to the actor itself and not through the object store.
         ray.get(self._holder.keep.remote(os.urandom(32) if key is None else key))
 

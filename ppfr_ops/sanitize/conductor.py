@@ -32,7 +32,13 @@ from ppfr_ops.sanitize.finish import (
     write_mapping,
 )
 from ppfr_ops.sanitize.identity import with_release_key
-from ppfr_ops.sanitize.increments import Changes, reconcile, retire_dead, retire_reviewed
+from ppfr_ops.sanitize.increments import (
+    Changes,
+    reconcile,
+    refuse_changed,
+    retire_dead,
+    retire_reviewed,
+)
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.prepare import prepare
@@ -145,6 +151,7 @@ class _Run:
         unmark_up_to_date(ledger)
         planned = HashSet(ids_of(job.plan.units))
         ledger.open(job.settings, options.overwrite, options.incremental, options.seed, planned)
+        refuse_changed(job, ledger)
         unvouched = None
         if options.signing_key is not None:
             unvouched = drop_unsealed_units(ledger, load_signing_key(options.signing_key))

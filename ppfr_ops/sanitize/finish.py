@@ -50,6 +50,7 @@ from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.marking import marks_told
 from ppfr_ops.sanitize.vaulting import STRAY, sweep_vault
 from ppfr_ops.source.plan import Unit, ids_of, record_id, sources
+from ppfr_ops.source.units import stamps_of
 from ppfr_ops.store.atomic import in_one_step
 from ppfr_ops.store.entries import Entries, HashSet
 from ppfr_ops.store.ledger import DAMAGED, Ledger
@@ -201,9 +202,7 @@ def command_of(job: Job) -> str:
     """Digest of what a run is asked for, and of its input as far as the run would look."""
     policy = None if job.policy is None else job.policy.model_dump(mode="json")
     verdicts = verdict_digest(job.verdicts or {}, sorted(job.verdicts or ()))
-    sources = hashlib.sha256()
-    for unit in job.plan.units if job.options.incremental else ():
-        sources.update(f"{unit.id}|{unit.source and unit.source.stamp}\n".encode())
+    sources = hashlib.sha256(stamps_of(job.plan.units))
     options = job.options.model_dump(mode="json", exclude={"seed", "check_shards"})
     return digest([options, job.settings_digest, policy, verdicts, sources.hexdigest()])
 

@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 
 from ppfr_ops.contracts.ledger import LedgerEntry, Tombstone, is_shard
 from ppfr_ops.errors import UserError
+from ppfr_ops.sanitize.fingerprints import Fingerprints
 from ppfr_ops.sanitize.job import Job
-from ppfr_ops.source.plan import Unit, content, ids_of, read_unit
+from ppfr_ops.source.plan import Unit, ids_of, read_unit
 from ppfr_ops.store.entries import HashSet
 from ppfr_ops.store.ledger import LEDGER, Ledger
 
@@ -157,13 +158,42 @@ def _update(job: Job, ledger: Ledger, unit: Unit, entry: LedgerEntry | None) -> 
     if entry.source is not None and source is not None:
         if entry.source.stamp == source.stamp:
             return "unchanged"
-        if entry.source.content is not None and job.key is not None:
-            now = content(read_unit(job.plan, unit), job.key)
-            if now == entry.source.content:
-                ledger.restamp(entry, source.model_copy(update={"content": now}))
-                return "unchanged"
+        now = Fingerprints(job, ledger).of(source, read_unit(job.plan, unit))
+        if now.content == entry.source.content:
+            ledger.restamp(entry, now)
+            return "unchanged"
     ledger.retire(unit.id)
     return "changed"
+
+
+def refuse_changed(job: Job, ledger: Ledger) -> None:
+    """Refuse to go on where rows that were done are other rows now; an incremental run does such
+    units anew instead.
+
+    Raises:
+        UserError: they are.
+    """
+    entries = ledger.entries()
+    if job.options.incremental or not entries or ledger.thrown_away():
+        return
+    fingerprints, changed = Fingerprints(job, ledger), 0
+    for unit in _by_id(job.plan.units):
+        entry = entries.get(unit.id)
+        if entry is None or entry.source is None or unit.source is None:
+            continue
+        if fingerprints.of(unit.source).stamp == entry.source.stamp:
+            continue
+        now = fingerprints.of(unit.source, read_unit(job.plan, unit))
+        if now.content == entry.source.content:
+            ledger.restamp(entry, now)
+        else:
+            changed += 1
+    if changed:
+        raise UserError(
+            f"the input is not what it was when this output was begun: {changed:,} of the units "
+            "that are done hold other rows now, or in another order; put it back, or --overwrite "
+            "begins anew"
+        )
 
 
 def retire_reviewed(job: Job, ledger: Ledger) -> int:

@@ -6,7 +6,7 @@ import resource
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import cv2
@@ -23,6 +23,7 @@ from ppfr_ops.sanitize import isolation, naming
 from ppfr_ops.sanitize.accounts import account_of, charge
 from ppfr_ops.sanitize.aligned import AlignedFaces
 from ppfr_ops.sanitize.drawing import Drawer, PlannedRecords
+from ppfr_ops.sanitize.fingerprints import Fingerprints
 from ppfr_ops.sanitize.items import Item, Results
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.looking import PlanningPass, PublishNothing
@@ -35,7 +36,7 @@ from ppfr_ops.sanitize.release_plan import PlanReader
 from ppfr_ops.sanitize.run_context import RunContext, pseudonyms
 from ppfr_ops.sanitize.sanitizer import Sanitizer
 from ppfr_ops.sanitize.sealing import opened
-from ppfr_ops.source.plan import Unit, content, read_unit, record_id
+from ppfr_ops.source.plan import Unit, read_unit, record_id
 from ppfr_ops.store.ledger import Ledger, Tables, concatenate, new_copy_id
 from ppfr_ops.vault import Vault
 from ppfr_ops.vault.recovery import originals_of
@@ -160,6 +161,10 @@ class Worker:
         self.sanitizer = build_sanitizer(job, threads)
         self.read = reader_of(job, self.ledger)
 
+    @cached_property
+    def _fingerprints(self) -> Fingerprints:
+        return Fingerprints(self.job, self.ledger)
+
     def process(self, ordinal: int) -> Status:
         """Read, sanitize and commit a unit, unless that was done before. Raises nothing."""
         task = self._begin(ordinal)
@@ -234,9 +239,8 @@ class Worker:
             task.died = before.here + before.earlier
             if task.died < MAX_ATTEMPTS:
                 task.table = self.read(unit)
-                if task.source is not None and self.job.key is not None:
-                    now = content(task.table, self.job.key)
-                    task.source = task.source.model_copy(update={"content": now})
+                if task.source is not None:
+                    task.source = self._fingerprints.of(task.source, task.table)
             elif self.ledger.attempt(unit.id, apart=True).here >= MAX_ATTEMPTS:
                 ids = [record_id(unit.id, row) for row in range(unit.rows)]
                 task.tables = self.sanitizer.add_dead_letters(ids, unit.id, "killed_worker")

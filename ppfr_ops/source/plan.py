@@ -99,7 +99,7 @@ def plan(
         replace(
             unit,
             id=_unit_id(ordinal, unit, listing.root, key, reader.by_place),
-            source=None if key is None else _source(unit, listing, key),
+            source=_source(unit, listing, key),
         )
         for ordinal, unit in enumerate(_limited(units, limit, reader))
     )
@@ -186,17 +186,21 @@ def _plain(value: pa.Scalar) -> bytes:
     return item if isinstance(item, bytes) else repr(item).encode()
 
 
-def _source(unit: Unit, listing: Listing, key: bytes) -> Source:
+def _source(unit: Unit, listing: Listing, key: bytes | None) -> Source:
+    """A unit's fingerprint. Without a key, that of one plan for the next: nothing is written of it
+    but under the output's secret."""
+
     def mark(kind: bytes, text: bytes) -> str:
-        return hmac.new(key, kind + b"|" + text, hashlib.sha256).hexdigest()[:32]
+        return hmac.new(key or b"", kind + b"|" + text, hashlib.sha256).hexdigest()[:32]
 
     names = [relative(path, listing.root) for path in unit.sources]
-    stamps = "|".join(listing.stamp(path) for path in unit.sources).encode()
-    return Source(
-        stamp=mark(b"stamp", stamps),
-        content=None,
-        files=tuple(mark(b"file", name) for name in names),
-    )
+    files = tuple(mark(b"file", name) for name in names)
+    if key is not None:
+        stamps = "|".join(listing.stamp(path) for path in unit.sources).encode()
+        return Source(stamp=mark(b"stamp", stamps), content=None, files=files)
+    known = (listing.files.get(path) for path in unit.sources)
+    stamps = "|".join("" if file is None else file.stamp for file in known).encode()
+    return Source(stamp=mark(b"named", b"|".join([*names, stamps])), content=None, files=files)
 
 
 def read_unit(plan: Plan, unit: Unit) -> pa.Table:

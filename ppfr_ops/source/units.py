@@ -105,6 +105,10 @@ class Units(Sequence[Unit]):
     def ids(self) -> Sequence[str]:
         return self._ids
 
+    @property
+    def stamps(self) -> bytes:
+        return bytes(self._stamps)
+
     @overload
     def __getitem__(self, place: int) -> Unit: ...
     @overload
@@ -136,6 +140,13 @@ class Units(Sequence[Unit]):
 def ids_of(units: Sequence[Unit]) -> Sequence[str]:
     """Their ids, without making a unit of each where they lie side by side."""
     return units.ids if isinstance(units, Units) else [unit.id for unit in units]
+
+
+def stamps_of(units: Sequence[Unit]) -> bytes:
+    """The stamps of all, in order: another text where any input differs, as far as was listed."""
+    if isinstance(units, Units):
+        return units.stamps
+    return "".join(unit.source.stamp for unit in units if unit.source is not None).encode()
 
 
 _NUMBERS, _MARK_BYTES = 5, 16
