@@ -1,8 +1,11 @@
 """A step keeps the promises of the command: the same checks, the same columns, the same types."""
 
 import base64
+import hashlib
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -12,10 +15,15 @@ from pictures import jpeg
 
 from ppfr_ops import sample, sanitize_batch
 from ppfr_ops.errors import UserError
+from ppfr_ops.imaging.arrays import Faces
+from ppfr_ops.methods.base import Anonymizer, Context
 from ppfr_ops.sanitize.batch import OPTIONS, BatchSanitizer
+from ppfr_ops.sanitize.identity import with_release_key
 from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.photographs.options import PhotographOptions
 from ppfr_ops.sanitize.prepare import prepare
 from ppfr_ops.sanitize.worker import Worker
+from ppfr_ops.source.plan import record_id
 from ppfr_ops.store.ledger import Ledger
 
 FACE = sample.faces(1)[0]
@@ -130,19 +138,159 @@ def test_what_one_refuses_the_other_refuses(folder: Path, what: str) -> None:
         BatchSanitizer(**given)
 
 
+class Versatile(Anonymizer):
+    """A method of which every option of a step changes something. It reads the face."""
+
+    secrets: ClassVar[Mapping[str, str]] = {"identity-key": "whom it shows", "salt": "a salt"}
+    wants = ("identity",)
+    draws_faces = True
+
+    identity: Literal["original", "virtual"] = "original"
+    variation: float = 0.0
+    strength: int = 2
+
+    @property
+    def draw_size(self) -> int:
+        return 1
+
+    def needed_context(self) -> tuple[str, ...]:
+        return self.wants if self.identity == "virtual" else ()
+
+    def needed_secrets(self) -> tuple[str, ...]:
+        return ("identity-key",) if self.identity == "virtual" else ()
+
+    def anonymize_with(self, faces: Faces, draws: Any, context: Context) -> Faces:
+        out = faces // self.strength
+        out[:, 8:16] = np.clip(120 + 40 * draws, 0, 255).astype(np.uint8)[:, :, None, None]
+        if self.identity == "virtual":
+            for place, person in enumerate(context["identity"]):
+                drawn = hashlib.sha256(self.secret("identity-key") + str(person).encode()).digest()
+                out[place, 32:64] = drawn[0]
+                out[place, 64:] = int(100 * self.variation)
+        if "salt" in self._secrets:
+            out[:, 16:24] = self.secret("salt")[0]
+        return out
+
+
+class Another(Versatile):
+    strength: int = 4
+
+
+VERSATILE = "test_batch_parity:Versatile"
+VIRTUAL = {"identity": "virtual", "identity_column": "who"}
+UNSOUND: dict[str, Any] = {"identity": None, "method": "dp-eigenface"}
+UNSOUND |= {"method_options": {"epsilon": "1", "claim": "peep", "noise": "laplace"}}
+OTHERWISE: dict[str, tuple[dict[str, Any], Any]] = {
+    "method": ({}, "test_batch_parity:Another"),
+    "method_options": ({}, {"strength": "3"}),
+    "secrets": ({}, {"salt": "SECRET"}),
+    "fr": ({}, ("nobody=/nowhere.pt",)),
+    "accept_unsound": (UNSOUND, True),
+    "output_format": ({}, "png"),
+    "quality": ({}, 40),
+    "mark": ({}, False),
+    "metrics": ({"max_disclosure": 0.99}, "everything"),
+    "max_disclosure": ({}, 0.001),
+    "identity_column": ({}, "who"),
+    "identity_key_file": (VIRTUAL, "SECRET"),
+    "identity": ({"identity_column": "who"}, "virtual"),
+    "variation": (VIRTUAL, 0.9),
+    "seed": ({}, 8),
+    "batch_size": ({}, 0),
+}
+"""Of every option of a step what has to be given besides, and another value, which changes what
+comes of it: pictures, pseudonyms, reasons, or that it is refused."""
+
+OF_A_RUN = {
+    "where a run reads and writes": ("input", "output", "input_format", "mapping", "overwrite"),
+    "an argument of a step by the same name": ("image_column", "keep_columns"),
+    "how a run is cut into units": ("unit_rows", "limit", "draw_sample"),
+    "what is asked of a dataset as a whole": (
+        *("policy", "max_dead_letter_rate", "size_anonymity", "size_rounding", "groups"),
+        *("privacy_budget", "privacy_account"),
+    ),
+    "a run's ledger": (
+        *("check_shards", "retry_dead_letters", "incremental", "propagate_deletions"),
+        *("allow_deletions", "single_writer", "signing_key", "discard_key"),
+    ),
+    "originals that are kept": ("vault", "vault_key"),
+    "whole photographs; a step takes aligned faces": (
+        *("photographs", "detections_out", "review_out", "verdicts", "accept_unreviewed"),
+    ),
+    "files as they lie in folders": (
+        *("names", "output_form", "identity_from", "labels", "strict", "coarsen"),
+    ),
+}
+"""Options that a step does not have, by the reason."""
+
+
 def test_every_option_of_the_command_is_one_of_the_step_or_is_said_to_be_none() -> None:
     """Whoever adds an option decides: it shapes what a step does, or it is of a run's own."""
-    of_a_run = {
-        *("input", "output", "input_format", "image_column", "keep_columns", "unit_rows", "limit"),
-        *("discard_key", "privacy_budget", "privacy_account", "draw_sample", "policy"),
-        *("max_dead_letter_rate", "check_shards", "overwrite", "retry_dead_letters"),
-        *("incremental", "propagate_deletions", "allow_deletions", "single_writer", "mapping"),
-        *("signing_key", "vault", "vault_key", "photographs", "detections_out", "review_out"),
-        *("verdicts", "size_anonymity", "size_rounding", "names", "output_form"),
-        *("accept_unreviewed", "coarsen", "groups", "identity_from", "labels", "strict"),
-    }
-    left = set(SanitizeOptions.model_fields) - of_a_run - set(OPTIONS)
-    assert not left, f"an option of a step (OPTIONS), or of a run only (here)? {sorted(left)}"
+    assert set(OTHERWISE) == set(OPTIONS)
+    of_a_run = [name for names in OF_A_RUN.values() for name in names]
+    assert len(of_a_run) == len(set(of_a_run)) and not set(of_a_run) & set(OPTIONS)
+    assert set(of_a_run) | set(OPTIONS) == set(SanitizeOptions.model_fields)
+    # all of these are below one option of a run
+    assert PhotographOptions in get_args(SanitizeOptions.model_fields["photographs"].annotation)
+
+
+def outcomes(folder: Path, given: dict[str, Any]) -> list[Any]:
+    """What comes of the same rows by the command and by the step: pictures, pseudonyms and reasons,
+    or that it is refused."""
+    usual = {"method": VERSATILE, "metrics": "none", "seed": 7, "identity": "original"}
+    given = usual | given
+    found: list[Any] = []
+    ids: list[str] = []
+    shutil.rmtree(folder / "out", ignore_errors=True)
+    try:
+        job = prepare(SanitizeOptions(input=f"{folder}/in", output=f"{folder}/out", **given))
+        ledger = Ledger(job.options.output)
+        ledger.open(job.settings)
+        worker = Worker(with_release_key(job, ledger), 1)
+        assert worker.process(0).state == "committed"
+        ids = [record_id(job.plan.units[0].id, row) for row in range(ROWS)]
+        data = pq.read_table(folder / "out/release/data")
+        codes = pq.read_table(folder / "out/evidence/dead_letters")["code"].to_pylist()
+        found.append((made_of(data), sorted(codes)))
+    except (UserError, ValueError):
+        found.append("refused")
+    try:
+        step = BatchSanitizer(id_column="id", **given)
+        table = pq.read_table(folder / "in/a.parquet")
+        done = step(table.append_column("id", pa.array(ids or list("abcd"))))
+        codes = [code for code in done["dead_letter"].to_pylist() if code is not None]
+        found.append((made_of(done), sorted(codes)))
+    except UserError:
+        found.append("refused")
+    return found
+
+
+def made_of(table: pa.Table) -> list[tuple[bytes, str | None]]:
+    names = table["identity"].to_pylist() if "identity" in table.column_names else None
+    pictures = [row and row["bytes"] for row in table["image"].to_pylist()]
+    rows = zip(pictures, names or [None] * len(pictures), strict=True)
+    return sorted(row for row in rows if row[0] is not None)
+
+
+ROWS = 4
+
+
+@pytest.mark.parametrize("name", sorted(OTHERWISE))
+def test_an_option_does_the_same_in_both(folder: Path, name: str) -> None:
+    (folder / "secret").write_bytes(bytes(range(48, 80)))
+    (folder / "secret").chmod(0o600)
+    beside, value = OTHERWISE[name]
+    if value == "SECRET":
+        value = str(folder / "secret")
+    elif name == "secrets":
+        value = {"salt": str(folder / "secret")}
+    cells = [jpeg(face) for face in sample.faces(ROWS - 1)] + [b"no picture"]
+    pq.write_table(pa.table({"image": cells, "who": list("aabb")}), folder / "in/a.parquet")
+    before, after = outcomes(folder, beside), outcomes(folder, {**beside, name: value})
+    if name == "accept_unsound":  # whose noise no seed gives again
+        after = [(len(pictures), codes) for pictures, codes in after]
+    assert before[0] == before[1] and after[0] == after[1]
+    assert before[0] != after[0]
 
 
 def test_a_step_takes_a_key(folder: Path) -> None:

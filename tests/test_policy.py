@@ -223,6 +223,19 @@ def test_figures_of_a_policy() -> None:
         assert figure(name, some, None) is None
 
 
+@pytest.mark.parametrize(("sign", "worst"), [("<=", 0.9), (">=", 0.1)])
+def test_a_bound_on_every_record_is_held_against_the_worst(sign: str, worst: float) -> None:
+    """One record beyond it, with a mean, a median and all others well within."""
+    values = [0.5] * 40
+    bound = f"record: {{disclosure: '{sign} {0.6 if sign == '<=' else 0.4}'}}"
+    (check,) = assess(parse(bound), figures(values, {}))
+    assert check.holds and check.found == 0.5
+    (check,) = assess(parse(bound), figures([*values, worst], {}))
+    assert not check.holds and check.found == pytest.approx(worst)
+    (check,) = assess(parse(bound), figures([*values, float("nan")], {}))
+    assert not check.holds
+
+
 def test_what_was_not_measured_is_not_met() -> None:
     policy = parse("record: {disclosure: '<= 1'}\ndataset: {rec_ssim: '<= 1', records: '>= 1'}")
     partly = figures([0.1], {})
