@@ -31,6 +31,7 @@ torture: $(VENV)/.all
 	$(BIN)/python tests/fuzz/campaign.py --pictures 50000 --parquets 2000 --tars 2000 --minutes $(TORTURE_MINUTES)
 	$(BIN)/python tests/chaos/kills.py --kills 200 --minutes $(TORTURE_MINUTES)
 	$(BIN)/python tests/chaos/payments.py --kills 50 --minutes $(TORTURE_MINUTES)
+	$(BIN)/python tests/chaos/mishaps.py --mishaps 200 --minutes $(TORTURE_MINUTES)
 	if $(BIN)/python -c 'import atheris' 2>/dev/null; then folder=$$(mktemp -d); \
 		$(BIN)/python tests/fuzz/atheris_decode.py -max_total_time=300 $$folder; code=$$?; \
 		rm -r $$folder; exit $$code; fi

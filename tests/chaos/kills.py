@@ -100,8 +100,17 @@ def _work(job: Job, theirs: Connection, pipe: Connection) -> None:
                 pipe.send(worker.process(pipe.recv()))
 
 
-def begin(options: SanitizeOptions, log: Path, most_bytes: int | None = None) -> int:
-    """Start a run in a group of its own; its process number."""
+def begin(
+    options: SanitizeOptions,
+    log: Path,
+    most_bytes: int | None = None,
+    change: Callable[[], None] = lambda: None,
+) -> int:
+    """Start a run in a group of its own; its process number.
+
+    Args:
+        change: done in it before anything else.
+    """
     number = os.fork()
     if number:
         return number
@@ -114,6 +123,7 @@ def begin(options: SanitizeOptions, log: Path, most_bytes: int | None = None) ->
         if most_bytes is not None:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, resource.RLIM_INFINITY))
+        change()
         conductor.preflight = lambda job: None  # it draws a face, and was tried before the fork
         code = drive(options, pool, "pool", dry_run=False, as_json=False)
     except KeyboardInterrupt:
