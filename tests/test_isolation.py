@@ -12,7 +12,7 @@ from ppfr_ops.sanitize import isolation
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.prepare import prepare
-from ppfr_ops.sanitize.worker import MAX_ATTEMPTS, Worker, read
+from ppfr_ops.sanitize.worker import MAX_ATTEMPTS, Worker
 from ppfr_ops.store.ledger import LEDGER, Ledger, Tables
 
 FACES = 6
@@ -44,7 +44,7 @@ class Child:
                 self.deaths[row] -= 1
                 raise isolation._Died
         unit = self.worker.job.plan.units[0]
-        table = read(self.worker.job, unit)
+        table = self.worker.read(unit)
         return self.worker.sanitizer(table.slice(start, stop - start), unit.id)
 
     def close(self) -> None:

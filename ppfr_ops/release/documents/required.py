@@ -1,5 +1,6 @@
 """What a release must fulfil to leave: the policy's requirements, and those that hold always."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ppfr_ops.contracts.dead_letters import REASONS
@@ -24,11 +25,7 @@ class Required:
 
 def requirements(findings: list[Finding], checks: list[Check], release: Release) -> list[Required]:
     """All of them: the policy's first, as the report lists them."""
-    manifest = release.manifest
-    draws = str(manifest.options.get("draws", "?"))
-    codes = manifest.counts.dead_letters_by_code
-    lost = sorted(code for code in codes if code in REASONS and REASONS[code].fatal)
-    found = [
+    by_policy = [
         Required(
             check.name,
             check.bound,
@@ -37,59 +34,63 @@ def requirements(findings: list[Finding], checks: list[Check], release: Release)
         )
         for check in checks
     ]
-    found += [
-        Required(
-            "source of the draws",
-            "system",
-            draws,
-            draws == "system",
-            "the draws came from a seed: whoever knows it can undo the protection",
-        ),
-        Required(
-            "files as in the manifest",
-            "0 findings",
-            str(len(findings)),
-            not findings,
-            f"the files are not as the manifest says ({len(findings)} findings)",
-        ),
-        Required(
-            "input that cannot be counted",
-            "none",
-            ", ".join(lost) or "none",
-            not lost,
-            f"input was lost that cannot be counted ({', '.join(lost)})",
-        ),
-        Required(
-            "records",
-            ">= 1",
-            f"{manifest.counts.records:,}",
-            manifest.counts.records > 0,
-            "nothing was published",
-        ),
-    ]
-    if manifest.photographs is not None:
-        waiting = unreviewed(manifest)
+    return [*by_policy, *_always(findings, release.manifest), *_of_its_kind(release)]
+
+
+def _always(findings: list[Finding], manifest: Manifest) -> Iterator[Required]:
+    draws = str(manifest.options.get("draws", "?"))
+    codes = manifest.counts.dead_letters_by_code
+    lost = ", ".join(sorted(code for code in codes if code in REASONS and REASONS[code].fatal))
+    yield Required(
+        "source of the draws",
+        "system",
+        draws,
+        draws == "system",
+        "the draws came from a seed: whoever knows it can undo the protection",
+    )
+    yield Required(
+        "files as in the manifest",
+        "0 findings",
+        str(len(findings)),
+        not findings,
+        f"the files are not as the manifest says ({len(findings)} findings)",
+    )
+    yield Required(
+        "input that cannot be counted",
+        "none",
+        lost or "none",
+        not lost,
+        f"input was lost that cannot be counted ({lost})",
+    )
+    yield Required(
+        "records",
+        ">= 1",
+        f"{manifest.counts.records:,}",
+        manifest.counts.records > 0,
+        "nothing was published",
+    )
+
+
+def _of_its_kind(release: Release) -> Iterator[Required]:
+    """Of photographs, and of differential privacy."""
+    if release.manifest.photographs is not None:
+        waiting = unreviewed(release.manifest)
         what = counted(waiting, "photograph waits", "photographs wait")
-        found.append(
-            Required(
-                "photographs that a person has to look at",
-                "0, or accepted",
-                f"{waiting:,}",
-                waiting == 0,
-                f"{what} for a person to look at (--verdicts, or --accept-unreviewed)",
-            )
+        yield Required(
+            "photographs that a person has to look at",
+            "0, or accepted",
+            f"{waiting:,}",
+            waiting == 0,
+            f"{what} for a person to look at (--verdicts, or --accept-unreviewed)",
         )
     if release.audited is not None:
-        found.append(
-            Required(
-                "epsilon found by an audit",
-                "not above the proof's",
-                f"at least {release.audited.epsilon_at_least:.3f}",
-                not release.audited.broken,
-                "an audit found a higher epsilon than the method can have by its proof",
-            )
+        yield Required(
+            "epsilon found by an audit",
+            "not above the proof's",
+            f"at least {release.audited.epsilon_at_least:.3f}",
+            not release.audited.broken,
+            "an audit found a higher epsilon than the method can have by its proof",
         )
-    return found
 
 
 def verdict(required: list[Required], checks: list[Check]) -> tuple[bool, str]:
