@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.contracts.records import records_schema
-from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
+from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.methods.base import Output
 from ppfr_ops.sanitize.items import BatchResult, Failed, I, Item, Results, decoded
 from ppfr_ops.sanitize.measuring import Metrics, SecondDraw
@@ -171,7 +171,7 @@ class AlignedFaces:
         given = self.run.method.guarantee()
         if given is not None and given.unit == "person":
             table = _without_unlabelled(table)
-        for item in decoded(table, results, (FACE_SIZE, FACE_SIZE), wants):
+        for item in decoded(table, results, self.run.template, wants):
             yield replace(item, context=self.run.context(item.context))
 
     def batches(self, items: Iterator[Item]) -> Iterator[list[Item]]:

@@ -54,6 +54,7 @@ OPTIONS = (
     "identity_column",
     "identity_key_file",
     "identity",
+    "align",
     "variation",
     "seed",
 )
@@ -269,6 +270,10 @@ def _checked(options: Mapping[str, Any], keep: Sequence[str] = ()) -> SanitizeOp
         raise UserError(f"option {name!r}: {fault(error)}") from None
     if chosen.output_format == "same":
         raise UserError("option 'output_format': same is for whole photographs")
+    if chosen.align == "auto":
+        raise UserError(
+            "option 'align': a batch cannot tell by what the others are aligned; name it"
+        )
     return resolved(chosen, whole=False)
 
 

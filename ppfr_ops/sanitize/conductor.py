@@ -100,6 +100,8 @@ class _Run:
     def go(self, dry_run: bool) -> RunResult:
         options = self.options
         job = prepare(options)
+        for notice in job.notices:
+            self._say(notice)
         preflight(job)
         if dry_run:
             self._announce(job, ())

@@ -161,7 +161,7 @@ def group_input(options: GroupOptions) -> Grouped:
     there: list[int] = []
     for unit in planned.units:
         table = read_unit(planned, unit)
-        items = list(decoded(table, Results(unit.id), (FACE_SIZE, FACE_SIZE)))
+        items = list(decoded(table, Results(unit.id), "off"))
         faces = np.array([item.pixels for item in items], np.uint8)
         parts.append(features_of(faces.reshape(-1, FACE_SIZE, FACE_SIZE, 3)))
         there += [len(places) + item.row for item in items]

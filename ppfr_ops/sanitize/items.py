@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA, REASONS
+from ppfr_ops.imaging.arrays import FACE_SIZE, Picture
 from ppfr_ops.imaging.codec import ImageError, decode, format_of
 from ppfr_ops.sanitize.measuring import Metrics
 from ppfr_ops.source.units import READ_ERROR
@@ -97,13 +98,14 @@ class Results(Generic[I]):
 
 
 def decoded(
-    table: pa.Table, results: Results[Any], size: tuple[int, int] | None, wants: Sequence[str] = ()
+    table: pa.Table, results: Results[Any], template: str | None, wants: Sequence[str] = ()
 ) -> Iterator[Item]:
     """Rows that can be read, as pictures; the others are buried.
 
     Args:
         table: as ``source.plan.read_unit`` gives it.
-        size: width and height that pictures must have, px; None: any.
+        template: by which the pictures are aligned faces (``imaging.templates``); off: as FR
+            models take them, 112 x 112; None: they are photographs of any size.
         wants: context of the method: ``identity`` is the column of that name, ``X`` is the column
             ``context.X``.
     """
@@ -117,9 +119,26 @@ def decoded(
             results.add_dead_letter(record_id, row, "no_bytes")
         else:
             try:
-                pixels = decode(picture, size=size)
+                pixels = decode(picture) if template is None else _face(picture, template)
             except ImageError as error:
                 results.add_dead_letter(record_id, row, error.code, error.detail)
             else:
                 context = {want: table[name][row].as_py() for want, name in names.items()}
                 yield Item(record_id, row, pixels, context, format_of(picture))
+
+
+def _face(data: bytes, template: str) -> Picture:
+    """The aligned face of 112 x 112 px.
+
+    Raises:
+        ImageError: it cannot be decoded, or is of another shape.
+    """
+    if template == "off":
+        return decode(data, size=(FACE_SIZE, FACE_SIZE))
+    from ppfr_ops.imaging.templates import shape_of, warped
+
+    picture = decode(data)
+    height, width = picture.shape[:2]
+    if abs(width / height / shape_of(template) - 1) > 0.02:
+        raise ImageError("wrong_size", f"{width} x {height} px, which is no crop of {template}")
+    return warped(picture, template)

@@ -54,6 +54,8 @@ class Job:
     pseudonym_key: bytes | None = None
     stage: Stage = "whole"
     """What is done with a unit."""
+    notices: tuple[str, ...] = ()
+    """What a person should be told before anything is done."""
     sealed: bytes | None = None
     """The secrets, encrypted; their fields hold nothing then."""
     sealed_under: str = ""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ppfr_ops.contracts import described, versioned
 from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.contracts.records import records_schema
-from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
+from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.methods.base import Output
 from ppfr_ops.sanitize.aligned import DrawnFaces, FaceMaker
 from ppfr_ops.sanitize.items import BatchResult, Item, Results, decoded
@@ -64,7 +64,7 @@ class PublishNothing:
 
     def items(self, table: pa.Table, results: Results[Item]) -> Iterator[Item]:
         names = self.run.method.needed_context()
-        for item in decoded(table, results, (FACE_SIZE, FACE_SIZE)):
+        for item in decoded(table, results, self.run.template):
             yield replace(item, context=dict.fromkeys(names, os.urandom(CODE_BYTES).hex()))
 
     def batches(self, items: Iterator[Item]) -> Iterator[list[Item]]:

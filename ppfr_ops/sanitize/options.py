@@ -36,6 +36,16 @@ class SanitizeOptions(BaseModel):
         "installed package adds (docs/inputs.md). auto decides by the files' names.",
         manifest=True,
     )
+    align: Literal[
+        "check", "auto", "off", "arcface", "ffhq", "celeba", "mtcnn", "mtcnn-160", "mtcnn-182"
+    ] = option(
+        "check",
+        "How the faces are aligned, if the input is aligned faces. check: look at the first, and "
+        "say or refuse if their eyes are not in place. auto: what another known template aligned "
+        "is turned into 112x112. A name: that template did. off: take them as they are.",
+        shapes=True,
+        manifest=True,
+    )
     image_column: str | None = option(
         None,
         "Column of the pictures: binary, or the image struct of Hugging Face datasets. WebDataset: "

@@ -18,13 +18,14 @@ from ppfr_ops.methods.registry import create
 from ppfr_ops.options import digest, shaping
 from ppfr_ops.release.signing import load_signing_key
 from ppfr_ops.review.verdicts import read_verdicts
+from ppfr_ops.sanitize.alignment import aligned
 from ppfr_ops.sanitize.identity import makes_key, resolved, secrets_with
 from ppfr_ops.sanitize.increments import allowed_deletions
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.marking import INVISIBLE, read_marks
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.photographs.covering import check_shown
-from ppfr_ops.sanitize.photographs.output import refuse_photographs, with_form
+from ppfr_ops.sanitize.photographs.output import with_form
 from ppfr_ops.source.coarsening import parse as parse_coarsening
 from ppfr_ops.source.listing import said
 from ppfr_ops.source.paths import IDENTITY
@@ -66,7 +67,32 @@ def prepare(options: SanitizeOptions) -> Job:
     method = method.with_secrets(stand_in)
     check_method(options, method, policy)
     marks = read_marks(options, method)
-    chosen = plan(
+    chosen = _planned(options, method, key)
+    if options.strict and chosen.left_out:
+        raise UserError(f"--strict: of the input would be left out: {said(chosen.left_out)}")
+    options = with_form(options, chosen)
+    notices: tuple[str, ...] = ()
+    if options.photographs is None:
+        template, said_of_it = aligned(options, method, chosen)
+        options = options.model_copy(update={"align": template})
+        notices = (said_of_it,) if said_of_it else ()
+    settings = _settings(options, chosen, method, key, policy, marks.get(INVISIBLE))
+    settings |= {f"secret {role}": mark(secret) for role, secret in secrets.items()}
+    vault = None
+    if options.vault is not None and options.vault_key is not None:
+        vault = Vault(options.vault).access(load_key(options.vault_key))
+        settings[VAULT_SETTING] = vault.release
+    job = Job(
+        options, chosen, key, method.digest(), settings, policy, verdicts, vault,
+        secrets=stand_in | marks, notices=notices,
+    )  # fmt: skip
+    if options.identity_column is None and not job.independent:
+        return replace(job, own=own)
+    return replace(job, own=own, pseudonym_key=os.urandom(32) if key is None else key)
+
+
+def _planned(options: SanitizeOptions, method: Anonymizer, key: bytes | None) -> Plan:
+    return plan(
         options.input,
         told_by(
             Columns(
@@ -86,24 +112,6 @@ def prepare(options: SanitizeOptions) -> Job:
         limit=options.limit,
         by_bytes=method.guarantee() is None,
     )
-    if options.strict and chosen.left_out:
-        raise UserError(f"--strict: of the input would be left out: {said(chosen.left_out)}")
-    options = with_form(options, chosen)
-    if options.photographs is None:
-        refuse_photographs(chosen)
-    settings = _settings(options, chosen, method, key, policy, marks.get(INVISIBLE))
-    settings |= {f"secret {role}": mark(secret) for role, secret in secrets.items()}
-    vault = None
-    if options.vault is not None and options.vault_key is not None:
-        vault = Vault(options.vault).access(load_key(options.vault_key))
-        settings[VAULT_SETTING] = vault.release
-    job = Job(
-        options, chosen, key, method.digest(), settings, policy, verdicts, vault,
-        secrets=stand_in | marks,
-    )  # fmt: skip
-    if options.identity_column is None and not job.independent:
-        return replace(job, own=own)
-    return replace(job, own=own, pseudonym_key=os.urandom(32) if key is None else key)
 
 
 def _named_by_path(options: SanitizeOptions) -> SanitizeOptions:

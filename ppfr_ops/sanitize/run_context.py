@@ -58,6 +58,8 @@ class RunContext:
         policy: a record that falls short of its ``record`` bounds is drawn again too, as often as
             the policy says, and buried if no draw helps.
         same_format: a photograph is stored in the format that it came in, if that is one of ours.
+        template: by which the input's faces are aligned (``imaging.templates``); off: they are as
+            FR models take them.
         keeps_metrics: False: nobody wants the metrics; only what the judge looks at is measured.
     """
 
@@ -75,6 +77,7 @@ class RunContext:
     look_every: int = 1
     keeps_metrics: bool = True
     same_format: bool = False
+    template: str = "off"
     _one: threading.RLock = field(default_factory=threading.RLock, init=False, compare=False)
     """Held while the method works: it need not bear two threads."""
 

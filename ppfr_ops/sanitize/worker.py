@@ -86,6 +86,7 @@ def build_sanitizer(
         look_every=sample_every or job.look_every,
         keeps_metrics=keeps_metrics,
         same_format=options.output_format == "same",
+        template="off" if options.align == "check" else options.align,
         max_disclosure=options.max_disclosure,
         policy=job.policy,
     )

@@ -1,18 +1,12 @@
 """Whole photographs that leave as files: the options, completed, and what the files are called."""
 
-import io
 import os
 from collections.abc import Mapping
 
-from PIL import Image
-
 from ppfr_ops.errors import UserError
-from ppfr_ops.imaging.arrays import FACE_SIZE
-from ppfr_ops.imaging.decoding import FORMATS
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.options import SanitizeOptions
-from ppfr_ops.source.formats import reader_of
-from ppfr_ops.source.plan import Plan, Unit, read_unit, record_id
+from ppfr_ops.source.plan import Plan, Unit, record_id
 from ppfr_ops.source.units import relative, storable
 
 
@@ -50,34 +44,6 @@ def with_form(options: SanitizeOptions, plan: Plan) -> SanitizeOptions:
     if picture == "same" and not whole:
         raise UserError("--output-format same goes with --output-faces in-place")
     return options.model_copy(update={"output_form": form, "output_format": picture})
-
-
-LOOKED_AT = 4
-"""Pictures that are looked at before anything is done."""
-
-
-def refuse_photographs(plan: Plan) -> None:
-    """Look at the first pictures: photographs are no aligned faces.
-
-    Raises:
-        UserError: there are some, and all are larger than an aligned face, and of another size.
-    """
-    unit = plan.units[0]
-    rows = min(LOOKED_AT, unit.stop - unit.start)
-    table = read_unit(plan, reader_of(plan.format).first(unit, rows))
-    sizes = []
-    for cell in table["image"]:
-        try:
-            with Image.open(io.BytesIO(cell.as_py() or b""), formats=FORMATS) as picture:
-                sizes.append(picture.size)
-        except Exception:
-            return  # whatever it is, the run says what becomes of it
-    if len(sizes) >= 2 and all(min(size) > FACE_SIZE for size in sizes):
-        first = " x ".join(map(str, sizes[0]))
-        raise UserError(
-            f"these are photographs, the first of {first} px, and no aligned faces of 112 x 112: "
-            "use --faces detect (with --output-faces in-place for whole photographs)"
-        )
 
 
 def paths_in(job: Job, unit: Unit) -> Mapping[str, str] | None:
