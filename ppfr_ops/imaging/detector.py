@@ -18,12 +18,12 @@ from ppfr_ops.imaging.arrays import Picture
 
 CENTERFACE = Path(__file__).parent / "centerface" / "centerface.onnx"
 
-_TURNED_SIDE = 384
-"""Longest side of a picture that is looked at turned by quarters, px: it costs as much again as the
-upright look at a picture of 800x600. A face that only this look shows is in the review queue."""
-_FRAME = 32
-"""Margin around it, px, in which the picture goes on mirrored: the middle of a face that the edge
-cuts may lie there, and a mirrored half is a face."""
+_TURNED_SIDE, _SMALL_TURNED_SIDE = 384, 128
+"""Longest side of a picture that is looked at turned by quarters, px: half of it, within these. It
+costs as much again as the upright look. A face that only this look shows is in the review queue."""
+_FRAME_SHARE = 12
+"""What part of that side the margin around is, in which the picture goes on mirrored: the middle of
+a face that the edge cuts may lie there, and a mirrored half is a face."""
 
 _CALL_PIXELS = 256 * 256
 """Of a call of the detector's network, where it takes several views at once."""
@@ -129,7 +129,7 @@ class CenterFace:
 
     A picture is looked at whole, shrunk to ``side`` if it is larger, and then in overlapping tiles
     at full size too, so that memory does not grow with the picture; and turned by 90, 180 and 270
-    degrees with a margin around, shrunk to ``_TURNED_SIDE``. Where nothing is found, and with
+    degrees with a margin around, at half its size. Where nothing is found, and with
     ``thorough`` always, a second look takes it enlarged, mirrored and turned by 30 degrees.
 
     Args:
@@ -197,7 +197,9 @@ class CenterFace:
 
     def _turned(self, picture: Picture) -> list[_View]:
         """By quarters."""
-        upright = _framed(picture, min(self.side, _TURNED_SIDE), _FRAME)
+        half = max(picture.shape[:2]) // 2
+        most = min(self.side, _TURNED_SIDE, max(_SMALL_TURNED_SIDE, half))
+        upright = _framed(picture, most, most // _FRAME_SHARE)
         high, wide = upright.height - 1, upright.width - 1
         views = []
         for turn, swaps in (
