@@ -23,7 +23,7 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding, decode
 from ppfr_ops.release import files
 from ppfr_ops.release.attestation import read_bundle
-from ppfr_ops.release.documents.report import unreviewed
+from ppfr_ops.release.documents.required import unreviewed
 from ppfr_ops.release.export import export
 from ppfr_ops.release.foreign import foreign_part
 from ppfr_ops.release.listing import Unlisted
