@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import apache_beam as beam
@@ -201,6 +203,64 @@ def test_two_worker_processes(tmp_path: Path, short_tmp: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert assert_sound(output).counts.records == 32
+
+
+@heavy
+@pytest.mark.parametrize("where", ["LOOPBACK", "EXTERNAL"])
+def test_killed_and_finished_through_the_job_api(
+    tmp_path: Path, short_tmp: Path, where: str
+) -> None:
+    """Beam's own job server; workers in the command (LOOPBACK), or in a pool beside it."""
+    folder, output = source(tmp_path / "in", 12, 24), tmp_path / "out"
+    jobs, pool = free_port(), free_port()
+    chosen = ["--runner=PortableRunner", f"--job_endpoint=localhost:{jobs}"]
+    chosen += [f"--environment_type={where}"]
+    chosen += [f"--environment_config=localhost:{pool}"] if where == "EXTERNAL" else []
+    options = ["--input", str(folder), "--output", str(output), "--method", "highpass"]
+    options += ["--unit-rows", "24", "--seed", "3", "--", *chosen]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    around = {**environment(short_tmp), "PATH": path}
+    quiet = {"env": around, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    servers = [
+        f"apache_beam.runners.portability.local_job_service_main --port={jobs}",
+        f"apache_beam.runners.worker.worker_pool_main --service_port={pool}",
+    ]
+    started = [subprocess.Popen([sys.executable, "-m", *s.split()], **quiet) for s in servers]
+    try:
+        for port in (jobs, pool):
+            wait_for(lambda port=port: answers(port))
+        command = [sys.executable, str(BEAM), *options]
+        process = subprocess.Popen(command, **quiet)
+        units = output / "evidence" / "ledger" / "units"
+        wait_for(lambda: len(list(units.glob("*.json"))) >= 3 or process.poll() is not None)
+        kill_tree(process)
+        finished = {path.name: path.read_bytes() for path in units.glob("*.json")}
+        assert 3 <= len(finished) < 12
+        done = subprocess.run(command, env=around, capture_output=True, text=True, timeout=240)
+    finally:
+        for server in started:
+            kill_tree(server)
+    assert done.returncode == 0, done.stderr
+    assert all((units / name).read_bytes() == data for name, data in finished.items())
+    assert assert_sound(output).counts.records == 12 * 24
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_prism(tmp_path: Path) -> None:
