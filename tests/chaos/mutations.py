@@ -5,6 +5,8 @@ instead, and the tests that should notice. They run in a copy of the tree, each 
 process that has loaded the libraries. What survives is printed.
 """
 
+# ruff: noqa: E501
+
 import argparse
 import contextlib
 import importlib
@@ -49,7 +51,6 @@ ALONE = "tests/test_tampering.py tests/test_standalone.py"
 SECRETS = "tests/test_secrets.py"
 SORTED = "tests/test_independent.py -k place_of"
 MATCH = "tests/match/test_accounts.py"
-PARITY = "tests/test_batch_parity.py -k option_does"
 REPORT = "tests/test_report.py -k verdict or words or back"
 INCREMENTS = "tests/test_increments.py"
 
