@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from certificates import chain
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from test_standalone import run_alone
+from test_standalone import BEYOND_MODEL_SIGNING, by_model_signing, key_on, run_alone
+from test_tampering import WAYS
 from test_verify import reseal, rewrite, shards
 
 from ppfr_ops import sanitize_batch
@@ -25,6 +26,9 @@ from ppfr_ops.imaging.credentials import Credentials
 from ppfr_ops.imaging.marks import SOURCE_TYPES, iptc, store_fault, without_credentials
 from ppfr_ops.release.foreign import Mark, foreign_part
 from ppfr_ops.release.looking import picture_fault
+from ppfr_ops.release.publish import write_documents
+from ppfr_ops.release.signing import load_public_key, load_signing_key
+from ppfr_ops.release.standalone.check import check
 from ppfr_ops.release.verify import verify
 from ppfr_ops.sample import faces, write_sample
 from ppfr_ops.sanitize import marking
@@ -173,9 +177,9 @@ def options(owner: tuple[Path, Path], **more: object) -> dict[str, object]:
 def made(owner: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An output of which the pictures are signed."""
     folder = tmp_path_factory.mktemp("made")
-    write_sample(folder / "in", count=4, identities=2, files=1)
+    write_sample(folder / "in", count=11, identities=2, files=1)
     given = {"method": "stochastic-local", "identity": "original", "metrics": "none"}
-    place = {"input": str(folder / "in"), "output": str(folder / "out")}
+    place = {"input": str(folder / "in"), "output": str(folder / "out"), "unit_rows": 4}
     job = prepare(SanitizeOptions(**place, **given, **options(owner)))
     assert set(job.secrets) == {marking.CHAIN, marking.SIGNER}
     assert "SECRET" not in repr(job) and "PRIVATE" not in repr(job.encoding(job.build_method()))
@@ -184,7 +188,44 @@ def made(owner: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     states = [worker.process(number).state for number in range(len(job.plan.units))]
     assert set(states) == {"committed"}
     finish(job, "test")
+    private, public = key_on(ec.SECP256R1(), folder)
+    private.rename(folder / "key")
+    public.rename(folder / "pub")
+    documents = {"README.md": "# card\n", "croissant.json": "{}\n"}
+    write_documents(Ledger(job.options.output), documents, load_signing_key(str(folder / "key")))
     return folder / "out"
+
+
+def smuggle_a_manifest(release: Path) -> None:
+    """The Content Credentials of one picture in another."""
+    path = sorted((release / "data").iterdir())[0]
+    raw = path.read_bytes()
+    places = [found.start() for found in re.finditer(b"JP\x02\x11", raw)]
+    size = 3000
+    stores = [raw[place : place + size] for place in places[:2]]
+    path.write_bytes(raw.replace(stores[0], stores[1]))
+
+
+def test_every_way_of_tampering_is_found(made: Path, tmp_path: Path) -> None:
+    """By ppfr verify, by the file in the release, by Model Signing; with signed pictures as well as
+    without."""
+    found: dict[str, set[str]] = {"ppfr verify": set(), "verify.py": set(), "model_signing": set()}
+    ways = {way.__name__: way for way in (*WAYS, smuggle_a_manifest)}
+    for name, way in ways.items():
+        shutil.copytree(made.parent, tmp_path / name)
+        release = tmp_path / name / "out/release"
+        way(release)
+        public = str(tmp_path / name / "pub")
+        if list(verify(str(release), load_public_key(public))):
+            found["ppfr verify"].add(name)
+        if check(str(release), public).findings:
+            found["verify.py"].add(name)
+        try:
+            by_model_signing(release)
+        except Exception:
+            found["model_signing"].add(name)
+    assert found["ppfr verify"] == found["verify.py"] == set(ways)
+    assert set(ways) - found["model_signing"] == BEYOND_MODEL_SIGNING
 
 
 def test_a_release_is_signed_and_both_verifiers_say_so(made: Path) -> None:
