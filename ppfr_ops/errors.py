@@ -26,6 +26,7 @@ EXTRAS = {
     "opendp": "dp",
     "pyiceberg": "tables",
     "ray": "ray",
+    "rfc3161_client": "timestamp",
     "s3fs": "s3",
     "sklearn": "evaluate",
     "tenseal": "match",

@@ -34,6 +34,17 @@ Examples:
 )
 @click.option("--sign", "signing_key", help="PEM: sign the manifest if all holds.")
 @click.option(
+    "--timestamp",
+    metavar="URL",
+    help="Have the signature stamped by a time stamping authority (RFC 3161). Needs "
+    "--timestamp-root.",
+)
+@click.option(
+    "--timestamp-root",
+    metavar="FILE",
+    help="PEM: certificates of whom to believe a time stamp; the signature must bear one.",
+)
+@click.option(
     "--against",
     metavar="INPUT",
     help="The input as the run had it: is every row of it published or a dead letter, and are the "
@@ -63,6 +74,8 @@ def main(
     public_key: str | None,
     min_version: int | None,
     signing_key: str | None,
+    timestamp: str | None,
+    timestamp_root: str | None,
     against: str | None,
     sample: int,
     fr: tuple[str, ...],
@@ -81,10 +94,11 @@ def main(
     One line for each finding, naming file and reason. Exit codes: 0 all holds, 1 it does not,
     2 there is nothing to verify.
     """
-    from ppfr_ops.imaging.credentials import can_check
     from ppfr_ops.recognizers import Recognizer, RecognizerSpec
     from ppfr_ops.release.audit import Audit, audit
+    from ppfr_ops.release.findings import Finding
     from ppfr_ops.release.signing import load_public_key, load_signing_key, sign
+    from ppfr_ops.release.timestamp import timestamped
     from ppfr_ops.release.verify import manifest_of, verify
     from ppfr_ops.sanitize.prepare import read_key
     from ppfr_ops.source.plan import Columns, told_by
@@ -93,6 +107,8 @@ def main(
         raise UserError("--identity-column and --identity-from need --identity-key-file")
     if against is None and (fr or identity_key_file or image_column or labels):
         raise UserError("--fr, --image-column, --labels and --identity-key-file go with --against")
+    if timestamp and not timestamp_root:
+        raise UserError("--timestamp needs --timestamp-root: whom to believe")
     found: Audit | None = None
     private = load_signing_key(signing_key) if signing_key else None
     public = load_public_key(public_key) if public_key else None
@@ -106,6 +122,11 @@ def main(
         findings = found.findings
     if private is not None and not findings:
         sign(output, private)
+    stamped = None
+    if timestamp_root is not None:
+        stamped = timestamped(output, timestamp_root, None if findings else timestamp)
+        if isinstance(stamped, str):
+            findings.append(Finding("manifest.sig", stamped))
     manifest = manifest_of(output)
     version = None if manifest is None else manifest.version
     if as_json:
@@ -121,15 +142,22 @@ def main(
         for finding in findings:
             echo(str(finding))
         if not findings:
-            said = ["all holds" + (f" (version {version})" if version is not None else "")]
-            if found is not None:
-                said.append(f"all {found.rows:,} rows of the input are accounted for")
-                said.append(f"{found.measured:,} records measured again")
-            if public is None:
-                said.append("without --public-key nobody vouches for it")
-            if manifest is not None and manifest.options.get("c2pa") and not can_check():
-                said.append(
-                    "of Content Credentials the form alone was checked (the extra c2pa is missing)"
-                )
-            echo("; ".join(said))
+            echo("; ".join(_said(manifest, found, public is not None, stamped)))
     return 1 if findings else 0
+
+
+def _said(manifest: Any, found: Any, signed: bool, stamped: Any) -> list[str]:
+    """That all holds, and what was looked at."""
+    from ppfr_ops.imaging.credentials import can_check
+
+    said = ["all holds" + (f" (version {manifest.version})" if manifest is not None else "")]
+    if found is not None:
+        said.append(f"all {found.rows:,} rows of the input are accounted for")
+        said.append(f"{found.measured:,} records measured again")
+    if stamped is not None:
+        said.append(f"signed before {stamped:%Y-%m-%d %H:%M:%S} UTC")
+    if not signed:
+        said.append("without --public-key nobody vouches for it")
+    if manifest is not None and manifest.options.get("c2pa") and not can_check():
+        said.append("of Content Credentials the form alone was checked (the extra c2pa is missing)")
+    return said

@@ -59,9 +59,19 @@ class _Hint(_Model):
     """sha256 of the public key in PEM."""
 
 
+class _Timestamp(_Model):
+    signedTimestamp: str
+    """Of the signature: an answer by RFC 3161, DER, base64 (``release.timestamp``)."""
+
+
+class _Timestamps(_Model):
+    rfc3161Timestamps: list[_Timestamp] = Field(min_length=1, max_length=1)
+
+
 class _Material(_Model):
     publicKey: _Hint
     tlogEntries: list[Any] = Field(default=[], max_length=0)
+    timestampVerificationData: _Timestamps | None = None
 
 
 class _Signed(_Model):
@@ -86,7 +96,31 @@ class Bundle(_Model):
 
     def text(self) -> bytes:
         """The one way to write it."""
-        return (self.model_dump_json(indent=1) + "\n").encode()
+        return (self.model_dump_json(indent=1, exclude_none=True) + "\n").encode()
+
+    @property
+    def signature(self) -> bytes:
+        """What a time stamp is on."""
+        return base64.b64decode(self.dsseEnvelope.signatures[0].sig)
+
+    @property
+    def timestamp(self) -> bytes | None:
+        """An authority's answer; None: there is none.
+
+        Raises:
+            ValueError: it is not base64.
+        """
+        found = self.verificationMaterial.timestampVerificationData
+        if found is None:
+            return None
+        return base64.b64decode(found.rfc3161Timestamps[0].signedTimestamp, validate=True)
+
+    def with_timestamp(self, token: bytes) -> "Bundle":
+        """The same with an authority's answer."""
+        one = _Timestamp(signedTimestamp=base64.b64encode(token).decode())
+        told = _Timestamps(rfc3161Timestamps=[one])
+        material = self.verificationMaterial.model_copy(update={"timestampVerificationData": told})
+        return self.model_copy(update={"verificationMaterial": material})
 
     @property
     def payload(self) -> bytes:
@@ -138,6 +172,8 @@ def read_bundle(data: bytes | None) -> Bundle | None:
     try:
         found = None if data is None else Bundle.model_validate_json(data)
         if found is None or found.text() != data or len(data) > LARGEST:
+            return None
+        if found.timestamp is not None and found.with_timestamp(found.timestamp).text() != data:
             return None
         rewritten = base64.b64encode(found.payload).decode()
         return found if rewritten == found.dsseEnvelope.payload else None

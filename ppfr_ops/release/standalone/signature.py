@@ -43,6 +43,8 @@ def check_signature(seen: Release, public_key: str | None) -> None:
     if rewritten.encode("utf-8", "surrogatepass") != data:
         seen.find(name, "holds more than a signature")
     _check_statement(seen, named)
+    if "timestampVerificationData" in bundle["verificationMaterial"]:
+        seen.leave("the time stamp on the signature: openssl ts -verify does")
     if public_key is None:
         seen.leave("who signed it: no --public-key was given")
         return
