@@ -388,8 +388,9 @@ def assess(policy: Policy, release: Figures, evaluation: Evaluation | None = Non
         found = figure(name, release, evaluation)
         holds = found is not None and bound.holds(found)
         metric = name.rpartition("_")[0]
-        if release.falling_short(metric) and (metric in SAMPLED or release.sampled):
-            name = f"{name} (of a sample of {len(release.values(metric)):,})"
+        measured = len(release.values(metric))
+        if measured and release.falling_short(metric) and (metric in SAMPLED or release.sampled):
+            name = f"{name} (of a sample of {measured:,})"
         checks.append(Check(name=name, bound=str(bound), found=found, holds=holds))
     return checks
 

@@ -131,6 +131,7 @@ def _singled_out(release: Release, evaluation: Evaluation | None, date: str) -> 
     parts, dated = [], ""
     alone = release.singled
     if alone is not None:
+        dated = release.manifest.finished_at[:10]
         parts.append(
             f"of {alone.people:,} people {alone.singled_out:,} have a number of records and kept "
             f"values that nobody else has; at least {alone.structure_k:,} look alike"
