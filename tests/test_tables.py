@@ -13,8 +13,10 @@ from test_increments import faces, run, shards
 
 from ppfr_ops.cli.export import main as export
 from ppfr_ops.errors import UserError
+from ppfr_ops.sandbox import Sandbox
 from ppfr_ops.source.plan import Columns, Plan, plan, read_unit, sources
 from ppfr_ops.store.ledger import NO_DATE
+from ppfr_ops.store.storage import open_store
 
 deltalake = pytest.importorskip("deltalake")
 lance = pytest.importorskip("lance")
@@ -76,15 +78,16 @@ def ten(place: Path, kind: str) -> Any:
     return [*versions, versions[-1]]
 
 
-def iceberg(place: Path) -> Any:
+def iceberg(place: Path, location: str | None = None, **how: str) -> Any:
     from pyiceberg.catalog.sql import SqlCatalog
 
     place.parent.mkdir(parents=True, exist_ok=True)
     catalog = SqlCatalog(
-        "c", uri=f"sqlite:///{place.parent}/catalog.db", warehouse=f"file://{place.parent}"
+        "c", uri=f"sqlite:///{place.parent}/catalog.db", warehouse=f"file://{place.parent}", **how
     )
     catalog.create_namespace("n")
-    return catalog.create_table("n.t", schema=rows_of(1).schema, location=f"file://{place}")
+    location = location or f"file://{place}"
+    return catalog.create_table("n.t", schema=rows_of(1).schema, location=location)
 
 
 @pytest.mark.parametrize("kind", ["delta", "iceberg", "lance"])
@@ -109,6 +112,36 @@ def test_a_table_is_read_at_a_version_without_what_it_deleted(tmp_path: Path, ki
     assert all(stamps[unit.id] == unit.source for unit in before.units)
     later = plan(f"{place}@{third}", WHO, key=b"k" * 32)
     assert not {unit.source for unit in after.units} & {unit.source for unit in later.units}
+
+
+def test_tables_are_read_from_an_object_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moto = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    moto.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{moto.get_host_and_port()[1]}")
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(f"AWS_{name}", "test")
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION"):
+        monkeypatch.setenv(name, "us-east-1")
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    # Processes that were started before do not know of it.
+    monkeypatch.setattr("ppfr_ops.source.parquet.sandbox", Sandbox())
+    monkeypatch.setattr("ppfr_ops.source.lance_table._sandbox", Sandbox(4 << 30))
+    try:
+        open_store("s3://lake")[0].mkdir("lake")
+        for first in (0, 10):
+            rows = rows_of(*range(first, first + 10))
+            deltalake.write_deltalake("s3://lake/delta", rows, mode="append")
+            lance.write_dataset(rows, "s3://lake/lance", mode="append")
+        assert seen("s3://lake/delta@0") == seen("s3://lake/lance@1") == list(range(10))
+        assert seen("s3://lake/delta") == seen("s3://lake/lance") == list(range(20))
+        how = {"py-io-impl": "pyiceberg.io.fsspec.FsspecFileIO"}
+        table = iceberg(tmp_path / "faces", "s3://lake/ice", **how)
+        table.append(rows)
+        assert seen("s3://lake/ice") == list(range(10, 20))
+    finally:
+        moto.stop()
 
 
 def test_a_later_version_brings_rows_in_and_takes_deleted_ones_out(tmp_path: Path) -> None:

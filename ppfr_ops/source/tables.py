@@ -111,7 +111,9 @@ def _iceberg(fs: Any, root: str, url: str, version: int | None) -> Listing:
     from pyiceberg.io.pyarrow import _read_all_delete_files
     from pyiceberg.table import StaticTable
 
-    table = StaticTable.from_metadata(_newest_metadata(fs, root, url))
+    # fsspec's, as all other stores: it takes credentials and endpoint from the environment.
+    how = {"py-io-impl": "pyiceberg.io.fsspec.FsspecFileIO"} if "://" in url else {}
+    table = StaticTable.from_metadata(_newest_metadata(fs, root, url), how)
     found = table.metadata.snapshot_by_id(version) if version else table.current_snapshot()
     if found is None:
         known = ", ".join(str(each.snapshot_id) for each in table.metadata.snapshots)
