@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from guesser import Seen, better_than_twice_chance, guesses, hits
 
-from ppfr_ops.contracts.manifest import LEAST_RECORDS, STEPS, Statistic, coarse_mean
+from ppfr_ops.contracts.manifest import LEAST_RECORDS, Statistic, coarse_mean
+from ppfr_ops.contracts.metrics import METRICS
 from ppfr_ops.imaging.codec import Encoding, decode
 from ppfr_ops.methods.registry import methods
 from ppfr_ops.release.documents.cards import Publication, as_json, croissant, dataset_card
@@ -129,9 +130,9 @@ def test_no_byte_of_the_source_is_in_any_file(seen: Seen) -> None:
 
 def test_means_hide_every_single_record() -> None:
     """Who knows all records but one learns of that one no more than its range."""
-    for name, step in STEPS.items():
+    for name, metric in METRICS.items():
         width = 100.0 if name == "psnr" else 2.0
-        assert LEAST_RECORDS * step >= width
+        assert LEAST_RECORDS * metric.step >= width
     assert coarse_mean("psnr", Statistic(count=99, mean=11.26, min=0, max=1)) is None
     assert coarse_mean("psnr", Statistic(count=100, mean=11.26, min=0, max=1)) == 11
     assert coarse_mean("id_cosine_x", Statistic(count=100, mean=0.513, min=0, max=1)) == 0.52

@@ -23,7 +23,7 @@ from pictures import DEAD, HANDLED, PLANTED, jpeg
 from poison import is_marked
 
 from ppfr_ops.cli.sanitize import main
-from ppfr_ops.contracts import VERSION
+from ppfr_ops.contracts import VERSIONS
 from ppfr_ops.contracts.manifest import Manifest
 from ppfr_ops.contracts.records import IMAGE_TYPE
 from ppfr_ops.imaging.codec import decode
@@ -121,7 +121,8 @@ def assert_sound(output: Path) -> Manifest:
             table = pq.read_table(pa.BufferReader(data))
             assert table.num_rows == shard.rows
             told = table.schema.metadata[b"ppfr_schema"].decode()
-            assert told == f"{'records' if kind == 'data' else kind}/{VERSION}"
+            name = "records" if kind == "data" else kind
+            assert told == f"{name}/{VERSIONS[name]}"
             if kind != "metrics":
                 (ids if kind == "data" else dead).extend(table["record_id"].to_pylist())
     assert len(set(ids + dead)) == len(ids) + len(dead) == manifest.counts.rows_in

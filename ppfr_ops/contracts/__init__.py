@@ -1,13 +1,31 @@
 """What crosses a boundary: Arrow schemas of the shards, pydantic models of ledger and manifest.
 
 Every Arrow field carries ``description``, ``unit`` and ``range`` in its metadata; every schema
-carries ``ppfr_schema`` = ``name/VERSION``. A changed column is a new VERSION, made on purpose:
-``tests/test_schemas.py`` holds the inventory.
+carries ``ppfr_schema`` = ``name/version``. A changed column is a new version of that artefact and
+of no other, made on purpose: ``tests/test_schemas.py`` holds the inventory.
 """
 
 import pyarrow as pa
 
-VERSION = "2"
+VERSIONS = {
+    "records": "2",
+    "metrics": "2",
+    "dead_letters": "2",
+    "detections": "2",
+    "look": "2",
+    "ledger": "2",
+    "certificates": "2",
+    "files": "1",
+    "vault_sealed": "2",
+    "vault_keys": "2",
+    "originals": "2",
+    "originals_dead_letters": "2",
+}
+"""Of every artefact that has no version in its own model. An output is gone on with as long as what
+it is made of has the same versions (``OF_A_UNIT``)."""
+
+OF_A_UNIT = ("records", "metrics", "dead_letters", "detections", "look", "ledger")
+"""Artefacts that a unit of a run becomes."""
 
 
 def described(
@@ -21,4 +39,5 @@ def described(
 
 
 def versioned(name: str, fields: list[pa.Field], extra: dict[str, str] | None = None) -> pa.Schema:
-    return pa.schema(fields, metadata={"ppfr_schema": f"{name}/{VERSION}", **(extra or {})})
+    """A schema that says which artefact it is of, and its version."""
+    return pa.schema(fields, metadata={"ppfr_schema": f"{name}/{VERSIONS[name]}", **(extra or {})})

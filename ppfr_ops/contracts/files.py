@@ -16,7 +16,7 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 import ppfr_ops.contracts
-from ppfr_ops.contracts import VERSION, endpoint
+from ppfr_ops.contracts import VERSIONS, endpoint
 from ppfr_ops.contracts.certificates import CERTIFICATES_SCHEMA
 from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA
 from ppfr_ops.contracts.detections import detections_schema
@@ -81,7 +81,7 @@ def files() -> dict[str, str]:
     for name, model in documents().items():
         field = model.model_fields.get("schema_version") or model.model_fields.get("version")
         # A field "version" may count something else; then it has no default.
-        version = VERSION if field is None or field.is_required() else field.default
+        version = VERSIONS["ledger"] if field is None or field.is_required() else field.default
         document = {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             **_described(model.model_json_schema()),

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from ppfr_ops.contracts import VERSION
+from ppfr_ops.contracts import VERSIONS
 
 Kind = Literal["data", "metrics", "dead_letters", "detections", "look"]
 KINDS: tuple[Kind, ...] = ("data", "metrics", "dead_letters")
@@ -100,7 +100,7 @@ class Tombstone(_Model):
 
 
 class LedgerEntry(_Model):
-    schema_version: str = VERSION
+    schema_version: str = VERSIONS["ledger"]
     unit: UnitId
     copy_id: str = Field(pattern=rf"^{COPY.pattern}$")
     """Which attempt's files count."""

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Final, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from ppfr_ops.contracts import described
+from ppfr_ops.contracts import VERSIONS, described
 from ppfr_ops.contracts.ledger import Count, Digest, Kind, Shard, Statistic
+from ppfr_ops.contracts.metrics import METRICS
 
 MANIFESTS = "3"
 """Version of both manifests. Before 3 they listed the shards themselves."""
@@ -156,24 +157,19 @@ class Manifest(_Model):
 LEAST_RECORDS = 100
 """Over how many records a figure of a release is taken, at least."""
 
-STEPS = {
-    "disclosure": 0.02,
-    "ssim": 0.02,
-    "ms_ssim": 0.02,
-    "psnr": 1.0,
-    "lowfreq_corr": 0.02,
-    "draw_similarity": 0.02,
-    "id_cosine": 0.02,
-}
-"""What the means of a release are rounded to. ``LEAST_RECORDS`` times the step is the whole range
-of the measure, so somebody who knows the figures of all records but one, to the last digit, learns
-from the mean that the one lies somewhere in the range. No minimum, maximum or percentile: each is
-one record's figure."""
+ID_COSINE_STEP = 0.02
+"""What a mean cosine of templates is rounded to."""
 
 
 def coarse_mean(name: str, statistic: Statistic) -> float | None:
-    """A metric's mean as a release may tell it; None: it may not."""
-    step = STEPS.get("id_cosine" if name.startswith("id_cosine_") else name)
+    """A metric's mean as a release may tell it; None: it may not.
+
+    It is rounded: ``LEAST_RECORDS`` times the step is the whole range of the measure, so somebody
+    who knows the figures of all records but one, to the last digit, learns from the mean that the
+    one lies somewhere in the range. No minimum, maximum or percentile: each is one record's figure.
+    """
+    step = METRICS[name].step if name in METRICS else None
+    step = ID_COSINE_STEP if name.startswith("id_cosine_") else step
     if step is None or statistic.count < LEAST_RECORDS:
         return None
     return round(round(statistic.mean / step) * step, 2)
@@ -204,7 +200,7 @@ FILES_SCHEMA = pa.schema(
             ("sha256", pa.binary(_DIGEST_BYTES), "Of the file, hex; ASCII.", "", ""),
         )
     ],
-    metadata={"ppfr_schema": "files/1"},
+    metadata={"ppfr_schema": f"files/{VERSIONS['files']}"},
 )
 """``release/files.pq``: the shards, sorted by path, not compressed."""
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from ppfr_ops.contracts.metrics import METRICS, PICTURE_FIELDS
 from ppfr_ops.errors import UserError, fault
 
 _BOUND = re.compile(r"(<=|>=|==)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)")
@@ -42,15 +43,15 @@ def _parse(value: object) -> object:
 
 _Bounds = dict[str, Annotated[Bound, BeforeValidator(_parse)]]
 
+_MEASURES = "|".join([*METRICS, r"id_cosine_\w+"])
+_OF_PICTURES = "|".join(item.name for item in PICTURE_FIELDS)
 _FIGURES = re.compile(
     r"dead_letters|dead_letter_rate|quarantined|quarantine_rate|records|unconfirmed_rate"
     r"|structure_k|singled_out"
-    r"|(disclosure|ssim|ms_ssim|psnr|lowfreq_corr|draw_similarity|id_cosine_\w+"
-    r"|faces|smallest_face|changed_share|residual_faces)"
-    r"_(mean|min|max|p01|p05|p50|p95|p99)"
+    rf"|({_MEASURES}|{_OF_PICTURES})_(mean|min|max|p01|p05|p50|p95|p99)"
     r"|(rec_ssim|recovery_gain|black_box_accuracy|rank1|rank1_student|id_match_\w+)"
 )
-_METRICS = re.compile(r"disclosure|ssim|ms_ssim|psnr|lowfreq_corr|draw_similarity|id_cosine_\w+")
+_METRICS = re.compile(_MEASURES)
 
 
 class Policy(BaseModel):

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from ppfr_ops.contracts.ledger import Kind, LedgerEntry, Shard
 from ppfr_ops.contracts.manifest import Manifest
+from ppfr_ops.contracts.metrics import METRICS
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.codec import ImageError, decode
@@ -307,7 +308,8 @@ class _Again:
             found[f"id_cosine_{recognizer.name}"] = cosine
         kind: Kind = "metrics" if self.detections is None else "detections"
         for name, values in found.items():
-            allowed = _TOLERANCE * (10 if name == "psnr" else 1)
+            coarse = name in METRICS and METRICS[name].step >= 1
+            allowed = _TOLERANCE * (10 if coarse else 1)
             for row, value in zip(told, values, strict=True):
                 if row[name] is not None and not abs(float(value) - row[name]) <= allowed:
                     text = f"{name} is {float(value):.4f}, the file says {row[name]:.4f}"

@@ -18,7 +18,7 @@ from ppfr_ops.contracts.detections import detections_schema
 from ppfr_ops.contracts.evaluation import Evaluation
 from ppfr_ops.contracts.ledger import Kind, LedgerEntry, is_shard
 from ppfr_ops.contracts.manifest import FILES, Check, Counts, File, Manifest, ReleaseManifest
-from ppfr_ops.contracts.metrics import SAMPLED, metrics_schema
+from ppfr_ops.contracts.metrics import is_sampled, metrics_schema
 from ppfr_ops.contracts.policy import Policy
 from ppfr_ops.contracts.privacy_audit import DOCUMENT, PrivacyAudit
 from ppfr_ops.errors import UserError
@@ -389,7 +389,8 @@ def assess(policy: Policy, release: Figures, evaluation: Evaluation | None = Non
         holds = found is not None and bound.holds(found)
         metric = name.rpartition("_")[0]
         measured = len(release.values(metric))
-        if measured and release.falling_short(metric) and (metric in SAMPLED or release.sampled):
+        sampled = is_sampled(metric) or release.sampled
+        if measured and sampled and release.falling_short(metric):
             name = f"{name} (of a sample of {measured:,})"
         checks.append(Check(name=name, bound=str(bound), found=found, holds=holds))
     return checks

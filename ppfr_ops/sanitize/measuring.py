@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ppfr_ops.contracts.metrics import metric_fields
+from ppfr_ops.contracts.metrics import METRICS
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.recognizers import Recognizer
 from ppfr_ops.sanitize.options import Level
@@ -44,7 +44,7 @@ def measure(
     again: SecondDraw | None = None,
     only: Collection[str] | None = None,
 ) -> Metrics:
-    """The measures of ``ppfr_ops.contracts.metrics.MEASURES``, each ``N``.
+    """The measures of ``ppfr_ops.contracts.metrics.METRICS``, each ``N``.
 
     Args:
         originals, published: uint8 ``N x H x W x 3``; ``published`` is decoded from what was
@@ -62,7 +62,7 @@ def measure(
         values = {}
         if only is None or {"ssim", "ms_ssim"} & set(only):
             values["ssim"], values["ms_ssim"] = measures.ssim_and_ms_ssim(x, y)
-        for name in ("psnr", "lowfreq_corr", "disclosure"):
+        for name in METRICS.keys() - {"ssim", "ms_ssim", "draw_similarity"}:
             if only is None or name in only:
                 values[name] = getattr(measures, name)(x, y)
         if again is not None:
@@ -82,9 +82,6 @@ def _tensor(faces: Faces) -> "torch.Tensor":
     return torch.from_numpy(faces).to(device).permute(0, 3, 1, 2).contiguous().float() / 255
 
 
-_SLOW = ("disclosure", "draw_similarity")
-
-
 @dataclass(frozen=True)
 class Measuring:
     """Measures and FR models at the level that a run asks for.
@@ -102,9 +99,10 @@ class Measuring:
     @cached_property
     def measures(self) -> frozenset[str]:
         """What ``compare`` measures, by name, FR models aside."""
-        known = {item.name for item in metric_fields()}
+        known = set(METRICS)
         named = set() if self.level == "none" else known
-        named = named if self.level == "full" else named.difference(_SLOW)
+        if self.level != "full":
+            named = {name for name in named if not METRICS[name].slow}
         named = named if self.only is None else named.intersection(self.only)
         return frozenset(named | known.intersection(self.required))
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ppfr_ops.contracts import VERSION
+from ppfr_ops.contracts import OF_A_UNIT, VERSIONS
 from ppfr_ops.contracts.dead_letters import REASONS
 from ppfr_ops.contracts.manifest import PROMISE
-from ppfr_ops.contracts.metrics import is_measure
+from ppfr_ops.contracts.metrics import METRICS, is_measure
 from ppfr_ops.contracts.policy import Policy, parse
 from ppfr_ops.contracts.records import FACE_COLUMNS, RESERVED_COLUMNS
 from ppfr_ops.errors import UserError
@@ -149,7 +149,8 @@ def _settings(
         named["--detector"] = options.photographs.detector_digest()
     values = {name: digest(value) for name, value in {**shaping(options), **named}.items()}
     kind = "aligned" if options.photographs is None else "detect"
-    return {"schema version": VERSION, "--faces": kind, "input": chosen.digest(), **values}
+    schemas = " ".join(f"{name}/{VERSIONS[name]}" for name in OF_A_UNIT)
+    return {"schemas": schemas, "--faces": kind, "input": chosen.digest(), **values}
 
 
 def mark(secret: bytes) -> str:
@@ -358,7 +359,7 @@ def _read_policy(options: SanitizeOptions) -> Policy | None:
         model = metric.removeprefix("id_cosine_")
         if model != metric and model not in names:
             raise UserError(f"policy, record.{metric}: there is no --fr {model}=…")
-        slow = metric in ("disclosure", "draw_similarity")
+        slow = metric in METRICS and METRICS[metric].slow
         if options.metrics == "none" or (slow and options.metrics == "basic"):
             raise UserError(f"policy, record.{metric}: not measured by --metrics {options.metrics}")
     return policy

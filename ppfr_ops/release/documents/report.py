@@ -23,6 +23,7 @@ from ppfr_ops import sample
 from ppfr_ops.contracts.certificates import Certification
 from ppfr_ops.contracts.evaluation import Evaluation
 from ppfr_ops.contracts.manifest import Check, Method
+from ppfr_ops.contracts.metrics import METRICS
 from ppfr_ops.contracts.policy import Bound, Policy
 from ppfr_ops.draws import system_draws
 from ppfr_ops.imaging.codec import Encoding
@@ -42,16 +43,6 @@ from ppfr_ops.release.findings import Finding
 
 WORST = 10
 """Records that are named."""
-
-MEANINGS = {
-    "disclosure": "what a person can see of the original: 0 nothing, 1 all",
-    "ssim": "structural similarity to the original",
-    "ms_ssim": "structural similarity over scales",
-    "psnr": "peak signal-to-noise ratio to the original, dB",
-    "lowfreq_corr": "correlation of the coarse parts with the original's",
-    "draw_similarity": "on a sample: likeness of two publications of one face; near 1, the draw "
-    "changes nothing",
-}
 
 _COLOURS = {"bar": "#2b6cb0", "bound": "#b00020", "alt": "#b7791f"}
 
@@ -264,7 +255,7 @@ def _histogram(name: str, values: NDArray[np.float64], policy: Policy) -> Plot:
     rows += [(text, f"{value:.4f}") for text, value in points.items()]
     rows += [("highest", f"{values.max():.4f}")]
     rows += [(f"required of {kind}", str(bound)) for kind, bound in bounds.items()]
-    meaning = MEANINGS.get(name, "")
+    meaning = METRICS[name].meaning if name in METRICS else ""
     if not meaning and name.startswith("id_cosine_"):
         model = name.removeprefix("id_cosine_")
         meaning = f"cosine of the {model} templates of original and published picture"

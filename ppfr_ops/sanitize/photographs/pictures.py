@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ppfr_ops.contracts.detections import FACE_FIELDS, detections_schema
-from ppfr_ops.contracts.metrics import MEASURES, metrics_schema
+from ppfr_ops.contracts.metrics import METRICS, metrics_schema
 from ppfr_ops.contracts.records import records_schema
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces, Picture
@@ -292,7 +292,7 @@ class WholePictures:
         if not self.run.measuring.looks:
             return {}
         values: dict[str, list[float]] = defaultdict(list)
-        names = [item.name for item in MEASURES]
+        names = list(METRICS)
         names += [f"id_cosine_{recognizer.name}" for recognizer in self.run.recognizers]
         for item, each in zip(batch, made, strict=True):
             for name in names:
