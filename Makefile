@@ -23,7 +23,7 @@ sanitize: $(VENV)/.core
 	$(BIN)/ppfr sanitize --overwrite --input $(OUT)/sample --output $(OUT)/sanitized
 
 test: $(VENV)/.all
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(PYTEST)
+	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST)
 
 # As many as fit: 50,000 pictures take about a quarter of an hour on an idle core.
 TORTURE_MINUTES ?= 15
@@ -32,6 +32,7 @@ torture: $(VENV)/.all
 	$(BIN)/python tests/chaos/kills.py --kills 200 --minutes $(TORTURE_MINUTES)
 	$(BIN)/python tests/chaos/payments.py --kills 50 --minutes $(TORTURE_MINUTES)
 	$(BIN)/python tests/chaos/mishaps.py --mishaps 200 --minutes $(TORTURE_MINUTES)
+	PPFR_TORTURE=1 $(BIN)/python -m pytest tests/test_growing_release.py tests/match/test_hostile.py
 	if $(BIN)/python -c 'import atheris' 2>/dev/null; then folder=$$(mktemp -d); \
 		$(BIN)/python tests/fuzz/atheris_decode.py -max_total_time=300 $$folder; code=$$?; \
 		rm -r $$folder; exit $$code; fi

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,11 +26,18 @@ ALONE = {
 """Files that start Ray or drive whole clusters, or mind the time: never two of them at once."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For ``pytest -n``: a file's tests stay together, for they share fixtures."""
-    for item in items:
-        name = item.path.stem
-        item.add_marker(pytest.mark.xdist_group("ray" if name in ALONE else str(item.path)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """For ``pytest -n``: a file's tests stay together, for they share fixtures; so do those of all
+    files that must be alone. (``--dist loadgroup`` of xdist 3.8 does nothing under pytest 9.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::")[0]
+            return "alone" if Path(file).stem in ALONE else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ from ppfr_ops.recognizers import Recognizer, RecognizerSpec
 
 SHARED = Path(os.environ.get("PPFR_SHARED", Path(__file__).parent.parent.parent / "shared"))
 KEY = bytes(range(32))
-COUNT = 200 if os.environ.get("PPFR_HEAVY") else 24
+COUNT = 32
 pytestmark = pytest.mark.timeout(900)
 NOBODY = np.zeros((1, 112, 112, 3), np.uint8)
 

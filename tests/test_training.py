@@ -44,14 +44,15 @@ def surrogates(shared) -> dict[str, Path]:
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(faces, surrogates, tmp_path) -> None:
-    straight = Trainer(TINY, faces, surrogates)
-    for _ in range(4):
-        straight.advance()
-    first = Trainer(TINY, faces, surrogates)
+    config = TINY.model_copy(update={"sketch_steps": 1})
+    straight = Trainer(config, faces, surrogates)
     for _ in range(3):
+        straight.advance()
+    first = Trainer(config, faces, surrogates)
+    for _ in range(2):
         first.advance()
     first.save(tmp_path / "checkpoint.pt")
-    second = Trainer(TINY, faces, surrogates)
+    second = Trainer(config, faces, surrogates)
     second.load(tmp_path / "checkpoint.pt")
     second.advance()
     for a, b in zip(straight.generator.parameters(), second.generator.parameters(), strict=True):
@@ -79,9 +80,9 @@ def test_every_part_can_be_turned_off(part, faces, surrogates) -> None:
 
 
 def test_the_sketch_learns(faces, surrogates) -> None:
-    config = TINY.model_copy(update={"sketch_steps": 40, "seed": 1})
+    config = TINY.model_copy(update={"sketch_steps": 20, "seed": 1})
     trainer = Trainer(config, faces, surrogates)
-    losses = [trainer.advance()["loss"] for _ in range(40)]
+    losses = [trainer.advance()["loss"] for _ in range(20)]
     assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
 
 

@@ -68,9 +68,13 @@ def test_lfw_accuracy_on_originals(shared: Path) -> None:
     gallery = read_faces(str(shared / "data" / "lfw_aligned"), "LFW")
     pairs = read_pairs(str(shared / "data" / "lfw_pairs.parquet"), gallery)
     model = Recognizer(RecognizerSpec("mobileface", str(shared / "models" / "mobileface.onnx")))
-    templates = model.embed(gallery.images)
-    scores = pair_scores(templates[pairs.a], templates[pairs.b])
-    assert verify(scores, pairs.same, pairs.folds).accuracy == pytest.approx(0.9353, abs=0.003)
+    some = np.isin(pairs.folds, np.unique(pairs.folds)[:2])
+    faces, places = np.unique(np.concatenate([pairs.a[some], pairs.b[some]]), return_inverse=True)
+    templates = model.embed(gallery.images[faces])
+    scores = pair_scores(*(templates[half] for half in np.split(places, 2)))
+    assert verify(scores, pairs.same[some], pairs.folds[some]).accuracy == pytest.approx(
+        0.9425, abs=0.003
+    )
 
 
 def unit(values: np.ndarray) -> np.ndarray:
@@ -123,7 +127,7 @@ def test_student_undoes_a_turn_of_the_embedding_space() -> None:
     turn = np.linalg.qr(rng.normal(size=(64, 64)))[0]
     published = unit(originals @ turn)
     train, test = slice(0, 512), slice(512, 1200)
-    student = train_student([published[train]], published[train], originals[train])
+    student = train_student([published[train]], published[train], originals[train], steps=120)
     sets = linkage_sets(names[test])
     plain = linkage(originals[test][sets.gallery], published[test][sets.probes], sets, [])
     guess = student.guess(published[test][sets.probes], [published[test][sets.probes]])

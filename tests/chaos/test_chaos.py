@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-MINUTES = float(os.environ.get("PPFR_CHAOS_MINUTES", 0.5))
+MINUTES = float(os.environ.get("PPFR_CHAOS_MINUTES", 0.3))
 """For each seed, about."""
 FIXED_SEED = 16
 
@@ -36,11 +36,11 @@ def test_killed_at_random_and_gone_on_with_every_record_is_there_once(seed: int 
 def test_killed_around_the_payment_nobody_is_published_more_than_was_spent() -> None:
     seed = secrets.randbits(32)
     done = subprocess.run(
-        [sys.executable, str(HERE / "payments.py"), f"--seed={seed}", "--kills=12", "--minutes=12"],
+        [sys.executable, str(HERE / "payments.py"), f"--seed={seed}", "--kills=6", "--minutes=12"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, f"seed {seed}\n{done.stdout}\n{done.stderr[-2000:]}"
     figures = json.loads(done.stdout)
-    assert figures["kills"] >= 10 and figures["refused"] >= 1, figures
+    assert figures["kills"] >= 5 and figures["refused"] >= 1, figures

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import campaign
 import mutations
 
-SECONDS = float(os.environ.get("PPFR_FUZZ_SECONDS", 12))
+SECONDS = float(os.environ.get("PPFR_FUZZ_SECONDS", 6))
 """For each kind of input and seed."""
 FIXED_SEED = 16
 KINDS = sorted(campaign.KINDS)
