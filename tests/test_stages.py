@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from worlds import Shown, Turned, Virtual, World
 
-from ppfr_ops.contracts.evaluation import Evaluation, Recovery
+from ppfr_ops.contracts.evaluation import Evaluation
 from ppfr_ops.lab.evaluate import run as running
 from ppfr_ops.lab.evaluate.attacks.linker import Search
 from ppfr_ops.lab.evaluate.evaluation import evaluate, facts
@@ -201,12 +201,3 @@ def test_the_document_puts_the_strict_end_first(world: World, tmp_path: Path) ->
     later = evaluate(run, "made", facts(run, "jpeg 95"), "custom", ["diversity"])
     assert later.diversity is not None and later.skipped["linker"] == "not asked for"
     assert (later.utility, later.eye) == (document.utility, document.eye)
-
-
-def test_an_evaluation_of_version_1_is_read() -> None:
-    text = (Path(__file__).parent / "data" / "evaluation-1.json").read_text()
-    document = Evaluation.model_validate_json(text)
-    assert document.schema_version == 1 and document.linker is None
-    assert document.headline.black_box_tar is None
-    assert document.recovery is not None
-    assert isinstance(document.recovery.attackers["unet"], Recovery)

@@ -65,7 +65,7 @@ class CertifiedAt(_Document):
 class Certification(_Document):
     """``certificates/NAME/certification.json``: what was certified, and for what share."""
 
-    schema_version: Literal[1, 2] = 2
+    schema_version: Literal[2] = 2
     recognizer: str
     recognizer_sha256: str
     surrogate: bool = Field(description="a model that ppfr distill made; it speaks for itself only")

@@ -368,7 +368,7 @@ class Data(_Document):
 
 
 class Evaluation(_Document):
-    schema_version: Literal[1, 2, 3] = 3
+    schema_version: Literal[3] = 3
     label: str
     method: str | None
     options: dict[str, object]

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from ppfr_ops.contracts import VERSIONS, described
-from ppfr_ops.contracts.ledger import Count, Digest, Kind, Shard, Statistic
+from ppfr_ops.contracts.ledger import Count, Digest, Statistic
 from ppfr_ops.contracts.metrics import METRICS
 
 MANIFESTS = "3"
@@ -116,11 +116,6 @@ class Verdict(_Model):
     checks: list[Check]
 
 
-class UnitShards(_Model):
-    unit: str
-    shards: dict[Kind, Shard]
-
-
 class Manifest(_Model):
     """The owner's: ``evidence/manifest.json``."""
 
@@ -138,9 +133,6 @@ class Manifest(_Model):
     plan_digest: str
     counts: Counts
     metrics: dict[str, Statistic]
-    shards: list[UnitShards] = []
-    """Of outputs made before version 3. Since then the ledger alone has them, an entry a unit, and
-    the seal has the digest of every entry."""
     verdict: Verdict | None = None
     """Null where the run was given no policy."""
     photographs: PhotographCounts | None = None
@@ -148,8 +140,7 @@ class Manifest(_Model):
 
     def text(self) -> bytes:
         """As it is written."""
-        exclude = set() if self.shards else {"shards"}
-        return self.model_dump_json(indent=1, exclude=exclude).encode()
+        return self.model_dump_json(indent=1).encode()
 
 
 # -- what everybody may know ----------------------------------------------------------------
@@ -262,14 +253,10 @@ class ReleaseManifest(_Model):
     """Whether the policy is met; null where there was none."""
     requirements: list[Requirement] = []
     files: list[File]
-    """What lies beside this manifest, sorted by path, but for its signature and the list of shards;
-    of releases made before version 3 the shards, too."""
-    listing: Listing | None = None
-    """Null of releases made before version 3."""
+    """What lies beside this manifest, sorted by path, but for its signature and the list of
+    shards."""
+    listing: Listing
 
     def text(self) -> bytes:
         """The one way to write it."""
-        exclude: dict[str, Any] = {} if self.listing is not None else {"listing": True}
-        if "draws_faces" not in self.method.model_fields_set:  # before there were marks
-            exclude["method"] = {"draws_faces"}
-        return self.model_dump_json(indent=1, exclude=exclude).encode()
+        return self.model_dump_json(indent=1).encode()

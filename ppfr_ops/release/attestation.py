@@ -141,9 +141,10 @@ def statement(
         shards: as ``listing.read_files`` gives them.
         photographs: of a release of files, as ``files.read_sums`` gives them.
     """
-    digests = {"manifest.json": hashlib.sha256(manifest.text()).hexdigest()}
-    if manifest.listing is not None:
-        digests[manifest.listing.path] = manifest.listing.sha256
+    digests = {
+        "manifest.json": hashlib.sha256(manifest.text()).hexdigest(),
+        manifest.listing.path: manifest.listing.sha256,
+    }
     few = max(len(shards), len(photographs or ())) <= LISTED
     named = files_of(manifest, shards) if few else iter(manifest.files)
     digests |= {file.path: file.sha256 for file in named}

@@ -47,7 +47,7 @@ class Release:
         try:
             self.shards = read_files(self.folder, found, *self.place)
             self.sums = None
-            if listing is not None and listing.path == SUMS:
+            if listing.path == SUMS:
                 self.sums = read_sums(self.folder, listing, *self.place)
         except Unlisted as fault:
             raise UserError(f"the list of the release {fault}; see ppfr verify") from None

@@ -148,8 +148,7 @@ class Shards:
 
 
 def read_files(folder: Folder, manifest: ReleaseManifest, *place: str) -> pa.Table:
-    """The shards of a release by ``files.pq``; of one made before version 3 none, for its
-    manifest lists them itself.
+    """The shards of a release by ``files.pq``; none, where it holds files instead.
 
     Args:
         place: of the release in the folder.
@@ -157,7 +156,7 @@ def read_files(folder: Folder, manifest: ReleaseManifest, *place: str) -> pa.Tab
     Raises:
         Unlisted: the file is not what the manifest says, or what it lists is not what may be in it.
     """
-    if manifest.listing is None or manifest.listing.path != FILES:
+    if manifest.listing.path != FILES:
         return FILES_SCHEMA.empty_table()
     table = read_rows(folder, manifest.listing, FILES_SCHEMA, *place, FILES)
     for name, pattern in (("path", _PATH), ("sha256", _SHA256)):

@@ -119,7 +119,7 @@ def sign_release(ledger: Ledger, manifest: ReleaseManifest, key: PrivateKey) -> 
     """
     try:
         shards, photographs = read_files(ledger, manifest, RELEASE), None
-        if manifest.listing is not None and manifest.listing.path == SUMS:
+        if manifest.listing.path == SUMS:
             photographs = read_sums(ledger, manifest.listing, RELEASE)
     except Unlisted as fault:
         raise UserError(f"the release's list of files {fault}; see ppfr verify") from None
@@ -206,16 +206,13 @@ class Seal(BaseModel):
     """sha256 of the owner's manifest, hex."""
     run: str
     """sha256 of the settings of the run, hex."""
-    entries: dict[str, str] = {}
-    """sha256 of every ledger entry by unit, hex; of seals made before there was a list."""
-    listing: EntryList | None = None
+    listing: EntryList
     """Where the digests of the entries are."""
     signature: Signature | None = None
 
     def signed(self) -> bytes:
         """What the signature is of."""
-        unused = "entries" if self.listing is not None else "listing"
-        return self.model_dump_json(exclude={"signature", unused}).encode()
+        return self.model_dump_json(exclude={"signature"}).encode()
 
 
 def seal(ledger: Ledger, version: int, key: PrivateKey | None) -> None:
@@ -242,7 +239,7 @@ def seal(ledger: Ledger, version: int, key: PrivateKey | None) -> None:
     if key is not None:
         made = made.model_copy(update={"signature": make_signature(made.signed(), key)})
     ledger.still_mine()
-    ledger.put(made.model_dump_json(indent=1, exclude={"entries"}).encode(), EVIDENCE, "seal.json")
+    ledger.put(made.model_dump_json(indent=1).encode(), EVIDENCE, "seal.json")
     for other in ledger.names(EVIDENCE):
         if _LIST.fullmatch(other) and other != name:
             ledger.remove(EVIDENCE, other)
@@ -273,10 +270,6 @@ def unlike_seal(ledger: Ledger, found: Seal) -> list[str]:
     Raises:
         Unlisted: the list of the entries is not what was sealed.
     """
-    if found.listing is None:
-        sealed = {unit: bytes.fromhex(digest) for unit, digest in found.entries.items()}
-        now = dict(ledger.digests(sealed))
-        return [unit for unit, digest in sorted(sealed.items()) if now[unit] != digest]
     table = read_rows(ledger, found.listing, _ENTRIES_SCHEMA, EVIDENCE, found.listing.path)
     unlike = []
     for batch in table.to_batches(1 << 12):
@@ -292,8 +285,6 @@ def sealed_units(ledger: Ledger, found: Seal) -> set[str]:
     Raises:
         Unlisted: the list of the entries is not what was sealed.
     """
-    if found.listing is None:
-        return set(found.entries)
     table = read_rows(ledger, found.listing, _ENTRIES_SCHEMA, EVIDENCE, found.listing.path)
     return set(table["unit"].to_pylist())
 

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from ppfr_ops.contracts.manifest import FILES, SUMS, File, ReleaseManifest
 from ppfr_ops.errors import UserError
-from ppfr_ops.release import evidence, version1
+from ppfr_ops.release import evidence
 from ppfr_ops.release.attestation import SIGNATURE, PublicKey, read_bundle, statement
 from ppfr_ops.release.files import PHOTOGRAPHS, check_files, read_sums
 from ppfr_ops.release.findings import Finding
@@ -83,9 +83,6 @@ def verify(
     """
     folder = Ledger(output)
     place: tuple[str, ...] = (RELEASE,) if folder.exists(RELEASE, "manifest.json") else ()
-    if not place and version1.is_one(folder):
-        yield from version1.verify(folder, public_key)
-        return
     if not folder.exists(*place, "manifest.json"):
         raise UserError("no manifest.json: not an output, or its run has not finished")
     odd = list(_odd(folder, place))
@@ -111,13 +108,13 @@ def verify(
         found = f"is version {manifest.version}, expected: {min_version} or later"
         yield Finding("manifest.json", found)
     yield from odd
-    listing = FILES if manifest.listing is None else manifest.listing.path
+    listing = manifest.listing.path
     photographs = None
     try:
         if listing in bad:
             return
         shards = read_files(folder, manifest, *place)
-        if manifest.listing is not None and listing == SUMS:
+        if listing == SUMS:
             photographs = read_sums(folder, manifest.listing, *place)
     except Unlisted as fault:
         yield Finding(listing, str(fault))
@@ -203,8 +200,7 @@ def _names(folder: Folder, place: tuple[str, ...]) -> Iterator[str]:
 
 def _check_names(seen: Release, bad: set[str]) -> Iterator[Finding]:
     """Nothing lies there that is not listed."""
-    listing = seen.manifest.listing
-    own = {"manifest.json", SIGNATURE} | ({listing.path} if listing is not None else set())
+    own = {"manifest.json", SIGNATURE, seen.manifest.listing.path}
     listed = HashSet(seen.listed())
     for name in sorted(
         name
@@ -262,7 +258,7 @@ def _check_list(seen: Release) -> Iterator[Finding]:
         if count > 1:
             yield Finding("manifest.json", f"lists {path} twice")
     shards = [file.path for file in manifest.files if file.rows is not None]
-    if shards and manifest.listing is not None:
+    if shards:
         yield Finding("manifest.json", f"lists shards, which are in {FILES}")
     if shards != sorted(shards):
         yield Finding("manifest.json", "lists shards in another order than that of their names")
