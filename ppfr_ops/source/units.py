@@ -211,11 +211,6 @@ class Plan:
     def __repr__(self) -> str:
         return f"Plan({len(self.units)} units)"
 
-    @property
-    def ignored(self) -> int:
-        """How much of the input is not read."""
-        return sum(self.left_out.values())
-
     @cached_property
     def own(self) -> "Plan":
         """What a reader reads: without what paths tell, and without the units."""
