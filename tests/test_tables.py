@@ -14,6 +14,8 @@ from test_increments import faces, run, shards
 from ppfr_ops.cli.export import main as export
 from ppfr_ops.errors import UserError
 from ppfr_ops.sandbox import Sandbox
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.prepare import prepare
 from ppfr_ops.source.plan import Columns, Plan, plan, read_unit, sources
 from ppfr_ops.store.ledger import NO_DATE
 from ppfr_ops.store.storage import open_store
@@ -231,8 +233,12 @@ def test_folders_of_partitions_are_columns_of_delta(tmp_path: Path) -> None:
         plan(str(place), WHO)
 
 
-def test_deletion_vectors_of_delta_are_honoured(tmp_path: Path) -> None:
-    deltalake.write_deltalake(tmp_path, rows_of(*range(20)))
+@pytest.mark.parametrize("partitions", [None, ["kind"]])
+def test_deletion_vectors_of_delta_are_honoured(
+    tmp_path: Path, partitions: list[str] | None
+) -> None:
+    rows = rows_of(*range(20)).append_column("kind", pa.array(["a b"] * 20))
+    deltalake.write_deltalake(tmp_path, rows, partition_by=partitions)
     before = plan(str(tmp_path), WHO, key=b"k" * 32)
     add = json.loads((tmp_path / "_delta_log" / f"{0:020d}.json").read_text().splitlines()[-1])[
         "add"
@@ -371,6 +377,9 @@ def test_what_would_be_read_wrong_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match=r"columnMapping|cannot be read"):
         plan(str(tmp_path / "mapped"), WHO)
+    options = SanitizeOptions(input=f"{place}@0", output=f"{place}/out", method="blur")
+    with pytest.raises(UserError, match="must not lie inside each other"):
+        prepare(options)
     with pytest.raises(UserError, match="no table of which there could be a version 3"):
         (tmp_path / "plain").mkdir()
         plan(f"{tmp_path}/plain@3", WHO)

@@ -27,7 +27,7 @@ from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.photographs.covering import check_shown
 from ppfr_ops.sanitize.photographs.output import with_form
 from ppfr_ops.source.coarsening import parse as parse_coarsening
-from ppfr_ops.source.listing import said
+from ppfr_ops.source.listing import said, split_version
 from ppfr_ops.source.paths import IDENTITY
 from ppfr_ops.source.plan import Columns, Plan, plan, told_by
 from ppfr_ops.store.files import inside
@@ -382,7 +382,7 @@ def _check_photographs(options: SanitizeOptions) -> None:
 
 
 def _check_places(options: SanitizeOptions) -> None:
-    source = options.input.partition("*")[0]
+    source = split_version(options.input)[0].partition("*")[0]
     if _overlap(options.output, source):
         raise UserError("input and output must not lie inside each other")
     for name, path in (

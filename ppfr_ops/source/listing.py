@@ -32,6 +32,15 @@ _TABLE = re.compile(
 _VERSION = re.compile(r"(.+)@(\d+)", re.DOTALL)
 
 
+def split_version(source: str) -> tuple[str, int | None]:
+    """An input, and the version of it that is asked for: of ``TABLE@3`` where there is nothing that
+    is called so itself."""
+    fs, root = open_store(source)
+    if (match := _VERSION.fullmatch(root)) and not fs.exists(root):
+        return source.rpartition("@")[0], int(match[2])
+    return source, None
+
+
 def listing_of(source: str) -> Listing:
     """List an input.
 
@@ -39,10 +48,8 @@ def listing_of(source: str) -> Listing:
         UserError: it is not there, cannot be read, or is a table of a table format.
     """
     try:
+        source, version = split_version(source)
         fs, root = open_store(source)
-        version = None
-        if (match := _VERSION.fullmatch(root)) and not fs.exists(root):
-            root, version, source = match[1], int(match[2]), source.rpartition("@")[0]
         if isinstance(fs, RetryingFileSystem):
             fs.check(re.split(r"[*?\[]", root, maxsplit=1)[0])
         pattern = any(sign in root for sign in "*?[") and not fs.exists(root)

@@ -77,11 +77,12 @@ def _delta(fs: Any, root: str, url: str, version: int | None) -> Listing:
     _refuse_gone(fs, root, paths)
     _refuse_other_keys(root, paths, actions)
     rows = pa.table(table.deletion_vectors()).to_pylist()
-    deleted = {
-        str(fs._strip_protocol(row["filepath"])): np.flatnonzero(~np.array(row["selection_vector"]))
-        for row in rows
-    }
-    if not deleted.keys() <= set(paths):
+    deleted, there = {}, set(paths)
+    for row in rows:
+        path = str(fs._strip_protocol(row["filepath"]))
+        path = path if path in there else unquote(path)  # told as a URL
+        deleted[path] = np.flatnonzero(~np.array(row["selection_vector"]))
+    if not deleted.keys() <= there:
         raise UserError("the Delta table has deletion vectors of files that are not in it")
     stamps = [f"{action['size_bytes']}|{action['modification_time']}" for action in actions]
     sizes = [int(action["size_bytes"]) for action in actions]
