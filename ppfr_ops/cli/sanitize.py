@@ -7,6 +7,7 @@ import click
 from ppfr_ops.cli.options import Grouped, collect, options_of, sanitize_options
 from ppfr_ops.engines.local import needed, nursery
 from ppfr_ops.engines.options import EngineOptions
+from ppfr_ops.sanitize.photographs.covering import with_cover, with_metrics
 
 EXAMPLES = """
 \b
@@ -48,11 +49,12 @@ def main(dry_run: bool, as_json: bool, **values: Any) -> int:
     for you alone: what was measured on every record, dead letters, and the ledger of what is done.
     """
     chosen = EngineOptions(**{name: values.pop(name) for name in EngineOptions.model_fields})
+    options = collect(values)
     if chosen.chosen == "local" and not dry_run:
         # It imports what a worker needs while we do.
-        nursery.start(needed(values["method"], values["metrics"]))
+        whole = with_metrics(with_cover(options))
+        nursery.start(needed(whole.method, whole.metrics))
     from ppfr_ops.cli.console import show
     from ppfr_ops.engines.running import run
 
-    options = collect(values)
     return show(lambda tell: run(options, chosen, listener=tell, dry_run=dry_run), as_json)

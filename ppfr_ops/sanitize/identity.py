@@ -15,7 +15,7 @@ from ppfr_ops.methods.registry import create, find
 from ppfr_ops.sanitize import release_plan
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.options import SanitizeOptions
-from ppfr_ops.sanitize.photographs.covering import METHOD, VIRTUAL, with_cover
+from ppfr_ops.sanitize.photographs.covering import with_cover, with_metrics
 from ppfr_ops.store.folder import EVIDENCE
 from ppfr_ops.store.ids import new_secret
 from ppfr_ops.store.ledger import LEDGER, Ledger
@@ -75,13 +75,6 @@ def _for_original(options: SanitizeOptions) -> SanitizeOptions:
     if shown != "original" or options.method != type(options).model_fields["method"].default:
         return options
     return options.model_copy(update={"method": "stochastic-local"})
-
-
-def with_metrics(options: SanitizeOptions) -> SanitizeOptions:
-    """The options with a level of metrics."""
-    asked = options.fr or options.policy or options.max_disclosure
-    level = "none" if options.method in (METHOD, VIRTUAL) and not asked else "full"
-    return options.model_copy(update={"metrics": options.metrics or level})
 
 
 def makes_key(options: SanitizeOptions) -> bool:

@@ -43,6 +43,13 @@ def with_cover(options: SanitizeOptions) -> SanitizeOptions:
     return options.model_copy(update=update)
 
 
+def with_metrics(options: SanitizeOptions) -> SanitizeOptions:
+    """The options with a level of metrics."""
+    asked = options.fr or options.policy or options.max_disclosure
+    level = "none" if options.method in (METHOD, VIRTUAL) and not asked else "full"
+    return options.model_copy(update={"metrics": options.metrics or level})
+
+
 def check_shown(options: SanitizeOptions, method: Anonymizer, bounded: bool) -> None:
     """Refuse a method that says nothing of how much it shows: a face in its own surroundings is
     recognised by them, and by less.
