@@ -1,6 +1,6 @@
 """Does the attack that learns a map have teeth? A release whose pictures do depend on the face, by
-a secret quadratic map of the person's features to the code that is drawn, beside one of virtual
-people, from the same photos, by the same generator; people named rightly, and with pseudonyms dealt
+a secret map of the person's features to the code that is drawn (``turn``: linear, ``products``:
+quadratic), beside one of virtual people, from the same photos, by the same generator; people named rightly, and with pseudonyms dealt
 at random.
 
 python bench/structure_maps.py ../shared/data/lfw_aligned --photos 4 --known 0 16 128
@@ -22,8 +22,10 @@ from ppfr_ops.sanitize.grouping import features_of
 
 
 def codes_of(kind: str, means: NDArray[np.float32], size: int, rng: np.random.Generator) -> NDArray:
-    """A code a person, length ``sqrt(size)``: of a secret quadratic map, or drawn."""
-    if kind == "keyed":
+    """A code a person, length ``sqrt(size)``: of a secret map, or drawn."""
+    if kind == "turn":
+        codes = (means - means.mean(0)) @ rng.standard_normal((means.shape[1], size))
+    elif kind == "products":
         some = (means - means.mean(0)) @ rng.standard_normal((means.shape[1], 48))
         some /= some.std()
         first, second = np.triu_indices(some.shape[1])
@@ -67,7 +69,7 @@ def main() -> None:
     order, names = rng.permutation(len(people)), rng.permutation(len(means))
     blocks = np.arange(len(people)) * 12 // len(people)
     source = Source(people, np.zeros(len(people), int), [()] * len(people))
-    for kind in ("keyed", "virtual"):
+    for kind in ("turn", "products", "virtual"):
         secret = codes_of(kind, means / np.bincount(people)[:, None], codes.shape[1], rng)
         shown = np.empty_like(faces)
         with torch.inference_mode():

@@ -19,7 +19,6 @@ reads those of the release (``reader``).
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,16 +80,6 @@ def by_hints(source: Source, seen: Seen) -> Claims:
     return _assigned(hints(source, seen), {})
 
 
-@dataclass(frozen=True)
-class Fit:
-    """Where one start ended."""
-
-    scores: Floats
-    """Log-likelihoods, ``pseudonyms x people``."""
-    explained: float
-    """Share of the variance of the pictures that the map foretells of people it has not seen."""
-
-
 def by_map(
     source: Source,
     seen: Seen,
@@ -114,11 +103,14 @@ def by_map(
     for start in (prior, prior + alike):
         for features in (_linear(faces), _quadratic(faces)):
             fits.append(_learned(start, prior, features, target, known))
-    return _assigned(max(fits, key=lambda fit: fit.explained).scores, known)
+    return _assigned(max(fits, key=lambda fit: fit[1])[0], known)
 
 
-def _learned(start: Floats, prior: Floats, features: Floats, target: Floats, known: Claims) -> Fit:
-    """Expectation-maximisation from one start."""
+def _learned(
+    start: Floats, prior: Floats, features: Floats, target: Floats, known: Claims
+) -> tuple[Floats, float]:
+    """Expectation-maximisation from one start: log-likelihoods, ``pseudonyms x people``; and how
+    much the map foretells of the pictures of people it has not seen."""
     scores, explained = start, -np.inf
     for _ in range(_ROUNDS):
         whose = _balanced(scores, known)
@@ -134,7 +126,7 @@ def _learned(start: Floats, prior: Floats, features: Floats, target: Floats, kno
         squares = (target**2).sum(1)[:, None] + (foretold**2).sum(1) - 2 * target @ foretold.T
         noise = max(float((whose * squares).sum() / whose.sum() / target.shape[1]), 1e-6)
         scores = prior - squares / (2 * noise)
-    return Fit(scores, explained)
+    return scores, explained
 
 
 def _foretold(features: Floats, wanted: Floats, sure: Floats, ridge: float) -> tuple[Floats, float]:
