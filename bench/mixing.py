@@ -70,6 +70,7 @@ def main() -> None:
                 metrics="none",
                 identity_column="identity",
                 unit_rows=asked.unit_rows,
+                photographs=None,
             )
             done = conduct(options, lambda job, todo: worker_of(job).stream(todo), "inline", ignore)
             assert done.exit_code == 0 and done.counts is not None, done

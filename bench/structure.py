@@ -52,8 +52,7 @@ def release(asked: argparse.Namespace, source: Path, output: Path, **more: objec
 def grown(asked: argparse.Namespace, rows: pa.Table, folder: Path) -> Attacked:
     """A first version, three that have more rows, and one of which a row in twenty was taken back;
     what of each is left for the attacker."""
-    cuts = np.linspace(0.55, 1.0, 4) * len(rows)
-    cuts = [0, *cuts.astype(int).tolist()]
+    cuts = [0, *(np.linspace(0.55, 1.0, 4) * len(rows)).astype(int).tolist()]
     parts = [rows.slice(a, b - a) for a, b in pairwise(cuts)]
     versions = [parts[:n] for n in range(1, 5)]
     stay = np.random.default_rng().random(len(rows)) >= 0.05

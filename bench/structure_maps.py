@@ -1,7 +1,7 @@
 """Does the attack that learns a map have teeth? A release whose pictures do depend on the face, by
 a secret map of the person's features to the code that is drawn (``turn``: linear, ``products``:
-quadratic), beside one of virtual people, from the same photos, by the same generator; people named rightly, and with pseudonyms dealt
-at random.
+quadratic), beside one of virtual people, from the same photos, by the same generator; people named
+rightly, and with pseudonyms dealt at random.
 
 python bench/structure_maps.py ../shared/data/lfw_aligned --photos 4 --known 0 16 128
 """
@@ -21,7 +21,7 @@ from ppfr_ops.methods.stochastic_local import STRENGTHS, StochasticLocal
 from ppfr_ops.sanitize.grouping import features_of
 
 
-def codes_of(kind: str, means: NDArray[np.float32], size: int, rng: np.random.Generator) -> NDArray:
+def codes_of(kind: str, means: NDArray[np.float64], size: int, rng: np.random.Generator) -> NDArray:
     """A code a person, length ``sqrt(size)``: of a secret map, or drawn."""
     if kind == "turn":
         codes = (means - means.mean(0)) @ rng.standard_normal((means.shape[1], size))
@@ -58,7 +58,7 @@ def main() -> None:
     faces = faces_in(files)[chosen]
     people = np.unique(people[chosen], return_inverse=True)[1].reshape(-1)
     originals = features_of(faces)
-    means = np.zeros((people.max() + 1, 128), np.float32)
+    means = np.zeros((people.max() + 1, 128))
     np.add.at(means, people, originals[0])
     method = create("stochastic-local", {"identity": "virtual"})
     assert isinstance(method, StochasticLocal)
