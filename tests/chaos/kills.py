@@ -148,14 +148,14 @@ def begin_command(
     line = [sys.executable, "-m", "ppfr_ops.cli", command, "--input", options.input]
     line += ["--output", options.output, "--method", options.method, "--metrics", options.metrics]
     line += ["--unit-rows", str(options.unit_rows)]
+    line += ["--identity-column", options.identity_column] if options.identity_column else []
+    line += ["--discard-key"] if options.discard_key else []
     if carrier == "beam":
-        line += ["--runner=FnApiRunner", "--direct_running_mode=multi_processing"]
+        line += ["--", "--runner=FnApiRunner", "--direct_running_mode=multi_processing"]
         line += [f"--direct_num_workers={WORKERS}"]
     else:
         line += ["--engine", carrier, "--actors", str(WORKERS)]
         line += ["--ray-address", address] if address else []
-    line += ["--identity-column", options.identity_column] if options.identity_column else []
-    line += ["--discard-key"] if options.discard_key else []
     limit = most_bytes if most_bytes is None else (most_bytes, resource.RLIM_INFINITY)
     with log.open("ab") as file:
         run = subprocess.Popen(
