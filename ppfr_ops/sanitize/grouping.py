@@ -4,7 +4,7 @@ Every photo has a unit vector by each encoder that we may ship; set side by side
 dot product is the weighted mean of the encoders' cosines. Groups grow from the closest pairs: in
 every round each group is merged with its nearest one, if each is the nearest of the other
 (reciprocal agglomeration, Benzecri 1982; Murtagh 1983) and they are near enough; others to which
-these are the nearest join at once, as long as no group more than doubles by it. How near two
+a large group is the nearest join it at once, as long as it no more than doubles by it. How near two
 groups are is the cosine of their means, less what the mean of few photos adds by its noise. What is
 near enough depends on the crowd: strangers who look alike are as many more as there are photos.
 
@@ -53,6 +53,8 @@ _LOOSE = 0.75
 in something else (small children, to these encoders) does not draw in strangers."""
 _HOPEFUL = 0.6
 """Of what is needed: pairs below it are not looked at again when their groups grow."""
+_STEADY = 8
+"""Photos whose mean hardly moves by one more."""
 _NEIGHBOURS = 64
 _PROBES = 64
 """Lists of the index that a photo's neighbours are looked for in."""
@@ -220,9 +222,10 @@ def _joining(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows that are merged in a round, and which each goes into.
 
-    Where two rows are the best of each other they are merged; and with them rows to which one of
-    the two is the best, the nearest first, as long as these bring no more photos than the two have:
-    so that a person of a thousand photos takes some ten rounds, and not a thousand.
+    Where two rows are the best of each other they are merged; and, once the two have ``_STEADY``
+    photos, with them rows to which one of the two is the best, the nearest first, as long as these
+    bring no more photos than the two have: so that a person of a thousand photos takes some twenty
+    rounds, and not a thousand.
     """
     count = len(counts)
     best, first = np.full(count, -np.inf, np.float32), np.full(count, len(pairs))
@@ -243,7 +246,8 @@ def _joining(
     order = np.lexsort((-best[rows], wanted))
     rows, wanted = rows[order], wanted[order]
     room = np.zeros(count, np.int64)
-    room[into] = counts[into] + counts[gone]
+    both = counts[into] + counts[gone]
+    room[into] = np.where(both < _STEADY, 0, both)
     brought = np.cumsum(counts[rows])
     starts = np.flatnonzero(np.diff(wanted, prepend=-1))
     before = np.concatenate([[0], brought])[starts]
