@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import re
 import shutil
 from collections.abc import Callable
@@ -36,6 +37,7 @@ from ppfr_ops.sanitize.finish import finish
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.photographs.options import PhotographOptions
 from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.sealing import opened, seal
 from ppfr_ops.sanitize.worker import Worker
 from ppfr_ops.store.ledger import Ledger
 
@@ -183,6 +185,10 @@ def made(owner: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     job = prepare(SanitizeOptions(**place, **given, **options(owner)))
     assert set(job.secrets) == {marking.CHAIN, marking.SIGNER}
     assert "SECRET" not in repr(job) and "PRIVATE" not in repr(job.encoding(job.build_method()))
+    sealed, key = seal(job)
+    travels = pickle.dumps(sealed)
+    assert not [word for word in job.secrets.values() if word in travels or word[40:90] in travels]
+    assert opened(sealed, key).secrets == job.secrets
     Ledger(job.options.output).open(job.settings)
     worker = Worker(job, 1)
     states = [worker.process(number).state for number in range(len(job.plan.units))]
