@@ -55,6 +55,7 @@ def entry_of(ledger: Ledger) -> LedgerEntry:
 
 CHANGES: dict[str, Callable[[Ledger, Any], Any]] = {
     "open": lambda ledger, made: ledger.open(SETTINGS),
+    "open anew": lambda ledger, made: ledger.open(SETTINGS, overwrite=True),
     "recover": lambda ledger, made: ledger.recover(),
     "sweep": lambda ledger, made: ledger.sweep({}),
     "commit": lambda ledger, made: commit(ledger, "u3"),
