@@ -196,10 +196,20 @@ def test_an_entry_without_its_files_is_done_again(output: str) -> None:
     ledger = opened(output)
     entry = commit(ledger, "u1")
     ledger.fs.rm_file(ledger.path(entry.shards["metrics"].path))
+    assert ledger.committed("u1") is None  # for a worker, to whom nobody has said it yet
     again = opened(output)
     assert again.entries() == {} and again.committed("u1") is None
     assert files(output) == RUN
     assert commit(again, "u1").unit == "u1"
+
+
+def test_what_is_not_ours_is_not_swept_away(tmp_path: Path) -> None:
+    ledger = opened(str(tmp_path))
+    commit(ledger, "u1")
+    theirs = tmp_path / "release/data/notes.txt"
+    theirs.write_text("of somebody else")
+    ledger.recover()
+    assert theirs.read_text() == "of somebody else"
 
 
 def test_a_damaged_entry_does_not_count(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 """Budgets and their log: shared, never torn for good, never growing by being refused."""
 
 import errno
+import fcntl
+import json
 import multiprocessing
 import os
+import threading
 
 import pytest
 
-from ppfr_ops.match.accounts import Accounts, AuditLog, MatchPolicy
+from ppfr_ops.match.accounts import Accounts, AuditLog, MatchPolicy, _digest
 from ppfr_ops.match.errors import MatchError, Reason, Refused
 
 NAME = "a" * 64
@@ -115,3 +118,36 @@ def test_the_rate_is_by_the_minute(tmp_path):
     with pytest.raises(Refused) as refused:
         account.spend("alice", "identify", "")
     assert refused.value.reason is Reason.RATE
+
+
+@pytest.mark.parametrize("how", ["changed", "removed", "moved"])
+def test_a_line_that_was_touched_breaks_the_chain(tmp_path, how):
+    path = tmp_path / "audit.jsonl"
+    assert spend(accounts(path), 4) == 4
+    lines = path.read_text().splitlines(keepends=True)
+    if how == "changed":
+        lines[-1] = lines[-1].replace("alice", "carol")
+    elif how == "removed":
+        del lines[1]
+    else:  # with a number and a digest that fit, and the link to another line
+        entry = json.loads(lines[3])
+        entry["previous"] = json.loads(lines[1])["hash"]
+        entry["hash"] = _digest({name: entry[name] for name in entry if name != "hash"})
+        lines[3] = json.dumps(entry, sort_keys=True) + "\n"
+    path.write_text("".join(lines))
+    with pytest.raises(MatchError, match="the chain breaks at line"):
+        AuditLog(path)
+
+
+def test_who_writes_waits_for_whoever_is_writing(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    account = accounts(path)
+    with open(path, "rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        asking = threading.Thread(target=spend, args=(account, 1))
+        asking.start()
+        asking.join(0.2)
+        assert asking.is_alive() and path.stat().st_size == 0
+        fcntl.flock(other, fcntl.LOCK_UN)
+        asking.join(10)
+    assert AuditLog(path).queries["alice"] == 1
