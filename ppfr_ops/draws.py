@@ -34,7 +34,7 @@ def system_draws(record_ids: Sequence[str], size: int, attempt: int = 0) -> NDAr
 
 def seeded_draws(seed: int) -> DrawSource:
     """Reproducible draws, a function of (seed, record id, attempt) alone. For tests only:
-    whoever knows the seed knows every draw."""
+    anyone who knows the seed knows every draw."""
 
     def draw(record_ids: Sequence[str], size: int, attempt: int = 0) -> NDArray[np.float32]:
         raw = b"".join(
@@ -48,7 +48,7 @@ def seeded_draws(seed: int) -> DrawSource:
 
 def keyed_draws(key: bytes) -> DrawSource:
     """Draws that are a function of (key, record id, attempt) alone, so that a record that is drawn
-    again is drawn alike. As good as the system's for whoever lacks the key, 32 bytes of the
+    again is drawn alike. As good as the system's for anyone who lacks the key, 32 bytes of the
     system's, which has to stay with the owner."""
 
     def draw(record_ids: Sequence[str], size: int, attempt: int = 0) -> NDArray[np.float32]:

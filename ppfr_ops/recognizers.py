@@ -101,7 +101,7 @@ def _onnx_runner(spec: RecognizerSpec, threads: int) -> _Runner:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    # waiting threads that spin take the processor from whoever shares it
+    # waiting threads that spin take the processor from anyone who shares it
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = ort.InferenceSession(spec.path, options, providers=ort.get_available_providers())
     inputs = session.get_inputs()

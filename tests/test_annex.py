@@ -54,7 +54,7 @@ def test_the_annex_is_a_page_of_its_own_with_a_summary_first(made: Path) -> None
         "not measured",
     ):
         assert wanted in told, wanted
-    assert told.index("summary for whoever decides") < told.index("Steps of ISO")
+    assert told.index("summary for the person who decides") < told.index("Steps of ISO")
     assert "Jane" not in text and str(made) not in text
 
 

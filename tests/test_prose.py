@@ -1,4 +1,4 @@
-"""House style of the texts that users read: sentences that a colleague would say."""
+"""House style of pages, help, messages and docstrings: sentences that a colleague would say."""
 
 import re
 from pathlib import Path
@@ -9,6 +9,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [
     *(ROOT / "docs").glob("*.md"),
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *(ROOT / "ppfr_ops").rglob("*.py"),
+    *(ROOT / "ppfr_ops").rglob("*.j2"),
 ]
 HISTORY = {"experiments.md"}
 """A log of what was tried, in the words of its day."""

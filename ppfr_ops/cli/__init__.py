@@ -131,7 +131,7 @@ def run(command: click.Command) -> None:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        echo("Interrupted; the same command goes on with what is done.", err=True)
+        echo("Interrupted; run the same command again to resume.", err=True)
         code = 130
     except Exception as error:
         echo(f"Error: {describe(error)} (PPFR_DEBUG=1 shows more)", err=True)

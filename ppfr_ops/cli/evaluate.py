@@ -103,7 +103,7 @@ Examples:
 @click.option(
     "--identities",
     help="Photos of other people with a column identity, Parquet: what the release is worth to "
-    "whoever trains on it.",
+    "anyone who trains on it.",
 )
 @click.option("--stages", help="Comma-separated, of those that --dry-run names; default: all.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for results.")

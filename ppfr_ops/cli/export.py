@@ -20,7 +20,7 @@ Examples:
   # a table for a lakehouse
   ppfr export shared/ faces/ --to delta
 
-Of files the same command goes on where it was; a table begins anew in an empty folder.
+Of files the same command resumes where it was; a table begins anew in an empty folder.
 Exit codes: 0 finished; 2 refused.
 """
 

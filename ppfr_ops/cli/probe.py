@@ -28,7 +28,7 @@ Examples:
   ppfr probe protected/ --identity-key-file key --label 'A. N.' --input wanted/ --out probes/
 
 Probes are counted by person before they are made; over the budget none is.
-Whoever gets probes/ can search the release for the person, and does not see the photos.
+Anyone who gets probes/ can search the release for the person, and does not see the photos.
 Exit codes: 0 all published; 2 wrong usage or input; 3 some could not be.
 """
 

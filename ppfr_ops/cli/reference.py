@@ -25,7 +25,7 @@ Generated from the models that declare the options; do not edit it, run `make re
 
 *Shapes the output* says that another value gives another output: an output's runs must agree on
 it, and `ppfr sanitize` refuses to go on with a run that had another. *In the manifest* says that
-whoever gets the manifest can read the value.
+anyone who gets the manifest can read the value.
 """
 
 

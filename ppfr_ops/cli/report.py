@@ -117,7 +117,7 @@ def main(
     publication = cards.Publication(name, license_, creator, url)
     signature = "valid, by the key given" if key else "there is one, not checked"
     if not release.signed:
-        signature = "none: whoever can write the files can change them unnoticed"
+        signature = "none: anyone who can write the files can change them unnoticed"
     elif key and any(finding.file in ("manifest.json", "manifest.sig") for finding in findings):
         signature = "not valid for the key given"
     ledger = Ledger(output)

@@ -31,7 +31,7 @@ Examples:
   # what would happen, on a sample, without writing anything
   ppfr sanitize --input tars/ --output shared/ --dry-run
 
-Interrupted or killed? The same command goes on where it was.
+Interrupted or killed? Run the same command again: it resumes.
 Exit codes: 0 finished; 1 failed, go on with the same command; 2 wrong usage or input;
 3 finished, but with more dead letters than allowed, or short of the policy.
 """

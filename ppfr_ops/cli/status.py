@@ -164,7 +164,7 @@ def _show(status: OutputStatus) -> None:
     running = {
         "none": "nobody at work",
         "alive": "a run is at work",
-        "dead": "a run died; the same command goes on",
+        "dead": "a run died; the same command resumes it",
         "unknown": "a run holds the lease, from another machine; it may be dead",
     }
     finished = status.last_finished or "not"

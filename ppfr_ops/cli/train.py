@@ -120,7 +120,7 @@ def main(
 ) -> None:
     """Train the learned method, stochastic-local.
 
-    Kill it whenever you like: the same command goes on from the last checkpoint (every two
+    Kill it whenever you like: the same command resumes from the last checkpoint (every two
     minutes). OUT gets log.jsonl, losses.png, checkpoint.pt and best.safetensors, which
     `ppfr sanitize --method-option weights=OUT/best.safetensors` uses.
     """

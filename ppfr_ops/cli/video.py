@@ -17,7 +17,7 @@ Examples:
   ppfr video --input recordings/ --output protected/
   ppfr video --input clip.mp4 --output protected/ --cover solid --keep-sound
 
-Interrupted or killed? The same command goes on at the segment where it was.
+Interrupted or killed? Run the same command again: it resumes at that segment.
 Exit codes: 0 finished; 1 a video could not be done; 2 wrong usage or input;
 3 finished, and there are spans in evidence/review.csv that a person should look at.
 """

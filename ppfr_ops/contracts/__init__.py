@@ -21,7 +21,7 @@ VERSIONS = {
     "originals": "2",
     "originals_dead_letters": "2",
 }
-"""Of every artefact that has no version in its own model. An output is gone on with as long as what
+"""Of every artefact that has no version in its own model. An output can be resumed as long as what
 it is made of has the same versions (``OF_A_UNIT``)."""
 
 OF_A_UNIT = ("records", "metrics", "dead_letters", "detections", "look", "ledger")

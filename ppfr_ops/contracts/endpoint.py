@@ -1,7 +1,7 @@
 """How a recogniser is asked over HTTP: the models of requests and replies, and their OpenAPI.
 
-``schemas/fr-endpoint.v1.openapi.json`` is generated from this file. Whoever serves a recogniser in
-any language by that document can be asked by ``ppfr distill``.
+``schemas/fr-endpoint.v1.openapi.json`` is generated from this file. Anyone who serves a recogniser
+in any language by that document can be asked by ``ppfr distill``.
 """
 
 from typing import Any, Literal
@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 NUMBER_HEADER = "X-Query-Number"
-"""Number of the query in the account of whoever asks: lets both sides compare line by line."""
+"""Number of the query in the account of anyone who asks: lets both sides compare line by line."""
 
 LARGEST_REQUEST = 2 << 20
 LARGEST_REPLY = 1 << 20

@@ -306,7 +306,7 @@ class Releases(_Document):
 
 
 class Training(_Document):
-    """What a release is worth to whoever trains on it: a small recogniser, trained twice."""
+    """What a release is worth to anyone who trains on it: a small recogniser, trained twice."""
 
     people: int
     faces: int
@@ -375,7 +375,7 @@ class Evaluation(_Document):
     method_digest: str | None
     draw_size: int | None
     identity: str | None = None
-    """Whom the pictures show: virtual, keyed or original; null for a method without the choice."""
+    """Identity mode: virtual or original; null for a method without the choice."""
     encoding: str
     mode: Literal["quick", "full", "custom"]
     did: list[str]

@@ -1,6 +1,6 @@
 """``evidence/ledger/``: one entry a unit; its presence is the commit.
 
-Whoever can write the output can plant an entry, so every name in one is held against a pattern
+Anyone who can write the output can plant an entry, so every name in one is held against a pattern
 before anything makes a path of it.
 """
 
@@ -143,8 +143,8 @@ def shard_path(kind: Kind, name: str, as_files: bool = False) -> str:
 
 
 def is_placed(kind: Kind, unit: str, path: str) -> bool:
-    """Whether a path is one where a unit's shard may lie: whoever can write a document that names
-    shards may name any file in it."""
+    """Whether a path is one where a unit's shard may lie: anyone who can write a document that
+    names shards may name any file in it."""
     name = path.rpartition("/")[2].removesuffix(".parquet")
     as_files = kind == "data" and path.startswith(f"{PHOTOGRAPHS}/")
     if path != shard_path(kind, name, as_files):

@@ -56,7 +56,7 @@ class _Nursery:
             [sys.executable, "-m", "ppfr_ops.engines.local", fd, *self._modules],
             pass_fds=(theirs.fileno(),),
             env={
-                # Whoever is forked from must have one thread, and this library makes one a CPU.
+                # A process that forks must have one thread, and this library makes one a CPU.
                 "OPENBLAS_NUM_THREADS": "1",
                 **ONE_HEAP,
                 **os.environ,
@@ -102,7 +102,7 @@ class _Hand:
         """What it was given and has not done."""
         self.ready = False
         self._process = -1
-        with contextlib.suppress(OSError):  # dead already: whoever listens finds out
+        with contextlib.suppress(OSError):  # dead already: anyone who listens finds out
             self.pipe.send((dict(os.environ), list(sys.path)))
             self.pipe.send((job, key, threads))
 

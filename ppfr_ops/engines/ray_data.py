@@ -228,8 +228,8 @@ def _blocks(units: int, actors: int) -> int:
 
 def _in_flight(units: int, actors: int) -> int:
     """Units that an actor holds. A second one, waiting, hides the tenth of a second that passes
-    until Ray Data hands out the next; but whoever holds it holds it back from an idle actor, which
-    costs half a unit's time at the end. The more units there are, the less that matters."""
+    until Ray Data hands out the next; but anyone who holds it holds it back from an idle actor,
+    which costs half a unit's time at the end. The more units there are, the less that matters."""
     return 1 if units <= 16 * actors else 2
 
 
@@ -311,7 +311,7 @@ def _start(folder: str, quiet: dict[str, Any]) -> None:
             ray.shutdown()
     raise EngineError(
         f"Ray did not start, {START_TRIES} times; is the machine overloaded? "
-        "What is done is kept; the same command goes on"
+        "What is done is kept; run the same command again to resume"
     )
 
 

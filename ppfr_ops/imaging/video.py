@@ -103,7 +103,7 @@ def read_frames(path: Path, quarter_turns: int, after: int | None = None) -> Ite
                 pixels = np.rot90(frame.to_ndarray(format="rgb24"), quarter_turns)
                 yield Frame(np.ascontiguousarray(pixels), frame.pts)
         except av.FFmpegError:
-            return  # cut off, or damaged from here on: whoever counts frames sees it
+            return  # cut off, or damaged from here on: anyone who counts frames sees it
 
 
 def write_frames(path: Path, stream: Stream, frames: Iterator[Frame]) -> int:

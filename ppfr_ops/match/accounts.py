@@ -3,8 +3,8 @@
 The log is the account: a line is appended, flushed and counted before a query is answered, and
 every count comes from the log. Servers of one gallery share it: a file lock is held from reading
 what the others wrote to the end of the line. Every line holds the hash of the line before it, so a
-changed, inserted or removed line breaks the chain; a log cut off at its end is noticed by whoever
-kept a later head (``AuditLog.head``). A copy of the gallery's folder is another account.
+changed, inserted or removed line breaks the chain; a log cut off at its end is noticed by anyone
+who kept a later head (``AuditLog.head``). A copy of the gallery's folder is another account.
 """
 
 import contextlib

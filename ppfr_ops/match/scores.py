@@ -1,7 +1,7 @@
 """Inner products of an encrypted probe and a gallery, masked before they leave.
 
-The result goes to whoever holds the secret key and may have chosen every word of its probe, noise
-included, so that nothing in it may depend on the gallery but through a mask:
+The result goes to anyone who holds the secret key and may have chosen every word of its probe,
+noise included, so that nothing in it may depend on the gallery but through a mask:
 
 * the first polynomial gets a mask that is uniform modulo q, not modulo t: whatever the words of the
   probe were, and the scores and noise with them, what is sent is uniform;

@@ -111,7 +111,7 @@ class Anonymizer(BaseModel):
     ``anonymize_with`` instead of ``anonymize``."""
 
     record_figures: ClassVar[tuple[Figure, ...]] = ()
-    """Figures that every published record carries, in ``data/``. They reach whoever gets the
+    """Figures that every published record carries, in ``data/``. They reach anyone who gets the
     output, so they must not be functions of the original."""
 
     release_figures: ClassVar[tuple[Figure, ...]] = ()

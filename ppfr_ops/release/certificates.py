@@ -53,8 +53,8 @@ def in_words(found: Certification) -> list[str]:
     ]
     if found.claim == "non-match":
         lines.append(
-            "This is no protection against an attacker: whoever wants a picture to match takes the "
-            "plain decision, another recogniser or another threshold, and no vote. It says how "
+            "This is no protection against an attacker: anyone who wants a picture to match takes "
+            "the plain decision, another recogniser or another threshold, and no vote. It says how "
             "steady the decision of a verifier is that does vote."
         )
     for name, shares, word in (

@@ -1,5 +1,5 @@
 """What is too long for a document lies beside it as a Parquet file, of which the document has size,
-digest and number of rows: so whoever signs the document signs every row.
+digest and number of rows: so anyone who signs the document signs every row.
 
 A file as it is read here is no larger in memory than on disk, whatever it says of itself: its
 columns are not compressed, and of fixed width where strangers may have made it.

@@ -1,9 +1,9 @@
 """Whom the columns of a release single out, pictures aside.
 
-Whoever knows a person's photos in the source knows how many there are and what the kept columns say
-of them. Where no other person of the release has the same number of records with the same values,
-that is enough to find the person's pseudonym. ``structure_k`` is the smallest number of people that
-look alike in this way: 1 where anybody is singled out.
+Anyone who knows a person's photos in the source knows how many there are and what the kept columns
+say of them. Where no other person of the release has the same number of records with the same
+values, that is enough to find the person's pseudonym. ``structure_k`` is the smallest number of
+people that look alike in this way: 1 where anybody is singled out.
 """
 
 from collections import Counter

@@ -25,7 +25,7 @@ def timestamped(output: str, roots: str, url: str | None) -> datetime | str:
     wrong with that.
 
     Args:
-        roots: file of certificates, PEM, of which one has to vouch for the authority.
+        roots: file of certificates, PEM; one of them has to vouch for the authority.
         url: of an authority that shall stamp it first; None: look at the stamp that is there.
 
     Raises:
@@ -48,7 +48,7 @@ def stamp(output: str, url: str, roots: bytes) -> datetime:
 
     Args:
         url: of the authority.
-        roots: certificates, PEM, of which one has to vouch for the authority.
+        roots: certificates, PEM; one of them has to vouch for the authority.
 
     Returns:
         The time, as the authority says it.
@@ -86,7 +86,7 @@ def stamped_at(bundle: Bundle, roots: bytes, nonce: int | None = None) -> dateti
     """When a signature was there, by its stamp; or what is wrong with that.
 
     Args:
-        roots: certificates, PEM, of which one has to vouch for the authority.
+        roots: certificates, PEM; one of them has to vouch for the authority.
         nonce: of the request that was just answered.
 
     Raises:

@@ -10,7 +10,7 @@ are, in a store, which is asked once for a thousand files, shards of the evidenc
 thousand.
 
 The document is signed with the owner's key where there is one, and counts for that key only:
-whoever forges a shard cannot say that it lay there before. It goes before anything is changed.
+anyone who forges a shard cannot say that it lay there before. It goes before anything is changed.
 """
 
 import hashlib

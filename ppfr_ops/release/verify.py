@@ -1,8 +1,8 @@
 """Does a release hold what its manifest says, and nothing else?
 
-Whoever receives a release has ``release/`` alone, and verifies that. Every byte in it is hashed
-once, in the same pass in which its rows are read, so the time is that of reading. Whoever can write
-the files can also recompute their digests; only the signature finds that. Where the owner's
+Anyone who receives a release has ``release/`` alone, and verifies that. Every byte in it is hashed
+once, in the same pass in which its rows are read, so the time is that of reading. Anyone who can
+write the files can also recompute their digests; only the signature finds that. Where the owner's
 ``evidence/`` lies beside it, that is looked at as well (``release.evidence``).
 
 Nothing in the folder is believed: no name in it leads outside of it, no link is followed, no file
@@ -242,7 +242,7 @@ def _check_signature(
 
 
 def _check_statement(seen: Release, bad: set[str]) -> Iterator[Finding]:
-    """What was signed is about this release, whoever signed it."""
+    """What was signed is about this release; its signature is another question."""
     if SIGNATURE in bad:
         return
     bundle = read_bundle(seen.folder.read_bytes(*seen.place, SIGNATURE))

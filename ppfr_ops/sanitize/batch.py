@@ -83,7 +83,7 @@ class BatchSanitizer:
         keep_columns: copied to the output as they are, of the types that ``ppfr sanitize`` copies;
             a row whose value may hold a picture is a dead letter. Never the identity column.
         with_metrics: add the measures of every record as columns. They are computed from the
-            originals, and whoever has candidates can tell by them which one it was: keep them. A
+            originals, and anyone who has candidates can tell by them which one it was: keep them. A
             method that promises differential privacy refuses them.
         threads: of the recognizers; 0: as the libraries like.
         key: 32 bytes, secret: decides which people the pictures show. All batches of a dataset, in

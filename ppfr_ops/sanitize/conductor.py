@@ -174,7 +174,8 @@ class _Run:
         faults = [f"unit {unit}: {why}; {KEPT}" for unit, why in ledger.kept.items()]
         if missing:
             undone = sum(unit not in ledger.kept for unit in missing)
-            said = [f"{undone} units unfinished; the same command goes on"] if undone else []
+            left = f"{undone} units unfinished; run the same command again to resume"
+            said = [left] if undone else []
             result = self._failed(*said, *faults)
         else:
             self._owner_files(job)

@@ -25,7 +25,7 @@ Codes = NDArray[np.uint8]
 Numbers = NDArray[np.int64]
 
 NEW = -1
-"""History of whoever was in no version before."""
+"""History of anyone who was in no version before."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def _named(
 
 
 def _split(codes: Codes, counts: Sizes, key: bytes, k: int, rounding: Rounding) -> People:
-    """People as they are to be published; whoever has more photos than most is several."""
+    """People as they are to be published; anyone who has more photos than most is several."""
     if rounding != "split" or k == 1:
         return People(codes, counts, counts, np.full(len(codes), NEW))
     largest = max(1, cap(counts, k))

@@ -288,7 +288,7 @@ def _scored(
 
 
 def _neighbours(vectors: Vectors) -> NDArray[np.int64]:
-    """Pairs of rows of which one is among the nearest of the other, each once, ``P x 2``."""
+    """Pairs of rows, one among the nearest of the other, each once, ``P x 2``."""
     import faiss
 
     count, size = vectors.shape

@@ -29,7 +29,7 @@ def resolved(options: SanitizeOptions, whole: bool = True) -> SanitizeOptions:
     """The options with ``--identity`` and ``--variation`` as options of the method.
 
     Args:
-        whole: whether a release is made at once, and not a batch by whoever calls.
+        whole: whether a release is made at once, and not a batch by anyone who calls.
 
     Raises:
         UserError: the method shows nobody else, or the labels are missing.

@@ -72,7 +72,7 @@ class SanitizeOptions(BaseModel):
     )
     identity: Literal["virtual", "original", "keyed"] | None = option(
         None,
-        "Whom the pictures show. virtual: people who do not exist, one for everybody in the input: "
+        "Identity mode. virtual: people who do not exist, one for everybody in the input: "
         "by --identity-column, by --groups, or as the photos seem to belong together. original: "
         "the people themselves, whom every recogniser can then find (stochastic-local). keyed: as "
         "earlier versions had it; not made any more.",
@@ -114,7 +114,7 @@ class SanitizeOptions(BaseModel):
     size_rounding: Literal["add", "split", "drop"] = option(
         "add",
         "How numbers of pictures are made alike. add: more pictures of a person are drawn, which "
-        "takes no photo; split: whoever has more than the K with most is several people first; "
+        "takes no photo; split: anyone who has more than the K with most is several people first; "
         "drop: rows are left out, at random.",
         shapes=True,
     )
@@ -304,8 +304,8 @@ class SanitizeOptions(BaseModel):
     )
     seed: int | None = option(
         None,
-        "Make the random draws reproducible. For tests ONLY: whoever knows the seed can undo the "
-        "method.",
+        "Make the random draws reproducible. For tests ONLY: anyone who knows the seed can undo "
+        "the method.",
         shapes=True,
         private=True,
     )
@@ -400,7 +400,7 @@ class SanitizeOptions(BaseModel):
     vault: str | None = option(
         None,
         "Keep the original of every published record there, encrypted (docs/vault.md); ppfr erase "
-        "gives it back to whoever has the key. Needs --vault-key.",
+        "gives it back to anyone who has the key. Needs --vault-key.",
         private=True,
         metavar="URL",
     )

@@ -1,8 +1,9 @@
 """The account of probes: how often whose photos were published into a release's world.
 
-Each probe tells whoever holds it which virtual person somebody is. So probes are counted by person
-in the owner's evidence, before any is made: whatever dies in between has counted and not made,
-never the other way round. The log is a hash chain, as the vault's is, and names pseudonyms only.
+Each probe tells anyone who holds it which virtual person somebody is. So probes are counted by
+person in the owner's evidence, before any is made: whatever dies in between has counted and not
+made, never the other way round. The log is a hash chain, as the vault's is, and names
+pseudonyms only.
 
     OUTPUT/evidence/probes/audit/NUMBER.json
 """

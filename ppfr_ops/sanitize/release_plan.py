@@ -211,7 +211,7 @@ def _tables(ledger: Ledger, looked: Mapping[str, str]) -> dict[str, pa.Table]:
     for unit, data in zip(units, ledger.read_many(paths), strict=True):
         if data is None or hashlib.sha256(data).hexdigest() != looked[unit]:
             ledger.retire(unit)
-            raise LedgerError(f"what was noted of unit {unit} is damaged; the same command goes on")
+            raise LedgerError(f"the notes on unit {unit} are damaged; run the same command again")
         tables[unit] = read_table(data)
     return tables
 

@@ -93,7 +93,7 @@ class Sanitizer(Generic[I]):
             self.run.forget()
         return self.tables(table, results)
 
-    # The steps of ``__call__``, for whoever takes them in several threads.
+    # The steps of ``__call__``, for anyone who takes them in several threads.
 
     def batches(self, table: pa.Table, results: Results[I]) -> Iterator[list[I]]:
         """The rows of a unit, decoded, in batches; those that cannot be are buried."""

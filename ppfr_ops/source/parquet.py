@@ -193,7 +193,7 @@ def count(fs: Any, path: str) -> tuple["_Count | None", int]:
 
 
 def held(fs: Any, file: IO[bytes]) -> int:
-    """Bytes of a file; without its holes, which cost whoever made it nothing."""
+    """Bytes of a file; without its holes, which cost anyone who made it nothing."""
     size = file.seek(0, os.SEEK_END)
     blocks = os.fstat(file.fileno()).st_blocks if isinstance(fs, LocalFileSystem) else 0
     # Some file systems count no blocks.

@@ -6,7 +6,7 @@ not published, never the other way round. Nothing takes a charge back, not a new
 
     PLACE/charges/NUMBER.json    one unit, committed or not
 
-Numbers have no gaps. Whoever charges has read all charges so far, checks what it wants against
+Numbers have no gaps. Anyone who charges has read all charges so far, checks what it wants against
 them, and creates the next number, which succeeds for one only; who comes second reads what the
 first wrote and checks anew. So no two runs together spend what each alone may, however long one of
 them slept, and there is no lease to lose. A charge that was written although the store's answer was

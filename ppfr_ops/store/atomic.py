@@ -1,5 +1,5 @@
-"""Write a local file in one step: whoever reads it sees all of it or the one before, whatever dies
-in between."""
+"""Write a local file in one step: anyone who reads it sees all of it or the one before, whatever
+dies in between."""
 
 import os
 import secrets

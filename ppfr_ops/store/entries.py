@@ -1,8 +1,8 @@
 """Ledger entries in the memory of a driver, a million of them in a few hundred MiB.
 
 As an object an entry takes 7 KiB. Here 256 that follow each other are one compressed piece of JSON,
-which is parsed when it is asked for; the piece that was asked for last stays open, so whoever goes
-over entries in the order of their units pays for each once.
+which is parsed when it is asked for; the piece that was asked for last stays open, so anyone who
+goes over entries in the order of their units pays for each once.
 """
 
 import hashlib
@@ -221,8 +221,8 @@ class Entries(Mapping[str, LedgerEntry]):
 
 
 class HashSet:
-    """Things of which one is only asked whether it is among them, at 8 bytes each. That it says so
-    of one that is not has a chance of one in 2^64 for each: the hash is keyed anew by every
+    """A set that only says whether something is in it, at 8 bytes each. That it says so
+    of something that is not has a chance of one in 2^64 for each: the hash is keyed anew by every
     process."""
 
     def __init__(self, things: Iterable[Hashable]) -> None:

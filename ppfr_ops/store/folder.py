@@ -64,7 +64,7 @@ class Listed:
 
 def _scanned(path: str) -> Iterator[tuple[str, Listed]]:
     """A local folder. The time of the last change of the inode is in the stamp, which nobody can
-    set: whoever writes to a file, even with its size and times put back, changes it."""
+    set: anyone who writes to a file, even with its size and times put back, changes it."""
     with os.scandir(path) as entries:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):  # it went meanwhile

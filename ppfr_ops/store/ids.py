@@ -1,10 +1,10 @@
 """What records and shards are called outside, and in which order they stand.
 
 Inside, a record is known by its unit and row, so that seeds, verdicts and dead letters keep their
-meaning. Outside, that would tell the source's row to whoever has the listing. So ids are keyed: 128
-bits of HMAC-SHA-256 under a secret of the output, which never leaves ``evidence/``. Rows are sorted
-by id within a shard and shards by id in the manifest: a keyed shuffle, for the ids are random to
-everybody else. The secret is the mapping: with it the owner finds a record's row again.
+meaning. Outside, that would tell the source's row to anyone who has the listing. So ids are keyed:
+128 bits of HMAC-SHA-256 under a secret of the output, which never leaves ``evidence/``. Rows are
+sorted by id within a shard and shards by id in the manifest: a keyed shuffle, for the ids are
+random to everybody else. The secret is the mapping: with it the owner finds a record's row again.
 """
 
 import hashlib

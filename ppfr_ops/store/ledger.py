@@ -2,9 +2,9 @@
 
 The commit point is the creation of the unit's ledger entry, which succeeds for one copy only. A
 unit's files are staged first under a name of their own, then the entry that names that copy is
-created, then the files are moved to their final names; whoever finds an entry whose files have not
-all been moved yet moves them. In a store that has no renames the files are put in their places at
-once, under names that no other copy has, and those that no entry names are swept up before
+created, then the files are moved to their final names; anyone who finds an entry whose files have
+not all been moved yet moves them. In a store that has no renames the files are put in their places
+at once, under names that no other copy has, and those that no entry names are swept up before
 anything is signed. So a death at any moment leaves either nothing that counts or something that
 the next run completes, and a late copy of a committed unit changes nothing.
 
@@ -87,7 +87,7 @@ _LASTING = (f"{EVIDENCE}/ledger/lease/", f"{EVIDENCE}/ledger/account/")
 """What ``--overwrite`` leaves."""
 
 _KEYS = ("secret.json", "release_key.json")
-"""Of the ids outside, and of whom the pictures show (``sanitize.identity``)."""
+"""Of the ids outside, and of virtual people (``sanitize.identity``)."""
 
 NO_DATE = 315_532_800
 """1980-01-01: when a file of a release was written tells in which order the work was done, or which
@@ -176,8 +176,8 @@ class Ledger(Documents):
         self._ids = None
         begun = self._begun(settings)
         if begun is None and not self.committed_ids():
-            # Nothing is published yet, so a key that lies there is of no use but to whoever put it
-            # there and knows it.
+            # Nothing is published yet, so a key that lies there is of no use but to anyone who put
+            # it there and knows it.
             for name in _KEYS:
                 self.remove(*LEDGER, name)
         whole = self.secret() is not None or self.thrown_away()
@@ -339,8 +339,8 @@ class Ledger(Documents):
         return counted
 
     def _create_entry(self, entry: LedgerEntry) -> LedgerEntry:
-        """The commit. An entry of an earlier copy counts, unless its files are gone: then whoever
-        wrote it was stopped for so long that another run swept them up."""
+        """The commit. An entry of an earlier copy counts, unless its files are gone: then anyone
+        who wrote it was stopped for so long that another run swept them up."""
         place = (*LEDGER, "units", f"{entry.unit}.json")
         text = entry.model_dump_json(indent=1).encode()
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""The vault: each published record's original, encrypted, for whoever holds the owner's key.
+"""The vault: each published record's original, encrypted, for anyone who holds the owner's key.
 
 ``sealing`` is the cryptography, pure; ``keys`` where the master comes from; ``shards`` the files'
 form, ``store`` what may be done to them (commit, revoke, rotate, sweep); ``recovery`` gives

@@ -17,9 +17,9 @@ Revoking rewrites a unit's keys without those of the records (the new file takes
 old in one step); rotating writes all keys anew into a folder of their own, reads them back, and
 creates the document that names that folder. Neither touches what is sealed, and killed at any
 moment either leaves the old state or the new one, or (``pending.json``, keys of an older
-generation) something that whoever opens the vault next brings to an end.
+generation) something that anyone who opens the vault next brings to an end.
 
-Whoever changes a vault holds its lease, and looks before every change whether it still does. A
+Anyone who changes a vault holds its lease, and looks before every change whether it still does. A
 process that was stopped for so long that another took over changes nothing when it wakes; and the
 one change that it might be in the midst of does no harm: a generation is named by a document that
 only one can create, and old keys are destroyed only where the new ones were read back.
@@ -206,7 +206,7 @@ class Vault:
         with self.files.writing("sealed", f"{unit}.{copy}{SUFFIX}") as file:
             write_sealed(file, rows())
         self._wrapped.put(access.generation.name, Keys(unit, copy, salt, entries))
-        # Whoever rotates from now on finds these keys; whoever did before is found out here.
+        # Anyone who rotates from now on finds these keys; anyone who did before is found out here.
         self._check(access)
 
     def _check(self, access: Access) -> None:
@@ -263,7 +263,7 @@ class Vault:
         """Bring to an end what a death interrupted. Needs no key.
 
         A folder of keys that no generation names is what a rotation did not finish; before it goes,
-        the next number is taken, so that whoever began it cannot finish it any more. Keys of an
+        the next number is taken, so that anyone who began it cannot finish it any more. Keys of an
         older generation go where the latest has them too; whatever holds a key must not outlive a
         revocation.
         """
@@ -301,8 +301,8 @@ class Vault:
     def revoke(self, entries: Collection[str]) -> int:
         """Destroy the keys of some records, for good; returns how many there were.
 
-        What is to be revoked is written down first: from then on it is gone, for whoever opens the
-        vault next finishes the work before doing anything else.
+        What is to be revoked is written down first: from then on it is gone, for anyone who opens
+        the vault next finishes the work before doing anything else.
         """
         self.recover()
         self._still_mine()

@@ -1,4 +1,4 @@
-"""Runs that are killed at random moments and gone on with: ``python kills.py --help``.
+"""Runs that are killed at random moments and resumed: ``python kills.py --help``.
 
 A run is a fork of this process with everything loaded, so that what is tried hundreds of times is
 the work and its commits, not the start of Python. Its engine is a bare pool of processes that does

@@ -170,7 +170,7 @@ _BY_FILE: dict[str, list[tuple[str, str, str]]] = {
     ],
     "vault/store.py": [
         ("if self.fence is not None and newest(self.files) != self.fence:", "if False:", VAULT),
-        ("        # Whoever rotates from now on finds these keys; whoever did before is found out here.\n        self._check(access)", "        pass", VAULT),
+        ("        # Anyone who rotates from now on finds these keys; anyone who did before is found out here.\n        self._check(access)", "        pass", VAULT),
         ("if self.generations.number() != access.generation.number:", "if False:", VAULT),
         ("gone = {parts for parts in map(parts_of, names) if parts not in published}", "gone = set()", VAULT),
         ("self._wrapped.clear(folder, needed_in=generation.name)", "self._wrapped.clear(folder)", VAULT),

@@ -2,7 +2,7 @@
 
 People are published again and again, into one output after the other, under one account and a
 budget, until a run is refused; most runs are killed with ``SIGKILL``, the whole process group at
-once, and gone on with. Half the kills come at a random moment, the other half as soon as a charge
+once, and resumed. Half the kills come at a random moment, the other half as soon as a charge
 has been written, which is where spending and publishing lie apart. After every kill and every run
 all pictures that were ever in a release are counted by pseudonym and held against the account.
 """
@@ -181,7 +181,7 @@ def campaign(seed: int, kills: int, until: float) -> dict[str, object]:
                         if world.killed(rng, longest, overwrite):
                             struck += 1
                             between += world.wasted > before
-                        overwrite = False  # what was begun is gone on with
+                        overwrite = False  # what was begun is resumed
                     clock = time.monotonic()
                     code = world.gone_on_with(overwrite)
                     longest = 0.7 * longest + 0.3 * (time.monotonic() - clock)

@@ -210,7 +210,7 @@ def _enough(count: int) -> None:
 
 
 def _kind(student: str | None) -> str:
-    return "head" if student is None else student if student in students.SIZES else "gone on with"
+    return "head" if student is None else student if student in students.SIZES else "fine-tuned"
 
 
 def _dimensions(network: torch.nn.Module) -> int:

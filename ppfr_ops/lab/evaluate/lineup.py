@@ -144,8 +144,8 @@ def page(
 def sheets(
     trials: Sequence[Trial], shown: Faces, gallery: Faces, rows: int = 6, side: int = 168
 ) -> list[Image.Image]:
-    """The same as contact sheets for whoever looks at images: a trial a row, what is shown on the
-    left, the candidates numbered from 1."""
+    """The same as contact sheets for anyone who looks at images: a trial a row, what is shown on
+    the left, the candidates numbered from 1."""
     count = len(trials[0].candidates)
     font, gap, left = ImageFont.load_default(size=16), 10, 52
     width = left + (count + 1) * (side + gap) + 3 * gap

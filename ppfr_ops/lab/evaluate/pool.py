@@ -20,8 +20,8 @@ from ppfr_ops.recognizers import Embeddings, Recognizer
 Streams = Callable[[str, int], np.random.Generator]
 
 TESTED = 3
-"""Of ten faces, so many are the last of the pool: whoever trains on the first 70 % can be tested on
-them."""
+"""Of ten faces, so many are the last of the pool: anyone who trains on the first 70 % can be tested
+on them."""
 
 
 @dataclass

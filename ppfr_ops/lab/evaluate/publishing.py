@@ -3,7 +3,7 @@
 Everything is measured on what is published, which is the image decoded from the encoded bytes.
 
 A method may take a key: then whom a picture shows depends on it (and on identity labels), and a
-release is a world of its own. :meth:`Publisher.under` gives the method in such a world. Whoever
+release is a world of its own. :meth:`Publisher.under` gives the method in such a world. Anyone who
 holds the method has keys of their own, but not the release's; a method without keys is the same
 everywhere. So a stage publishes probes in the release's world and lets attackers make their pairs
 in others, and need not know which kind of method it judges.
@@ -45,7 +45,7 @@ class Publisher:
 
     @property
     def identity(self) -> str | None:
-        """Whom the pictures show: ``virtual``, ``original``; None: no such choice."""
+        """Identity mode: ``virtual``, ``original``; None: no such choice."""
         value = getattr(self.anonymizer, "identity", None)
         return None if value is None else str(value)
 

@@ -31,7 +31,7 @@ def told_by_the_set(structure: Structure) -> list[str]:
         return []
     best = structure.attacks[0]
     return [
-        f"Whoever knows which person stands in which row of the source names {best.right} of "
+        f"Anyone who knows which person stands in which row of the source names {best.right} of "
         f"{structure.people} people rightly ({best.named} named), by {best.attack}; with the "
         f"pseudonyms dealt at random {best.control_right}."
     ]
@@ -41,7 +41,7 @@ def strongly_linked(linker: Linker) -> list[str]:
     """What the strong linker finds, and from how many known pairs on it finds anybody."""
     taught, chance = linker.taught, linker.chance
     found = [
-        f"Whoever runs the method on {linker.training_pairs} faces of others"
+        f"Anyone who runs the method on {linker.training_pairs} faces of others"
         + (" under keys of their own" if linker.keys else "")
         + f", and trains on that, finds the very photo first among {linker.gallery} originals in "
         f"{taught.same_photo:.2%} of cases (chance {chance.same_photo:.2%}) and another photo of "
@@ -52,7 +52,7 @@ def strongly_linked(linker: Linker) -> list[str]:
     if over:
         first = over[0]
         found.append(
-            f"Whoever knows {first.pairs} originals together with their pictures in the release "
+            f"Anyone who knows {first.pairs} originals together with their pictures in the release "
             f"finds another photo of other people first in {first.another_photo:.2%} of cases, "
             "more than ten times chance: do not let so many pairs become known."
         )
@@ -89,7 +89,7 @@ def linked(linkage: dict[str, Linkage]) -> list[str]:
     plain, taught = rates(found)
     pairs = found.student.pairs if found.student else 0
     return [
-        f"Linkable: whoever holds another photo of a person and the FR model {name} finds that "
+        f"Linkable: anyone who holds another photo of a person and the FR model {name} finds that "
         f"person among {found.people} in {max(plain, taught):.1%} of cases"
         + (f", taught by {pairs} known pairs" if taught > plain else "")
         + f" (unprotected {found.rank1_original:.1%}, chance {found.chance:.2%}). What "

@@ -239,7 +239,7 @@ class Run:
 
     def published(self, index: NDArray[np.int64]) -> Faces:
         """What is published for faces ``index`` of the gallery, each with a draw of its own; a
-        face is published once, whoever asks for it first."""
+        face is published once, for the stage that asks first."""
         if self._given is not None:
             return self._given[index]
         new = np.array([i for i in index if i not in self._shown], np.int64)

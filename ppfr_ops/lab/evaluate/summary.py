@@ -7,7 +7,7 @@ from ppfr_ops.lab.evaluate.structure import in_words
 
 
 def _leaks(document: Evaluation) -> Iterator[str]:
-    """The stages that say whom the pictures show."""
+    """The stages that depend on the identity mode."""
     for name, sizes in document.eye.models.items() if document.eye else ():
         seen = ", ".join(
             f"{size} px {view.protected_original.accuracy:.3f} ({view.original.accuracy:.3f})"

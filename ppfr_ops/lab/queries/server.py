@@ -65,7 +65,7 @@ class RecognizerServer:
             raise UserError("listening beyond this machine: say --anywhere, and use a --token-file")
         self.recognizer, self.scores_only, self.token = recognizer, scores_only, token
         self.received: list[int | None] = []
-        """Numbers of the queries that arrived, by the account of whoever asked."""
+        """Numbers of the queries that arrived, by the account of anyone who asked."""
         self._counting, self._computing = threading.Lock(), threading.Lock()
         shades = np.arange(FACE_SIZE, dtype=np.uint8)[None, :, None, None]
         nobody = np.broadcast_to(shades, (1, FACE_SIZE, FACE_SIZE, 3))

@@ -173,7 +173,7 @@ class StochasticLocal(Anonymizer):
 
     identity: Literal["virtual", "original"] = Field(
         "original",
-        description="whom the pictures show: virtual: a person drawn by the key for each label; "
+        description="identity mode: virtual: a person drawn by the key for each label; "
         "original: the person",
     )
     variation: float = Field(

@@ -105,7 +105,7 @@ def _wp216(release: Release, evaluation: Evaluation | None) -> Iterator[Row]:
         f"{_share(best[1].rank1)} of {best[1].probes:,} pictures among {best[1].people:,} people; "
         f"by chance {_share(best[1].chance)}",
         "At chance, the pictures link to nobody. Above chance, so many people can be found by "
-        "whoever has a photo of them.",
+        "anyone who has a photo of them.",
         date if best is not None else "",
         OFFICER,
     )
@@ -158,8 +158,8 @@ def _singled_out(release: Release, evaluation: Evaluation | None, date: str) -> 
         "counting, by size of group and kept columns; the structure attack, by everything that a "
         "release shows but its pictures; FR models on the pictures",
         "; ".join(parts) or _NOT,
-        "A person who is singled out is found by whoever knows how many photos of them went in and "
-        "what the kept columns say.",
+        "A person who is singled out is found by anyone who knows how many photos of them went in "
+        "and what the kept columns say.",
         dated,
         OFFICER,
     )

@@ -21,11 +21,12 @@ class Mode:
 
 _SOMEBODY_ELSE = (
     "The pictures show people who do not exist: photos of one person match each other, and are "
-    "made so that they do not match the person. Whoever holds the key of the release can say who "
-    "is whom; whether it is personal data for others is a question for lawyers: treat it as such."
+    "made so that they do not match the person. Anyone who holds the key of the release can say "
+    "who is whom; whether it is personal data for others is a question for lawyers: treat it as "
+    "such."
 )
 _THEMSELVES = (
-    "Every picture still is personal data for whoever holds another photo of the person and a "
+    "Every picture still is personal data for anyone who holds another photo of the person and a "
     "face recognition model: recognition works on it, and so does finding people in it."
 )
 _ONE_FIGURE = (
@@ -52,7 +53,7 @@ STAND_INS = Mode(
     "Every person has a virtual one in their place. What photos of a person differ by still comes "
     "from the photos.",
     f"{_SOMEBODY_ELSE} But the pictures are made from the faces by a secret that can be learned: "
-    "whoever knows which published pictures belong to some originals may link other people.",
+    "anyone who knows which published pictures belong to some originals may link other people.",
     _APART,
 )
 PRIVATE = Mode(
@@ -65,7 +66,7 @@ PRIVATE = Mode(
 )
 SAME = Mode(
     "the same person, drawn anew",
-    "The picture keeps what recognisers know people by and changes what people see. Whoever has "
+    "The picture keeps what recognisers know people by and changes what people see. Anyone who has "
     "another photo of a person can find that person: that is what it is for.",
     _THEMSELVES,
     _ONE_FIGURE,

@@ -46,7 +46,7 @@ def _always(findings: list[Finding], manifest: Manifest) -> Iterator[Required]:
         "system",
         draws,
         draws == "system",
-        "the draws came from a seed: whoever knows it can undo the protection",
+        "the draws came from a seed: anyone who knows it can undo the protection",
     )
     yield Required(
         "files as in the manifest",

@@ -39,8 +39,8 @@ Reads files, writes none, imports nothing beyond the standard library, and asks 
 could not check it says. One line for each finding. Exit codes: 0 all holds, 1 it does not, 2 there
 is nothing to verify.
 
-Whoever can change a release can change this file in it: compare its sha256 with that of a copy that
-you got elsewhere, or use that copy.
+Anyone who can change a release can change this file in it: compare its sha256 with that of a copy
+that you got elsewhere, or use that copy.
 """
 
 _LINE = re.compile(r"(\\?)([0-9a-f]{64})  ([^\0]+)")

@@ -2,7 +2,7 @@
 
 It sees a published picture and the templates of it, and is trained on other people's faces to give
 the original (L1 and SSIM) and, above all, a face with the original's templates. SSIM does not
-notice such faces; whoever holds a recogniser does.
+notice such faces; anyone who holds a recogniser does.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What is the release worth to whoever trains on it? A small recogniser, trained twice.
+"""What is the release worth to anyone who trains on it? A small recogniser, trained twice.
 
 Once on what is published for photos of known people, once on the originals; both are read on what
 is published for the gallery and on the gallery itself. The people are others than the gallery's.
