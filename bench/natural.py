@@ -85,7 +85,9 @@ def recognition(x: np.ndarray, y: np.ndarray, who: np.ndarray, path: Path) -> No
 
 def look(faces: np.ndarray, who: np.ndarray, name: str) -> None:
     wide = [cv2.copyMakeBorder(f, 24, 24, 24, 24, cv2.BORDER_REPLICATE) for f in faces]
-    found = [d for i in range(0, len(wide), 8) for d in CenterFace(0.35)(wide[i : i + 8])]
+    found = [
+        d for i in range(0, len(wide), 8) for d in CenterFace(0.35, once=True)(wide[i : i + 8])
+    ]
     marks = np.array([d.landmarks[0] if len(d) else np.full((5, 2), np.nan) for d in found])
     left, right, nose, one, two = marks.transpose(1, 0, 2)
     eyes, lips = (left + right) / 2, (one + two) / 2

@@ -3,8 +3,9 @@
     python bench/natural_fit.py ../shared/models WORK
 
 Everything is fitted on drawn pictures, in three steps with files in WORK, so that it can be gone on
-with: faces (styles, landmarks, measures, templates), gradients of templates by the styles, the fit.
-Recognisers: sface and mobileface; dlib, faceres and all real faces stay out.
+with: faces (styles, landmarks, measures), gradients of templates by the styles, the fit.
+Recognisers: sface and mobileface; dlib, faceres and all real faces stay out. Glasses, and who is
+passed over, come after it: ``bench/natural_people.py``.
 """
 
 import sys
@@ -12,18 +13,16 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnxruntime as ort
 import torch
 import torch.nn.functional as F
 
 from ppfr_ops.imaging.geometry import similarity
 from ppfr_ops.methods.natural import Generator, files
-from ppfr_ops.methods.natural.looks import LARGEST, LAWS, by_layer
+from ppfr_ops.methods.natural.looks import CROWD_GRID, LARGEST, LAWS, by_layer
 from ppfr_ops.methods.natural.network import LAYERS, STYLE, Mapping
 
 FACES, GRADIENTS, A_FILE, SEEN = 1024, 200, 256, 40
-THRESHOLDS = {"sface": 0.37, "mobileface": 0.367}
-"""At FAR 1e-3, as the recognisers are commonly used."""
+RECOGNISERS = ("sface", "mobileface")
 BANDS = {
     "yaw": (4, 8),
     "pitch": (4, 8),
@@ -33,12 +32,8 @@ BANDS = {
     "yellow_blue": (32, 64),
 }
 """Where an attribute is read and moved."""
-PENALTY, SHARE = 150, 0.4
-"""Of ridge regression; of all styles that are not crowded."""
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+PENALTY = 150
+"""Of ridge regression."""
 
 
 def styles(generator: Generator, count: int, seed: int) -> torch.Tensor:
@@ -47,7 +42,7 @@ def styles(generator: Generator, count: int, seed: int) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def draw(generator: Generator, models: Path, path: Path, seed: int) -> None:
+def draw(generator: Generator, path: Path, seed: int) -> None:
     """Faces whose bands are a person's style and some of another's, each band's another's."""
     rng = torch.Generator().manual_seed(seed)
     person, *others = styles(generator, 6 * A_FILE, seed).view(6, A_FILE, STYLE)
@@ -60,21 +55,14 @@ def draw(generator: Generator, models: Path, path: Path, seed: int) -> None:
         given = by_layer(each) + generator.looks.mean
         marks[row] = generator.landmarks(generator.picture(given, 128))[0]
         crops[row] = generator.aligned(given)[0]
-    pixels = crops.transpose(0, 3, 1, 2).astype(np.float32)
-    found = {}
-    for name in THRESHOLDS:
-        run = ort.InferenceSession(str(models / f"{name}.onnx"))
-        found[name] = np.concatenate(
-            [run.run(None, {"face_rgb_0_255": x[None]})[0] for x in pixels]
-        )
-    np.savez(path, groups=bands.numpy(), marks=marks, crops=crops, **found)
+    np.savez(path, groups=bands.numpy(), marks=marks, crops=crops)
 
 
 def gradients(generator: Generator, models: Path, path: Path) -> None:
     """Of random projections of templates by the bands' styles."""
     networks = [
         torch.jit.freeze(torch.jit.load(str(models / f"{name}.ts.pt")).eval())
-        for name in THRESHOLDS
+        for name in RECOGNISERS
     ]
     rng, rows = torch.Generator().manual_seed(1), []
     for style in styles(generator, GRADIENTS, 1):
@@ -122,31 +110,18 @@ def ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> np.ndarray:
     return x.T @ np.linalg.solve(x @ x.T + penalty * np.eye(len(x)), y)
 
 
-def crowding(templates: dict[str, np.ndarray]) -> np.ndarray:
-    """How many of the others a recogniser takes for the same, softly, over recognisers."""
-    total = 0.0
-    for name, threshold in THRESHOLDS.items():
-        cosines = unit(templates[name].astype(np.float32))
-        cosines = cosines @ cosines.T
-        np.fill_diagonal(cosines, -1)
-        total = total + np.log((1 / (1 + np.exp((threshold - cosines) / 0.05))).mean(1))
-    return total
-
-
 def fit(generator: Generator, work: Path) -> dict[str, torch.Tensor]:
     parts = [np.load(path) for path in sorted(work.glob("faces-*.npz"))]
-    bands, marks, crops, *templates = (
-        np.concatenate([part[name] for part in parts])
-        for name in ("groups", "marks", "crops", *THRESHOLDS)
+    bands, marks, crops = (
+        np.concatenate([part[name] for part in parts]) for name in ("groups", "marks", "crops")
     )
     middle = np.linalg.norm(marks.mean(1) - [64, 77], axis=1)
     good = np.nan_to_num(middle, nan=99) < 14
     bands, marks, crops = bands[good].astype(np.float32), marks[good], crops[good]
-    found = {n: t[good].astype(np.float32) for n, t in zip(THRESHOLDS, templates, strict=True)}
     asked = measures(marks, crops)
     held_back = np.arange(len(bands)) % 8 == 0
-    tensors = {"mean": generator.looks.mean}
-    for name in LAWS:
+    tensors = blank() | {"mean": generator.looks.mean}
+    for name in BANDS:
         y = (asked[name] - asked[name].mean()) / asked[name].std()
         chosen = [resolution in BANDS[name] for resolution in LAYERS]
         x = bands[:, chosen].reshape(len(bands), -1)
@@ -159,12 +134,7 @@ def fit(generator: Generator, work: Path) -> dict[str, torch.Tensor]:
         tensors[f"move.{name}"] = torch.from_numpy(move.astype(np.float32))
         print(name, "held back, r", round(float(np.corrcoef(told, y[held_back])[0, 1]), 2))
         print("  a step of 1 is", round(float(np.linalg.norm(move, axis=1).max()), 2), "long")
-    crowd = crowding(found)
-    style = bands.mean(1)
-    told = ridge(style, (crowd - crowd.mean()) / crowd.std(), 100).astype(np.float32)
-    tensors["crowd"] = torch.from_numpy(told)
     many = styles(generator, 20000, 5)
-    tensors["bound"] = torch.quantile(many @ tensors["crowd"], SHARE)
     values, vectors = torch.linalg.eigh(many.T @ many / len(many))
     values = values.clamp_min(1e-6)
     wide, narrow = ((vectors * v) @ vectors.T for v in (values.sqrt(), values.rsqrt()))
@@ -186,7 +156,7 @@ def blank() -> dict[str, torch.Tensor]:
     }
     tensors |= {
         "mean": Mapping(files.read("natural.mapping"))(z).mean(0),
-        "crowd": torch.zeros(STYLE),
+        "crowd": torch.zeros(STYLE * CROWD_GRID**2),
     }
     tensors |= {"seen": torch.zeros(STYLE, SEEN), "back": torch.zeros(SEEN, STYLE)}
     return tensors | {"radius": torch.ones(()), "bound": torch.ones(())}
@@ -199,7 +169,7 @@ def main() -> None:
     generator = Generator("cpu")
     for seed in range(FACES // A_FILE):
         if not (work / f"faces-{seed:03d}.npz").is_file():
-            draw(generator, models, work / f"faces-{seed:03d}.npz", seed)
+            draw(generator, work / f"faces-{seed:03d}.npz", seed)
     if not (work / "gradients.pt").is_file():
         gradients(generator, models, work / "gradients.pt")
     files.save("natural.looks", fit(generator, work), exact=True)

@@ -28,7 +28,7 @@ from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.methods.base import Anonymizer, Context
 from ppfr_ops.methods.codes import KEY_SIZE, check_key, normals, person
 from ppfr_ops.methods.natural import files
-from ppfr_ops.methods.natural.looks import ATTRIBUTES, DRAW, OTHERS, Looks
+from ppfr_ops.methods.natural.looks import ATTRIBUTES, CROWD_SIDE, DRAW, OTHERS, Looks
 from ppfr_ops.methods.natural.network import LAST, STYLE, Head, Synthesis
 from ppfr_ops.methods.natural.network import Mapping as Mapper
 from ppfr_ops.methods.natural.quality import plain, sound
@@ -47,6 +47,8 @@ _BORDER = 16
 _MIDDLE, _FAR = (64.0, 77.0), 14.0
 """Of a picture of 128 px: where the middle of the face's landmarks lies, and how far from it one is
 somebody else, px."""
+_SHARPER = 0.4
+"""Of what a blur of a pixel takes away, the share that is added to a face."""
 _OTHER = 0.95
 """How far from the mean style the other draws of a photo lie."""
 
@@ -72,6 +74,8 @@ class Generator:
         self.small = tensors
         self.precision = torch.bfloat16 if bf16_pays(device) else torch.float32
         self.synthesis = Synthesis(_part(tensors, "synthesis."), self.precision).to(device)
+        # In single precision and here, so that who a person is does not hang on the device.
+        self.exact = Synthesis(_part(tensors, "synthesis."), torch.float32)
         self.head = Head()
         self.head.load_state_dict(_part(tensors, "head."))
         self.head.requires_grad_(False).to(device, self.precision)
@@ -101,11 +105,12 @@ class Generator:
         still = torch.zeros(OTHERS, STYLE), torch.zeros(ATTRIBUTES)
         for number in range(PEOPLE_TRIED):
             name = number.to_bytes(2, "big") + whose
-            style = self.style(normals(key, "natural person", name, STYLE))
-            if self.looks.crowded(style) and (chosen is not None or number < PEOPLE_TRIED - 1):
+            found = self.looks.person(self.style(normals(key, "natural person", name, STYLE)))
+            styles = self.looks.styles(found, *still, 0.0)
+            crowd = self.looks.crowded(self.exact.features(styles[None], CROWD_SIDE))
+            if crowd > 0 and (chosen is not None or number < PEOPLE_TRIED - 1):
                 continue
-            found = self.looks.person(style)
-            picture, good = self.aligned(self.looks.styles(found, *still, 0.0))
+            picture, good = self.aligned(styles)
             good = min(good, plain(picture)) if good else good
             looked += 1
             if good > best:
@@ -156,13 +161,20 @@ class Generator:
         points, score = self.landmarks(picture)
         if not score:
             return np.zeros((FACE_SIZE, FACE_SIZE, 3), np.uint8), 0.0
-        crop = align(_bordered(picture), (points + _BORDER)[None])[0]
+        crop = _crisp(align(_bordered(picture), (points + _BORDER)[None])[0])
         return crop, sound(crop, points, score)
 
 
 def _bordered(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     side = (_BORDER,) * 4
     return cv2.copyMakeBorder(picture, *side, cv2.BORDER_REPLICATE).astype(np.uint8)
+
+
+def _crisp(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Sharper by what the enlarging of 128 px took, as sharp as photographs are."""
+    pixels = crop.astype(np.float32)
+    pixels += _SHARPER * (pixels - cv2.GaussianBlur(pixels, (0, 0), 1.0))
+    return pixels.clip(0, 255).round().astype(np.uint8)
 
 
 def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

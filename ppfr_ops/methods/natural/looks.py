@@ -3,13 +3,13 @@
 **Person.** A normal by the key gives a style, centred. Some forty directions in style space are
 what recognisers see (``bench/natural_fit.py``). In them the person is put onto a sphere, somewhat
 farther from the mean than styles are by themselves, so that nobody crowds near the mean face; the
-rest is drawn in. Styles that recognisers would take for many others (a score read off the style)
-are passed over by a fixed bound.
+rest stays. Styles that recognisers would take for many others (a score read off the network's
+features at 16 px) are passed over by a fixed bound.
 
 **Photo.** Other draws are added, layer by layer: one a little at 4 to 32 px (hair, face), less of
 it where recognisers see it; one at 64 px (light, colour); a third shapes what lies around the head.
 Then *attributes* are set along directions in style space: pose, mouth and light to a value that is
-drawn; the colour of the skin near the person's own.
+drawn; the colour of the skin near the person's own; glasses as the person has them or not.
 """
 
 from dataclasses import dataclass
@@ -25,10 +25,10 @@ ATTRIBUTES = 16
 """Normals of a draw that are kept for amounts and attributes."""
 DRAW = OTHERS * STYLE + ATTRIBUTES
 
-RADIUS, REST, LARGEST = 1.2, 0.8, 2.2
+RADIUS, REST, LARGEST = 1.2, 0.9, 2.2
 """Of a person: length in the directions that recognisers see, in that of average styles; share of
 the other directions that is kept; the largest coordinate, in deviations."""
-HIDDEN = 0.6
+HIDDEN = 0.8
 """Of what a photo adds, the share that is taken out in the directions that recognisers see."""
 
 _WIDEST = 1.8
@@ -64,14 +64,21 @@ class Law:
 
 
 LAWS = {
-    "yaw": Law(0.0, 1.2),
+    "yaw": Law(0.0, 1.25),
     "pitch": Law(0.0, 1.0),
-    "mouth": Law(0.3, 0.9),
-    "light": Law(0.7, 0.45),
+    "mouth": Law(0.3, 1.0),
+    "light": Law(0.7, 0.58),
     "red_green": Law(1.0, 0.2),
     "yellow_blue": Law(1.0, 0.2),
+    "glasses": Law(1.0, 0.0),
 }
 """``red_green`` and ``yellow_blue``: of the cheeks."""
+GLASSES = list(LAWS).index("glasses")
+EDGE, MARGIN = 0.7, 0.45
+"""Of what is read for glasses: where half of the pictures show some, and how far a person's own
+value stays from there."""
+CROWD_SIDE, CROWD_GRID = 16, 4
+"""Side of the features that a crowd is read off, and of the grid that they are averaged over."""
 
 
 class Looks:
@@ -91,9 +98,11 @@ class Looks:
         self.held = torch.tensor([law.held for law in LAWS.values()])
         self.spread = torch.tensor([law.spread for law in LAWS.values()])
 
-    def crowded(self, style: Tensor) -> bool:
-        """Whether recognisers would take somebody of this style, centred, for many others."""
-        return float(style @ self.crowd) > self.bound
+    def crowded(self, features: Tensor) -> float:
+        """How many others recognisers would take somebody for, from ``1 x 512 x 16 x 16`` of the
+        plain picture; above 0: too many."""
+        pooled = torch.nn.functional.adaptive_avg_pool2d(features, CROWD_GRID)
+        return float(pooled.flatten() @ self.crowd) - self.bound
 
     def person(self, style: Tensor) -> Tensor:
         """A style, centred, ``512``, to the person's."""
@@ -122,12 +131,18 @@ class Looks:
             mixed.append(person + share * (other - person if band.mixed else other))
         bands = torch.stack(mixed)
         own = torch.einsum("abs,s->a", self.read, person)
+        own[GLASSES] += _apart(float(own[GLASSES]) - EDGE)
         drawn = draw[len(BANDS) : len(BANDS) + len(LAWS)].clamp(-_WIDEST, _WIDEST)
         wanted = self.held * own + variation * self.spread * drawn
         steps = self.solve @ (wanted - torch.einsum("abs,bs->a", self.read, bands))
         bands = bands + torch.einsum("a,abs->bs", steps, self.move)
         behind = person + min(variation, 1.0) * (around - person)
         return torch.cat([by_layer(bands), behind[None]]) + self.mean
+
+
+def _apart(beyond: float) -> float:
+    """What is to be added to a value for it to lie ``MARGIN`` from its edge."""
+    return max(MARGIN - beyond, 0.0) if beyond > 0 else min(-MARGIN - beyond, 0.0)
 
 
 def by_layer(bands: Tensor) -> Tensor:
