@@ -74,9 +74,9 @@ LAWS = {
 }
 """``red_green`` and ``yellow_blue``: of the cheeks."""
 GLASSES = list(LAWS).index("glasses")
-EDGE, MARGIN = 0.7, 0.45
-"""Of what is read for glasses: where half of the pictures show some, and how far a person's own
-value stays from there."""
+BARE, EDGE, WORN = 0.25, 0.9, 1.25
+"""Of what is read for glasses: the most of a person without (4 % of pictures show some there), from
+where on a person has some, and the least of such a person (83 %)."""
 CROWD_SIDE, CROWD_GRID = 16, 4
 """Side of the features that a crowd is read off, and of the grid that they are averaged over."""
 
@@ -131,18 +131,14 @@ class Looks:
             mixed.append(person + share * (other - person if band.mixed else other))
         bands = torch.stack(mixed)
         own = torch.einsum("abs,s->a", self.read, person)
-        own[GLASSES] += _apart(float(own[GLASSES]) - EDGE)
+        worn = own[GLASSES]
+        own[GLASSES] = worn.clamp_min(WORN) if worn > EDGE else worn.clamp_max(BARE)
         drawn = draw[len(BANDS) : len(BANDS) + len(LAWS)].clamp(-_WIDEST, _WIDEST)
         wanted = self.held * own + variation * self.spread * drawn
         steps = self.solve @ (wanted - torch.einsum("abs,bs->a", self.read, bands))
         bands = bands + torch.einsum("a,abs->bs", steps, self.move)
         behind = person + min(variation, 1.0) * (around - person)
         return torch.cat([by_layer(bands), behind[None]]) + self.mean
-
-
-def _apart(beyond: float) -> float:
-    """What is to be added to a value for it to lie ``MARGIN`` from its edge."""
-    return max(MARGIN - beyond, 0.0) if beyond > 0 else min(-MARGIN - beyond, 0.0)
 
 
 def by_layer(bands: Tensor) -> Tensor:
