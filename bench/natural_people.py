@@ -1,12 +1,13 @@
-"""Fit which people ``natural`` passes over, and where it reads glasses: into ``natural.looks``.
+"""Fit which people ``natural`` passes over, and how it reads glasses and sex: ``natural.looks``.
 
     python bench/natural_people.py ../shared WORK [--chunks 10]
 
-Everything is fitted on drawn faces, in files of 256 in WORK, so that it can be gone on with. Which
-of them wear glasses is looked up by hand: the first run writes sheets of the first 480 and stops;
-``WORK/glasses.txt`` then holds the numbers of those with glasses. Recognisers: sface, mobileface,
-dlib, mfn128; faceres and LFW stay out. Sex and ethnicity of drawn faces come from UTKFace by
-sface's templates, so that people of both sexes and of Asia are passed over as often as others.
+Everything is fitted on drawn faces, in files of 256 in WORK, so that it can be gone on with.
+Glasses and sex are labelled by eye: the first run writes sheets of the first 480 faces and stops;
+``WORK/glasses.txt`` then holds two lines, the numbers of faces with and of those without, and
+``WORK/sex.txt`` those of women and of men (who is unsure is left out). Recognisers: sface,
+mobileface, dlib, mfn128; faceres and LFW stay out. For the score alone sex and ethnicity come from
+UTKFace by sface's templates, so that people of both sexes and of Asia are passed over as often.
 """
 
 import argparse
@@ -159,24 +160,31 @@ def edges(faces: np.ndarray) -> np.ndarray:
     return np.stack(found)
 
 
-def glasses(faces: dict[str, np.ndarray], worn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What reads glasses off the styles, and what moves them, ``5 x 512`` each. Faces that nobody
-    looked at are told by the edges around their eyes."""
-    x = edges(faces["crops"])
-    told = np.zeros(LABELLED)
-    told[worn] = 1
-    mean = x[:LABELLED].mean(0)
-    even = np.where(told > 0, 0.5 / told.mean(), 0.5 / (1 - told.mean())) ** 0.5
-    sides = np.where(told > 0, 1.0, -1.0)
-    wide = np.c_[x - mean, np.ones(len(x))]
-    found = wide @ ridge(wide[:LABELLED] * even[:, None], sides * even, 3.0)
-    found[:LABELLED] = sides
-    y = found.clip(-1.2, 1.2)
+def small(faces: dict[str, np.ndarray]) -> np.ndarray:
+    """Templates and the picture at 14 px, what sex is told by."""
+    crops = [cv2.resize(c, (14, 14), interpolation=cv2.INTER_AREA).ravel() for c in faces["crops"]]
+    parts = [6 * faces["sface"], 6 * faces["mobileface"], 20 * faces["dlib"]]
+    return np.concatenate([*parts, np.stack(crops) * (0.3 / 64)], 1)
+
+
+def held(
+    faces: dict[str, np.ndarray], x: np.ndarray, labels: Path, bands: list[int], penalty: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """What reads a kind off the styles, and what moves it, ``5 x 512`` each; faces that nobody
+    labelled are told by ``x``."""
+    yes, no = (np.array(line.split(), int) for line in labels.read_text().splitlines())
+    known, sides = np.r_[yes, no], np.r_[np.ones(len(yes)), -np.ones(len(no))]
+    even = np.where(sides > 0, 0.5 / len(yes), 0.5 / len(no)) ** 0.5 * len(known) ** 0.5
+    wide = np.c_[x - x[known].mean(0), np.ones(len(x))]
+    y = wide @ ridge(wide[known] * even[:, None], sides * even, penalty)
+    y[known] = sides
+    y = y.clip(-1.2, 1.2)
     y = (y - y.mean()) / y.std()
-    bands = faces["styles"][:, [start for start, _ in LAYERS.values()]][:, :2].reshape(len(y), -1)
+    starts = np.array([start for start, _ in LAYERS.values()])[bands]
+    styles = faces["styles"][:, starts].reshape(len(y), -1)
     read, move = np.zeros((2, 5, STYLE))
-    read[:2] = ridge(bands, y, 400.0).reshape(2, STYLE)
-    move[:2] = (bands.T @ y / len(y)).reshape(2, STYLE)
+    read[bands] = ridge(styles, y, 450.0).reshape(-1, STYLE)
+    move[bands] = (styles.T @ y / len(y)).reshape(-1, STYLE)
     move /= (read * move).sum()
     return read.astype(np.float32), move.astype(np.float32)
 
@@ -217,11 +225,14 @@ def main() -> None:
     faces = {n: v.astype(np.float32) if v.dtype == np.float16 else v for n, v in faces.items()}
     if not (given.work / "glasses.txt").is_file():
         sheets(faces["crops"], given.work)
-        raise SystemExit(f"look at the sheets in {given.work} and write glasses.txt")
-    worn = np.loadtxt(given.work / "glasses.txt", int)
+        raise SystemExit(f"look at the sheets in {given.work}; write glasses.txt and sex.txt")
     tensors = files.read("natural.looks")
-    reads = glasses(faces, worn)
-    tensors["read.glasses"], tensors["move.glasses"] = (torch.from_numpy(v) for v in reads)
+    for name, x, bands, penalty in (
+        ("glasses", edges(faces["crops"]), [0, 1], 3.0),
+        ("sex", small(faces), [0, 1, 2, 3], 30.0),
+    ):
+        reads = held(faces, x, given.work / f"{name}.txt", bands, penalty)
+        tensors[f"read.{name}"], tensors[f"move.{name}"] = (torch.from_numpy(v) for v in reads)
     found = {name: values[faces["scores"] > 0.5] for name, values in faces.items()}
     tensors["crowd"] = torch.from_numpy(crowd(given.shared, found))
     tensors["bound"] = torch.zeros(())

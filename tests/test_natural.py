@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from click.testing import CliRunner
 from numpy.typing import NDArray
 from PIL import Image
@@ -18,6 +19,8 @@ from ppfr_ops.imaging.detector import CenterFace
 from ppfr_ops.invent import invent
 from ppfr_ops.methods.base import Context
 from ppfr_ops.methods.natural import SIZES, Natural, files
+from ppfr_ops.methods.natural.looks import KINDS, LAWS
+from ppfr_ops.methods.natural.network import LAYERS, STYLE
 from ppfr_ops.methods.natural.quality import redness
 from ppfr_ops.methods.registry import create
 from ppfr_ops.recognizers import Recognizer, RecognizerSpec
@@ -92,6 +95,24 @@ def test_key_label_and_draw_decide() -> None:
     assert (other(NOBODY, draws(1), Context({"identity": ["a"]})) != one).any()
     still = shown(["a", "a", "b"], variation=0)
     assert (still[0] == still[1]).all() and (still[0] != still[2]).any()
+
+
+def test_glasses_and_sex_hold_over_a_persons_photos() -> None:
+    generator = method().generator()
+    looks, rng = generator.looks, np.random.default_rng(0)
+    starts = [start for start, _ in LAYERS.values()]
+    sides = []
+    for _ in range(12):
+        person = looks.person(generator.style(rng.standard_normal(STYLE, np.float32)))
+        for _ in range(6):
+            others = [generator.style(z) for z in rng.standard_normal((3, STYLE), np.float32)]
+            draw = torch.from_numpy(rng.standard_normal(16, np.float32))
+            bands = looks.styles(person, torch.stack(others), draw, 1.0)[starts] - looks.mean
+            read = dict(zip(LAWS, torch.einsum("abs,bs->a", looks.read, bands), strict=True))
+            sides.append([bool(read[name] > edge) for name, (_, edge, _) in KINDS.items()])
+    found = np.array(sides).reshape(12, 6, len(KINDS))
+    assert (found == found[:, :1]).all()
+    assert found.any((0, 1)).all() and not found.all((0, 1)).any()  # there are both
 
 
 @pytest.fixture(scope="module")
