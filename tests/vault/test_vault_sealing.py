@@ -216,3 +216,18 @@ def test_shares_that_do_not_belong_together_are_refused() -> None:
 def test_numbers_that_make_no_sense_are_refused(needed: int, of: int) -> None:
     with pytest.raises(WrongKey):
         shares.split(os.urandom(32), needed, of)
+
+
+@pytest.mark.parametrize("length", [0, 1, 250, 5_000, 70_001])
+def test_what_is_sealed_tells_the_bucket_of_a_length_and_no_more(length: int) -> None:
+    padded = pad(b"x" * length)
+    assert len(padded) == bucket(len(padded)) >= length + 4
+    sealed, _ = seal(b"x" * length, PLACE)
+    assert len(sealed.text) == len(padded) + 16
+
+
+def test_a_padding_that_is_not_zeros_is_refused() -> None:
+    padded = bytearray(pad(b"abc"))
+    padded[-1] = 1
+    with pytest.raises(Refused):
+        unpad(bytes(padded))
