@@ -245,3 +245,18 @@ def test_virtual_heads_on_their_way_through_a_run(
     assert seen == [112] * 3 and len(tables.records) == 3
     assert tables.detections is not None
     assert set(tables.detections["treatment"].to_pylist()) == {"anonymized"}
+
+
+def test_workers_of_a_cover_are_started_without_what_it_does_not_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch takes seconds to import, which a few hundred photographs do not."""
+    started: list[tuple[str, ...]] = []
+    monkeypatch.setattr("ppfr_ops.cli.sanitize.nursery.start", started.append)
+    monkeypatch.setattr("ppfr_ops.engines.running.run", lambda *_, **__: 1 / 0)
+    options = ["--input", str(tmp_path), "--output", str(tmp_path / "out"), "--engine", "local"]
+    for more in (["--cover", "blur"], []):
+        command = [*options, "--faces", "detect", "--output-faces", "in-place", *more]
+        with pytest.raises(ZeroDivisionError):
+            CliRunner().invoke(main, command, standalone_mode=False, catch_exceptions=False)
+    assert started == [("ppfr_ops.methods.cover",)] * 2

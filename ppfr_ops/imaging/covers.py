@@ -27,8 +27,9 @@ MARGIN = 0.22
 FADE = 8
 """Over so many of the template's pixels the edge of a method's face fades out."""
 
-CELLS = {"blur": 3, "mosaic": 4}
-"""Mean colours that are kept across a head and its margin, in each direction."""
+CELLS = 2
+"""Mean colours that are kept across a head and its margin, and as large ones down. With three a
+linear attacker, who is taught faces of others, finds one head in 30 among 150 originals."""
 
 
 class Head:
@@ -73,9 +74,8 @@ def fill(part: Picture, head: Head, style: Cover) -> Picture:
         colour = np.median(ring if len(ring) else part.reshape(-1, 3), axis=0)
         return np.broadcast_to(colour.astype(np.uint8), part.shape).copy()
     height, width = part.shape[:2]
-    cells = CELLS[style]
     # A head that is cut off by the edge is not seen more finely for it.
-    side = 2 * HEAD[2] * (1 + MARGIN) / np.hypot(*head.matrix[0, :2]) / cells
+    side = 2 * HEAD[2] * (1 + MARGIN) / np.hypot(*head.matrix[0, :2]) / CELLS
     count = (max(1, round(width / side)), max(1, round(height / side)))
     small = cv2.resize(part, count, interpolation=cv2.INTER_AREA)
     if style == "blur":
