@@ -62,7 +62,7 @@ _BY_FILE: dict[str, list[tuple[str, str, str]]] = {
         ("        self.still_mine()\n        renewed = entry", "        renewed = entry", FENCED),
         ("        self.still_mine()\n        left = {name", "        left = {name", FENCED),
         ("return begun if done or", "return None if done or", LEDGER),
-        ("return self.planned is None or is_shard(unit) or unit in self.planned", "return True", "tests/test_rotten.py"),
+        ("return self.planned is None or is_shard(unit) or unit in self.planned", "return True", "tests/vault/test_vault_kept.py"),
     ],
     "store/ledger.py": [
         ("        self.check(settings, overwrite, growing)\n        self.still_mine()", "        self.check(settings, overwrite, growing)", FENCED),
