@@ -1,7 +1,9 @@
 """The same run on Ray and on Beam."""
 
+import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -203,6 +205,43 @@ def test_two_worker_processes(tmp_path: Path, short_tmp: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert assert_sound(output).counts.records == 32
+
+
+def workers_of(driver: int) -> list[int]:
+    """Worker processes of Beam's local runner, which it starts by a shell."""
+    found: list[tuple[int, int, str]] = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
+            found.append((int(place.name), parent, (place / "cmdline").read_text()))
+    shells = {process for process, parent, _ in found if parent == driver}
+    return [
+        process
+        for process, parent, line in found
+        if "sdk_worker" in line and parent in shells | {driver}
+    ]
+
+
+@heavy
+@pytest.mark.slow
+def test_a_killed_worker_ends_the_run_and_the_same_command_resumes(
+    tmp_path: Path, short_tmp: Path
+) -> None:
+    folder, output = source(tmp_path / "in", 30, 16), tmp_path / "out"
+    command = [sys.executable, str(BEAM), "--input", str(folder), "--output", str(output)]
+    command += ["--method", "pixelate", "--unit-rows", "16", "--", "--runner=FnApiRunner"]
+    command += ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+    run = subprocess.Popen(command, env=environment(short_tmp), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(output.glob("evidence/ledger/units/*.json")):
+        assert run.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(workers_of(run.pid)[-1], signal.SIGKILL)
+    said = run.communicate(timeout=100)[1]
+    assert run.returncode == 1 and "run the same command again" in said.replace("\n", " "), said
+    done = subprocess.run(command, env=environment(short_tmp), timeout=240)
+    assert done.returncode == 0
+    assert assert_sound(output).counts.records == 30 * 16
 
 
 @heavy

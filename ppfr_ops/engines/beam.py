@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 _disabled = logging.root.manager.disable
@@ -242,24 +243,47 @@ def _on_beam(job: Job, todo: list[int], options: PipelineOptions) -> Iterator[St
 
     # In-process runners return from run() when all is done; the ledger tells how far they are.
     thread = threading.Thread(target=work, daemon=True)
-    thread.start()
     ledger = Ledger(job.options.output)
     wanted = {job.plan.units[number].id for number in todo}
     ended = False
-    while wanted and not ended:
-        thread.join(_POLL_SECONDS)
-        ended = not thread.is_alive()
-        for unit in sorted(wanted & ledger.committed_ids()):
-            entry = ledger.entry(unit)
-            if entry is not None:
-                wanted.discard(unit)
-                dead = sum(entry.dead_letters.values())
-                yield Status(unit, "committed", entry.rows_in, entry.records, dead)
-    thread.join()
+    with _worker_deaths() as died:
+        thread.start()
+        while wanted and not ended:
+            thread.join(_POLL_SECONDS)
+            ended = died.is_set() or not thread.is_alive()
+            for unit in sorted(wanted & ledger.committed_ids()):
+                entry = ledger.entry(unit)
+                if entry is not None:
+                    wanted.discard(unit)
+                    dead = sum(entry.dead_letters.values())
+                    yield Status(unit, "committed", entry.rows_in, entry.records, dead)
+        if died.is_set():
+            log.error("a worker process of Beam's local runner died, which it waits for in vain")
+            return
+        thread.join()
     if "error" in outcome:
         log.error("Beam gave up: %s", outcome["error"])
     for reason in _reasons(outcome.get("result")):
         log.warning("units failed: %s", reason)
+
+
+@contextmanager
+def _worker_deaths() -> Iterator[threading.Event]:
+    """Set when a worker process of Beam's local runner has died: the runner's thread that watches
+    it ends by an error, and nothing else notices."""
+    died, before = threading.Event(), threading.excepthook
+
+    def hook(told: threading.ExceptHookArgs) -> None:
+        if "Worker subprocess exited" in str(told.exc_value):
+            died.set()
+        else:
+            before(told)
+
+    threading.excepthook = hook
+    try:
+        yield died
+    finally:
+        threading.excepthook = before
 
 
 def _reasons(result: Any) -> list[str]:
