@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from ppfr_ops import run
 from ppfr_ops.lab.evaluate.structure import Attacked, in_words, structure_attack
+from ppfr_ops.sanitize.groups import GroupOptions, group_input
 from ppfr_ops.sanitize.options import SanitizeOptions
 
 FILES = 4
@@ -42,7 +43,10 @@ def release(asked: argparse.Namespace, source: Path, output: Path, **more: objec
     } | more
     if asked.method == "stochastic-local":
         chosen["identity"] = "virtual"
-    if not asked.found:
+    if asked.found:  # as ppfr group and --groups: with pseudonyms, by which people may be named
+        chosen["groups"] = f"{output}.groups.csv"
+        group_input(GroupOptions(input=str(source), output=str(chosen["groups"])))
+    else:
         chosen["identity_column"] = "identity"
     done = run(SanitizeOptions(input=str(source), output=str(output), **chosen))
     assert done.exit_code == 0, done

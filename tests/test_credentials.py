@@ -175,6 +175,19 @@ def options(owner: tuple[Path, Path], **more: object) -> dict[str, object]:
     return {"c2pa": str(owner[0]), "c2pa_key": str(owner[1]), "c2pa_training": "notAllowed"} | more
 
 
+def test_what_they_say_of_training_is_in_the_digest(
+    owner: tuple[Path, Path], tmp_path: Path
+) -> None:
+    write_sample(tmp_path / "in", count=2, identities=1, files=1)
+    place = {"input": str(tmp_path / "in"), "output": str(tmp_path / "out")}
+    given = {"method": "stochastic-local", "identity": "original", "metrics": "none"}
+    one, other = (
+        prepare(SanitizeOptions(**place, **given, **options(owner, c2pa_training=said))).settings
+        for said in ("allowed", "notAllowed")
+    )
+    assert {name for name in one if one[name] != other[name]} == {"--c2pa-training"}
+
+
 @pytest.fixture(scope="module")
 def made(owner: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An output of which the pictures are signed."""

@@ -165,7 +165,9 @@ def test_threads_of_a_worker_share_one_heap(monkeypatch: pytest.MonkeyPatch) -> 
     nursery.start()
     assert nursery._process is not None
     try:
-        environment = Path(f"/proc/{nursery._process.pid}/environ").read_bytes()
+        place, environment = Path(f"/proc/{nursery._process.pid}/environ"), b""
+        while not environment and nursery._process.poll() is None:  # empty until it has begun
+            environment = place.read_bytes()
     finally:
         nursery._process.kill()
         nursery._process.wait()

@@ -44,11 +44,13 @@ OTHERWISE: dict[str, Any] = {
     "seed": 3,
     "max_disclosure": 0.9,
     "mark": False,
+    "align": "ffhq",
 }
 """Another value of every option that shapes the output of aligned faces, where a test can give one
 without a model, a key or a policy; those are below."""
 OF_TREES = {"names", "output_form", "identity_from", "labels"}
 OF_FILES = {"fr", "identity_column", "identity_key_file", "policy"}
+OF_MARKS = {"invisible_mark", "c2pa_training"}
 OF_VIRTUAL_PEOPLE = {"identity", "variation", "size_rounding", "size_anonymity"}
 
 PHOTOGRAPHS: dict[str, Any] = {
@@ -111,7 +113,8 @@ def shaping_names(model: Any) -> set[str]:
 def test_every_option_that_shapes_is_tried() -> None:
     """Whoever adds one adds another value of it here."""
     aligned = shaping_names(SanitizeOptions)
-    assert aligned == set(OTHERWISE) | {"coarsen"} | OF_FILES | OF_VIRTUAL_PEOPLE | OF_TREES
+    others = {"coarsen"} | OF_FILES | OF_MARKS | OF_VIRTUAL_PEOPLE | OF_TREES
+    assert aligned == set(OTHERWISE) | others
     assert shaping_names(PhotographOptions) == set(PHOTOGRAPHS)
 
 
@@ -147,7 +150,9 @@ def test_an_option_of_photographs_is_in_the_digest(source: Path, name: str) -> N
     assert flag(name, PhotographOptions.model_fields[name]) in changed
 
 
-@pytest.mark.parametrize("name", ["identity_column", "identity_key_file", "policy", "fr"])
+@pytest.mark.parametrize(
+    "name", ["identity_column", "identity_key_file", "policy", "fr", "invisible_mark"]
+)
 def test_what_lies_in_a_file_is_in_the_digest(source: Path, tmp_path: Path, name: str) -> None:
     def given(number: int) -> dict[str, Any]:
         path = tmp_path / f"file{number}"
@@ -274,13 +279,13 @@ def test_a_child_that_dies_of_itself_buries_no_innocent_row(
         def close(self) -> None:
             pass
 
-    class Burying:
-        def add_dead_letter(self, ids: list[str], unit: str, code: str) -> list[str]:
+    class Writing:
+        def add_dead_letters(self, ids: list[str], unit: str, code: str) -> list[str]:
             return [f"dead {name}" for name in ids]
 
     monkeypatch.setattr(isolation, "_Child", Child)
     monkeypatch.setattr(isolation, "concatenate", lambda parts: [x for p in parts for x in p])
-    found = isolation.sanitize_apart(Job(), 0, Burying(), 1)  # type: ignore[arg-type]
+    found = isolation.sanitize_apart(Job(), 0, Writing(), 1)  # type: ignore[arg-type]
     assert found[:2] == [0, 1] and found[3:] == [3] and str(found[2]).startswith("dead")
 
 

@@ -388,11 +388,11 @@ from ppfr_ops import sample
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.lab.queries.account import BudgetSpent, QueryAccount
 from ppfr_ops.lab.queries.answers import Answers
-from ppfr_ops.lab.queries.asking import Asker
+from ppfr_ops.lab.queries.asking import QueryClient
 from ppfr_ops.lab.queries.http import HttpAccess
 folder, url, budget, begin = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 account = QueryAccount(folder / "account.jsonl", "test", budget)
-asker = Asker(HttpAccess(url), account, Answers(folder / "answers.sqlite"))
+asker = QueryClient(HttpAccess(url), account, Answers(folder / "answers.sqlite"))
 faces = sample.faces(60, seed=3)
 try:
     for number in range(60):

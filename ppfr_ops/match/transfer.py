@@ -107,7 +107,7 @@ class TransferReceiver:
         """What to send for ``n`` bits, and their labels, ``n x 2``.
 
         Args:
-            points: what :attr:`Dealer.points` sent.
+            points: what :attr:`TransferSender.points` sent.
 
         Raises:
             ParameterError: not points of the group.

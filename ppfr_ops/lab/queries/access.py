@@ -7,7 +7,8 @@ line as ``module:Class`` or by an entry point:
     mine = "mypackage.mymodule:MyAccess"
 
 It is called without arguments to be made, makes exactly one request a call, retries nothing (what
-is asked is counted here), and raises :class:`Refused`, :class:`Unreachable` or :class:`Lied`.
+is asked is counted here), and raises :class:`Refused`, :class:`Unreachable` or
+:class:`InvalidAnswer`.
 """
 
 from collections.abc import Sequence
