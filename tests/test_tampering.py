@@ -315,3 +315,12 @@ def test_the_evidence_is_sealed(release: Path, name: str) -> None:
     assert verify(release)[0] == 0  # recipients have no evidence
     code, said = verify(release.parent)
     assert code == 1 and said == [f"evidence/ledger/{name}: is not what was sealed"]
+
+
+def test_a_manifest_from_before_there_were_marks_is_written_as_it_was(release: Path) -> None:
+    """So releases of then verify: a manifest counts only if it is written as manifests are."""
+    told = json.loads((release / "manifest.json").read_bytes())
+    del told["method"]["draws_faces"]
+    before = ReleaseManifest.model_validate(told)
+    assert "draws_faces" not in before.text().decode() and before.text() != b""
+    assert ReleaseManifest.model_validate_json(before.text()).text() == before.text()

@@ -259,4 +259,6 @@ class ReleaseManifest(_Model):
 
     def text(self) -> bytes:
         """The one way to write it."""
-        return self.model_dump_json(indent=1).encode()
+        before_marks = "draws_faces" not in self.method.model_fields_set
+        exclude: dict[str, Any] = {"method": {"draws_faces"}} if before_marks else {}
+        return self.model_dump_json(indent=1, exclude=exclude).encode()
