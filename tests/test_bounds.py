@@ -155,3 +155,18 @@ def test_nan_of_one_metric_hides_no_shortfall_of_another() -> None:
 
     criteria.redraw(shortfalls, again)
     assert asked == [[0, 1, 2]]
+
+
+def test_what_could_not_be_measured_falls_short_of_all_by_most() -> None:
+    bound = Requirement("ssim", Bound(sign="<=", value=0.5), "below_policy")
+    criteria = AcceptanceCriteria((bound,))
+    short = criteria.shortfall({"ssim": np.array([np.nan, 0.4, 1.0], np.float32)})
+    assert short[1] == 0 < short[2] < short[0]
+    with pytest.raises(KeyError):
+        criteria.shortfall({"psnr": np.zeros(3, np.float32)})
+
+
+def test_a_method_whose_pictures_depend_on_no_face_is_held_to_no_bound() -> None:
+    """What became of a record would depend on its original."""
+    assert not create("natural").selects
+    assert AcceptanceCriteria.of(create("natural"), 0.5) == AcceptanceCriteria()
