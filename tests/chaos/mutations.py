@@ -38,12 +38,14 @@ class Mutation:
 FENCED = "tests/test_fenced.py"
 LEDGER = "tests/test_ledger.py -k not many_copies"
 DIGEST = "tests/test_promises.py -k digest"
-KEPT = "tests/test_kept.py tests/test_batch_parity.py -k kept or keeps or hide or refuses or picture"
+KEPT = (
+    "tests/test_kept.py tests/test_batch_parity.py -k kept or keeps or hide or refuses or picture"
+)
 BOUNDS = "tests/test_bounds.py -k batch or own or measured or nan or falls_short"
 POLICY = "tests/test_policy.py -k figures or measured or worst or forecast or wrong or residual"
 PARSED = "tests/test_promises.py -k bound"
 SEALING = "tests/vault/test_vault_sealing.py"
-VAULT = "tests/vault/test_vault_store.py tests/vault/test_vault_fenced.py"
+VAULT = "tests/vault/test_vault_audit.py tests/vault/test_vault_store.py tests/vault/test_vault_fenced.py"
 PEOPLE = "tests/vault/test_vault_people.py tests/vault/test_vault_recovery.py"
 DP = "tests/test_dp.py -k account or charge or spend or photos or tried or unit_person"
 VERIFY = "tests/test_verify.py tests/test_tampering.py"
