@@ -11,7 +11,7 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.sanitize.options import SanitizeOptions
-from ppfr_ops.store.private import read_private
+from ppfr_ops.store.private import read_long, read_private
 
 INVISIBLE, CHAIN, SIGNER = "invisible mark", "certificates of c2pa", "key of c2pa"
 ROLES = (INVISIBLE, CHAIN, SIGNER)
@@ -25,13 +25,7 @@ def read_mark_key(path: str) -> bytes:
     Raises:
         UserError: no readable file, one that others can read, or too short.
     """
-    key = read_private(path, "the key of the invisible mark").strip()
-    if len(key) < _LEAST_KEY:
-        raise UserError(
-            f"the key of the invisible mark has {len(key)} bytes, needed: {_LEAST_KEY} or more "
-            "(make one with: umask 077; openssl rand -hex 32 > FILE)"
-        )
-    return key
+    return read_long(path, "the key of the invisible mark", _LEAST_KEY)
 
 
 def read_marks(options: SanitizeOptions, method: Anonymizer) -> dict[str, bytes]:

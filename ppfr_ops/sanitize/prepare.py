@@ -31,7 +31,7 @@ from ppfr_ops.source.listing import said, split_version
 from ppfr_ops.source.paths import IDENTITY
 from ppfr_ops.source.plan import Columns, Plan, plan, told_by
 from ppfr_ops.store.files import inside
-from ppfr_ops.store.private import read_private, stretched
+from ppfr_ops.store.private import read_long, read_private, stretched
 from ppfr_ops.vault import Vault, load_key
 from ppfr_ops.vault.keys import HOW_TO
 from ppfr_ops.vault.recovery import SETTING as VAULT_SETTING
@@ -332,13 +332,7 @@ def read_key(path: str) -> bytes:
     Raises:
         UserError: no readable file, one that others can read, or too short.
     """
-    key = read_private(path, "the identity key").strip()
-    if len(key) < MIN_KEY_BYTES:
-        raise UserError(
-            f"the identity key has {len(key)} bytes, needed: {MIN_KEY_BYTES} or more "
-            "(make one with: umask 077; openssl rand -hex 32 > FILE)"
-        )
-    return key
+    return read_long(path, "the identity key", MIN_KEY_BYTES)
 
 
 def owner_key(secret: bytes, seeded: bool) -> bytes:

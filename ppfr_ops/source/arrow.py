@@ -19,7 +19,7 @@ from ppfr_ops.source.units import (
     Unit,
     damage_ends_it,
     errors,
-    even,
+    in_file,
     open_file,
     shared_out,
 )
@@ -54,11 +54,7 @@ class ArrowFiles(Reader):
             most = shared_out(rows * len(paths), cutting.unit_rows, cutting.least)
             if cutting.unit_bytes is not None:
                 most = max(1, min(most, cutting.unit_bytes * rows // max(1, size)))
-            for start, stop in list(even(rows, most)) or [(0, 0)]:
-                if start == stop and not damaged:
-                    break
-                last = damaged if damaged and stop == rows else None
-                yield Unit("", self.name, (path,), start, stop, damaged=last)
+            yield from in_file(self.name, path, rows, most, damaged)
 
     def read(self, fs: Any, plan: Plan, unit: Unit) -> pa.Table:
         slim = replace(plan, units=())

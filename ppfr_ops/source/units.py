@@ -248,6 +248,20 @@ def even(rows: int, most: int) -> Iterator[tuple[int, int]]:
         yield rows * piece // pieces, rows * (piece + 1) // pieces
 
 
+def in_file(format: str, path: str, rows: int, most: int, damaged: str) -> Iterator[Unit]:
+    """Units of a file of many rows.
+
+    Args:
+        most: rows of a unit.
+        damaged: reason code of what the file loses at its end; empty: it is whole.
+    """
+    for start, stop in list(even(rows, most)) or [(0, 0)]:
+        if start == stop and not damaged:
+            break
+        last = damaged if damaged and stop == rows else None
+        yield Unit("", format, (path,), start, stop, damaged=last)
+
+
 def shared_out(rows: int, most: int, units: int) -> int:
     """Rows of a unit, at most, if there are to be so many units of an input of so many rows: then
     workers have something to share. Never under ``_FEW`` for that reason."""

@@ -48,3 +48,23 @@ def stretched(secret: bytes, purpose: str) -> bytes:
     """
     salt = f"ppfr|{purpose}".encode()
     return hashlib.scrypt(secret, salt=salt, n=2**15, r=8, p=1, maxmem=2**26, dklen=32)
+
+
+def read_long(path: str, what: str, least: int) -> bytes:
+    """A key, without the white space around it.
+
+    Args:
+        path: as of ``read_private``.
+        what: the key, as a message names it.
+        least: bytes that it has to have.
+
+    Raises:
+        UserError: no readable file, one that others can read, or too short.
+    """
+    key = read_private(path, what).strip()
+    if len(key) < least:
+        raise UserError(
+            f"{what} has {len(key)} bytes, needed: {least} or more "
+            "(make one with: umask 077; openssl rand -hex 32 > FILE)"
+        )
+    return key
