@@ -1,20 +1,22 @@
 """Faces left bare in made scenes, by class, beside deface: turned, cut, small, crowded faces.
 
-    python bench/bare_faces.py ../shared/data/lfw_raw --scenes 2000
+    python bench/bare_faces.py ../shared/data/lfw_raw --scenes 2000 --out scenes.jsonl
 
 A scene is a background of drawn shapes with faces of the folder at known places; every face is of
 one class. A face is covered if 90 % of what is seen of its inner ellipse (brows to chin) is
 changed, bare if less than half is, half bare in between. deface (``pip install --no-deps deface``,
 ``pip install imageio tqdm``) is called as its command line calls it: threshold 0.2, ellipses 1.3
-times the box. Seeded, so that it can be repeated. ``queued``: of the faces that ours does not
-cover, those whose photograph is in the review queue or held back.
+times the box. Seeded by scene, so that it can be repeated, and resumed: what stands in ``--out`` is
+not done again. ``queued``: of the faces that ours does not cover, those whose photograph is in the
+review queue or held back.
 """
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import cv2
@@ -64,7 +66,21 @@ def background(random: np.random.Generator) -> Picture:
     return np.clip(cv2.GaussianBlur(canvas, (0, 0), 1.5) + noise, 0, 255).astype(np.uint8)
 
 
-def scene(faces: Iterator[Picture], random: np.random.Generator) -> Scene:
+class Faces:
+    """The pictures of a folder of Parquet files."""
+
+    def __init__(self, folder: Path) -> None:
+        parts = [
+            pq.read_table(p, columns=["image"])["image"] for p in sorted(folder.glob("*.parquet"))
+        ]
+        self._cells = [cell for part in parts for cell in part]
+
+    def any(self, random: np.random.Generator) -> Picture:
+        return decode(self._cells[int(random.integers(len(self._cells)))].as_py()["bytes"])
+
+
+def scene(faces: Faces, number: int, seed: int) -> Scene:
+    random = np.random.default_rng((seed, number))
     canvas, placed = background(random), []
     taken = np.zeros((HEIGHT, WIDTH), bool)
     kinds = list(random.permutation(CLASSES[:-1])[:4])
@@ -73,7 +89,7 @@ def scene(faces: Iterator[Picture], random: np.random.Generator) -> Scene:
     row = (float(random.uniform(90, 250)), float(random.uniform(150, HEIGHT - 150)))
     crowd = 0
     for kind in kinds:
-        face, (cx, cy, ax, ay) = cropped(next(faces))
+        face, (cx, cy, ax, ay) = cropped(faces.any(random))
         size = float(random.uniform(18, 34) if kind == "small" else random.uniform(60, 150))
         angle = 0.0
         if kind in ("turned", "cut and turned"):
@@ -115,7 +131,11 @@ def scene(faces: Iterator[Picture], random: np.random.Generator) -> Scene:
     return Scene(canvas, [(kind, mask) for kind, mask in placed if mask.sum() > 60])
 
 
-def ours() -> Callable[[Picture], tuple[Mask, bool]]:
+Tool = Callable[[Picture], tuple[Mask, bool]]
+"""What it changed of a picture, and whether it stands in a queue."""
+
+
+def ours() -> Tool:
     options = PhotographOptions()
     detector = CenterFace(options.face_threshold)
 
@@ -129,7 +149,7 @@ def ours() -> Callable[[Picture], tuple[Mask, bool]]:
     return work
 
 
-def theirs() -> Callable[[Picture], tuple[Mask, bool]]:
+def theirs() -> Tool:
     from deface.centerface import CenterFace as Network
     from deface.deface import anonymize_frame
 
@@ -147,36 +167,44 @@ def theirs() -> Callable[[Picture], tuple[Mask, bool]]:
     return work
 
 
-def loop(folder: Path, random: np.random.Generator) -> Iterator[Picture]:
-    while True:
-        for part in sorted(folder.glob("*.parquet")):
-            for cell in pq.read_table(part, columns=["image"])["image"].to_pylist():
-                yield decode(cell["bytes"])
+def line(made: Scene, tool: Tool) -> dict[str, object]:
+    changed, queued = tool(made.picture)
+    shares = [[kind, round(float(changed[mask].mean()), 3)] for kind, mask in made.faces]
+    return {"faces": shares, "queued": queued}
 
 
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--scenes", default=2000, show_default=True)
+@click.option("--first", default=0, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--deface/--no-deface", "beside", default=True)
-def main(folder: Path, scenes: int, seed: int, beside: bool) -> None:
-    random = np.random.default_rng(seed)
+@click.option("--out", default="scenes.jsonl", type=click.Path(path_type=Path))
+def main(folder: Path, scenes: int, first: int, seed: int, beside: bool, out: Path) -> None:
     tools = {"ours": ours()} | ({"deface": theirs()} if beside else {})
+    done: dict[int, dict[str, Any]] = {}
+    if out.exists():
+        done = {row["scene"]: row for row in map(json.loads, out.read_text().splitlines())}
+    faces = Faces(folder)
+    with out.open("a") as file:
+        for number in range(first, first + scenes):
+            if number not in done:
+                made = scene(faces, number, seed)
+                done[number] = {name: line(made, tool) for name, tool in tools.items()}
+                file.write(json.dumps({"scene": number, **done[number]}) + "\n")
+                file.flush()
+    table([row for number, row in done.items() if first <= number < first + scenes], list(tools))
+
+
+def table(rows: list[dict[str, Any]], tools: list[str]) -> None:
     counts: dict[str, dict[str, Counter[str]]] = {name: defaultdict(Counter) for name in tools}
     unseen: Counter[str] = Counter()
-    queues = 0
-    faces = loop(folder, random)
-    for _ in range(scenes):
-        made = scene(faces, random)
-        for name, tool in tools.items():
-            changed, queued = tool(made.picture)
-            queues += queued
-            for kind, mask in made.faces:
-                share = float(changed[mask].mean())
+    for row in rows:
+        for name in tools:
+            for kind, share in row[name]["faces"]:
                 word = "covered" if share >= 0.9 else "bare" if share < 0.5 else "half bare"
                 counts[name][kind][word] += 1
-                if name == "ours" and word != "covered" and not queued:
-                    unseen[kind] += 1
+                unseen[kind] += name == "ours" and word != "covered" and not row[name]["queued"]
     print(f"| class | faces |{''.join(f' {n}: bare | half bare |' for n in tools)} not queued |")
     print("| --- | --- |" + " --- |" * (2 * len(tools) + 1))
     for kind in CLASSES:
@@ -185,7 +213,8 @@ def main(folder: Path, scenes: int, seed: int, beside: bool) -> None:
             f" {counts[n][kind]['bare']} | {counts[n][kind]['half bare']} |" for n in tools
         )
         print(f"| {kind} | {total} |{cells} {unseen[kind]} |")
-    print(json.dumps({"scenes": scenes, "queued": queues, "seed": seed}))
+    queued = sum(row["ours"]["queued"] for row in rows)
+    print(json.dumps({"scenes": len(rows), "queued": queued}))
 
 
 if __name__ == "__main__":

@@ -74,7 +74,11 @@ CASES = {
     "zero block": (FOUR[0] + FOUR[1] + bytes(512) + FOUR[2] + FOUR[3] + END, [0, 1, 2, 3], []),
     "concatenated": (FOUR[0] + FOUR[1] + END + FOUR[2] + FOUR[3] + END, [0, 1, 2, 3], []),
     "padded": (FOUR[0] + bytes(10_240 * 30) + FOUR[1] + END, [0, 1], []),
-    "duplicates": (FOUR[0] + FOUR[0] + member("0.jpg", jpeg() + b"7") + END, [0, 0, 7], []),
+    "duplicates": (
+        FOUR[0] + FOUR[0] + member("0.jpg", jpeg() + b"7") + END,
+        [0, 0],
+        ["unlabelled"],
+    ),
     "negative size": (FOUR[0] + negative("n.jpg") + FOUR[1] + END, [], ["unreadable_unit"]),
     "negative size, later": (b"".join(FOUR) + negative("n.jpg"), [0, 1, 2], ["truncated_unit"]),
     "pax size": (
@@ -118,19 +122,27 @@ def test_no_sample_vanishes_and_planning_ends(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "code"),
     [
-        b"[" * 1_000_000,
-        b'{"who": ' + b"[" * 100_000,
-        b'{"who": "\\ud800", "age": "\\udfff"}',
-        b'{"who": ' + b"9" * 5000 + b"}",
-        b"\xff\xfe",
-        b'{"who": NaN, "age": 1e999}',
+        (b"[" * 1_000_000, "unreadable_row"),
+        (b'{"who": ' + b"[" * 100_000, "unreadable_row"),
+        (b'{"who": "\\ud800", "age": "\\udfff"}', None),
+        (b'{"who": ' + b"9" * 5000 + b"}", "unreadable_row"),
+        (b"\xff\xfe", "unreadable_row"),
+        (b'{"who": "J\xfcrgen"}', "unreadable_row"),
+        (b'{"who": "Jane', "unreadable_row"),
+        (b'{"who": NaN, "age": 1e999}', None),
+        (b'{"who": null}', None),
+        (b'{"age": 3}', "unlabelled"),
+        (b'["Jane"]', "unlabelled"),
     ],
 )
-def test_fields_that_nobody_can_store_do_not_stop_a_unit(folder: Path, fields: bytes) -> None:
+def test_fields_that_nobody_can_read_cost_their_row(
+    folder: Path, fields: bytes, code: str | None
+) -> None:
+    """And are not taken for a person without a name."""
     (folder / "a.tar").write_bytes(member("0.jpg", jpeg() + b"0") + member("0.json", fields) + END)
-    assert seen(folder) == ([0, 8, 9], [])
+    assert seen(folder) == (([0, 8, 9], []) if code is None else ([8, 9], [code]))
 
 
 def test_names_of_another_encoding(folder: Path) -> None:
@@ -138,7 +150,7 @@ def test_names_of_another_encoding(folder: Path) -> None:
     data[:3] = b"\xe9\xff."
     (folder / "a.tar").write_bytes(with_checksum(bytes(data[:512])) + bytes(data[512:]) + END)
     numbers, codes = seen(folder)
-    assert (numbers[-2:], codes) == ([8, 9], [])
+    assert (numbers[-2:], codes) == ([8, 9], ["unlabelled"]), "its fields are of another name"
 
 
 def test_a_sparse_archive_of_zeros_is_not_read_to_its_end(folder: Path) -> None:

@@ -93,7 +93,9 @@ def orientation(data: bytes) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=_formats(data)) as image:
-                return _orientation(image)
+                tags = getattr(image, "tag_v2", None)  # Pillow turns a TIFF by itself
+                value = _orientation(image) if tags is None else tags.get(0x0112, 1)
+                return value if value in range(1, 9) else 1
     except Exception:  # as of ``_decoded``
         return 1
 
@@ -176,7 +178,12 @@ def _check(image: Image.Image, max_pixels: int, size: tuple[int, int] | None) ->
 
 def _pixels(image: Image.Image) -> Picture:
     profile = image.info.get("icc_profile")
+    tiles = [str(tile[3]) for tile in getattr(image, "tile", ())]
+    wide = any("GB" in tile and ";16" in tile for tile in tiles)
     image.load()
+    if wide and np.asarray(image)[..., :3].max() < 2**14 // 256:
+        # Of colours of 10, 12 or 14 bits Pillow leaves the upper ones: black, or nearly.
+        raise ImageError("unsupported_pixels", "channels of 16 bits of which the upper are empty")
     if _orientation(image) != 1:
         image = ImageOps.exif_transpose(image)
     return np.asarray(_to_rgb(image, profile), np.uint8)

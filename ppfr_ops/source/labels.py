@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
@@ -29,7 +30,7 @@ _WHOLE = re.compile(r"([+-]?\d+)\.0+")
 
 def label(value: Any) -> str | None:
     """A label as text. ``1``, ``1.0`` and ``"1"`` are one, for files of one dataset store it in
-    either way; NaN and texts of nothing are null."""
+    either way, and so is a name in whatever form of Unicode; NaN and texts of nothing are null."""
     if value is None or isinstance(value, bool):
         return None if value is None else str(value)
     if isinstance(value, bytes):
@@ -38,7 +39,7 @@ def label(value: Any) -> str | None:
         if not math.isfinite(value):
             return None
         return str(int(value)) if value == int(value) else str(value)
-    text = storable(str(value)).strip()
+    text = unicodedata.normalize("NFC", storable(str(value))).strip()
     if match := _WHOLE.fullmatch(text):
         text = str(int(match[1]))
     return None if text in ("", "nan", "NaN") else text
@@ -111,7 +112,13 @@ def _lines(fs: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
             raise UserError("the labels: a table of more than 1 GiB; Parquet holds it better")
         text = data.decode("utf-8-sig")
         found = list(_parsed(text, path))
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError, RecursionError) as error:
+    except UserError:
+        raise
+    except csv.Error:
+        raise UserError(
+            "the labels cannot be read: a quote has no end, or text behind it"
+        ) from None
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise UserError(f"the labels cannot be read ({type(error).__name__})") from None
     if not found:
         return
@@ -120,9 +127,10 @@ def _lines(fs: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         raise UserError(
             f"the labels: no column names the pictures; it is called one of {', '.join(NAMES)}"
         )
+    if nameless := sum(1 for row in found if row.get(name) in (None, "")):
+        raise UserError(f"the labels: {nameless} of {len(found)} lines name no picture")
     for row in found:
-        if row.get(name):
-            yield str(row[name]), {key: value for key, value in row.items() if key != name}
+        yield str(row[name]), {key: value for key, value in row.items() if key != name}
 
 
 def _parsed(text: str, path: str) -> Iterator[dict[str, Any]]:
@@ -142,5 +150,15 @@ def _parsed(text: str, path: str) -> Iterator[dict[str, Any]]:
                 yield {"file_name": parts[0], "identity": parts[1]}
         return
     first = text.partition("\n")[0]
-    sign = "\t" if ending == ".tsv" or "\t" in first else ";" if ";" in first else ","
-    yield from csv.DictReader(io.StringIO(text, newline=""), delimiter=sign)
+    heads = {sign: [part.strip('"\r ') for part in first.split(sign)] for sign in ",;\t|"}
+    sign = next((sign for sign, head in heads.items() if set(head) & set(NAMES)), ",")
+    lines = csv.DictReader(io.StringIO(text, newline=""), delimiter=sign, strict=True)
+    if len(set(lines.fieldnames or ())) < len(lines.fieldnames or ()):
+        raise UserError("the labels: two columns have the same name")
+    for row in lines:
+        if None in row or None in row.values():
+            raise UserError(
+                f"the labels: line {lines.line_num} has not as many fields as the first; what "
+                f"holds a {sign!r} has to stand in quotes"
+            )
+        yield row

@@ -131,7 +131,7 @@ def _local(fs: Any, root: str, left_out: Counter[str]) -> dict[str, Any]:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
-                    elif entry.is_symlink() and entry.is_dir():
+                    elif entry.is_symlink() and os.path.isdir(entry.path):
                         left_out[LINKED] += 1
                     else:
                         info = fs.info(entry)

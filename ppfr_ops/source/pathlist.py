@@ -1,7 +1,7 @@
 """Tables of paths: CSV, TSV or JSON lines whose rows name picture files."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
@@ -26,6 +26,11 @@ class PathList(Images):
     ) -> tuple[Columns, tuple[pa.Field, ...]]:
         named = read_labels(listing.fs, tuple(paths)).paths
         return super().columns(listing, named, replace(columns, labels=tuple(paths)))
+
+    def left_out(
+        self, listing: Listing, paths: Sequence[str], columns: Columns
+    ) -> Mapping[str, int]:
+        return {}  # what is named and not there is a dead letter
 
     def cut(self, listing: Listing, paths: Sequence[str], cutting: Cutting) -> Iterator[Unit]:
         named = read_labels(listing.fs, tuple(paths)).paths

@@ -110,13 +110,14 @@ def plan(
     left_out = Counter(listing.left_out)
     read = {*paths, *columns.labels, *reader.companions(listing)}
     left_out.update(suffix(path) or "without suffix" for path in listing.files if path not in read)
+    left_out.update(reader.left_out(listing, paths, columns))
     return Plan(
         listing.url or source,
         reader.name,
         named,
         columns,
         keep,
-        dict(left_out),
+        dict(+left_out),
         listing.root,
         by_path,
         listing.deleted,

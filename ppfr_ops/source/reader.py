@@ -126,6 +126,12 @@ class Reader:
         """Files that belong to those of this format, and are not needed."""
         return []
 
+    def left_out(
+        self, listing: Listing, paths: Sequence[str], columns: Columns
+    ) -> Mapping[str, int]:
+        """What is not read of these files, by what it is, and how many there are."""
+        return {}
+
     def columns(
         self, listing: Listing, paths: Sequence[str], columns: Columns
     ) -> tuple[Columns, tuple[pa.Field, ...]]:
@@ -180,7 +186,8 @@ class Record:
     code: str | None = None
     """Why there is no picture (a code of ``REASONS``)."""
     values: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """By column; those that are not there are null."""
+    """By column; those that are not there are null, and a row that says nothing at all of whose it
+    is counts as damaged."""
 
 
 def table_of(plan: Plan, records: Sequence[Record]) -> pa.Table:
@@ -194,6 +201,8 @@ def _row(plan: Plan, record: Record) -> dict[str, Any]:
     columns, values = plan.columns, record.values
     if columns.identity:
         row["identity"] = values.get(columns.identity)
+        if record.code is None and columns.identity not in values:
+            row.update({"image": None, READ_ERROR: "unlabelled"})
     row.update({f"keep.{name}": values.get(name) for name in columns.keep})
     row.update({f"given.{role}": values.get(name) for role, name in columns.given.items()})
     return row

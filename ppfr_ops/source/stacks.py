@@ -44,7 +44,10 @@ class Stack(FileRows):
         labels = _labels(arrays, stack, plan)
         for number, picture in enumerate(stack.pictures(start), start):
             values = {name: column[number] for name, column in labels.items()}
-            yield Record(as_png(picture), values=values)
+            if labels.keys() >= set(plan.columns.beside):
+                yield Record(as_png(picture), values=values)
+            else:
+                yield Record(None, "missing_column", values)
 
 
 def as_png(picture: NDArray[np.uint8]) -> bytes:
@@ -106,6 +109,8 @@ def _arrays(file: IO[bytes]) -> list[_Array]:
     try:
         archive = zipfile.ZipFile(file)
         infos = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+        if len({info.filename for info in infos}) < len(infos):
+            raise BrokenError  # two arrays of one name
         # Deflate makes a thousandth of a thing at best, so larger claims are none.
         return [
             _Array(

@@ -182,28 +182,24 @@ def _record(plan: Plan, sample: _Sample, read: Callable[[Member], bytes]) -> Rec
 
 
 def _values(sample: _Sample, read: Callable[[Member], bytes]) -> dict[str, str | None]:
-    """The members ``json`` (its top-level keys), ``cls`` and ``txt`` as strings."""
+    """The members ``json`` (its top-level keys), ``cls`` and ``txt`` as strings.
+
+    Raises:
+        BrokenError, ValueError, RecursionError: one of them is damaged.
+    """
     values: dict[str, str | None] = {}
-    whole = {
-        name: member
-        for name, member in sample.members.items()
-        if member.whole and member.size <= MAX_TEXT_BYTES
-    }
     # As WebDataset decodes: by what stands after the last dot of an extension.
-    texts = {name.rpartition(".")[2]: member for name, member in whole.items()}
-    for name in ("cls", "txt"):
-        if name in texts:
-            values[name] = read(texts[name]).decode("utf-8", "replace").strip()
+    texts = {name.rpartition(".")[2]: member for name, member in sample.members.items()}
+    texts = {name: member for name, member in texts.items() if name in ("cls", "txt", "json")}
+    if not all(member.whole and member.size <= MAX_TEXT_BYTES for member in texts.values()):
+        raise BrokenError
+    for name in texts.keys() - {"json"}:
+        values[name] = read(texts[name]).decode("utf-8", "backslashreplace").strip()
     if "json" in texts:
-        parsed = None
-        # Also of brackets in brackets without end.
-        with suppress(ValueError, RecursionError):
-            parsed = json.loads(read(texts["json"]))
-        if isinstance(parsed, dict):
-            for key, value in parsed.items():
-                if value is not None:
-                    text = value if isinstance(value, str) else json.dumps(value)
-                    values[key] = storable(text)
+        parsed = json.loads(read(texts["json"]))
+        for key, value in parsed.items() if isinstance(parsed, dict) else ():
+            text = value if isinstance(value, str) else json.dumps(value)
+            values[key] = None if value is None else storable(text)
     return values
 
 

@@ -3,6 +3,7 @@
 import hmac
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -29,6 +30,8 @@ from ppfr_ops.source.units import (
     storable,
 )
 
+GONE = "named by the labels, and not there"
+
 FOLDER_COLUMN = "folder"
 """The column that a tree of pictures always has: the name of the folder."""
 
@@ -47,7 +50,9 @@ def choose_columns(
     if tables and columns.beside:
         labels = read_labels(listing.fs, tables, _pictures_of(listing.root, columns))
         there += labels.columns
-        unknown = sum(1 for path in paths if labels.of(os.path.normpath(path)) is None)
+        wanted = {columns.identity, *columns.given.values()} & set(labels.columns)
+        rows = [labels.of(os.path.normpath(path)) for path in paths]
+        unknown = sum(1 for row in rows if row is None or not wanted <= row.keys())
         if unknown and set(columns.beside) - {FOLDER_COLUMN}:
             raise UserError(
                 f"the labels say nothing of {unknown} of {len(paths)} pictures: add lines, or take "
@@ -179,6 +184,15 @@ class Images(Reader):
 
     def read(self, fs: Any, plan: Plan, unit: Unit) -> pa.Table:
         return read(fs, plan, unit)
+
+    def left_out(
+        self, listing: Listing, paths: Sequence[str], columns: Columns
+    ) -> Mapping[str, int]:
+        """Pictures that tables beside them name, and that are not there."""
+        if not columns.labels or columns.labels_given:
+            return {}
+        named = read_labels(listing.fs, columns.labels, None).paths
+        return Counter({GONE: len(set(named) - set(map(os.path.normpath, paths)))})
 
     def files(self, unit: Unit) -> Sequence[str]:
         return unit.sources

@@ -4,7 +4,8 @@ import gzip
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO, Any, cast
 
@@ -14,6 +15,7 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.decoding import MAX_BYTES
 from ppfr_ops.source.archive import BrokenError
 from ppfr_ops.source.filerows import FileRows
+from ppfr_ops.source.listing import HIDDEN
 from ppfr_ops.source.paths import in_archive, refuse_unclear
 from ppfr_ops.source.reader import Listing, Record
 from ppfr_ops.source.tar import WebDataset, hidden
@@ -51,6 +53,19 @@ class Zip(FileRows):
                 refuse_unclear("", list(_all_names(listing, paths, whole=True)))
         return found
 
+    def left_out(
+        self, listing: Listing, paths: Sequence[str], columns: Columns
+    ) -> Mapping[str, int]:
+        """Members that are no pictures."""
+        found: Counter[str] = Counter()
+        for path in paths:
+            with damage_ends_it(), open_file(listing.fs, path) as file:
+                archive, pictures = _pictures(file)
+                names = {_name(info) for info in archive.infolist() if not info.is_dir()}
+                for name in names - {_name(info) for info in pictures}:
+                    found[HIDDEN if hidden(name) else suffix(name) or "without suffix"] += 1
+        return found
+
     def rows(self, file: IO[bytes], image: str | None) -> Iterator[tuple[int, int]]:
         archive, pictures = _pictures(file)
         for info in pictures:
@@ -63,7 +78,7 @@ class Zip(FileRows):
     ) -> Iterator[Record | None]:
         archive, pictures = _pictures(file)
         for info in pictures[start:]:
-            folder: str | None = storable(os.path.basename(os.path.dirname(info.filename)))
+            folder: str | None = storable(os.path.basename(os.path.dirname(_name(info))))
             data, code = None, "unreadable_file"
             if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 with damage_ends_it(), archive.open(info) as member:
@@ -78,7 +93,7 @@ class Zip(FileRows):
         path, names = unit.sources[0], []
         with damage_ends_it(), open_file(fs, path) as file:
             for info in _pictures(file)[1][unit.start : unit.stop]:
-                names.append(in_archive(path, info.filename))
+                names.append(in_archive(path, _name(info)))
         return [*names, *[path] * (unit.stop - unit.start - len(names))]
 
     def asked_paths(self, listing: Listing, paths: Sequence[str]) -> Iterator[str]:
@@ -97,7 +112,7 @@ def _all_names(listing: Listing, paths: Sequence[str], whole: bool) -> Iterator[
         with damage_ends_it(), open_file(listing.fs, path) as file:
             for info in _pictures(file)[1]:
                 if not whole or _confirmed(file, info):
-                    yield info.filename
+                    yield _name(info)
 
 
 def _pictures(file: IO[bytes]) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]:
@@ -109,11 +124,16 @@ def _pictures(file: IO[bytes]) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]:
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, UnicodeDecodeError):
         raise BrokenError from None
     found = [info for info in archive.infolist() if _is_picture(file, info)]
-    return archive, sorted(found, key=lambda info: (info.filename, info.header_offset))
+    return archive, sorted(found, key=lambda info: (_name(info), info.header_offset))
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    """Of a member; some programs of Windows write its folders as they call them there."""
+    return info.filename.replace("\\", "/")
 
 
 def _is_picture(file: IO[bytes], info: zipfile.ZipInfo) -> bool:
-    if suffix(info.filename) in IMAGE_SUFFIXES and not hidden(info.filename):
+    if suffix(_name(info)) in IMAGE_SUFFIXES and not hidden(_name(info)):
         return True
     # A picture must not be lost because its name is damaged.
     return not _confirmed(file, info)

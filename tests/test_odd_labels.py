@@ -1,0 +1,163 @@
+"""Labels and members that people bring and that are not what they should be: no person is lost or
+merged, and nothing left out, without a word."""
+
+import json
+import os
+import unicodedata
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from pictures import FACE, saved
+from PIL import Image
+from test_inputs import rows, write, write_tar
+
+from ppfr_ops.errors import UserError
+from ppfr_ops.imaging.codec import ImageError, decode
+from ppfr_ops.imaging.decoding import orientation
+from ppfr_ops.sample import faces
+from ppfr_ops.source.plan import Columns, plan
+
+WHO = Columns(identity="who")
+
+
+def people(root: Path, columns: Columns = WHO) -> list[str | None]:
+    table = rows(plan(str(root), columns))
+    assert table["read_error"].null_count == len(table)
+    found: list[str | None] = table["identity"].to_pylist()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        ("file_name,who\n0.jpg,Doe, Jane\n1.jpg,Doe, Joe\n", "line 2 has not as many fields"),
+        ("file_name,who\n0.jpg,Jane\n1.jpg\n", "line 3 has not as many fields"),
+        ('file_name,who\n0.jpg,"Jane\n1.jpg,Joe\n', "a quote has no end"),
+        ("file_name,who,who\n0.jpg,Jane,x\n1.jpg,Joe,x\n", "the same name"),
+        ("file_name,who\n0.jpg,Jane\n,Joe\n", "1 of 2 lines name no picture"),
+        ("file_name,who\n0.jpg,Jane\n1.jpg,Joe\n", None),
+        ("file_name|who\n0.jpg|Jane\n1.jpg|Joe\n", None),
+        ("who;file_name;a,b\nJane;0.jpg;1\nJoe;1.jpg;2\n", None),
+        ('"file_name"\t"who"\n0.jpg\tJane\n"1.jpg"\tJoe\n', None),
+    ],
+)
+@pytest.mark.parametrize("name", ["metadata.csv", "list.csv"])
+def test_tables_whose_fields_are_not_clear_are_refused(
+    tmp_path: Path, text: str, refusal: str | None, name: str
+) -> None:
+    write(tmp_path, "0.jpg", "1.jpg")
+    (tmp_path / name).write_text(text)
+    source = tmp_path if name == "metadata.csv" else tmp_path / name
+    if refusal is None:
+        assert people(source) == ["Jane", "Joe"]
+        return
+    with pytest.raises(UserError, match=refusal):
+        plan(str(source), WHO)
+
+
+def test_a_line_without_the_key_of_the_person_is_no_line(tmp_path: Path) -> None:
+    write(tmp_path, "0.jpg", "1.jpg")
+    lines = [{"file_name": "0.jpg", "who": None}, {"file_name": "1.jpg", "age": 3}]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(UserError, match="say nothing of 1 of 2 pictures"):
+        plan(str(tmp_path), WHO)
+
+
+def test_pictures_that_only_the_labels_know_are_said(tmp_path: Path) -> None:
+    write(tmp_path, "0.jpg")
+    (tmp_path / "metadata.csv").write_text("file_name,who\n0.jpg,Jane\n1.jpg,Joe\n2.jpg,Jim\n")
+    left = {"named by the labels, and not there": 2}
+    assert plan(str(tmp_path), WHO).left_out == left
+
+
+def test_a_name_in_two_forms_of_unicode_is_one_person(tmp_path: Path) -> None:
+    for form in ("NFC", "NFD"):
+        write(tmp_path, f"{unicodedata.normalize(form, 'Müller')}/{form}.jpg")
+    write(tmp_path, "Mueller/1.jpg")
+    assert len(set(people(tmp_path, Columns(identity="folder")))) == 2
+
+
+def test_names_that_are_no_utf_8_stay_apart(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    names = [b"J\xfcrgen", b"J\xf6rgen"]
+    write_tar(
+        tmp_path / "t" / "a.tar",
+        {f"{n}.{end}": body for n, who in enumerate(names) for end, body in _sample(who)},
+    )
+    assert len(set(people(tmp_path / "t", Columns(identity="cls")))) == 2
+    (tmp_path / "h").mkdir()
+    with h5py.File(tmp_path / "h" / "a.h5", "w") as file:
+        file["image"], file["who"] = np.stack(faces(2)), np.array(names)
+    assert len(set(people(tmp_path / "h"))) == 2
+
+
+def _sample(who: bytes) -> list[tuple[str, bytes]]:
+    return [("jpg", b"x"), ("cls", who)]
+
+
+def test_a_stack_without_labels_among_others(tmp_path: Path) -> None:
+    for name in "abcde":
+        labels = {} if name == "d" else {"who": np.array(["Jane", "Joe"])}
+        np.savez(tmp_path / f"{name}.npz", image=np.stack(faces(2)), **labels)
+    table = rows(plan(str(tmp_path), WHO))
+    assert table["read_error"].to_pylist() == [None] * 6 + ["missing_column"] * 2 + [None] * 2
+    assert table["image"].null_count == 2
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_arrays_of_one_name(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", image=np.stack(faces(2)), who=np.array(["Jane", "Joe"]))
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.writestr("who.npy", archive.read("who.npy"))
+    (unit,) = plan(str(tmp_path), Columns()).units
+    assert unit.damaged == "unreadable_unit" and unit.rows == 1
+
+
+def test_folders_of_a_zip_of_windows(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for number in range(4):
+            archive.writestr(f"{'Jane' if number < 2 else 'Joe'}\\{number}.jpg", b"x")
+    said = ["Jane", "Jane", "Joe", "Joe"]
+    assert people(tmp_path, Columns(identity="folder")) == said
+    assert people(tmp_path, Columns(identity="identity", identity_from="1")) == said
+
+
+def test_members_of_a_zip_that_are_no_pictures_are_said(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("a/1.jpg", "a/", "a/clip.mp4", "a/more.zip", "__MACOSX/._1.jpg", "README"):
+            archive.writestr(name, b"x")
+    left = plan(str(tmp_path), Columns()).left_out
+    hidden = "hidden (a name that begins with . or _)"
+    assert left == {".mp4": 1, ".zip": 1, hidden: 1, "without suffix": 1}
+
+
+def test_links_that_lead_nowhere_cost_themselves(tmp_path: Path) -> None:
+    write(tmp_path, "a/1.jpg")
+    (tmp_path / "a" / "2.jpg").symlink_to("2.jpg")
+    (tmp_path / "a" / "3.jpg").symlink_to("gone.jpg")
+    (tmp_path / "b").symlink_to(tmp_path)
+    os.mkfifo(tmp_path / "a" / "4.jpg")
+    chosen = plan(str(tmp_path), Columns())
+    assert rows(chosen)["read_error"].to_pylist() == [None] + ["unreadable_file"] * 3
+    assert chosen.left_out == {"linked folder": 1}
+
+
+@pytest.mark.parametrize("kind", [".png", ".tiff"])
+def test_colours_of_12_bits_in_16_are_not_published_as_black(kind: str) -> None:
+    wide = FACE[..., ::-1].astype(np.uint16)
+    sound = cv2.imencode(kind, wide * 257)[1].tobytes()
+    assert np.array_equal(decode(sound), FACE)
+    with pytest.raises(ImageError) as error:
+        decode(cv2.imencode(kind, wide * 16)[1].tobytes())
+    assert error.value.code == "unsupported_pixels"
+
+
+def test_a_turned_tiff_is_known_to_be_turned() -> None:
+    """Pillow turns it by itself; boxes of the stored picture have to be turned, too."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = saved(Image.fromarray(FACE[:80]), "TIFF", exif=exif)
+    assert decode(data).shape == (112, 80, 3) and orientation(data) == 6
