@@ -86,6 +86,8 @@ class Source(_Model):
     content: str | None
     """Of the rows as they were read; null where the unit had to be taken apart."""
     files: tuple[str, ...]
+    rows: tuple[int, int] | None = None
+    """The first row of the file, and the one after the last; null where every file is a row."""
 
 
 class Tombstone(_Model):

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ppfr_ops.contracts.ledger import LedgerEntry, Tombstone, is_shard
+from ppfr_ops.contracts.ledger import LedgerEntry, Source, Tombstone, is_shard
 from ppfr_ops.errors import UserError
+from ppfr_ops.imaging.decoding import ImageError, decode
 from ppfr_ops.sanitize.fingerprints import Fingerprints
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.source.plan import Unit, ids_of, read_unit
@@ -60,8 +61,17 @@ def reconcile(job: Job, ledger: Ledger) -> Changes:
     there = _files(units)
     _refuse_many(job, entries, there)
     counts: Counter[str] = Counter()
+    changed: dict[str, int] = {}
     for unit in _by_id(units):
-        counts[_update(job, ledger, unit, entries.get(unit.id))] += 1
+        state, spoilt = _compared(job, ledger, unit, entries.get(unit.id))
+        counts[state] += 1
+        if state == "changed":
+            changed[unit.id] = spoilt
+    if spoilt := sum(changed.values()):
+        _refuse_many(job, entries, there, spoilt)
+    for name in changed:
+        ledger.retire(name)
+    for unit in _by_id(units) if tombstones else ():
         if unit.id in tombstones:
             ledger.remove(*LEDGER, "tombstones", f"{unit.id}.json")
     planned = HashSet(ids_of(units))
@@ -84,13 +94,45 @@ def reconcile(job: Job, ledger: Ledger) -> Changes:
 
 
 def superseded(job: Job, entries: Mapping[str, LedgerEntry]) -> list[str]:
-    """Units that are published, and in whose place the plan has others of the same files."""
+    """Units that are published, and in whose place the plan has others of the same files, all of
+    which are done.
+
+    Raises:
+        UserError: more of the rows that they published have become dead letters than
+            ``--allow-deletions`` says.
+    """
     planned, there = HashSet(ids_of(job.plan.units)), _files(job.plan.units)
-    return [
+    gone = [
         name
         for name, entry in entries.items()
         if name not in planned and not is_shard(name) and _is_superseded(entry, there)
     ]
+    if gone:
+        _refuse_spoilt(job, entries, gone)
+    return gone
+
+
+def _refuse_spoilt(job: Job, entries: Mapping[str, LedgerEntry], gone: Sequence[str]) -> None:
+    before, there, files, dead = _Rows(), _Rows(), set[str](), 0
+    for name, entry in entries.items():
+        if not is_shard(name):
+            there.add(entry.source, entry.rows_in)
+    for source, entry in ((entries[unit].source, entries[unit]) for unit in gone):
+        before.add(source, entry.rows_in)
+        dead += sum(entry.dead_letters.values())
+        files.update(() if source is None else source.files)
+    lost = sum(map(before.of, files)) - dead
+    for unit in job.plan.units:
+        if unit.source is not None and not files.isdisjoint(unit.source.files):
+            entry = entries[unit.id]
+            lost -= entry.rows_in - sum(entry.dead_letters.values())
+    if lost > allowed_deletions(job.options.allow_deletions, rows := there.total()):
+        raise UserError(
+            f"{lost:,} of the {rows:,} rows that are published hold no picture that can be read "
+            "now, more than a run takes back by itself; they are published as they were. Is the "
+            "input whole? If they are to go, with their originals in the vault: "
+            f"--allow-deletions {lost}"
+        )
 
 
 def _files(units: Sequence[Unit]) -> set[str]:
@@ -101,32 +143,63 @@ def _is_superseded(entry: LedgerEntry, there: set[str]) -> bool:
     return entry.source is None or bool(there.intersection(entry.source.files))
 
 
-def _refuse_many(job: Job, entries: Mapping[str, LedgerEntry], there: set[str]) -> None:
+def _refuse_many(
+    job: Job, entries: Mapping[str, LedgerEntry], there: set[str], spoilt: int = 0
+) -> None:
     """Rows are counted by the file that they came from: those that the plan has no more of it, of
-    what would be taken back."""
-    before: dict[str, float] = defaultdict(float)
-    rows = 0
+    what would be taken back.
+
+    Args:
+        spoilt: rows besides that are there and hold no picture any more.
+    """
+    before, now, at_stake = _Rows(), _Rows(), set[str]()
     for name, entry in entries.items():
         if is_shard(name):
             continue
-        rows += entry.rows_in
-        if entry.source is None:
-            continue
+        before.add(entry.source, entry.rows_in)
         if job.options.propagate_deletions or _is_superseded(entry, there):
-            for file in entry.source.files:
-                before[file] += entry.rows_in / len(entry.source.files)
-    now: dict[str, float] = defaultdict(float)
+            at_stake.update(() if entry.source is None else entry.source.files)
     for unit in job.plan.units:
-        files = () if unit.source is None else unit.source.files
-        for file in files:
-            now[file] += unit.rows / len(files)
-    lost = math.ceil(sum(max(0.0, count - now[file]) for file, count in before.items()) - 1e-6)
+        now.add(unit.source, unit.rows)
+    lost = spoilt + sum(max(0, before.of(file) - now.of(file)) for file in at_stake)
+    rows = before.total()
     if lost > allowed_deletions(job.options.allow_deletions, rows):
         raise UserError(
-            f"{lost:,} of the {rows:,} rows that are published are not in the input any more, more "
-            "than a run takes back by itself; nothing was done. Is the input whole? If they are to "
-            f"go, with their originals in the vault: --allow-deletions {lost}"
+            f"{lost:,} of the {rows:,} rows that are published are not in the input any more"
+            f"{' or hold no picture that can be read' * (spoilt > 0)}, more than a run takes back "
+            "by itself; nothing was done. Is the input whole? If they are to go, with their "
+            f"originals in the vault: --allow-deletions {lost}"
         )
+
+
+class _Rows:
+    """Rows of the input, each counted once: of an input that was cut anew, and not done to its end,
+    the units of both cuts are published."""
+
+    def __init__(self) -> None:
+        self._pictures: set[str] = set()
+        self._ranges: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        self._others: Counter[str] = Counter()
+        """Rows of which nobody noted where they are in their file (empty: nor of which file)."""
+
+    def add(self, source: Source | None, count: int) -> None:
+        """The rows of a unit."""
+        if source is not None and source.rows is not None:
+            self._ranges[source.files[0]].append(source.rows)
+        elif source is not None and len(source.files) == count:
+            self._pictures.update(source.files)
+        else:
+            self._others["" if source is None else "".join(source.files[:1])] += count
+
+    def of(self, file: str) -> int:
+        count, end = self._others[file] + (file in self._pictures), 0
+        for start, stop in sorted(self._ranges.get(file, ())):
+            count += max(0, stop - max(start, end))
+            end = max(end, stop)
+        return count
+
+    def total(self) -> int:
+        return sum(map(self.of, {*self._pictures, *self._ranges, *self._others}))
 
 
 def allowed_deletions(text: str | None, rows: int) -> int:
@@ -151,19 +224,36 @@ def allowed_deletions(text: str | None, rows: int) -> int:
     return int(rows * share)
 
 
-def _update(job: Job, ledger: Ledger, unit: Unit, entry: LedgerEntry | None) -> str:
+def _compared(job: Job, ledger: Ledger, unit: Unit, entry: LedgerEntry | None) -> tuple[str, int]:
+    """What became of a unit, and how many of its rows that are published have no picture now."""
     if entry is None:
-        return "new"
+        return "new", 0
     source = unit.source
-    if entry.source is not None and source is not None:
-        if entry.source.stamp == source.stamp:
-            return "unchanged"
-        now = Fingerprints(job, ledger).of(source, read_unit(job.plan, unit))
-        if now.content == entry.source.content:
-            ledger.restamp(entry, now)
-            return "unchanged"
-    ledger.retire(unit.id)
-    return "changed"
+    if entry.source is None or source is None:
+        return "changed", 0
+    if entry.source.stamp == source.stamp:
+        return "unchanged", 0
+    table = read_unit(job.plan, unit)
+    now = Fingerprints(job, ledger).of(source, table)
+    if now.content == entry.source.content:
+        ledger.restamp(entry, now)
+        return "unchanged", 0
+    sound = sum(map(_is_picture, table["image"].to_pylist()))
+    return "changed", max(0, entry.rows_in - sum(entry.dead_letters.values()) - sound)
+
+
+def _is_picture(data: bytes | None) -> bool:
+    """Whether it is whole, as far as its beginning and end tell, or can be decoded."""
+    data = data or b""
+    if data.startswith(b"\xff\xd8\xff") and data.endswith(b"\xff\xd9"):
+        return True
+    if data.startswith(b"\x89PNG") and data[-8:-4] == b"IEND":
+        return True
+    try:
+        decode(data)
+    except ImageError:
+        return False
+    return True
 
 
 def refuse_changed(job: Job, ledger: Ledger) -> None:

@@ -99,7 +99,7 @@ def plan(
         replace(
             unit,
             id=_unit_id(ordinal, unit, listing.root, key, reader.by_place),
-            source=_source(unit, listing, key),
+            source=_source(unit, listing, key, reader.by_place),
         )
         for ordinal, unit in enumerate(_limited(units, limit, reader))
     )
@@ -187,7 +187,7 @@ def _plain(value: pa.Scalar) -> bytes:
     return item if isinstance(item, bytes) else repr(item).encode()
 
 
-def _source(unit: Unit, listing: Listing, key: bytes | None) -> Source:
+def _source(unit: Unit, listing: Listing, key: bytes | None, by_place: bool) -> Source:
     """A unit's fingerprint. Without a key, that of one plan for the next: nothing is written of it
     but under the output's secret."""
 
@@ -196,12 +196,15 @@ def _source(unit: Unit, listing: Listing, key: bytes | None) -> Source:
 
     names = [relative(path, listing.root) for path in unit.sources]
     files = tuple(mark(b"file", name) for name in names)
+    rows = (unit.start, unit.start + unit.rows) if by_place else None
     if key is not None:
         stamps = "|".join(listing.stamp(path) for path in unit.sources).encode()
-        return Source(stamp=mark(b"stamp", stamps), content=None, files=files)
-    known = (listing.files.get(path) for path in unit.sources)
-    stamps = "|".join("" if file is None else file.stamp for file in known).encode()
-    return Source(stamp=mark(b"named", b"|".join([*names, stamps])), content=None, files=files)
+        stamp = mark(b"stamp", stamps)
+    else:
+        known = (listing.files.get(path) for path in unit.sources)
+        stamps = "|".join("" if file is None else file.stamp for file in known).encode()
+        stamp = mark(b"named", b"|".join([*names, stamps]))
+    return Source(stamp=stamp, content=None, files=files, rows=rows)
 
 
 def read_unit(plan: Plan, unit: Unit) -> pa.Table:

@@ -82,6 +82,8 @@ class Units(Sequence[Unit]):
         self._marks = bytearray()
         """Of each unit the stamp, and of each path the mark, of ``Source``."""
         self._stamps = bytearray()
+        self._placed = False
+        """Whether units are rows of a file each, and their ``Source`` says which."""
         last: tuple[str, ...] = ()
         for number, unit in enumerate(units):
             if unit.sources != last or not number:
@@ -91,6 +93,7 @@ class Units(Sequence[Unit]):
                 last = unit.sources
             if unit.source is not None:
                 self._stamps += bytes.fromhex(unit.source.stamp)
+                self._placed = unit.source.rows is not None
             if unit.damaged is not None or unit.oversized:
                 self._odd[number] = unit.damaged, unit.oversized
             first = len(self._paths) - len(last)
@@ -124,7 +127,9 @@ class Units(Sequence[Unit]):
         source = None
         if self._stamps:
             marks = [_mark(self._marks, place) for place in range(first, first + count)]
-            source = Source(stamp=_mark(self._stamps, number), content=None, files=tuple(marks))
+            rows = (start, stop + (damaged is not None)) if self._placed else None
+            stamp = _mark(self._stamps, number)
+            source = Source(stamp=stamp, content=None, files=tuple(marks), rows=rows)
         name = self._ids[number]
         return Unit(name, self._format, paths, start, stop, offset, damaged, oversized, source)
 

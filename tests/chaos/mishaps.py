@@ -272,15 +272,21 @@ def happens(world: Any, what: str, rng: random.Random, longest: float) -> bool:
     return in_time
 
 
-def campaign(seed: int, mishaps: int, until: float) -> dict[str, object]:
-    """So many mishaps, a few of each output, until the time (monotonic) is up; figures."""
+def campaign(seed: int, mishaps: int, until: float, only: int | None = None) -> dict[str, object]:
+    """So many mishaps, a few of each output, until the time (monotonic) is up; figures.
+
+    Args:
+        only: number of the one output (scenario) that they happen to; None: all.
+    """
     folder = Path(tempfile.mkdtemp(prefix="mishaps-"))
     kept = os.environ.get("TMPDIR")
     counts: Counter[str] = Counter()
     failures: list[str] = []
-    scenario, longest, began = 0, 2.0, time.monotonic()
+    scenario, longest, began = only or 0, 2.0, time.monotonic()
     try:
         while sum(counts.values()) < mishaps and time.monotonic() < until:
+            if only is not None and scenario > only:
+                break
             rng = random.Random(f"{seed}|{scenario}")
             kind = Paid if scenario % 4 == 3 else Kept
             had: list[str] = []
@@ -388,6 +394,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=None, help="default: a fresh one, printed")
     parser.add_argument("--mishaps", type=int, default=200)
+    parser.add_argument("--scenario", type=int, default=None, help="only the output of this number")
     parser.add_argument("--minutes", type=float, default=60.0, help="at most")
     asked = parser.parse_args()
     seed = secrets.randbits(32) if asked.seed is None else asked.seed
@@ -396,7 +403,8 @@ def main() -> int:
     method = create("dp-eigenface", {"epsilon": "1", "noise": "laplace"})
     drawn = payments.drawn()
     method(drawn, np.zeros((len(drawn), 1), np.float32))  # loads everything, before any fork
-    figures = campaign(seed, asked.mishaps, time.monotonic() + 60 * asked.minutes)
+    until = time.monotonic() + 60 * asked.minutes
+    figures = campaign(seed, asked.mishaps, until, asked.scenario)
     print(json.dumps(figures, indent=1))
     return int(bool(figures["failures"]))
 
