@@ -1,7 +1,8 @@
 """A method for the tests: nobody gets on before two processes are at work. On Ray, it looks into
-the object store as well, for what a test has put on a list."""
+the object store and what it spills as well, for what a test has put on a list."""
 
 import base64
+import contextlib
 import json
 import os
 import time
@@ -12,6 +13,10 @@ from numpy.typing import NDArray
 
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.methods.base import Anonymizer
+
+
+STORE_BYTES, MIB = 80 << 20, 1 << 20
+"""Of the object store that is to be full; and of what fills it."""
 
 
 def forms(secret: bytes) -> list[bytes]:
@@ -39,6 +44,22 @@ def in_object_store(wanted: list[bytes]) -> list[bool]:
     return found
 
 
+def in_spilled_files(wanted: list[bytes], folder: Path) -> list[bool]:
+    """Which of these lie in the files that Ray spills into a folder once its object store is full;
+    it is filled here, until the first of them lies there."""
+    import ray
+
+    held, found = [], [False] * len(wanted)
+    deadline = time.monotonic() + 60
+    while not found[0] and time.monotonic() < deadline:
+        if len(held) * MIB < 4 * STORE_BYTES:
+            held.append(ray.put(os.urandom(MIB)))
+        for path in folder.rglob("*"):
+            data = path.read_bytes() if path.is_file() else b""
+            found = [seen or it in data for seen, it in zip(found, wanted, strict=True)]
+    return found
+
+
 class Meeting(Anonymizer):
     folder: Path
     seconds: float = 60.0
@@ -54,6 +75,9 @@ class Meeting(Anonymizer):
             look_for = self.folder.parent / "wanted.json"
             if look_for.exists():
                 wanted = [bytes.fromhex(text) for text in json.loads(look_for.read_text())]
-                found = json.dumps(in_object_store(wanted))
-                (self.folder.parent / f"found.{os.getpid()}.json").write_text(found)
+                found = [in_object_store(wanted)]
+                with contextlib.suppress(FileExistsError):
+                    (self.folder.parent / "filled").touch(exist_ok=False)
+                    found.append(in_spilled_files(wanted, self.folder.parent / "spilled"))
+                (self.folder.parent / f"found.{os.getpid()}.json").write_text(json.dumps(found))
         return 255 - faces

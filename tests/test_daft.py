@@ -1,5 +1,6 @@
 """Daft: the same pictures as the command's step, nothing lost, one person one pseudonym."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,6 +36,27 @@ def test_a_column_of_pictures_becomes_a_column_of_protected_ones() -> None:
     )
     made = [row["image"]["bytes"] for row in rows[:6]]
     assert made == [picture["bytes"] for picture in plain["image"]]
+
+
+@pytest.mark.parametrize("given", [{}, {"key": b"k" * 32}, {"key": None}])
+def test_no_key_goes_into_rays_object_store(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: dict[str, Any]
+) -> None:
+    from daft import col
+
+    from ppfr_ops.engines import daft_udf
+
+    columns, options = (col("image"), col("who")), {"method": "pixelate", **given}
+    daft_udf.sanitize_faces(*columns, **options)  # on this machine
+    monkeypatch.setattr(daft, "get_or_infer_runner_type", lambda: "ray")
+    with pytest.raises(UserError, match="would lie open in Ray's object store"):
+        daft_udf.sanitize_faces(*columns, **options)
+    (tmp_path / "key").write_bytes(b"k" * 32)
+    daft_udf.sanitize_faces(
+        *columns, method="pixelate", identity_key_file=str(tmp_path / "key"), key=given.get("no")
+    )
+    if "key" not in given:
+        daft_udf.sanitize_faces(columns[0], method="pixelate")  # wants none
 
 
 def test_wrong_options_are_refused_with_the_reason() -> None:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from meeting import forms
+from meeting import STORE_BYTES, forms
 from pictures import DEAD, HANDLED, PLANTED, jpeg
 from poison import is_marked
 
@@ -57,12 +57,12 @@ def environment(short_tmp: Path) -> dict[str, str]:
 
 
 def sanitize(
-    short_tmp: Path, *options: object, cwd: Path | None = None
+    short_tmp: Path, *options: object, cwd: Path | None = None, **more: str
 ) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SCRIPT), *map(str, options)]
     return subprocess.run(
         command,
-        env=environment(short_tmp),
+        env=environment(short_tmp) | more,
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -327,7 +327,13 @@ def test_no_unit_waits_for_a_busy_worker_while_another_is_idle(
     key = tmp_path / "key"
     key.write_bytes(os.urandom(24))
     key.chmod(0o600)
-    if engine == "ray":  # no key of the owner in the object store, where the output's place lies
+    more = {}
+    if engine == "ray":
+        # No key of the owner in the object store, nor in what it spills; the output's place is.
+        (tmp_path / "spilled").mkdir()
+        spills = {"type": "filesystem", "params": {"directory_path": str(tmp_path / "spilled")}}
+        more["RAY_object_spilling_config"] = json.dumps(spills)
+        more["RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES"] = str(STORE_BYTES)
         secret = owner_key(key.read_bytes(), seeded=False)
         wanted = [str(tmp_path / "out").encode(), *forms(key.read_bytes()), *forms(secret)]
         (tmp_path / "wanted.json").write_text(json.dumps([item.hex() for item in wanted]))
@@ -336,11 +342,12 @@ def test_no_unit_waits_for_a_busy_worker_while_another_is_idle(
         *("--input", tmp_path / "in", "--output", tmp_path / "out", "--actors", 2),
         *("--engine", engine, "--identity-column", "identity", "--identity-key-file", key),
         *("--method", "meeting:Meeting", "--method-option", f"folder={tmp_path / 'met'}"),
+        **more,
     )
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "met").iterdir())) == 2
-    found = [json.loads(path.read_text()) for path in tmp_path.glob("found.*.json")]
-    assert found == ([[True] + [False] * (len(wanted) - 1)] * 2 if engine == "ray" else [])
+    found = [one for path in tmp_path.glob("found.*.json") for one in json.loads(path.read_text())]
+    assert found == ([[True] + [False] * (len(wanted) - 1)] * 3 if engine == "ray" else [])
     assert not list((tmp_path / "out/evidence/ledger").glob("workers/*"))
 
 

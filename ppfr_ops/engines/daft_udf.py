@@ -46,18 +46,19 @@ def sanitize_faces(
         ``identity`` if asked for, and ``dead_letter`` (null, or a reason code).
 
     Raises:
-        UserError: from the worker, where options or pictures cannot be used.
+        UserError: a key would go to Ray's workers; or, from the worker, options or pictures cannot
+            be used.
     """
     options.pop("with_metrics", None)
     if identity is not None:
         options["identity_column"] = "identity"
-    if needs_key(**options) and "key" not in options:
-        if daft.get_or_infer_runner_type() == "ray":
-            raise UserError(
-                "a key drawn here would lie open in Ray's object store; identity_key_file names a "
-                "file that all workers can read"
-            )
+    if options.get("key") is None and needs_key(**options):
         options["key"] = new_secret(None)  # one for all workers
+    if options.get("key") is not None and daft.get_or_infer_runner_type() == "ray":
+        raise UserError(
+            "a key given here or drawn would lie open in Ray's object store; identity_key_file "
+            "names a file that all workers can read"
+        )
     fields = {"record_id": DataType.string(), "image": _PICTURE}
     if identity is not None:
         fields["identity"] = DataType.string()
