@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.methods.base import Anonymizer
 
-
 STORE_BYTES, MIB = 80 << 20, 1 << 20
 """Of the object store that is to be full; and of what fills it."""
 
