@@ -195,6 +195,14 @@ def test_the_forgery_is_found_by_the_signature_alone(output: Path) -> None:
     assert list(verify(str(output))) == []
 
 
+def test_the_sum_of_the_records_is_held_against_the_shards(output: Path) -> None:
+    path = output / "release/manifest.json"
+    told = ReleaseManifest.model_validate_json(path.read_text())
+    path.write_bytes(told.model_copy(update={"records": told.records + 1}).text())
+    found = [str(f) for f in verify(str(output / "release"))]
+    assert f"manifest.json: counts {told.records + 1} records, lists {told.records}" in found
+
+
 def test_a_missing_signature_and_a_foreign_key_are_findings(output: Path, untouched: Path) -> None:
     other = Ed25519PrivateKey.generate().public_key()
     release = str(output / "release")

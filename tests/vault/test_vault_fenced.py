@@ -2,6 +2,7 @@
 and nothing is lost if it wakes in the midst of a change."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ppfr_ops.store.files import Files
 from ppfr_ops.store.lease import Lease
 from ppfr_ops.vault import FileKey, Vault, VaultError, WrongKey
 from ppfr_ops.vault.recovery import RestoreRequest
+from ppfr_ops.vault.sealing import Refused
 from ppfr_ops.vault.wrapped import WrappedKeys
 
 NEW = bytes(reversed(range(32)))
@@ -200,3 +202,53 @@ def test_a_vault_of_the_first_format_is_read_and_rotated(world: World) -> None:
     world.vault.rotate(FileKey(MASTER), FileKey(NEW))
     assert (world.vault.files.read("vault.json") or {})["format"] == 2
     assert back(world, NEW) == set(world.records)
+
+
+def test_a_rotation_that_ends_before_a_sealing_is_written_is_found_out(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has cleared away the old generation; the keys that come after lie where none is read."""
+    access, real, begun = world.vault.access(FileKey(MASTER)), WrappedKeys.put, []
+
+    def put(self: WrappedKeys, generation: str, keys: Any) -> None:
+        if keys.unit == "u9" and not begun:
+            begun.append(True)
+            world.vault.rotate(FileKey(MASTER), FileKey(NEW))
+        real(self, generation, keys)
+
+    monkeypatch.setattr(WrappedKeys, "put", put)
+    with pytest.raises(VaultError, match="rotated meanwhile"):
+        world.vault.commit(access, "u9", "c" * 16, [("u9-0", b"x", b"p" * 32)])
+    assert begun and back(world, NEW) == set(world.records)
+
+
+def test_a_rotation_goes_by_what_it_reads_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that keeps a file less or another one: the old generation stays."""
+    real = WrappedKeys.put
+
+    def put(self: WrappedKeys, generation: str, keys: Any) -> None:
+        some = dict(list(keys.entries.items())[1:])
+        real(self, generation, replace(keys, entries=some))
+
+    before = world.vault.copies()
+    with monkeypatch.context() as patch:
+        patch.setattr(WrappedKeys, "put", put)
+        with pytest.raises(Refused):
+            world.vault.rotate(FileKey(MASTER), FileKey(NEW))
+    assert world.vault.copies() == before and back(world, MASTER) == set(world.records)
+
+
+def test_a_revocation_is_not_over_while_a_file_of_keys_cannot_be_read(world: World) -> None:
+    vault, latest = world.vault, world.vault.require()[1].name
+    unit, copy = sorted(vault.copies())[0]
+    path = Path(world.url, "keys", latest, f"{unit}.{copy}.parquet")
+    held, gone = path.read_bytes(), f"{unit}-000003"
+    path.write_bytes(b"PAR1")
+    assert vault.revoke({gone}) == 0
+    path.write_bytes(held)  # it comes back, of a copy
+    vault.recover()
+    keys = vault.keys(unit, copy).entries
+    assert keys[gone].key is None and sum(e.key is None for e in keys.values()) == 1
+    assert not Path(world.url, "pending.json").exists()
