@@ -15,6 +15,7 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
 from ppfr_ops.imaging.codec import ImageError, decode
 from ppfr_ops.lab.evaluate.attacks.structure import Ints, Seen, Source
+from ppfr_ops.release.tables import NAME
 from ppfr_ops.source.coarsening import coarsened, parse
 
 _NO_KEPT = frozenset({"record_id", "image", "identity"})
@@ -30,7 +31,8 @@ class Released:
     named: bool
     """Whether the release says which records are one person's."""
     kept: tuple[str, ...]
-    files: tuple[Path, ...]
+    files: tuple[Any, ...]
+    """Paths of Parquet files; of a table of Lance its fragments."""
     manifest: ReleaseManifest | None
 
 
@@ -47,21 +49,21 @@ class Known:
 
 
 def read_release_folder(folder: str) -> Released:
-    """A release: ``OUTPUT``, ``OUTPUT/release`` or any folder of Parquet files with record ids.
+    """A release: ``OUTPUT``, ``OUTPUT/release``, any folder of Parquet files with record ids, or a
+    table of Delta, Iceberg (with its ``catalog.db``) or Lance that it was exported as; its files
+    and rows in the order in which the table's own library gives them.
 
     Raises:
         UserError: there are none, or they cannot be read.
     """
     root = Path(folder)
     root = root / "release" if (root / "release" / "data").is_dir() else root
-    data = root / "data" if (root / "data").is_dir() else root
-    files = sorted(data.glob("*.parquet"))
     shards: list[int] = []
     tables = []
     try:
+        files = _files(root)
         for number, file in enumerate(files):
-            names = [n for n in pq.read_schema(file).names if n != "image"]
-            tables.append(pq.ParquetFile(file).read(names))
+            tables.append(_rows(file))
             shards += [number] * tables[-1].num_rows
         table = pa.concat_tables(tables, promote_options="default")
         ids = table["record_id"].to_pylist()
@@ -74,6 +76,34 @@ def read_release_folder(folder: str) -> Released:
     labels, numbers = np.unique(np.array(whose, object).astype(str), return_inverse=True)
     seen = Seen(np.array(shards), numbers.reshape(-1), _tuples(table, kept), ids)
     return Released(seen, labels.tolist(), named, kept, tuple(files), _manifest(root))
+
+
+def _files(root: Path) -> list[Any]:
+    """Paths of Parquet files, of Lance its fragments."""
+    if (root / "_delta_log").is_dir():
+        from deltalake import DeltaTable
+
+        return list(DeltaTable(str(root)).file_uris())
+    if (root / "catalog.db").is_file():
+        from pyiceberg.catalog.sql import SqlCatalog
+
+        catalog = SqlCatalog("ppfr", uri=f"sqlite:///{root.resolve()}/catalog.db")
+        tasks = catalog.load_table(NAME).scan().plan_files()
+        return [task.file.file_path.removeprefix("file://") for task in tasks]
+    if (root / "_versions").is_dir():
+        import lance
+
+        return list(lance.dataset(str(root)).get_fragments())
+    data = root / "data" if (root / "data").is_dir() else root
+    return sorted(data.glob("*.parquet"))
+
+
+def _rows(file: Any, pictures: bool = False) -> pa.Table:
+    """The pictures of a file, or all other columns."""
+    reads = file if hasattr(file, "to_table") else None
+    names = (reads.schema if reads else pq.read_schema(file)).names
+    chosen = [name for name in names if (name == "image") == pictures]
+    return reads.to_table(chosen) if reads else pq.ParquetFile(file).read(chosen)
 
 
 def _manifest(root: Path) -> ReleaseManifest | None:
@@ -178,14 +208,14 @@ def _by_version(parts: Sequence[Sequence[Hashable]]) -> list[Hashable]:
     return [(number, value) for number, part in enumerate(parts) for value in part]
 
 
-def faces_in(files: Sequence[Path]) -> Faces:
-    """The pictures of Parquet files, in order, uint8 ``N x 112 x 112 x 3``.
+def faces_in(files: Sequence[Any]) -> Faces:
+    """The pictures of ``Released.files``, in order, uint8 ``N x 112 x 112 x 3``.
 
     Raises:
         UserError: one is no aligned face.
     """
     try:
-        rows = [row for file in files for row in pq.read_table(file)["image"].to_pylist()]
+        rows = [row for file in files for row in _rows(file, True)["image"].to_pylist()]
         return np.stack([decode(row["bytes"], size=(FACE_SIZE, FACE_SIZE)) for row in rows])
     except (OSError, KeyError, TypeError, ValueError, ImageError, pa.ArrowException):
         raise UserError("--structure-pictures: a picture that is no aligned face") from None
