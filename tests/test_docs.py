@@ -2,12 +2,17 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from PIL import Image
+
+from ppfr_ops.cli import COMMANDS, program
 
 ROOT = Path(__file__).resolve().parent.parent
 STUBS = {
@@ -17,8 +22,56 @@ STUBS = {
 }
 
 
-def shell_blocks(page: Path) -> list[str]:
-    return re.findall(r"^```sh\n(.*?)^```$", page.read_text(), re.M | re.S)
+def blocks(page: Path, kind: str = "sh") -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```$", page.read_text(), re.M | re.S)
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words after ``ppfr`` of every line that begins with it, as a shell has them."""
+    for line in re.sub(r"\\\n", " ", text).splitlines():
+        found = re.match(r"\s*(?:\$ )?ppfr (.+)", line)
+        if found:
+            words = shlex.split(re.split(r" (?:\|\|?|&&?)(?: |$)", found[1])[0], comments=True)
+            yield [word for word in words if word != "…"]
+
+
+def taken(words: list[str]) -> None:
+    """That a command has these options, with these choices, and all that it needs."""
+    command: click.Command = program
+    context = click.Context(command)
+    while isinstance(command, click.Group):
+        found = command.get_command(context, words.pop(0))
+        assert found is not None
+        command, context = found, click.Context(found, info_name=found.name)
+    values, rest, _ = command.make_parser(context).parse_args(words)
+    assert not rest
+    for parameter in command.get_params(context):
+        value = values.get(parameter.name)
+        if isinstance(parameter.type, click.Choice) and value is not None:
+            for one in value if isinstance(value, list | tuple) else [value]:
+                parameter.type.convert(one, parameter, context)
+        if isinstance(parameter, click.Argument) and parameter.required:
+            assert value not in (None, ())
+
+
+PAGES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/*.md", "examples/*.py", "bench/*.py"]
+
+
+def test_every_command_that_is_shown_is_one() -> None:
+    texts = {path.name: path.read_text() for page in PAGES for path in ROOT.glob(page)}
+    for name in COMMANDS:
+        command = program.get_command(click.Context(program), name)
+        texts[f"ppfr {name}"] = f"{command.help}\n{command.epilog}" if command else ""
+    wrong, seen = [], 0
+    for name, text in texts.items():
+        inside = "\n".join(re.findall(r"^```.*?\n(.*?)^```$", text, re.M | re.S))
+        for words in commands(inside if name.endswith(".md") else text):
+            seen += 1
+            try:
+                taken(list(words))
+            except (click.ClickException, AssertionError) as error:
+                wrong.append(f"{name}: {words}: {error}")
+    assert seen > 80 and wrong == []
 
 
 @pytest.mark.slow
@@ -26,8 +79,8 @@ def shell_blocks(page: Path) -> list[str]:
 @pytest.mark.parametrize("name", ["README.md", "docs/tutorial.md"])
 def test_every_shell_block_runs(name: str, tmp_path: Path) -> None:
     """All blocks of a page, one after the other, in one empty folder; any error ends it."""
-    blocks = shell_blocks(ROOT / name)
-    assert len(blocks) >= 2
+    parts = blocks(ROOT / name)
+    assert len(parts) >= 2
     programs = tmp_path / "bin"
     programs.mkdir()
     for program, line in STUBS.items():
@@ -36,7 +89,7 @@ def test_every_shell_block_runs(name: str, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    script = "set -euo pipefail\n" + "\n".join(blocks)
+    script = "set -euo pipefail\n" + "\n".join(parts)
     # A small sample does: nobody waits for 192 faces here.
     script = script.replace("ppfr sample faces/", "ppfr sample faces/ --count 24 --files 1")
     done = subprocess.run(
