@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import click
@@ -13,6 +14,13 @@ import pytest
 from PIL import Image
 
 from ppfr_ops.cli import COMMANDS, program
+from ppfr_ops.cli.options import collect
+from ppfr_ops.errors import UserError
+from ppfr_ops.methods.base import Anonymizer
+from ppfr_ops.methods.registry import create
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.photographs.options import PhotographOptions
+from ppfr_ops.sanitize.prepare import check_method
 
 ROOT = Path(__file__).resolve().parent.parent
 STUBS = {
@@ -35,8 +43,15 @@ def commands(text: str) -> Iterator[list[str]]:
             yield [word for word in words if word != "…"]
 
 
+@cache
+def made(method: str, *options: tuple[str, str]) -> Anonymizer:
+    return create(method, dict(options))
+
+
 def taken(words: list[str]) -> None:
-    """That a command has these options, with these choices, and all that it needs."""
+    """That a command has these options, with these choices, and all that it needs; and that the
+    options of ``ppfr sanitize`` go together."""
+    given = list(words)
     command: click.Command = program
     context = click.Context(command)
     while isinstance(command, click.Group):
@@ -52,6 +67,11 @@ def taken(words: list[str]) -> None:
                 parameter.type.convert(one, parameter, context)
         if isinstance(parameter, click.Argument) and parameter.required:
             assert value not in (None, ())
+    if given[0] == "sanitize" and "--input" in given and "--output" in given:
+        values = command.make_context("sanitize", given[1:]).params
+        names = {*SanitizeOptions.model_fields, *PhotographOptions.model_fields, "faces"}
+        options = collect({name: value for name, value in values.items() if name in names})
+        check_method(options, made(options.method, *options.method_options.items()))
 
 
 PAGES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/*.md", "examples/*.py", "bench/*.py"]
@@ -69,7 +89,7 @@ def test_every_command_that_is_shown_is_one() -> None:
             seen += 1
             try:
                 taken(list(words))
-            except (click.ClickException, AssertionError) as error:
+            except (click.ClickException, UserError, AssertionError) as error:
                 wrong.append(f"{name}: {words}: {error}")
     assert seen > 80 and wrong == []
 

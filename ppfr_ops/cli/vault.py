@@ -23,7 +23,8 @@ EXAMPLES = """
 \b
 Examples:
   umask 077; openssl rand -hex 32 > /safe/key
-  ppfr sanitize --input faces/ --output shared/ --vault /safe/vault --vault-key /safe/key
+  ppfr sanitize --input faces/ --output shared/ --method signed-field \\
+      --vault /safe/vault --vault-key /safe/key
   ppfr vault verify shared/ --vault /safe/vault --key /safe/key
   ppfr vault revoke shared/ --vault /safe/vault --record 9f2c…
   ppfr vault rotate --vault /safe/vault --key /safe/key --new-key /safe/new
