@@ -19,8 +19,14 @@ def test_a_column_of_pictures_becomes_a_column_of_protected_ones() -> None:
     from ppfr_ops.engines.daft_udf import sanitize_faces
 
     pictures = [*map(jpeg, faces(6)), b"no picture"]
-    frame = daft.from_pydict({"image": pictures, "who": list("aabbccd"), "age": list(range(7))})
-    step = sanitize_faces(col("image"), col("who"), actors=2, batch_rows=3, **METHOD)
+    given = {
+        "image": pictures,
+        "who": list("aabbccd"),
+        "age": list(range(7)),
+        "id": list("1234567"),
+    }
+    step = sanitize_faces(col("image"), col("who"), col("id"), actors=2, batch_rows=3, **METHOD)
+    frame = daft.from_pydict(given)
     done = frame.with_column("safe", step).select("age", "safe").sort("age").to_pydict()
     rows = done["safe"]
     assert done["age"] == list(range(7))  # sorted: two actors give batches back as they are done
@@ -28,7 +34,7 @@ def test_a_column_of_pictures_becomes_a_column_of_protected_ones() -> None:
     assert rows[6]["image"] is None and rows[6]["identity"] is None
     named = [row["identity"] for row in rows[:6]]
     assert named[0] == named[1] != named[2] and not set(named) & set("abcd")
-    assert len({row["record_id"] for row in rows}) == 7
+    assert [row["record_id"] for row in rows] == list("1234567")
     plain = sanitize_batch(
         {"image": pictures[:6], "id": [row["record_id"] for row in rows[:6]]},
         id_column="id",

@@ -18,6 +18,7 @@ _PICTURE = DataType.struct({"bytes": DataType.binary(), "path": DataType.string(
 def sanitize_faces(
     image: Expression,
     identity: Expression | None = None,
+    record_id: Expression | None = None,
     *,
     actors: int = 1,
     gpus: float = 0,
@@ -36,6 +37,7 @@ def sanitize_faces(
         image: binary, or the image struct ``{bytes, path}``.
         identity: who is in the picture: photos of a person become photos of one virtual person,
             and a keyed pseudonym is put out. A method that shows people who do not exist needs it.
+        record_id: published as it is (``id_column`` of ``BatchSanitizer``); None: random.
         actors: workers, each with a model of its own.
         gpus: of each.
         batch_rows: rows that a worker gets at a time.
@@ -50,8 +52,11 @@ def sanitize_faces(
             be used.
     """
     options.pop("with_metrics", None)
-    if identity is not None:
-        options["identity_column"] = "identity"
+    given = {"image": image, "identity": identity, "record_id": record_id}
+    columns = {name: column for name, column in given.items() if column is not None}
+    for name, option in (("identity", "identity_column"), ("record_id", "id_column")):
+        if name in columns:
+            options[option] = name
     if options.get("key") is None and needs_key(**options):
         options["key"] = new_secret(None)  # one for all workers
     if options.get("key") is not None and daft.get_or_infer_runner_type() == "ray":
@@ -63,7 +68,6 @@ def sanitize_faces(
     if identity is not None:
         fields["identity"] = DataType.string()
     fields["dead_letter"] = DataType.string()
-    columns = [image] if identity is None else [image, identity]
 
     class Sanitize:
         def __init__(self) -> None:
@@ -78,15 +82,14 @@ def sanitize_faces(
         def rows(self, *given: Series) -> pa.Array:
             if self._sanitize is None:
                 raise UserError(self._reason)
-            names = ("image", "identity")
             arrays = [column.to_arrow() for column in given]
-            table = pa.table(dict(zip(names, arrays, strict=False)))
+            table = pa.table(dict(zip(columns, arrays, strict=True)))
             done = self._sanitize.table(table).select(list(fields)).combine_chunks()
             parts = [_whole(column) for column in done.columns]
             return pa.StructArray.from_arrays(parts, names=list(fields))
 
     step = daft.cls(Sanitize, gpus=gpus, max_concurrency=actors)
-    made: Expression = step().rows(*columns)
+    made: Expression = step().rows(*columns.values())
     return made
 
 
