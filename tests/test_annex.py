@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from test_report import Page, make, ppfr
 
-from ppfr_ops.contracts.intruder import IntruderRecord
+from ppfr_ops.contracts.intruder import IntruderRecord, luck
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.lab.evaluate.intruder import by_recogniser, intrude
 from ppfr_ops.lab.evaluate.released import read_release_folder
 from ppfr_ops.release.documents.modes import CHANGED, NOBODY, SAME, STAND_INS, mode_of
+from ppfr_ops.release.documents.required import meaning
 from ppfr_ops.release.figures import open_release
 from ppfr_ops.sample import faces
 
@@ -49,7 +50,7 @@ def test_the_annex_is_a_page_of_its_own_with_a_summary_first(made: Path) -> None
         "motivated intruder",
         "ISO/IEC 27559",
         "8.2 assessing identifiability",
-        "ppfr intruder OUTPUT --candidates FACES --fr NAME=PATH was not run",
+        "none yet; it is: ppfr intruder OUTPUT --candidates FACES --fr NAME=PATH",
         "Treat it as personal data",
         "not measured",
     ):
@@ -135,7 +136,26 @@ def test_the_record_stands_in_the_annex(weak: Path) -> None:
     assert "FR models on the pictures: none was given" in record.not_tried
     told = words(annex(weak / "out"))
     assert "The intruder had 24 photos of 8 named people" in told and record.date in told
+    assert "names to 8 of 8 people; how many are right was not checked" in told
     # Of another release it says nothing.
     path = weak / "out/evidence/intruder.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "release": "0" * 32}))
-    assert "was not run" in words(annex(weak / "out"))
+    assert "none yet; it is: ppfr intruder" in words(annex(weak / "out"))
+
+
+def test_every_figure_of_the_annex_has_its_meaning_beside_it(made: Path) -> None:
+    for name in (
+        "disclosure_p99",
+        "id_cosine_x_mean",
+        "id_match_x",
+        "draw_similarity_max",
+        "rank1",
+    ):
+        assert meaning(name), name
+    page = annex(made / "out")
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th>', page.partition('id="required"')[2])
+    assert len(rows) >= 6 and all("<small>" in row for row in rows)
+    # A thousand people named at random: one is right on average.
+    rng = np.random.default_rng(0)
+    right = [(rng.permutation(1000) == np.arange(1000)).sum() for _ in range(2000)]
+    assert luck(1.0) == 4 and (np.array(right) <= luck(1.0)).mean() > 0.98

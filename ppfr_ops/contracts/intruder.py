@@ -1,6 +1,8 @@
 """What an intruder found who had a release as a recipient has it, and photos of people with names:
 ``evidence/intruder.json``."""
 
+import math
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -18,6 +20,18 @@ class Attempt(_Document):
     """Of them; null where nobody said who is who."""
     chance: float = Field(ge=0)
     """Right ones, if as many names were given at random."""
+
+
+def luck(chance: float) -> int:
+    """Right names that random ones are not above in 99 of 100 tries (Poisson), where ``chance``, 1
+    at most, are right on average."""
+    count, part = 0, math.exp(-chance)
+    total = part
+    while total < 0.99:
+        count += 1
+        part *= chance / count
+        total += part
+    return count
 
 
 class IntruderRecord(_Document):
@@ -42,8 +56,13 @@ class IntruderRecord(_Document):
     def in_words(self) -> str:
         """A sentence."""
         best = max(self.attempts, key=lambda found: (found.right or 0, found.named))
-        right = "nobody said how many rightly" if best.right is None else f"{best.right:,} rightly"
+        if best.right is None:
+            right = "how many are right was not checked, so run it again with --mapping"
+        else:
+            right = f"{best.right:,} of the names are right"
         return (
-            f"by {best.means} {best.named:,} of {self.people:,} people named, {right}; at random "
-            f"{best.chance:.1f} would be right"
+            f"with the best of {len(self.attempts)} means ({best.means}) the intruder gave names "
+            f"to {best.named:,} of {self.people:,} people; {right}; as many given at random are "
+            f"right {best.chance:.1f} times on average, and in 99 of 100 tries "
+            f"{luck(best.chance):,} times or less"
         )

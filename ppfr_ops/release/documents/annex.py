@@ -11,16 +11,32 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from ppfr_ops.contracts.evaluation import Evaluation
-from ppfr_ops.contracts.intruder import IntruderRecord
+from ppfr_ops.contracts.intruder import Attempt, IntruderRecord, luck
 from ppfr_ops.contracts.manifest import ReleaseManifest
 from ppfr_ops.release.documents.cards import Publication, environment
 from ppfr_ops.release.documents.modes import Mode, mode_of
 from ppfr_ops.release.documents.required import Required
 from ppfr_ops.release.figures import Release
 from ppfr_ops.store.folder import EVIDENCE, Folder
+from ppfr_ops.words import counted
 
 OWNER, OFFICER = "controller", "data protection officer"
 _NOT = "not measured"
+_MEANS = {
+    "sizes": "by how many pictures a person has",
+    "sizes and kept columns": "by that and the values of the kept columns",
+    "shards": "by which files of the release a person's pictures lie in",
+    "order": "by the order of the pictures in the release",
+    "all of these, a guess at everybody": "by all of that together, a name for everybody",
+}
+
+
+def _means(attempt: Attempt) -> str:
+    """What the intruder did, in words."""
+    return _MEANS.get(
+        attempt.means.removeprefix("structure, "),
+        "by comparing faces with a face recognition (FR) model",
+    )
 
 
 def read_intruder(folder: Folder, release: ReleaseManifest) -> IntruderRecord | None:
@@ -77,6 +93,8 @@ def render(
             wp216=wp216,
             intruder=intruder,
             ico=_ico(intruder),
+            means=_means,
+            luck=luck,
             iso=list(_iso(release, mode, evaluation, intruder)),
             photographs=release.manifest.options.get("output_faces") == "in-place",
             kept=[str(name) for name in release.manifest.options.get("keep_columns", [])],
@@ -97,22 +115,25 @@ def _wp216(release: Release, evaluation: Evaluation | None) -> Iterator[Row]:
     yield Row(
         "WP216, criterion 2: linkability",
         "Can two records, or a record and a photo, be told to be of one person?",
-        "FR models compare published pictures with a gallery that holds another photo of each "
-        "person",
+        "face recognition (FR) models compare published pictures with a gallery that holds another "
+        "photo of each person",
         _NOT
         if best is None
         else f"the best model ({best[0]}) puts the right person first for "
         f"{_share(best[1].rank1)} of {best[1].probes:,} pictures among {best[1].people:,} people; "
         f"by chance {_share(best[1].chance)}",
-        "At chance, the pictures link to nobody. Above chance, so many people can be found by "
+        "Nobody tried whether a picture leads to the person; the controller can (ppfr evaluate)."
+        if best is None
+        else "At chance, the pictures link to nobody. Above chance, so many people can be found by "
         "anyone who has a photo of them.",
         date if best is not None else "",
         OFFICER,
     )
     inferred = evaluation.inference if evaluation is not None else None
     told = [
-        f"{name}: {_share(found.network.balanced_accuracy)} (chance {_share(found.chance)}, "
-        f"originals {_share(found.network_original.balanced_accuracy)})"
+        f"{name} is told rightly of {_share(found.network.balanced_accuracy)} (by guessing "
+        f"{_share(found.chance)}; from the originals "
+        f"{_share(found.network_original.balanced_accuracy)})"
         for name, found in (inferred.attributes.items() if inferred is not None else ())
     ]
     yield Row(
@@ -120,24 +141,28 @@ def _wp216(release: Release, evaluation: Evaluation | None) -> Iterator[Row]:
         "Can anything be told of a person that was not to be told?",
         "a network is trained to read sex, age group and ethnicity from published pictures",
         "; ".join(told) or _NOT,
-        "Balanced accuracy: the mean over the groups of the share told right. At chance, the "
-        "pictures tell nothing of it.",
+        "The share is the mean over the groups (balanced accuracy). As by guessing: the pictures "
+        "tell nothing of it."
+        if told
+        else "Nobody tried what can be told of a person; the controller can (ppfr evaluate).",
         date if told else "",
         OFFICER,
     )
 
 
 def _singled_out(release: Release, evaluation: Evaluation | None, date: str) -> Row:
-    parts, dated = [], ""
+    parts, tried, dated = [], ["counting, by number of pictures and kept columns"], ""
     alone = release.singled
     if alone is not None:
         dated = release.manifest.finished_at[:10]
         parts.append(
-            f"of {alone.people:,} people {alone.singled_out:,} have a number of records and kept "
-            f"values that nobody else has; at least {alone.structure_k:,} look alike"
+            f"of {alone.people:,} people {alone.singled_out:,} stand alone by how many pictures "
+            f"they have and by the values of the kept columns; the smallest group with the same in "
+            f"both has {counted(alone.structure_k, 'person', 'people')}"
         )
     structure = evaluation.structure if evaluation is not None else None
     if structure is not None:
+        tried.append("the structure attack, by all that a release shows but its pictures")
         parts.append(
             f"the best structure attack names {_share(structure.worst)} of {structure.people:,} "
             "people rightly"
@@ -147,6 +172,7 @@ def _singled_out(release: Release, evaluation: Evaluation | None, date: str) -> 
     rates = [found.singling_out for found in linkage.values() if found.singling_out is not None]
     if rates:
         chance = next(iter(linkage.values())).singling_out_chance
+        tried.append("FR models on the pictures")
         parts.append(
             f"by FR models {_share(max(rates))} of the attacks that single out succeed; up to "
             f"{_share(chance)} do by chance"
@@ -155,11 +181,11 @@ def _singled_out(release: Release, evaluation: Evaluation | None, date: str) -> 
     return Row(
         "WP216, criterion 1: singling out",
         "Can somebody's records be told from everybody else's?",
-        "counting, by size of group and kept columns; the structure attack, by everything that a "
-        "release shows but its pictures; FR models on the pictures",
+        "; ".join(tried),
         "; ".join(parts) or _NOT,
-        "A person who is singled out is found by anyone who knows how many photos of them went in "
-        "and what the kept columns say.",
+        "Anyone who knows how many photos of a person went in, and what the kept columns say of "
+        "them, finds the records of a person who stands alone. In a group, they are one of the "
+        "group; the larger, the better.",
         dated,
         OFFICER,
     )
@@ -174,10 +200,10 @@ def _ico(found: IntruderRecord | None) -> Row:
         "Would somebody who wants to, with photos of likely people and usual means, find anybody?",
         "ppfr intruder: FR models and the structure of the release against candidates with names"
         if found is not None
-        else "ppfr intruder OUTPUT --candidates FACES --fr NAME=PATH was not run",
+        else "ppfr intruder OUTPUT --candidates FACES --fr NAME=PATH",
         _NOT if found is None else found.in_words,
-        "Names that are given at random are right as often as the figure for chance says. More "
-        "right names than that are people who can be found.",
+        "Not how many names are given counts, but how many are right. Names given at random are "
+        "right sometimes, too: more right names than that are people who can be found.",
         "" if found is None else found.date,
         OWNER,
     )
@@ -202,7 +228,8 @@ def _iso(
     yield (
         "6.2",
         "threat modelling",
-        "attackers, and what each is assumed to know: docs/threat-model.md",
+        "attackers, and what each is assumed to know: the page Threat model (docs/threat-model.md) "
+        "of ppfr-sanitizer",
         f"{OWNER}: who receives the data, under which terms, with which means",
     )
     yield (
@@ -215,7 +242,7 @@ def _iso(
     yield (
         "7.2",
         "data features",
-        f"{counts.rows_in:,} rows in, {counts.records:,} records out; kept columns: "
+        f"{counts.rows_in:,} photos in, {counts.records:,} pictures out; kept columns: "
         f"{', '.join(kept) or 'none'}",
         f"{OWNER}: whose data it is; whether every kept column is needed",
     )
@@ -235,8 +262,8 @@ def _iso(
     yield (
         "8.3",
         "mitigation",
-        f"{mode.name}, by the method {manifest.method.name}; {counts.dead_letters:,} rows held "
-        "back or failed",
+        f"{mode.name}, by the method {manifest.method.name}; {counts.dead_letters:,} photos held "
+        "back or not readable",
         f"{OWNER}: terms of use and access, where pictures alone do not do",
     )
     yield (

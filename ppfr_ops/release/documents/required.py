@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from ppfr_ops.contracts.dead_letters import REASONS
 from ppfr_ops.contracts.manifest import Check, Manifest
+from ppfr_ops.contracts.metrics import METRICS
 from ppfr_ops.release.figures import Release
 from ppfr_ops.release.findings import Finding
 from ppfr_ops.words import counted
@@ -21,6 +22,50 @@ class Required:
     otherwise: str = ""
     """What it means that it does not hold; of the policy's requirements there is one sentence for
     all of them."""
+    meaning: str = ""
+    """What the figure is, for somebody who does not know the tool."""
+
+
+_MEANINGS = {
+    "records": "pictures that are published",
+    "dead_letters": "rows of the input that could not be read or measured",
+    "dead_letter_rate": "share of the input that could not be read or measured",
+    "quarantined": "pictures held back because they fell short",
+    "quarantine_rate": "share of the pictures that was held back because it fell short",
+    "unconfirmed_rate": "share of the faces that were drawn and that the detector does not find",
+    "structure_k": "size of the smallest group of people who have equally many pictures and equal "
+    "values in the kept columns; 1: somebody is alone",
+    "singled_out": "people who are alone in that: nobody has as many pictures and equal values",
+    "rec_ssim": "likeness of an attacker's reconstruction to the original; 1: equal",
+    "recovery_gain": "by how much that is above a guess that looks at no picture",
+    "black_box_accuracy": "share of pairs that a recogniser tells rightly: one person or two",
+    "rank1": "share of pictures of which a recogniser finds the person first",
+    "rank1_student": "the same by a recogniser that was taught on published pictures",
+    "residual_faces": "faces that the detector finds beside those that were covered",
+}
+_OVER_RECORDS = {
+    "mean": "on average over the pictures",
+    "min": "of the picture with the least",
+    "max": "of the picture with the most",
+}
+
+
+def meaning(figure: str) -> str:
+    """What a figure of a policy is; empty: its name is all there is."""
+    if figure in _MEANINGS:
+        return _MEANINGS[figure]
+    if figure.startswith("id_match_"):
+        return "share of pictures that this recogniser takes for the original's person"
+    of_each = figure.removeprefix("every record's ")
+    if of_each in METRICS:
+        return METRICS[of_each].meaning
+    name, _, part = figure.rpartition("_")
+    what = METRICS[name].meaning if name in METRICS else _MEANINGS.get(name, "")
+    if name.startswith("id_cosine_"):
+        what = "likeness of original and picture to this recogniser; 1: the same person"
+    if part[:1] == "p" and part[1:].isdecimal():
+        return f"{what}; {int(part[1:])} of 100 pictures have less"
+    return f"{what}, {_OVER_RECORDS[part]}" if what and part in _OVER_RECORDS else what
 
 
 def requirements(findings: list[Finding], checks: list[Check], release: Release) -> list[Required]:
@@ -31,6 +76,7 @@ def requirements(findings: list[Finding], checks: list[Check], release: Release)
             check.bound,
             "not measured" if check.found is None else f"{check.found:.4g}",
             check.holds,
+            meaning=meaning(check.name),
         )
         for check in checks
     ]
@@ -47,6 +93,7 @@ def _always(findings: list[Finding], manifest: Manifest) -> Iterator[Required]:
         draws,
         draws == "system",
         "the draws came from a seed: anyone who knows it can undo the protection",
+        "where chance came from: of the operating system's nobody keeps a copy",
     )
     yield Required(
         "files as in the manifest",
@@ -54,6 +101,7 @@ def _always(findings: list[Finding], manifest: Manifest) -> Iterator[Required]:
         str(len(findings)),
         not findings,
         f"the files are not as the manifest says ({len(findings)} findings)",
+        "files that differ from the list that is signed",
     )
     yield Required(
         "input that cannot be counted",
@@ -61,6 +109,7 @@ def _always(findings: list[Finding], manifest: Manifest) -> Iterator[Required]:
         lost or "none",
         not lost,
         f"input was lost that cannot be counted ({lost})",
+        "damage of which nobody knows how many rows it took",
     )
     yield Required(
         "records",
@@ -68,6 +117,7 @@ def _always(findings: list[Finding], manifest: Manifest) -> Iterator[Required]:
         f"{manifest.counts.records:,}",
         manifest.counts.records > 0,
         "nothing was published",
+        "pictures that are published",
     )
 
 
@@ -82,6 +132,7 @@ def _of_its_kind(release: Release) -> Iterator[Required]:
             f"{waiting:,}",
             waiting == 0,
             f"{what} for a person to look at (--verdicts, or --accept-unreviewed)",
+            "the detector was not sure of them, and a face that it missed would be bare",
         )
     if release.audited is not None:
         yield Required(
@@ -90,6 +141,7 @@ def _of_its_kind(release: Release) -> Iterator[Required]:
             f"at least {release.audited.epsilon_at_least:.3f}",
             not release.audited.broken,
             "an audit found a higher epsilon than the method can have by its proof",
+            "epsilon bounds what a picture tells; the audit is an attack that tries to break it",
         )
 
 
