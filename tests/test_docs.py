@@ -103,9 +103,9 @@ def test_every_shell_block_runs(name: str, tmp_path: Path) -> None:
     assert len(parts) >= 2
     programs = tmp_path / "bin"
     programs.mkdir()
-    for program, line in STUBS.items():
-        (programs / program).write_text(f"#!/usr/bin/env bash\n{line}\n")
-        (programs / program).chmod(0o755)
+    for name_of, line in STUBS.items():
+        (programs / name_of).write_text(f"#!/usr/bin/env bash\n{line}\n")
+        (programs / name_of).chmod(0o755)
     folder = tmp_path / "work"
     folder.mkdir()
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
