@@ -132,6 +132,32 @@ def test_kept_columns_name_whom_sizes_do_not(tmp_path: Path) -> None:
     assert (told.singled_out, told.structure_k) == (PEOPLE, 1)
 
 
+def test_a_guess_within_sizes_is_told_from_one_that_knows_more(tmp_path: Path) -> None:
+    """Of people whose numbers of photos are shared by ten who guesses the number is right once in
+    ten, and no more often where rows are mixed; what shards tell besides lies far above it."""
+    told = World(tmp_path / "mixed", mixed=True, sizes=np.repeat(np.arange(5, 11), 10)).attack()
+    guess = found(told, "all of these, a guess at everybody")
+    assert guess.within_sizes is not None and 1 < guess.within_sizes < 6.5
+    assert guess.right is not None and guess.within_sizes_most is not None
+    assert guess.right <= guess.within_sizes_most <= 15
+    told = World(tmp_path / "blocks", sizes=np.repeat(np.arange(5, 11), 10)).attack()
+    shards = found(told, "shards")
+    assert shards.right is not None and shards.within_sizes_most is not None
+    assert shards.right > 40 > shards.within_sizes_most
+
+
+def test_luck_is_shuffled_within_sizes_and_kept_values_only() -> None:
+    names = np.repeat(np.arange(30), np.repeat([2, 3], 15))
+    kept = [("x",)] * 60 + [("y",)] * 15
+    seen = attacks.Seen(np.zeros(75, int), names, kept, [""] * 75)
+    truth = {name: (name * 7) % 30 for name in range(30)}
+    right = attacks.within_sizes(seen, truth, truth)  # classes of 15, 10 and 5 people
+    assert right.mean() == pytest.approx(3, abs=0.2) and right.max() > 5
+    strangers = {name: truth[(name + 15) % 30] for name in range(30)}
+    assert attacks.within_sizes(seen, truth, strangers).max() == 0
+    assert attacks.within_sizes(seen, {3: 21}, {3: 21}).min() == 1
+
+
 def test_the_order_of_the_source_names_people(tmp_path: Path) -> None:
     order = found(World(tmp_path, ordered=True).attack(), "order")
     assert order.right is not None and order.right == order.named > 0.95 * PEOPLE

@@ -21,6 +21,12 @@ class StructureAttack(_Document):
     control_named: int
     """The same attack after the pseudonyms were dealt at random over the records."""
     control_right: int | None
+    within_sizes: float | None = None
+    """Right ones on average, if only the number of records and the kept values told who is who:
+    the truth is shuffled among pseudonyms that have both in common. What a guess finds besides is
+    ``right`` less this."""
+    within_sizes_most: int | None = None
+    """Of a hundred such shuffles one has more."""
 
 
 class Structure(_Document):

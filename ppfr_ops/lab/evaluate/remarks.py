@@ -30,10 +30,16 @@ def told_by_the_set(structure: Structure) -> list[str]:
     if not structure.attacks or structure.attacks[0].right is None:
         return []
     best = structure.attacks[0]
+    luck = (
+        ""
+        if best.within_sizes is None
+        else f", and by luck among people of the same number of records {best.within_sizes:.1f} on "
+        f"average ({best.within_sizes_most} at most, in 99 of 100 cases)"
+    )
     return [
         f"Anyone who knows which person stands in which row of the source names {best.right} of "
         f"{structure.people} people rightly ({best.named} named), by {best.attack}; with the "
-        f"pseudonyms dealt at random {best.control_right}."
+        f"pseudonyms dealt at random {best.control_right}{luck}."
     ]
 
 

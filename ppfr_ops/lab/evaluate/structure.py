@@ -9,7 +9,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ppfr_ops.contracts.structure import Structure, StructureAttack
-from ppfr_ops.lab.evaluate.attacks.structure import ATTACKS, Claims, Seen, Source, dealt
+from ppfr_ops.lab.evaluate.attacks.structure import (
+    ATTACKS,
+    Claims,
+    Seen,
+    Source,
+    dealt,
+    within_sizes,
+)
 from ppfr_ops.lab.evaluate.attacks.structure_faces import by_cosines, clusters
 from ppfr_ops.lab.evaluate.attacks.structure_maps import (
     by_hints,
@@ -73,7 +80,9 @@ def structure_attack(attacked: Attacked, log: Log = lambda line: None) -> Struct
     control = dealt(seen)
     rows = []
     for name, attack in attacks.items():
-        rows.append(judged(name, attack, known.source, seen, control, truth))
+        pairs = attack.keywords.get("known", {}) if isinstance(attack, partial) else {}
+        unknown = None if truth is None else {n: p for n, p in truth.items() if n not in pairs}
+        rows.append(judged(name, attack, known.source, seen, control, unknown))
         log(f"  {in_words(rows[-1], known.source.count)}")
     alone = singled(_records(found))
     return Structure(
@@ -150,9 +159,13 @@ def judged(
     source: Source,
     seen: Seen,
     control: Seen,
-    truth: dict[int, int] | None,
+    truth: Claims | None,
 ) -> StructureAttack:
-    """One attack, and its control beside it."""
+    """One attack, its control beside it, and what the luck of shared sizes comes to.
+
+    Args:
+        truth: of those pseudonyms that the attacker does not know.
+    """
 
     def right(claims: Claims) -> int | None:
         if truth is None:
@@ -160,6 +173,7 @@ def judged(
         return sum(truth.get(pseudonym) == person for pseudonym, person in claims.items())
 
     claims, others = attack(source, seen), attack(source, control)
+    luck = None if truth is None else within_sizes(seen, truth, claims)
     return StructureAttack(
         attack=name,
         named=len(claims),
@@ -167,6 +181,8 @@ def judged(
         chance=len(claims) / max(source.count, 1),
         control_named=len(others),
         control_right=right(others),
+        within_sizes=None if luck is None else float(luck.mean()),
+        within_sizes_most=None if luck is None else int(np.percentile(luck, 99)),
     )
 
 
@@ -178,7 +194,14 @@ def in_words(found: StructureAttack, people: int) -> str:
 
     return (
         f"{found.attack}: of {people:,} people {told(found.named, found.right)} "
-        f"(control: {told(found.control_named, found.control_right)})"
+        f"(control: {told(found.control_named, found.control_right)}"
+        + (
+            ""
+            if found.within_sizes is None
+            else f"; by luck within shared sizes {found.within_sizes:.1f}, at most "
+            f"{found.within_sizes_most:,}"
+        )
+        + ")"
     )
 
 

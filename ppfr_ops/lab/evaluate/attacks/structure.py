@@ -32,6 +32,7 @@ Claims = dict[int, int]
 _RESTARTS = 24
 _MOST_BLOCKS = 96
 """Shards that are matched with blocks by their Gram matrices."""
+_SHUFFLES = 1000
 _MOST_PEOPLE = 6000
 """That the Hungarian method is asked about."""
 
@@ -72,18 +73,15 @@ def by_size(source: Source, seen: Seen) -> Claims:
 
 def by_size_and_kept(source: Source, seen: Seen) -> Claims:
     """People whose number of photos and kept values nobody else has."""
-    known, shown = _values(source.people, source.kept), _values(seen.pseudonyms, seen.kept)
-    return _unique(
-        [tuple(sorted(Counter(values).items(), key=repr)) for values in known],
-        [tuple(sorted(Counter(values).items(), key=repr)) for values in shown],
-    )
+    return _unique(_signs(source.people, source.kept), _signs(seen.pseudonyms, seen.kept))
 
 
-def _values(groups: Ints, kept: Sequence[Hashable]) -> list[list[Hashable]]:
-    found: list[list[Hashable]] = [[] for _ in range(int(groups.max()) + 1)]
+def _signs(groups: Ints, kept: Sequence[Hashable]) -> list[Hashable]:
+    """Of every group how many rows it has, and which kept values how often."""
+    found: list[Counter[Hashable]] = [Counter() for _ in range(int(groups.max()) + 1)]
     for group, value in zip(groups.tolist(), kept, strict=True):
-        found[group].append(value)
-    return found
+        found[group][value] += 1
+    return [tuple(sorted(values.items(), key=repr)) for values in found]
 
 
 def _unique(known: Sequence[Hashable], shown: Sequence[Hashable]) -> Claims:
@@ -292,3 +290,27 @@ def dealt(seen: Seen, seed: int = 0) -> Seen:
     rng = np.random.default_rng(seed)
     others = rng.permutation(seen.count)[seen.pseudonyms]
     return Seen(seen.shards, rng.permutation(others), seen.kept, seen.ids)
+
+
+def within_sizes(seen: Seen, truth: Claims, claims: Claims, seed: int = 0) -> Ints:
+    """How many of the claims are right by the luck that shared sizes leave: the truth is shuffled
+    among pseudonyms whose number of records and kept values are the same, again and again.
+
+    Args:
+        truth: person by pseudonym, of those that the attacker does not know.
+
+    Returns:
+        int64, a shuffle each.
+    """
+    rng = np.random.default_rng(seed)
+    names, people = (np.array(part, np.int64) for part in (list(truth), list(truth.values())))
+    signs = _signs(seen.pseudonyms, seen.kept)
+    numbers: dict[Hashable, int] = {}
+    classes = np.array([numbers.setdefault(signs[name], len(numbers)) for name in names], np.int64)
+    claimed = np.array([claims.get(name, -1) for name in names.tolist()], np.int64)
+    place = np.argsort(classes, kind="stable")
+    right = np.zeros(_SHUFFLES, np.int64)
+    for number in range(_SHUFFLES):
+        order = np.lexsort((rng.random(len(names)), classes))
+        right[number] = (people[order] == claimed[place]).sum()
+    return right
