@@ -80,6 +80,23 @@ def test_two_encoders_see_what_one_does_not() -> None:
     assert sum(both) > min(map(sum, alone))
 
 
+def test_strangers_who_are_all_alike_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As small children are to these encoders: among them it takes more to be one person's."""
+    features, who = crowd([2] * 60 + [1] * 60, likeness=0.75)
+    alike = np.eye(1, 128, dtype=np.float32)
+    for part in features:
+        part[who < 30] = part[who < 30] + 0.9 * alike
+        part /= np.linalg.norm(part, axis=1, keepdims=True)
+    assert min(bcubed(group(features), who)) > 0.98
+    old, children = np.arange(len(who)) % 3 > 0, who < 30
+    whose = group([part[old] for part in features])
+    added = assign([part[~old] for part in features], [part[old] for part in features], whose)
+    together = np.concatenate([whose, added])
+    assert min(bcubed(together, np.concatenate([who[old], who[~old]]))) > 0.98
+    monkeypatch.setattr(grouping, "_LEAST", 10**6)  # nobody is held against strangers
+    assert bcubed(group(features)[children], who[children])[0] < 0.7
+
+
 def test_a_dataset_that_grows_keeps_its_groups() -> None:
     features, who = crowd(SIZES)
     old = np.arange(len(who)) < 200

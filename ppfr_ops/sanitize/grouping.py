@@ -6,7 +6,10 @@ every round each group is merged with its nearest one, if each is the nearest of
 (reciprocal agglomeration, Benzecri 1982; Murtagh 1983) and they are near enough; others to which
 a large group is the nearest join it at once, as long as it no more than doubles by it. How near two
 groups are is the cosine of their means, less what the mean of few photos adds by its noise. What is
-near enough depends on the crowd: strangers who look alike are as many more as there are photos.
+near enough depends on the crowd: strangers who look alike are as many more as there are photos. And
+it depends on the photo: small children, to these encoders, are near to each other. So each photo is
+held against a sample of strangers, and what it has more in common with the nearest of them than
+most photos have is taken off (as scores are normalised by a cohort: Matejka et al. 2017).
 
 Only pairs among each photo's nearest neighbours are looked at (faiss, Johnson et al. 2017; exact up
 to ``EXACT`` photos, then inverted lists of compressed vectors, scored anew exactly), so time grows
@@ -51,6 +54,15 @@ _QUARTILES = 1.349
 _LOOSE = 0.75
 """Of ``sure``: the least mean cosine of two groups' photos, so that a mean of many that are alike
 in something else (small children, to these encoders) does not draw in strangers."""
+_SAMPLED, _STRANGERS, _LEAST = 4096, 1024, 60
+"""Photos among which strangers are looked for; strangers that every photo is held against; fewer
+than the least say nothing."""
+_STRICT = 0.2
+"""More than ``sure``: two photos of this cosine are one person's even among small children."""
+_NEAREST, _OWN = 12, 2
+"""One in so many strangers is near to a photo; so many may be the person's own, and are passed."""
+_LONELY = 0.05
+"""What is added, at most, where a photo is near to nobody."""
 _HOPEFUL = 0.6
 """Of what is needed: pairs below it are not looked at again when their groups grow."""
 _STEADY = 8
@@ -63,7 +75,8 @@ _AT_ONCE = 16_384
 
 
 def features_of(faces: Faces) -> list[Vectors]:
-    """What the encoders that may be shipped see in faces: SFace's features and dlib's.
+    """What the encoders that may be shipped see in faces and their mirror images: SFace's features
+    and dlib's.
 
     Args:
         faces: uint8 ``N x 112 x 112 x 3``, aligned.
@@ -74,12 +87,15 @@ def features_of(faces: Faces) -> list[Vectors]:
     parts: list[Vectors] = []
     for method in _encoders():
         model = method.model()
-        codes = [
-            model.encode(faces[start : start + method.batch]).float().cpu().numpy()
-            for start in range(0, len(faces), method.batch)
-        ]
+        # dlib's looks at mirror images by itself
+        looks = (faces, faces[:, :, ::-1]) if model.version == 2 else (faces,)
+        found = np.zeros((len(faces), 128), np.float32)
+        for start in range(0, len(faces), method.batch):
+            part = slice(start, start + method.batch)
+            for look in looks:
+                codes = model.encode(np.ascontiguousarray(look[part]))
+                found[part] += codes.float().cpu().numpy()
         method.forget()
-        found = np.concatenate(codes) if codes else np.zeros((0, 128), np.float32)
         parts.append(_unit(found))
     return parts
 
@@ -124,8 +140,8 @@ def group(features: Sequence[Vectors], sure: float | None = None) -> Groups:
     count = len(vectors)
     sure = sure_of(vectors) if sure is None else sure
     pairs = _neighbours(vectors)
-    roots = _merged(vectors.copy(), np.ones(count, np.int64), pairs, sure, np.zeros(count, bool))
-    return _numbered(roots)
+    crowded = _crowded(vectors, sure)
+    return _numbered(_merged(vectors.copy(), np.ones(count, np.int64), crowded, pairs, sure))
 
 
 def assign(
@@ -153,8 +169,12 @@ def assign(
     frozen = np.arange(len(together)) < len(names)
     pairs = pairs[~frozen[pairs].all(1)]
     counts = np.concatenate([np.bincount(places, minlength=len(names)), np.ones(len(added), int)])
-    sure = sure_of(np.concatenate([known, added]))
-    roots = _merged(np.concatenate([sums, added]), counts, pairs, sure, frozen)[len(names) :]
+    photos = np.concatenate([known, added])
+    sure = sure_of(photos)
+    near = _crowded(photos, sure)
+    crowded = np.concatenate([np.bincount(places, near[: len(known)]), near[len(known) :]])
+    sums = np.concatenate([sums, added])
+    roots = _merged(sums, counts, crowded.astype(np.float32), pairs, sure, frozen)[len(names) :]
     first = int(names[-1]) + 1 if len(names) else 0
     joined = roots < len(names)
     found = np.empty(len(added), np.int64)
@@ -170,29 +190,59 @@ def sure_of(vectors: Vectors) -> float:
     sure = SURE + SURE_STEP * np.log10(max(len(vectors), 10) / SURE_AT)
     if len(vectors) < 2:
         return float(sure)
-    some = vectors[np.unique(np.linspace(0, len(vectors) - 1, _SAMPLE).astype(int))]
+    some = _spread(vectors, _SAMPLE)
     low, middle, high = np.percentile((some @ some.T)[np.triu_indices(len(some), 1)], (25, 50, 75))
     wide = (high - low) / (_QUARTILES * SPREAD)
     return float(min(_MOST, sure * max(1.0, wide) + max(0.0, middle - MIDDLE)))
 
 
+def _crowded(vectors: Vectors, sure: float) -> Vectors:
+    """How much nearer each photo is to those strangers that are near to it than the photo in the
+    middle is; 0 where there are too few of them."""
+    some = _spread(vectors, _SAMPLED)
+    ones, none = np.ones(len(some), np.int64), np.zeros(len(some), np.float32)
+    roots = _merged(some.copy(), ones, none, _neighbours(some), sure + _STRICT)
+    strangers = _spread(some[np.unique(roots)], _STRANGERS).T
+    count = strangers.shape[1]
+    found = np.zeros(len(vectors), np.float32)
+    if count < _LEAST:
+        return found
+    last = count - _OWN
+    for start in range(0, len(vectors), _AT_ONCE):
+        cosines = vectors[start : start + _AT_ONCE] @ strangers
+        cosines.partition((last - count // _NEAREST, last), axis=1)
+        found[start : start + _AT_ONCE] = cosines[:, last - count // _NEAREST : last].mean(1)
+    return np.maximum(found - np.median(found), -_LONELY)
+
+
+def _spread(vectors: Vectors, most: int) -> Vectors:
+    """So many rows at most, evenly spread."""
+    if len(vectors) <= most:
+        return vectors
+    return vectors[np.linspace(0, len(vectors) - 1, most).astype(int)]
+
+
 def _merged(
     sums: Vectors,
     counts: NDArray[np.int64],
+    crowded: Vectors,
     pairs: NDArray[np.int64],
     sure: float,
-    frozen: NDArray[np.bool_],
+    frozen: NDArray[np.bool_] | None = None,
 ) -> Groups:
     """For every row the row that its group is known by.
 
     Args:
-        sums: of each row's photos' vectors, ``N x D``; changed in place.
+        sums: of each row's photos' vectors, ``N x D``; changed in place, as are the next two.
+        counts: of each row's photos.
+        crowded: sums of what they are crowded by.
         pairs: of rows that may be one person's, ``P x 2``.
         sure: the cosine of means from which two rows are merged.
-        frozen: rows that are never merged with one another.
+        frozen: rows that are never merged with one another; None: there are none.
     """
+    frozen = np.zeros(len(sums), bool) if frozen is None else frozen
     roots = np.arange(len(sums))
-    pairs, scores = _scored(sums, counts, pairs, sure)
+    pairs, scores = _scored(sums, counts, crowded, pairs, sure)
     while len(pairs):
         near = scores >= sure
         into, gone = _joining(pairs[near], scores[near], counts, frozen)
@@ -200,13 +250,14 @@ def _merged(
             break
         np.add.at(sums, into, sums[gone])
         np.add.at(counts, into, counts[gone])
+        np.add.at(crowded, into, crowded[gone])
         roots[gone] = into
         touched = np.zeros(len(sums), bool)
         touched[into] = touched[gone] = True
         stale = touched[pairs].any(1)
         moved = np.sort(roots[pairs[stale]], 1)
         moved = moved[(moved[:, 0] != moved[:, 1]) & ~frozen[moved].all(1)]
-        moved, again = _scored(sums, counts, _each_once(moved, len(sums)), sure)
+        moved, again = _scored(sums, counts, crowded, _each_once(moved, len(sums)), sure)
         pairs = np.concatenate([pairs[~stale], moved])
         scores = np.concatenate([scores[~stale], again])
     while (roots != roots[roots]).any():
@@ -263,7 +314,11 @@ def _each_once(pairs: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 
 def _scored(
-    sums: Vectors, counts: NDArray[np.int64], pairs: NDArray[np.int64], sure: float
+    sums: Vectors,
+    counts: NDArray[np.int64],
+    crowded: Vectors,
+    pairs: NDArray[np.int64],
+    sure: float,
 ) -> tuple[NDArray[np.int64], Vectors]:
     """How near pairs of rows are, and the pairs, of those that may still be merged: the cosine of
     their means, or less where the mean cosine of their photos falls short of what it takes."""
@@ -280,6 +335,8 @@ def _scored(
         dots = np.einsum("nd,nd->n", sums[part[:, 0]], sums[part[:, 1]])
         cosines = dots / np.maximum(lengths[part].prod(1), 1e-12)
         means = dots / counts[part].prod(1)
+        cosines -= (crowded[part] / np.maximum(lengths[part], 1e-12)).mean(1)
+        means -= (crowded[part] / counts[part]).mean(1)
         cosines = np.minimum(cosines, means + (sure - _LOOSE * sure))
         some = cosines >= _HOPEFUL * sure
         kept.append(part[some])
