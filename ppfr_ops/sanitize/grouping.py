@@ -61,8 +61,9 @@ _STRICT = 0.2
 """More than ``sure``: two photos of this cosine are one person's even among small children."""
 _NEAREST, _OWN = 12, 2
 """One in so many strangers is near to a photo; so many may be the person's own, and are passed."""
-_LONELY = 0.05
-"""What is added, at most, where a photo is near to nobody."""
+_LONELY, _CROWDED = 0.05, 0.2
+"""What is added, at most, where a photo is near to nobody; what is taken off, at most: photos of a
+person who has very many look like a crowd, too."""
 _HOPEFUL = 0.6
 """Of what is needed: pairs below it are not looked at again when their groups grow."""
 _STEADY = 8
@@ -198,21 +199,30 @@ def sure_of(vectors: Vectors) -> float:
 
 def _crowded(vectors: Vectors, sure: float) -> Vectors:
     """How much nearer each photo is to those strangers that are near to it than the photo in the
-    middle is; 0 where there are too few of them."""
+    middle is. Strangers are a photo of each group of a sample, which is grouped several times with
+    what is known by then: so that many photos of a person are not taken for strangers, nor many
+    children for one person."""
     some = _spread(vectors, _SAMPLED)
-    ones, none = np.ones(len(some), np.int64), np.zeros(len(some), np.float32)
-    roots = _merged(some.copy(), ones, none, _neighbours(some), sure + _STRICT)
-    strangers = _spread(some[np.unique(roots)], _STRANGERS).T
-    count = strangers.shape[1]
-    found = np.zeros(len(vectors), np.float32)
+    pairs, crowded = _neighbours(some), np.zeros(len(some), np.float32)
+    for needed, most in ((sure + _STRICT, 0.0), (sure, _CROWDED / 2), (sure, _CROWDED)):
+        ones, less = np.ones(len(some), np.int64), np.minimum(crowded, np.float32(most))
+        roots = _merged(some.copy(), ones, less, pairs, needed)
+        strangers = _spread(some[np.unique(roots)], _STRANGERS)
+        crowded = _held_against(strangers, some)
+    return _held_against(strangers, vectors)
+
+
+def _held_against(strangers: Vectors, vectors: Vectors) -> Vectors:
+    """The same, of given strangers; 0 where there are too few of them."""
+    count, found = len(strangers), np.zeros(len(vectors), np.float32)
     if count < _LEAST:
         return found
     last = count - _OWN
     for start in range(0, len(vectors), _AT_ONCE):
-        cosines = vectors[start : start + _AT_ONCE] @ strangers
+        cosines = vectors[start : start + _AT_ONCE] @ strangers.T
         cosines.partition((last - count // _NEAREST, last), axis=1)
         found[start : start + _AT_ONCE] = cosines[:, last - count // _NEAREST : last].mean(1)
-    return np.maximum(found - np.median(found), -_LONELY)
+    return np.clip(found - np.median(found), -_LONELY, _CROWDED)
 
 
 def _spread(vectors: Vectors, most: int) -> Vectors:
