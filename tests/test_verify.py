@@ -229,6 +229,31 @@ def _png_text() -> PngImagePlugin.PngInfo:
     return info
 
 
+def _inserted(marker: int, *bodies: bytes) -> bytes:
+    """A picture of ours with segments besides, before its own tables; decoders do not mind."""
+    data = Encoding("jpeg").encode(faces(1)[0])
+    parts = [bytes([0xFF, marker]) + (len(b) + 2).to_bytes(2, "big") + b for b in bodies]
+    place = data.index(b"\xff\xdb")
+    return data[:place] + b"".join(parts) + data[place:]
+
+
+def _in_scan(text: bytes) -> bytes:
+    data = Encoding("jpeg").encode(faces(1)[0])
+    return data[:-2] + text + data[-2:]
+
+
+HUFFMAN = bytes(7) + b"\x09" + bytes(8) + b"Jane Doe!"
+
+
+@pytest.mark.parametrize("quality", [5, 75, 100])
+@pytest.mark.parametrize("shape", [(1, 1), (8, 300), (112, 112)])
+def test_a_jpeg_of_any_quality_and_size_holds_nothing_foreign(
+    quality: int, shape: tuple[int, int]
+) -> None:
+    noise = np.random.default_rng(quality).integers(0, 256, (*shape, 3), np.uint8)
+    assert foreign_part(Encoding("jpeg", quality).encode(noise)) is None
+
+
 @pytest.mark.parametrize("format_", ["jpeg", "png", "webp"])
 def test_our_own_pictures_hold_nothing_foreign(format_) -> None:
     for face in faces(5, seed=2):
@@ -243,6 +268,14 @@ def test_our_own_pictures_hold_nothing_foreign(format_) -> None:
         (_with("JPEG", icc_profile=b"x" * 200), "APP2"),
         (_with("JPEG") + b"thumbnail", "after the end"),
         (_with("JPEG")[:-200], "truncated"),
+        (_inserted(0xDB, b"\0" + b"Jane Doe" * 8), "more than it needs"),
+        (_inserted(0xDB, *[bytes([n]) + b"Jane Doe" * 8 for n in (2, 3)]), "more than it needs"),
+        (_inserted(0xC4, b"\0" + HUFFMAN), "more than it needs"),
+        (_inserted(0xC4, b"\x21" + HUFFMAN), "more than it needs"),
+        (_inserted(0xC0, b"\x08\0\x70\0\x70\x03" + b"Jane Doe!"), "more than it needs"),
+        (_inserted(0xDD, b"\0\x02"), "0xDD"),
+        (_in_scan(b"\xff\xd0\xff\xd5"), "more than one scan"),
+        (_with("JPEG", progressive=True), "0xC2"),
         (_with("PNG", pnginfo=_png_text()), "tEXt"),
         (_with("PNG") + b"more", "after the end"),
         (_with("WEBP", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"), "VP8X"),

@@ -15,7 +15,9 @@ from ppfr_ops.imaging.marks import (
     without_mark,
 )
 
-_JPEG_ALLOWED = {0xD8, 0xDB, 0xC0, 0xC1, 0xC2, 0xC4, 0xDA, 0xDD}
+_FRAME, _HUFFMAN, _QUANTIZATION, _SCAN = 0xC0, 0xC4, 0xDB, 0xDA
+_JPEG_ALLOWED = {_FRAME, _HUFFMAN, _QUANTIZATION, _SCAN}
+"""Of a baseline JPEG, as all are written here: of one frame and one scan, and without restarts."""
 _PNG_ALLOWED = {b"IHDR", b"IDAT", b"IEND"}
 _WEBP_ALLOWED = {b"VP8 ", b"VP8L"}
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -89,7 +91,7 @@ def _beside_pixels(data: bytes) -> str | None:
 
 
 def _foreign_in_jpeg(data: bytes) -> str | None:
-    position = 2
+    position, tables = 2, set[int]()
     while position + 4 <= len(data):
         if data[position] != 0xFF:
             return "damaged JPEG"
@@ -104,47 +106,54 @@ def _foreign_in_jpeg(data: bytes) -> str | None:
         elif marker not in _JPEG_ALLOWED:
             name = f"APP{marker - 0xE0}" if 0xE0 <= marker <= 0xEF else f"0x{marker:02X}"
             return f"metadata in segment {'COM' if marker == 0xFE else name}"
-        elif not _fills(marker, body):
+        elif not _fills(marker, body, tables):
             return f"more than it needs in segment 0x{marker:02X}"
         position += 2 + length
-        if marker == 0xDA:
+        if marker == _SCAN:
             position = _end_of_scan(data, position)
             if data[position : position + 2] == b"\xff\xd9":
                 return "bytes after the end" if position + 2 < len(data) else None
+            return "more than one scan" if position + 2 < len(data) else "truncated JPEG"
     return "truncated JPEG"
 
 
 def _end_of_scan(data: bytes, position: int) -> int:
-    """Where the next marker stands that is neither a stuffed byte nor a restart."""
+    """Where the next marker stands that is no stuffed byte."""
     while True:
         position = data.find(b"\xff", position)
         if position < 0 or position + 1 >= len(data):
             return len(data)
-        following = data[position + 1]
-        if following != 0x00 and not 0xD0 <= following <= 0xD7:
+        if data[position + 1] != 0x00:
             return position
         position += 2
 
 
-def _fills(marker: int, body: bytes) -> bool:
-    """Whether a segment holds what belongs into it, and nothing more."""
-    if marker == 0xDB:  # quantization tables
-        place = 0
+def _fills(marker: int, body: bytes, seen: set[int]) -> bool:
+    """Whether a segment holds what belongs into it, and nothing more: one frame, and each table
+    once, of which a frame with three components has use for two of a kind.
+
+    Args:
+        seen: marker and number of what came before; is added to.
+    """
+    found, place = [0], 0
+    if marker == _QUANTIZATION:
+        found = []
         while place < len(body):
+            found.append(body[place] & 0x0F)
             place += 129 if body[place] >> 4 else 65
-        return place == len(body)
-    if marker == 0xC4:  # Huffman tables
-        place = 0
+    elif marker == _HUFFMAN:
+        found = []
         while place < len(body):
+            found.append(body[place])
             place += 17 + sum(body[place + 1 : place + 17])
-        return place == len(body)
-    if marker == 0xDD:  # restart interval
-        return len(body) == 2
-    if marker == 0xDA:  # a scan
-        return len(body) >= 1 and len(body) == 4 + 2 * body[0]
-    if marker in (0xC0, 0xC1, 0xC2):  # a frame
-        return len(body) >= 6 and len(body) == 6 + 3 * body[5]
-    return False  # SOI once more
+    elif marker == _SCAN:
+        place = 4 + 2 * min(sum(body[:1]), 3)
+    else:
+        place = 6 + 3 * min(sum(body[5:6]), 3)
+    numbers = {marker << 8 | number for number in found}
+    fits = place == len(body) and len(numbers) == len(found) and seen.isdisjoint(numbers)
+    seen |= numbers
+    return fits and all(number in (0, 1, 0x10, 0x11) for number in found)
 
 
 def _foreign_in_png(data: bytes) -> str | None:
