@@ -1,5 +1,7 @@
 """A release that somebody made to harm whoever verifies it: little time, little memory, no lies."""
 
+import json
+import os
 import struct
 import subprocess
 import sys
@@ -13,15 +15,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from test_verify import output, reseal, shards, untouched  # noqa: F401
+from test_verify import output, relist, reseal, shards, untouched  # noqa: F401
 
+from ppfr_ops.contracts.manifest import FILES_SCHEMA, ReleaseManifest
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.release.foreign import foreign_part
-from ppfr_ops.release.listing import Unlisted, read_rows
+from ppfr_ops.release.listing import Unlisted, read_files, read_rows
 from ppfr_ops.release.signing import _ENTRIES_SCHEMA, SIGNATURE, EntryList, make_signature
 from ppfr_ops.release.verify import verify
 from ppfr_ops.sample import faces
 from ppfr_ops.store.folder import Folder
+from ppfr_ops.store.ledger import Ledger
 
 
 def repeated(folder: Path) -> None:
@@ -61,6 +65,31 @@ def chunks(folder: Path) -> None:
         path,
         compression="zstd",
     )
+
+
+@pytest.mark.parametrize("kind", ["data", "metrics"])
+def test_a_shard_that_is_a_hole_is_not_read(output: Path, kind: str) -> None:  # noqa: F811
+    """Forty gigabytes that take no room on the disk, and that an unsigned list says are there."""
+    size = 40 << 30
+    path = shards(output, kind)[0]
+    os.truncate(path, size)
+    place = f"{kind}/{path.name}"
+    if kind == "data":
+        ledger = Ledger(str(output))
+        manifest = ReleaseManifest.model_validate_json(
+            (output / "release/manifest.json").read_text()
+        )
+        listed = read_files(ledger, manifest, "release").to_pylist()
+        for row in listed:
+            row["bytes"] = size if row["path"].decode() == place else row["bytes"]
+        relist(output, pa.Table.from_pylist(listed, FILES_SCHEMA))
+    for entry in (output / "evidence/ledger/units").iterdir():
+        told = json.loads(entry.read_text())
+        if told["shards"][kind]["path"].endswith(path.name):
+            told["shards"][kind]["bytes"] = size
+        entry.write_text(json.dumps(told))
+    faults = [str(fault) for fault in verify(str(output)) if fault.file.endswith(place)]
+    assert len(faults) == 1 and "more memory or time" in faults[0]
 
 
 CHILD = """

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from PIL import Image, PngImagePlugin
@@ -22,7 +23,7 @@ from ppfr_ops.contracts.manifest import Listing, ReleaseManifest
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.release.foreign import foreign_part
 from ppfr_ops.release.listing import Shards, write_rows
-from ppfr_ops.release.signing import SIGNATURE, seal, sign
+from ppfr_ops.release.signing import SIGNATURE, make_signature, seal, sign, signature_fault
 from ppfr_ops.release.verify import verify
 from ppfr_ops.sample import faces
 from ppfr_ops.sanitize.finish import finish
@@ -285,3 +286,19 @@ def test_our_own_pictures_hold_nothing_foreign(format_) -> None:
 )
 def test_foreign_parts_of_pictures_are_named(data: bytes, reason: str) -> None:
     assert reason in (foreign_part(data) or "")
+
+
+def test_a_plain_signature_is_of_this_text_by_this_key_and_of_nothing_else() -> None:
+    key, other = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    made = make_signature(b"a text", key)
+    text, public = made.text(), key.public_key()
+    assert signature_fault(text, b"a text", public) is None
+    for data, by in ((b"a text.", public), (b"a text", other.public_key())):
+        with pytest.raises(InvalidSignature):
+            signature_fault(text, data, by)
+    named = make_signature(b"a text", other).public_key
+    renamed = made.model_copy(update={"public_key": named}).text()
+    assert signature_fault(renamed, b"a text", public) == (
+        "names another key than the one that signed"
+    )
+    assert signature_fault(text + b" ", b"a text", public) == "holds more than a signature"

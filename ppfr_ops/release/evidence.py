@@ -17,7 +17,13 @@ from ppfr_ops.release.attestation import PublicKey
 from ppfr_ops.release.files import check_shards
 from ppfr_ops.release.findings import Finding
 from ppfr_ops.release.listing import Unlisted, files_of, packed, unpacked
-from ppfr_ops.release.looking import TOO_MUCH, LimitError, looked_at, table_faults
+from ppfr_ops.release.looking import (
+    LARGEST_UNSIGNED_SHARD,
+    TOO_MUCH,
+    LimitError,
+    looked_at,
+    table_faults,
+)
 from ppfr_ops.release.signing import read_seal, seal_holds, unlike_seal
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
 from ppfr_ops.store.ledger import LEDGER, Ledger
@@ -58,7 +64,7 @@ def check(
     there = [entry.shards["data"].path for entry in entries.values() if "data" in entry.shards]
     if photographs is not None:
         kept = str(manifest.options.get("names"))
-        yield from check_shards(ledger, entries.values(), photographs, kept)
+        yield from check_shards(ledger, entries.values(), photographs, kept, trusted)
         there = [path for path in there if path.startswith(f"{RELEASE}/")]
     if not np.array_equal(_sorted(path.removeprefix(f"{RELEASE}/") for path in there), listed):
         yield Finding(_UNITS, "names other shards than the manifest of the release")
@@ -159,6 +165,8 @@ def _check_shard(
         return None, [Finding(shard.path, "is missing")]
     if size != shard.bytes:
         return None, [Finding(shard.path, f"{size} bytes, the manifest says {shard.bytes}")]
+    if size > LARGEST_UNSIGNED_SHARD and not trusted:
+        return None, [Finding(shard.path, TOO_MUCH)]
     data = bytes(folder.fs.cat_file(folder.path(shard.path)))
     findings = []
     if hashlib.sha256(data).hexdigest() != shard.sha256:

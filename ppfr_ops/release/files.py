@@ -14,15 +14,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Literal
 
-import pyarrow as pa
-
 from ppfr_ops.contracts.ledger import PHOTOGRAPHS as SHARDS
 from ppfr_ops.contracts.ledger import LedgerEntry
 from ppfr_ops.contracts.manifest import SUMS, Listing
 from ppfr_ops.release.findings import Finding
 from ppfr_ops.release.foreign import Mark
 from ppfr_ops.release.listing import LARGEST, Unlisted
-from ppfr_ops.release.looking import picture_fault
+from ppfr_ops.release.looking import (
+    LARGEST_UNSIGNED_SHARD,
+    TOO_MUCH,
+    LimitError,
+    looked_at,
+    photographs_in,
+    picture_fault,
+)
 from ppfr_ops.store.folder import RELEASE, Folder, LedgerError
 from ppfr_ops.store.ledger import NO_DATE, Ledger
 from ppfr_ops.store.shards import read_table
@@ -230,7 +235,11 @@ def check_files(
 
 
 def check_shards(
-    ledger: Ledger, entries: Iterable[LedgerEntry], sums: Mapping[str, str], names: str
+    ledger: Ledger,
+    entries: Iterable[LedgerEntry],
+    sums: Mapping[str, str],
+    names: str,
+    trusted: bool,
 ) -> Iterator[Finding]:
     """Are the photographs of a release those of the ledger's shards, under their names?"""
     known = set()
@@ -241,22 +250,27 @@ def check_shards(
         if (shard := entry.shards.get("data")) is None:
             continue
         known.add(shard.path)
-        try:
-            data = bytes(ledger.fs.cat_file(ledger.path(shard.path)))
-        except OSError:
-            yield Finding(shard.path, "is missing")
+        size = ledger.size(shard.path)
+        if size is None or size != shard.bytes:
+            said = "is missing" if size is None else f"{size} bytes, the ledger says {shard.bytes}"
+            yield Finding(shard.path, said)
             continue
+        if size > LARGEST_UNSIGNED_SHARD and not trusted:
+            yield Finding(shard.path, TOO_MUCH)
+            continue
+        data = bytes(ledger.fs.cat_file(ledger.path(shard.path)))
         if hashlib.sha256(data).hexdigest() != shard.sha256:
             yield Finding(shard.path, "its sha256 is not that in the ledger")
             continue
         try:
-            table = read_table(data, ["record_id", "image"])
-        except (pa.ArrowException, OSError):
-            yield Finding(shard.path, "is no readable Parquet file")
+            inside = looked_at(photographs_in, data, trusted=trusted)
+        except LimitError:
+            yield Finding(shard.path, TOO_MUCH)
             continue
-        for name, cell in zip(table["record_id"].to_pylist(), table["image"], strict=True):
-            paths[name] = cell["path"].as_py()
-            digests[name] = hashlib.sha256(cell["bytes"].as_py()).hexdigest()
+        if inside is None:
+            yield Finding(shard.path, "is no readable Parquet file")
+        for name, path, digest in inside or ():
+            paths[name], digests[name] = path, digest
     for name in ledger.names(*SHARDS.split("/")):
         if f"{SHARDS}/{name}" not in known:
             yield Finding(f"{SHARDS}/{name}", "is in no ledger entry")

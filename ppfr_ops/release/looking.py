@@ -4,6 +4,7 @@ A file of two megabytes can unfold to gigabytes, so what nobody signed is read i
 that may take as much memory and time as an honest file of that size.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -22,6 +23,9 @@ from ppfr_ops.store.shards import read_table
 
 BEYOND = "holds figures of originals, which the epsilon that is claimed does not cover"
 UNREADABLE = "is no readable Parquet file"
+LARGEST_UNSIGNED_SHARD = 1 << 30
+"""Bytes of a shard that is read though nobody vouches for it: a file may be a hole with nothing in
+it."""
 TOO_MUCH = "takes more memory or time to read than a file of its size may"
 
 _LEAST_MEMORY = 512 << 20
@@ -83,6 +87,19 @@ def shard_faults(
     if ids != sorted(ids):
         found.append("its rows do not stand in the order of their ids")
     return names, [*found, *_picture_faults(manifest, table)]
+
+
+def photographs_in(data: bytes) -> list[tuple[str, str, str]] | None:
+    """Of every photograph in a shard its record, path and sha256; None: they cannot be read."""
+    try:
+        table = read_table(data, ["record_id", "image"])
+        cells = zip(table["record_id"].to_pylist(), table["image"], strict=True)
+        return [
+            (name, cell["path"].as_py(), hashlib.sha256(cell["bytes"].as_py()).hexdigest())
+            for name, cell in cells
+        ]
+    except (pa.ArrowException, OSError, TypeError, KeyError):
+        return None
 
 
 def _expected_schema(manifest: ReleaseManifest, found: pa.Schema) -> pa.Schema:
@@ -162,6 +179,7 @@ def table_faults(
 
 __all__ = [
     "BEYOND",
+    "LARGEST_UNSIGNED_SHARD",
     "TOO_MUCH",
     "LimitError",
     "looked_at",

@@ -29,7 +29,14 @@ from ppfr_ops.release.files import PHOTOGRAPHS, check_files, read_sums
 from ppfr_ops.release.findings import Finding
 from ppfr_ops.release.foreign import mark_of
 from ppfr_ops.release.listing import Unlisted, files_of, read_files, twice
-from ppfr_ops.release.looking import BEYOND, TOO_MUCH, LimitError, looked_at, shard_faults
+from ppfr_ops.release.looking import (
+    BEYOND,
+    LARGEST_UNSIGNED_SHARD,
+    TOO_MUCH,
+    LimitError,
+    looked_at,
+    shard_faults,
+)
 from ppfr_ops.release.signing import signature_fault
 from ppfr_ops.store.entries import HashSet
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
@@ -307,6 +314,8 @@ def _read(seen: Release, file: File) -> tuple[bytes | None, str | None]:
         return None, "is missing"
     if size != file.bytes:
         return None, f"{size} bytes, the manifest says {file.bytes}"
+    if size > LARGEST_UNSIGNED_SHARD and not seen.trusted:
+        return None, TOO_MUCH
     data = bytes(seen.folder.fs.cat_file(seen.folder.path(*seen.place, file.path)))
     if hashlib.sha256(data).hexdigest() != file.sha256:
         # Whatever it is, it is not what was made: a reader may crash on it.
