@@ -18,6 +18,7 @@ from ppfr_ops.imaging.detector import Detections
 from ppfr_ops.imaging.geometry import TEMPLATE
 from ppfr_ops.imaging.templates import KNOWN, recognised, shape_of, warped
 from ppfr_ops.sample import faces
+from ppfr_ops.sanitize.groups import GroupOptions, group_input
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.prepare import prepare
 
@@ -116,3 +117,14 @@ def test_batches_name_the_template() -> None:
     assert Image.open(io.BytesIO(data)).size == (112, 112)
     with pytest.raises(UserError, match="name it"):
         sanitize_batch(row, method="pixelate", align="auto")
+
+
+def test_groups_of_faces_by_another_template(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = written(tmp_path / "in", [cropped(face, "celeba") for face in faces(4)])
+    monkeypatch.setattr(detector, "CenterFace", lambda **_: Seen(KNOWN["celeba"]))
+    for align, unread in (("auto", 0), ("celeba", 0), ("off", 4)):
+        target = str(tmp_path / f"{align}.csv")
+        found = group_input(GroupOptions(input=str(folder), output=target, align=align))
+        assert (found.rows, found.unread) == (4, unread), align

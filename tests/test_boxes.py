@@ -168,3 +168,22 @@ def test_a_face_cut_by_the_edge_is_found() -> None:
         (found,) = CenterFace()([faces_on_grey({(x, y): 0.0})])
         middle = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
         assert len(found) and np.hypot(*(middle - (x, y)).T).min() < 50, (x, y)
+
+
+def test_a_turned_face_that_the_edge_cuts_is_looked_at_closely() -> None:
+    """Its score in the pictures as a whole is not enough."""
+    for x, y, angle in ((-4, 240, 145.0), (320, -4, 320.0)):
+        (found,) = CenterFace()([faces_on_grey({(x, y): angle, (320, 240): 0.0})])
+        middle = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
+        face = np.hypot(*(middle - (x, y)).T).argmin()
+        assert np.hypot(*(middle[face] - (x, y))) < 50 and found.second[face], (x, y)
+        assert not found.second.all(), "the upright one was seen at once"
+
+
+def test_mirror_images_beyond_the_edge_are_no_faces() -> None:
+    for thorough in (False, True):
+        (found,) = CenterFace(thorough=thorough)([faces_on_grey({(100, 240): 0.0})])
+        assert len(found) == 1
+    picture = faces_on_grey({(75, 75): 0.0})[:160, :160]
+    (found,) = CenterFace(thorough=True)([picture])
+    assert ((found.boxes[:, :2] < 160) & (found.boxes[:, 2:] > 0)).all()

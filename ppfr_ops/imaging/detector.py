@@ -4,7 +4,7 @@ Convention: pictures are uint8 ``H x W x 3`` RGB; points are ``(x, y)`` in pixel
 of the upper left pixel at (0, 0); boxes are ``(x0, y0, x1, y1)`` and may reach over the edge.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +15,7 @@ import onnxruntime as ort
 from numpy.typing import ArrayLike, NDArray
 
 from ppfr_ops.imaging.arrays import Picture
+from ppfr_ops.imaging.views import STILL, View, close, framed, moved, seen_by, whole_blocks
 
 CENTERFACE = Path(__file__).parent / "centerface" / "centerface.onnx"
 
@@ -24,6 +25,10 @@ costs as much again as the upright look. A face that only this look shows is in 
 _FRAME_SHARE = 12
 """What part of that side the margin around is, in which the picture goes on mirrored: the middle of
 a face that the edge cuts may lie there, and a mirrored half is a face."""
+
+_HINT, _CONFIRMED, _MOST_HINTS = 0.5, 0.75, 6
+"""From this share of the threshold on a place is looked at closely, and is a face if it then scores
+that share where the edge cuts it, or all elsewhere; and places of a picture, at most."""
 
 _CALL_PIXELS = 256 * 256
 """Of a call of the detector's network, where it takes several views at once."""
@@ -114,23 +119,14 @@ def given(boxes: ArrayLike, landmarks: ArrayLike | None, size: tuple[int, int]) 
     return Detections(box, points, np.ones(len(box), np.float32), np.zeros(len(box), bool))
 
 
-@dataclass(frozen=True)
-class _View:
-    """What the network is shown of a picture: 2x3 from the picture's to the view's pixels, and the
-    view's size."""
-
-    matrix: NDArray[np.float64]
-    height: int
-    width: int
-
-
 class CenterFace:
     """CenterFace (Xu et al. 2019, arXiv 1911.03599): boxes and five landmarks.
 
     A picture is looked at whole, shrunk to ``side`` if it is larger, and then in overlapping tiles
     at full size too, so that memory does not grow with the picture; and turned by 90, 180 and 270
-    degrees with a margin around, at half its size. Where nothing is found, and with
-    ``thorough`` always, a second look takes it enlarged, mirrored and turned by 30 degrees.
+    degrees with a margin around, at half its size. A place that scores half of what a face has to
+    is looked at closely, upright by its landmarks and turned by 30 degrees. Where nothing is found,
+    and with ``thorough`` always, a second look takes all enlarged, mirrored and turned.
 
     Args:
         threshold: score from which on something counts as a face.
@@ -160,46 +156,67 @@ class CenterFace:
 
     def __call__(self, pictures: Sequence[Picture]) -> list[Detections]:
         found = self._look(pictures, [self._upright(picture) for picture in pictures])
-        if self.once:
-            return found
-        found = self._again(pictures, found, range(len(found)), self._turned)
-        again = [i for i, faces in enumerate(found) if self.thorough or len(faces) == 0]
-        return self._again(pictures, found, again, self._second_look)
+        if not self.once:
+            turned = {i: self._turned(picture) for i, picture in enumerate(pictures)}
+            found = self._again(pictures, found, turned)
+            closer = {i: self._close(faces) for i, faces in enumerate(found)}
+            found = self._again(pictures, found, closer, _CONFIRMED * self.threshold)
+            bare = [
+                i for i, faces in enumerate(found) if self.thorough or not len(self._sure(faces))
+            ]
+            views = {i: self._second_look(pictures[i]) for i in bare}
+            found = self._again(pictures, found, views)
+        return [self._sure(faces) for faces in found]
+
+    def _sure(self, faces: Detections) -> Detections:
+        return faces.take(np.flatnonzero(faces.scores > self.threshold))
+
+    def _close(self, faces: Detections) -> list[View]:
+        """Of those that nearly count, best first, where no face is."""
+        unsure = np.flatnonzero(faces.scores <= self.threshold)
+        sure = self._sure(faces).boxes
+        alone = [i for i in unsure if not (_common(faces.boxes[i], sure) > 0).any()]
+        hints = faces.take(np.array(alone[:_MOST_HINTS], np.intp))
+        return close(hints.boxes, hints.landmarks)
 
     def _again(
         self,
         pictures: Sequence[Picture],
         found: list[Detections],
-        which: Sequence[int],
-        look: Callable[[Picture], list[_View]],
+        views: Mapping[int, list[View]],
+        enough: float = 1,
     ) -> list[Detections]:
-        """What was found, and what other views of some pictures show."""
-        more = self._look([pictures[i] for i in which], [look(pictures[i]) for i in which])
+        """What was found, and what other views of some pictures show; at the edge a score of
+        ``enough`` makes it a face."""
+        which = [i for i, several in views.items() if several]
+        more = self._look([pictures[i] for i in which], [views[i] for i in which])
         out = list(found)
         for i, seen in zip(which, more, strict=True):
-            first = found[i]
-            out[i] = suppress(Detections.join([first, seen]))
+            first = self._sure(found[i])
+            lift = (seen.scores > enough) & _at_edge(seen.boxes, pictures[i])
+            least = np.nextafter(np.float32(self.threshold), np.float32(1))
+            seen.scores[lift] = np.maximum(seen.scores[lift], least)
+            out[i] = suppress(Detections.join([found[i], seen]))
             for face, box in enumerate(out[i].boxes):
-                shares = overlap(box, first.boxes)
-                known = shares > 0.3
+                known = overlap(box, first.boxes) > 0.3
                 out[i].second[face] = first.second[known].all() if known.any() else True
         return out
 
-    def _upright(self, picture: Picture) -> list[_View]:
+    def _upright(self, picture: Picture) -> list[View]:
         height, width = picture.shape[:2]
-        views = [_framed(picture, self.side)]
+        views = [framed(picture, self.side)]
         if max(height, width) > self.side:
             step = self.side * 3 // 4
             for top in range(0, max(1, height - self.side // 4), step):
                 for left in range(0, max(1, width - self.side // 4), step):
-                    views.append(self._view(picture, _moved(1.0, -left, -top)))
+                    views.append(self._view(picture, moved(1.0, -left, -top)))
         return views
 
-    def _turned(self, picture: Picture) -> list[_View]:
+    def _turned(self, picture: Picture) -> list[View]:
         """By quarters."""
         half = max(picture.shape[:2]) // 2
         most = min(self.side, _TURNED_SIDE, max(_SMALL_TURNED_SIDE, half))
-        upright = _framed(picture, most, most // _FRAME_SHARE)
+        upright = framed(picture, most, most // _FRAME_SHARE)
         high, wide = upright.height - 1, upright.width - 1
         views = []
         for turn, swaps in (
@@ -211,17 +228,17 @@ class CenterFace:
             whole = matrix[:, :2] @ upright.matrix
             whole[:, 2] += matrix[:, 2]
             sides = (upright.width, upright.height) if swaps else (upright.height, upright.width)
-            views.append(_View(whole, *sides))
+            views.append(View(whole, *sides))
         return views
 
-    def _second_look(self, picture: Picture) -> list[_View]:
+    def _second_look(self, picture: Picture) -> list[View]:
         height, width = picture.shape[:2]
         shrink = min(1.0, self.side / max(height, width))
         scales = [scale * shrink for scale in (0.5, 2.0) if scale * shrink * 32 >= 1]
-        matrices = [_moved(s) for s in scales if s * max(height, width) <= self.side]
+        matrices = [moved(s) for s in scales if s * max(height, width) <= self.side]
         views = [self._view(picture, matrix) for matrix in matrices]
-        frame = self._view(picture, _moved(shrink))
-        mirror = _moved(shrink)
+        frame = self._view(picture, moved(shrink))
+        mirror = moved(shrink)
         mirror[0] = [-shrink, 0, (width - 1) * shrink]
         views.append(replace(frame, matrix=mirror))
         centre = ((width - 1) / 2, (height - 1) / 2)
@@ -231,15 +248,15 @@ class CenterFace:
             views.append(replace(frame, matrix=turned))
         return views
 
-    def _view(self, picture: Picture, matrix: NDArray[np.float64]) -> _View:
+    def _view(self, picture: Picture, matrix: NDArray[np.float64]) -> View:
         """An upright one, as large as it has to be and ``side`` at most."""
         height, width = picture.shape[:2]
         sides = (height * matrix[0, 0] + matrix[1, 2], width * matrix[0, 0] + matrix[0, 2])
-        rows, columns = (max(32, min(self.side, _whole_blocks(side))) for side in sides)
-        return _View(matrix, rows, columns)
+        rows, columns = (max(32, min(self.side, whole_blocks(side))) for side in sides)
+        return View(matrix, rows, columns)
 
     def _look(
-        self, pictures: Sequence[Picture], views: Sequence[Sequence[_View]]
+        self, pictures: Sequence[Picture], views: Sequence[Sequence[View]]
     ) -> list[Detections]:
         parts: list[list[Detections]] = [[] for _ in pictures]
         shapes: dict[tuple[int, int], list[tuple[int, NDArray[np.float64]]]] = {}
@@ -252,12 +269,12 @@ class CenterFace:
             room = max(1, _CALL_PIXELS // (height * width))
             for start in range(0, len(jobs), room):
                 chunk = jobs[start : start + room]
-                pixels = [_seen(pictures[i], matrix, height, width) for i, matrix in chunk]
+                pixels = [seen_by(pictures[i], matrix, height, width) for i, matrix in chunk]
                 blob = np.stack(pixels).transpose(0, 3, 1, 2).astype(np.float32)
                 outputs = self._network.run(None, {self._input: blob})
                 for place, (index, matrix) in enumerate(chunk):
                     faces = self._decode(*(output[place] for output in outputs))
-                    parts[index].append(_to_picture(faces, matrix))
+                    parts[index].append(_within(_to_picture(faces, matrix), pictures[index]))
         # What one view shows is suppressed already.
         return [p[0] if len(p) == 1 else suppress(Detections.join(p)) for p in parts]
 
@@ -269,7 +286,8 @@ class CenterFace:
         points: NDArray[np.float32],
     ) -> Detections:
         """Faces of one view, from ``1|2|2|10 x h x w`` at a quarter of the view's size."""
-        row, column = np.nonzero(heat[0] > self.threshold)
+        least = self.threshold * (1 if self.once else _HINT)
+        row, column = np.nonzero(heat[0] > least)
         high, wide = (np.exp(scale[axis, row, column]) * 4 for axis in (0, 1))
         top = (row + offset[0, row, column] + 0.5) * 4 - high / 2
         left = (column + offset[1, row, column] + 0.5) * 4 - wide / 2
@@ -286,51 +304,10 @@ class CenterFace:
         )
 
 
-def _whole_blocks(side: float) -> int:
-    return -int(-side // 32) * 32
-
-
-def _framed(picture: Picture, most: int, frame: int = 0) -> _View:
-    """The whole picture, shrunk to ``most`` if need be, with a margin."""
-    height, width = picture.shape[:2]
-    scale = min(1.0, most / max(height, width))
-    rows, columns = (_whole_blocks(side * scale + 2 * frame) for side in (height, width))
-    return _View(_moved(scale, frame, frame), rows, columns)
-
-
-def _moved(scale: float, right: float = 0, down: float = 0) -> NDArray[np.float64]:
-    return np.array([[scale, 0, right], [0, scale, down]], np.float64)
-
-
-_STILL = _moved(1.0)
-
-
-def _seen(
-    picture: Picture, matrix: NDArray[np.float64], height: int, width: int
-) -> NDArray[np.uint8]:
-    """A view of a picture, which goes on mirrored beyond its edge."""
-    if (matrix[:, :2] == _STILL[:, :2]).all():  # most are, and a warp takes fifty times as long
-        right, down = (int(v) for v in matrix[:, 2])
-        part = picture[max(0, -down) : height - down, max(0, -right) : width - right]
-        top, left = max(0, down), max(0, right)
-        rest = (height - top - part.shape[0], width - left - part.shape[1])
-        view = cv2.copyMakeBorder(part, top, rest[0], left, rest[1], cv2.BORDER_REFLECT_101)
-    else:
-        view = cv2.warpAffine(
-            picture, matrix, (width, height), flags=_flag(matrix), borderMode=cv2.BORDER_REFLECT_101
-        )
-    return view.astype(np.uint8, copy=False)
-
-
-def _flag(matrix: NDArray[np.float64]) -> int:
-    """Shrinking warps average, or they would skip pixels."""
-    return cv2.INTER_AREA if np.hypot(*matrix[0, :2]) < 0.6 else cv2.INTER_LINEAR
-
-
 def _to_picture(faces: Detections, matrix: NDArray[np.float64]) -> Detections:
     """From a view's pixels to the picture's; of boxes that are not turned by quarters the upright
     one around the centre."""
-    if len(faces) == 0 or (matrix == _STILL).all():
+    if len(faces) == 0 or (matrix == STILL).all():
         return faces
     back = cv2.invertAffineTransform(matrix)
     marks = faces.landmarks @ back[:, :2].T + back[:, 2]
@@ -342,6 +319,18 @@ def _to_picture(faces: Detections, matrix: NDArray[np.float64]) -> Detections:
         half = half[:, ::-1]
     boxes = np.concatenate([centre - half, centre + half], 1)
     return replace(faces, boxes=boxes.astype(np.float32), landmarks=marks.astype(np.float32))
+
+
+def _at_edge(boxes: NDArray[np.float32], picture: Picture) -> NDArray[np.bool_]:
+    size = np.array(picture.shape[1::-1])
+    return np.asarray(((boxes[:, :2] < 0) | (boxes[:, 2:] > size)).any(1))
+
+
+def _within(faces: Detections, picture: Picture) -> Detections:
+    """Those of which a fifth lies in the picture: others are mirror images of faces in it."""
+    frame = np.array([0, 0, picture.shape[1], picture.shape[0]], np.float32)
+    areas = np.prod(faces.boxes[:, 2:] - faces.boxes[:, :2], axis=1)
+    return faces.take(np.flatnonzero(_common(frame, faces.boxes) >= 0.2 * areas))
 
 
 def overlap(box: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:

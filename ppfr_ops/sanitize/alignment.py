@@ -61,6 +61,13 @@ def aligned(options: SanitizeOptions, method: Anonymizer, plan: Plan) -> tuple[s
     return _said(method, options.align == "auto", text, _OFFER)
 
 
+def template_of(plan: Plan) -> str:
+    """The known template by which the first faces of an input are aligned, if there is one."""
+    pictures = _first(plan)
+    found = _recognised(pictures)[0] if pictures else None
+    return AS_THEY_ARE if found in (None, "arcface") else str(found)
+
+
 def _said(method: Anonymizer, refuse: bool, text: str, offer: str) -> tuple[str, str]:
     if refuse or method.reads_faces:
         way = "" if refuse else "; --align off takes them as they are"

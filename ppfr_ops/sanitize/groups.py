@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -29,8 +30,10 @@ from pydantic import BaseModel, ConfigDict
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import FACE_SIZE
 from ppfr_ops.options import option
+from ppfr_ops.sanitize.alignment import template_of
 from ppfr_ops.sanitize.grouping import Vectors, assign, features_of, group
 from ppfr_ops.sanitize.items import Results, decoded
+from ppfr_ops.sanitize.options import Template
 from ppfr_ops.source.plan import Columns, Plan, Unit, plan, read_unit, sources
 from ppfr_ops.source.units import storable
 from ppfr_ops.store.atomic import in_one_step
@@ -127,6 +130,11 @@ class GroupOptions(BaseModel):
         metavar="NAME",
         default_text="image, or the only column that can be one",
     )
+    align: Literal["auto", "off", Template] = option(
+        "auto",
+        "How the faces are aligned. auto: what another known template aligned, by a look at the "
+        "first, is turned into 112x112. A name: that template did. off: take them as they are.",
+    )
     known: str | None = option(
         None,
         "An earlier file of groups. Its rows keep their groups; a row that it does not name joins "
@@ -156,12 +164,13 @@ def group_input(options: GroupOptions) -> Grouped:
     """
     planned = plan(options.input, Columns(options.image_column))
     known = {} if options.known is None else read_groups(options.known)
+    template = template_of(planned) if options.align == "auto" else options.align
     places: list[Place] = []
     parts: list[list[Vectors]] = []
     there: list[int] = []
     for unit in planned.units:
         table = read_unit(planned, unit)
-        items = list(decoded(table, Results(unit.id), "off"))
+        items = list(decoded(table, Results(unit.id), template))
         faces = np.array([item.pixels for item in items], np.uint8)
         parts.append(features_of(faces.reshape(-1, FACE_SIZE, FACE_SIZE, 3)))
         there += [len(places) + item.row for item in items]

@@ -13,6 +13,9 @@ from ppfr_ops.options import option
 from ppfr_ops.recognizers import RecognizerSpec
 from ppfr_ops.sanitize.photographs.options import PhotographOptions
 
+Template = Literal["arcface", "ffhq", "celeba", "mtcnn", "mtcnn-160", "mtcnn-182"]
+"""By which faces may be aligned (``imaging.templates``)."""
+
 Level = Literal["full", "basic", "none"]
 
 
@@ -36,9 +39,7 @@ class SanitizeOptions(BaseModel):
         "installed package adds (docs/inputs.md). auto decides by the files' names.",
         manifest=True,
     )
-    align: Literal[
-        "check", "auto", "off", "arcface", "ffhq", "celeba", "mtcnn", "mtcnn-160", "mtcnn-182"
-    ] = option(
+    align: Literal["check", "auto", "off", Template] = option(
         "check",
         "How the faces are aligned, if the input is aligned faces. check: look at the first, and "
         "say or refuse if their eyes are not in place. auto: what another known template aligned "

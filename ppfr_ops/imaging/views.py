@@ -1,0 +1,90 @@
+"""Views of a picture, as a detector is shown it: whole, shrunk, turned, with a margin, close.
+
+Convention: as in ``imaging.detector``.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ppfr_ops.imaging.arrays import Picture
+
+_CLOSE_SIDE, _CLOSE_FACE = 128, 48
+"""Sides of a close look, and of the face in it, px."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What the network is shown of a picture: 2x3 from the picture's to the view's pixels, and the
+    view's size."""
+
+    matrix: NDArray[np.float64]
+    height: int
+    width: int
+
+
+def close(boxes: NDArray[np.float32], landmarks: NDArray[np.float32]) -> list[View]:
+    """Of every place three views around it.
+
+    Args:
+        boxes: ``N x 4``.
+        landmarks: ``N x 5 x 2``.
+    """
+    views = []
+    for box, marks in zip(boxes, landmarks, strict=True):
+        across, down = marks[1] - marks[0], marks[3:].mean(0) - marks[:2].mean(0)
+        # As if turned back: the eyes level, the mouth below them.
+        upright = np.degrees(np.arctan2(across[1] - down[0], across[0] + down[1]))
+        x, y = (float(v) for v in (box[:2] + box[2:]) / 2)
+        for turn in (-30, 0, 30):
+            angle, scale = (
+                float(upright) + turn,
+                _CLOSE_FACE / max(float((box[2:] - box[:2]).max()), 1),
+            )
+            matrix = np.asarray(cv2.getRotationMatrix2D((x, y), angle, scale), np.float64)
+            matrix[:, 2] += np.array([_CLOSE_SIDE / 2 - x, _CLOSE_SIDE / 2 - y])
+            views.append(View(matrix, _CLOSE_SIDE, _CLOSE_SIDE))
+    return views
+
+
+def whole_blocks(side: float) -> int:
+    return -int(-side // 32) * 32
+
+
+def framed(picture: Picture, most: int, frame: int = 0) -> View:
+    """The whole picture, shrunk to ``most`` if need be, with a margin."""
+    height, width = picture.shape[:2]
+    scale = min(1.0, most / max(height, width))
+    rows, columns = (whole_blocks(side * scale + 2 * frame) for side in (height, width))
+    return View(moved(scale, frame, frame), rows, columns)
+
+
+def moved(scale: float, right: float = 0, down: float = 0) -> NDArray[np.float64]:
+    return np.array([[scale, 0, right], [0, scale, down]], np.float64)
+
+
+STILL = moved(1.0)
+
+
+def seen_by(
+    picture: Picture, matrix: NDArray[np.float64], height: int, width: int
+) -> NDArray[np.uint8]:
+    """A view of a picture, which goes on mirrored beyond its edge."""
+    if (matrix[:, :2] == STILL[:, :2]).all():  # most are, and a warp takes fifty times as long
+        right, down = (int(v) for v in matrix[:, 2])
+        part = picture[max(0, -down) : height - down, max(0, -right) : width - right]
+        top, left = max(0, down), max(0, right)
+        rest = (height - top - part.shape[0], width - left - part.shape[1])
+        view = cv2.copyMakeBorder(part, top, rest[0], left, rest[1], cv2.BORDER_REFLECT_101)
+    else:
+        view = cv2.warpAffine(
+            picture, matrix, (width, height), flags=_flag(matrix), borderMode=cv2.BORDER_REFLECT_101
+        )
+    return view.astype(np.uint8, copy=False)
+
+
+def _flag(matrix: NDArray[np.float64]) -> int:
+    """Shrinking warps average, or they would skip pixels."""
+    return cv2.INTER_AREA if np.hypot(*matrix[0, :2]) < 0.6 else cv2.INTER_LINEAR
