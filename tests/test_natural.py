@@ -14,16 +14,21 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ppfr_ops.cli.invent import main as invent_command
+from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.detector import CenterFace
 from ppfr_ops.invent import invent
+from ppfr_ops.keys import IDENTITY, derive
 from ppfr_ops.methods.base import Context
-from ppfr_ops.methods.natural import SIZES, Natural, files
+from ppfr_ops.methods.codes import KEY_SIZE
+from ppfr_ops.methods.codes import person as whose
+from ppfr_ops.methods.natural import SIZES, Natural, _wanted, files
 from ppfr_ops.methods.natural.looks import KINDS, LAWS
 from ppfr_ops.methods.natural.network import LAYERS, STYLE
 from ppfr_ops.methods.natural.quality import redness
 from ppfr_ops.methods.registry import create
 from ppfr_ops.recognizers import Recognizer, RecognizerSpec
+from ppfr_ops.sanitize.sanitizer import column
 
 SHARED = Path(os.environ.get("PPFR_SHARED", Path(__file__).parent.parent.parent / "shared"))
 KEY = bytes(range(32))
@@ -185,3 +190,49 @@ def test_invented_people_are_a_dataset_without_a_source(tmp_path: Path) -> None:
     (whole,) = invent(tmp_path / "whole", 1, 1, 256)
     data = pq.read_table(whole)["image"].to_pylist()[0]["bytes"]
     assert Image.open(io.BytesIO(data)).size == (256, 256)
+
+
+def test_a_mix_gives_people_of_the_kinds_that_are_asked_for() -> None:
+    looks = method().generator().looks
+    for text, sides in (("women=1,dark=0", (True, False)), ("dark=1,women=0", (False, True))):
+        asked = method(mix=text)
+        assert asked.options()["mix"] == ",".join(sorted(text.split(",")))
+        for label in "abc":
+            (styles,) = asked.styles([label], draws(1))
+            assert np.isfinite(styles).all()
+            key = derive(KEY, IDENTITY, KEY_SIZE)
+            mix = tuple((name, float(share)) for name, _, share in _parts(text))
+            person = asked.generator().person(key, whose(label, draws(1)[0]), mix)
+            assert looks.is_of(person, dict(zip(("women", "dark"), sides, strict=True)))
+    assert "mix" not in method().options()
+    halves = [_wanted(KEY, bytes([n]), (("women", 0.5),))["women"] for n in range(200)]
+    assert 70 < sum(halves) < 130
+
+
+def _parts(text: str) -> list[tuple[str, str, str]]:
+    return sorted(part.partition("=") for part in text.split(","))
+
+
+@pytest.mark.parametrize("text", ["women", "women=2", "giants=0.5", "women=half"])
+def test_a_mix_that_cannot_be_is_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        create("natural", {"mix": text})
+    asked = ["--people", "1", "--photos", "1", "--output", str(tmp_path / "out"), "--mix", text]
+    done = CliRunner().invoke(invent_command, asked)
+    assert done.exit_code == 2 and "--mix" in done.output and not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared: models")
+def test_a_picture_comes_with_what_a_teacher_makes_of_it(tmp_path: Path) -> None:
+    path = SHARED / "models" / "mobileface.onnx"
+    chosen = create("natural-templates", {"teacher": f"small={path}"})
+    chosen = chosen.with_secrets({"identity-key": KEY})
+    made = chosen.publish(NOBODY.repeat(2, 0), draws(2), Context({"identity": ["a", "b"]}))
+    expected = Recognizer(RecognizerSpec.parse(f"small={path}"), 1).embed(made.faces)
+    assert np.allclose(made.figures["template"], expected, atol=1e-5)
+    (kind,) = (item.type for item in chosen.record_figures)
+    assert column(made.figures["template"], kind).to_pylist()[1] == pytest.approx(expected[1])
+    told = str(chosen.options())
+    assert str(SHARED) not in told and RecognizerSpec.parse(f"small={path}").digest() in told
+    with pytest.raises(UserError, match="teacher"):
+        create("natural-templates", {"teacher": f"small={tmp_path / 'none.onnx'}"})

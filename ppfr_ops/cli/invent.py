@@ -11,6 +11,7 @@ EXAMPLES = """
 \b
 Examples:
   ppfr invent --people 1000 --photos 20 --output invented/
+  ppfr invent --people 1000 --photos 20 --mix women=0.5,dark=0.4 --output balanced/
   ppfr invent --people 24 --photos 4 --size 512 --output pictures/   # whole pictures
 """
 
@@ -40,7 +41,14 @@ Examples:
     show_default=True,
     help="How much photos of a person differ; 1: about as photographs in the wild do.",
 )
-def main(people: int, photos: int, output: Path, size: str, variation: float) -> int:
+@click.option(
+    "--mix",
+    default="",
+    metavar="KIND=SHARE,…",
+    help="Shares of women, children (under 16), dark skin: "
+    "women=0.5,dark=0.4. Without it: as the generator has them.",
+)
+def main(people: int, photos: int, output: Path, size: str, variation: float, mix: str) -> int:
     """Write photographs of people who do not exist, as Parquet with the columns image and
     identity. Nothing can draw the same people again: the key is forgotten.
 
@@ -48,6 +56,6 @@ def main(people: int, photos: int, output: Path, size: str, variation: float) ->
     """
     from ppfr_ops.invent import invent
 
-    files = list(invent(output, people, photos, int(size), variation))
+    files = list(invent(output, people, photos, int(size), variation, mix))
     console.print(f"{people * photos} photos of {people} people in {len(files)} files")
     return 0

@@ -25,6 +25,7 @@ _MODULES = {
     "dp-virtual": "dp.virtual",
     "highpass": "highpass",
     "natural": "natural",
+    "natural-templates": "natural.templates",
     "pixelate": "pixelate",
     "portrait": "portrait",
     "signed-field": "signed_field",

@@ -188,5 +188,6 @@ def collected(
 
 def column(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
     """Figures as Arrow has them; NaN, which is what there is nothing to measure on, as null."""
-    found = pa.array(values, from_pandas=values.dtype.kind == "f")
+    rows = values if values.ndim == 1 else list(values)
+    found = pa.array(rows, from_pandas=values.dtype.kind == "f")
     return found if found.type == kind else found.cast(kind)

@@ -18,17 +18,17 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
 from ppfr_ops.imaging.detector import CenterFace
 from ppfr_ops.imaging.geometry import align
 from ppfr_ops.keys import IDENTITY, derive
 from ppfr_ops.memory import keep_freed_memory
-from ppfr_ops.methods.base import Anonymizer, Context
+from ppfr_ops.methods.base import Anonymizer, Context, Output
 from ppfr_ops.methods.codes import KEY_SIZE, check_key, normals, person
 from ppfr_ops.methods.natural import files
-from ppfr_ops.methods.natural.looks import ATTRIBUTES, CROWD_SIDE, DRAW, OTHERS, Looks
+from ppfr_ops.methods.natural.looks import ATTRIBUTES, CROWD_SIDE, DRAW, MIX, OTHERS, Looks
 from ppfr_ops.methods.natural.network import LAST, STYLE, Head, Synthesis
 from ppfr_ops.methods.natural.network import Mapping as Mapper
 from ppfr_ops.methods.natural.quality import plain, sound
@@ -41,6 +41,8 @@ TRIES = 6
 """Looks that are tried for a record before the best of them is taken."""
 PEOPLE_TRIED, PEOPLE_SEEN = 64, 5
 """Styles that are tried for a person, and those of them whose picture is drawn and looked at."""
+MOST_NUMBERS = 20_000
+"""Styles that are looked over for somebody of the kinds that ``mix`` asks for."""
 _SMALL, _KEPT = 128, 20_000
 _BORDER = 16
 """Around a picture of 128 px before a detector sees it, px."""
@@ -51,6 +53,10 @@ _SHARPER = 0.4
 """Of what a blur of a pixel takes away, the share that is added to a face."""
 _OTHER = 0.95
 """How far from the mean style the other draws of a photo lie."""
+
+
+Mix = tuple[tuple[str, float], ...]
+"""Kinds of people and their shares."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ class Generator:
         self.head.to(memory_format=LAST)  # type: ignore[call-overload]
         self.looks = Looks(files.read("natural.looks"))
         self.detector = CenterFace(threshold=0.2, threads=1, once=True)
-        self._people: dict[tuple[bytes, bytes], torch.Tensor] = {}
+        self._people: dict[tuple[bytes, bytes, Mix], torch.Tensor] = {}
 
     def style(self, z: NDArray[np.float32]) -> torch.Tensor:
         """Normals ``512`` to a style, centred."""
@@ -95,32 +101,37 @@ class Generator:
         tensors = _part(self.small, "synthesis.") | _part(files.read(files.LARGE), "synthesis.")
         return Synthesis(tensors, self.precision).to(self.device)
 
-    def person(self, key: bytes, whose: bytes) -> torch.Tensor:
+    def person(self, key: bytes, whose: bytes, mix: Mix = ()) -> torch.Tensor:
         """A person's style, centred, ``512``. Of the styles that key and person give one after
-        the other, the first that is not crowded and whose plain picture is sound; where none of
-        some is, the best of them. It depends on nothing else."""
-        if (key, whose) in self._people:
-            return self._people[key, whose]
-        best, chosen, looked = -1.0, None, 0
+        the other, the first that is of the kinds that the person is to be of, not crowded and
+        whose plain picture is sound; where none of some is, the best of them. It depends on
+        nothing else."""
+        if (key, whose, mix) in self._people:
+            return self._people[key, whose, mix]
+        best, chosen, looked, tried = -1.0, None, 0, 0
         still = torch.zeros(OTHERS, STYLE), torch.zeros(ATTRIBUTES)
-        for number in range(PEOPLE_TRIED):
+        wanted = _wanted(key, whose, mix)
+        for number in range(MOST_NUMBERS):
             name = number.to_bytes(2, "big") + whose
             found = self.looks.person(self.style(normals(key, "natural person", name, STYLE)))
+            if not self.looks.is_of(found, wanted) and number < MOST_NUMBERS - 1:
+                continue
+            tried += 1
             styles = self.looks.styles(found, *still, 0.0)
             crowd = self.looks.crowded(self.exact.features(styles[None], CROWD_SIDE))
-            if crowd > 0 and (chosen is not None or number < PEOPLE_TRIED - 1):
-                continue
-            picture, good = self.aligned(styles)
-            good = min(good, plain(picture)) if good else good
-            looked += 1
-            if good > best:
-                best, chosen = good, found
-            if good >= 1 or looked == PEOPLE_SEEN:
+            last = tried == PEOPLE_TRIED or number == MOST_NUMBERS - 1
+            if crowd <= 0 or (last and chosen is None):
+                picture, good = self.aligned(styles)
+                good = min(good, plain(picture)) if good else good
+                looked += 1
+                if good > best:
+                    best, chosen = good, found
+            if best >= 1 or looked == PEOPLE_SEEN or last:
                 break
         assert chosen is not None
         if len(self._people) >= _KEPT:
             self._people.pop(next(iter(self._people)))
-        self._people[key, whose] = chosen
+        self._people[key, whose, mix] = chosen
         return chosen
 
     def picture(self, styles: torch.Tensor, size: int) -> NDArray[np.uint8]:
@@ -165,6 +176,15 @@ class Generator:
         return crop, sound(crop, points, score)
 
 
+def _wanted(key: bytes, whose: bytes, mix: Mix) -> dict[str, bool]:
+    """Of which kinds a person is to be."""
+    if not mix:
+        return {}
+    drawn = torch.from_numpy(normals(key, "natural mix", whose, len(MIX)))
+    shares = dict(zip(MIX, torch.special.ndtr(drawn).tolist(), strict=True))
+    return {name: shares[name] < share for name, share in mix}
+
+
 def _bordered(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     side = (_BORDER,) * 4
     return cv2.copyMakeBorder(picture, *side, cv2.BORDER_REPLICATE).astype(np.uint8)
@@ -179,6 +199,19 @@ def _crisp(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _share(text: str) -> tuple[str, float]:
+    """``women=0.5``.
+
+    Raises:
+        ValueError: no such kind, or no share.
+    """
+    name, _, number = text.strip().partition("=")
+    share = float(number) if number.replace(".", "", 1).isdigit() else -1.0
+    if name not in MIX or not 0 <= share <= 1:
+        raise ValueError(f"{text.strip()!r}: needed is a share of {', '.join(MIX)}: women=0.5")
+    return name, share
 
 
 @lru_cache(maxsize=2)
@@ -202,7 +235,20 @@ class Natural(Anonymizer):
         description="how much photos of a person differ in pose, expression, light and the like; "
         "1: about as photographs in the wild do; 0: all are the same picture",
     )
+    mix: str = Field(
+        "",
+        description="shares of kinds of people, such as women=0.5,dark=0.4: of "
+        + ", ".join(MIX)
+        + "; children are under 16; empty: as the generator has them",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where it runs")
+
+    @field_validator("mix")
+    @classmethod
+    def _shares(cls, text: str) -> str:
+        """Sorted, so that the same mix is the same options."""
+        shares = dict(_share(part) for part in text.split(",") if part.strip())
+        return ",".join(f"{name}={share:g}" for name, share in sorted(shares.items()))
 
     @property
     def draw_size(self) -> int:
@@ -213,7 +259,7 @@ class Natural(Anonymizer):
         return False
 
     def options(self) -> dict[str, Any]:
-        return {"variation": self.variation}
+        return {"variation": self.variation} | ({"mix": self.mix} if self.mix else {})
 
     def weights_digest(self) -> str:
         return _digest()
@@ -229,7 +275,9 @@ class Natural(Anonymizer):
             device = "cuda" if torch.cuda.is_available() else "cpu"
         return _load(device)
 
-    def anonymize_with(self, faces: Faces, draws: NDArray[np.float32], context: Context) -> Faces:
+    def anonymize_with(
+        self, faces: Faces, draws: NDArray[np.float32], context: Context
+    ) -> Faces | Output:
         """The faces are not looked at; the context's ``identity``: labels (str), or None: somebody
         new."""
         out = np.empty_like(faces)
@@ -297,7 +345,8 @@ class Natural(Anonymizer):
         draw, the others are drawn by it."""
         generator = self.generator()
         key = check_key(derive(self.secret("identity-key"), IDENTITY, KEY_SIZE))
-        whose = generator.person(key, person(label, draw))
+        mix = tuple(_share(part) for part in self.mix.split(",") if part)
+        whose = generator.person(key, person(label, draw), mix)
         seed = hashlib.sha256(draw.tobytes()).digest()
         for number in range(TRIES):
             look = draw if not number else normals(seed, "natural look", bytes([number]), DRAW)

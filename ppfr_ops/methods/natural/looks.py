@@ -6,16 +6,21 @@ farther from the mean than styles are by themselves, so that nobody crowds near 
 rest stays. Styles that recognisers would take for many others (a score read off the network's
 features at 16 px) are passed over by a fixed bound.
 
+Two small networks, taught by recognisers on drawn people (``bench/natural_hold.py``), have the last
+word in those directions: one moves people apart on the sphere, one brings a photo back to its
+person.
+
 **Photo.** Other draws are added, layer by layer: one a little at 4 to 32 px (hair, face), less of
 it where recognisers see it; one at 64 px (light, colour); a third shapes what lies around the head.
 Then *attributes* are set along directions in style space: pose, mouth and light to a value that is
 drawn; the colour of the skin near the person's own; glasses and sex as the person has them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppfr_ops.methods.natural.network import LAYERS, STYLE
 
@@ -64,10 +69,10 @@ class Law:
 
 
 LAWS = {
-    "yaw": Law(0.0, 1.25),
-    "pitch": Law(0.0, 1.0),
-    "mouth": Law(0.3, 1.0),
-    "light": Law(0.7, 0.58),
+    "yaw": Law(0.0, 1.65),
+    "pitch": Law(0.0, 1.35),
+    "mouth": Law(0.3, 1.3),
+    "light": Law(0.7, 0.7),
     "red_green": Law(1.0, 0.2),
     "yellow_blue": Law(1.0, 0.2),
     "glasses": Law(1.0, 0.0),
@@ -77,8 +82,29 @@ LAWS = {
 KINDS = {"glasses": (0.25, 0.9, 1.25), "sex": (-0.4, 0.0, 0.4)}
 """What a person is or is not: from where on, and the most of a person on the one side and the least
 on the other. With what is read for glasses at 0.25 4 % of pictures show some, at 1.25 83 %."""
+HELD_BANDS, WIDTH = 4, 192
+"""Of a photo, the bands that are brought back to the person, from 4 px on; hidden numbers of the
+small networks."""
 CROWD_SIDE, CROWD_GRID = 16, 4
 """Side of the features that a crowd is read off, and of the grid that they are averaged over."""
+
+
+MIX = ("women", "children", "dark")
+"""Kinds of people whose share can be asked for; children are under 16, dark is skin whose typology
+angle is below 19 degrees."""
+CLEARLY = 0.25
+"""How far from a kind's edge people are taken, in deviations of what is read."""
+
+
+class Nudge(nn.Sequential):
+    """A small network that moves nothing until it is taught: ``N x before`` to ``N x after``."""
+
+    def __init__(self, before: int, after: int) -> None:
+        last = nn.Linear(WIDTH, after)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        layers = nn.Linear(before, WIDTH), nn.GELU(), nn.Linear(WIDTH, WIDTH), nn.GELU(), last
+        super().__init__(*layers)
 
 
 class Looks:
@@ -95,8 +121,25 @@ class Looks:
         """``6 x 5 x 512``: styles by band to attributes, and what moves each."""
         together = torch.einsum("abs,cbs->ac", self.read, self.move)
         self.solve = torch.linalg.inv(together + 0.1 * torch.eye(len(LAWS)))
+        self.kinds = {name: tensors[f"kind.{name}"] for name in MIX if f"kind.{name}" in tensors}
+        seen = self.seen.shape[1]
+        self.apart = Nudge(seen, seen)
+        self.hold = Nudge(seen + len(LAWS) + HELD_BANDS + STYLE, HELD_BANDS * seen)
+        for name, part in (("apart", self.apart), ("hold", self.hold)):
+            own = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(name)}
+            if own:
+                part.load_state_dict(own)
         self.held = torch.tensor([law.held for law in LAWS.values()])
         self.spread = torch.tensor([law.spread for law in LAWS.values()])
+
+    def is_of(self, person: Tensor, wanted: Mapping[str, bool]) -> bool:
+        """Whether a person is clearly of these kinds, or clearly not, as is wanted."""
+        for name, yes in wanted.items():
+            read, (edge, spread) = self.kinds[name][:STYLE], self.kinds[name][STYLE:]
+            far = float((person @ read - edge) / spread)
+            if (far if yes else -far) < CLEARLY:
+                return False
+        return True
 
     def crowded(self, features: Tensor) -> float:
         """How many others recognisers would take somebody for, from ``1 x 512 x 16 x 16`` of the
@@ -107,9 +150,13 @@ class Looks:
     def person(self, style: Tensor) -> Tensor:
         """A style, centred, ``512``, to the person's."""
         own = style @ self.seen
-        far = own.clamp(-LARGEST, LARGEST)
-        far = far * (RADIUS * self.radius / far.norm().clamp_min(1e-6))
+        far = self._on_sphere(own)
+        far = self._on_sphere(far + self.apart(far))
         return REST * style + (far - REST * own) @ self.back
+
+    def _on_sphere(self, own: Tensor) -> Tensor:
+        far = own.clamp(-LARGEST, LARGEST)
+        return far * (RADIUS * self.radius / far.norm().clamp_min(1e-6))
 
     def styles(self, person: Tensor, others: Tensor, draw: Tensor, variation: float) -> Tensor:
         """The styles of one photo, ``14 x 512``, as the network takes them: of the layers, and of
@@ -124,22 +171,35 @@ class Looks:
         shape, surface, around = others
         shape = shape - HIDDEN * (shape @ self.seen) @ self.back
         amounts = torch.special.ndtr(draw[: len(BANDS)]).tolist()
-        mixed = []
+        mixed, shares = [], []
         for amount, (resolution, band) in zip(amounts, BANDS.items(), strict=True):
             share = min(variation * (band.low + (band.high - band.low) * amount), 1.0)
+            shares.append(share)
             other = surface if resolution == 64 else shape
             mixed.append(person + share * (other - person if band.mixed else other))
         bands = torch.stack(mixed)
-        own = torch.einsum("abs,s->a", self.read, person)
-        for name, (most, edge, least) in KINDS.items():
-            k = list(LAWS).index(name)
-            own[k] = own[k].clamp_min(least) if own[k] > edge else own[k].clamp_max(most)
+        own = torch.stack(
+            [
+                _sided(value, *KINDS[name]) if name in KINDS else value
+                for name, value in zip(
+                    LAWS, torch.einsum("abs,s->a", self.read, person), strict=True
+                )
+            ]
+        )
         drawn = draw[len(BANDS) : len(BANDS) + len(LAWS)].clamp(-_WIDEST, _WIDEST)
         wanted = self.held * own + variation * self.spread * drawn
+        told = (person @ self.seen, wanted - own, torch.tensor(shares[:HELD_BANDS]), shape)
+        held = variation * self.hold(torch.cat(told)).view(HELD_BANDS, -1) @ self.back
+        bands = torch.cat([bands[:HELD_BANDS] + held, bands[HELD_BANDS:]])
         steps = self.solve @ (wanted - torch.einsum("abs,bs->a", self.read, bands))
         bands = bands + torch.einsum("a,abs->bs", steps, self.move)
         behind = person + min(variation, 1.0) * (around - person)
         return torch.cat([by_layer(bands), behind[None]]) + self.mean
+
+
+def _sided(value: Tensor, most: float, edge: float, least: float) -> Tensor:
+    """Away from the edge, on the value's side of it."""
+    return value.clamp_min(least) if value > edge else value.clamp_max(most)
 
 
 def by_layer(bands: Tensor) -> Tensor:

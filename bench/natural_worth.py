@@ -1,0 +1,251 @@
+"""What ``natural`` is worth: to learn from, and as a benchmark.
+
+    python bench/natural_worth.py ../shared WORK training [--people 700] [--photos 16] [--seeds 1]
+    python bench/natural_worth.py ../shared WORK benchmark
+    python bench/natural_worth.py ../shared WORK leak [--known 3000]
+
+``training``: the recogniser of the evaluation's training stage, taught by labels on invented
+people, by labels and a public recogniser's templates (sface) of the same pictures, and by labels on
+the originals of ``ids_aligned``, each read on the originals of LFW's pairs; floors: raw pixels and
+histograms of gradients. ``benchmark``: LFW drawn anew with labels, read by strong and by weak
+recognisers (those trained above, at three lengths): are they in the same order as on originals?
+``leak``: are invented people anybody of the sets at hand? FFHQ, which taught the generator's
+teacher, is not among them. WORK keeps pictures and networks; a run goes on from what is there.
+"""
+
+import argparse
+import hashlib
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from scipy.stats import spearmanr
+
+from ppfr_ops.draws import system_draws
+from ppfr_ops.lab.evaluate.learning import as_tensor, augment, fit, new
+from ppfr_ops.lab.evaluate.protocol import pair_scores, verify
+from ppfr_ops.lab.evaluate.stages.training import SIZE, _Recogniser
+from ppfr_ops.methods.base import Context
+from ppfr_ops.methods.registry import create
+from ppfr_ops.recognizers import Recognizer, RecognizerSpec
+
+BLOCK, BATCH = 10, 64
+TEACHER = "sface"
+
+
+def rows_of(shared: Path, name: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Faces, labels and paths of a set."""
+    parts = sorted((shared / "data" / name).glob("*.parquet"))
+    table = pa.concat_tables([pq.read_table(part) for part in parts])
+    images = table["image"].to_pylist()
+    faces = [np.array(Image.open(io.BytesIO(x["bytes"])).convert("RGB")) for x in images]
+    return np.stack(faces), np.array(table["identity"].to_pylist()), [x["path"] for x in images]
+
+
+def drawn(folder: Path, who: list[str]) -> np.ndarray:
+    """One picture for each label, by one key; JPEG 95. In blocks on disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    key = hashlib.sha256(folder.name.encode()).digest()
+    method, found = create("natural").with_secrets({"identity-key": key}), []
+    for first in range(0, len(who), BLOCK * 16):
+        part, path = who[first : first + BLOCK * 16], folder / f"{first:06d}.npz"
+        if not path.is_file():
+            blank = np.zeros((len(part), 112, 112, 3), np.uint8)
+            draws = system_draws([""] * len(part), method.draw_size)
+            np.savez(path, y=method(blank, draws, Context({"identity": part})))
+        found.append(np.load(path)["y"])
+    return np.stack([_jpeg(face) for face in np.concatenate(found)])
+
+
+def _jpeg(face: np.ndarray) -> np.ndarray:
+    with io.BytesIO() as sink:
+        Image.fromarray(face).save(sink, "JPEG", quality=95)
+        return np.array(Image.open(sink).convert("RGB"))
+
+
+class Taught(_Recogniser):
+    """A recogniser that a teacher's templates help, where they are given."""
+
+    def __init__(self, people: int) -> None:
+        super().__init__(people)
+        self.told = torch.nn.Linear(SIZE, 128)
+
+    def both(self, faces: torch.Tensor, who: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        x = self.net(faces)
+        near = 1 - (F.normalize(self.told(x), dim=1) * target).sum(1).mean()
+        cosines = F.normalize(x, dim=1) @ F.normalize(self.centres, dim=1).T
+        margin = F.one_hot(who, len(self.centres)) * 0.2
+        return F.cross_entropy(24 * (cosines - margin), who) / 3 + 8 * near
+
+
+def train(
+    path: Path,
+    x: np.ndarray,
+    who: np.ndarray,
+    steps: int,
+    seed: int,
+    teacher: np.ndarray | None = None,
+) -> Taught:
+    people, labels = np.unique(who, return_inverse=True)
+    model = new(lambda: Taught(len(people)), seed)
+    assert isinstance(model, Taught)
+
+    def loss_of(rng: np.random.Generator) -> torch.Tensor:
+        index = rng.choice(len(x), BATCH, replace=False)
+        faces, told = augment(as_tensor(x[index]), rng), torch.from_numpy(labels[index])
+        if teacher is None:
+            return model(faces, told)
+        return model.both(faces, told, torch.from_numpy(teacher[index]))
+
+    fit(model, loss_of, steps, seed, path.stem, 2e-3, 0.05, path, print)
+    return model
+
+
+def hog(faces: np.ndarray) -> np.ndarray:
+    reader = cv2.HOGDescriptor((112, 112), (28, 28), (14, 14), (14, 14), 9)
+    found = np.stack([reader.compute(cv2.cvtColor(f, cv2.COLOR_RGB2GRAY)).ravel() for f in faces])
+    found -= found.mean(0)
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def raw(faces: np.ndarray) -> np.ndarray:
+    small = np.stack([cv2.resize(f, (28, 28), interpolation=cv2.INTER_AREA) for f in faces])
+    found = small.reshape(len(small), -1).astype(np.float32)
+    found -= found.mean(1, keepdims=True)
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+class Pairs:
+    """LFW's, of the first folds, and the pictures that they use."""
+
+    def __init__(self, shared: Path, folds: int = 10) -> None:
+        x, who, paths = rows_of(shared, "lfw_aligned")
+        found = pq.read_table(shared / "data" / "lfw_pairs.parquet")
+        found = found.filter(np.isin(found["fold"], np.unique(found["fold"])[:folds]))
+        table = found.to_pydict()
+        used = np.isin(paths, table["a"] + table["b"])
+        self.x, self.who = x[used], who[used]
+        place = {path: row for row, path in enumerate(np.array(paths)[used])}
+        self.a, self.b = (np.array([place[path] for path in table[side]]) for side in "ab")
+        self.same, self.folds = np.array(table["same"]), np.array(table["fold"])
+
+    def read(self, name: str, templates: np.ndarray) -> float:
+        scores = pair_scores(templates[self.a], templates[self.b])
+        found = verify(scores, self.same, self.folds)
+        print(f"{name}: accuracy {found.accuracy:.4f}, TAR {found.tar}", flush=True)
+        return found.accuracy
+
+
+def training(shared: Path, work: Path, given: argparse.Namespace) -> None:
+    pairs = Pairs(shared)
+    pairs.read("raw pixels", raw(pairs.x))
+    pairs.read("histograms of gradients", hog(pairs.x))
+    who = np.array([f"p{i}" for i in range(given.people) for _ in range(given.photos)])
+    y = drawn(work / given.set, list(who))
+    spec = RecognizerSpec.parse(f"{TEACHER}={shared / 'models' / TEACHER}.onnx")
+    seen = Recognizer(spec, 1).embed(y)
+    originals, labels, _ = rows_of(shared, "ids_aligned")
+    sets = {
+        "invented": (y, who, None),
+        "invented, teacher": (y, who, seen),
+        "originals": (originals, labels, None),
+        "both": (np.concatenate([y, originals]), np.concatenate([who, labels]), None),
+    }
+    for seed in range(given.seeds):
+        for name in given.learn:
+            x, names, teacher = sets[name]
+            path = work / f"{given.set}-{name.replace(', ', '-')}-{given.steps}-{seed}.pt"
+            model = train(path, x, names, given.steps, seed, teacher)
+            pairs.read(f"{name}, {given.steps} steps, seed {seed}", model.embed(pairs.x))
+
+
+def benchmark(shared: Path, work: Path, given: argparse.Namespace) -> None:
+    pairs = Pairs(shared, given.folds)
+    y = drawn(work / f"lfw-{given.set}", list(pairs.who))
+    readers = {"raw": raw, "hog": hog}
+    for name in ("sface", "mobileface", "dlib", "faceres", "mfn128"):
+        spec = RecognizerSpec.parse(f"{name}={shared / 'models' / name}.onnx")
+        readers[name] = Recognizer(spec, 1).embed
+    originals, labels, _ = rows_of(shared, "ids_aligned")
+    for steps in (60, 250, 1000):
+        path = work / f"weak-{steps}.pt"
+        readers[f"small, {steps} steps"] = train(path, originals, labels, steps, 0).embed
+    found = {}
+    for name, reader in readers.items():
+        found[name] = (
+            pairs.read(f"{name}, originals", reader(pairs.x)),
+            pairs.read(f"{name}, drawn", reader(y)),
+        )
+    before, after = np.array(list(found.values())).T
+    for kind, rows in (("all", slice(None)), ("without the floors", slice(2, None))):
+        rank = spearmanr(before[rows], after[rows]).statistic
+        errors = (1 - after[rows]) / (1 - before[rows])
+        print(
+            f"{kind}: rank correlation {rank:.2f}, error rates {errors.round(2)} times", flush=True
+        )
+
+
+def leak(shared: Path, work: Path, given: argparse.Namespace) -> None:
+    """Are invented people anybody of the sets at hand? Beside strangers: LFW's people."""
+    rng = np.random.default_rng(0)
+    who = [f"p{i}" for i in range(given.people) for _ in range(given.photos)]
+    invented = drawn(work / given.set, who)[:: given.photos]
+    pairs = Pairs(shared)
+    strangers = pairs.x[np.unique(pairs.who, return_index=True)[1]]
+    sets = {}
+    for name in ("utk_aligned", "cfp_aligned", "ids_aligned"):
+        parts = sorted((shared / "data" / name).glob("*.parquet"))
+        column = pa.concat_tables([pq.read_table(part, columns=["image"]) for part in parts])
+        chosen = np.sort(rng.permutation(len(column))[: given.known])
+        images = column["image"].take(chosen).to_pylist()
+        sets[name] = np.stack(
+            [np.array(Image.open(io.BytesIO(x["bytes"])).convert("RGB")) for x in images]
+        )
+    for name in ("faceres", "mobileface", "mfn128", "sface"):
+        read = Recognizer(RecognizerSpec.parse(f"{name}={shared / 'models' / name}.onnx"), 1).embed
+        s, x, shown = read(strangers), read(invented), [name]
+        among = (s @ s.T)[np.triu_indices(len(s), 1)]
+        limit = np.quantile(among, 1 - 1e-4)
+        for kind, faces in (("LFW", None), *sets.items()):
+            theirs = s if faces is None else read(faces)
+            near, told = theirs @ x.T, theirs @ s.T if faces is not None else among
+            spread = 2 * np.std((near > limit).mean(0)) / len(x) ** 0.5
+            shown.append(
+                f"{kind}: invented {(near > limit).mean():.6f} (two standard errors {spread:.6f}), "
+                f"strangers {(told > limit).mean():.6f}"
+            )
+            rows = np.argsort(near.max(0))[-12:]
+            nearest = (strangers if faces is None else faces)[near.argmax(0)[rows]]
+            sheet = np.concatenate([np.concatenate([invented[rows], nearest], 1)], 0)
+            Image.fromarray(np.concatenate(list(sheet), 1)).save(work / f"near-{kind}-{name}.png")
+        print("; ".join(shown), flush=True)
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    asked.add_argument("shared", type=Path)
+    asked.add_argument("work", type=Path)
+    asked.add_argument("what", choices=("training", "benchmark", "leak"))
+    asked.add_argument("--people", type=int, default=700)
+    asked.add_argument("--photos", type=int, default=16)
+    asked.add_argument("--steps", type=int, default=1200)
+    asked.add_argument("--seeds", type=int, default=1)
+    asked.add_argument("--folds", type=int, default=10, help="of LFW's pairs, for benchmark")
+    asked.add_argument("--known", type=int, default=3000, help="pictures of a set")
+    asked.add_argument("--set", default="set", help="name of the drawn pictures in WORK")
+    asked.add_argument("--learn", nargs="+", default=["invented", "invented, teacher", "originals"])
+    given = asked.parse_args()
+    torch.set_num_threads(1)
+    {"training": training, "benchmark": benchmark, "leak": leak}[given.what](
+        given.shared, given.work, given
+    )
+
+
+if __name__ == "__main__":
+    main()
