@@ -69,9 +69,9 @@ class Law:
 
 
 LAWS = {
-    "yaw": Law(0.0, 1.65),
-    "pitch": Law(0.0, 1.35),
-    "mouth": Law(0.3, 1.3),
+    "yaw": Law(0.0, 1.45),
+    "pitch": Law(0.0, 1.2),
+    "mouth": Law(0.3, 1.15),
     "light": Law(0.7, 0.7),
     "red_green": Law(1.0, 0.2),
     "yellow_blue": Law(1.0, 0.2),
