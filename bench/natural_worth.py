@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from scipy.stats import spearmanr
+from skimage.feature import hog as gradients
 
 from ppfr_ops.draws import system_draws
 from ppfr_ops.lab.evaluate.learning import as_tensor, augment, fit, new
@@ -108,8 +109,9 @@ def train(
 
 
 def hog(faces: np.ndarray) -> np.ndarray:
-    reader = cv2.HOGDescriptor((112, 112), (28, 28), (14, 14), (14, 14), 9)
-    found = np.stack([reader.compute(cv2.cvtColor(f, cv2.COLOR_RGB2GRAY)).ravel() for f in faces])
+    shape = {"pixels_per_cell": (14, 14), "cells_per_block": (2, 2)}
+    grey = [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in faces]
+    found = np.stack([gradients(face, **shape) for face in grey])
     found -= found.mean(0)
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
