@@ -306,3 +306,8 @@ def test_a_step_takes_a_key(folder: Path) -> None:
     ]
     assert all(each["dead_letter"] == [None] for each in made)
     assert np.asarray(made[0]["image"]).shape == (1,)
+
+
+def test_a_step_refuses_a_method_that_does_not_go_with_the_options() -> None:
+    with pytest.raises(UserError, match="depend on no face"):
+        BatchSanitizer(method="natural", identity_column="identity", max_disclosure=0.3)
