@@ -203,6 +203,23 @@ def list_a_file_elsewhere(release: Path) -> None:
     path.write_text(path.read_text().replace("README.md", "../../key"))
 
 
+def count_rows_elsewhere(release: Path) -> None:
+    """A row more in one shard, a row less in another; signed again, by the right key."""
+    path = release / "manifest.json"
+    manifest = ReleaseManifest.model_validate_json(path.read_bytes())
+    table = pq.read_table(release / "files.pq")
+    rows = table["rows"].to_pylist()
+    one, other, *_ = (n for n, name in enumerate(table["path"].to_pylist()) if b"data/" in name)
+    rows[one], rows[other] = rows[one] + 1, rows[other] - 1
+    place = table.column_names.index("rows")
+    table = table.set_column(place, table.schema.field("rows"), pa.array(rows, pa.int64()))
+    listing = Listing(**write_rows(Folder(str(release)), table, "files.pq"))
+    forged = manifest.model_copy(update={"listing": listing})
+    path.write_bytes(forged.text())
+    key = load_signing_key(str(release.parent.parent / "key"))
+    (release / "manifest.sig").write_bytes(sign_statement(statement(forged, table), key).text())
+
+
 WAYS: dict[Callable[[Path], None], tuple[str, str]] = {
     swap_two_shards: ("data/", "the manifest"),
     cut_a_shard: ("data/", "bytes, the manifest says"),
@@ -228,6 +245,7 @@ WAYS: dict[Callable[[Path], None], tuple[str, str]] = {
     empty_the_signature: ("manifest.sig", "is no readable signature"),
     remove_a_document: ("croissant.json", "is missing"),
     put_an_older_card: ("README.md", "sha256"),
+    count_rows_elsewhere: ("data/", "rows, the manifest says"),
     list_a_file_elsewhere: ("manifest.json", "is not what was signed"),
 }
 

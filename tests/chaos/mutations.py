@@ -214,7 +214,7 @@ _BY_FILE: dict[str, list[tuple[str, str, str]]] = {
         ("if found.text() != signature:", "if False:", SIGNED),
     ],
     "release/standalone/check.py": [
-        ("if footer.rows != told.rows:", "if False:", ALONE),
+        ("if footer.rows != told.rows:", "if False:", "tests/test_tampering.py -k finds_every"),
         ("if name not in allowed:", "if False:", ALONE),
         ("if name in seen.ids:", "if False:", ALONE),
         ("check_names(seen)\n", "pass\n", ALONE),
