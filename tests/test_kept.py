@@ -1,6 +1,7 @@
 """A column that is kept holds no picture, in whatever type or letters it comes."""
 
 import base64
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -81,6 +82,13 @@ HIDDEN = {
     "latin-1": PICTURE.decode("latin-1"),
     "a thumbnail": base64.b64encode(PICTURE)[:400].decode(),
     "png": base64.b64encode(Encoding("png").encode(faces(1)[0]))[:400].decode(),
+    "json": json.dumps({"img": base64.b64encode(PICTURE).decode()[:900]}),
+    "a data URL in json": '{"a": "data:image/jpeg;base64,' + base64.b64encode(PICTURE).decode(),
+    "quotes": f'"{base64.b64encode(PICTURE).decode()}"',
+    "a number in hex": f"0x{PICTURE.hex()}",
+    "bytea": f"\\\\x{PICTURE.hex()}",
+    "as Python prints it": repr(PICTURE),
+    "png as Python prints it": repr(Encoding("png").encode(faces(1)[0])),
     "svg": "<svg xmlns='http://www.w3.org/2000/svg'><path d='M0 0'/></svg>",
 }
 
@@ -90,7 +98,17 @@ def test_a_picture_in_letters_is_told(how: str) -> None:
     assert looks_like_picture(HIDDEN[how])
 
 
-@pytest.mark.parametrize("text", ["Jane", "BMW of the year 1998, blue, four doors", "a" * 200, ""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Jane",
+        "BMW of the year 1998, blue, four doors",
+        "a" * 200,
+        "",
+        "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        '{"path": "C:\\\\x20\\\\pictures", "url": "https://example.org/people/RIFFraff-and-others.html"}',
+    ],
+)
 def test_words_are_words(text: str) -> None:
     assert not looks_like_picture(text)
 

@@ -14,10 +14,12 @@ from pictures import FACE, saved
 from PIL import Image
 from test_inputs import rows, write, write_tar
 
+from ppfr_ops import run
 from ppfr_ops.errors import UserError
-from ppfr_ops.imaging.codec import ImageError, decode
+from ppfr_ops.imaging.codec import Encoding, ImageError, decode
 from ppfr_ops.imaging.decoding import orientation
 from ppfr_ops.sample import faces
+from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.source.plan import Columns, plan
 
 WHO = Columns(identity="who")
@@ -161,3 +163,27 @@ def test_a_turned_tiff_is_known_to_be_turned() -> None:
     exif[0x0112] = 6
     data = saved(Image.fromarray(FACE[:80]), "TIFF", exif=exif)
     assert decode(data).shape == (112, 80, 3) and orientation(data) == 6
+
+
+def test_labels_that_change_between_two_runs_are_another_input(tmp_path: Path) -> None:
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for n, face in enumerate(faces(6)):
+        (source / f"{n}.jpg").write_bytes(Encoding().encode(face))
+    table = source / "metadata.csv"
+    lines = [f"{n}.jpg,{who}" for n, who in enumerate("aabbcc")]
+    table.write_text("\n".join(["file_name,who", *lines]))
+    options = SanitizeOptions(
+        input=str(source),
+        output=str(output),
+        method="pixelate",
+        identity_column="who",
+        metrics="none",
+        unit_rows=2,
+    )
+    run(options)
+    run(options)  # nothing to do
+    lines = [f"{n}.jpg,{who}" for n, who in enumerate("ccbbaa")]
+    table.write_text("\n".join(["file_name,who", *lines]))
+    with pytest.raises(UserError, match="not what it was"):
+        run(options)

@@ -19,6 +19,7 @@ from ppfr_ops.options import digest, shaping
 from ppfr_ops.release.signing import load_signing_key
 from ppfr_ops.review.verdicts import read_verdicts
 from ppfr_ops.sanitize.alignment import aligned
+from ppfr_ops.sanitize.groups import read_groups
 from ppfr_ops.sanitize.identity import makes_key, resolved, secrets_with
 from ppfr_ops.sanitize.increments import allowed_deletions
 from ppfr_ops.sanitize.job import Job
@@ -50,6 +51,8 @@ def prepare(options: SanitizeOptions) -> Job:
     check_columns(options)
     _check_photographs(options)
     _check_places(options)
+    if options.groups is not None:
+        read_groups(options.groups)  # before rows are looked at
     for spec in options.recognizer_specs():
         if not os.path.isfile(spec.path):
             raise UserError(f"FR model {spec.name!r}: no such file (--fr)")
@@ -396,6 +399,9 @@ def _check_places(options: SanitizeOptions) -> None:
     ):
         if path is not None and inside(path, options.output):
             raise UserError(f"{name} must not lie inside the output: it is for the owner alone")
+    mapping = options.mapping
+    if mapping and "://" not in mapping and not Path(mapping).absolute().parent.is_dir():
+        raise UserError("--mapping: there is no such folder to write it to")
     if options.vault is not None and options.vault_key is not None:
         if inside(options.vault_key, options.vault):
             raise UserError("the vault's key must not lie inside the vault")

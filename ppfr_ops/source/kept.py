@@ -6,7 +6,8 @@ longer than a label, or a picture in letters, makes its row a dead letter.
 
 import base64
 import binascii
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -36,6 +37,11 @@ _MAGIC = (
 )
 _LEAST = 24
 """Characters from which on a text may be a picture; ``BM`` alone is somebody's initials."""
+
+_BASE64 = re.compile(r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{24,}")
+_HEX = re.compile(r"(?:(?<=0x)|(?<=\\x)|(?<![0-9A-Za-z]))[0-9a-fA-F]{24,}")
+_ESCAPED = re.compile(r"(?:\\x[0-9a-fA-F]{2}){3,}")
+"""Pictures as letters, within a text."""
 
 _SCALARS = (
     pa.types.is_boolean,
@@ -145,18 +151,23 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def looks_like_picture(text: str) -> bool:
-    """Whether a text is the beginning of a picture: its bytes as letters, in base64 or in hex."""
+    """Whether a text is the beginning of a picture, or holds one: its bytes as letters, in base64
+    or hex, in quotes or in JSON, or as Python or a database prints them."""
     flat = "".join(text.split())
-    if flat[:5].lower() == "data:":
-        flat = flat.partition(",")[2] or flat
     if len(flat) < _LEAST:
         return False
     plain = [flat[:32].encode("latin-1", "ignore"), text[:32].encode("utf-8", "ignore")]
     candidates = [item for item in plain if item[:2] != b"BM"]  # words may begin like that
-    head = flat[:32].replace("-", "+").replace("_", "/")
-    for decoder in (base64.b64decode, bytes.fromhex):
-        try:
-            candidates.append(decoder(head))
-        except (ValueError, binascii.Error):
-            continue
-    return any(candidate.startswith(_MAGIC) for candidate in candidates)
+    letters = flat.replace("-", "+").replace("_", "/")
+    candidates += [_decoded(base64.b64decode, run[:32]) for run in _BASE64.findall(letters)]
+    candidates += [_decoded(bytes.fromhex, run[:32]) for run in _HEX.findall(flat)]
+    printed = [run.replace("\\x", "") for run in _ESCAPED.findall(flat)]
+    candidates += [_decoded(bytes.fromhex, run) for run in printed]
+    return "\\x89PNG" in flat or any(found.startswith(_MAGIC) for found in candidates)
+
+
+def _decoded(decode: Callable[[str], bytes], text: str) -> bytes:
+    try:
+        return decode(text)
+    except (ValueError, binascii.Error):
+        return b""

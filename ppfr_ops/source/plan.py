@@ -99,7 +99,7 @@ def plan(
         replace(
             unit,
             id=_unit_id(ordinal, unit, listing.root, key, reader.by_place),
-            source=_source(unit, listing, key, reader.by_place),
+            source=_source(unit, listing, key, reader.by_place, columns.labels),
         )
         for ordinal, unit in enumerate(_limited(units, limit, reader))
     )
@@ -187,9 +187,11 @@ def _plain(value: pa.Scalar) -> bytes:
     return item if isinstance(item, bytes) else repr(item).encode()
 
 
-def _source(unit: Unit, listing: Listing, key: bytes | None, by_place: bool) -> Source:
-    """A unit's fingerprint. Without a key, that of one plan for the next: nothing is written of it
-    but under the output's secret."""
+def _source(
+    unit: Unit, listing: Listing, key: bytes | None, by_place: bool, labels: Sequence[str]
+) -> Source:
+    """A unit's fingerprint, of its files and of the tables that say what is in them. Without a key,
+    that of one plan for the next: nothing is written of it but under the output's secret."""
 
     def mark(kind: bytes, text: bytes) -> str:
         return hmac.new(key or b"", kind + b"|" + text, hashlib.sha256).hexdigest()[:32]
@@ -198,11 +200,12 @@ def _source(unit: Unit, listing: Listing, key: bytes | None, by_place: bool) -> 
     files = tuple(mark(b"file", name) for name in names)
     rows = (unit.start, unit.start + unit.rows) if by_place else None
     if key is not None:
-        stamps = "|".join(listing.stamp(path) for path in unit.sources).encode()
+        stamps = "|".join(map(listing.stamp, (*unit.sources, *labels))).encode()
         stamp = mark(b"stamp", stamps)
     else:
         known = (listing.files.get(path) for path in unit.sources)
-        stamps = "|".join("" if file is None else file.stamp for file in known).encode()
+        found = ["" if file is None else file.stamp for file in known]
+        stamps = "|".join([*found, *map(listing.stamp, labels)]).encode()
         stamp = mark(b"named", b"|".join([*names, stamps]))
     return Source(stamp=stamp, content=None, files=files, rows=rows)
 

@@ -234,7 +234,10 @@ class Opened:
                     "was done (see ppfr verify)"
                 )
             chosen = self.wished(records, wish)
-            if chosen and (code := self._contradicts(unit, records, chosen, bool(wish.people))):
+            by_person = bool(wish.people)
+            # Who is hidden in a unit is not chosen from it: every unit has to be as it was sealed.
+            asked = set(records["entry"].to_pylist()) if by_person else chosen
+            if asked and (code := self._contradicts(unit, records, asked, by_person)):
                 raise VaultError(f"unit {unit}: {REASONS[code]}; nothing was done")
             found |= chosen
         return found

@@ -22,13 +22,13 @@ from ppfr_ops.vault.recovery import Failure, Opened, RestoreRequest, entries_of
 ONE, TWO = "person 1", "person 2"
 
 
-def swap(world: World, unit: str, honest: bool = False) -> None:
+def swap(world: World, unit: str, honest: bool = False, two: str = TWO) -> None:
     """Give all records of two people to each other; ``honest``: and tell the ledger."""
     ledger = Ledger(world.output)
     entry = ledger.entries()[unit]
     path = Path(world.output, entry.shards["data"].path)
     table = pq.read_table(path)
-    people = [{ONE: TWO, TWO: ONE}.get(who, who) for who in table["identity"].to_pylist()]
+    people = [{ONE: two, two: ONE}.get(who, who) for who in table["identity"].to_pylist()]
     place = table.column_names.index("identity")
     changed = table.set_column(place, table.schema.field("identity"), pa.array(people))
     pq.write_table(changed, path)
@@ -57,6 +57,14 @@ def test_two_pseudonyms_swapped_yield_nobody_elses_original(
     assert codes == ({"another_picture"} if honest else {"output_damaged"})
     given = {n for n, d in _given(world, wish)}
     assert count.given == len(given) and not given & theirs
+
+
+def test_who_is_hidden_in_a_shard_is_not_passed_over(world: World, tmp_path: Path) -> None:
+    swap(world, "u000000", honest=True, two="nobody")
+    wish = RestoreRequest(people=frozenset({ONE}))
+    for opened in (world.opened(), Opened(world.output, world.vault, None)):
+        with pytest.raises(VaultError, match="nothing was done"):
+            opened.find(wish)
 
 
 def _given(world: World, wish: RestoreRequest) -> list[tuple[str, Any]]:

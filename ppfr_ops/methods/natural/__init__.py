@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
+from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
 from ppfr_ops.imaging.detector import CenterFace
 from ppfr_ops.imaging.geometry import align
@@ -273,6 +274,8 @@ class Natural(Anonymizer):
         device = self.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        elif device == "cuda" and not torch.cuda.is_available():
+            raise UserError("device=cuda: no GPU is to be had here; auto takes one where there is")
         return _load(device)
 
     def anonymize_with(
