@@ -51,8 +51,6 @@ def prepare(options: SanitizeOptions) -> Job:
     check_columns(options)
     _check_photographs(options)
     _check_places(options)
-    if options.groups is not None:
-        read_groups(options.groups)  # before rows are looked at
     for spec in options.recognizer_specs():
         if not os.path.isfile(spec.path):
             raise UserError(f"FR model {spec.name!r}: no such file (--fr)")
@@ -70,6 +68,8 @@ def prepare(options: SanitizeOptions) -> Job:
     method = method.with_secrets(stand_in)
     check_method(options, method, policy)
     marks = read_marks(options, method)
+    if options.groups is not None:
+        read_groups(options.groups)  # before rows are looked at
     chosen = _planned(options, method, key)
     if options.strict and chosen.left_out:
         raise UserError(f"--strict: of the input would be left out: {said(chosen.left_out)}")
