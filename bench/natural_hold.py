@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from natural_people import THRESHOLDS
 from PIL import Image
 from torch import Tensor
 
@@ -28,8 +29,6 @@ from ppfr_ops.methods.natural.quality import plain as plain_enough
 from ppfr_ops.methods.natural.quality import sound
 
 PEOPLE, PHOTOS, BANK = 8, 2, 1500
-THRESHOLDS = {"sface": 0.363, "mobileface": 0.367, "dlib": 0.922, "mfn128": 0.35}
-"""Near those of FAR 1e-3 as the recognisers are commonly used."""
 SOFT = {"sface": 0.03, "mobileface": 0.04, "dlib": 0.004, "mfn128": 0.03}
 SAME = {"sface": 0.70, "mobileface": 0.60, "dlib": 0.958, "mfn128": 0.62}
 """Two photos of a person that are no more alike than this are pulled together."""

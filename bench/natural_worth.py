@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
+from natural import jpeg
 from PIL import Image
 from scipy.stats import spearmanr
 from skimage.feature import hog as gradients
@@ -40,13 +41,21 @@ BLOCK, BATCH = 10, 64
 TEACHER = "sface"
 
 
+def table_of(shared: Path, name: str) -> pa.Table:
+    parts = sorted((shared / "data" / name).glob("*.parquet"))
+    return pa.concat_tables([pq.read_table(part) for part in parts])
+
+
+def faces_in(images: list[dict[str, bytes]]) -> np.ndarray:
+    return np.stack([np.array(Image.open(io.BytesIO(x["bytes"])).convert("RGB")) for x in images])
+
+
 def rows_of(shared: Path, name: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Faces, labels and paths of a set."""
-    parts = sorted((shared / "data" / name).glob("*.parquet"))
-    table = pa.concat_tables([pq.read_table(part) for part in parts])
+    table = table_of(shared, name)
     images = table["image"].to_pylist()
-    faces = [np.array(Image.open(io.BytesIO(x["bytes"])).convert("RGB")) for x in images]
-    return np.stack(faces), np.array(table["identity"].to_pylist()), [x["path"] for x in images]
+    who = np.array(table["identity"].to_pylist())
+    return faces_in(images), who, [x["path"] for x in images]
 
 
 def drawn(folder: Path, who: list[str]) -> np.ndarray:
@@ -61,13 +70,7 @@ def drawn(folder: Path, who: list[str]) -> np.ndarray:
             draws = system_draws([""] * len(part), method.draw_size)
             np.savez(path, y=method(blank, draws, Context({"identity": part})))
         found.append(np.load(path)["y"])
-    return np.stack([_jpeg(face) for face in np.concatenate(found)])
-
-
-def _jpeg(face: np.ndarray) -> np.ndarray:
-    with io.BytesIO() as sink:
-        Image.fromarray(face).save(sink, "JPEG", quality=95)
-        return np.array(Image.open(sink).convert("RGB"))
+    return np.stack([jpeg(face) for face in np.concatenate(found)])
 
 
 class Taught(_Recogniser):
@@ -202,13 +205,9 @@ def leak(shared: Path, work: Path, given: argparse.Namespace) -> None:
     strangers = pairs.x[np.unique(pairs.who, return_index=True)[1]]
     sets = {}
     for name in ("utk_aligned", "cfp_aligned", "ids_aligned"):
-        parts = sorted((shared / "data" / name).glob("*.parquet"))
-        column = pa.concat_tables([pq.read_table(part, columns=["image"]) for part in parts])
+        column = table_of(shared, name)["image"]
         chosen = np.sort(rng.permutation(len(column))[: given.known])
-        images = column["image"].take(chosen).to_pylist()
-        sets[name] = np.stack(
-            [np.array(Image.open(io.BytesIO(x["bytes"])).convert("RGB")) for x in images]
-        )
+        sets[name] = faces_in(column.take(chosen).to_pylist())
     for name in ("faceres", "mobileface", "mfn128", "sface"):
         read = Recognizer(RecognizerSpec.parse(f"{name}={shared / 'models' / name}.onnx"), 1).embed
         s, x, shown = read(strangers), read(invented), [name]
