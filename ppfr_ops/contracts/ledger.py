@@ -118,7 +118,7 @@ class LedgerEntry(_Model):
     extra_faces: int = 0
     """Records and dead letters beyond one a row: a photograph's second, third … face."""
     verdicts: str = ""
-    """Digest of the verdicts of people that were heeded; empty: none."""
+    """The verdicts of people that were heeded, ``ROW:DIGEST`` of each; empty: none."""
     source: Source | None = None
     """Only where units have keyed ids."""
 

@@ -38,6 +38,7 @@ from ppfr_ops.release.attestation import (
 )
 from ppfr_ops.release.files import read_sums
 from ppfr_ops.release.listing import Unlisted, read_files, read_rows, write_rows
+from ppfr_ops.store.earlier import EARLIER, forget, forget_unlike
 from ppfr_ops.store.entries import batched
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
 from ppfr_ops.store.ledger import LEDGER, Ledger
@@ -279,14 +280,14 @@ def unlike_seal(ledger: Ledger, found: Seal) -> list[str]:
     return unlike
 
 
-def sealed_units(ledger: Ledger, found: Seal) -> set[str]:
-    """Units whose entries were sealed.
+def sealed_entries(ledger: Ledger, found: Seal) -> dict[str, bytes]:
+    """By unit, sha256 of its entry as it was sealed.
 
     Raises:
         Unlisted: the list of the entries is not what was sealed.
     """
     table = read_rows(ledger, found.listing, _ENTRIES_SCHEMA, EVIDENCE, found.listing.path)
-    return set(table["unit"].to_pylist())
+    return dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 
 def drop_unsealed_units(ledger: Ledger, key: PrivateKey) -> str | None:
@@ -310,8 +311,11 @@ def drop_unsealed_units(ledger: Ledger, key: PrivateKey) -> str | None:
                 "what earlier runs left bears no seal of this key, so it is not signed; check it "
                 "with ppfr verify --against INPUT and sign it with --sign, or --overwrite"
             )
+        forget(ledger)
         seal(ledger, 0, key)
         return None
+    if found is not None and ledger.names(*EARLIER):
+        forget_unlike(ledger, sealed_entries(ledger, found))
     for unit in unlike:
         if unit not in entries:
             continue

@@ -57,7 +57,24 @@ def _verdict(word: str, boxes: str, line: int) -> Review:
     return Review("cover", tuple(tuple(box) for box in found.tolist()))
 
 
-def verdict_digest(verdicts: Mapping[str, Review], ids: Iterable[str]) -> str:
-    """Digest of the verdicts on these photographs; empty where there are none."""
-    heeded = [[name, verdicts[name].kind, verdicts[name].boxes] for name in ids if name in verdicts]
-    return hashlib.sha256(json.dumps(heeded).encode()).hexdigest()[:16] if heeded else ""
+def heeded(verdicts: Mapping[str, Review], ids: Iterable[str]) -> str:
+    """The verdicts on these photographs, as a ledger keeps them: ``NUMBER:DIGEST`` of each, apart
+    by blanks, where the number is the photograph's place among these; empty where there are
+    none."""
+    return " ".join(
+        f"{number}:{_digest(verdicts[name])}" for number, name in enumerate(ids) if name in verdicts
+    )
+
+
+def by_row(kept: str) -> dict[int, str] | None:
+    """Digests of verdicts by the photograph's place, of what ``heeded`` gave; None: it is not known
+    which verdict was on which."""
+    pairs = [item.partition(":") for item in kept.split()]
+    if not all(place.isdecimal() and digest for place, _, digest in pairs):
+        return None
+    return {int(place): digest for place, _, digest in pairs}
+
+
+def _digest(verdict: Review) -> str:
+    said = json.dumps([verdict.kind, verdict.boxes])
+    return hashlib.sha256(said.encode()).hexdigest()[:16]

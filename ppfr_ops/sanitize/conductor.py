@@ -194,7 +194,8 @@ class _Run:
         if options.incremental:
             self._say(f"since the last run: {reconcile(job, ledger)} units")
         if job.verdicts is not None:
-            self._say(f"{retire_reviewed(job, ledger)} units to be done anew, by verdicts")
+            units = counted(retire_reviewed(job, ledger), "unit")
+            self._say(f"{units} with new verdicts, of which what changes is done again")
         if options.retry_dead_letters:
             self._say(f"{retire_dead(job, ledger)} units to be done anew, for their dead letters")
 

@@ -42,7 +42,7 @@ from ppfr_ops.release.publish import looked_at, write_release
 from ppfr_ops.release.signing import load_signing_key
 from ppfr_ops.release.up_to_date import mark_up_to_date, shards_as_listed, up_to_date
 from ppfr_ops.review.queue import Doubt, counts, doubts
-from ppfr_ops.review.verdicts import verdict_digest
+from ppfr_ops.review.verdicts import heeded
 from ppfr_ops.sanitize import release_plan
 from ppfr_ops.sanitize.identity import throw_away
 from ppfr_ops.sanitize.increments import superseded
@@ -52,6 +52,7 @@ from ppfr_ops.sanitize.vaulting import STRAY, sweep_vault
 from ppfr_ops.source.plan import Unit, ids_of, record_id, sources
 from ppfr_ops.source.units import stamps_of
 from ppfr_ops.store.atomic import in_one_step
+from ppfr_ops.store.earlier import forget
 from ppfr_ops.store.entries import Entries, HashSet
 from ppfr_ops.store.ledger import DAMAGED, Ledger
 from ppfr_ops.store.shards import read_table
@@ -132,6 +133,7 @@ def finish(
         if job.options.as_files:
             listing = lay_out(ledger, entries.values(), job.options.names)
         write_release(ledger, manifest, tally.shards.table(), key, listing)
+        forget(ledger)
         # Else units that are gone from the input are published still: there is to be told of them.
         told = sum(not is_shard(unit) for unit in entries) == len(job.plan.units)
         if may_sign and told and not ledger.kept:
@@ -201,7 +203,8 @@ def settled_before(job: Job) -> Manifest | None:
 def command_of(job: Job) -> str:
     """Digest of what a run is asked for, and of its input as far as the run would look."""
     policy = None if job.policy is None else job.policy.model_dump(mode="json")
-    verdicts = verdict_digest(job.verdicts or {}, sorted(job.verdicts or ()))
+    reviewed = sorted(job.verdicts or ())
+    verdicts = [reviewed, heeded(job.verdicts or {}, reviewed)]
     sources = hashlib.sha256(stamps_of(job.plan.units))
     options = job.options.model_dump(mode="json", exclude={"seed", "check_shards"})
     return digest([options, job.settings_digest, policy, verdicts, sources.hexdigest()])

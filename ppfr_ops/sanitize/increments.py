@@ -15,7 +15,9 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.decoding import ImageError, decode
 from ppfr_ops.sanitize.fingerprints import Fingerprints
 from ppfr_ops.sanitize.job import Job
+from ppfr_ops.sanitize.photographs.unchanged import takes_over
 from ppfr_ops.source.plan import Unit, ids_of, read_unit
+from ppfr_ops.store.earlier import supersede
 from ppfr_ops.store.entries import HashSet
 from ppfr_ops.store.ledger import LEDGER, Ledger
 
@@ -295,7 +297,10 @@ def retire_reviewed(job: Job, ledger: Ledger) -> int:
     for unit in _by_id(job.plan.units):
         entry = entries.get(unit.id)
         if entry is not None and entry.verdicts != job.verdicts_on(unit):
-            ledger.retire(unit.id)
+            if takes_over(job):
+                supersede(ledger, unit.id)
+            else:
+                ledger.retire(unit.id)
             count += 1
     return count
 

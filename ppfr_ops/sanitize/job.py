@@ -14,7 +14,7 @@ from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.methods.registry import create
 from ppfr_ops.options import digest
-from ppfr_ops.review.verdicts import Review, verdict_digest
+from ppfr_ops.review.verdicts import Review, heeded
 from ppfr_ops.sanitize import marking
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.source.plan import Plan, Unit, record_id
@@ -106,9 +106,10 @@ class Job:
         return self.independent and wanted and not self.options.names_people
 
     def verdicts_on(self, unit: Unit) -> str:
-        """Digest of the verdicts on a unit's photographs; empty where there are none."""
+        """The verdicts on a unit's photographs, as its ledger entry keeps them; empty where there
+        are none."""
         ids = (record_id(unit.id, row) for row in range(unit.rows))
-        return verdict_digest(self.verdicts, ids) if self.verdicts else ""
+        return heeded(self.verdicts, ids) if self.verdicts else ""
 
     @property
     def settings_digest(self) -> str:

@@ -31,6 +31,7 @@ from ppfr_ops.sanitize.photographs.crops import FaceCrops
 from ppfr_ops.sanitize.photographs.finder import Finder
 from ppfr_ops.sanitize.photographs.output import paths_in
 from ppfr_ops.sanitize.photographs.pictures import WholePictures
+from ppfr_ops.sanitize.photographs.unchanged import unchanged
 from ppfr_ops.sanitize.prefetch import prefetch
 from ppfr_ops.sanitize.release_plan import PlanReader
 from ppfr_ops.sanitize.run_context import RunContext, pseudonyms
@@ -135,6 +136,8 @@ class _Task:
     source: Source | None
     table: pa.Table | None = None
     """As it was read; None: it was not."""
+    kept: Tables | None = None
+    """What is taken over as it was stored before, and was therefore not read; None: nothing."""
     tables: Tables | None = None
     """What it has become."""
     status: Status | None = None
@@ -242,6 +245,10 @@ class Worker:
                 task.table = self.read(unit)
                 if task.source is not None:
                     task.source = self._fingerprints.of(task.source, task.table)
+                kept = unchanged(self.job, unit, task.source, self.ledger, self.sanitizer.way)
+                if kept is not None:
+                    task.kept = kept.tables
+                    task.table = task.table.take(pa.array(kept.left, pa.int64()))
             elif self.ledger.attempt(unit.id, apart=True).here >= MAX_ATTEMPTS:
                 ids = [record_id(unit.id, row) for row in range(unit.rows)]
                 task.tables = self.sanitizer.add_dead_letters(ids, unit.id, "killed_worker")
@@ -275,6 +282,7 @@ class Worker:
                 copy_id=copy,
                 stage=self.job.stage,
                 paths=paths_in(self.job, unit),
+                unchanged=task.kept,
             )
             if self.vault is not None and entry.copy_id != copy:
                 self.vault.discard(unit.id, copy)

@@ -140,7 +140,7 @@ class Documents(Secret):
         for some in batched(files):
             paths = [self._entry_path(unit_in(file)) for file in some]
             for file, data in zip(some, self.read_many(paths), strict=True):
-                if entry := _entry(unit_in(file), data):
+                if entry := entry_of(unit_in(file), data):
                     text = entry.model_dump_json().encode()
                     digest = hashlib.sha256(data or b"").digest()
                     yield Row(entry.unit, file[-STAMP_BYTES:], text, digest)
@@ -155,8 +155,8 @@ class Documents(Secret):
             return None
         place = (*LEDGER, "units", f"{unit}.json")
         if self.local:
-            return _entry(unit, self.read_bytes(*place))
-        return _entry(unit, self._read_path(self.path(*place)))  # one request rather than two
+            return entry_of(unit, self.read_bytes(*place))
+        return entry_of(unit, self._read_path(self.path(*place)))  # one request rather than two
 
     def digests(self, units: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
         """sha256 of the file of each unit's entry, as ``entries`` read it or as it is now; None
@@ -369,7 +369,7 @@ class Documents(Secret):
         self.remove_all([path for path in self.paths(*ATTEMPTS) if unit_of(path) == unit])
 
 
-def _entry(unit: str, data: bytes | None) -> LedgerEntry | None:
+def entry_of(unit: str, data: bytes | None) -> LedgerEntry | None:
     """None if it does not hold, or is another unit's."""
     try:
         entry = None if data is None else LedgerEntry.model_validate_json(data)
@@ -382,7 +382,7 @@ def _row(kept: dict[str, Any]) -> Row | None:
     """Of what ``compact`` kept; None if it does not hold."""
     if None in kept.values():
         return None
-    entry = _entry(kept["unit"], kept["entry"].encode())
+    entry = entry_of(kept["unit"], kept["entry"].encode())
     if entry is None:
         return None
     return Row(entry.unit, kept["stamp"], entry.model_dump_json().encode())

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from ppfr_ops.contracts.records import FACE_COLUMNS, RELEASED_FACE_COLUMN, released
-from ppfr_ops.store.shards import Tables
+from ppfr_ops.store.shards import Tables, concatenate
 
 _BYTES = 16
 
@@ -63,11 +63,17 @@ def new_secret(seed: int | None = None) -> bytes:
     return hashlib.sha256(f"ids of a test|{seed}".encode()).digest()
 
 
-def publish(tables: Tables, ids: Ids, paths: Mapping[str, str] | None = None) -> Tables:
+def publish(
+    tables: Tables,
+    ids: Ids,
+    paths: Mapping[str, str] | None = None,
+    unchanged: Tables | None = None,
+) -> Tables:
     """A unit as it is stored: records and metrics under the ids and in the order of the outside.
 
     Args:
         paths: what the pictures are called, without suffix, by id inside; None: as their ids.
+        unchanged: what goes with it as it was stored before.
 
     Dead letters keep the ids of the inside, and so does ``source_id`` of detections: both are the
     owner's. Of a face's place in its photograph nothing is left in the records. What was drawn for
@@ -79,22 +85,29 @@ def publish(tables: Tables, ids: Ids, paths: Mapping[str, str] | None = None) ->
     names = [ids.record(name) for name in tables.records["record_id"].to_pylist()]
     if len(set(names)) < len(names):
         raise ValueError("two records of a unit have the same id")
-    order = pa.array(np.argsort(np.array(names, dtype=str), kind="stable"), pa.int64())
     detections = tables.detections
     if detections is not None:
         outside = [ids.record(name) for name in detections["record_id"].to_pylist()]
         detections = _renamed(detections, outside)
-        place = np.argsort(np.array(outside, dtype=str), kind="stable")
-        detections = detections.take(pa.array(place, pa.int64()))
     called = names
     if paths is not None:
         called = [paths[name] for name in tables.records["record_id"].to_pylist()]
-    return Tables(
-        _release_columns(_renamed(tables.records, names), called).take(order),
-        _renamed(tables.metrics, names).take(order),
+    renamed = Tables(
+        _release_columns(_renamed(tables.records, names), called),
+        _renamed(tables.metrics, names),
         tables.dead_letters,
         detections,
     )
+    parts = [renamed] if unchanged is None else [renamed, unchanged]
+    return Tables(**{name: _sorted(table) for name, table in vars(concatenate(parts)).items()})
+
+
+def _sorted(table: pa.Table | None) -> pa.Table | None:
+    """By record, in the order that there is within one."""
+    if table is None:
+        return None
+    order = np.argsort(np.array(table["record_id"].to_pylist(), dtype=str), kind="stable")
+    return table.take(pa.array(order, pa.int64()))
 
 
 _ALIKE = {".jpg": (".jpg", ".jpeg", ".jpe", ".jfif")}

@@ -24,6 +24,7 @@ the next run completes, and a late copy of a committed unit changes nothing.
     OUTPUT/evidence/ledger/account/                  what people have spent (``account``)
     OUTPUT/evidence/ledger/last.json                 the last run: when, how much was planned
     OUTPUT/evidence/ledger/tombstones/UNIT.json      deleted upstream
+    OUTPUT/evidence/earlier/                         of units that are done again (``earlier``)
     OUTPUT/evidence/staging/                         files of copies not committed yet
     OUTPUT/evidence/set_aside/                       what was damaged, for the owner to look at
 
@@ -60,15 +61,7 @@ from ppfr_ops.store.folder import EVIDENCE, RELEASE, LedgerError, Listed, is_rem
 from ppfr_ops.store.ids import new_secret, publish
 from ppfr_ops.store.shards import Tables, concatenate, read_table, statistics, to_write, write_table
 
-__all__ = [
-    "LEDGER",
-    "Attempts",
-    "Ledger",
-    "LedgerError",
-    "Tables",
-    "concatenate",
-    "read_table",
-]
+__all__ = ["LEDGER", "Attempts", "Ledger", "LedgerError", "Tables", "concatenate", "read_table"]
 
 DOCUMENTS = ("README.md", "croissant.json")
 """What ``ppfr report`` writes into the release."""
@@ -79,7 +72,8 @@ _OURS = re.compile(
     rf"|{EVIDENCE}/((ledger|staging|set_aside)/.*|manifest\.json"
     rf"|report\.html|annex\.html|intruder\.json|seal\.json|seal\.[0-9a-f]{{16}}\.parquet"
     rf"|privacy_audit\.json"
-    rf"|(metrics|dead_letters|detections|look|photographs)/{UNIT.pattern}(\.{COPY.pattern})?\.parquet)"
+    rf"|(metrics|dead_letters|detections|look|photographs)/{UNIT.pattern}(\.{COPY.pattern})?\.parquet"
+    rf"|earlier/{UNIT.pattern}\.(json|[a-z_]+\.parquet))"
 )
 """Everything in an output that is ours, and that ``--overwrite`` removes."""
 
@@ -286,17 +280,19 @@ class Ledger(Documents):
         copy_id: str | None = None,
         stage: Stage = "whole",
         paths: Mapping[str, str] | None = None,
+        unchanged: Tables | None = None,
     ) -> LedgerEntry:
         """Publish a unit.
 
         Args:
+            unchanged: what goes with it as it was stored before (``sanitize.unchanged``).
             paths: where the release holds files: below its folder of photographs, without suffix,
                 by id inside; the records' shard stays outside of the release then.
             copy_id: of this copy of the work, where something else bears it too (the vault's
                 shard); None: a new one.
             tables: as a sanitizer gives them, with the ids of the inside; of ``draw``, as they are
                 to be stored.
-            verdicts: digest of those of people that were heeded.
+            verdicts: those of people that were heeded.
             source: fingerprint of what it was made of, for incremental runs.
 
         Returns:
@@ -307,15 +303,15 @@ class Ledger(Documents):
         """
         copy = copy_id or new_copy_id()
         shards: dict[Kind, Shard] = {}
-        stored = publish(tables, self.ids, paths) if stage == "whole" else tables
+        stored = publish(tables, self.ids, paths, unchanged) if stage == "whole" else tables
         for kind, table in stored.items().items():
             optional = kind == "dead_letters" or (stage != "whole" and kind != "look")
             if optional and not table.num_rows:
                 continue  # so most units have none
             outside = {"as_files": True} if kind == "data" and paths is not None else {}
             shards[kind] = self._write_shard(unit, copy, kind, table, **outside)
-        records, dead = tables.records.num_rows, tables.dead_letters.num_rows
-        codes = tables.dead_letters["code"].value_counts().to_pylist()
+        records, dead = stored.records.num_rows, stored.dead_letters.num_rows
+        codes = stored.dead_letters["code"].value_counts().to_pylist()
         entry = LedgerEntry(
             unit=unit,
             copy_id=copy,
@@ -325,7 +321,7 @@ class Ledger(Documents):
             shards=shards,
             method_digest=method_digest,
             settings_digest=settings_digest,
-            metrics=statistics(tables.metrics),
+            metrics=statistics(stored.metrics),
             stage=stage,
             extra_faces=records + dead - rows_in if stage == "whole" else 0,
             verdicts=verdicts,

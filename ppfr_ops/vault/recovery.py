@@ -17,7 +17,7 @@ import pyarrow as pa
 from ppfr_ops.contracts.ledger import Shard
 from ppfr_ops.release.attestation import PublicKey
 from ppfr_ops.release.listing import Unlisted
-from ppfr_ops.release.signing import read_seal, seal_holds, sealed_units, unlike_seal
+from ppfr_ops.release.signing import read_seal, seal_holds, sealed_entries, unlike_seal
 from ppfr_ops.store.ledger import LEDGER, Ledger, read_table
 from ppfr_ops.vault.keys import KeyService
 from ppfr_ops.vault.sealing import Place, Refused, Sealed, picture_digest, unit_key, unseal, unwrap
@@ -353,5 +353,5 @@ def _unlike(ledger: Ledger, key: PublicKey | None) -> list[str]:
     except Unlisted as fault:
         raise VaultError(f"the list of what was signed {fault}; see ppfr verify") from None
     if key is not None:
-        unlike += sorted(set(ledger.entries()) - sealed_units(ledger, found))
+        unlike += sorted(set(ledger.entries()) - sealed_entries(ledger, found).keys())
     return unlike

@@ -1,0 +1,232 @@
+"""A verdict on one photograph does that one again, whatever else its unit holds."""
+
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow.parquet as pq
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from driving import drive, serial
+from test_photographs import Marked, photograph
+
+from ppfr_ops.contracts.manifest import Manifest
+from ppfr_ops.imaging.codec import Encoding
+from ppfr_ops.release.verify import verify
+from ppfr_ops.sanitize import finish
+from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.photographs.options import PhotographOptions
+from ppfr_ops.store import earlier
+from ppfr_ops.store.ledger import Ledger, read_table
+
+FORMS: dict[str, dict[str, Any]] = {
+    "files": {"output_faces": "in-place"},
+    "parquet": {"output_faces": "in-place", "output_form": "parquet"},
+    "crops": {"output_faces": "crops"},
+}
+NOBODY, TWO = 3, 5
+"""Photographs without a face, and with two."""
+UNIT = "u000000"
+
+
+class Counting(Marked):
+    """A detector that notes how many photographs it was shown."""
+
+    shown: ClassVar[list[int]] = []
+
+    def __call__(self, pictures: Any) -> Any:
+        self.shown += [len(picture) for picture in pictures if len(picture) == 200]
+        return super().__call__(pictures)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """12 photographs."""
+    root = tmp_path / "in"
+    root.mkdir()
+    for number in range(12):
+        faces = {NOBODY: 0, TWO: 2}.get(number, 1)
+        data = Encoding("png").encode(photograph(faces, seed=number))
+        (root / f"{number:02d}.png").write_bytes(data)
+    return root
+
+
+def options(source: Path, form: str, **more: Any) -> SanitizeOptions:
+    chosen = dict(FORMS[form])
+    photographs = PhotographOptions(
+        output_faces=chosen.pop("output_faces"), detector="test_one_verdict:Counting"
+    )
+    return SanitizeOptions(
+        input=str(source),
+        output=str(source.parent / "out"),
+        method="signed-field",
+        max_disclosure=1,
+        metrics="none",
+        output_format="png",
+        max_dead_letter_rate=0.2,
+        photographs=photographs,
+        **chosen,
+        **more,
+    )
+
+
+def go(source: Path, form: str, *said: str, **more: Any) -> tuple[int, dict[str, list[bytes]]]:
+    """Photographs that the detector was shown, and what is published, by photograph."""
+    verdicts = source.parent / "said.csv"
+    verdicts.write_text("\n".join(["source_id,verdict,boxes", *said, ""]))
+    Counting.shown.clear()
+    chosen = options(source, form, verdicts=str(verdicts), **more)
+    assert drive(chosen, serial, "test") == 0
+    return len(Counting.shown), published(Path(chosen.output))
+
+
+def published(out: Path) -> dict[str, list[bytes]]:
+    ledger = Ledger(str(out))
+    entry = ledger.entry(UNIT)
+    assert entry is not None
+    tables = {k: read_table((out / s.path).read_bytes()) for k, s in entry.shards.items()}
+    inside = ledger.ids.rows(f"{UNIT}-{row:06d}" for row in range(12))
+    seen = tables["detections"]
+    inside |= dict(zip(seen["record_id"].to_pylist(), seen["source_id"].to_pylist(), strict=True))
+    found: dict[str, list[bytes]] = {}
+    for row in tables["data"].to_pylist():
+        found.setdefault(inside[row["record_id"]], []).append(row["image"]["bytes"])
+    assert tables["data"]["record_id"] == tables["metrics"]["record_id"]
+    if entry.shards["data"].path.startswith("evidence"):
+        root = out / "release/photographs"
+        laid = {path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        assert laid == {data for images in found.values() for data in images}
+    counts = Manifest.model_validate_json((out / "evidence/manifest.json").read_bytes()).counts
+    assert counts.records == sum(map(len, found.values())) == len(tables["metrics"])
+    assert counts.rows_in + counts.extra_faces == counts.records + counts.dead_letters
+    assert not list(verify(str(out))) and not list((out / "evidence").glob("earlier/*"))
+    return found
+
+
+def name(row: int) -> str:
+    return f"{UNIT}-{row:06d}"
+
+
+def differing(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
+    return {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_one_is_done_again(source: Path, form: str) -> None:
+    _, first = go(source, form)
+    assert len(first) == 11
+    said = [f"{name(7)},drop,"]
+    shown, dropped = go(source, form, *said)
+    assert shown == 1 and differing(first, dropped) == {name(7)}
+    said.append(f'{name(2)},cover,"[[200, 120, 260, 180]]"')
+    shown, covered = go(source, form, *said)
+    assert shown == 1 and differing(dropped, covered) == {name(2)}
+    said.append(f"{name(TWO)},ok,")
+    shown, same = go(source, form, *said)
+    assert shown == 0 and same == covered  # it was published as it may be
+    if form == "crops":
+        return
+    said.append(f"{name(NOBODY)},ok,")
+    shown, allowed = go(source, form, *said)
+    assert shown == 1 and differing(covered, allowed) == {name(NOBODY)}
+    shown, back = go(source, form, *said[1:])
+    assert shown == 1 and differing(allowed, back) == {name(7)} and len(back) == 12
+
+
+STOPS: dict[str, tuple[Any, str, int]] = {
+    "while it is kept": (earlier, "_copy", 2),
+    "before it is taken back": (Ledger, "retire", 1),
+    "before it is committed": (Ledger, "commit", 1),
+    "after it was committed": (finish, "lay_out", 1),
+    "before what was kept goes": (finish, "forget", 1),
+}
+
+
+def stopped(monkeypatch: pytest.MonkeyPatch, stop: str, work: Callable[[], Any]) -> None:
+    place, function, call = STOPS[stop]
+    whole, calls = getattr(place, function), [0]
+
+    def dies(*args: Any, **more: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == call:
+            raise KeyboardInterrupt
+        return whole(*args, **more)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(place, function, dies)
+        work()
+
+
+@pytest.mark.parametrize(
+    ("stop", "signed"), [*((stop, True) for stop in STOPS), ("before it is committed", False)]
+)
+def test_killed_in_between(
+    source: Path, monkeypatch: pytest.MonkeyPatch, stop: str, signed: bool
+) -> None:
+    more = {"signing_key": str(key_file(source.parent))} if signed else {}
+    _, first = go(source, "files", **more)
+    said = f"{name(7)},drop,"
+    stopped(monkeypatch, stop, lambda: go(source, "files", said, **more))
+    _, after = go(source, "files", said, **more)
+    assert differing(first, after) == {name(7)}
+
+
+def key_file(folder: Path) -> Path:
+    path = folder / "key.pem"
+    path.write_bytes(
+        Ed25519PrivateKey.generate().private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    path.chmod(0o600)
+    return path
+
+
+def turn_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.unlink()
+    path.write_bytes(data)
+
+
+def other_pictures(folder: Path) -> None:
+    """Somebody else's shard, with an entry that fits it."""
+    shard = folder / f"{UNIT}.data.parquet"
+    table = pq.read_table(shard)
+    shard.unlink()
+    pq.write_table(table.slice(0, 11), shard)
+    data = shard.read_bytes()
+    place = folder / f"{UNIT}.json"
+    entry = earlier.entry_of(UNIT, place.read_bytes())
+    assert entry is not None
+    changed = {"bytes": len(data), "sha256": sha256(data).hexdigest()}
+    entry.shards["data"] = type(entry.shards["data"])(
+        **{"path": entry.shards["data"].path, "rows": 11, "md5": None, **changed}
+    )
+    place.write_text(entry.model_dump_json())
+
+
+@pytest.mark.parametrize(
+    ("harm", "signed"),
+    [
+        (lambda folder: turn_a_byte(folder / f"{UNIT}.data.parquet"), False),
+        (lambda folder: (folder / f"{UNIT}.metrics.parquet").unlink(), False),
+        (lambda folder: (folder / f"{UNIT}.json").write_bytes(b"{}"), False),
+        (other_pictures, True),
+    ],
+    ids=["changed", "gone", "no entry", "not what was signed"],
+)
+def test_nothing_is_taken_over_that_was_not_committed(
+    source: Path, monkeypatch: pytest.MonkeyPatch, harm: Callable[[Path], Any], signed: bool
+) -> None:
+    more = {"signing_key": str(key_file(source.parent))} if signed else {}
+    _, first = go(source, "files", **more)
+    said = f"{name(7)},drop,"
+    stopped(monkeypatch, "before it is committed", lambda: go(source, "files", said, **more))
+    harm(source.parent / "out/evidence/earlier")
+    shown, after = go(source, "files", said, **more)
+    assert shown == 12 and len(differing(first, after)) == 11
