@@ -129,9 +129,8 @@ def finish(
         ledger.compact()
         signs = may_sign and job.options.signing_key is not None
         key = load_signing_key(str(job.options.signing_key)) if signs else None
-        listing = None
-        if job.options.as_files:
-            listing = lay_out(ledger, entries.values(), job.options.names)
+        names, as_files = job.options.names, job.options.as_files
+        listing = lay_out(ledger, entries.values(), names) if as_files else None
         write_release(ledger, manifest, tally.shards.table(), key, listing)
         forget(ledger)
         # Else units that are gone from the input are published still: there is to be told of them.
