@@ -1,11 +1,13 @@
 """``ppfr evaluate`` and ``ppfr compare`` from the outside: results, resume, wrong input."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -416,3 +418,60 @@ def test_an_attacker_that_learned_by_heart_is_named() -> None:
     assert trained("unet", attacker(0.4, 0.45, 0.449)) == []
     (remark,) = trained("averaging", attacker(0.4, 0.45, 0.3))
     assert "averaging was best at step 20" in remark and "--averaging-faces" in remark
+
+
+def _shifted(source: Path, target: Path, share: float) -> None:
+    """The files of a folder under the same names; a share of each one's rows shows others."""
+    target.mkdir()
+    for path in source.glob("*.parquet"):
+        table = pq.read_table(path)
+        image = table["image"].to_pylist()
+        moved = int(len(image) * share)
+        image[:moved] = [*image[1:moved], *image[:1]]
+        column = pa.array(image, table.schema.field("image").type)
+        place = table.column_names.index("image")
+        pq.write_table(table.set_column(place, "image", column), target / path.name)
+
+
+def test_other_people_in_files_of_the_same_names_are_paired_with_nobody(
+    world: Path, tmp_path: Path
+) -> None:
+    """Most rows are others: refused by all that pair; a few: left out and counted; a mapping from
+    before originals were noted in it: a line says that nothing is checked."""
+    _sanitized(world, tmp_path)
+    mapping = tmp_path / "mapping.parquet"
+    _shifted(world / "gallery", tmp_path / "most", 0.9)
+    _shifted(world / "gallery", tmp_path / "few", 0.2)
+    old = pq.read_table(mapping)
+    pq.write_table(old.drop_columns("original"), tmp_path / "old.parquet")
+    pictures = [data for table in map(pq.read_table, (tmp_path / "in").glob("*"))
+                for data in pc.struct_field(table["image"], "bytes").to_pylist()]  # fmt: skip
+    plain = {hashlib.sha256(data).hexdigest()[:32] for data in pictures}
+    assert not plain & set(old["original"].to_pylist())
+
+    asked = iter(range(20))
+
+    def ask(name: str, gallery: Path, mapping: Path) -> Result:
+        out = f"--out={tmp_path / f'o{next(asked)}'}"
+        sanitized, more = str(tmp_path / "out"), [f"--mapping={mapping}"]
+        if name == "intruder":
+            command = ["intruder", sanitized, f"--candidates={gallery}"]
+        elif name == "lineup":
+            command = ["lineup", "make", "--trials=4", out, f"--gallery={gallery}"]
+            more.append(f"--sanitized={sanitized}")
+        else:
+            command = ["evaluate", "--attacks=none", "--dry-run", out, f"--gallery={gallery}"]
+            command += [f"--pairs={world / 'pairs.parquet'}"]
+            more += [f"--sanitized={sanitized}", f"--black-box=corner={world / 'corner.pt'}"]
+        return CliRunner().invoke(program, [*command, *more], standalone_mode=False)
+
+    for name in ("lineup", "evaluate", "intruder"):
+        done = ask(name, tmp_path / "most", mapping)
+        assert "143 of the 159 rows of the input that --mapping names" in str(done.exception)
+        done = ask(name, tmp_path / "few", mapping)
+        assert not done.exception and done.output.startswith("31 of the 159 rows"), done.output
+        assert "are not the ones that went in: left out" in done.output
+        done = ask(name, world / "gallery", tmp_path / "old.parquet")
+        assert not done.exception and "159 of the rows of the input are" in done.output, done.output
+        done = ask(name, world / "gallery", mapping)
+        assert not done.exception and "went in" not in done.output, done.output

@@ -321,6 +321,12 @@ def test_a_contact_sheet_beside_the_originals(source: Path, tmp_path: Path) -> N
         show, [str(out), "--out", str(out / "release/x.png")], standalone_mode=False
     )
     assert isinstance(again.exception, click.ClickException)
+    data = (source / "one.jpg").read_bytes()
+    (source / "one.jpg").write_bytes(data + b"x")
+    other = CliRunner().invoke(show, command, standalone_mode=False)
+    assert "6 of 6 pictures are of units that hold others now" in str(other.exception)
+    (source / "one.jpg").write_bytes(data)  # with another time
+    assert CliRunner().invoke(show, command, standalone_mode=False).return_value == 0
     (source / "one.jpg").unlink()
     changed = CliRunner().invoke(show, command, standalone_mode=False)
     assert isinstance(changed.exception, click.ClickException)

@@ -91,6 +91,43 @@ def test_a_file_of_groups_says_who_is_whom(tmp_path: Path) -> None:
     assert {row["identity"] for row in mapping} == {row["identity"] for row in records(output)}
 
 
+def test_a_file_of_groups_that_was_corrected_is_not_passed_over(tmp_path: Path) -> None:
+    """Neither when all is done, nor after a kill between the plan and the pictures; a run that may
+    grow deals anew."""
+    source = write(tmp_path / "in", [1, 1, 1, 2, 2, 2])
+    places, groups = [("a.parquet", row) for row in range(6)], tmp_path / "groups.csv"
+    key = tmp_path / "key"
+    key.write_text("k" * 40)
+    key.chmod(0o600)
+    more: dict[str, Any] = {**NONE, "groups": str(groups), "size_anonymity": 1}
+    more |= {"identity_key_file": str(key)}
+    write_groups(str(groups), places, ["x", "y", "x", "y", "x", "y"])
+    chosen = options(source, tmp_path / "out", **more)
+    growing = chosen.model_copy(update={"incremental": True})
+    run(chosen)
+    assert people(tmp_path / "out") == [3, 3]
+    write_groups(str(groups), places[::-1], ["y", "x", "y", "x", "y", "x"])
+    run(chosen)  # the same in another order
+    write_groups(str(groups), places, ["x", "y", "x", "y", "x", "x"])
+    with pytest.raises(UserError, match="another --groups; give the same options.*--overwrite"):
+        run(chosen)
+    assert people(tmp_path / "out") == [3, 3]
+    run(growing)
+    assert people(tmp_path / "out") == [2, 4]
+    assert not list(verify(str(tmp_path / "out")))
+    before = {path: data for path, data in released(tmp_path / "out").items() if "data" in path}
+    run(growing)
+    after = released(tmp_path / "out")
+    assert all(after[path] == data for path, data in before.items())
+    run(chosen.model_copy(update={"overwrite": True}))
+    assert people(tmp_path / "out") == [2, 4]
+
+
+def people(output: Path) -> list[int]:
+    """Records of each pseudonym, fewest first."""
+    return sorted(Counter(row["identity"] for row in records(output)).values())
+
+
 def test_what_was_noted_of_faces_stays_with_the_owner_until_it_is_thrown_away(
     tmp_path: Path,
 ) -> None:

@@ -99,7 +99,7 @@ def _subject(
     gallery = None
     if originals is not None:
         gallery = read_faces(originals, "originals")
-        places = places_of(ids, mapping, gallery)
+        places = places_of(ids, mapping, gallery, _log)
         who = gallery.identities
         people = [None if who is None or place < 0 else who[place] for place in places]
     chosen = np.array(evenly(len(ids), records or len(ids)))

@@ -267,7 +267,7 @@ def _prepare(options: dict[str, Any], settings: Any, publisher: Any, threads: in
     pairs = read_pairs(options["pairs_path"], gallery)
     published = None
     if options["sanitized"]:
-        published, there = read_sanitized(options["sanitized"], options["mapping"], gallery)
+        published, there = read_sanitized(options["sanitized"], options["mapping"], gallery, _log)
         if not there.all():
             _log(f"{(~there).sum()} of {len(gallery)} faces were not published: left out")
             published, gallery, pairs = published[there], gallery.keep(there), pairs.keep(there)

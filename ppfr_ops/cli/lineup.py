@@ -1,5 +1,6 @@
 """``ppfr lineup``: a blind test of whether people recognise people in what is published."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,7 +105,9 @@ def _publisher(options: dict[str, Any], gallery: Any, seed: int) -> tuple[Any, A
     if options["originals"]:
         return lambda rows: gallery.images[rows], gallery
     if options["sanitized"]:
-        published, there = read_sanitized(options["sanitized"], options["mapping"], gallery)
+        published, there = read_sanitized(
+            options["sanitized"], options["mapping"], gallery, partial(echo, err=True)
+        )
         published, gallery = published[there], gallery.keep(there)
         return lambda rows: published[rows], gallery
     try:

@@ -42,7 +42,7 @@ def main(output: str, source: str | None, key: str | None, count: int, target: s
         raise UserError("nothing is published there")
     columns = [[Encoding.decode(data)] for _, data in shown]
     if source is not None:
-        before = originals(output, source, [name for name, _ in shown], key)
+        before = originals(output, source, [name for name, _ in shown], key, _say)
         for (name, _), column in zip(shown, columns, strict=True):
             try:
                 column.insert(0, decode(before[name]))
@@ -55,6 +55,10 @@ def main(output: str, source: str | None, key: str | None, count: int, target: s
     note = "; it shows originals: keep it to yourself" if source is not None else ""
     console.print(f"{len(shown)} of them in {target}{note}", markup=False)
     return 0
+
+
+def _say(line: str) -> None:
+    console.print(line, markup=False)
 
 
 def _spread(output: str, count: int) -> list[tuple[str, bytes]]:

@@ -85,6 +85,8 @@ class Source(_Model):
     """Of sizes, and ETags or modification times."""
     content: str | None
     """Of the rows as they were read; null where the unit had to be taken apart."""
+    pictures: str | None = None
+    """Of their pictures alone; null there too, and in entries from before it was noted."""
     files: tuple[str, ...]
     rows: tuple[int, int] | None = None
     """The first row of the file, and the one after the last; null where every file is a row."""

@@ -29,7 +29,6 @@ from ppfr_ops.sanitize.finish import (
     settled_before,
     too_many_dead,
     write_detections,
-    write_mapping,
 )
 from ppfr_ops.sanitize.identity import with_release_key
 from ppfr_ops.sanitize.increments import (
@@ -40,6 +39,7 @@ from ppfr_ops.sanitize.increments import (
     retire_reviewed,
 )
 from ppfr_ops.sanitize.job import Job, Status
+from ppfr_ops.sanitize.mapping import write_mapping
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.prepare import prepare
 from ppfr_ops.sanitize.release_plan import plan_release, shards_of

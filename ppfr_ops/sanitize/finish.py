@@ -5,13 +5,12 @@ import json
 import os
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ppfr_ops import __version__
@@ -49,13 +48,11 @@ from ppfr_ops.sanitize.increments import superseded
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.marking import marks_told
 from ppfr_ops.sanitize.vaulting import STRAY, sweep_vault
-from ppfr_ops.source.plan import Unit, ids_of, record_id, sources
+from ppfr_ops.source.plan import ids_of
 from ppfr_ops.source.units import stamps_of
-from ppfr_ops.store.atomic import in_one_step
 from ppfr_ops.store.earlier import forget
 from ppfr_ops.store.entries import Entries, HashSet
 from ppfr_ops.store.ledger import DAMAGED, Ledger
-from ppfr_ops.store.shards import read_table
 
 
 def finish(
@@ -307,62 +304,4 @@ def versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = __version__ if name == "ppfr-sanitizer" else "none"
-    return found
-
-
-def write_mapping(job: Job) -> int:
-    """Write the owner's mapping, a line a record: its id outside, its id inside, its file and row;
-    of rows that are dead letters too. Where no record is of a row, a line a row that was looked at,
-    with the pseudonym of the person instead. Mode 0600, complete or not there at all.
-
-    Returns:
-        Its rows.
-    """
-    ledger = Ledger(job.options.output)
-    first = "identity" if job.independent else "record_id"
-    texts = [(name, pa.string()) for name in (first, "source_id", "source")]
-    schema = pa.schema([*texts, ("row", pa.int64())])
-    rows = 0
-    found = release_plan.people_of_rows(ledger) if job.independent else {}
-    with (
-        in_one_step(str(job.options.mapping), mode=0o600) as file,
-        pq.ParquetWriter(file, schema) as writer,
-    ):
-        for unit in job.plan.units:
-            lines = _lines(job, ledger, unit, found)
-            columns = [list(column) for column in zip(*lines, strict=True)] or [[]] * len(schema)
-            writer.write_table(pa.table(columns, schema=schema))
-            rows += len(lines)
-    return rows
-
-
-def _lines(
-    job: Job, ledger: Ledger, unit: Unit, found: Mapping[str, Mapping[int, str | None]]
-) -> list[tuple[str | None, str, str, int]]:
-    names = [(record_id(unit.id, row), *found) for row, found in enumerate(sources(job.plan, unit))]
-    if job.independent:
-        entry = ledger.entry(unit.id)
-        shard = None if entry is None else entry.shards.get("look")
-        data = None if shard is None else ledger.read_bytes(*shard.path.split("/"))
-        seen = [] if data is None else read_table(data, ["row", "person"]).to_pylist()
-        people = {item["row"]: item["person"] and item["person"].hex() for item in seen}
-        people |= found.get(unit.id, {})
-        return [(person, *names[row]) for row, person in people.items()]
-    faces = _faces(ledger, unit.id)
-    return [
-        (ledger.ids.record(name), name, source, row)
-        for inside, source, row in names
-        for name in (inside, *faces.get(inside, ()))
-    ]
-
-
-def _faces(ledger: Ledger, unit: str) -> dict[str, list[str]]:
-    """Ids inside of the faces that were cut out of photographs, by the photograph's."""
-    entry = ledger.entry(unit)
-    shard = None if entry is None else entry.shards.get("detections")
-    found: dict[str, list[str]] = {}
-    if shard is not None:
-        data = ledger.fs.cat_file(ledger.path(shard.path))
-        for row in read_table(data, ["source_id", "face"]).to_pylist():
-            found.setdefault(row["source_id"], []).append(f"{row['source_id']}-f{row['face']:03d}")
     return found

@@ -236,7 +236,7 @@ def _compared(job: Job, ledger: Ledger, unit: Unit, entry: LedgerEntry | None) -
     if entry.source.stamp == source.stamp:
         return "unchanged", 0
     table = read_unit(job.plan, unit)
-    now = Fingerprints(job, ledger).of(source, table)
+    now = Fingerprints(job.key, ledger).of(source, table)
     if now.content == entry.source.content:
         ledger.restamp(entry, now)
         return "unchanged", 0
@@ -268,7 +268,7 @@ def refuse_changed(job: Job, ledger: Ledger) -> None:
     entries = ledger.entries()
     if job.options.incremental or not entries or ledger.thrown_away():
         return
-    fingerprints, changed = Fingerprints(job, ledger), 0
+    fingerprints, changed = Fingerprints(job.key, ledger), 0
     for unit in _by_id(job.plan.units):
         entry = entries.get(unit.id)
         if entry is None or entry.source is None or unit.source is None:

@@ -1,12 +1,14 @@
 """From published pictures back to what they were made of, for the owner, who has the input."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 
 from ppfr_ops.contracts.manifest import Manifest
 from ppfr_ops.errors import UserError
 from ppfr_ops.release.files import named
+from ppfr_ops.sanitize.fingerprints import Fingerprints
 from ppfr_ops.sanitize.prepare import owner_key, read_key
 from ppfr_ops.source.plan import Columns, Plan, plan, read_unit, record_id
 from ppfr_ops.store.folder import EVIDENCE
@@ -15,7 +17,11 @@ from ppfr_ops.store.shards import read_table
 
 
 def originals(
-    output: str, source: str, names: Sequence[str], key_file: str | None = None
+    output: str,
+    source: str,
+    names: Sequence[str],
+    key_file: str | None = None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> Mapping[str, bytes]:
     """The original pictures of published ones; of a face that was cut out, its photograph.
 
@@ -23,43 +29,68 @@ def originals(
         source: the run's input.
         names: of published pictures, as ``release.export`` gives them.
         key_file: of the run, if it had one.
+        log: is told of pictures that are left out because their unit's are others now, and of units
+            that cannot be checked.
 
     Returns:
         Encoded, by name.
 
     Raises:
-        UserError: no evidence, or another input.
+        UserError: no evidence, or most of it is another input.
     """
     ledger = Ledger(output)
     data = ledger.read_bytes(EVIDENCE, "manifest.json")
     if data is None:
         raise UserError("there is no evidence beside the release: only its owner can tell")
     manifest = Manifest.model_validate_json(data)
-    chosen = _plan(manifest, source, key_file)
+    options = manifest.options
+    key = None
+    if key_file is not None:
+        key = owner_key(read_key(key_file), options.get("draws") != "system")
+    chosen = _plan(manifest, source, key)
     wanted = _ids(ledger, manifest)
     inside = {wanted[name]: name for name in names if name in wanted}
+    fingerprints, others, unknown = Fingerprints(key, ledger), 0, 0
     found = {}
-    for number, row, ident in _rows(ledger, chosen, inside):
-        unit = chosen.units[number]
-        if unit.format == "images":
-            unit, row = replace(unit, sources=(unit.sources[row],), start=0, stop=1), 0
-            unit = replace(unit, oversized=())
-        picture = read_unit(chosen, unit)["image"][row].as_py()
-        if picture is not None:
-            found[inside[ident]] = picture
+    for number, rows in groupby(_rows(ledger, chosen, inside), itemgetter(0)):
+        unit, mine = chosen.units[number], [(row, ident) for _, row, ident in rows]
+        table = read_unit(chosen, unit)
+        entry = ledger.entry(unit.id)
+        noted = None if entry is None or entry.source is None else entry.source.pictures
+        if noted is None:
+            unknown += len(mine)
+        elif noted != fingerprints.pictures(table):
+            others += len(mine)
+            continue
+        for row, ident in mine:
+            picture = table["image"][row].as_py()
+            if picture is not None:
+                found[inside[ident]] = picture
+    _tell(others, unknown, len(names), log)
     return found
 
 
-def _plan(manifest: Manifest, source: str, key_file: str | None) -> Plan:
+def _tell(others: int, unknown: int, count: int, log: Callable[[str], None]) -> None:
+    if 2 * others >= count > 0:
+        raise UserError(
+            f"--input is not what the run was given: {others} of {count} pictures are of units "
+            "that hold others now"
+        )
+    if others:
+        log(f"{others} of {count} pictures are of units that hold others now: left out")
+    if unknown:
+        log(f"whether {unknown} of {count} pictures are what the run was given was not noted")
+
+
+def _plan(manifest: Manifest, source: str, key: bytes | None) -> Plan:
     options = manifest.options
-    seeded = options.get("draws") != "system"
     chosen = plan(
         source,
-        Columns(),
+        Columns(options.get("image_column")),
         format=str(options.get("input_format", "auto")),
         unit_rows=int(options["unit_rows"]),
         least_units=int(options.get("least_units", 1)),
-        key=None if key_file is None else owner_key(read_key(key_file), seeded),
+        key=key,
         limit=options.get("limit"),
     )
     if chosen.digest() != manifest.plan_digest:

@@ -1,5 +1,6 @@
 """From options to a job: check them, plan the units, digest what the output depends on."""
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -68,8 +69,6 @@ def prepare(options: SanitizeOptions) -> Job:
     method = method.with_secrets(stand_in)
     check_method(options, method, policy)
     marks = read_marks(options, method)
-    if options.groups is not None:
-        read_groups(options.groups)  # before rows are looked at
     chosen = _planned(options, method, key)
     if options.strict and chosen.left_out:
         raise UserError(f"--strict: of the input would be left out: {said(chosen.left_out)}")
@@ -148,6 +147,9 @@ def _settings(
         "--policy": None if policy is None else policy.model_dump(include={"record", "redraws"}),
         "--seed": "system" if options.seed is None else "seeded",
     }
+    if options.groups is not None:
+        said = sorted((*place, name or "") for place, name in read_groups(options.groups).items())
+        named["--groups"] = mark(json.dumps(said).encode())
     if options.photographs is not None:
         named["--detector"] = options.photographs.detector_digest()
     values = {name: digest(value) for name, value in {**shaping(options), **named}.items()}

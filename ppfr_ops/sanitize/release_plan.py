@@ -179,27 +179,42 @@ def plan_release(job: Job, ledger: Ledger) -> Planned | None:
     last = in_force[-1] if in_force else None
     before = {} if last is None else _units_of(ledger, last)
     made = None
-    if last is None or before != looked:
-        grown = last is not None and before.items() <= looked.items()
-        tables = _tables(ledger, looked)
-        unchanged = {unit for unit, sha256 in before.items() if looked.get(unit) == sha256}
-        groups = _groups(job, ledger, tables, last, unchanged)
-        rows, fresh = _rows(tables, groups, unchanged if grown else set())
-        people = None if last is None else _people_of(ledger, last)
-        options = job.options
-        dealt = deal(
-            rows,
-            fresh,
-            people,
-            ledger.derived("records"),
-            k=options.size_anonymity,
-            rounding=options.size_rounding,
-        )
-        epoch = _write(job, ledger, dealt, last, grown, looked, groups)
-        sizes = np.unique(dealt.people.published)
-        made = Planned(epoch, grown, len(dealt.people.codes), len(sizes))
+    if last is None or before != looked or job.options.groups is not None:
+        made = _planned(job, ledger, looked, before, last)
     _clean(ledger)
     return made
+
+
+def _planned(
+    job: Job,
+    ledger: Ledger,
+    looked: Mapping[str, str],
+    before: Mapping[str, str],
+    last: Epoch | None,
+) -> Planned | None:
+    tables = _tables(ledger, looked)
+    unchanged = {unit for unit, sha256 in before.items() if looked.get(unit) == sha256}
+    known = {} if last is None else _known(ledger, last, unchanged)
+    named = name_rows(job, tables, known) if job.finds_people or job.options.groups else None
+    # A corrected file of groups names rows anew that were planned.
+    stays = named is None or all(named[unit] == own for unit, own in known.items())
+    if last is not None and before == looked and stays:
+        return None
+    grown = last is not None and stays and before.items() <= looked.items()
+    groups = None if named is None else groups_table(job, tables, named)
+    rows, fresh = _rows(tables, groups, unchanged if grown else set())
+    people = None if last is None else _people_of(ledger, last)
+    options = job.options
+    dealt = deal(
+        rows,
+        fresh,
+        people,
+        ledger.derived("records"),
+        k=options.size_anonymity,
+        rounding=options.size_rounding,
+    )
+    epoch = _write(job, ledger, dealt, last, grown, looked, groups)
+    return Planned(epoch, grown, len(dealt.people.codes), len(np.unique(dealt.people.published)))
 
 
 def _tables(ledger: Ledger, looked: Mapping[str, str]) -> dict[str, pa.Table]:
@@ -216,25 +231,17 @@ def _tables(ledger: Ledger, looked: Mapping[str, str]) -> dict[str, pa.Table]:
     return tables
 
 
-def _groups(
-    job: Job,
-    ledger: Ledger,
-    tables: Mapping[str, pa.Table],
-    last: Epoch | None,
-    unchanged: Collection[str],
-) -> pa.Table | None:
-    """Whose photo each row is, in the order of the tables; None where a column says it."""
-    if not (job.finds_people or job.options.groups):
-        return None
-    known: dict[str, Names] = {}
-    if last is not None:
-        before = _table(ledger, last, "groups")
-        own: dict[str, list[str | None]] = {unit: [] for unit in unchanged}
-        for unit, group in zip(*(before[name].to_pylist() for name in _NAMED), strict=True):
-            if unit in own:
-                own[unit].append(group)
-        known |= own
-    return groups_table(job, tables, name_rows(job, tables, known))
+def _known(ledger: Ledger, last: Epoch, unchanged: Collection[str]) -> dict[str, Names]:
+    """Groups of the rows of units that are as they were when they were planned; none where a column
+    says whose photo a row is."""
+    if f"{last.number:04d}.groups.parquet" not in ledger.names(*PLACE):
+        return {}
+    before = _table(ledger, last, "groups")
+    own: dict[str, list[str | None]] = {unit: [] for unit in unchanged}
+    for unit, group in zip(*(before[name].to_pylist() for name in _NAMED), strict=True):
+        if unit in own:
+            own[unit].append(group)
+    return dict(own)
 
 
 def people_of_rows(ledger: Ledger) -> dict[str, dict[int, str | None]]:

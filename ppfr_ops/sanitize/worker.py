@@ -167,7 +167,7 @@ class Worker:
 
     @cached_property
     def _fingerprints(self) -> Fingerprints:
-        return Fingerprints(self.job, self.ledger)
+        return Fingerprints(self.job.key, self.ledger)
 
     def process(self, ordinal: int) -> Status:
         """Read, sanitize and commit a unit, unless that was done before. Raises nothing."""

@@ -83,6 +83,9 @@ _LASTING = (f"{EVIDENCE}/ledger/lease/", f"{EVIDENCE}/ledger/account/")
 _KEYS = ("secret.json", "release_key.json")
 """Of the ids outside, and of virtual people (``sanitize.identity``)."""
 
+_GROWING = ("input", "--groups")
+"""Settings that change as an input grows."""
+
 NO_DATE = 315_532_800
 """1980-01-01: when a file of a release was written tells in which order the work was done, or which
 part of the release came later."""
@@ -128,7 +131,7 @@ class Ledger(Documents):
             changed = sorted(
                 key
                 for key in begun | dict(settings)
-                if begun.get(key) != settings.get(key) and not (growing and key == "input")
+                if begun.get(key) != settings.get(key) and not (growing and key in _GROWING)
             )
             if changed:
                 raise LedgerError(
@@ -149,7 +152,8 @@ class Ledger(Documents):
         Args:
             settings: digests of what shapes the output; an earlier run must agree on all.
             overwrite: remove what an earlier run left, rather than go on with it.
-            growing: the input may be another than that of the earlier run.
+            growing: the input, and what a file says of its rows, may be another than that of the
+                earlier run.
             seed: for tests only: the same ids in every run.
             planned: units that the run can do again; None: all.
 

@@ -4,6 +4,7 @@ Faces stay in memory; names and places serve to resolve pairs and mappings and a
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
 from ppfr_ops.imaging.codec import ImageError, decode
+from ppfr_ops.sanitize.mapping import Sum, pair, sum_of
 
 GROUP_ATTRIBUTES = ("age", "gender", "ethnicity")
 _AGES = ((0, 12), (13, 19), (20, 34), (35, 49), (50, 64), (65, 200))
@@ -41,6 +43,8 @@ class FaceSet:
     attributes: dict[str, list[int | None]]
     origins: list[tuple[str, int]]
     """File and row; never written out."""
+    sums: list[Sum]
+    """sha256 of the pictures as they are stored; never written out."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -60,6 +64,7 @@ class FaceSet:
             None if self.identities is None else some(self.identities),
             {name: some(values) for name, values in self.attributes.items()},
             some(self.origins),
+            some(self.sums),
         )
 
 
@@ -116,19 +121,21 @@ def read_faces(path: str, what: str) -> FaceSet:
         if name in table.column_names
     }
     names = [(row or {}).get("path") or "" for row in rows]
-    return FaceSet(_decode(rows, what), names, identities, attributes, origins)
+    sums = [sum_of((row or {}).get("bytes")) for row in rows]
+    return FaceSet(_decode(rows, what), names, identities, attributes, origins, sums)
 
 
 def read_sanitized(
-    path: str, mapping: str | None, gallery: FaceSet
+    path: str, mapping: str | None, gallery: FaceSet, log: Callable[[str], None]
 ) -> tuple[Faces, NDArray[np.bool_]]:
     """What ``ppfr sanitize`` published for the gallery.
 
     Args:
         path: its output folder, the release in it, or a Parquet folder with ``record_id`` and
             ``image``.
-        mapping: its mapping, ``record_id``, ``source``, ``row``.
+        mapping: its mapping (``sanitize.mapping``).
         gallery: the originals.
+        log: is told what of the gallery does not fit.
 
     Returns:
         uint8 ``N x 112 x 112 x 3`` in the order of the gallery, and ``N``: False where nothing was
@@ -143,7 +150,7 @@ def read_sanitized(
     if "record_id" not in table.column_names:
         raise UserError("sanitized: no column record_id")
     table = table.sort_by("record_id")
-    owner = places_of(table.column("record_id").to_pylist(), mapping, gallery)
+    owner = places_of(table.column("record_id").to_pylist(), mapping, gallery, log)
     mine = np.flatnonzero(owner >= 0)
     published = np.zeros_like(gallery.images)
     there = np.zeros(len(gallery), bool)
@@ -153,7 +160,9 @@ def read_sanitized(
     return published, there
 
 
-def places_of(records: list[str], mapping: str | None, gallery: FaceSet) -> NDArray[np.int64]:
+def places_of(
+    records: list[str], mapping: str | None, gallery: FaceSet, log: Callable[[str], None]
+) -> NDArray[np.int64]:
     """For every record id, in their order, the place of its original in the gallery; -1 where it
     comes from elsewhere.
 
@@ -166,24 +175,11 @@ def places_of(records: list[str], mapping: str | None, gallery: FaceSet) -> NDAr
             "which record is which face only --mapping says; the command that made the output "
             "writes it, too, if it is run once more with --mapping FILE"
         )
-    try:
-        owner = pq.read_table(mapping, columns=["record_id", "source", "row"])
-    except (OSError, ValueError, KeyError):
-        raise UserError("mapping: no readable record_id, source, row") from None
-    places = {(Path(file).name, row): i for i, (file, row) in enumerate(gallery.origins)}
-    if len(places) < len(gallery):
+    rows = {(Path(file).name, row): i for i, (file, row) in enumerate(gallery.origins)}
+    if len(rows) < len(gallery):
         raise UserError("mapping: files of the gallery share a name")
-    found = {
-        record: places.get((Path(source).name, row))
-        for record, source, row in zip(
-            *(owner.column(name).to_pylist() for name in ("record_id", "source", "row")),
-            strict=True,
-        )
-    }
-    known = [found.get(record) for record in records]
-    if all(place is None for place in known):
-        raise UserError("mapping: no record of --sanitized comes from the gallery")
-    return np.array([-1 if place is None else place for place in known], np.int64)
+    found = dict(pair(mapping, rows, gallery.sums, set(records).__contains__, log))
+    return np.array([found.get(record, -1) for record in records], np.int64)
 
 
 def read_released(path: str, identity_column: str) -> tuple[list[str], Faces, list[str | None]]:

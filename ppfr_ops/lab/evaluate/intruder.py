@@ -45,7 +45,7 @@ def intrude(
     if found.manifest is None:
         raise UserError("no manifest.json: not a release")
     known = read_source(candidates, identity_column, found)
-    truth = None if mapping is None else read_truth(mapping, found, known)
+    truth = None if mapping is None else read_truth(mapping, found, known, lambda line: None)
     gallery = read_faces(candidates, "candidates")
     if len(gallery) != len(known.source.people):
         raise UserError("candidates: some cannot be decoded as faces of 112 x 112")

@@ -1,7 +1,7 @@
 """A release and its source as the structure attack has them: labels, places and kept columns."""
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
 from ppfr_ops.imaging.codec import ImageError, decode
 from ppfr_ops.lab.evaluate.attacks.structure import Ints, Seen, Source
 from ppfr_ops.release.tables import NAME
+from ppfr_ops.sanitize.mapping import Sum, pair, sum_of
 from ppfr_ops.source.coarsening import coarsened, parse
 
+_BATCH = 256
 _NO_KEPT = frozenset({"record_id", "image", "identity"})
 
 
@@ -221,29 +223,37 @@ def faces_in(files: Sequence[Any]) -> Faces:
         raise UserError("--structure-pictures: a picture that is no aligned face") from None
 
 
-def read_truth(mapping: str, release: Released, known: Known) -> dict[int, int]:
+def read_truth(
+    mapping: str, release: Released, known: Known, log: Callable[[str], None]
+) -> dict[int, int]:
     """The person of every pseudonym, by number, from the owner's mapping: of records or, where no
     record is of a row, of pseudonyms.
+
+    Args:
+        log: is told what of the source does not fit.
 
     Raises:
         UserError: not readable, or of another release or source.
     """
-    try:
-        table = pq.read_table(mapping)
-        key = "record_id" if "record_id" in table.column_names else "identity"
-        names, sources, rows = (table[name].to_pylist() for name in (key, "source", "row"))
-    except (OSError, KeyError, ValueError, pa.ArrowException):
-        raise UserError("--mapping: no readable record_id or identity, source, row") from None
     seen = release.seen
-    if key == "record_id":
-        number: dict[Any, int] = dict(zip(seen.ids, seen.pseudonyms.tolist(), strict=True))
-    else:
-        number = {label: place for place, label in enumerate(release.labels)}
+    number: dict[str, int] = {label: place for place, label in enumerate(release.labels)}
+    number |= dict(zip(seen.ids, seen.pseudonyms.tolist(), strict=True))
     votes: dict[int, Counter[int]] = defaultdict(Counter)
-    for name, file, row in zip(names, sources, rows, strict=True):
-        place = known.rows.get((Path(file).name, row))
-        if place is not None and name in number:
-            votes[number[name]][int(known.source.people[place])] += 1
-    if not votes:
-        raise UserError("--mapping: it is of another release or source")
+    for name, place in pair(mapping, known.rows, _sums(known), number.__contains__, log):
+        votes[number[name]][int(known.source.people[place])] += 1
     return {name: counts.most_common(1)[0][0] for name, counts in votes.items()}
+
+
+def _sums(known: Known) -> list[Sum]:
+    """Of the pictures of the source, as far as it has any."""
+    sums: list[Sum] = []
+    for file in known.files:
+        with pq.ParquetFile(file) as opened:
+            if "image" not in opened.schema_arrow.names:
+                sums += [None] * opened.metadata.num_rows
+                continue
+            for batch in opened.iter_batches(_BATCH, columns=["image"]):
+                for cell in batch["image"].to_pylist():
+                    data = cell.get("bytes") if isinstance(cell, dict) else cell
+                    sums.append(sum_of(data if isinstance(data, bytes) else None))
+    return sums
