@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ppfr_ops.contracts.records import IMAGE_TYPE
+from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
 from ppfr_ops.imaging.codec import Encoding
 
@@ -273,11 +274,20 @@ def write_pairs(
     Args:
         path: Parquet file: ``a``, ``b`` (an ``image.path`` each), ``same``, ``fold``.
         count, identities, seed: as ``write_sample`` had them.
-        folds: at most half as many as identities.
+        folds: at most; each has two people at least, and one who has two faces.
 
     Returns:
         How many pairs there are.
+
+    Raises:
+        UserError: there are too few faces or identities for two folds.
     """
+    folds = min(folds, identities // 2, count - identities)
+    if folds < 2:
+        raise UserError(
+            f"pairs of {count} faces of {identities} identities: needed are 4 identities or more, "
+            "and 2 faces more than identities"
+        )
     rng = np.random.default_rng([seed, 3])
     rows = []
     for fold in range(folds):

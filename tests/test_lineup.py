@@ -27,7 +27,8 @@ PEOPLE = 40
 def gallery(**attributes: list[int | None]) -> FaceSet:
     who = [f"person{i // 3:02d}" for i in range(3 * PEOPLE)]
     images = np.zeros((len(who), 112, 112, 3), np.uint8)
-    return FaceSet(images, who, who, attributes, [("made", i) for i in range(len(who))], [None] * len(who))
+    origins = [("made", i) for i in range(len(who))]
+    return FaceSet(images, who, who, attributes, origins, [None] * len(who))
 
 
 def test_another_photo_of_the_person_and_strangers() -> None:

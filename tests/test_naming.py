@@ -109,7 +109,7 @@ def test_a_file_of_groups_that_was_corrected_is_not_passed_over(tmp_path: Path) 
     write_groups(str(groups), places[::-1], ["y", "x", "y", "x", "y", "x"])
     run(chosen)  # the same in another order
     write_groups(str(groups), places, ["x", "y", "x", "y", "x", "x"])
-    with pytest.raises(UserError, match="another --groups; give the same options.*--overwrite"):
+    with pytest.raises(UserError, match=r"another --groups; give the same options.*--overwrite"):
         run(chosen)
     assert people(tmp_path / "out") == [3, 3]
     run(growing)

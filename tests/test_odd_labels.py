@@ -20,6 +20,7 @@ from ppfr_ops.imaging.codec import Encoding, ImageError, decode
 from ppfr_ops.imaging.decoding import orientation
 from ppfr_ops.sample import faces
 from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.source.labels import label
 from ppfr_ops.source.plan import Columns, plan
 
 WHO = Columns(identity="who")
@@ -80,6 +81,25 @@ def test_a_name_in_two_forms_of_unicode_is_one_person(tmp_path: Path) -> None:
         write(tmp_path, f"{unicodedata.normalize(form, 'Müller')}/{form}.jpg")
     write(tmp_path, "Mueller/1.jpg")
     assert len(set(people(tmp_path, Columns(identity="folder")))) == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Anna\u200bLee", "\ufeffAnnaLee", "Anna\u00adLee", "\u202aAnnaLee\u202c"),
+        *("AnnaLee\u200e", "Anna\u200dLee", "AnnaL\u2060ee", "AnnaLee\x00"),
+        *("AnnaLee\ufe0f", " Anna\u034fLee"),
+    ],
+)
+def test_a_name_with_signs_that_nobody_sees_is_the_same_person(name: str) -> None:
+    assert label(name) == label(name.encode()) == "AnnaLee"
+
+
+def test_what_can_be_seen_of_a_name_stays() -> None:
+    assert label("Anna\u00a0 Lee\t") == "Anna Lee" != label("AnnaLee")
+    assert label("e\u200b\u0301") == label("\u00e9") != label("e")
+    assert label("\u845b\U000e0100") != label("\u845b")
+    assert label("\u200b\u00ad") is None
 
 
 def test_names_that_are_no_utf_8_stay_apart(tmp_path: Path) -> None:

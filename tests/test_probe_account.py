@@ -7,11 +7,13 @@ import pytest
 from click.testing import CliRunner
 
 from ppfr_ops.cli import probe, sanitize
+from ppfr_ops.contracts.manifest import Method
 from ppfr_ops.errors import UserError
+from ppfr_ops.methods.registry import create
 from ppfr_ops.release.verify import verify
 from ppfr_ops.sample import write_sample
 from ppfr_ops.sanitize.probe_account import ProbeAccount
-from ppfr_ops.sanitize.probes import people_asked_for
+from ppfr_ops.sanitize.probes import method_of, people_asked_for
 from ppfr_ops.source.plan import Columns, plan
 from ppfr_ops.vault.audit import AuditError
 
@@ -45,6 +47,17 @@ def test_photos_are_counted_by_whose_they_are(tmp_path: Path) -> None:
     assert people_asked_for(planned, "x", str.upper) == {"X": 12}
     unlabelled = plan(str(tmp_path / "faces"), Columns(None))
     assert people_asked_for(unlabelled, None, str.upper) == {"": 12}
+
+
+@pytest.mark.parametrize("epsilon", [0, 4])
+def test_a_probe_that_would_spend_privacy_is_refused_and_says_what_to_use(epsilon: int) -> None:
+    method = create("dp-virtual", {"epsilon": epsilon})
+    made = Method(name=method.name, options=method.options(), digest=method.digest())
+    if epsilon:
+        with pytest.raises(UserError, match="--privacy-account"):
+            method_of(made, b"k" * 32)
+    else:
+        assert method_of(made, b"k" * 32).digest() == made.digest
 
 
 def test_the_command_counts_before_it_publishes_and_refuses(tmp_path: Path) -> None:

@@ -106,7 +106,8 @@ def people(count: int, photos: int, seed: int) -> tuple[Faces, list[str]]:
 
 def face_set(images: Faces, who: list[str] | None, **attributes: list[int | None]) -> FaceSet:
     names = [f"face{i:04d}" for i in range(len(images))]
-    return FaceSet(images, names, who, attributes, [("made", i) for i in range(len(images))], [None] * len(images))
+    origins = [("made", i) for i in range(len(images))]
+    return FaceSet(images, names, who, attributes, origins, [None] * len(images))
 
 
 class World:

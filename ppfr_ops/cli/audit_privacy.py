@@ -70,7 +70,7 @@ def main(
 def _method_of(folder: Folder) -> tuple[str, dict[str, str]]:
     """Name and options of the method that made an output."""
     from ppfr_ops.contracts.manifest import Manifest
-    from ppfr_ops.methods.registry import create, find, methods
+    from ppfr_ops.methods.registry import create, methods, shown_to_given
 
     document = folder.read(EVIDENCE, "manifest.json")
     if document is None:
@@ -78,8 +78,7 @@ def _method_of(folder: Folder) -> tuple[str, dict[str, str]]:
     made = Manifest.model_validate(document).method
     if made.name not in methods():  # what a file names is not imported
         raise UserError("the method of the output is none of the program's: name it by --method")
-    known = find(made.name).model_fields
-    options = {k: str(v) for k, v in made.options.items() if k in known and v is not None}
+    options = shown_to_given(made.name, made.options)
     if create(made.name, options).digest() != made.digest:
         raise UserError("the output was made by another version or other weights of its method")
     return made.name, options

@@ -15,6 +15,7 @@ from ppfr_ops.sanitize.prepare import owner_key, read_key
 from ppfr_ops.sanitize.probe_account import BUDGET, ProbeAccount
 from ppfr_ops.sanitize.probes import method_of, people_asked_for, probes
 from ppfr_ops.sanitize.run_context import pseudonyms
+from ppfr_ops.source.labels import label as label_of
 from ppfr_ops.source.plan import plan, told_by
 from ppfr_ops.source.units import Columns
 from ppfr_ops.store.ledger import Ledger
@@ -99,17 +100,20 @@ def main(
         key, naming = own, derive(own, "pseudonyms")
     else:
         raise UserError("the output holds no key of its own; give --identity-key-file")
+    whose = label_of(label)
+    if label is not None and whose is None:
+        raise UserError("--label: nothing is to be seen of it")
     method = method_of(told.method, key, load_method)
     columns = told_by(Columns(image_column, identity_column), identity_from, labels)
-    if method.needed_context() and label is None and columns.identity is None:
+    if method.needed_context() and whose is None and columns.identity is None:
         raise UserError("a release of virtual people: say whose photos these are, by --label")
     planned = plan(source, columns)
     encoding = Encoding(told.options.get("output_format", "jpeg"), told.options.get("quality", 95))
-    asked = people_asked_for(planned, label, pseudonyms(naming))
+    asked = people_asked_for(planned, whose, pseudonyms(naming))
     ProbeAccount(output).charge(asked, budget)
     out.mkdir(parents=True, exist_ok=True)
     bad = 0
-    for number, found in probes(method, planned, encoding, label, pseudonyms(naming)):
+    for number, found in probes(method, planned, encoding, whose, pseudonyms(naming)):
         if isinstance(found, str):
             bad += 1
             console.print(f"probe {number}: {found}")

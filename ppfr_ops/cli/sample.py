@@ -54,8 +54,8 @@ def main(
         return 0
     if files > count:
         raise UserError(f"--files {files}: there are {count} faces")
-    paths = write_sample(folder, count, identities, files, seed)
     if pairs is not None:
         write_pairs(pairs, count, identities, seed)
+    paths = write_sample(folder, count, identities, files, seed)
     console.print(f"{count} faces of {identities} identities in {len(paths)} files")
     return 0

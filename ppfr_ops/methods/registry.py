@@ -133,6 +133,17 @@ def create(name: str, options: Mapping[str, Any] | None = None) -> Anonymizer:
         ) from None
 
 
+def shown_to_given(name: str, shown: Mapping[str, Any]) -> dict[str, str]:
+    """The options that a method takes, of those that a manifest shows of it: it may show more, such
+    as whom the pictures show.
+
+    Raises:
+        UserError: as ``find``.
+    """
+    known = find(name).model_fields
+    return {key: str(shown[key]) for key in shown if key in known and shown[key] is not None}
+
+
 def about(name: str, method: type[Anonymizer]) -> dict[str, Any]:
     """What a method declares, as plain values: what ``ppfr methods --json`` prints."""
     try:

@@ -22,7 +22,6 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
@@ -34,6 +33,7 @@ from ppfr_ops.sanitize.alignment import template_of
 from ppfr_ops.sanitize.grouping import Vectors, assign, features_of, group
 from ppfr_ops.sanitize.items import Results, decoded
 from ppfr_ops.sanitize.options import Template
+from ppfr_ops.source.labels import label
 from ppfr_ops.source.plan import Columns, Plan, Unit, plan, read_unit, sources
 from ppfr_ops.source.units import storable
 from ppfr_ops.store.atomic import in_one_step
@@ -101,9 +101,9 @@ def read_groups(path: str) -> Mapping[Place, str | None]:
         ) from None
     if table["source"].null_count or table["row"].null_count:
         raise UserError("--groups: a line without source or row")
-    names = pc.if_else(pc.equal(table["group"], ""), None, table["group"])
+    names = [label(name) for name in table["group"].to_pylist()]
     places = list(zip(table["source"].to_pylist(), table["row"].to_pylist(), strict=True))
-    found = dict(zip(places, names.to_pylist(), strict=True))
+    found = dict(zip(places, names, strict=True))
     if len(found) < len(places):
         raise UserError("--groups: a row of the input is named twice")
     return found

@@ -16,7 +16,7 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import FACE_SIZE
 from ppfr_ops.imaging.codec import Encoding, ImageError, decode
 from ppfr_ops.methods.base import Anonymizer, Context
-from ppfr_ops.methods.registry import create, methods
+from ppfr_ops.methods.registry import create, methods, shown_to_given
 from ppfr_ops.sanitize.identity import ROLE
 from ppfr_ops.source.plan import read_unit
 from ppfr_ops.source.units import Plan
@@ -31,19 +31,24 @@ def method_of(made: Method, key: bytes, load_method: str | None = None) -> Anony
     Raises:
         UserError: the release names code that nobody here named, or the method here is another
             than the one that made the release, or the release shows the people themselves, so that
-            any photo is a probe already.
+            any photo is a probe already, or a probe would spend privacy.
     """
     if made.name not in methods() and made.name != load_method:
         raise UserError(
             f"the release names a method of its own ({made.name!a}), which is code; "
             "--load-method says that it may run"
         )
-    options = {name: str(value) for name, value in made.options.items()}
-    method = create(made.name, options)
+    method = create(made.name, shown_to_given(made.name, made.options))
     if method.digest() != made.digest:
         raise UserError("the release was made by another version of its method")
     if ROLE not in method.needed_secrets():
         raise UserError("the release shows the people themselves: any photo can be searched in it")
+    if method.reads_faces and method.guarantee() is not None:
+        raise UserError(
+            f"a probe by {made.name} would tell of the photo, and no account be charged for it: "
+            "publish the photos with ppfr sanitize, with the release's own "
+            "--identity-key-file and --privacy-account, under the labels of the people they show"
+        )
     return method.with_secrets({ROLE: key})
 
 

@@ -26,11 +26,19 @@ BESIDE = ("metadata.csv", "metadata.jsonl", "metadata.tsv", "identity_CelebA.txt
 
 MAX_TABLE_BYTES = 2**30
 _WHOLE = re.compile(r"([+-]?\d+)\.0+")
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    "\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
+)
+"""What nobody sees of a text: controls, soft hyphens, marks of direction, joiners, fillers. Not
+what chooses among forms of a Chinese character (U+E0100 and on): names differ by it."""
 
 
 def label(value: Any) -> str | None:
     """A label as text. ``1``, ``1.0`` and ``"1"`` are one, for files of one dataset store it in
-    either way, and so is a name in whatever form of Unicode; NaN and texts of nothing are null."""
+    either way, and so is a name in whatever form of Unicode, with whatever spaces between its words
+    and signs that nobody sees; NaN and texts of nothing are null."""
     if value is None or isinstance(value, bool):
         return None if value is None else str(value)
     if isinstance(value, bytes):
@@ -39,7 +47,8 @@ def label(value: Any) -> str | None:
         if not math.isfinite(value):
             return None
         return str(int(value)) if value == int(value) else str(value)
-    text = unicodedata.normalize("NFC", storable(str(value))).strip()
+    seen = " ".join(_UNSEEN.sub("", storable(str(value))).split())
+    text = unicodedata.normalize("NFC", seen)
     if match := _WHOLE.fullmatch(text):
         text = str(int(match[1]))
     return None if text in ("", "nan", "NaN") else text

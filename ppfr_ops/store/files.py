@@ -35,6 +35,12 @@ class Files(Folder):
             with contextlib.suppress(FileNotFoundError):
                 self.fs.rm_file(path)
 
+    def remove_draft_folder(self) -> None:
+        """Remove the folder where files are written before they are whole, if it is empty."""
+        if self.local:
+            with contextlib.suppress(OSError):  # it was never there, or somebody writes
+                os.rmdir(self.path(_TEMPORARY))
+
 
 def inside(url: str, folder: str) -> bool:
     """Whether a place is a folder, or lies in it, however either is written."""

@@ -83,9 +83,6 @@ _LASTING = (f"{EVIDENCE}/ledger/lease/", f"{EVIDENCE}/ledger/account/")
 _KEYS = ("secret.json", "release_key.json")
 """Of the ids outside, and of virtual people (``sanitize.identity``)."""
 
-_GROWING = ("input", "--groups")
-"""Settings that change as an input grows."""
-
 NO_DATE = 315_532_800
 """1980-01-01: when a file of a release was written tells in which order the work was done, or which
 part of the release came later."""
@@ -128,11 +125,9 @@ class Ledger(Documents):
             if any(not _OURS.fullmatch(path[len(self.root) + 1 :]) for path in paths):
                 raise LedgerError("the output folder is not empty, and not of an earlier run")
         elif not overwrite:
-            changed = sorted(
-                key
-                for key in begun | dict(settings)
-                if begun.get(key) != settings.get(key) and not (growing and key in _GROWING)
-            )
+            apart = {"input", "--groups"} if growing else set()
+            keys = {*begun, *settings} - apart
+            changed = sorted(key for key in keys if begun.get(key) != settings.get(key))
             if changed:
                 raise LedgerError(
                     f"the output holds a run with another {', '.join(changed)}; "
@@ -152,8 +147,7 @@ class Ledger(Documents):
         Args:
             settings: digests of what shapes the output; an earlier run must agree on all.
             overwrite: remove what an earlier run left, rather than go on with it.
-            growing: the input, and what a file says of its rows, may be another than that of the
-                earlier run.
+            growing: the input, and what is said of it, may be another than the earlier run's.
             seed: for tests only: the same ids in every run.
             planned: units that the run can do again; None: all.
 

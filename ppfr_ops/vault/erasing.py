@@ -45,6 +45,7 @@ def erase(
     if failures:
         with files.writing("dead_letters.parquet") as file:
             _write(file, _failures(failures))
+    files.remove_draft_folder()
     return count, failures
 
 

@@ -28,6 +28,7 @@ def test_all_of_it_byte_for_byte(world: World, tmp_path: Path) -> None:
         world.outside(name): original(name) for name in world.records
     }
     assert found[0]["image"]["path"].endswith(".jpg")
+    assert {path.suffix for path in (tmp_path / "back").iterdir()} == {".parquet"}
 
 
 def test_one_record_as_a_file_and_one_persons(world: World, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from ppfr_ops.lab.evaluate.attacks.structure import Ints, Seen, Source
 from ppfr_ops.release.tables import NAME
 from ppfr_ops.sanitize.mapping import Sum, pair, sum_of
 from ppfr_ops.source.coarsening import coarsened, parse
+from ppfr_ops.source.labels import label
 
 _BATCH = 256
 _NO_KEPT = frozenset({"record_id", "image", "identity"})
@@ -151,10 +152,7 @@ def read_source(path: str, identity_column: str, release: Released) -> Known:
         for file, part in zip(files, tables, strict=True)
         for row in range(part.num_rows)
     ]
-    own = [
-        f"row {place}" if name is None else str(name)
-        for name, place in zip(who, places, strict=True)
-    ]
+    own = [label(name) or f"row {place}" for name, place in zip(who, places, strict=True)]
     labels, people = np.unique(np.array(own, object).astype(str), return_inverse=True)
     blocks = [number for number, part in enumerate(tables) for _ in range(part.num_rows)]
     rows = {place: number for number, place in enumerate(places)}

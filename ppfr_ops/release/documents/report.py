@@ -28,7 +28,7 @@ from ppfr_ops.contracts.policy import Bound, Policy
 from ppfr_ops.draws import system_draws
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.methods.base import Context
-from ppfr_ops.methods.registry import create, methods
+from ppfr_ops.methods.registry import create, methods, shown_to_given
 from ppfr_ops.release.certificates import in_words
 from ppfr_ops.release.documents.cards import (
     Publication,
@@ -324,7 +324,7 @@ def _sample_pairs(
     if method.name not in methods() and method.name != load_method:
         return []
     try:
-        anonymizer = create(method.name, {key: str(value) for key, value in method.options.items()})
+        anonymizer = create(method.name, shown_to_given(method.name, method.options))
         if anonymizer.digest() != method.digest:
             return []
         secrets = {role: os.urandom(32) for role in anonymizer.needed_secrets()}
