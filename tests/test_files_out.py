@@ -29,6 +29,8 @@ from ppfr_ops.release.foreign import foreign_part
 from ppfr_ops.release.listing import Unlisted
 from ppfr_ops.release.standalone.check import check
 from ppfr_ops.release.verify import verify
+from ppfr_ops.review.serving import Queue
+from ppfr_ops.sanitize.reviewing import items_of
 from ppfr_ops.store.folder import Folder
 from ppfr_ops.store.ledger import NO_DATE
 
@@ -292,6 +294,21 @@ def test_what_nobody_looked_over_is_not_passed(source: Path, tmp_path: Path) -> 
     assert code == 0 and unreviewed(told) == 6
     accepted = told.model_copy(update={"options": {**told.options, "accept_unreviewed": True}})
     assert unreviewed(accepted) == 0
+
+
+def test_a_run_and_its_input_are_all_that_a_review_needs(source: Path, tmp_path: Path) -> None:
+    out, queue = tmp_path / "out", tmp_path / "queue.csv"
+    assert run(source, out, "--face-sure", "0.8", "--review-out", str(queue))[0] == 0
+    items = items_of(str(out), str(source))
+    assert items == items_of(str(out), None, queue=str(queue)) and len(items) == len(TREE)
+    assert {Path(item.source).relative_to(source) for item in items} == {*map(Path, TREE)}
+    assert all(box[4] == pytest.approx(item.score) for item in items for box in item.boxes)
+    assert Queue(items, tmp_path / "said.csv").picture(items[0].id).startswith(b"300x200")
+    with pytest.raises(UserError, match="say what the photographs are"):
+        items_of(str(out), None)
+    (source / "one.jpg").unlink()
+    with pytest.raises(UserError, match="not what the run was given"):
+        items_of(str(out), str(source))
 
 
 def test_pictures_of_a_release_as_a_folder_of_files(source: Path, tmp_path: Path) -> None:

@@ -275,7 +275,7 @@ def test_the_worst_doubt_comes_first() -> None:
     queue = doubts(tables.detections, tables.dead_letters, 0.35)
     assert [(doubt.source_id, doubt.reason) for doubt in queue] == [
         ("u-000001", "no face found"),
-        ("u-000000", "score near the threshold"),
+        ("u-000000", "the detector is not sure"),
     ]
     settled = doubts(tables.detections, tables.dead_letters, 0.35, {"u-000001"})
     assert [doubt.source_id for doubt in settled] == ["u-000000"]

@@ -20,7 +20,7 @@ import pytest
 from ppfr_ops import sample
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding
-from ppfr_ops.review.serving import Queue, serve
+from ppfr_ops.review.serving import Queue, read_queue, serve
 from ppfr_ops.review.verdicts import read_verdicts
 
 aiohttp = pytest.importorskip("aiohttp")
@@ -39,7 +39,7 @@ def queue_of(folder: Path, count: int) -> Queue:
             row = (f"u-{number:04d}", "no face found", "0.1", 1, str(place), 0, "", "")
             writer.writerow(row)
     boxes = {f"u-{number:04d}": [[100.0, 90.0, 220.0, 250.0]] for number in range(count)}
-    return Queue(folder / "queue.csv", folder / "verdicts.csv", boxes)
+    return Queue(read_queue(str(folder / "queue.csv"), boxes), folder / "verdicts.csv")
 
 
 @pytest.fixture
@@ -260,4 +260,4 @@ def test_two_reviewers_at_once_lose_nothing(tmp_path: Path) -> None:
 def test_a_queue_of_another_form_is_refused(tmp_path: Path) -> None:
     (tmp_path / "queue.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="--review-out"):
-        Queue(tmp_path / "queue.csv", tmp_path / "verdicts.csv", {})
+        read_queue(str(tmp_path / "queue.csv"), {})

@@ -9,17 +9,19 @@ from pydantic import BaseModel, ConfigDict
 from ppfr_ops.cli import Command
 from ppfr_ops.cli.options import options_of, validated
 from ppfr_ops.cli.terminal import echo
+from ppfr_ops.errors import UserError
 from ppfr_ops.options import option
+from ppfr_ops.store.files import inside
+from ppfr_ops.words import counted
 
 EXAMPLES = """
 \b
 Examples:
-  ppfr sanitize --input photos/ --output protected/ --faces detect --output-faces in-place \\
-      --review-out owner/queue.csv
-  ppfr review protected/ --queue owner/queue.csv --verdicts owner/verdicts.csv
+  ppfr sanitize --input photos/ --output protected/ --faces detect --output-faces in-place
+  ppfr review protected/ --input photos/
   # what was said is heeded by the same command
   ppfr sanitize --input photos/ --output protected/ --faces detect --output-faces in-place \\
-      --review-out owner/queue.csv --verdicts owner/verdicts.csv
+      --verdicts verdicts.csv
 """
 
 
@@ -28,10 +30,17 @@ class ReviewOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    queue: str = option(..., "The CSV that --review-out wrote.", metavar="FILE")
+    source: str | None = option(None, "The run's input.", metavar="URL", flag="--input")
+    identity_key_file: str | None = option(
+        None, "Of the run, if it had one; with --input.", metavar="FILE"
+    )
+    queue: str | None = option(
+        None, "Instead of --input: the CSV that --review-out wrote.", metavar="FILE"
+    )
     verdicts: str = option(
-        ...,
-        "The CSV that verdicts are appended to, for --verdicts. Several people may write to it.",
+        "verdicts.csv",
+        "The CSV that verdicts are appended to, for ppfr sanitize --verdicts. Several people may "
+        "write to it.",
         metavar="FILE",
     )
     image_column: str = option("image", "Column of the pictures in Parquet files.")
@@ -49,19 +58,20 @@ def main(output: str, **values: Any) -> int:
     are saved as they are given. Ctrl-C ends it.
     """
     from ppfr_ops.cli.console import console
-    from ppfr_ops.release.figures import read_all
     from ppfr_ops.review.serving import Queue, serve
-    from ppfr_ops.store.ledger import Ledger
+    from ppfr_ops.sanitize.reviewing import items_of
 
     options = validated(ReviewOptions, values)
-    ledger = Ledger(output)
-    found = read_all(ledger, ledger.entries().values(), "detections")
-    boxes: dict[str, list[list[float]]] = {}
-    for name, box in zip(found["source_id"].to_pylist(), found["box"].to_pylist(), strict=True):
-        boxes.setdefault(name, []).append(box)
-    queue = Queue(Path(options.queue), Path(options.verdicts), boxes, options.image_column)
+    if inside(options.verdicts, output):
+        raise UserError("--verdicts must not lie inside the output")
+    items = items_of(output, options.source, options.identity_key_file, options.queue)
+    queue = Queue(items, Path(options.verdicts), options.image_column)
     server, address = serve(queue, options.port, options.reviewer)
-    console.print(f"{len(queue.items):,} photographs to look at: open", markup=False)
+    if not queue.items:
+        console.print("no photograph waits for a person", markup=False)
+        return 0
+    listed = counted(len(queue.items), "photograph")
+    console.print(f"{listed} to look at: open this address, on this machine", markup=False)
     echo(address)
     try:
         server.serve_forever()
@@ -70,5 +80,9 @@ def main(output: str, **values: Any) -> int:
     finally:
         server.server_close()
     left = sum(not item.verdict for item in queue.items.values())
-    console.print(f"{left:,} photographs are still to be looked at", markup=False)
+    console.print(
+        f"{counted(left, 'photograph')} still to be looked at; the same ppfr sanitize with "
+        f"--verdicts {options.verdicts} does what was said",
+        markup=False,
+    )
     return 0

@@ -64,7 +64,7 @@ def doubts(
         seconds = [score for score, second, _ in found if second]
         unseen = [sure for *_, treatment in found if treatment.endswith("_no_landmarks")]
         if unsure or seconds or unseen:
-            reason = "score near the threshold" if unsure else "found by a second look"
+            reason = "the detector is not sure" if unsure else "found by a second look"
             reason = reason if unsure or seconds else "a box in which no face is seen"
             queue.append(Doubt(source, reason, min(unsure + seconds + unseen), len(found)))
     return sorted(queue, key=lambda doubt: (doubt.score, doubt.source_id))
@@ -91,15 +91,21 @@ def counts(
     )
 
 
-def write_review(target: str, queue: Sequence[Doubt], plan: Plan) -> None:
-    """Write ``--review-out``, a table to be filled in and given back as ``--verdicts``. It names
-    the sources, so it is for the owner alone: mode 0600."""
+def places(queue: Sequence[Doubt], plan: Plan) -> dict[str, tuple[str, int]]:
+    """File and row of the photographs of a queue, by ``source_id``."""
     wanted = {doubt.source_id for doubt in queue}
-    places: dict[str, tuple[str, int]] = {}
+    found: dict[str, tuple[str, int]] = {}
     for unit in plan.units:
         names = [record_id(unit.id, row) for row in range(unit.rows)]
         if wanted.intersection(names):
-            places.update(zip(names, sources(plan, unit), strict=True))
+            found.update(zip(names, sources(plan, unit), strict=True))
+    return found
+
+
+def write_review(target: str, queue: Sequence[Doubt], plan: Plan) -> None:
+    """Write ``--review-out``, a table to be filled in and given back as ``--verdicts``. It names
+    the sources, so it is for the owner alone: mode 0600."""
+    where = places(queue, plan)
     descriptor = os.open(target, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
     with os.fdopen(descriptor, "w", newline="", encoding="utf-8") as file:
         os.fchmod(descriptor, 0o600)  # of one that was there before
@@ -108,7 +114,7 @@ def write_review(target: str, queue: Sequence[Doubt], plan: Plan) -> None:
             ("source_id", "reason", "score", "faces", "source", "row", "verdict", "boxes")
         )
         for doubt in queue:
-            source, row = places[doubt.source_id]
+            source, row = where[doubt.source_id]
             score = f"{doubt.score:.3f}"
             writer.writerow(
                 (doubt.source_id, doubt.reason, score, doubt.faces, inert(source), row, "", "")

@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -46,51 +46,54 @@ class Item:
     source: str
     row: int
     boxes: list[list[float]]
+    """That are covered: x0, y0, x1, y1, and the score."""
     verdict: str = ""
     covers: list[list[float]] | None = None
     """Boxes of the verdict ``cover``."""
+
+
+def read_queue(path: str, boxes: Mapping[str, list[list[float]]]) -> list[Item]:
+    """What ``--review-out`` wrote.
+
+    Args:
+        boxes: by ``source_id``, as ``Item`` has them.
+
+    Raises:
+        UserError: it is something else.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [
+                Item(
+                    row["source_id"],
+                    row["reason"],
+                    float(row["score"]),
+                    row["source"].removeprefix("'"),
+                    int(row["row"]),
+                    boxes.get(row["source_id"], []),
+                )
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise UserError(
+            f"the queue is not what --review-out writes ({type(error).__name__})"
+        ) from None
 
 
 class Queue:
     """The photographs to look at, and the verdicts on them.
 
     Args:
-        queue: the CSV of ``--review-out``.
+        items: worst first.
         verdicts: the CSV that verdicts are appended to; what is in it already counts.
-        boxes: by ``source_id``, what the detector found.
         image_column: of Parquet sources.
-
-    Raises:
-        UserError: a file cannot be read.
     """
 
-    def __init__(
-        self,
-        queue: Path,
-        verdicts: Path,
-        boxes: Mapping[str, list[list[float]]],
-        image_column: str = "image",
-    ) -> None:
+    def __init__(self, items: Iterable[Item], verdicts: Path, image_column: str = "image") -> None:
         self.path = verdicts
         self.image_column = image_column
         self._lock = threading.Lock()
-        self.items: dict[str, Item] = {}
-        try:
-            with open(queue, newline="", encoding="utf-8") as file:
-                for row in csv.DictReader(file):
-                    source = row["source"].removeprefix("'")
-                    self.items[row["source_id"]] = Item(
-                        row["source_id"],
-                        row["reason"],
-                        float(row["score"]),
-                        source,
-                        int(row["row"]),
-                        boxes.get(row["source_id"], []),
-                    )
-        except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-            raise UserError(
-                f"the queue is not what --review-out writes ({type(error).__name__})"
-            ) from None
+        self.items = {item.id: item for item in items}
         if verdicts.exists():
             self._remember()
 

@@ -15,7 +15,10 @@ LOOKED_AT = 12
 
 AS_THEY_ARE = "off"
 
-_OFFER = "--faces detect finds and aligns every face (--output-faces in-place: whole photographs)"
+_OFFER = (
+    "--faces detect --output-faces in-place covers every head in whole photographs, --faces detect "
+    "alone cuts every face out and aligns it"
+)
 
 
 def aligned(options: SanitizeOptions, method: Anonymizer, plan: Plan) -> tuple[str, str | None]:

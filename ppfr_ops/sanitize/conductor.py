@@ -295,7 +295,8 @@ class _Run:
             self._say(f"{listed} that a person should look at, listed in --review-out")
         elif queue:
             listed = counted(len(queue), "photograph")
-            self._say(f"{listed} that a person should look at; --review-out FILE lists them")
+            look = f"ppfr review {options.output} --input INPUT"
+            self._say(f"{listed} that a person should look at: {look} shows them in a browser")
 
     def _concluded(
         self, job: Job, manifest: Manifest, faces: int, faults: Collection[str] = ()
