@@ -176,13 +176,15 @@ def main() -> None:
     parser.add_argument("--count", type=int, nargs="*", default=[500, 2000])
     parser.add_argument("--default", action="store_true", help="the default method besides")
     parser.add_argument("--environment", type=Path, default=Path("build/photographs"))
+    parser.add_argument("--deface", type=Path, help="a deface that is there; no data-juicer then")
     arguments = parser.parse_args()
-    programs = others(arguments.environment.absolute())
-    ways: dict[str, PublishingMode] = {
-        "deface": Deface(programs),
-        "ours, blur": Ours("--cover", "blur"),
-        "data-juicer": DataJuicer(programs),
-    }
+    ways: dict[str, PublishingMode]
+    if arguments.deface:
+        ways = {"deface": Deface(arguments.deface.absolute().parent)}
+    else:
+        programs = others(arguments.environment.absolute())
+        ways = {"deface": Deface(programs), "data-juicer": DataJuicer(programs)}
+    ways["ours, blur"] = Ours("--cover", "blur")
     if arguments.default:
         ways["ours, default method and metrics"] = Ours()
     for count in arguments.count:

@@ -56,7 +56,7 @@ def test_a_small_input_is_shared_out(tmp_path: Path) -> None:
     write_parquet(tmp_path / "p" / "a.parquet", 400)
     for number in range(120):
         (tmp_path / "t" / f"{number:03d}.jpg").write_bytes(b"%d" % number)
-    for folder, rows in (("p", [50] * 8), ("t", [40] * 3)):
+    for folder, rows in (("p", [50] * 8), ("t", [15] * 8)):
         chosen = plan(str(tmp_path / folder), Columns(), least_units=16)
         assert [unit.rows for unit in chosen.units] == rows
         assert len(plan(str(tmp_path / folder), Columns()).units) == 1

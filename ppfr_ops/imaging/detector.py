@@ -360,6 +360,8 @@ def suppress(faces: Detections, most: float = 0.3) -> Detections:
     Args:
         most: intersection over union, or 0.7 of the smaller box, from which on two are one.
     """
+    if len(faces) < 2:
+        return faces
     order = np.argsort(-faces.scores, kind="stable")
     kept: list[int] = []
     area = np.prod(faces.boxes[:, 2:] - faces.boxes[:, :2], axis=1)

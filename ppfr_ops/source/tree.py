@@ -16,6 +16,7 @@ from ppfr_ops.source.labels import Labels, beside, read_labels
 from ppfr_ops.source.paths import refuse_unclear
 from ppfr_ops.source.reader import Cutting, Listing, MissingColumnError, Reader
 from ppfr_ops.source.units import (
+    FEW_PICTURES,
     IMAGE_SUFFIXES,
     READ_ERROR,
     UNIT_BYTES,
@@ -90,7 +91,8 @@ def cut(
     """
     large = {path for path in paths if sizes[path] > MAX_BYTES}
     held = [0 if path in large else sizes[path] for path in paths]
-    found = ranges(held, shared_out(len(paths), unit_rows, least), unit_bytes)
+    most = shared_out(len(paths), unit_rows, least, FEW_PICTURES)
+    found = ranges(held, most, unit_bytes)
     if key is not None:
         found = _by_names(paths, held, unit_rows, root, key, unit_bytes)
     for start, stop in found:

@@ -25,8 +25,8 @@ _SUFFIXES = """
 """
 IMAGE_SUFFIXES = frozenset(_SUFFIXES.split())
 
-_FEW = 50
-"""Rows; a smaller unit is not worth its files."""
+_FEW, FEW_PICTURES = 50, 16
+"""Rows, and files of one picture each; a smaller unit is not worth its shards."""
 
 UNIT_BYTES = 256 * 2**20
 """Bytes of a unit's pictures, about, at most: a worker holds them all in memory."""
@@ -267,10 +267,10 @@ def in_file(format: str, path: str, rows: int, most: int, damaged: str) -> Itera
         yield Unit("", format, (path,), start, stop, damaged=last)
 
 
-def shared_out(rows: int, most: int, units: int) -> int:
+def shared_out(rows: int, most: int, units: int, few: int = _FEW) -> int:
     """Rows of a unit, at most, if there are to be so many units of an input of so many rows: then
-    workers have something to share. Never under ``_FEW`` for that reason."""
-    return min(most, max(_FEW, -(-rows // units)))
+    workers have something to share. Never under ``few`` for that reason."""
+    return min(most, max(few, -(-rows // units)))
 
 
 def ranges(sizes: Sequence[int], most: int, unit_bytes: int | None) -> Iterator[tuple[int, int]]:
