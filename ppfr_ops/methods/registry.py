@@ -135,7 +135,7 @@ def create(name: str, options: Mapping[str, Any] | None = None) -> Anonymizer:
 
 def shown_to_given(name: str, shown: Mapping[str, Any]) -> dict[str, str]:
     """The options that a method takes, of those that a manifest shows of it: it may show more, such
-    as whom the pictures show.
+    as the mode of identity.
 
     Raises:
         UserError: as ``find``.
