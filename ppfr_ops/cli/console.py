@@ -212,11 +212,11 @@ def _summary(result: RunResult, manifest: Manifest) -> None:
         speed = rate(result.faces / max(result.seconds, 1e-9), "rows")
         table.add_row("time", f"{result.seconds:,.1f} s, {speed}")
     console.print(table)
-    console.print(f"for others: {result.release}; for you alone: {result.evidence}", markup=False)
+    echo(f"for others: {result.release}; for you alone: {result.evidence}", err=True)
     if manifest.options.get("output_faces") == "in-place" and counts.records:
         where = f"{result.release}/photographs" if result.as_files else result.release
         look = f"ppfr show {result.output} --input INPUT"
-        console.print(f"look at them: {where}, or {look} beside the originals", markup=False)
+        echo(f"look at them: {where}, or {look} beside the originals", err=True)
 
 
 def _looked(found: PhotographCounts) -> list[tuple[str, str]]:

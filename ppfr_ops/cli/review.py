@@ -80,9 +80,9 @@ def main(output: str, **values: Any) -> int:
     finally:
         server.server_close()
     left = sum(not item.verdict for item in queue.items.values())
-    console.print(
+    echo(
         f"{counted(left, 'photograph')} still to be looked at; the same ppfr sanitize with "
         f"--verdicts {options.verdicts} does what was said",
-        markup=False,
+        err=True,
     )
     return 0
