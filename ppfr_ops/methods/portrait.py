@@ -86,12 +86,12 @@ class PortraitHeads(Anonymizer):
     def _portrait(
         self, natural: "Natural", seen: Seen, draw: NDArray[np.float32]
     ) -> Portrait | None:
-        from ppfr_ops.methods.natural.looks import ATTRIBUTES, BANDS, LAWS
+        from ppfr_ops.methods.natural.looks import ATTRIBUTES, BANDS, DRAW, LAWS
 
         seed = hashlib.sha256(draw.tobytes())
         turned = float(np.clip((yaw(seen.landmarks) - _AHEAD) / _TURN, -_WIDEST, _WIDEST))
         moved = draw.copy()
-        place = natural.draw_size - ATTRIBUTES + len(BANDS) + list(LAWS).index("yaw")
+        place = DRAW - ATTRIBUTES + len(BANDS) + list(LAWS).index("yaw")
         moved[place] = turned / LAWS["yaw"].spread
         eyes = float(np.hypot(*(seen.landmarks[1] - seen.landmarks[0])))
         size = next((side for side in (128, 256, 512) if side * _EYES >= 0.9 * eyes), 1024)

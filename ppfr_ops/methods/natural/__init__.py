@@ -28,8 +28,8 @@ from ppfr_ops.keys import IDENTITY, derive
 from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.methods.base import Anonymizer, Context, Output
 from ppfr_ops.methods.codes import KEY_SIZE, check_key, normals, person
-from ppfr_ops.methods.natural import files
-from ppfr_ops.methods.natural.looks import ATTRIBUTES, CROWD_SIDE, DRAW, MIX, OTHERS, Looks
+from ppfr_ops.methods.natural import camera, files, looks
+from ppfr_ops.methods.natural.looks import ATTRIBUTES, CROWD_SIDE, MIX, OTHERS, Looks
 from ppfr_ops.methods.natural.network import LAST, STYLE, Head, Synthesis
 from ppfr_ops.methods.natural.network import Mapping as Mapper
 from ppfr_ops.methods.natural.quality import plain, sound
@@ -50,14 +50,33 @@ _BORDER = 16
 _MIDDLE, _FAR = (64.0, 77.0), 14.0
 """Of a picture of 128 px: where the middle of the face's landmarks lies, and how far from it one is
 somebody else, px."""
-_SHARPER = 0.4
-"""Of what a blur of a pixel takes away, the share that is added to a face."""
 _OTHER = 0.95
 """How far from the mean style the other draws of a photo lie."""
 
 
 Mix = tuple[tuple[str, float], ...]
 """Kinds of people and their shares."""
+
+
+STILL = np.zeros(camera.DRAW)
+"""A camera straight ahead, in the light that there is."""
+
+
+@dataclass
+class Sight:
+    """A picture of 128 px with a border, its landmarks in it, ``5 x 2``, and how sound it is: 1 and
+    more is good enough, 0: no face."""
+
+    picture: NDArray[np.uint8]
+    landmarks: NDArray[np.float32]
+    sound: float = 0.0
+
+    def aligned(self, draw: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """As the camera takes it, uint8 ``112 x 112 x 3``; black where there is no face."""
+        if not np.isfinite(self.landmarks).all():
+            return np.zeros((FACE_SIZE, FACE_SIZE, 3), np.uint8)
+        picture, points = camera.turned(self.picture, self.landmarks, draw[:2])
+        return camera.taken(align(picture, points[None])[0], draw[2:])
 
 
 @dataclass(frozen=True)
@@ -122,8 +141,8 @@ class Generator:
             crowd = self.looks.crowded(self.exact.features(styles[None], CROWD_SIDE))
             last = tried == PEOPLE_TRIED or number == MOST_NUMBERS - 1
             if crowd <= 0 or (last and chosen is None):
-                picture, good = self.aligned(styles)
-                good = min(good, plain(picture)) if good else good
+                seen = self.looked_at(styles)
+                good = min(seen.sound, plain(seen.aligned(STILL))) if seen.sound else 0.0
                 looked += 1
                 if good > best:
                     best, chosen = good, found
@@ -166,15 +185,14 @@ class Generator:
         """Drop the people that are kept."""
         self._people.clear()
 
-    def aligned(self, styles: torch.Tensor) -> tuple[NDArray[np.uint8], float]:
-        """A picture aligned by its own landmarks, uint8 ``112 x 112 x 3``, and how sound it is: 1
-        and more is good enough, 0: no face."""
+    def looked_at(self, styles: torch.Tensor) -> "Sight":
+        """A picture with a border, as it is judged."""
         picture = self.picture(styles, _SMALL)
         points, score = self.landmarks(picture)
-        if not score:
-            return np.zeros((FACE_SIZE, FACE_SIZE, 3), np.uint8), 0.0
-        crop = _crisp(align(_bordered(picture), (points + _BORDER)[None])[0])
-        return crop, sound(crop, points, score)
+        seen = Sight(_bordered(picture), points + _BORDER)
+        if score:
+            seen.sound = sound(seen.aligned(STILL), points, score)
+        return seen
 
 
 def _wanted(key: bytes, whose: bytes, mix: Mix) -> dict[str, bool]:
@@ -189,13 +207,6 @@ def _wanted(key: bytes, whose: bytes, mix: Mix) -> dict[str, bool]:
 def _bordered(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     side = (_BORDER,) * 4
     return cv2.copyMakeBorder(picture, *side, cv2.BORDER_REPLICATE).astype(np.uint8)
-
-
-def _crisp(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Sharper by what the enlarging of 128 px took, as sharp as photographs are."""
-    pixels = crop.astype(np.float32)
-    pixels += _SHARPER * (pixels - cv2.GaussianBlur(pixels, (0, 0), 1.0))
-    return pixels.clip(0, 255).round().astype(np.uint8)
 
 
 def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
@@ -253,7 +264,7 @@ class Natural(Anonymizer):
 
     @property
     def draw_size(self) -> int:
-        return DRAW
+        return looks.DRAW + camera.DRAW
 
     @property
     def reads_faces(self) -> bool:
@@ -284,16 +295,11 @@ class Natural(Anonymizer):
         """The faces are not looked at; the context's ``identity``: labels (str), or None: somebody
         new."""
         out = np.empty_like(faces)
-        generator = self.generator()
         with torch.inference_mode():
             for row, (label, draw) in enumerate(zip(context["identity"], draws, strict=True)):
-                best = -1.0
-                for styles in self._tries(label, draw):
-                    picture, good = generator.aligned(styles)
-                    if good > best:
-                        out[row], best = picture, good
-                    if good >= 1:
-                        break
+                seen = self._best(label, draw)[0]
+                taken = camera.wide(draw[-camera.DRAW :], self.variation)
+                out[row] = seen.aligned(taken)
         return out
 
     def styles(
@@ -309,15 +315,8 @@ class Natural(Anonymizer):
         Returns:
             float32 ``N x 14 x 512``.
         """
-        generator, chosen = self.generator(), []
         with torch.inference_mode():
-            for label, draw in zip(labels, draws, strict=True):
-                found = []
-                for styles in self._tries(label, draw):
-                    found.append((generator.aligned(styles)[1], styles))
-                    if found[-1][0] >= 1:
-                        break
-                chosen.append(max(found, key=lambda pair: pair[0])[1].numpy())
+            chosen = [self._best(*each)[1].numpy() for each in zip(labels, draws, strict=True)]
         return np.stack(chosen) if chosen else np.zeros((0, 14, STYLE), np.float32)
 
     def render(self, styles: NDArray[np.float32], size: int = 256) -> Rendered:
@@ -343,6 +342,15 @@ class Natural(Anonymizer):
                 landmarks[row], scores[row] = generator.landmarks(pictures[row])
         return Rendered(pictures, landmarks, scores)
 
+    def _best(self, label: str | None, draw: NDArray[np.float32]) -> tuple[Sight, torch.Tensor]:
+        """The first look of a person that is sound, or the best of those that are tried."""
+        generator, found = self.generator(), []
+        for styles in self._tries(label, draw[: looks.DRAW]):
+            found.append((generator.looked_at(styles), styles))
+            if found[-1][0].sound >= 1:
+                break
+        return max(found, key=lambda pair: pair[0].sound)
+
     def _tries(self, label: str | None, draw: NDArray[np.float32]) -> Iterator[torch.Tensor]:
         """Styles of looks of a person, ``14 x 512``, one after the other; the first is that of the
         draw, the others are drawn by it."""
@@ -352,7 +360,9 @@ class Natural(Anonymizer):
         whose = generator.person(key, person(label, draw), mix)
         seed = hashlib.sha256(draw.tobytes()).digest()
         for number in range(TRIES):
-            look = draw if not number else normals(seed, "natural look", bytes([number]), DRAW)
+            look = (
+                draw if not number else normals(seed, "natural look", bytes([number]), looks.DRAW)
+            )
             others = look[: OTHERS * STYLE].reshape(OTHERS, STYLE)
             drawn = torch.stack([_OTHER * generator.style(z) for z in others])
             rest = torch.from_numpy(look[OTHERS * STYLE :].copy())

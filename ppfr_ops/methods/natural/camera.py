@@ -1,0 +1,134 @@
+"""How a photo is taken: from where, in what light, and what the camera makes of its colours.
+
+Photos of one real person differ less in the person than in these. Without them a few pixels tell
+drawn people apart, and whoever learns from the pictures learns those: the colour of the whole, the
+side that the light comes from, the very outline. How far each goes follows what differs between
+photos of one person in ``ids_aligned`` and ``cfp_aligned`` (``bench/natural_camera.py``).
+"""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ppfr_ops.imaging.arrays import FACE_SIZE
+from ppfr_ops.imaging.geometry import similarity
+
+DRAW = 16
+"""Normals of a draw that a photo is taken by."""
+YAW, PITCH = 0.28, 0.06
+"""Radians that the head is turned by, one deviation."""
+GAMMA, SATURATION, BRIGHTNESS, SHARPNESS = 0.2, 0.3, 0.2, 0.45
+"""Exponent of grey values, saturation and brightness, in logarithms; sharpening."""
+SIDE, ABOVE, BENT, TINT, TINT_SIDE = 0.3, 0.1, 0.08, 0.08, 0.08
+"""Logarithms: left half of the face by its right one, upper by lower; light that is no plane; red
+and blue by green, in all and from left to right."""
+GREY = 1.88
+"""From where on a normal gives a photo without colours: 3 of 100."""
+_WIDEST, _SHARPER = 1.9, 0.4
+_DEEP, _NOSE, _AXIS = 50.0, 10.0, 20.0
+"""Of a head of which the crop of 112 px is full: depth, the nose's beyond it, and that of the axis
+that it is turned by, px."""
+_Y, _X = np.mgrid[:FACE_SIZE, :FACE_SIZE].astype(np.float32) / ((FACE_SIZE - 1) / 2) - 1
+_INNER = (slice(20, 100), slice(25, 87))
+_HALVES = (0.56, 0.7)
+"""By how much a slope of 1 parts the two halves of the inner face, across and down."""
+_ROUNDS = 12
+
+Points = NDArray[np.float64]
+
+
+def wide(draw: NDArray[np.float32], variation: float) -> NDArray[np.float64]:
+    """Normals as they are used: nothing too far out; 0 where nothing varies."""
+    return np.clip(draw.astype(np.float64), -_WIDEST, _WIDEST) * variation
+
+
+def turned(
+    picture: NDArray[np.uint8], landmarks: NDArray[np.float32], draw: NDArray[np.float64]
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """A head seen from another side, by the depth that heads have.
+
+    Args:
+        picture: uint8 ``H x W x 3``.
+        landmarks: of its face, ``5 x 2``.
+        draw: two numbers of :func:`wide`: to the side, up.
+
+    Returns:
+        Picture and landmarks.
+    """
+    yaw, pitch = YAW * draw[0], PITCH * draw[1]
+    if not yaw and not pitch:
+        return picture, landmarks
+    matrix = similarity(landmarks)
+    back = np.linalg.inv(matrix[:, :2])
+
+    def moved(points: Points) -> Points:
+        """Where points of the picture come to lie."""
+        x, y = np.moveaxis(points @ matrix[:, :2].T + matrix[:, 2], -1, 0)
+        r = ((x - 56) / 48) ** 2 + ((y - 66) / 64) ** 2
+        z = _DEEP * np.exp(-0.9 * r) - _AXIS
+        z += _NOSE * np.exp(-(((x - 56) / 7) ** 2) - ((y - 71) / 10) ** 2)
+        by = (
+            (x - 56) * (np.cos(yaw) - 1) + z * np.sin(yaw),
+            (y - 68) * (np.cos(pitch) - 1) + z * np.sin(pitch),
+        )
+        found: Points = points + np.stack(by, -1) @ back.T
+        return found
+
+    rows, columns = np.mgrid[: picture.shape[0], : picture.shape[1]]
+    wanted = np.stack([columns, rows], -1).astype(np.float64)
+    source = wanted.copy()
+    for _ in range(_ROUNDS):
+        source += 0.5 * (wanted - moved(source))
+    field = source.astype(np.float32)
+    seen = cv2.remap(
+        picture, field[..., 0], field[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )
+    return seen.astype(np.uint8), moved(landmarks.astype(np.float64)).astype(np.float32)
+
+
+def taken(crop: NDArray[np.uint8], draw: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """An aligned picture in another light, by another camera.
+
+    Args:
+        crop: uint8 ``112 x 112 x 3``.
+        draw: the rest of :func:`wide`.
+    """
+    sharp, gamma, colour, side, above, red, blue, tint, bright, grey, *bent = draw[: DRAW - 2]
+    if not draw.any():
+        return _sharper(crop, 0.0)
+    pixels = (_sharper(crop, sharp).astype(np.float64) + 0.5) / 256
+    before = pixels[_INNER].mean()
+    pixels = pixels ** np.exp(GAMMA * gamma)
+    luma = pixels @ np.array([0.299, 0.587, 0.114])
+    coloured = np.exp(SATURATION * colour) if grey < GREY else 0.0
+    pixels = np.maximum(luma[..., None] + (pixels - luma[..., None]) * coloured, 1e-3)
+    light = _plane(luma, SIDE * side, ABOVE * above)
+    for amount, shape in zip(bent, (_X * _X, _X * _Y, _Y * _Y), strict=False):
+        light = light + BENT * amount * shape
+    tints = np.zeros_like(pixels)
+    if coloured:
+        tints[..., 0] = TINT * red + TINT_SIDE * tint * _X
+        tints[..., 2] = TINT * blue - TINT_SIDE * tint * _X
+    pixels = pixels * np.exp(light[..., None] + tints)
+    pixels *= min(before * np.exp(BRIGHTNESS * bright), 0.75) / pixels[_INNER].mean()
+    pixels = np.where(pixels > 0.8, 0.8 + 0.2 * np.tanh((pixels - 0.8) / 0.2), pixels)
+    return (pixels * 256 - 0.5).clip(0, 255).round().astype(np.uint8)
+
+
+def _sharper(crop: NDArray[np.uint8], draw: float) -> NDArray[np.uint8]:
+    """Sharper by what the enlarging of 128 px took, as sharp as photographs are; or less so."""
+    pixels = crop.astype(np.float32)
+    amount = min(max(_SHARPER + SHARPNESS * draw, -0.5), 1.3)
+    pixels += amount * (pixels - cv2.GaussianBlur(pixels, (0, 0), 1.0))
+    return pixels.clip(0, 255).round().astype(np.uint8)
+
+
+def _plane(luma: NDArray[np.float64], side: float, above: float) -> NDArray[np.float64]:
+    """What light has to be laid over a face so that it comes from where it was drawn to."""
+    inner = luma[_INNER]
+    height, width = inner.shape[0] // 2, inner.shape[1] // 2
+    left = np.log(inner[:, :width].mean() / inner[:, width:].mean())
+    up = np.log(inner[:height].mean() / inner[height:].mean())
+    across = np.clip((left - side) / _HALVES[0], -1.1, 1.1)
+    down = np.clip((0.5 * up - above) / _HALVES[1], -0.6, 0.6)
+    return np.asarray(across * _X + down * _Y)
