@@ -1,9 +1,10 @@
 """How a photo is taken: from where, in what light, and what the camera makes of its colours.
 
 Photos of one real person differ less in the person than in these. Without them a few pixels tell
-drawn people apart, and whoever learns from the pictures learns those: the colour of the whole, the
-side that the light comes from, the very outline. How far each goes follows what differs between
-photos of one person in ``ids_aligned`` and ``cfp_aligned`` (``bench/natural_camera.py``).
+drawn people apart, and who learns from the pictures learns those: the colour of the whole, the side
+that the light comes from, the outline. Colour and brightness differ as between photos of one person
+in ``ids_aligned`` and ``cfp_aligned`` (``bench/natural_camera.py``); side light and turning go as
+far as recognisers still take the pictures for one person, which is less.
 """
 
 import cv2
@@ -15,11 +16,11 @@ from ppfr_ops.imaging.geometry import similarity
 
 DRAW = 16
 """Normals of a draw that a photo is taken by."""
-YAW, PITCH = 0.28, 0.06
+YAW, PITCH = 0.1, 0.03
 """Radians that the head is turned by, one deviation."""
-GAMMA, SATURATION, BRIGHTNESS, SHARPNESS = 0.2, 0.3, 0.2, 0.45
+GAMMA, SATURATION, BRIGHTNESS, SHARPNESS = 0.2, 0.3, 0.14, 0.3
 """Exponent of grey values, saturation and brightness, in logarithms; sharpening."""
-SIDE, ABOVE, BENT, TINT, TINT_SIDE = 0.3, 0.1, 0.08, 0.08, 0.08
+SIDE, ABOVE, BENT, TINT, TINT_SIDE = 0.22, 0.1, 0.08, 0.08, 0.08
 """Logarithms: left half of the face by its right one, upper by lower; light that is no plane; red
 and blue by green, in all and from left to right."""
 GREY = 1.88
