@@ -295,11 +295,9 @@ class Natural(Anonymizer):
         """The faces are not looked at; the context's ``identity``: labels (str), or None: somebody
         new."""
         out = np.empty_like(faces)
-        with torch.inference_mode():
-            for row, (label, draw) in enumerate(zip(context["identity"], draws, strict=True)):
-                seen = self._best(label, draw)[0]
-                taken = camera.wide(draw[-camera.DRAW :], self.variation)
-                out[row] = seen.aligned(taken)
+        for row, (label, draw) in enumerate(zip(context["identity"], draws, strict=True)):
+            taken = camera.wide(draw[-camera.DRAW :], self.variation)
+            out[row] = self._best(label, draw)[0].aligned(taken)
         return out
 
     def styles(
@@ -315,8 +313,7 @@ class Natural(Anonymizer):
         Returns:
             float32 ``N x 14 x 512``.
         """
-        with torch.inference_mode():
-            chosen = [self._best(*each)[1].numpy() for each in zip(labels, draws, strict=True)]
+        chosen = [self._best(*each)[1].numpy() for each in zip(labels, draws, strict=True)]
         return np.stack(chosen) if chosen else np.zeros((0, 14, STYLE), np.float32)
 
     def render(self, styles: NDArray[np.float32], size: int = 256) -> Rendered:
@@ -345,10 +342,11 @@ class Natural(Anonymizer):
     def _best(self, label: str | None, draw: NDArray[np.float32]) -> tuple[Sight, torch.Tensor]:
         """The first look of a person that is sound, or the best of those that are tried."""
         generator, found = self.generator(), []
-        for styles in self._tries(label, draw[: looks.DRAW]):
-            found.append((generator.looked_at(styles), styles))
-            if found[-1][0].sound >= 1:
-                break
+        with torch.inference_mode():
+            for styles in self._tries(label, draw[: looks.DRAW]):
+                found.append((generator.looked_at(styles), styles))
+                if found[-1][0].sound >= 1:
+                    break
         return max(found, key=lambda pair: pair[0].sound)
 
     def _tries(self, label: str | None, draw: NDArray[np.float32]) -> Iterator[torch.Tensor]:
