@@ -109,7 +109,8 @@ def revoke(
 
     Needs no key. Of faces cut out of a photograph the key is the photograph's: it goes for
     everybody in it. Copies of the vault elsewhere (backups, versions, snapshots) still open under
-    the old master until it is rotated and destroyed (docs/vault.md).
+    the old master until it is rotated and destroyed (docs/vault.md). Exit codes: 0 done; 1 of some
+    the vault has no key that can be read; 2 refused.
     """
 
     names = set(records)
@@ -121,18 +122,25 @@ def revoke(
     with locked(vault):
         wish = RestoreRequest(frozenset(names), frozenset(people))
         signer = None if public_key is None else load_public_key(public_key)
-        entries = Opened(output, vault, None, signer).find(wish)
+        opened = Opened(output, vault, None, signer)
+        entries = opened.find(wish)
         if not entries:
             raise UserError("the output has no such record or person")
         who = who or audit.login()
         audit.append(vault.files, who, "revoke", sorted(entries), "begun")
         count = vault.revoke(entries)
         audit.append(vault.files, who, "revoke", f"{len(entries)} entries", f"{count} destroyed")
-    already = len(entries) - count
+    lost = len(opened.not_held)
+    already = len(entries) - count - lost
     console.print(
         f"{count:,} keys destroyed" + (f", {already:,} were gone already" if already else "")
     )
-    return 0
+    if lost:
+        console.print(
+            f"of {lost:,} the vault has no key, or none that can be read: should a damaged file of "
+            "it come back, they are destroyed before anything else is done"
+        )
+    return 1 if lost else 0
 
 
 @main.command(cls=Command)

@@ -8,7 +8,8 @@ with; of a shard that is damaged in one place, those of all other places can be 
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +19,11 @@ from ppfr_ops.contracts.ledger import Shard
 from ppfr_ops.release.attestation import PublicKey
 from ppfr_ops.release.listing import Unlisted
 from ppfr_ops.release.signing import read_seal, seal_holds, sealed_entries, unlike_seal
+from ppfr_ops.source.units import record_id
 from ppfr_ops.store.ledger import LEDGER, Ledger, read_table
 from ppfr_ops.vault.keys import KeyService
 from ppfr_ops.vault.sealing import Place, Refused, Sealed, picture_digest, unit_key, unseal, unwrap
-from ppfr_ops.vault.shards import Damaged, Keys
+from ppfr_ops.vault.shards import Damaged, Entry, Keys
 from ppfr_ops.vault.store import Vault, VaultError
 
 SETTING = "--vault"
@@ -172,6 +174,8 @@ class Opened:
         self._asked = public_key is not None
         self.unsigned = frozenset(_unlike(self.ledger, public_key))
         """Units of which the ledger says something else than what was signed."""
+        self.not_held: set[str] = set()
+        """Entries that ``find`` found and the vault does not have, or not readable."""
 
     def published(self, unit: str, wish: RestoreRequest | None = None) -> pa.Table | None:
         """A unit's published records, with the ``entry`` of each; None if they cannot be read, or,
@@ -189,10 +193,8 @@ class Opened:
                 found = self._read(shards["detections"], strict)
                 names = (found[name].to_pylist() for name in ("record_id", "source_id"))
                 sources = dict(zip(*names, strict=True))
-            try:
-                inside = self.ledger.ids.rows(self.vault.keys(unit, self.copy(unit)).entries)
-            except Damaged:
-                inside = {}
+            rows = range(self.units[unit].rows_in)
+            inside = self.ledger.ids.rows(record_id(unit, row) for row in rows)
             outside = records["record_id"].to_pylist()
             entries = [inside.get(name) or sources.get(name) or name for name in outside]
             wanted = ("record_id", "image", "identity")
@@ -224,8 +226,22 @@ class Opened:
         return found
 
     def find(self, wish: RestoreRequest) -> set[str]:
-        """Entries that a wish is for, in the whole output."""
+        """Entries that a wish is for, in the whole output; all: and in the vault.
+
+        Raises:
+            VaultError: what is published may not say which they are.
+        """
         found: set[str] = set()
+        strays = self.vault.copies() - {(unit, self.copy(unit)) for unit in self.units}
+        if strays and wish.people:
+            raise VaultError(
+                f"the vault has originals of {len(strays)} units that the output does not have, or "
+                "not any more, and nobody can say whose they are; nothing was done (ppfr sanitize, "
+                "run once more, sweeps them)"
+            )
+        for unit, copy in strays if wish.all else ():
+            with suppress(Damaged):
+                found |= set(self.vault.keys(unit, copy).entries)
         for unit in sorted(self.units):
             records = self.published(unit, wish)
             if records is None:
@@ -234,26 +250,39 @@ class Opened:
                     "was done (see ppfr verify)"
                 )
             chosen = self.wished(records, wish)
-            by_person = bool(wish.people)
-            # Who is hidden in a unit is not chosen from it: every unit has to be as it was sealed.
-            asked = set(records["entry"].to_pylist()) if by_person else chosen
-            if asked and (code := self._contradicts(unit, records, asked, by_person)):
+            try:
+                sealed = self.vault.keys(unit, self.copy(unit)).entries
+            except Damaged:
+                sealed = {}
+            if code := self._contradicts(unit, records, chosen, wish, sealed):
                 raise VaultError(f"unit {unit}: {REASONS[code]}; nothing was done")
-            found |= chosen
+            found |= chosen | (set(sealed) if wish.all else set())
+            self.not_held |= chosen - set(sealed)
         return found
 
     def _contradicts(
-        self, unit: str, records: pa.Table, chosen: Collection[str], by_person: bool
+        self,
+        unit: str,
+        records: pa.Table,
+        chosen: Collection[str],
+        wish: RestoreRequest,
+        sealed: Mapping[str, Entry],
     ) -> str | None:
-        """Why what is published of a unit may not say who is to be erased; None: it may."""
-        if unit in self.unsigned and (by_person or self._asked):
+        """Why what is published of a unit may not say what is to be erased; None: it may."""
+        if unit in self.unsigned and (wish.people or (self._asked and chosen)):
             return "not_signed"
-        try:
-            sealed = self.vault.keys(unit, self.copy(unit)).entries
-        except Damaged:
-            return None
-        for entry, digests in _digests(records).items() if by_person else ():
-            if entry in chosen and entry in sealed and sealed[entry].picture not in digests:
+        there = set(records["entry"].to_pylist())
+        if wish.people:
+            # Who is hidden in a unit is not chosen from it: all of it has to be as it was sealed.
+            if not there.issuperset(sealed):
+                return "output_damaged"
+            doubtful = there
+        else:
+            # A record's own id says which it is; of which photograph a face was, a table says.
+            named, outside = wish.records, self.ledger.ids.record
+            doubtful = {e for e in chosen if named and not {e, outside(e)} & named}
+        for entry, digests in _digests(records).items() if doubtful else ():
+            if entry in doubtful and entry in sealed and sealed[entry].picture not in digests:
                 return "another_picture"
         return None
 
