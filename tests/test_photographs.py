@@ -3,9 +3,10 @@
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -181,6 +182,50 @@ def test_every_face_of_a_photograph_is_held_to_the_policy(bound: str, published:
         assert ("face 0" if bound == "<= 0.3" else "face 1") in message
     else:
         assert tables.detections["id_cosine_x"].to_pylist() == [1.0, 0.0]
+
+
+FAULTS: dict[str, Callable[[faces.Detections], list[faces.Detections]]] = {
+    "no answer": lambda found: [],
+    "a box of no number": lambda found: [replace(found, boxes=found.boxes * np.nan)],
+    "a box without end": lambda found: [replace(found, boxes=found.boxes * np.inf)],
+    "a box inside out": lambda found: [replace(found, boxes=found.boxes[:, ::-1])],
+    "a score of no number": lambda found: [replace(found, scores=found.scores * np.nan)],
+    "half a landmark": lambda found: [replace(found, landmarks=_half(found.landmarks))],
+    "too few boxes": lambda found: [replace(found, boxes=found.boxes[:1])],
+}
+
+
+def _half(landmarks: Any) -> Any:
+    landmarks = landmarks.copy()
+    landmarks[0, 0, 0] = np.nan
+    return landmarks
+
+
+class Faulty(Marked):
+    """Its answer on photographs with two faces is none."""
+
+    fault: ClassVar[str]
+
+    def __call__(self, pictures: Any) -> list[faces.Detections]:
+        return [
+            answer
+            for found in super().__call__(pictures)
+            for answer in (FAULTS[self.fault](found) if len(found) == 2 else [found])
+        ]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("output", ["crops", "in-place"])
+def test_an_answer_of_a_detector_that_is_none_publishes_nothing(
+    output: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A head was covered nowhere, or taken for no head, in a photograph that went out."""
+    monkeypatch.setattr(Faulty, "fault", fault, raising=False)
+    monkeypatch.setitem(globals(), "Marked", Faulty)
+    sanitizer = build(output, **({"no_face": "pass"} if output == "in-place" else {}))
+    tables = sanitizer(unit([photograph(1), photograph(2)]), "u")
+    assert codes(tables) == {"u-000001": "detector_failed"}
+    assert len(tables.records) == 1
 
 
 @pytest.mark.parametrize("output", ["crops", "in-place"])

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -205,6 +206,20 @@ def test_a_damaged_video_is_said_and_the_others_are_done(tmp_path: Path) -> None
     assert not (tmp_path / "out" / "release" / "a.mp4").exists()
     files = json.loads((tmp_path / "out" / "release" / "files.json").read_text())["videos"]
     assert [file["path"] for file in files] == ["b.mp4"]
+
+
+def test_boxes_that_are_no_numbers_cover_no_video(tmp_path: Path) -> None:
+    clip = Clip(30)
+    clip.write(tmp_path / "in" / "a.mp4")
+
+    class Lost(Knowing):
+        def __call__(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+            found = super().__call__(pictures)
+            return [replace(each, boxes=each.boxes * np.nan) for each in found]
+
+    (done,) = sanitize_videos(tmp_path / "in", tmp_path / "out", Lost(clip), VideoSettings())
+    assert "not finite" in done.problem
+    assert not (tmp_path / "out" / "release" / "a.mp4").exists()
 
 
 def test_other_options_or_an_output_in_the_input_are_refused(tmp_path: Path) -> None:

@@ -87,6 +87,41 @@ class Detector(Protocol):
         """The faces of every picture, in the pictures' own pixels."""
 
 
+class Checked:
+    """A detector of which every answer is one: else a head would be covered nowhere.
+
+    Args:
+        detector: anybody's.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+
+    def __call__(self, pictures: Sequence[Picture]) -> list[Detections]:
+        """As the detector's.
+
+        Raises:
+            ValueError: it did not answer for every picture, or a box has no area, or a number is
+                none.
+        """
+        found = list(self._detector(pictures))
+        if len(found) != len(pictures):
+            raise ValueError("not as many answers as pictures")
+        for faces in found:
+            count = len(faces)
+            there = [np.shape(each) for each in (faces.boxes, faces.landmarks, faces.second)]
+            if there != [(count, 4), (count, 5, 2), (count,)]:
+                raise ValueError("boxes, landmarks and scores of different numbers of faces")
+            if not (np.isfinite(faces.boxes).all() and np.isfinite(faces.scores).all()):
+                raise ValueError("a box or score is not finite")
+            if (faces.boxes[:, 2:] <= faces.boxes[:, :2]).any():
+                raise ValueError("a box without area")
+            points = np.isnan(faces.landmarks)
+            if np.isinf(faces.landmarks).any() or (points.any((1, 2)) != points.all((1, 2))).any():
+                raise ValueError("landmarks that are there in part")
+        return found
+
+
 def given(boxes: ArrayLike, landmarks: ArrayLike | None, size: tuple[int, int]) -> Detections:
     """The owner's own boxes and landmarks as detections with score 1.
 

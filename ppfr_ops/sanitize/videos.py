@@ -30,7 +30,7 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.imaging import video
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.covers import Cover
-from ppfr_ops.imaging.detector import Detections, Detector
+from ppfr_ops.imaging.detector import Checked, Detections, Detector
 from ppfr_ops.imaging.geometry import cover
 from ppfr_ops.imaging.tracking import Track, Tracker, filled, scene_changes
 from ppfr_ops.store.atomic import in_one_step
@@ -134,7 +134,7 @@ def sanitize_videos(
     done = []
     for path in find_videos(source):
         name = path.relative_to(root)
-        result = _one(path, name, release, evidence, detector, settings)
+        result = _one(path, name, release, evidence, Checked(detector), settings)
         told(result)
         done.append(result)
     _write_documents(output, done)

@@ -8,7 +8,7 @@ found here.
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,7 @@ import pyarrow as pa
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.codec import orientation
-from ppfr_ops.imaging.detector import CenterFace, Detections, Detector, given
+from ppfr_ops.imaging.detector import CenterFace, Checked, Detections, Detector, given
 from ppfr_ops.imaging.geometry import Treatment, because, treat
 from ppfr_ops.review.verdicts import Review
 from ppfr_ops.sanitize.items import Item, Results, decoded
@@ -47,7 +47,7 @@ def build_detector(options: PhotographOptions, threads: int = 0) -> Detector:
         return CenterFace(options.face_threshold, thorough=options.thorough, threads=threads)
     module, _, name = options.detector.partition(":")
     try:
-        return cast(Detector, getattr(importlib.import_module(module), name)())
+        return Checked(getattr(importlib.import_module(module), name)())
     except Exception as error:
         raise UserError(
             f"--detector {options.detector!r}: expected MODULE:NAME of something that, called "
