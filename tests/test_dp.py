@@ -355,6 +355,56 @@ def test_threads_and_processes_charge_one_number_each(tmp_path: Path) -> None:
     assert Account(Folder(str(tmp_path)), ()).balance().records == {"ann": 30}
 
 
+PROCESS = """
+import contextlib, sys
+from ppfr_ops.errors import UserError
+from ppfr_ops.store.account import Account, Charge
+from ppfr_ops.store.folder import Folder
+
+def allowed(balance, charge):
+    if balance.records["ann"] >= 20:
+        raise UserError("spent")
+
+account = Account(Folder(sys.argv[1]), ())
+for number in range(15):
+    name = f"{sys.argv[2]}-{number}"
+    with contextlib.suppress(UserError):
+        charge = Charge(pure=1, square=2, delta=1e-6, records={"ann": 1}, name=name)
+        account.charge(charge, allowed)
+        print(name)
+"""
+
+
+def test_two_processes_charge_one_number_each(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PROCESS, str(tmp_path)]
+    both = [subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True) for name in "ab"]
+    said = [process.communicate()[0].split() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sum(map(len, said)) == 20
+    assert Account(Folder(str(tmp_path)), ()).balance().records == {"ann": 20}
+
+
+def test_a_charge_that_the_list_does_not_have_yet_counts_and_one_that_is_gone_stops_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list that was begun before two charges were made may have the second of them only."""
+    account = Account(Folder(str(tmp_path)), ())
+    for name in "abc":
+        account.charge(one(name))
+    names = Folder.names
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Folder, "names", lambda self, *p: [n for n in names(self, *p) if "02" not in n]
+        )
+        late = Account(Folder(str(tmp_path)), ())
+        assert late.balance().records == {"ann": 3}
+        with pytest.raises(UserError, match="spent"):
+            late.charge(one("d"), never_more_than(3))
+    (tmp_path / "charges" / f"{2:012}.json").unlink()
+    with pytest.raises(LedgerError, match="lost it"):
+        Account(Folder(str(tmp_path)), ()).charge(one("e"), never_more_than(9))
+
+
 @pytest.mark.parametrize("checked", [True, False])
 def test_a_charge_whose_answer_is_lost_is_made_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checked: bool

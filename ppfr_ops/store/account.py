@@ -130,7 +130,7 @@ class Account:
             while True:
                 if allowed is not None and self._known is not None:
                     allowed(self._known, charge)
-                path = (*self.place, f"{self._next:0{_DIGITS}}.json")
+                path = (*self.place, _file(self._next))
                 made = self.folder.create(charge.model_dump(), *path)
                 other = charge if made else self._read(path[-1])
                 self._next += 1
@@ -153,6 +153,10 @@ class Account:
     def _read_all(self) -> tuple[Balance, int]:
         """The balance, and the next number."""
         names = self._names()
+        # A list that was begun before the last charges may have the later one of them only; a
+        # charge that is truly gone cannot be read.
+        numbered = {_file(number) for number in range(1, _after(names))}
+        names = sorted(numbered.union(names))
         with ThreadPoolExecutor(_THREADS) as pool:
             charges = list(pool.map(self._read, names))
         total = Balance()
@@ -165,9 +169,13 @@ class Account:
             return Charge.model_validate(self.folder.read(*self.place, name))
         except ValidationError:
             raise LedgerError(
-                f"the privacy account has a damaged charge, {name!a}: nobody can say any more who "
-                "has spent what"
+                f"the privacy account has a damaged charge, or lost it, {name!a}: nobody can say "
+                "any more who has spent what"
             ) from None
+
+
+def _file(number: int) -> str:
+    return f"{number:0{_DIGITS}}.json"
 
 
 def _after(names: list[str]) -> int:
