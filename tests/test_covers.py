@@ -13,7 +13,7 @@ from test_photographs import PLACES, photograph
 from ppfr_ops import sample
 from ppfr_ops.cli.sanitize import main
 from ppfr_ops.errors import UserError
-from ppfr_ops.imaging import covers, geometry
+from ppfr_ops.imaging import covers, geometry, portraits
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.codec import Encoding, decode
 from ppfr_ops.imaging.detector import Detections
@@ -166,11 +166,13 @@ def test_a_cover_goes_with_no_method() -> None:
 
 def portrait() -> Portrait:
     picture = cv2.resize(sample.faces(1, seed=9)[0], (256, 256), interpolation=cv2.INTER_CUBIC)
-    return Portrait(picture, np.array([[112 / 256, 0, 0], [0, 112 / 256, 0]]), 5)
+    seen = np.zeros((256, 256), np.float32)
+    cv2.ellipse(seen, (128, 140), (90, 130), 0, 0, 360, 1, -1)
+    return Portrait(picture, seen, np.array([[112 / 256, 0, 0], [0, 112 / 256, 0]]), 5)
 
 
-def test_of_a_head_under_a_drawn_face_nothing_shows() -> None:
-    """Whatever the head was, the photograph is the same, but for what a blur keeps."""
+def test_of_a_head_under_a_drawn_one_nothing_shows() -> None:
+    """Whatever the head was, where it was the photograph is the same."""
     picture = NOISE.integers(60, 200, (320, 320, 3), np.uint8)
     head = covers.Head(picture.shape, geometry.transforms(found())[0])
     other = picture.copy()
@@ -179,11 +181,42 @@ def test_of_a_head_under_a_drawn_face_nothing_shows() -> None:
     for each in (picture, other):
         canvas, _ = geometry.cover(each, found(), ["anonymized"], {0: portrait()})
         done.append(canvas[head.window].astype(int))
+    assert np.abs(done[0] - done[1])[head.radius <= 1].max() == 0
     face = np.hypot((head.x - 56) / 30, (head.y - 60) / 40) < 1
-    assert np.abs(done[0] - done[1])[face].max() <= 2
-    assert np.abs(done[0] - done[1])[head.radius <= 1].max() <= 24
     plain, _ = geometry.cover(picture, found(), ["covered"], {})
     assert np.abs(plain[head.window].astype(int) - done[0])[face].mean() > 10
+
+
+def test_where_a_head_was_its_surroundings_go_on_and_no_other_head_is_read() -> None:
+    """Two heads beside each other before two colours: neither's fill holds anything of either."""
+    picture = np.full((320, 480, 3), 90, np.uint8)
+    picture[:, 240:] = 150
+    faces = found(0.8, (80, 120))
+    both = Detections(
+        *(
+            np.concatenate([each, each + shift])
+            for each, shift in (
+                (faces.boxes, np.float32([130, 0, 130, 0])),
+                (faces.landmarks, np.float32([130, 0])),
+            )
+        ),
+        np.ones(2, np.float32),
+        np.zeros(2, bool),
+    )
+    heads = [covers.Head(picture.shape, matrix) for matrix in geometry.transforms(both)]
+    hidden = np.zeros(picture.shape[:2], bool)
+    for head in heads:
+        hidden[head.window] |= head.share > 0
+    done = []
+    for inside in (0, 255):
+        picture[hidden] = inside
+        done.append([portraits.fill_around(picture, hidden, head) for head in heads])
+    for dark, light in zip(*done, strict=True):
+        assert (dark == light).all() and dark.min() >= 74 and dark.max() <= 166
+    left, right = (each.astype(float).mean() for each in done[0])
+    assert left < right - 15
+    everything = np.ones_like(hidden)
+    assert (portraits.fill_around(picture, everything, heads[0]) == 128).all()
 
 
 def test_a_drawn_face_is_no_sharper_than_its_surroundings() -> None:
@@ -260,3 +293,26 @@ def test_workers_of_a_cover_are_started_without_what_it_does_not_need(
         with pytest.raises(ZeroDivisionError):
             CliRunner().invoke(main, command, standalone_mode=False, catch_exceptions=False)
     assert started == [("ppfr_ops.methods.cover",)] * 2
+
+
+def test_a_drawn_head_is_cut_out_and_knows_turn_and_rounded_colour_alone() -> None:
+    heads = create("portrait")
+    assert isinstance(heads, PortraitHeads)
+    heads = heads.with_secrets({"identity-key": bytes(32)})
+    marks = (geometry.TEMPLATE * 0.8).astype(np.float32)
+    draws = np.random.default_rng(3).standard_normal((1, heads.draw_size)).astype(np.float32)
+    smooth = np.full((112, 112, 3), 144, np.uint8)
+    rough = smooth + np.tile(np.array([[-90, 90]], np.int16), (112, 56))[..., None]
+    made = [
+        heads.portraits([Seen(np.asarray(each, np.uint8), marks + shift)], draws)[0]
+        for each, shift in ((smooth, 0), (rough, 40))
+    ]
+    one, other = made
+    assert one is not None and other is not None
+    assert (one.picture == other.picture).all() and (one.silhouette == other.silhouette).all()
+    height, width = one.silhouette.shape
+    assert width == 128 and height > 128 and one.picture.shape[:2] == (height, width)
+    x, y = (cv2.invertAffineTransform(one.matrix) @ [56, 72, 1]).round().astype(int)
+    assert one.silhouette[y, x] > 0.95
+    assert one.silhouette[:4].max() < 0.1 and one.silhouette[:60, [0, -1]].max() < 0.1
+    assert 0.2 < one.silhouette.mean() < 0.8

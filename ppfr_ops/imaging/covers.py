@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppfr_ops.imaging.arrays import FACE_SIZE, Picture
-from ppfr_ops.imaging.portraits import Portrait, put_portrait
 
 Cover = Literal["blur", "mosaic", "solid"]
 """blur: a smooth field of a few colours of the head and its surroundings; mosaic: the same in soft
@@ -42,10 +41,8 @@ class Head:
 
     def __init__(self, shape: tuple[int, ...], matrix: NDArray[np.float64]) -> None:
         x, y, half_x, half_y = HEAD
-        self.matrix = matrix
-        reach = np.array([half_x, half_y]) * (1 + MARGIN)
-        corners = np.array([x, y]) + reach * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
-        self.window = clip(_back(matrix, corners), shape)
+        self.shape, self.matrix = shape, matrix
+        self.window = self.around(1 + MARGIN)
         rows, columns = self.window
         self.empty = rows.start >= rows.stop or columns.start >= columns.stop
         # In the template's pixels, by plane; float32 and OpenCV, for this is half of the work.
@@ -55,6 +52,12 @@ class Head:
         self.x, self.y = (ax * across + a0) + ay * down, (bx * across + b0) + by * down
         if not self.empty:
             self.radius = cv2.magnitude((self.x - x) / half_x, (self.y - y) / half_y)
+
+    def around(self, reach: float) -> tuple[slice, slice]:
+        """The upright rectangle around the head and what is near it, in half axes."""
+        x, y, half_x, half_y = HEAD
+        far = reach * np.array([half_x, half_y]) * [[-1, -1], [-1, 1], [1, -1], [1, 1]]
+        return clip(_back(self.matrix, far + np.array([x, y])), self.shape)
 
     @property
     def share(self) -> NDArray[np.float32]:
@@ -92,22 +95,23 @@ def cover_head(
     changed: NDArray[np.bool_],
     head: Head,
     style: Cover,
-    face: NDArray[np.uint8] | Portrait | None,
+    face: NDArray[np.uint8] | None,
+    filled: Picture | None = None,
 ) -> None:
     """Cover one head, in place.
 
     Args:
         changed: bool ``H x W``; what is covered becomes true.
-        face: for the middle of the cover, where its edge fades out: a drawn person, or what a
-            method made of the aligned face, uint8 ``112 x 112 x 3``; None: nothing but the cover.
+        face: for the middle of the cover, where its edge fades out: what a method made of the
+            aligned face, uint8 ``112 x 112 x 3``; None: nothing but the cover.
+        filled: what covers the head, as large as its window; None: what ``style`` says.
     """
     if head.empty:
         return
     part, share = canvas[head.window], head.share
-    filled = fill(part, head, style)
-    if isinstance(face, Portrait):
-        filled = put_portrait(filled, part, head, face)
-    elif face is not None:
+    if filled is None:
+        filled = fill(part, head, style)
+    if face is not None:
         warped = cv2.remap(face, head.x, head.y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         last = np.float32(FACE_SIZE - 1)
         edge = cv2.min(cv2.min(head.x, last - head.x), cv2.min(head.y, last - head.y))

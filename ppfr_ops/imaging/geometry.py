@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces, Picture
 from ppfr_ops.imaging.covers import HEAD, Cover, Head, clip, cover_head
 from ppfr_ops.imaging.detector import Detections
-from ppfr_ops.imaging.portraits import Portrait
+from ppfr_ops.imaging.portraits import Portrait, fill_around, put_portrait
 
 TEMPLATE = np.array(
     [
@@ -203,17 +203,33 @@ def cover(
     """
     canvas, changed = picture.copy(), np.zeros(picture.shape[:2], bool)
     spared = np.zeros_like(changed)
-    matrices = transforms(faces)
+    heads = [Head(canvas.shape, matrix) for matrix in transforms(faces)]
+    boxed: dict[int, Head] = {}
+    shown: list[int] = []
     for i in range(len(faces) - 1, -1, -1):  # the best last, on top
         if treatments[i] == "left_alone":
             spared[clip(faces.boxes[i].reshape(2, 2), picture.shape)] = True
             continue
+        shown.append(i)
         # Landmarks of a poor detection may lie anywhere, so its box is covered at any rate.
         sound = treatments[i] in ("anonymized", "covered")
         if not sound or reach(faces.landmarks[i], faces.boxes[i]) < 1:
-            boxed = Head(canvas.shape, _from_box(faces.boxes[i]))
-            cover_head(canvas, changed, boxed, style, None)
-        cover_head(canvas, changed, Head(canvas.shape, matrices[i]), style, published.get(i))
+            boxed[i] = Head(canvas.shape, _from_box(faces.boxes[i]))
+    drawn = {i: each for i, each in published.items() if isinstance(each, Portrait)}
+    hidden = np.zeros_like(changed)
+    for head in (*(heads[i] for i in shown), *boxed.values()) if drawn else ():
+        if not head.empty:
+            hidden[head.window] |= head.share > 0
+    for i in shown:
+        if i in boxed:
+            cover_head(canvas, changed, boxed[i], style, None)
+        face, around = published.get(i), None
+        if isinstance(face, Portrait):
+            face, around = None, fill_around(picture, hidden, heads[i])
+        cover_head(canvas, changed, heads[i], style, face, around)
+    for i in shown:
+        if i in drawn:
+            put_portrait(canvas, picture, hidden, heads[i], drawn[i])
     if background != "keep":
         rest = np.zeros_like(canvas)
         if background == "blur":

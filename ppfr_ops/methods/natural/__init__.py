@@ -30,7 +30,7 @@ from ppfr_ops.methods.base import Anonymizer, Context, Output
 from ppfr_ops.methods.codes import KEY_SIZE, check_key, normals, person
 from ppfr_ops.methods.natural import camera, files, looks
 from ppfr_ops.methods.natural.looks import ATTRIBUTES, CROWD_SIDE, MIX, OTHERS, Looks
-from ppfr_ops.methods.natural.network import LAST, STYLE, Head, Synthesis
+from ppfr_ops.methods.natural.network import LAST, STYLE, Head, Silhouette, Synthesis
 from ppfr_ops.methods.natural.network import Mapping as Mapper
 from ppfr_ops.methods.natural.quality import plain, sound
 from ppfr_ops.methods.registry import register
@@ -153,6 +153,19 @@ class Generator:
             self._people.pop(next(iter(self._people)))
         self._people[key, whose, mix] = chosen
         return chosen
+
+    @lru_cache(maxsize=1)  # noqa: B019 - there is one generator a device
+    def _silhouette(self) -> Silhouette:
+        net = Silhouette()
+        net.load_state_dict(files.read(files.SILHOUETTE))
+        return net.requires_grad_(False).to(self.device, self.precision)
+
+    def silhouette(self, styles: torch.Tensor) -> NDArray[np.float32]:
+        """How much of each pixel is the person and not what is behind, float32 ``128 x 128``, 0 to
+        1, of styles ``13 x 512``."""
+        seen = self.synthesis.features(styles[None].to(self.device), 64)
+        shares = self._silhouette()(seen).sigmoid()[0, 0]
+        return np.asarray(shares.float().cpu().numpy(), np.float32)
 
     def picture(self, styles: torch.Tensor, size: int) -> NDArray[np.uint8]:
         """One picture, uint8 ``size x size x 3``, of styles ``14 x 512``."""
@@ -343,13 +356,13 @@ class Natural(Anonymizer):
         """The first look of a person that is sound, or the best of those that are tried."""
         generator, found = self.generator(), []
         with torch.inference_mode():
-            for styles in self._tries(label, draw[: looks.DRAW]):
+            for styles in self.tries(label, draw[: looks.DRAW]):
                 found.append((generator.looked_at(styles), styles))
                 if found[-1][0].sound >= 1:
                     break
         return max(found, key=lambda pair: pair[0].sound)
 
-    def _tries(self, label: str | None, draw: NDArray[np.float32]) -> Iterator[torch.Tensor]:
+    def tries(self, label: str | None, draw: NDArray[np.float32]) -> Iterator[torch.Tensor]:
         """Styles of looks of a person, ``14 x 512``, one after the other; the first is that of the
         draw, the others are drawn by it."""
         generator = self.generator()

@@ -2,7 +2,8 @@
 
 ``natural.mapping`` and ``natural`` (synthesis up to 64 px, the head for 128 px) are what a face of
 112 px takes; ``natural.large`` (up to 1024 px) is read when a larger picture is asked for.
-``natural.looks`` holds what was fitted on drawn pictures (``looks.py``).
+``natural.looks`` (``looks.py``) and ``natural.silhouette`` (it cuts heads out) hold what was fitted
+on drawn pictures.
 """
 
 import hashlib
@@ -18,6 +19,8 @@ WEIGHTS = Path(__file__).parent / "weights"
 SMALL = ("natural.mapping", "natural", "natural.looks")
 """Files that every picture takes."""
 LARGE = "natural.large"
+SILHOUETTE = "natural.silhouette"
+"""What tells a drawn person from what is behind (``bench/natural_silhouette.py``)."""
 
 
 def save(name: str, tensors: Mapping[str, Tensor], exact: bool = False) -> None:
@@ -67,6 +70,6 @@ def digest() -> str:
     """sha256 over all files' digests, hex."""
     each = [
         hashlib.sha256((WEIGHTS / f"{name}.safetensors").read_bytes()).digest()
-        for name in (*SMALL, LARGE)
+        for name in (*SMALL, LARGE, SILHOUETTE)
     ]
     return hashlib.sha256(b"".join(each)).hexdigest()

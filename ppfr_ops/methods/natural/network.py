@@ -149,3 +149,21 @@ class Head(nn.Module):
         h = F.leaky_relu_(self.a(x), 0.2)
         h = F.leaky_relu_(self.b(h * self.m2(style)[:, :, None, None]), 0.2)
         return _unwavelet((self.lin(x) + self.o(h)).float())
+
+
+class Silhouette(nn.Module):
+    """Features at 64 px to how surely each pixel of a picture of 128 px shows the person and not
+    what is behind, ``N x 1 x 128 x 128``, before the logistic function."""
+
+    def __init__(self, width: int = 48) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(512, width, 1)
+        self.b = nn.Conv2d(width, width, 3, padding=1)
+        self.c = nn.Conv2d(width, width, 3, padding=4, dilation=4)
+        self.o = nn.Conv2d(width, 4, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = F.leaky_relu(self.a(features), 0.2)
+        x = x + F.leaky_relu(self.b(x), 0.2)
+        x = x + F.leaky_relu(self.c(x), 0.2)
+        return _unwavelet(self.o(x).float())

@@ -35,9 +35,9 @@ class PhotographOptions(BaseModel):
     cover: Literal["blur", "mosaic", "solid", "virtual", "method"] | None = option(
         None,
         "What covers the heads when pictures are published in-place. blur, mosaic and solid leave "
-        "a few mean colours of a head, or none; virtual: a drawn face of somebody new in the "
-        "middle of a blur, turned and lit as the original is, which takes a second a face; method: "
-        "what --method makes of the face, in the middle of a blur.",
+        "a few mean colours of a head, or none; virtual: a drawn head of somebody new, "
+        "turned and lit as the original is, which takes a second a face; method: what --method "
+        "makes of the face, in the middle of a blur.",
         shapes=True,
         default_text="blur; with --method or --method-option: method",
     )
