@@ -7,6 +7,7 @@ loopback, wants a token that only the printed address has, and answers no other 
 """
 
 import csv
+import fcntl
 import hmac
 import io
 import json
@@ -126,7 +127,8 @@ class Queue:
             # Several people may have it open, each with a server of its own.
             descriptor = os.open(self.path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
             with os.fdopen(descriptor, "a", encoding="utf-8", newline="") as file:
-                if file.tell() == 0:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # or two of them begin it with a header
+                if os.fstat(descriptor).st_size == 0:
                     writer.writerow(FIELDS)
                 shown = json.dumps(boxes) if verdict == "cover" else ""
                 time = datetime.now(UTC).isoformat(timespec="seconds")
