@@ -64,7 +64,7 @@ class Marked:
             boxes.astype(np.float32).reshape(-1, 4),
             points.astype(np.float32).reshape(-1, 5, 2),
             scores,
-            np.zeros(count, bool),
+            np.zeros(len(scores), bool),
         )
 
 
