@@ -313,6 +313,8 @@ def test_verdicts_that_cannot_be_read(tmp_path: Path, text: str, reason: str) ->
     (tmp_path / "v.csv").write_text(text)
     with pytest.raises(UserError, match=reason):
         read_verdicts(str(tmp_path / "v.csv"))
+    with pytest.raises(UserError, match="no such file; ppfr review"):
+        read_verdicts(str(tmp_path / "none.csv"))
 
 
 def test_the_worst_doubt_comes_first() -> None:

@@ -38,6 +38,10 @@ def read_verdicts(path: str) -> dict[str, Review]:
                     verdicts.pop(row["source_id"], None)
                     continue
                 verdicts[row["source_id"]] = _verdict(word, row.get("boxes") or "", reader.line_num)
+    except FileNotFoundError:
+        raise UserError(
+            "--verdicts: there is no such file; ppfr review writes it with the first verdict"
+        ) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"the verdicts cannot be read ({type(error).__name__})") from None
     return verdicts
