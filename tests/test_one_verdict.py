@@ -230,3 +230,25 @@ def test_nothing_is_taken_over_that_was_not_committed(
     harm(source.parent / "out/evidence/earlier")
     shown, after = go(source, "files", said, **more)
     assert shown == 12 and len(differing(first, after)) == 11
+
+
+def test_another_photograph_in_the_meantime(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, out = source.parent / "identity.key", source.parent / "out"
+    key.write_text("7" * 64)
+    key.chmod(0o600)
+    said = source.parent / "said.csv"
+    said.write_text("source_id,verdict,boxes\n")
+    chosen = options(
+        source, "files", incremental=True, identity_key_file=str(key), verdicts=str(said)
+    )
+    assert drive(chosen, serial, "test") == 0
+    (unit,) = (path.stem for path in (out / "evidence/ledger/units").glob("*.json"))
+    said.write_text(f"source_id,verdict,boxes\n{unit}-000007,drop,\n")
+    stopped(monkeypatch, "before it is committed", lambda: drive(chosen, serial, "test"))
+    before = (out / "release/photographs/04.png").read_bytes()
+    (source / "04.png").write_bytes(Encoding("png").encode(photograph(1, seed=99)))
+    Counting.shown.clear()
+    assert drive(chosen, serial, "test") == 0
+    assert len(Counting.shown) >= 11
+    assert (out / "release/photographs/04.png").read_bytes() != before
+    assert not (out / "release/photographs/07.png").exists()
