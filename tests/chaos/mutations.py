@@ -84,7 +84,7 @@ _BY_FILE: dict[str, list[tuple[str, str, str]]] = {
         ("            os.utime(target, (NO_DATE, NO_DATE))", "            pass", "tests/test_sanitizer.py tests/test_guessing.py tests/test_files_out.py -k date or time or guess"),
     ],
     "store/lease.py": [
-        ("fence = last + 1", "fence = last or 1", "tests/test_stores.py tests/test_local.py tests/test_settled.py -k lease"),
+        ("fence = last + 1", "fence = last or 1", "tests/test_fenced.py tests/test_settled.py tests/test_promises.py"),
         ('if state == "alive":\n        return False', 'if state == "alive":\n        return True', "tests/test_settled.py tests/test_sanitize.py tests/test_fenced.py tests/test_promises.py -k lease or another_run or at_work or alive"),
     ],
     "store/folder.py": [
