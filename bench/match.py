@@ -1,6 +1,6 @@
 """What encrypted matching costs, beside plaintext and beside the library's own dot product.
 
-    python bench/match.py                  7,701 x 128
+    python bench/match.py                  7,701 x 128, and one identification step by step
     python bench/match.py --million        10^6 x 128 in two processes (4 GiB)
     python bench/match.py --ray            7,701 x 128 on two Ray actors
     python bench/match.py --compare        the comparison alone, both sides, at --records
@@ -12,9 +12,11 @@ printed beside them where processes run side by side.
 
 import argparse
 import resource
+import secrets
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -26,8 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ppfr_ops.match.bfv import ring, uniform
 from ppfr_ops.match.comparison import LENGTH, client_bits, evaluate, garble
 from ppfr_ops.match.gallery import Gallery
-from ppfr_ops.match.measure import measure, random_templates
-from ppfr_ops.match.packing import Layout
+from ppfr_ops.match.packing import Integers, Layout, quantise, threshold_integer
 from ppfr_ops.match.scores import (
     PackedGallery,
     QueryKey,
@@ -37,9 +38,74 @@ from ppfr_ops.match.scores import (
     read_public,
 )
 from ppfr_ops.match.transfer import TransferReceiver, TransferSender
-from ppfr_ops.match.wire import Sizes
+from ppfr_ops.match.wire import Sizes, session_digest
 
 NONCE = bytes(16)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a query."""
+
+    side: str
+    name: str
+    seconds: float
+    """Processor time of this process: BFV here uses one core."""
+    sent: int
+    """Bytes that go to the other side."""
+
+
+def random_templates(records: int, dimensions: int, seed: int = 0) -> Integers:
+    """Quantised templates of nobody, int16 ``n x D``."""
+    draws = np.random.default_rng(seed).normal(size=(records, dimensions))
+    return quantise(draws)
+
+
+def measure(
+    templates: Integers, probe: Integers, threshold: float, layout: Layout | None = None
+) -> tuple[list[Step], bool, float]:
+    """Run one identification.
+
+    Returns:
+        Its steps, the bit, and the seconds that packing the gallery took (once, when serving).
+    """
+    layout = layout or Layout.smallest(*templates.shape)
+    start = time.process_time()
+    gallery = PackedGallery.pack(templates, layout)
+    packing = time.process_time() - start
+    steps: list[Step] = []
+    mark = time.process_time()
+
+    def done(side: str, name: str, sent: int) -> None:
+        nonlocal mark
+        steps.append(Step(side, name, time.process_time() - mark, sent))
+        mark = time.process_time()
+
+    key, nonce = QueryKey(), secrets.token_bytes(16)
+    half, chooser = key.public_half(nonce), TransferReceiver(nonce)
+    encrypted = key.encrypt_probe(layout, probe)
+    done("client", "keys, encrypt the probe", len(encrypted) + len(half) + len(chooser.point))
+    ciphertexts, public = read_probe(encrypted, layout), read_public(half, nonce)
+    dealer = TransferSender(nonce, chooser.point)
+    session = session_digest(nonce, chooser.point, dealer.points)
+    done("server", "read the probe, base transfers", 0)
+    results = list(products(ciphertexts, gallery))
+    done("server", "inner products", 0)
+    masked, masks = mask(results, public, layout)
+    done("server", "mask", len(masked) + len(dealer.points))
+    del results
+    bits = client_bits(key.decrypt_masked(masked, layout))
+    done("client", "decrypt score + mask", 0)
+    message, labels = chooser.choose(dealer.points, bits)
+    done("client", "ask for labels", len(message))
+    theirs = dealer.labels(message, LENGTH * layout.records)
+    done("server", "check, deal labels", 0)
+    counted, limit = np.ones(layout.records, np.bool_), threshold_integer(threshold)
+    final = garble(session, dealer.difference, theirs, masks, limit, counted)
+    done("server", "garble", len(final))
+    match = bool(evaluate(session, labels, final, layout.records))
+    done("client", "evaluate", 0)
+    return steps, match, packing
 
 
 def timed(function, times: int = 5) -> float:
@@ -80,6 +146,9 @@ def small(records: int, dimensions: int) -> None:
         float(np.median([sum(s.seconds for s in run if s.side in sides) for run, _, _ in steps]))
         for sides in (("server",), ("server", "client"))
     )
+    print(f"{'side':8}{'step':28}{'CPU s':>8}{'sends KiB':>11}")
+    for step in steps[0][0]:
+        print(f"{step.side:8}{step.name:28}{step.seconds:8.3f}{step.sent / 1024:11.0f}")
     own = library_dot(templates, probe)
     up = sum(s.sent for s in steps[0][0] if s.side == "client")
     down = sum(s.sent for s in steps[0][0] if s.side == "server")

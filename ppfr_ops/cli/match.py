@@ -296,21 +296,3 @@ def query(
     told = f": records {', '.join(map(str, outcome.records))}" if outcome.records else ""
     echo(f"match{told}" if outcome.match else "no match")
     return 0 if outcome.match else NO_MATCH
-
-
-@main.command(cls=_Command)
-@click.option("--records", type=click.IntRange(1), default=7701, show_default=True)
-@click.option("--dimensions", type=click.IntRange(1, 2048), default=128, show_default=True)
-def bench(records: int, dimensions: int) -> int:
-    """Time one identification in this process, step by step, on templates of nobody."""
-    from ppfr_ops.match.measure import measure, random_templates
-
-    templates = random_templates(records, dimensions)
-    steps, match, packing = measure(templates, templates[-1], 0.5)
-    echo(f"{records} x {dimensions}; packing the gallery, once: {packing:.2f} s")
-    echo(f"{'side':8}{'step':28}{'CPU s':>8}{'sends KiB':>11}")
-    for step in steps:
-        echo(f"{step.side:8}{step.name:28}{step.seconds:8.3f}{step.sent / 1024:11.0f}")
-    total = sum(step.seconds for step in steps)
-    echo(f"{'both':8}{'match' if match else 'no match':28}{total:8.3f}")
-    return 0

@@ -85,11 +85,6 @@ class Layout:
         """Ciphertexts of a result."""
         return -(-self.records // self.per_block)
 
-    @property
-    def groups(self) -> int:
-        """Ciphertexts of one bit of every record, N records each."""
-        return -(-self.records // DEGREE)
-
     def probe(self, template: Integers) -> NDArray[np.int64]:
         """The probe's polynomials, int64 ``K x m``, from int16 ``D``."""
         padded = np.zeros(self.slices * self.slice_width, np.int64)

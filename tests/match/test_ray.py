@@ -18,13 +18,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("partitions", "slices"), [(3, 1), (2, 2)])
-def test_partitions_are_put_together_under_encryption(partitions, slices):
+def test_partitions_are_put_together_under_encryption():
     from ppfr_ops.engines.ray_match import RayScorer
 
     rows = quantise(np.random.default_rng(0).normal(size=(3000, 128)))
     probe = quantise(np.random.default_rng(1).normal(size=(1, 128)))[0]
-    scorer = RayScorer(Gallery(rows, [str(i) for i in range(3000)], "test"), partitions, slices)
+    scorer = RayScorer(Gallery(rows, [str(i) for i in range(3000)], "test"), 3)
     key = QueryKey()
     encrypted, public = key.encrypt_probe(scorer.layout, probe), key.public_half(bytes(16))
     sent, masks = mask(scorer(encrypted), read_public(public, bytes(16)), scorer.layout)

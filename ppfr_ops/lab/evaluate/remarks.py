@@ -1,15 +1,13 @@
 """What a reader of an evaluation must know, in words."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ppfr_ops.contracts.evaluation import Linkage, Linker, Recovery, RecoverySummary, Utility
 from ppfr_ops.contracts.structure import Structure
-
-if TYPE_CHECKING:
-    from ppfr_ops.lab.evaluate.run import Run
+from ppfr_ops.lab.evaluate.run import Run
 
 
-def remarks(run: "Run", parts: dict[str, Any]) -> list[str]:
+def remarks(run: Run, parts: dict[str, Any]) -> list[str]:
     """All remarks, the most important first."""
     found = told_by_the_set(parts["structure"]) if parts["structure"] else []
     if parts["linker"]:

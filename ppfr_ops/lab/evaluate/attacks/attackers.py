@@ -7,9 +7,10 @@ of the gallery. The base class does both; an attacker says what it sees.
 from abc import ABC
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
@@ -21,10 +22,8 @@ from ppfr_ops.lab.evaluate.attacks.recovery import CurvePoint, RecoveryAttack, f
 from ppfr_ops.lab.evaluate.data import evenly
 from ppfr_ops.lab.evaluate.measured import chunks, disclosures, likeness
 from ppfr_ops.lab.evaluate.plots import face_grid
-from ppfr_ops.lab.evaluate.publishing import Labels, Publisher, texture_probe
-
-if TYPE_CHECKING:
-    from ppfr_ops.lab.evaluate.run import Run
+from ppfr_ops.lab.evaluate.publishing import Labels, texture_probe
+from ppfr_ops.lab.evaluate.run import Run
 
 Knows = Literal["fresh", "fixed", "leaked", "averaging"]
 
@@ -61,7 +60,7 @@ class Attacker(ABC):
     """Holds the method and fresh draws: the standard case, with all the steps. The others are
     variants."""
 
-    def measure(self, run: "Run") -> Recovered:
+    def measure(self, run: Run) -> Recovered:
         """Train it and test it."""
         settings = run.settings
         index = evenly(len(run.gallery), self.tested(run))
@@ -76,8 +75,7 @@ class Attacker(ABC):
         scene = self.scene(run)
         curve = self._train(run, attack, scene)
         rng = run.stream(f"attack {self.name}: what it is tested on")
-        release = run.release
-        shown, known = self._see(run, release, truth, run.labels(index), rng)
+        shown, known = self._see(run, truth, run.labels(index), rng)
         recovered = attack.recover(shown, known)
         if run.show_faces:
             _draw(run, self.name, truth, shown, recovered)
@@ -85,43 +83,38 @@ class Attacker(ABC):
         held = None
         if self.main and run.attack_faces is not None and run.attack_faces.attributes:
             faces = run.attack_faces.images[run.held[evenly(len(run.held), settings.group_faces)]]
-            back = attack.recover(*self._see(run, release, faces, None, rng))
+            back = attack.recover(*self._see(run, faces, None, rng))
             held = [float(value) for value in likeness(faces, back)["ssim"]]
         return Recovered(figures=figures, held_rec_ssim=held)
 
     # --- what differs between attackers -------------------------------------------------------
 
-    def scene(self, run: "Run") -> Scene:
+    def scene(self, run: Run) -> Scene:
         """What it is trained with."""
         assert run.attack_faces is not None
-        return Scene(run.training, run.attack_faces.images[run.held], self.view(run, run.method))
+        return Scene(run.training, run.attack_faces.images[run.held], self.view(run))
 
-    def view(self, run: "Run", world: Publisher) -> Publish:
-        """How it sees a face that is published in a world."""
-        return world.fresh()
+    def view(self, run: Run) -> Publish:
+        """How it sees a face that it publishes itself."""
+        return run.method.fresh()
 
     def see(
-        self,
-        run: "Run",
-        world: Publisher,
-        faces: Faces,
-        labels: Labels | None,
-        rng: np.random.Generator,
+        self, run: Run, faces: Faces, labels: Labels | None, rng: Generator
     ) -> View | tuple[View, Context]:
         """What it sees of a few faces of the release."""
-        return world(faces, world.draws(len(faces), rng), labels)
+        return run.release(faces, run.release.draws(len(faces), rng), labels)
 
-    def tested(self, run: "Run") -> int:
+    def tested(self, run: Run) -> int:
         """Gallery faces that it is tested on."""
         return run.settings.test_faces
 
-    def context(self, run: "Run") -> int:
+    def context(self, run: Run) -> int:
         """Length of the vector that it knows besides the picture."""
         return 0
 
     # --- what is common -----------------------------------------------------------------------
 
-    def _train(self, run: "Run", attack: RecoveryAttack, scene: Scene) -> list[CurvePoint]:
+    def _train(self, run: Run, attack: RecoveryAttack, scene: Scene) -> list[CurvePoint]:
         steps = run.settings.attack_steps if self.main else run.settings.side_steps
 
         def report(point: CurvePoint) -> None:
@@ -141,18 +134,13 @@ class Attacker(ABC):
         )
 
     def _see(
-        self,
-        run: "Run",
-        world: Publisher,
-        faces: Faces,
-        labels: Labels | None,
-        rng: np.random.Generator,
+        self, run: Run, faces: Faces, labels: Labels | None, rng: Generator
     ) -> tuple[View, Context | None]:
         seen: list[View] = []
         known: list[Context] = []
         for part in chunks(len(faces), 32):
             who = None if labels is None else labels[part]
-            found = self.see(run, world, faces[part], who, rng)
+            found = self.see(run, faces[part], who, rng)
             seen.append(found[0] if isinstance(found, tuple) else found)
             if isinstance(found, tuple):
                 known.append(found[1])
@@ -160,7 +148,7 @@ class Attacker(ABC):
 
     def _figures(
         self,
-        run: "Run",
+        run: Run,
         attack: RecoveryAttack,
         curve: list[CurvePoint],
         truth: Faces,
@@ -198,7 +186,7 @@ class Attacker(ABC):
             curve=[Point.model_validate(point) for point in points],
         )
 
-    def shown(self, run: "Run") -> int:
+    def shown(self, run: Run) -> int:
         """Published pictures of one face that it sees at once."""
         return 1
 
@@ -239,34 +227,27 @@ class TemplatesAttacker(Attacker):
     """The picture, and what FR models read from it: the surrogates', which the attacker has as the
     makers of the method had them; without any, all."""
 
-    def _read(self, run: "Run", seen: Faces) -> Context:
+    def _read(self, run: Run, seen: Faces) -> Context:
         known = [model for model, role in run.models.values() if role == "surrogate"]
         known = known or [model for model, _ in run.models.values()]
         return np.concatenate([model.embed(seen, 32) for model in known], 1)
 
-    def view(self, run: "Run", world: Publisher) -> Publish:
-        fresh = world.fresh()
+    def view(self, run: Run) -> Publish:
+        fresh = run.method.fresh()
 
-        def view(
-            faces: Faces, rows: NDArray[np.int64], rng: np.random.Generator
-        ) -> tuple[View, Context]:
+        def view(faces: Faces, rows: NDArray[np.int64], rng: Generator) -> tuple[View, Context]:
             seen = np.asarray(fresh(faces, rows, rng))
             return seen, self._read(run, seen)
 
         return view
 
     def see(
-        self,
-        run: "Run",
-        world: Publisher,
-        faces: Faces,
-        labels: Labels | None,
-        rng: np.random.Generator,
+        self, run: Run, faces: Faces, labels: Labels | None, rng: Generator
     ) -> tuple[View, Context]:
-        seen = world(faces, world.draws(len(faces), rng), labels)
+        seen = run.release(faces, run.release.draws(len(faces), rng), labels)
         return seen, self._read(run, seen)
 
-    def context(self, run: "Run") -> int:
+    def context(self, run: Run) -> int:
         return self._read(run, run.training[:1]).shape[1]
 
 
@@ -283,7 +264,7 @@ class AveragingAttacker(DrawAttacker):
     knows = "averaging"
     channels = 6
 
-    def scene(self, run: "Run") -> Scene:
+    def scene(self, run: Run) -> Scene:
         assert run.attack_faces is not None
         pictures, method = run.settings.pictures, run.method
         train = run.training[evenly(len(run.training), run.settings.averaging_faces)]
@@ -299,25 +280,18 @@ class AveragingAttacker(DrawAttacker):
             ]
         )
 
-        def view(faces: Faces, rows: NDArray[np.int64], _: np.random.Generator) -> View:
+        def view(faces: Faces, rows: NDArray[np.int64], _: Generator) -> View:
             return np.asarray(stored[rows])
 
         return Scene(train, validation, view)
 
-    def see(
-        self,
-        run: "Run",
-        world: Publisher,
-        faces: Faces,
-        labels: Labels | None,
-        rng: np.random.Generator,
-    ) -> View:
-        return world.averaged(run.settings.pictures, rng, faces, labels)
+    def see(self, run: Run, faces: Faces, labels: Labels | None, rng: Generator) -> View:
+        return run.release.averaged(run.settings.pictures, rng, faces, labels)
 
-    def tested(self, run: "Run") -> int:
+    def tested(self, run: Run) -> int:
         return min(200, run.settings.test_faces)
 
-    def shown(self, run: "Run") -> int:
+    def shown(self, run: Run) -> int:
         return run.settings.pictures
 
 
@@ -327,19 +301,12 @@ class FixedAttacker(DrawAttacker):
 
     knows = "fixed"
 
-    def view(self, run: "Run", world: Publisher) -> Publish:
-        return world.fixed(run.settings.seed)
+    def view(self, run: Run) -> Publish:
+        return run.method.fixed(run.settings.seed)
 
-    def see(
-        self,
-        run: "Run",
-        world: Publisher,
-        faces: Faces,
-        labels: Labels | None,
-        rng: np.random.Generator,
-    ) -> View:
-        draw = world.fixed_draw(run.settings.seed)
-        return world(faces, np.repeat(draw, len(faces), 0), labels)
+    def see(self, run: Run, faces: Faces, labels: Labels | None, rng: Generator) -> View:
+        draw = run.release.fixed_draw(run.settings.seed)
+        return run.release(faces, np.repeat(draw, len(faces), 0), labels)
 
 
 @register("leaked")
@@ -350,24 +317,17 @@ class LeakedAttacker(DrawAttacker):
     knows = "leaked"
     channels = 6
 
-    def _probe(self, run: "Run") -> Faces:
+    def _probe(self, run: Run) -> Faces:
         return texture_probe(mean_face(run.training), run.settings.seed)
 
-    def view(self, run: "Run", world: Publisher) -> Publish:
-        return world.leaked(self._probe(run))
+    def view(self, run: Run) -> Publish:
+        return run.method.leaked(self._probe(run))
 
-    def see(
-        self,
-        run: "Run",
-        world: Publisher,
-        faces: Faces,
-        labels: Labels | None,
-        rng: np.random.Generator,
-    ) -> View:
-        return world.beside(self._probe(run), faces, labels, rng)
+    def see(self, run: Run, faces: Faces, labels: Labels | None, rng: Generator) -> View:
+        return run.release.beside(self._probe(run), faces, labels, rng)
 
 
-def _draw(run: "Run", name: str, truth: Faces, shown: Any, recovered: Faces) -> None:
+def _draw(run: Run, name: str, truth: Faces, shown: Any, recovered: Faces) -> None:
     first = evenly(len(truth), 10)
     rows = (
         ("original", truth),

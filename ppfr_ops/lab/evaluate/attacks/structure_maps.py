@@ -19,13 +19,14 @@ reads those of the release (``reader``).
 
 import secrets
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.special import logsumexp
 
+from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
 from ppfr_ops.lab.evaluate.attacks.structure import (
     Claims,
     Ints,
@@ -37,9 +38,6 @@ from ppfr_ops.lab.evaluate.attacks.structure import (
     table,
 )
 from ppfr_ops.methods.base import Context
-
-if TYPE_CHECKING:
-    from ppfr_ops.imaging.arrays import Faces
 
 Floats = NDArray[np.float64]
 
@@ -218,14 +216,13 @@ def _profiles(vectors: Floats) -> Floats:
 # -- the public generator -------------------------------------------------------------------
 
 
-def drawn(method: Any, count: int) -> "tuple[Faces, NDArray[np.float32]]":
+def drawn(method: Any, count: int) -> tuple[Faces, NDArray[np.float32]]:
     """Pictures of people under a key of the attacker's own, each of somebody else, and the codes
     that they were drawn from.
 
     Args:
         method: ``stochastic-local`` with virtual people, or ``natural``.
     """
-    from ppfr_ops.imaging.arrays import FACE_SIZE
     from ppfr_ops.keys import IDENTITY, derive
     from ppfr_ops.methods.codes import person
     from ppfr_ops.methods.stochastic_local.identity import virtual

@@ -1,21 +1,17 @@
 """What does a person see of that photo? The disclosure measure, and its floors."""
 
-from typing import TYPE_CHECKING
-
 from ppfr_ops.contracts.evaluation import Disclosure
 from ppfr_ops.lab.evaluate.data import evenly
 from ppfr_ops.lab.evaluate.measured import disclosures, likeness, spread
+from ppfr_ops.lab.evaluate.run import Run
 from ppfr_ops.lab.evaluate.stages.base import Stage, register
-
-if TYPE_CHECKING:
-    from ppfr_ops.lab.evaluate.run import Run
 
 
 @register("disclosure", Disclosure)
 class DisclosureStage(Stage[Disclosure]):
     about = "what a person sees of the photo, and what they would see of another person's"
 
-    def measure(self, run: "Run") -> Disclosure:
+    def measure(self, run: Run) -> Disclosure:
         index = evenly(len(run.gallery), run.settings.disclosure_faces)
         x, y = run.gallery.images[index], run.published(index)
         other = run.strangers(index)

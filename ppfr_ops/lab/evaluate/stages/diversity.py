@@ -1,21 +1,17 @@
 """Are two pictures of one face different? Two draws, by the disclosure measure."""
 
-from typing import TYPE_CHECKING
-
 from ppfr_ops.contracts.evaluation import Diversity
 from ppfr_ops.lab.evaluate.data import evenly
 from ppfr_ops.lab.evaluate.measured import disclosures
+from ppfr_ops.lab.evaluate.run import Run
 from ppfr_ops.lab.evaluate.stages.base import Skip, Stage, register
-
-if TYPE_CHECKING:
-    from ppfr_ops.lab.evaluate.run import Run
 
 
 @register("diversity", Diversity)
 class DiversityStage(Stage[Diversity]):
     about = "two draws of one face"
 
-    def measure(self, run: "Run") -> Diversity:
+    def measure(self, run: Run) -> Diversity:
         if run.publisher is None:
             raise Skip("needs the method, to draw twice")
         index = evenly(len(run.gallery), run.settings.disclosure_faces)

@@ -4,8 +4,6 @@ People know a face by about 8 to 16 cycles across it. A picture that recognisers
 original at 20 or 28 px is a likeness, whatever it shares with the photo at full size.
 """
 
-from typing import TYPE_CHECKING
-
 import cv2
 import numpy as np
 
@@ -13,10 +11,8 @@ from ppfr_ops.contracts.evaluation import Eye, View
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
 from ppfr_ops.lab.evaluate.measured import rates
 from ppfr_ops.lab.evaluate.protocol import pair_scores, verify
+from ppfr_ops.lab.evaluate.run import Run
 from ppfr_ops.lab.evaluate.stages.base import Stage, register
-
-if TYPE_CHECKING:
-    from ppfr_ops.lab.evaluate.run import Run
 
 SIZES = (112, 56, 28, 20)
 
@@ -43,7 +39,7 @@ def coarse(faces: Faces, size: int) -> Faces:
 class EyeStage(Stage[Eye]):
     about = "recognition against originals at 112, 56, 28 and 20 px"
 
-    def measure(self, run: "Run") -> Eye:
+    def measure(self, run: Run) -> Eye:
         few = run.settings.eye_pairs_per_fold
         pairs = run.pairs.first(few) if few else run.pairs
         a_rows, a = np.unique(pairs.a, return_inverse=True)

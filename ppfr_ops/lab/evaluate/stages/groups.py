@@ -1,7 +1,7 @@
 """Who is protected less, or recognised less? Figures by group of the held-back faces."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +12,9 @@ from ppfr_ops.lab.evaluate.attacks.networks import mean_face
 from ppfr_ops.lab.evaluate.data import evenly, group_names
 from ppfr_ops.lab.evaluate.measured import disclosures, likeness
 from ppfr_ops.lab.evaluate.protocol import pair_scores
+from ppfr_ops.lab.evaluate.run import Run
 from ppfr_ops.lab.evaluate.stages.base import Skip, Stage, register
 from ppfr_ops.lab.evaluate.stages.recovery import strongest
-
-if TYPE_CHECKING:
-    from ppfr_ops.lab.evaluate.run import Run
 
 MIN_GROUP = 20
 """Faces; a smaller group says nothing."""
@@ -50,7 +48,7 @@ class _Measured:
 class GroupsStage(Stage[Groups]):
     about = "the same by age, sex and ethnicity, and the largest gaps"
 
-    def measure(self, run: "Run") -> Groups:
+    def measure(self, run: Run) -> Groups:
         faces = run.attack_faces
         if faces is None or run.publisher is None or not faces.attributes:
             raise Skip("needs the method and attack faces with age, gender, ethnicity")
@@ -74,7 +72,7 @@ class GroupsStage(Stage[Groups]):
         return Groups(faces=len(rows), attributes=attributes, largest_gaps=ordered)
 
 
-def _measure(run: "Run", x: Faces) -> _Measured:
+def _measure(run: Run, x: Faces) -> _Measured:
     # the stand-in for a second photo, where identities are not known
     mirrored = np.ascontiguousarray(x[:, :, ::-1])
     who = [f"face {i}" for i in range(len(x))]
@@ -101,7 +99,7 @@ def _measure(run: "Run", x: Faces) -> _Measured:
     return measured
 
 
-def _held_back(run: "Run") -> NDArray[np.float64] | None:
+def _held_back(run: Run) -> NDArray[np.float64] | None:
     """What the best attacker of the standard case got back of the held-back faces, if any ran."""
     ran = {n: run.kept.get(f"recovery_{n}") for n in run.settings.attacks}
     found = {n: entry for n, entry in ran.items() if entry is not None and entry.held_rec_ssim}

@@ -5,8 +5,6 @@ under keys of their own, and tested on faces of the release: a network on the pi
 head on FR templates. Beside them the same on originals.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -18,10 +16,8 @@ from ppfr_ops.contracts.evaluation import Inference, Inferred, Reading
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.lab.evaluate.data import evenly
 from ppfr_ops.lab.evaluate.learning import FaceNet, as_tensor, augment, fit, new
+from ppfr_ops.lab.evaluate.run import Run
 from ppfr_ops.lab.evaluate.stages.base import Skip, Stage, register
-
-if TYPE_CHECKING:
-    from ppfr_ops.lab.evaluate.run import Run
 
 MIN_GROUP = 20
 """Test faces; a smaller group says nothing of a rate."""
@@ -75,7 +71,7 @@ def reading(guess: NDArray[np.int64], truth: NDArray[np.int64], kept: list[int])
 class InferenceStage(Stage[Inference]):
     about = "sex, age group and ethnicity, told by a network and from templates"
 
-    def measure(self, run: "Run") -> Inference:
+    def measure(self, run: Run) -> Inference:
         faces = run.attack_faces
         if faces is None or run.publisher is None or not faces.attributes:
             raise Skip("needs the method and attack faces with age, gender, ethnicity")
@@ -136,7 +132,7 @@ def _kept(name: str, labels: Groups, truth: Groups) -> list[int]:
 
 
 def _network(
-    run: "Run",
+    run: Run,
     name: str,
     learn: Faces,
     labels: Groups,
@@ -183,7 +179,7 @@ def _network(
 
 
 def _heads(
-    run: "Run", read: dict[str, Faces], labels: Groups, truth: Groups, kept: dict[str, list[int]]
+    run: Run, read: dict[str, Faces], labels: Groups, truth: Groups, kept: dict[str, list[int]]
 ) -> dict[str, dict[str, Told]]:
     """A linear head on the templates of every FR model; by side, by attribute, by model.
 

@@ -1,7 +1,7 @@
 """Who holds another photo of a person and an FR model, do they find that person?"""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,17 +13,15 @@ from ppfr_ops.lab.evaluate.linkage import (
     linkage_sets,
     train_student,
 )
+from ppfr_ops.lab.evaluate.run import Run
 from ppfr_ops.lab.evaluate.stages.base import Skip, Stage, register
-
-if TYPE_CHECKING:
-    from ppfr_ops.lab.evaluate.run import Run
 
 
 @register("linkage", dict[str, Linkage])
 class LinkageStage(Stage[dict[str, Linkage]]):
     about = "published probes against originals, with and without a student"
 
-    def measure(self, run: "Run") -> dict[str, Linkage]:
+    def measure(self, run: Run) -> dict[str, Linkage]:
         if run.gallery.identities is None:
             raise Skip("the gallery has no column identity")
         index = run.pairs.images()
@@ -72,7 +70,7 @@ class LinkageStage(Stage[dict[str, Linkage]]):
         return result
 
 
-def _students(run: "Run") -> dict[str, StudentAttack]:
+def _students(run: Run) -> dict[str, StudentAttack]:
     if run.publisher is None or run.attack_faces is None:
         run.skip("student", "needs the method and attack faces")
         return {}

@@ -1,18 +1,14 @@
 """Can the very photo, or the person, be found among all originals by a strong attacker?"""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
 from ppfr_ops.contracts.evaluation import KnownPairs, Linker
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.lab.evaluate.attacks.linker import Frame, Known, Search, Taught, known_pairs
+from ppfr_ops.lab.evaluate.run import Run
 from ppfr_ops.lab.evaluate.stages.base import Skip, Stage, register
 from ppfr_ops.recognizers import Embeddings
-
-if TYPE_CHECKING:
-    from ppfr_ops.lab.evaluate.run import Run
 
 
 def whole_people(identities: list[str], most: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -32,7 +28,7 @@ def whole_people(identities: list[str], most: int, rng: np.random.Generator) -> 
 class LinkerStage(Stage[Linker]):
     about = "a network taught by pairs without end; known pairs of the release, as a curve"
 
-    def measure(self, run: "Run") -> Linker:
+    def measure(self, run: Run) -> Linker:
         if run.publisher is None or run.attack_faces is None:
             raise Skip("needs the method and attack faces")
         if run.gallery.identities is None:
@@ -84,12 +80,12 @@ class LinkerStage(Stage[Linker]):
         )
 
 
-def _templates(run: "Run", faces: Faces, what: str) -> list[Embeddings]:
+def _templates(run: Run, faces: Faces, what: str) -> list[Embeddings]:
     return [run.cache.embed(run.model(name), faces, what) for name in run.names]
 
 
 def _curve(
-    run: "Run",
+    run: Run,
     before: Frame,
     gallery: list[Embeddings],
     probes: list[Embeddings],
@@ -124,9 +120,7 @@ def _curve(
     return curve
 
 
-def _frames(
-    run: "Run", frame: Frame, templates: list[Embeddings]
-) -> dict[str, NDArray[np.float32]]:
+def _frames(run: Run, frame: Frame, templates: list[Embeddings]) -> dict[str, NDArray[np.float32]]:
     """Originals in the frame of all FR models, and of each alone."""
     alone = {name: frame.one(templates, i) for i, name in enumerate(run.names)}
     return {"all": frame(templates), **(alone if len(alone) > 1 else {})}

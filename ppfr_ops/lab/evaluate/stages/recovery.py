@@ -1,20 +1,16 @@
 """What does an attacker get back? Networks trained from published to original."""
 
-from typing import TYPE_CHECKING
-
 from ppfr_ops.contracts.evaluation import RecoverySummary
 from ppfr_ops.lab.evaluate.attacks.attackers import Attacker, DrawAttacker, Recovered, attackers
+from ppfr_ops.lab.evaluate.run import Run
 from ppfr_ops.lab.evaluate.stages.base import Skip, Stage, register
-
-if TYPE_CHECKING:
-    from ppfr_ops.lab.evaluate.run import Run
 
 
 @register("recovery", RecoverySummary)
 class RecoveryStage(Stage[RecoverySummary]):
     about = "what attackers get back of the originals"
 
-    def measure(self, run: "Run") -> RecoverySummary:
+    def measure(self, run: Run) -> RecoverySummary:
         found = recovered(run)
         if not found:
             raise Skip("no attackers were asked for")
@@ -34,7 +30,7 @@ class RecoveryStage(Stage[RecoverySummary]):
         )
 
 
-def chosen(run: "Run") -> list[Attacker]:
+def chosen(run: Run) -> list[Attacker]:
     """Attackers that make sense for this method; the others are noted as skipped.
 
     Raises:
@@ -52,7 +48,7 @@ def chosen(run: "Run") -> list[Attacker]:
     return able
 
 
-def recovered(run: "Run") -> dict[str, Recovered]:
+def recovered(run: Run) -> dict[str, Recovered]:
     """What every attacker got back; each is kept as soon as it is known."""
 
     def measure(attacker: Attacker) -> Recovered:

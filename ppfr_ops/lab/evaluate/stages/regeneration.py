@@ -1,7 +1,5 @@
 """Can a network draw a face that recognisers take for the person?"""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ppfr_ops.contracts.evaluation import Regeneration, Taken
@@ -9,19 +7,17 @@ from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.lab.evaluate.attacks.linker import Search
 from ppfr_ops.lab.evaluate.attacks.regeneration import Decoder, differentiable
 from ppfr_ops.lab.evaluate.data import evenly
+from ppfr_ops.lab.evaluate.run import Run
 from ppfr_ops.lab.evaluate.stages.base import Skip, Stage, register
 from ppfr_ops.lab.evaluate.stages.linker import whole_people
 from ppfr_ops.recognizers import Embeddings
-
-if TYPE_CHECKING:
-    from ppfr_ops.lab.evaluate.run import Run
 
 
 @register("regeneration", Regeneration)
 class RegenerationStage(Stage[Regeneration]):
     about = "a decoder with an identity loss, judged by FR models that it was not trained with"
 
-    def measure(self, run: "Run") -> Regeneration:
+    def measure(self, run: Run) -> Regeneration:
         if run.publisher is None or run.attack_faces is None:
             raise Skip("needs the method and attack faces")
         modules = {name: differentiable(run.model(name)) for name in run.names}
@@ -66,14 +62,14 @@ class RegenerationStage(Stage[Regeneration]):
         )
 
 
-def _context(run: "Run", names: list[str], seen: Faces) -> Embeddings:
+def _context(run: Run, names: list[str], seen: Faces) -> Embeddings:
     """Templates of pictures by the models that the decoder has, side by side."""
     return np.concatenate(
         [run.cache.embed(run.model(name), seen, "regeneration") for name in names], 1
     )
 
 
-def _tested(run: "Run") -> np.ndarray:
+def _tested(run: Run) -> np.ndarray:
     count = run.settings.regeneration_tests
     if run.gallery.identities is None:
         return evenly(len(run.gallery), count)
@@ -81,7 +77,7 @@ def _tested(run: "Run") -> np.ndarray:
     return whole_people(run.gallery.identities, count, run.stream("linker: people to find"))
 
 
-def _taken(run: "Run", name: str, drawn: Faces, index: np.ndarray) -> Taken:
+def _taken(run: Run, name: str, drawn: Faces, index: np.ndarray) -> Taken:
     """What one FR model takes the drawn faces for, in a gallery of the originals tested."""
     got = run.cache.embed(run.model(name), drawn, "regenerated")
     originals = run.cache.embed(run.model(name), run.gallery.images[index], "originals tested")
@@ -106,7 +102,7 @@ def _taken(run: "Run", name: str, drawn: Faces, index: np.ndarray) -> Taken:
     return taken
 
 
-def _show(run: "Run", originals: Faces, shown: Faces, drawn: Faces) -> None:
+def _show(run: Run, originals: Faces, shown: Faces, drawn: Faces) -> None:
     from ppfr_ops.lab.evaluate.plots import face_grid
 
     first = evenly(len(originals), 10)

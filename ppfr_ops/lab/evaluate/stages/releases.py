@@ -1,22 +1,18 @@
 """Do two releases match each other? Under different keys they must not, under one key they must."""
 
-from typing import TYPE_CHECKING
-
 from ppfr_ops.contracts.evaluation import Releases, TwoReleases
 from ppfr_ops.lab.evaluate.measured import rates
 from ppfr_ops.lab.evaluate.protocol import pair_scores, verify
+from ppfr_ops.lab.evaluate.run import Run
 from ppfr_ops.lab.evaluate.stages.base import Stage, register
 from ppfr_ops.lab.evaluate.streams import key
-
-if TYPE_CHECKING:
-    from ppfr_ops.lab.evaluate.run import Run
 
 
 @register("releases", Releases)
 class ReleasesStage(Stage[Releases]):
     about = "pairs across two releases, under different keys and under the same"
 
-    def measure(self, run: "Run") -> Releases:
+    def measure(self, run: Run) -> Releases:
         index, a, b = run.pair_places()
         first = run.published(index)
         again = run.publish_gallery(run.release, "published: the same key again", index)

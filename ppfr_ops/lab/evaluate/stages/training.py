@@ -4,8 +4,6 @@ Once on what is published for photos of known people, once on the originals; bot
 is published for the gallery and on the gallery itself. The people are others than the gallery's.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -18,10 +16,8 @@ from ppfr_ops.lab.evaluate.data import evenly
 from ppfr_ops.lab.evaluate.learning import FaceNet, as_tensor, augment, fit, new
 from ppfr_ops.lab.evaluate.measured import rates
 from ppfr_ops.lab.evaluate.protocol import pair_scores, verify
+from ppfr_ops.lab.evaluate.run import Run
 from ppfr_ops.lab.evaluate.stages.base import Skip, Stage, register
-
-if TYPE_CHECKING:
-    from ppfr_ops.lab.evaluate.run import Run
 
 MARGIN, SCALE, SIZE = 0.2, 24.0, 128
 """Additive margin on the cosine (CosFace, Wang et al. 2018), its scale, length of the templates."""
@@ -51,7 +47,7 @@ class _Recogniser(nn.Module):
 class TrainingStage(Stage[Training]):
     about = "a small recogniser trained on what is published (needs --identities)"
 
-    def measure(self, run: "Run") -> Training:
+    def measure(self, run: Run) -> Training:
         photos = run.identities
         if photos is None or photos.identities is None or run.publisher is None:
             raise Skip("needs the method and photos of other people with labels (--identities)")
@@ -87,7 +83,7 @@ class TrainingStage(Stage[Training]):
         )
 
 
-def _train(run: "Run", name: str, learn: Faces, who: NDArray[np.int64], people: int) -> Both:
+def _train(run: Run, name: str, learn: Faces, who: NDArray[np.int64], people: int) -> Both:
     model = new(lambda: _Recogniser(people), run.settings.seed)
     assert isinstance(model, _Recogniser)
 

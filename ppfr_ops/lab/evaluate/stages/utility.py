@@ -1,21 +1,19 @@
 """Does recognition still work? Verification by LFW's protocol, before and after."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ppfr_ops.contracts.evaluation import Unchanged, Utility
 from ppfr_ops.lab.evaluate.measured import rates
 from ppfr_ops.lab.evaluate.protocol import pair_scores, threshold_at_far, verify
+from ppfr_ops.lab.evaluate.run import Run
 from ppfr_ops.lab.evaluate.stages.base import Stage, register
-
-if TYPE_CHECKING:
-    from ppfr_ops.lab.evaluate.run import Run
 
 
 @register("utility", dict[str, Utility])
 class UtilityStage(Stage[dict[str, Utility]]):
     about = "verification of published pictures, per FR model"
 
-    def measure(self, run: "Run") -> dict[str, Utility]:
+    def measure(self, run: Run) -> dict[str, Utility]:
         index, a, b = run.pair_places()
         same = run.pairs.same
         result: dict[str, Utility] = {}
