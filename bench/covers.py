@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.decoding import decode
 from ppfr_ops.imaging.measures import disclosure, psnr, ssim
-from ppfr_ops.lab.evaluate.attacks.recovery import RecoveryAttack, mean_face, to_tensor
+from ppfr_ops.lab.evaluate.attacks.networks import mean_face, to_tensor
+from ppfr_ops.lab.evaluate.attacks.recovery import RecoveryAttack
 from ppfr_ops.methods.registry import create
 from ppfr_ops.recognizers import Recognizer, RecognizerSpec
 

@@ -10,12 +10,11 @@ from ppfr_ops import sample
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.imaging.measures import ssim
+from ppfr_ops.lab.evaluate.attacks.networks import NETS, mean_face
 from ppfr_ops.lab.evaluate.attacks.recovery import (
-    NETS,
     CurvePoint,
     RecoveryAttack,
     flattened,
-    mean_face,
     to_tensor,
 )
 from ppfr_ops.lab.evaluate.publishing import Publisher, texture_probe

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ppfr_ops import sample
 from ppfr_ops.imaging import measures as metrics
-from ppfr_ops.lab.evaluate.attacks.recovery import to_tensor
+from ppfr_ops.lab.evaluate.attacks.networks import to_tensor
 from ppfr_ops.methods.registry import create
 
 Images = NDArray[np.uint8]

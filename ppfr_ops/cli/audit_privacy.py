@@ -25,9 +25,7 @@ Exit codes: 0 the claim stands; 2 wrong usage or input; 3 it was broken.
 """
 
 
-@click.command(
-    cls=Command, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]}
-)
+@click.command(cls=Command, epilog=EXAMPLES)
 @click.argument("output", required=False)
 @click.option("--method", help="Method to audit, instead of that of an output.")
 @click.option("--method-option", "method_options", multiple=True, metavar="KEY=VALUE",

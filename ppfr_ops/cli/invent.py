@@ -16,9 +16,7 @@ Examples:
 """
 
 
-@click.command(
-    cls=Command, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]}
-)
+@click.command(cls=Command, epilog=EXAMPLES)
 @click.option("--people", type=click.IntRange(1), required=True, help="How many.")
 @click.option("--photos", type=click.IntRange(1), required=True, help="Of each.")
 @click.option(

@@ -10,8 +10,10 @@ from typing import Any
 import click
 
 from ppfr_ops.cli import Command, Refused
+from ppfr_ops.cli.options import options_of, validated
 from ppfr_ops.cli.terminal import echo
 from ppfr_ops.errors import UserError
+from ppfr_ops.match.accounts import MatchPolicy
 
 NO_MATCH = 10
 RESERVED = ("owner",)
@@ -170,49 +172,7 @@ def enrol(
 @click.argument("folder", type=_folder)
 @_keys
 @click.option("--listen", default="127.0.0.1:7443", show_default=True, metavar="HOST:PORT")
-@click.option(
-    "--threshold",
-    type=click.FloatRange(-1, 1),
-    required=True,
-    help="Cosine from which on two templates match; every FR model has its own.",
-)
-@click.option(
-    "--budget",
-    type=click.IntRange(0),
-    default=100,
-    show_default=True,
-    help="Queries a client may ask, ever.",
-)
-@click.option(
-    "--record-budget",
-    type=click.IntRange(0),
-    default=20,
-    show_default=True,
-    help="Questions that may concern one person, ever, all clients together: verifications of "
-    "the name, and every identification.",
-)
-@click.option(
-    "--per-minute",
-    type=click.IntRange(1),
-    default=30,
-    show_default=True,
-    help="Queries a client may begin in a minute.",
-)
-@click.option(
-    "--reveal",
-    type=click.Choice(["bit", "id"]),
-    default="bit",
-    show_default=True,
-    help="What an identification tells: whether, or which records.",
-)
-@click.option(
-    "--mode",
-    "modes",
-    type=click.Choice(["verify", "identify"]),
-    multiple=True,
-    default=["verify", "identify"],
-    show_default=True,
-)
+@options_of(MatchPolicy)
 @click.option(
     "--partitions",
     type=click.IntRange(0),
@@ -225,7 +185,7 @@ def serve(folder: Path, keys: Path, listen: str, partitions: int, **policy: Any)
 
     Budgets are kept in FOLDER/audit.jsonl, which is appended to before a query is answered.
     """
-    from ppfr_ops.match.accounts import Accounts, AuditLog, MatchPolicy
+    from ppfr_ops.match.accounts import Accounts, AuditLog
     from ppfr_ops.match.gallery import Gallery
     from ppfr_ops.match.keys import OwnerFolder
     from ppfr_ops.match.server import Matcher, Scorer
@@ -239,7 +199,7 @@ def serve(folder: Path, keys: Path, listen: str, partitions: int, **policy: Any)
         from ppfr_ops.engines.ray_match import RayScorer
 
         scorer = RayScorer(gallery, partitions)
-    matcher = Matcher(gallery, Accounts(MatchPolicy(**policy), log), scorer)
+    matcher = Matcher(gallery, Accounts(validated(MatchPolicy, policy), log), scorer)
     server = Server(matcher, owner, parse_address(listen), log=functools.partial(echo, err=True))
     host, port = server.address
     echo(f"serving on {host}:{port}; audit log at line {log.lines}, head {log.head[:16]}")

@@ -156,7 +156,9 @@ def _click(name: str, field: FieldInfo) -> Callable[[Callable[..., Any]], Callab
         if field.default and "/" not in names:
             names += f"/--no-{name.replace('_', '-')}"
     elif many:
-        settings |= {"multiple": True, "type": str}
+        settings |= {"multiple": True, "type": kind}
+        if field.default and not field.is_required():
+            settings |= {"default": field.default, "show_default": True}
     else:
         settings["type"] = kind
         if field.default is not None and field.default is not PydanticUndefined:
@@ -178,7 +180,8 @@ def kind_of(field: FieldInfo) -> tuple[Any, bool]:
     if get_origin(kind) is Literal:
         return click.Choice(list(get_args(kind))), False
     if get_origin(kind) in (tuple, dict):
-        return str, True
+        one = get_args(kind)[0]
+        return click.Choice(get_args(one)) if get_origin(one) is Literal else str, True
     bounds: dict[str, Any] = {}
     for item in field.metadata:
         if isinstance(item, Ge | Gt):
@@ -224,11 +227,12 @@ def validated(model: type[M], values: dict[str, Any]) -> M:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        place = str(error.errors()[0]["loc"][-1])
-        fields = {name: item for name, item in declared(model).items()}
+        fields = dict(declared(model))
         for group in groups(model).values():
             fields |= declared(group)
-        name = flag(place, fields[place]) if place in fields else place
+        places = [str(part) for part in error.errors()[0]["loc"]]
+        known = [place for place in places if place in fields]
+        name = flag(known[-1], fields[known[-1]]) if known else places[-1]
         raise UserError(f"{name}: {fault(error)}") from None
 
 

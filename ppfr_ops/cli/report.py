@@ -27,9 +27,7 @@ Exit codes: 0 it may be released; 1 failed; 2 wrong usage or input; 3 it must no
 """
 
 
-@click.command(
-    cls=Command, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]}
-)
+@click.command(cls=Command, epilog=EXAMPLES)
 @click.argument("output")
 @click.option("--evaluation", metavar="FILE", help="evaluation.json of the method.")
 @click.option("--policy", "policy_file", metavar="FILE", help="YAML; see docs/policy.md.")

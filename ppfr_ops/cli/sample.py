@@ -19,9 +19,7 @@ Examples:
 """
 
 
-@click.command(
-    cls=Command, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]}
-)
+@click.command(cls=Command, epilog=EXAMPLES)
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--count", type=click.IntRange(1), default=192, show_default=True, help="Faces.")
 @click.option("--identities", type=click.IntRange(1), default=24, show_default=True)

@@ -37,9 +37,7 @@ Exit codes: 0 finished; 1 failed, go on with the same command; 2 wrong usage or 
 """
 
 
-@click.command(
-    cls=Grouped, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]}
-)
+@click.command(cls=Grouped, epilog=EXAMPLES)
 @sanitize_options
 @options_of(EngineOptions)
 def main(dry_run: bool, as_json: bool, **values: Any) -> int:

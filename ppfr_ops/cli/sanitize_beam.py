@@ -29,9 +29,7 @@ Exit codes: 0 finished; 1 failed, go on with the same command; 2 wrong usage or 
 """
 
 
-@click.command(
-    cls=Grouped, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]}
-)
+@click.command(cls=Grouped, epilog=EXAMPLES)
 @sanitize_options
 @click.argument("beam_options", nargs=-1, type=click.UNPROCESSED)
 def main(dry_run: bool, as_json: bool, beam_options: tuple[str, ...], **values: Any) -> int:

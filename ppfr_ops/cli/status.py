@@ -68,9 +68,7 @@ class OutputStatus(BaseModel):
     engine: str | None
 
 
-@click.command(
-    cls=Command, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]}
-)
+@click.command(cls=Command, epilog=EXAMPLES)
 @click.argument("output")
 @click.option(
     "--privacy-account", metavar="URL", help="The account that OUTPUT shares with others."

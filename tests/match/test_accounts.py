@@ -9,8 +9,9 @@ import threading
 
 import pytest
 
-from ppfr_ops.match.accounts import Accounts, AuditLog, MatchPolicy, _digest
+from ppfr_ops.match.accounts import Accounts, AuditLog, MatchPolicy
 from ppfr_ops.match.errors import MatchError, Reason, Refused
+from ppfr_ops.store.chain import _digest
 
 NAME = "a" * 64
 

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ppfr_ops.contracts.evaluation import Rates, Spread
+from ppfr_ops.contracts.evaluation import Spread
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.measures import disclosure, lowfreq_corr, psnr, ssim
 from ppfr_ops.lab.evaluate.attacks.networks import to_tensor
-from ppfr_ops.lab.evaluate.protocol import Verification
 
 
 def chunks(count: int, size: int = 64) -> Iterator[slice]:
@@ -47,15 +46,4 @@ def spread(values: NDArray[np.floating]) -> Spread:
         p50=float(p50),
         p99=float(p99),
         max=float(values.max()),
-    )
-
-
-def rates(found: Verification) -> Rates:
-    """A verification as the document has it."""
-    return Rates(
-        tar=found.tar,
-        accuracy=found.accuracy,
-        accuracy_std=found.accuracy_std,
-        auc=found.auc,
-        eer=found.eer,
     )

@@ -5,11 +5,12 @@ product of two templates, and it is accepted when the score is at or above a thr
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score, roc_curve
+
+from ppfr_ops.contracts.evaluation import Rates
 
 Scores = NDArray[np.floating]
 Labels = NDArray[np.bool_]
@@ -17,15 +18,9 @@ Labels = NDArray[np.bool_]
 FARS = (1e-2, 1e-3)
 
 
-@dataclass(frozen=True)
-class Verification:
-    """Rates in 0..1; ``accuracy_std`` over the folds; ``tar`` by FAR."""
+class Verification(Rates):
+    """Rates in 0..1, as the document has them, with thresholds by FAR and the numbers of pairs."""
 
-    accuracy: float
-    accuracy_std: float
-    auc: float
-    eer: float
-    tar: dict[str, float]
     thresholds: dict[str, float]
     genuine: int
     impostor: int

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from ppfr_ops import torchscript
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.measures import disclosure, disclosure_planes, luminance, ssim
-from ppfr_ops.lab.evaluate.attacks.recovery import Attacker, bf16_pays, recovery_loss, to_tensor
+from ppfr_ops.lab.evaluate.attacks.networks import Attacker, bf16_pays, recovery_loss, to_tensor
 from ppfr_ops.lab.training.checkpoints import follow, load_checkpoint, moved, save_checkpoint
 from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.methods.stochastic_local import Codes, Model, save_weights

@@ -25,11 +25,9 @@ from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
 from ppfr_ops.imaging.measures import psnr, ssim
 from ppfr_ops.lab.evaluate.attacks.batches import Context, Prefetch, Publish, batches
 from ppfr_ops.lab.evaluate.attacks.networks import (
-    NETS,
     Attacker,
     View,
     bf16_pays,
-    mean_face,
     mean_tensor,
     recovery_loss,
     to_tensor,
@@ -38,22 +36,6 @@ from ppfr_ops.lab.evaluate.attacks.networks import (
 from ppfr_ops.lab.evaluate.streams import stream
 from ppfr_ops.lab.training.checkpoints import follow, save_checkpoint
 from ppfr_ops.memory import keep_freed_memory
-
-__all__ = [
-    "NETS",
-    "Attacker",
-    "Context",
-    "CurvePoint",
-    "Publish",
-    "RecoveryAttack",
-    "View",
-    "bf16_pays",
-    "flattened",
-    "mean_face",
-    "recovery_loss",
-    "to_tensor",
-    "to_uint8",
-]
 
 Progress = Callable[["CurvePoint"], None]
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from ppfr_ops.contracts.evaluation import Eye, View
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
-from ppfr_ops.lab.evaluate.measured import rates
 from ppfr_ops.lab.evaluate.protocol import pair_scores, verify
 from ppfr_ops.lab.evaluate.run import Run
 from ppfr_ops.lab.evaluate.stages.base import Stage, register
@@ -57,9 +56,7 @@ class EyeStage(Stage[Eye]):
                 against, plain = (
                     verify(pair_scores(seen[a], x2[b]), pairs.same, pairs.folds) for seen in (y, x1)
                 )
-                models[name][str(size)] = View(
-                    protected_original=rates(against), original=rates(plain)
-                )
+                models[name][str(size)] = View(protected_original=against, original=plain)
                 run.log(
                     f"  {size} px, {name}: {against.accuracy:.3f} against originals "
                     f"(originals {plain.accuracy:.3f})"

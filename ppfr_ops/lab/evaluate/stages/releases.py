@@ -1,7 +1,6 @@
 """Do two releases match each other? Under different keys they must not, under one key they must."""
 
 from ppfr_ops.contracts.evaluation import Releases, TwoReleases
-from ppfr_ops.lab.evaluate.measured import rates
 from ppfr_ops.lab.evaluate.protocol import pair_scores, verify
 from ppfr_ops.lab.evaluate.run import Run
 from ppfr_ops.lab.evaluate.stages.base import Stage, register
@@ -28,8 +27,8 @@ class ReleasesStage(Stage[Releases]):
             under_one = verify(pair_scores(x[a], y[b]), same, folds)
             across = verify(pair_scores(x[a], z[b]), same, folds)
             models[name] = TwoReleases(
-                different_keys=rates(across),
-                same_key=rates(under_one),
+                different_keys=across,
+                same_key=under_one,
                 same_photo_different_keys=float((pair_scores(x, z) >= threshold).mean()),
                 same_photo_same_key=float((pair_scores(x, y) >= threshold).mean()),
             )

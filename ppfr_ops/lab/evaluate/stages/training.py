@@ -14,7 +14,6 @@ from ppfr_ops.contracts.evaluation import Rates, Training
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.lab.evaluate.data import evenly
 from ppfr_ops.lab.evaluate.learning import FaceNet, as_tensor, augment, fit, new
-from ppfr_ops.lab.evaluate.measured import rates
 from ppfr_ops.lab.evaluate.protocol import pair_scores, verify
 from ppfr_ops.lab.evaluate.run import Run
 from ppfr_ops.lab.evaluate.stages.base import Skip, Stage, register
@@ -103,4 +102,4 @@ def _train(run: Run, name: str, learn: Faces, who: NDArray[np.int64], people: in
         scores = pair_scores(templates[a], templates[b])
         found.append(verify(scores, run.pairs.same, run.pairs.folds))
         run.log(f"  {name}, read on {kind}: accuracy {found[-1].accuracy:.3f}")
-    return rates(found[0]), rates(found[1])
+    return found[0], found[1]

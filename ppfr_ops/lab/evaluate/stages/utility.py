@@ -3,7 +3,6 @@
 from typing import Any
 
 from ppfr_ops.contracts.evaluation import Unchanged, Utility
-from ppfr_ops.lab.evaluate.measured import rates
 from ppfr_ops.lab.evaluate.protocol import pair_scores, threshold_at_far, verify
 from ppfr_ops.lab.evaluate.run import Run
 from ppfr_ops.lab.evaluate.stages.base import Stage, register
@@ -36,9 +35,7 @@ class UtilityStage(Stage[dict[str, Utility]]):
             records[f"id_match_{name}"] = cosine >= threshold
             result[name] = Utility(
                 role=run.role(name),
-                original=rates(found["original"]),
-                protected_protected=rates(found["protected_protected"]),
-                protected_original=rates(found["protected_original"]),
+                **found,
                 id_cosine=float(cosine.mean()),
                 id_match=float((cosine >= threshold).mean()),
                 threshold=threshold,
