@@ -14,7 +14,7 @@ from ppfr_ops.contracts.evaluation import Evaluation
 from ppfr_ops.contracts.intruder import Attempt, IntruderRecord, luck
 from ppfr_ops.contracts.manifest import ReleaseManifest
 from ppfr_ops.release.documents.cards import Publication, environment
-from ppfr_ops.release.documents.modes import Mode, mode_of
+from ppfr_ops.release.documents.modes import mode_of
 from ppfr_ops.release.documents.required import Required
 from ppfr_ops.release.figures import Release
 from ppfr_ops.store.folder import EVIDENCE, Folder
@@ -95,7 +95,9 @@ def render(
             ico=_ico(intruder),
             means=_means,
             luck=luck,
-            iso=list(_iso(release, mode, evaluation, intruder)),
+            tried=_tried(release, evaluation, intruder),
+            controller=OWNER,
+            officer=OFFICER,
             photographs=release.manifest.options.get("output_faces") == "in-place",
             kept=[str(name) for name in release.manifest.options.get("keep_columns", [])],
             unmeasured=[row.question for row in wp216 if row.found == _NOT],
@@ -191,7 +193,7 @@ def _singled_out(release: Release, evaluation: Evaluation | None, date: str) -> 
     )
 
 
-# -- ICO, ISO/IEC 27559 ---------------------------------------------------------------------
+# -- ICO ---------------------------------------------------------------------
 
 
 def _ico(found: IntruderRecord | None) -> Row:
@@ -209,76 +211,16 @@ def _ico(found: IntruderRecord | None) -> Row:
     )
 
 
-def _iso(
-    release: Release, mode: Mode, evaluation: Evaluation | None, intruder: IntruderRecord | None
-) -> Iterator[tuple[str, str, str, str]]:
-    """Clause, subject, what is on record, what is left to whom."""
-    manifest = release.manifest
-    counts = manifest.counts
-    kept = [str(name) for name in manifest.options.get("keep_columns", [])]
-    done = [
-        name
-        for name, was in (
-            ("evaluation of the method", evaluation is not None),
-            ("motivated intruder test", intruder is not None),
-            ("audit of the differential privacy", release.audited is not None),
-        )
-        if was
-    ]
-    yield (
-        "6.2",
-        "threat modelling",
-        "attackers, and what each is assumed to know: the page Threat model (docs/threat-model.md) "
-        "of ppfr-sanitizer",
-        f"{OWNER}: who receives the data, under which terms, with which means",
-    )
-    yield (
-        "6.3",
-        "transparency and impact",
-        "the card (README.md) says how the data was made; pictures whose faces were drawn are "
-        "marked as such",
-        f"{OWNER}: what people were told, and what harm a mistake would do",
-    )
-    yield (
-        "7.2",
-        "data features",
-        f"{counts.rows_in:,} photos in, {counts.records:,} pictures out; kept columns: "
-        f"{', '.join(kept) or 'none'}",
-        f"{OWNER}: whose data it is; whether every kept column is needed",
-    )
-    yield (
-        "7.3",
-        "attack modelling",
-        "worst cases are reported besides means; the attacker holds photos of everybody in the "
-        "release (maximum risk)",
-        f"{OFFICER}: whether that is the attacker to fear",
-    )
-    yield (
-        "8.2",
-        "assessing identifiability",
-        f"tried: {', '.join(done) or 'nothing beside the measures of the run'}",
-        f"{OFFICER}: whether what was tried is enough",
-    )
-    yield (
-        "8.3",
-        "mitigation",
-        f"{mode.name}, by the method {manifest.method.name}; {counts.dead_letters:,} photos held "
-        "back or not readable",
-        f"{OWNER}: terms of use and access, where pictures alone do not do",
-    )
-    yield (
-        "9.2",
-        "before data are made available",
-        "the policy and its verdict (below); signature and digests of every file",
-        f"{OWNER}: roles, and who signs",
-    )
-    yield (
-        "9.3, 9.4",
-        "afterwards, and if something happens",
-        "versions, so that an older release can be told; records can be withdrawn and the release "
-        "made anew",
-        f"{OWNER}: when to test again (new recognisers, a data breach), and whom to tell",
-    )
+def _tried(
+    release: Release, evaluation: Evaluation | None, intruder: IntruderRecord | None
+) -> list[str]:
+    """Which tests there are on record, beside the measures of the run."""
+    tests = {
+        "evaluation of the method": evaluation,
+        "motivated intruder test": intruder,
+        "audit of the differential privacy": release.audited,
+    }
+    return [name for name, found in tests.items() if found is not None]
 
 
 def _share(value: float) -> str:
