@@ -43,9 +43,11 @@ class Heads:
         key = {"identity-key": secrets.token_bytes(32)}
         self.method, self.find = PortraitHeads().with_secrets(key), CenterFace()
 
-    def __call__(self, picture: Picture, faces: Detections) -> tuple[Picture, int, float]:
+    def __call__(
+        self, picture: Picture, faces: Detections, smallest: float = 32
+    ) -> tuple[Picture, int, float]:
         """The picture with these heads drawn, how many were, and seconds a face."""
-        treatments = treat(faces)
+        treatments = treat(faces, smallest)
         suited = [i for i, each in enumerate(treatments) if each == "anonymized"]
         begun = time.process_time()
         crops = align(picture, faces.landmarks[suited])

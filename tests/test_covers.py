@@ -20,6 +20,7 @@ from ppfr_ops.imaging.detector import Detections
 from ppfr_ops.imaging.portraits import Portrait, lit, yaw
 from ppfr_ops.methods.portrait import PortraitHeads, Seen
 from ppfr_ops.methods.registry import create
+from ppfr_ops.sanitize.grouping import features_of
 from ppfr_ops.sanitize.identity import resolved
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.photographs.options import PhotographOptions
@@ -316,3 +317,43 @@ def test_a_drawn_head_is_cut_out_and_knows_turn_and_rounded_colour_alone() -> No
     assert one.silhouette[y, x] > 0.95
     assert one.silhouette[:4].max() < 0.1 and one.silhouette[:60, [0, -1]].max() < 0.1
     assert 0.2 < one.silhouette.mean() < 0.8
+
+
+def test_a_label_is_one_drawn_person_who_turns_without_jumps() -> None:
+    heads = create("portrait")
+    assert isinstance(heads, PortraitHeads)
+    heads = heads.with_secrets({"identity-key": bytes(32)})
+    marks = (geometry.TEMPLATE * 0.8).astype(np.float32)
+    draws = np.random.default_rng(4).standard_normal((3, heads.draw_size)).astype(np.float32)
+    seen = Seen(np.full((112, 112, 3), 144, np.uint8), marks)
+    made = heads.portraits([seen] * 3, draws, ["a", "a", "b"])
+    assert all(each is not None for each in made)
+    crops = [
+        cv2.warpAffine(each.picture, each.matrix, (112, 112)) for each in made if each is not None
+    ]
+    sface = features_of(np.array(crops, np.uint8))[0]
+    assert sface[0] @ sface[1] > 0.5 > sface[0] @ sface[2] + 0.1
+    sitter = heads.sitter(draws[0], (-0.1, 0.0, 0.12), np.full(3, 144.0), 28.0)
+    assert sitter is not None
+    turned = [sitter.turned(yaw).picture.astype(float) for yaw in (0.0, 0.01, 0.02, 0.1)]
+    near = [np.abs(one - other).mean() for one, other in zip(turned, turned[1:3], strict=False)]
+    far = np.abs(turned[0] - turned[3]).mean()
+    assert 0 < max(near) < far / 3
+
+
+@pytest.mark.parametrize("yaw_by", [0.35, -0.35])
+def test_a_head_that_is_turned_is_covered_to_its_back(yaw_by: float) -> None:
+    """Eyes and mouth of a turned face lie closer together: its head is as large as before."""
+    turned = geometry.TEMPLATE * 1.5 + 60
+    middle = turned[:, 0].mean()
+    turned[:, 0] = middle + (turned[:, 0] - middle) * 0.6
+    turned[2, 0] += yaw_by * (turned[1, 0] - turned[0, 0])
+    box = np.array([*turned.min(0), *turned.max(0)], np.float32)
+    faces = Detections(box[None], turned[None], np.ones(1, np.float32), np.zeros(1, bool))
+    picture = NOISE.integers(0, 255, (340, 400, 3), np.uint8)
+    _, changed = geometry.cover(picture, faces, ["covered"], {})
+    high = int(turned[:2, 1].mean())
+    across = np.flatnonzero(changed[high])
+    behind = (middle - across[0], across[-1] - middle)[:: 1 if yaw_by > 0 else -1]
+    assert behind[0] > 1.5 * 70 * 1.22 > 0.9 * behind[1]
+    assert behind[0] > behind[1] + 5

@@ -1,7 +1,7 @@
 """Videos: every frame of a face is covered, also where the detector missed it; killed, resumed."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +17,9 @@ from ppfr_ops.cli import program
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.detector import Detections
 from ppfr_ops.imaging.geometry import TEMPLATE
+from ppfr_ops.imaging.portraits import Portrait
 from ppfr_ops.imaging.tracking import Tracker, filled
+from ppfr_ops.methods.portrait import PortraitHeads
 from ppfr_ops.sanitize.videos import VideoSettings, sanitize_videos
 
 av = pytest.importorskip("av")
@@ -263,3 +265,73 @@ def test_the_command(tmp_path: Path) -> None:
     )
     assert done.exit_code in (0, 3), done.output
     assert len(list(video.read_frames(tmp_path / "out" / "release" / "clip.mkv", 0))) == 12
+
+
+class Still:
+    """Somebody drawn, as ``methods.portrait.Sitter``."""
+
+    def __init__(self, skin: NDArray[np.float64]) -> None:
+        self.skin = skin
+        face = np.full((128, 128, 3), (250, 40, 40), np.uint8)
+        self.portrait = Portrait(face, np.ones((128, 128), np.float32), np.eye(2, 3), 1)
+
+    def turned(self, wanted: float) -> Portrait:
+        return self.portrait
+
+
+def test_one_person_is_drawn_for_each_track(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The drawing itself is tested in ``test_covers``."""
+    drawn: list[tuple[bytes, int, float]] = []
+
+    def sitter(
+        self: PortraitHeads,
+        draw: NDArray[np.float32],
+        turns: Sequence[float],
+        skin: NDArray[np.float64],
+        eyes: float,
+    ) -> Still:
+        drawn.append((draw.tobytes(), len(turns), eyes))
+        return Still(skin)
+
+    monkeypatch.setattr(PortraitHeads, "sitter", sitter)
+    monkeypatch.setattr(PortraitHeads, "draw_size", 4)
+    clip, place = Clip(60, 2), tmp_path / "out"
+    clip.write(tmp_path / "in" / "clip.mp4")
+    settings = VideoSettings(style="virtual", segment=25)
+    write = video.write_frames
+
+    def dying(path: Path, stream: video.Stream, frames: Iterator[video.Frame]) -> int:
+        if (path.parent / "segment-000000.mp4").exists():
+            raise KeyboardInterrupt
+        return write(path, stream, frames)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(video, "write_frames", dying)
+        sanitize_videos(tmp_path / "in", place, Knowing(clip), settings)
+    (key,) = (place / "evidence" / "videos").rglob("key")
+    assert key.stat().st_mode & 0o77 == 0
+    (done,) = sanitize_videos(tmp_path / "in", place, Knowing(clip), settings)
+    # Two tracks, and after the resume the very same two people.
+    assert done.tracks == 2 and len(drawn) == 4 and len(set(drawn)) == 2
+    assert drawn[0][1] == 60 and drawn[0][2] == pytest.approx(35.24 * SIDE / 112, abs=1)
+    written = place / "release" / "clip.mp4"
+    assert bare(clip, written) == [] and not key.exists()
+    frames = [frame.pixels.astype(int) for frame in video.read_frames(written, 0)]
+    for frame, boxes in zip(frames, clip.boxes, strict=True):
+        x, y = ((boxes[0, :2] + boxes[0, 2:]) / 2).astype(int)
+        assert frame[y, x, 0] > frame[y, x, 1] + 60
+
+
+def test_a_face_that_is_never_large_stays_under_a_blur(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PortraitHeads, "sitter", lambda *_: 1 / 0)
+    monkeypatch.setattr(PortraitHeads, "draw_size", 4)
+    monkeypatch.setattr("ppfr_ops.sanitize.drawn_tracks.SMALLEST", SIDE + 9.0)
+    clip = Clip(12)
+    clip.write(tmp_path / "in" / "clip.mp4")
+    settings = VideoSettings(style="virtual")
+    (done,) = sanitize_videos(tmp_path / "in", tmp_path / "out", Knowing(clip), settings)
+    assert done.problem == "" and bare(clip, tmp_path / "out" / "release" / "clip.mp4") == []

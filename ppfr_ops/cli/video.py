@@ -1,7 +1,7 @@
 """``ppfr video``: heads covered in videos, file beside file."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 from pydantic import BaseModel, ConfigDict
@@ -15,7 +15,7 @@ EXAMPLES = """
 \b
 Examples:
   ppfr video --input recordings/ --output protected/
-  ppfr video --input clip.mp4 --output protected/ --cover solid --keep-sound
+  ppfr video --input clip.mp4 --output protected/ --cover virtual --keep-sound
 
 Interrupted or killed? Run the same command again: it resumes at that segment.
 Exit codes: 0 finished; 1 a video could not be done; 2 wrong usage or input;
@@ -30,8 +30,10 @@ class VideoOptions(BaseModel):
 
     input: str = option(..., "A video, or a folder of them (mp4, mov, mkv, webm, avi).")
     output: str = option(..., "Folder: release/ may leave, evidence/ stays.")
-    cover: Cover = option(
-        "blur", "What covers the heads: a soft blur or mosaic of a few mean colours, or one colour."
+    cover: Cover | Literal["virtual"] = option(
+        "blur",
+        "What covers the heads: a soft blur or mosaic of a few mean colours, one colour, or "
+        "(virtual) the drawn head of somebody new, one person as long as a face is followed.",
     )
     face_threshold: float = option(
         0.2, "Lowest score of the detector that counts as a face.", gt=0, lt=1

@@ -20,6 +20,10 @@ blocks; solid: one colour, that of the surroundings."""
 HEAD = (56.0, 44.0, 70.0, 90.0)
 """Centre and half axes of the ellipse that covers hair, ears and chin, in the template's pixels."""
 
+BEHIND = 45.0
+"""Of a head that is turned, by its ``yaw``, how much more of the template's pixels the ellipse
+covers on the side of its back."""
+
 MARGIN = 0.22
 """Beyond the ellipse the change fades out over this share of its half axes."""
 
@@ -37,10 +41,18 @@ class Head:
     Args:
         shape: of the photograph.
         matrix: ``2 x 3``, from the photograph's pixels to the template's.
+        turned: how far the head is turned to the right, as ``portraits.yaw`` says; what is behind
+            the face lies on the other side.
     """
 
-    def __init__(self, shape: tuple[int, ...], matrix: NDArray[np.float64]) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], matrix: NDArray[np.float64], turned: float = 0.0
+    ) -> None:
         x, y, half_x, half_y = HEAD
+        behind = BEHIND * float(np.clip(turned, -0.6, 0.6))
+        x, half_x = x - 0.4 * behind, half_x + 0.6 * abs(behind)
+        self.ellipse = x, y, half_x, half_y
+        """As ``HEAD``."""
         self.shape, self.matrix = shape, matrix
         self.window = self.around(1 + MARGIN)
         rows, columns = self.window
@@ -55,7 +67,7 @@ class Head:
 
     def around(self, reach: float) -> tuple[slice, slice]:
         """The upright rectangle around the head and what is near it, in half axes."""
-        x, y, half_x, half_y = HEAD
+        x, y, half_x, half_y = self.ellipse
         far = reach * np.array([half_x, half_y]) * [[-1, -1], [-1, 1], [1, -1], [1, 1]]
         return clip(_back(self.matrix, far + np.array([x, y])), self.shape)
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces, Picture
 from ppfr_ops.imaging.covers import HEAD, Cover, Head, clip, cover_head
 from ppfr_ops.imaging.detector import Detections
-from ppfr_ops.imaging.portraits import Portrait, fill_around, put_portrait
+from ppfr_ops.imaging.portraits import Portrait, fill_around, put_portrait, yaw
 
 TEMPLATE = np.array(
     [
@@ -118,6 +118,9 @@ def _window(matrix: NDArray[np.float64], shape: Sequence[int], side: float) -> t
     return clip(corners @ back[:, :2].T + back[:, 2], tuple(shape))
 
 
+_FORESHORTENED = 1.6
+"""How much larger a head is than its landmarks say, at most."""
+
 _LEAST_REACH = 0.8
 """Of a face's box (the ellipse in it), what the head must cover that its landmarks give; else they
 are somebody else's, or of a face that is turned otherwise than they say."""
@@ -170,13 +173,41 @@ def because(what: Literal["covered", "pixelated"], reason: Reason) -> Treatment:
 
 def transforms(faces: Detections) -> list[NDArray[np.float64]]:
     """Of every face to the template: by its landmarks, or by its box where they are of no use."""
-    matrices = []
-    for marks, box in zip(faces.landmarks, faces.boxes, strict=True):
-        try:
-            matrices.append(similarity(marks))
-        except ValueError:
-            matrices.append(_from_box(box))
-    return matrices
+    each = zip(faces.landmarks, faces.boxes, strict=True)
+    return [similarity_or_box(marks, box) for marks, box in each]
+
+
+def similarity_or_box(marks: NDArray[np.float32], box: NDArray[np.float32]) -> NDArray[np.float64]:
+    """As ``similarity``; by the box where landmarks are of no use."""
+    try:
+        return similarity(marks)
+    except ValueError:
+        return _from_box(box)
+
+
+def whole_head(
+    marks: NDArray[np.floating], box: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], float]:
+    """Transform to the template of a head that may be turned aside or nod, and how far it is
+    turned, as ``yaw`` says. Landmarks of such a face lie closer together one way, which does not
+    make its head smaller: the other way counts."""
+    try:
+        matrix = similarity(marks)
+    except ValueError:
+        return _from_box(box), 0.0
+    points, template = np.asarray(marks, np.float64), TEMPLATE.astype(np.float64)
+    (across, down), (far, high) = _extent(points), _extent(template)
+    scale = float(np.hypot(*matrix[0, :2]))
+    larger = np.clip(max(across / far, down / high) * scale, 1, _FORESHORTENED)
+    linear = matrix[:, :2] / larger
+    middle, goal = (each[[0, 1, 3, 4]].mean(0) for each in (points, template))
+    return np.column_stack([linear, goal - linear @ middle]), yaw(points)
+
+
+def _extent(points: NDArray[np.float64]) -> tuple[float, float]:
+    """From eye to eye, and from the eyes to the mouth."""
+    across, down = points[1] - points[0], points[3:].mean(0) - points[:2].mean(0)
+    return float(np.hypot(*across)), float(np.hypot(*down))
 
 
 def cover(
@@ -203,7 +234,12 @@ def cover(
     """
     canvas, changed = picture.copy(), np.zeros(picture.shape[:2], bool)
     spared = np.zeros_like(changed)
-    heads = [Head(canvas.shape, matrix) for matrix in transforms(faces)]
+    heads = [
+        Head(canvas.shape, similarity_or_box(marks, box))
+        if isinstance(published.get(i), np.ndarray)
+        else Head(canvas.shape, *whole_head(marks, box))
+        for i, (marks, box) in enumerate(zip(faces.landmarks, faces.boxes, strict=True))
+    ]
     boxed: dict[int, Head] = {}
     shown: list[int] = []
     for i in range(len(faces) - 1, -1, -1):  # the best last, on top

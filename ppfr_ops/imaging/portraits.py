@@ -103,7 +103,7 @@ def fill_around(picture: Picture, hidden: NDArray[np.bool_], head: Head) -> Pict
         return picture[head.window]
     smooth = _smooth_around(picture, hidden, head)
     known = cv2.erode((~hidden).astype(np.uint8), np.ones((3, 3), np.uint8))
-    x, y = HEAD[:2]
+    x, y = head.ellipse[:2]
     far = 2 * (1 + MARGIN) / np.maximum(head.radius, 0.5) - 1
     (ax, ay, a0), (bx, by, b0) = cv2.invertAffineTransform(head.matrix).astype(np.float32)
     across, down = x + (head.x - x) * far, y + (head.y - y) * far
@@ -194,11 +194,20 @@ def _as_sharp(drawn: Picture, around: Picture, known: NDArray[np.bool_]) -> tupl
     inside = cv2.erode(known.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     detail = np.abs(cv2.Laplacian(goal, cv2.CV_32F))[inside if inside.any() else known]
     most, noise = (float(np.percentile(detail, share)) for share in (90, 20))
-    softer = drawn
+    softer, before, last = drawn, 0.0, 0.0
     for sigma in (0.0, 0.6, 1.0, 1.6):
         if sigma:
             softer = np.asarray(cv2.GaussianBlur(drawn, (0, 0), sigma), np.uint8)
         light = cv2.cvtColor(softer, cv2.COLOR_RGB2GRAY)
-        if np.percentile(np.abs(cv2.Laplacian(light, cv2.CV_32F)), 90) <= _SHARPER * most:
+        now = float(np.percentile(np.abs(cv2.Laplacian(light, cv2.CV_32F)), 90))
+        if now <= _SHARPER * most:
+            # Between two steps, so that the frames of a video do not jump from one to the other.
+            share = (before - _SHARPER * most) / max(before - now, 1e-6)
+            between = last + (sigma - last) * share
+            if sigma and between > 0.3:
+                softer = np.asarray(cv2.GaussianBlur(drawn, (0, 0), between), np.uint8)
+            elif sigma:
+                softer = drawn
             break
+        before, last = now, sigma
     return softer, min(noise / 1.15, 6.0)

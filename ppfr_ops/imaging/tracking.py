@@ -34,6 +34,7 @@ class Track:
     boxes: list[NDArray[np.float32]] = field(default_factory=list)
     landmarks: list[NDArray[np.float32]] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
+    skins: list[NDArray[np.float32]] = field(default_factory=list)
 
     def add(
         self, frame: int, box: NDArray[np.float32], marks: NDArray[np.float32], score: float
@@ -70,8 +71,8 @@ class Tracker:
         """The scene changes: no face goes on."""
         self._open = []
 
-    def add(self, frame: int, faces: Detections) -> None:
-        """The faces of the next frame."""
+    def add(self, frame: int, faces: Detections, skins: NDArray[np.float32] | None = None) -> None:
+        """The faces of the next frame; ``skins``: their mean colours, ``N x 3``."""
         self._open = [track for track in self._open if frame - track.frames[-1] <= self.gap + 1]
         taken: set[int] = set()
         if self._open and len(faces):
@@ -82,17 +83,26 @@ class Tracker:
             score = np.where((likeness >= SAME) | near, 1 + likeness, 0)
             for row, column in zip(*linear_sum_assignment(-score), strict=True):
                 if score[row, column] > 0:
-                    self._put(self._open[row], frame, faces, int(column))
+                    self._put(self._open[row], frame, faces, int(column), skins)
                     taken.add(int(column))
         for column in range(len(faces)):
             if column not in taken:
                 track = Track(len(self.tracks))
                 self.tracks.append(track)
                 self._open.append(track)
-                self._put(track, frame, faces, column)
+                self._put(track, frame, faces, column, skins)
 
-    def _put(self, track: Track, frame: int, faces: Detections, number: int) -> None:
+    def _put(
+        self,
+        track: Track,
+        frame: int,
+        faces: Detections,
+        number: int,
+        skins: NDArray[np.float32] | None,
+    ) -> None:
         score = float(faces.scores[number])
+        if skins is not None:
+            track.skins.append(skins[number])
         track.add(frame, faces.boxes[number], faces.landmarks[number], score)
 
 
@@ -141,6 +151,7 @@ def filled(track: Track, scenes: Sequence[int], frames: int, reach: int, smooth:
         list(boxes.astype(np.float32)),
         list(landmarks.reshape(-1, 5, 2).astype(np.float32)),
         [float(score) for score in scores],
+        track.skins,
     )
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ppfr_ops.imaging.arrays import Faces, Picture
-from ppfr_ops.imaging.geometry import align, similarity
+from ppfr_ops.imaging.geometry import align, whole_head
 from ppfr_ops.imaging.portraits import Portrait, light, lit, skin_colour, yaw
 from ppfr_ops.methods.base import Anonymizer, Context
 from ppfr_ops.methods.codes import normals
@@ -42,6 +42,10 @@ how much brighter or darker, as a logarithm, somebody may have to be made."""
 _EDGE, _CROWN, _HIGH = 7, 10, 24
 """Of a picture of 128 px, px: over so many a head fades out towards the sides; so many rows are
 stretched to a crown where hair is cut off by the upper edge; and how many are added for it."""
+
+_LOOKS, _BETWEEN, _KEPT = 5, 0.12, 12
+"""Of somebody who turns: pictures that landmarks are looked up in; deviations from one drawn
+picture to the next, a fiftieth of the eyes' distance for the nose; pictures that are kept."""
 
 _EYES = 31 / 128
 """Distance of the eyes in a drawn picture, of its side."""
@@ -85,46 +89,149 @@ class PortraitHeads(Anonymizer):
         """Of aligned faces: as natural shows somebody new."""
         return self._natural(faces, draws, Context({"identity": [None] * len(faces)}))
 
-    def portraits(self, faces: Sequence[Seen], draws: NDArray[np.float32]) -> list[Portrait | None]:
-        """Somebody new for every face, as large as the photograph needs.
+    def portraits(
+        self,
+        faces: Sequence[Seen],
+        draws: NDArray[np.float32],
+        labels: Sequence[str | None] | None = None,
+    ) -> list[Portrait | None]:
+        """Somebody for every face, as large as the photograph needs.
 
         Args:
             draws: float32 ``N x draw_size``, standard normals.
+            labels: of whom faces are; faces of one label show one virtual person. None: somebody
+                new.
 
         Returns:
             None where no sound picture was drawn.
         """
-        natural = self._natural
-        return [
-            self._portrait(natural, seen, draw) for seen, draw in zip(faces, draws, strict=True)
-        ]
+        made: list[Portrait | None] = []
+        for seen, draw, label in zip(faces, draws, labels or [None] * len(faces), strict=True):
+            eyes = float(np.hypot(*(seen.landmarks[1] - seen.landmarks[0])))
+            turned = yaw(seen.landmarks)
+            sitter = self.sitter(draw, (turned,), skin_colour(seen.aligned), eyes, label)
+            made.append(None if sitter is None else sitter.turned(turned))
+        return made
 
-    def _portrait(
-        self, natural: "Natural", seen: Seen, draw: NDArray[np.float32]
-    ) -> Portrait | None:
+    def sitter(
+        self,
+        draw: NDArray[np.float32],
+        turns: Sequence[float],
+        skin: NDArray[np.float64],
+        eyes: float,
+        label: str | None = None,
+    ) -> "Sitter | None":
+        """One person in one look and one light, to be seen from several sides.
+
+        Args:
+            draw: float32 ``draw_size``, standard normals.
+            turns: how far the original is turned, as ``yaw`` says; the person is chosen for the
+                one in the middle.
+            skin: mean colour of the original's skin, of which a rounded value is used; ``3``.
+            eyes: the largest distance of the original's eyes, px.
+            label: of whom it is; None: somebody new.
+
+        Returns:
+            None if no sound picture was drawn.
+        """
         import torch
 
-        generator, wanted = natural.generator(), yaw(seen.landmarks)
-        skin = skin_colour(seen.aligned)
+        natural, middle = self._natural, float(np.median(turns))
         with torch.inference_mode():
-            found = max(
-                _people(natural, draw, wanted, skin), key=lambda person: person.fit, default=None
-            )
-            if found is None:
-                return None
-            eyes = float(np.hypot(*(seen.landmarks[1] - seen.landmarks[0])))
-            size = next((side for side in (128, 256, 512) if side * _EYES >= 0.9 * eyes), 1024)
-            picture = generator.picture(found.styles, size)
-        marks = (found.landmarks + 0.5) * (size / 128) - 0.5
-        own = skin_colour(align(picture, marks[None])[0])
-        shown = lit(picture, skin, own)
-        seed = int.from_bytes(hashlib.sha256(draw.tobytes()).digest()[:8])
-        silhouette = np.asarray(
-            cv2.resize(found.silhouette, (size, size), interpolation=cv2.INTER_CUBIC), np.float32
-        )
-        matrix, unit = similarity(marks), size // 128
+            people = _people(natural, draw, middle, skin, label)
+            found = max(people, key=lambda person: person.fit, default=None)
+        if found is None:
+            return None
+        size = next((side for side in (128, 256, 512) if side * _EYES >= 0.9 * eyes), 1024)
+        return Sitter(natural, found, size, skin, (min(turns), middle, max(turns)))
+
+
+class Sitter:
+    """A drawn person, turned as is wanted: everything else stays. What lies between two steps is
+    blended, so that a head that turns over time does not jump.
+
+    Args:
+        person: who, and in which look.
+        size: side of the drawn pictures, px.
+        skin: as in ``PortraitHeads.sitter``.
+        turns: least, the one that the person was drawn with, and most.
+    """
+
+    def __init__(
+        self,
+        natural: "Natural",
+        person: "_Person",
+        size: int,
+        skin: NDArray[np.float64],
+        turns: tuple[float, float, float],
+    ) -> None:
+        import torch
+
+        self.person, self.size, self.skin = person, size, skin
+        self._natural, self._still = natural, turns[0] == turns[2]
+        self._drawn: dict[int, tuple[Picture, NDArray[np.float32]]] = {}
+        self._seed = int.from_bytes(hashlib.sha256(person.look.tobytes()).digest()[:8])
+        low, middle, high = (_steps(turn) for turn in turns)
+        places, marks = [middle], [person.landmarks]
+        generator = natural.generator()
+        with torch.inference_mode():
+            for step in () if self._still else np.linspace(low, high, _LOOKS):
+                found, score = generator.landmarks(
+                    generator.picture(person.styles_at(natural, step), 128)
+                )
+                if score:
+                    places.append(float(step))
+                    marks.append(found)
+        # Where a detector sees landmarks trembles from one picture to the next.
+        degree = min(2, len(set(places)) - 1)
+        self._curve = np.polyfit(places, np.reshape(marks, (len(marks), 10)), degree)
+
+    def turned(self, wanted: float) -> Portrait:
+        """The person, turned as far as is wanted or as is possible."""
+        step = _steps(wanted)
+        place = step / _BETWEEN
+        low = round(place) if self._still else int(np.floor(place))
+        share = 0.0 if self._still else place - low
+        picture, silhouette = self._at(low)
+        if share > 1e-3:
+            other, shape = self._at(low + 1)
+            picture = np.asarray(cv2.addWeighted(picture, 1 - share, other, share, 0), np.uint8)
+            silhouette = (1 - share) * silhouette + np.float32(share) * shape
+        marks = np.array([np.polyval(line, step) for line in self._curve.T]).reshape(5, 2)
+        points, unit = self._on_picture(marks), self.size // 128
+        matrix, _ = whole_head(points, np.concatenate([points.min(0), points.max(0)]))
         matrix[:, 2] -= matrix[:, 1] * unit * _HIGH
-        return Portrait(*_crowned(*_cut_out(shown, silhouette), unit), matrix, seed)
+        return Portrait(picture, np.asarray(silhouette, np.float32), matrix, self._seed)
+
+    def _at(self, number: int) -> tuple[Picture, NDArray[np.float32]]:
+        """Picture and silhouette at a step; the last few are kept."""
+        import torch
+
+        if number not in self._drawn:
+            if len(self._drawn) >= _KEPT:
+                self._drawn.pop(next(iter(self._drawn)))
+            with torch.inference_mode():
+                if self._still:
+                    styles, shape = self.person.styles, self.person.silhouette
+                else:
+                    styles = self.person.styles_at(self._natural, number * _BETWEEN)
+                    shape = self._natural.generator().silhouette(styles)
+                    shape = _in_one_piece(shape, self.person.landmarks)
+                picture = self._natural.generator().picture(styles, self.size)
+            shown = lit(picture, self.skin, self.person.skin)
+            size = (self.size, self.size)
+            wide = np.asarray(cv2.resize(shape, size, interpolation=cv2.INTER_CUBIC), np.float32)
+            self._drawn[number] = _crowned(*_cut_out(shown, wide), self.size // 128)
+        return self._drawn[number]
+
+    def _on_picture(self, marks: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Landmarks of a picture of 128 px on one of this size."""
+        return np.asarray((marks + 0.5) * (self.size / 128) - 0.5, np.float64)
+
+
+def _steps(turned: float) -> float:
+    """By how many of the generator's deviations somebody has to be turned."""
+    return float(np.clip((turned - _AHEAD) / _TURN, -_WIDEST, _WIDEST))
 
 
 def _in_one_piece(
@@ -161,33 +268,56 @@ def _cut_out(
 
 @dataclass(frozen=True)
 class _Person:
-    """Somebody drawn: styles float32 ``13 x 512``; of the picture of 128 px the landmarks,
-    ``5 x 2``, and the silhouette; and how well they fit, 1 and more is good enough."""
+    """Somebody drawn: label and look, of which come the styles, float32 ``13 x 512``; of the
+    picture of 128 px the landmarks, ``5 x 2``, the silhouette and the mean colour of the skin,
+    ``3``; and how well they fit, 1 and more is good enough."""
 
+    label: str
+    look: NDArray[np.float32]
     styles: "torch.Tensor"
     landmarks: NDArray[np.float32]
     silhouette: NDArray[np.float32]
+    skin: NDArray[np.float64]
     fit: float
+
+    def styles_at(self, natural: "Natural", steps: float) -> "torch.Tensor":
+        """In the same look, turned otherwise."""
+        return _styles(natural, self.label, self.look, steps)
+
+
+def _styles(
+    natural: "Natural", label: str, look: NDArray[np.float32], steps: float
+) -> "torch.Tensor":
+    """A person in a look, turned by so many deviations, ``13 x 512``."""
+    from ppfr_ops.methods.natural.looks import ATTRIBUTES, BANDS, DRAW, LAWS
+    from ppfr_ops.methods.natural.network import DEPTH
+
+    turned = look.copy()
+    place = DRAW - ATTRIBUTES + len(BANDS) + list(LAWS).index("yaw")
+    turned[place] = steps / (LAWS["yaw"].spread * natural.variation)
+    return next(natural.tries(label, turned))[:DEPTH]
 
 
 def _people(
-    natural: "Natural", draw: NDArray[np.float32], turned: float, skin: NDArray[np.float64]
+    natural: "Natural",
+    draw: NDArray[np.float32],
+    turned: float,
+    skin: NDArray[np.float64],
+    label: str | None,
 ) -> Iterator[_Person]:
-    """People turned as is wanted, up to the first that fits. Nothing of the face has a part in who
-    they are but how far it is turned and the rounded colour of its skin."""
-    from ppfr_ops.methods.natural.looks import ATTRIBUTES, BANDS, DRAW, LAWS
-    from ppfr_ops.methods.natural.network import DEPTH
+    """People turned as is wanted, up to the first that fits; with a label one person in several
+    looks. Nothing of the face has a part in who they are but how far it is turned and the rounded
+    colour of its skin, and nothing at all with a label."""
+    from ppfr_ops.methods.natural.looks import DRAW
     from ppfr_ops.methods.natural.quality import sound
 
     generator, seed = natural.generator(), hashlib.sha256(draw.tobytes())
-    place = DRAW - ATTRIBUTES + len(BANDS) + list(LAWS).index("yaw")
-    steps = float(np.clip((turned - _AHEAD) / _TURN, -_WIDEST, _WIDEST))
     for number in range(_PEOPLE):
         look = draw[:DRAW].copy()
         if number:
             look = normals(seed.digest(), "portrait look", bytes([number]), DRAW)
-        look[place] = steps / (LAWS["yaw"].spread * natural.variation)
-        styles = next(natural.tries(f"{seed.hexdigest()} {number}", look))[:DEPTH]
+        name = label or f"{seed.hexdigest()} {number}"
+        styles = _styles(natural, name, look, _steps(turned))
         picture = generator.picture(styles, 128)
         marks, score = generator.landmarks(picture)
         if not score:
@@ -197,7 +327,9 @@ def _people(
             continue
         crop = align(picture, marks[None])[0]
         good = sound(crop, marks, score)
-        brighter = abs(np.log(light(skin, skin_colour(crop))))
+        # A person's own skin is what it is.
+        own = skin_colour(crop)
+        brighter = 0.0 if label else abs(np.log(light(skin, own)))
         astray = abs(yaw(marks) - turned)
         fit = min(
             good,
@@ -205,7 +337,7 @@ def _people(
             _MOST_ASTRAY / max(astray, 1e-6),
             _MOST_LIGHT / max(brighter, 1e-6),
         )
-        yield _Person(styles, marks, silhouette, float(fit))
+        yield _Person(name, look, styles, marks, silhouette, own, float(fit))
         if fit >= 1:
             return
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
@@ -31,9 +31,12 @@ from ppfr_ops.imaging import video
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.covers import Cover
 from ppfr_ops.imaging.detector import Checked, Detections, Detector
-from ppfr_ops.imaging.geometry import cover
+from ppfr_ops.imaging.geometry import Treatment, cover
 from ppfr_ops.imaging.tracking import Track, Tracker, filled, scene_changes
 from ppfr_ops.store.atomic import in_one_step
+
+if TYPE_CHECKING:
+    from ppfr_ops.sanitize.drawn_tracks import DrawnTracks
 
 BATCH = 8
 """Frames that the detector gets at a time."""
@@ -77,7 +80,7 @@ class VideoSettings:
     """How videos are covered; ``segment``: frames of a unit of work; ``sure``: a track whose best
     score is lower is to be looked at."""
 
-    style: Cover = "blur"
+    style: Cover | Literal["virtual"] = "blur"
     segment: int = 250
     sure: float = 0.5
     keep_sound: bool = False
@@ -188,7 +191,7 @@ def _one(
         doubts=doubts,
     )
     _write_text(record, json.dumps(asdict(result)))
-    for part in work.glob("segment-*"):
+    for part in (*work.glob("segment-*"), *work.glob("key")):
         part.unlink()
     return result
 
@@ -233,11 +236,16 @@ def _segment(
     cuts: list[bool] = []
     owners: list[int] = []
     faces: list[Detections] = []
+    skins: list[NDArray[np.float32]] = []
     while batch:
         looked = [n for n in range(len(batch)) if (len(times) + n) % settings.every == 0]
         for n, found in zip(looked, detector([batch[n].pixels for n in looked]), strict=True):
             owners += [len(times) + n] * len(found)
             faces.append(found)
+            if settings.style == "virtual":
+                from ppfr_ops.sanitize.drawn_tracks import skins_of
+
+                skins.append(skins_of(batch[n].pixels, found))
         for frame in batch:
             small = cv2.resize(frame.pixels, (64, 36), interpolation=cv2.INTER_AREA)
             now = np.asarray(small, np.uint8)
@@ -253,6 +261,7 @@ def _segment(
         "boxes": joined.boxes,
         "landmarks": joined.landmarks,
         "scores": joined.scores,
+        **({"skins": np.concatenate(skins)} if skins else {}),
     }, before
 
 
@@ -282,7 +291,7 @@ def _tracks(
                 part["scores"][mine],
                 np.zeros(len(mine), bool),
             )
-            tracker.add(frame, faces)
+            tracker.add(frame, faces, part["skins"][mine] if "skins" in part else None)
             frame += 1
     reach = max(settings.every, round(REACH_SECONDS * rate))
     seconds = (times - times[0]) * float(stream.time_base)
@@ -329,13 +338,19 @@ def _write(
         last = int(json.loads(note.read_text()))
         parts.append(note.with_suffix(suffix))
     source = video.read_frames(path, stream.quarter_turns, last)
+    people = None
+    if settings.style == "virtual":
+        from ppfr_ops.sanitize.drawn_tracks import DrawnTracks
+
+        people = DrawnTracks(work / "key")
+    style: Cover = "blur" if settings.style == "virtual" else settings.style
     for start in range(len(parts) * settings.segment, frames, settings.segment):
         part = work / f"segment-{len(parts):06d}{suffix}"
         draft = work / f"draft{suffix}"
         times: list[int] = []
         heads = there[start : start + settings.segment]
         taken = islice(source, settings.segment)
-        video.write_frames(draft, stream, _covered(taken, heads, settings.style, times))
+        video.write_frames(draft, stream, _covered(taken, heads, style, people, times))
         os.replace(draft, part)
         _write_text(part.with_suffix(".json"), json.dumps(times[-1]))
         parts.append(part)
@@ -350,6 +365,7 @@ def _covered(
     frames: Iterator[video.Frame],
     there: Sequence[Sequence[tuple[Track, int]]],
     style: Cover,
+    people: "DrawnTracks | None",
     times: list[int],
 ) -> Iterator[video.Frame]:
     """Frames with their heads covered; ``there``: tracks in each, and their places. The frames'
@@ -363,7 +379,9 @@ def _covered(
                 np.ones(len(heads), np.float32),
                 np.zeros(len(heads), bool),
             )
-            pixels, _ = cover(frame.pixels, faces, ["covered"] * len(heads), {}, style=style)
+            drawn = {} if people is None else people.portraits(heads)
+            treatments: list[Treatment] = ["covered"] * len(heads)
+            pixels, _ = cover(frame.pixels, faces, treatments, drawn, style=style)
             frame = video.Frame(pixels, frame.time)
         yield frame
 
