@@ -8,8 +8,8 @@ Clips: the camera pans; two people cross; a head turns; cuts; little light and m
 in them exists, and where every face is in every frame is known. ``bare``: frames in which a face is
 still as it was (correlation of its middle above .9), and those of them of which no span in the
 queue tells. ``alike``: cosine of sface between frames of a track, mean and least; of the original
-clip beside it. ``flicker``: grey levels between a frame and the next in a face, aligned by its known
-place; of the original beside it. Times and sizes are read by PyAV (FFmpeg's own libraries).
+clip beside it. ``flicker``: grey levels between a frame and the next in a face, aligned by its
+known place; of the original beside it. Times and sizes are read by PyAV (FFmpeg's libraries).
 """
 
 import argparse

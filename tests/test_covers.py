@@ -1,5 +1,6 @@
 """Covers of heads: what is left of a head under one, where it ends, how it is asked for."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -336,7 +337,7 @@ def test_a_label_is_one_drawn_person_who_turns_without_jumps() -> None:
     sitter = heads.sitter(draws[0], (-0.1, 0.0, 0.12), np.full(3, 144.0), 28.0)
     assert sitter is not None
     turned = [sitter.turned(yaw).picture.astype(float) for yaw in (0.0, 0.01, 0.02, 0.1)]
-    near = [np.abs(one - other).mean() for one, other in zip(turned, turned[1:3], strict=False)]
+    near = [np.abs(one - other).mean() for one, other in pairwise(turned[:3])]
     far = np.abs(turned[0] - turned[3]).mean()
     assert 0 < max(near) < far / 3
 

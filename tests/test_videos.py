@@ -272,7 +272,7 @@ class Still:
 
     def __init__(self, skin: NDArray[np.float64]) -> None:
         self.skin = skin
-        face = np.full((128, 128, 3), (250, 40, 40), np.uint8)
+        face = np.full((128, 128, 3), 5, np.uint8)
         self.portrait = Portrait(face, np.ones((128, 128), np.float32), np.eye(2, 3), 1)
 
     def turned(self, wanted: float) -> Portrait:
@@ -321,7 +321,7 @@ def test_one_person_is_drawn_for_each_track(
     frames = [frame.pixels.astype(int) for frame in video.read_frames(written, 0)]
     for frame, boxes in zip(frames, clip.boxes, strict=True):
         x, y = ((boxes[0, :2] + boxes[0, 2:]) / 2).astype(int)
-        assert frame[y, x, 0] > frame[y, x, 1] + 60
+        assert frame[y, x].max() < 30
 
 
 def test_a_face_that_is_never_large_stays_under_a_blur(

@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict
 
 from ppfr_ops.cli import Command
 from ppfr_ops.cli.options import options_of, validated
-from ppfr_ops.imaging.covers import Cover
 from ppfr_ops.options import option
 
 EXAMPLES = """
@@ -30,7 +29,7 @@ class VideoOptions(BaseModel):
 
     input: str = option(..., "A video, or a folder of them (mp4, mov, mkv, webm, avi).")
     output: str = option(..., "Folder: release/ may leave, evidence/ stays.")
-    cover: Cover | Literal["virtual"] = option(
+    cover: Literal["blur", "mosaic", "solid", "virtual"] = option(
         "blur",
         "What covers the heads: a soft blur or mosaic of a few mean colours, one colour, or "
         "(virtual) the drawn head of somebody new, one person as long as a face is followed.",
