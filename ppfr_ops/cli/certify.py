@@ -1,4 +1,4 @@
-"""``ppfr certify``: how much published pictures may be disturbed before FR decides otherwise."""
+"""``ppfr certify``: how far published pictures can change before FR decides otherwise."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""``ppfr group``: who seems to be the same person, for somebody to look over."""
+"""``ppfr group``: photos grouped by person, for somebody to check."""
 
 from typing import Any
 

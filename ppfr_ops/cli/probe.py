@@ -1,4 +1,4 @@
-"""``ppfr probe``: publish a photo into a release's world."""
+"""``ppfr probe``: publish a photo under the key of a release."""
 
 from pathlib import Path
 
@@ -102,7 +102,7 @@ def main(
         raise UserError("the output holds no key of its own; give --identity-key-file")
     whose = label_of(label)
     if label is not None and whose is None:
-        raise UserError("--label: nothing is to be seen of it")
+        raise UserError("--label is empty, or of invisible characters")
     method = method_of(told.method, key, load_method)
     columns = told_by(Columns(image_column, identity_column), identity_from, labels)
     if method.needed_context() and whose is None and columns.identity is None:

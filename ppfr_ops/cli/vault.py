@@ -117,7 +117,7 @@ def revoke(
     if from_file is not None:
         names |= set(from_file.read_text("utf-8").split())
     if everything == bool(names or people):
-        raise UserError("say which: --record, --person, --from-file; or --all")
+        raise UserError("give --record, --person or --from-file, or --all")
     vault = Vault(url)
     with locked(vault):
         wish = RestoreRequest(frozenset(names), frozenset(people))
@@ -145,8 +145,8 @@ def revoke(
 
 @main.command(cls=Command)
 @_VAULT
-@_key("--key", "The master that the vault has now.")
-@_key("--new-key", "The master that it shall have.")
+@_key("--key", "The master key of the vault now.")
+@_key("--new-key", "The new master key.")
 @_WHO
 def rotate(url: str, key: str, new_key: str, who: str | None) -> int:
     """Wrap all keys anew under another master. What is sealed is not touched.
@@ -223,5 +223,5 @@ def join(paths: tuple[str, ...], out: str) -> int:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"a share cannot be read ({type(error).__name__})") from None
     write_new(out, shares.join([shares.parse(text) for text in texts]).hex() + "\n")
-    console.print("the master is whole")
+    console.print("the master key was put together from its shares")
     return 0

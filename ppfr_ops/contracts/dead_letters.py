@@ -45,7 +45,7 @@ REASONS = {
     "unreadable_file": Reason("read", "the picture's file cannot be read"),
     "missing_column": Reason("read", "the file lacks a column that the run needs", fatal=True),
     "kept_picture": Reason("read", "a column to keep holds what may be a picture, or is too long"),
-    "unlabelled": Reason("read", "the row says of nobody whose it is"),
+    "unlabelled": Reason("read", "the row has no identity"),
     "no_bytes": Reason("read", "the row holds no picture (null)"),
     "several_images": Reason("read", "the sample holds several pictures; name one"),
     "empty": Reason("decode", "zero bytes"),

@@ -71,7 +71,7 @@ def check(
     kinds = ALL_KINDS if "output_faces" in manifest.options else KINDS
     kinds = tuple(kind for kind in kinds if kind != "look")
     yield from _check_orphans(ledger, entries, kinds)
-    buried: set[str] = set()
+    dead: set[str] = set()
     total = 0
     for entry in entries.values():
         ids: dict[Kind, list[str]] = {}
@@ -88,9 +88,9 @@ def check(
                 ids[kind] = rows
         yield from _check_ids(entry, ids, published)
         for letter in ids.get("dead_letters", []):
-            if letter in buried:
+            if letter in dead:
                 yield Finding(entry.shards["dead_letters"].path, f"{letter} is there twice")
-            buried.add(letter)
+            dead.add(letter)
         total += len(ids.get("dead_letters", []))
     if total != manifest.counts.dead_letters:
         found = f"{total} rows, the manifest counts {manifest.counts.dead_letters}"

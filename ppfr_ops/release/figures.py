@@ -89,8 +89,8 @@ class Figures:
         """One metric of every record (or, of whole photographs, face) that has it; ``N``."""
         return self._column(metric).drop_null().to_numpy().astype(np.float64)
 
-    def falling_short(self, metric: str) -> int:
-        """Records (or faces) that should have a metric and do not."""
+    def count_missing(self, metric: str) -> int:
+        """How many records (or faces) should have a metric and do not."""
         column = self._column(metric)
         wanted = len(column) if self._by_face(metric) else self.counts.records
         return wanted - (len(column) - column.null_count)
@@ -377,7 +377,7 @@ def assess(policy: Policy, release: Figures, evaluation: Evaluation | None = Non
     for name, bound in policy.record.items():
         values = release.values(name)
         worst = None
-        holds = release.falling_short(name) == 0
+        holds = release.count_missing(name) == 0
         if len(values) and holds:
             worst = float(values.min() if bound.sign == ">=" else values.max())
             holds = bound.holds(float(values.min())) and bound.holds(float(values.max()))
@@ -390,7 +390,7 @@ def assess(policy: Policy, release: Figures, evaluation: Evaluation | None = Non
         metric = name.rpartition("_")[0]
         measured = len(release.values(metric))
         sampled = is_sampled(metric) or release.sampled
-        if measured and sampled and release.falling_short(metric):
+        if measured and sampled and release.count_missing(metric):
             name = f"{name} (of a sample of {measured:,})"
         checks.append(Check(name=name, bound=str(bound), found=found, holds=holds))
     return checks

@@ -42,7 +42,7 @@ def charge(
         return
     people = Counter(name for name in tables.records["identity"].to_pylist() if name is not None)
     if given.unit == "person" and people.total() != tables.records.num_rows:
-        raise UserError("epsilon is of a person, and a record says of nobody whose it is")
+        raise UserError("epsilon is per person, and a record has no identity")
     release = ledger.ids.release()
     made = Charge(
         pure=given.loss.pure,
@@ -88,7 +88,7 @@ def refuse_overdrawn(job: Job, todo: Sequence[int]) -> None:
         return
     people, unnamed = _people(job, [job.plan.units[number] for number in todo])
     if unnamed:
-        raise UserError(f"--privacy-budget: {unnamed} rows say of nobody whom to charge")
+        raise UserError(f"--privacy-budget: {unnamed} rows have no identity that could be charged")
     over = overdrawn(account.balance(), people, given, budget)
     if over:
         who, before, after = over[0]

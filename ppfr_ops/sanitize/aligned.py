@@ -148,7 +148,7 @@ def _writable(output: Output) -> dict[str, NDArray[Any]]:
 
 
 def _without_unlabelled(table: pa.Table) -> pa.Table:
-    """A unit with the reason where a row says of nobody whose it is."""
+    """A unit with the reason where a row has no identity."""
     place = table.column_names.index(READ_ERROR)
     fine = pc.or_(pc.is_valid(table["identity"]), pc.is_valid(table[READ_ERROR]))
     reasons = pc.if_else(fine, table[READ_ERROR], "unlabelled")

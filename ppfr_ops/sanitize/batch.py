@@ -272,7 +272,7 @@ def _checked(options: Mapping[str, Any], keep: Sequence[str] = ()) -> SanitizeOp
         raise UserError("option 'output_format': same is for whole photographs")
     if chosen.align == "auto":
         raise UserError(
-            "option 'align': a batch cannot tell by what the others are aligned; name it"
+            "option 'align': auto looks at the whole dataset, not at a batch; name the template"
         )
     return resolved(chosen, whole=False)
 

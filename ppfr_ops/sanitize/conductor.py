@@ -141,7 +141,7 @@ class _Run:
 
     def _say_waiting(self) -> None:
         self._say(
-            f"another run holds the lease; waiting up to {EXPIRY_SECONDS:g} s to see if it lives"
+            f"another run holds the lease; waiting up to {EXPIRY_SECONDS:g} s to see if it is alive"
         )
 
     def _work(self, job: Job) -> RunResult:
@@ -182,7 +182,7 @@ class _Run:
             faults = faults if unvouched is None else [unvouched, *faults]
             result = self._concluded(job, manifest, faces, faults)
             if ledger.thrown_away():
-                self._say("all that tells who is whom was thrown away")
+                self._say("everything that tells who is whom was deleted")
         if not ledger.fenced_off():
             ended = {"finished": _now(), "exit_code": result.exit_code}
             ledger.write({**last, **ended}, *LEDGER, "last.json")
@@ -241,7 +241,7 @@ class _Run:
         job = with_release_key(job, ledger)
         if todo:
             refuse_overdrawn(job, todo)
-            self._say("a look at every row: whose photo it is, and what is kept of it")
+            self._say("reading every row: who is in the photo, and the columns to keep")
             self._through(replace(job, stage="look"), todo)
         if not ledger.committed_ids().issuperset(ids_of(job.plan.units)):
             return 0

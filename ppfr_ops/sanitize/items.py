@@ -1,4 +1,4 @@
-"""The rows of a unit on their way: read and decoded, then published or buried."""
+"""The rows of a unit on their way: read and decoded, then published, or dead letters."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -100,7 +100,7 @@ class Results(Generic[I]):
 def decoded(
     table: pa.Table, results: Results[Any], template: str | None, wants: Sequence[str] = ()
 ) -> Iterator[Item]:
-    """Rows that can be read, as pictures; the others are buried.
+    """Rows that can be read, as pictures; the others become dead letters.
 
     Args:
         table: as ``source.plan.read_unit`` gives it.

@@ -226,16 +226,18 @@ def _check_independent(options: SanitizeOptions, method: Anonymizer) -> None:
             "it; keep the input"
         )
     if options.mapping is not None and options.discard_key:
-        raise UserError("--mapping and --discard-key: say who is whom, or forget it")
+        raise UserError(
+            "--mapping records who is whom, --discard-key destroys it: give one of them"
+        )
     if options.incremental and options.size_rounding == "split":
         raise UserError("--size-rounding split: a release that grows takes add or drop")
 
 
 def _check_privacy(options: SanitizeOptions, method: Anonymizer) -> None:
     given = method.guarantee()
-    falling_short = sorted(PROMISE - {item.name for item in method.release_figures})
-    if given is not None and (falling_short or method.redrawable):
-        what = f"declares no figure {falling_short[0]}" if falling_short else "may be drawn again"
+    undeclared = sorted(PROMISE - {item.name for item in method.release_figures})
+    if given is not None and (undeclared or method.redrawable):
+        what = f"declares no figure {undeclared[0]}" if undeclared else "may be drawn again"
         raise UserError(f"method {method.name}: promises differential privacy, and {what}")
     if given is not None and options.photographs is not None:
         raise UserError(
@@ -267,7 +269,9 @@ def _check_privacy(options: SanitizeOptions, method: Anonymizer) -> None:
 
 def _check_combinations(options: SanitizeOptions) -> None:
     if options.discard_key and not makes_key(options):
-        raise UserError("--discard-key: the run makes no key of its own; destroy the file of yours")
+        raise UserError(
+            "--discard-key is for a key that the run makes; delete your own key yourself"
+        )
     unknown = sorted(set(options.retry_dead_letters) - REASONS.keys())
     if unknown:
         raise UserError(

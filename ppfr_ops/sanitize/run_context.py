@@ -1,4 +1,4 @@
-"""What every way of publishing works with: method, draws, encoding, measures and judge."""
+"""What every way of publishing works with: method, draws, encoding, measures, criteria."""
 
 import hashlib
 import hmac
@@ -50,13 +50,13 @@ class RunContext:
         batch_size: faces a batch.
         level: ``full``; ``basic``: without ``disclosure`` and ``draw_similarity``; ``none``. What
             is not measured is null.
-        max_disclosure: a record above it is drawn again, and buried if no draw helps; None: the
-            limit is the method's own, which may be none. What a bound is on is measured at every
+        max_disclosure: a record above it is drawn again, and a dead letter if no draw helps; None:
+            the limit is the method's own, if it has one. What a bound is on is measured at every
             level.
         sample_every: one row in so many is published a second time, for ``draw_similarity``.
         look_every: one photograph in so many is looked at again, for ``residual_faces``.
         policy: a record that falls short of its ``record`` bounds is drawn again too, as often as
-            the policy says, and buried if no draw helps.
+            the policy says, and a dead letter if no draw helps.
         same_format: a photograph is stored in the format that it came in, if that is one of ours.
         template: by which the input's faces are aligned (``imaging.templates``); off: they are as
             FR models take them.

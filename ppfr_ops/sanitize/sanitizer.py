@@ -33,7 +33,7 @@ class PublishingMode(Protocol[I]):
     def metrics_schema(self) -> pa.Schema: ...
 
     def items(self, table: pa.Table, results: Results[I]) -> Iterator[I]:
-        """What becomes a record each; rows that cannot are buried."""
+        """What becomes a record each; others become dead letters."""
 
     def batches(self, items: Iterator[I]) -> Iterator[list[I]]:
         """Items that are worked on together."""
@@ -96,7 +96,7 @@ class Sanitizer(Generic[I]):
     # The steps of ``__call__``, for anyone who takes them in several threads.
 
     def batches(self, table: pa.Table, results: Results[I]) -> Iterator[list[I]]:
-        """The rows of a unit, decoded, in batches; those that cannot be are buried."""
+        """The rows of a unit, decoded, in batches; those that cannot be become dead letters."""
         return self.way.batches(self.way.items(table, results))
 
     def start(self, batch: list[I]) -> Any:

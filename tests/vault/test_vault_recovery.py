@@ -222,7 +222,7 @@ def test_revoke_then_erase(world: World, tmp_path: Path, key: str) -> None:
     vault = ("--vault", world.url)
     gone = tmp_path / "gone"
     gone.write_text("\n".join(world.records[:3]))
-    assert "say which" in refused("vault", "revoke", world.output, *vault)
+    assert "give --record" in refused("vault", "revoke", world.output, *vault)
     assert "no such record" in refused("vault", "revoke", world.output, *vault, "--record", "x")
     assert run("vault", "revoke", world.output, *vault, "--from-file", str(gone)) == 0
     assert run("vault", "revoke", world.output, *vault, "--person", "person 6") == 0

@@ -172,8 +172,8 @@ def places_of(
     """
     if mapping is None:
         raise UserError(
-            "which record is which face only --mapping says; the command that made the output "
-            "writes it, too, if it is run once more with --mapping FILE"
+            "only --mapping says which record was made of which face; run the command that made "
+            "the output once more with --mapping FILE to write it"
         )
     rows = {(Path(file).name, row): i for i, (file, row) in enumerate(gallery.origins)}
     if len(rows) < len(gallery):
@@ -239,9 +239,9 @@ def read_pairs(path: str, gallery: FaceSet) -> Pairs:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid):
         raise UserError(f"pairs: no readable Parquet file {path}") from None
-    falling_short = {"a", "b", "same", "fold"} - set(table.column_names)
-    if falling_short:
-        raise UserError(f"pairs: column {', '.join(sorted(falling_short))} missing in {path}")
+    lacking = {"a", "b", "same", "fold"} - set(table.column_names)
+    if lacking:
+        raise UserError(f"pairs: column {', '.join(sorted(lacking))} missing in {path}")
     index = {name: i for i, name in enumerate(gallery.names)}
     columns = {name: table.column(name).to_pylist() for name in ("a", "b", "same", "fold")}
     missing = {name for side in "ab" for name in columns[side] if name not in index}

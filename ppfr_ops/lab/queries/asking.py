@@ -140,7 +140,7 @@ def _finite(numbers: object, what: str) -> NDArray[np.float64]:
     try:
         value = np.asarray(numbers, np.float64)
     except (ValueError, TypeError):
-        raise InvalidAnswer(f"the endpoint's {what} is none") from None
+        raise InvalidAnswer(f"the endpoint's {what} is not numeric") from None
     if not np.isfinite(value).all():
         raise InvalidAnswer(f"the endpoint's {what} is NaN or infinite")
     return value

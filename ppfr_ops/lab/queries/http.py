@@ -71,7 +71,7 @@ class HttpAccess:
         except TimeoutError:
             raise Unreachable(f"the endpoint is slow: no reply in {self.timeout:g} s") from None
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol):
-            raise Refused("the endpoint's URL is none") from None
+            raise Refused("the endpoint's URL is not valid") from None
         except (httpx2.HTTPError, OSError) as error:
             raise Unreachable(f"the endpoint is down ({type(error).__name__})") from None
         if status in _LATER:

@@ -107,7 +107,7 @@ class WholePictures:
         try:
             made = self._make(batch, crops, drawn.published, again)
             stage = "method_failed"
-            shortfalls = [self._lack(item, each) for item, each in zip(batch, made, strict=True)]
+            shortfalls = [self._shortfall(*each) for each in zip(batch, made, strict=True)]
             run.criteria.redraw(
                 shortfalls, lambda over, draw: self._redrawn(batch, crops, again, made, over, draw)
             )
@@ -270,13 +270,13 @@ class WholePictures:
         fresh = self._make(some, their, self._draw(some, their, draw), second)
         shortfalls = []
         for number, each in zip(over, fresh, strict=True):
-            before, after = (self._lack(batch[number], it) for it in (made[number], each))
+            before, after = (self._shortfall(batch[number], it) for it in (made[number], each))
             if after < before:
                 made[number] = each
             shortfalls.append(min(before, after))
         return np.array(shortfalls)
 
-    def _lack(self, item: Photograph, made: _Made) -> float:
+    def _shortfall(self, item: Photograph, made: _Made) -> float:
         return float(self.run.criteria.shortfall(_of(made.metrics, _judged(item))).sum())
 
     def _reason(self, item: Photograph, made: _Made) -> tuple[str, str]:
