@@ -4,6 +4,7 @@ import click
 
 from ppfr_ops.cli import Command
 from ppfr_ops.cli.console import console
+from ppfr_ops.cli.options import key_values
 from ppfr_ops.cli.terminal import echo
 from ppfr_ops.contracts.privacy_audit import DOCUMENT, PrivacyAudit
 from ppfr_ops.errors import UserError
@@ -47,7 +48,7 @@ def main(
     sanitizer makes of them. With OUTPUT the bound is kept in its evidence."""
     if (output is None) == (method is None):
         raise UserError("give an OUTPUT or a --method")
-    chosen = dict(text.partition("=")[::2] for text in method_options)
+    chosen = key_values("--method-option", "KEY=VALUE", method_options)
     folder = None
     if output is not None:
         if method_options:

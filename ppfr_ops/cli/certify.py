@@ -7,7 +7,7 @@ import click
 
 from ppfr_ops.cli import Command
 from ppfr_ops.cli.options import options_of, validated
-from ppfr_ops.cli.terminal import echo
+from ppfr_ops.cli.terminal import echo, log
 from ppfr_ops.errors import UserError
 from ppfr_ops.lab.certify.options import CertifyOptions
 
@@ -70,17 +70,12 @@ def main(
     subject = _subject(output, identity_column, originals, mapping, options.records)
     folder = Path(output) / "evidence" / FOLDER / f"{model.name}-{options.claim}"
     rng = np.random.default_rng()  # seeded by the operating system
-    log = _log
     enrolment = None if enrol is None else Recognizer(RecognizerSpec.parse(enrol), threads)
     document = Certifier(model, options, subject, folder, rng, log, enrolment).run()
     for line in in_words(document):
         echo(line)
-    _log(f"{document.seconds_per_record:.3f} s a record: {folder.name}/ in the evidence")
+    log(f"{document.seconds_per_record:.3f} s a record: {folder.name}/ in the evidence")
     return 0
-
-
-def _log(line: str) -> None:
-    echo(line, err=True)
 
 
 def _subject(
@@ -99,7 +94,7 @@ def _subject(
     gallery = None
     if originals is not None:
         gallery = read_faces(originals, "originals")
-        places = places_of(ids, mapping, gallery, _log)
+        places = places_of(ids, mapping, gallery, log)
         who = gallery.identities
         people = [None if who is None or place < 0 else who[place] for place in places]
     chosen = np.array(evenly(len(ids), records or len(ids)))

@@ -7,7 +7,7 @@ import click
 
 from ppfr_ops.cli import Command
 from ppfr_ops.cli.serve_fr import TOKEN_FILE, read_token
-from ppfr_ops.cli.terminal import echo
+from ppfr_ops.cli.terminal import echo, log
 from ppfr_ops.errors import UserError
 
 EXAMPLES = """
@@ -103,9 +103,6 @@ def main(**options: Any) -> int:
         60 * options["minutes"],
         options["workers"],
     )
-
-    def log(line: str) -> None:
-        echo(line, err=True)
 
     if options["teacher"]:
         card = of_teacher(RecognizerSpec.parse(options["teacher"]), faces, wanted, out, log)

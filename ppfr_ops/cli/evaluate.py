@@ -12,7 +12,8 @@ from typing import Any
 import click
 
 from ppfr_ops.cli import Command
-from ppfr_ops.cli.terminal import echo
+from ppfr_ops.cli.options import key_values
+from ppfr_ops.cli.terminal import echo, log
 from ppfr_ops.errors import UserError
 
 EXAMPLES = """
@@ -156,10 +157,6 @@ def main(context: click.Context, **options: Any) -> None:
     context.exit(_run(**options))
 
 
-def _log(line: str) -> None:
-    echo(line, err=True)
-
-
 _COMPARE = {"<=": lambda a, b: a <= b, ">=": lambda a, b: a >= b}
 
 
@@ -222,12 +219,7 @@ def _publisher(options: dict[str, Any]) -> tuple[Any, dict[str, str]]:
         raise UserError("give --method NAME or --sanitized DIR")
     if options["method_options"] and not options["method"]:
         raise UserError("--method-option needs --method")
-    given: dict[str, str] = {}
-    for text in options["method_options"]:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise UserError(f"--method-option {text}: expected KEY=VALUE")
-        given[key] = value
+    given = key_values("--method-option", "KEY=VALUE", options["method_options"])
     try:
         encoding = Encoding(options["image_format"], options["quality"])
         if not options["method"]:
@@ -267,9 +259,9 @@ def _prepare(options: dict[str, Any], settings: Any, publisher: Any, threads: in
     pairs = read_pairs(options["pairs_path"], gallery)
     published = None
     if options["sanitized"]:
-        published, there = read_sanitized(options["sanitized"], options["mapping"], gallery, _log)
+        published, there = read_sanitized(options["sanitized"], options["mapping"], gallery, log)
         if not there.all():
-            _log(f"{(~there).sum()} of {len(gallery)} faces were not published: left out")
+            log(f"{(~there).sum()} of {len(gallery)} faces were not published: left out")
             published, gallery, pairs = published[there], gallery.keep(there), pairs.keep(there)
     attack_faces = identities = None
     if options["attack_faces"]:
@@ -291,8 +283,8 @@ def _prepare(options: dict[str, Any], settings: Any, publisher: Any, threads: in
         published,
         settings,
         options["out"],
-        EmbeddingCache(options["cache"], _log),
-        _log,
+        EmbeddingCache(options["cache"], log),
+        log,
         options["show_faces"],
         identities,
         attacked=_attacked(options),
@@ -316,15 +308,15 @@ def _plan(run: Any, label: str, wanted: list[str] | None) -> None:
     from ppfr_ops.lab.evaluate.stages import Skip, stages
     from ppfr_ops.lab.evaluate.stages.recovery import chosen
 
-    _log(f"{label}: would measure {len(run.pairs.a)} pairs with {', '.join(run.names)}")
+    log(f"{label}: would measure {len(run.pairs.a)} pairs with {', '.join(run.names)}")
     for name, stage in stages().items():
         if wanted is None or name in wanted:
-            _log(f"  {name}: {stage.about}")
+            log(f"  {name}: {stage.about}")
     try:
         for attacker in chosen(run):
-            _log(f"  attack {attacker.name}")
+            log(f"  attack {attacker.name}")
     except Skip as reason:
-        _log(f"  not recovery: {reason}")
+        log(f"  not recovery: {reason}")
 
 
 def _run(**options: Any) -> int:
@@ -344,7 +336,7 @@ def _run(**options: Any) -> int:
     requirements = [_requirement(text) for text in options["requirements"]]
     wanted = _stages(options["stages"])
     if options["release"] and wanted == ["structure"]:
-        document = alone(_attacked(options), options["label"], _log)
+        document = alone(_attacked(options), options["label"], log)
         return _written(document, options["out"], requirements, started)
     for name in ("gallery", "pairs_path"):
         if not options[name]:
@@ -377,12 +369,12 @@ def _written(document: Any, out: Path, requirements: list[Any], started: float) 
     write_text(out / "evaluation.json", document.model_dump_json(indent=2) + "\n")
     for line in summary(document):
         echo(line)
-    _log(f"done in {time.monotonic() - started:.0f} s: {out / 'evaluation.json'}")
+    log(f"done in {time.monotonic() - started:.0f} s: {out / 'evaluation.json'}")
     missed = [
         f"{name} is {value if value is None else round(value, 4)}, required {sign} {bound:g}"
         for name, sign, bound in requirements
         if (value := getattr(document.headline, name)) is None or not _COMPARE[sign](value, bound)
     ]
     for line in missed:
-        _log(f"missed: {line}")
+        log(f"missed: {line}")
     return 3 if missed else 0

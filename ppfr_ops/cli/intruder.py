@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from ppfr_ops.cli import Command
-from ppfr_ops.cli.terminal import echo
+from ppfr_ops.cli.terminal import echo, log
 from ppfr_ops.errors import UserError
 
 EXAMPLES = """
@@ -60,7 +60,7 @@ def main(output: str, as_json: bool, **options: Any) -> int:
         models,
         options["mapping"],
         options["identity_column"],
-        lambda line: echo(line, err=True),
+        log,
     )
     folder.put((record.model_dump_json(indent=1) + "\n").encode(), EVIDENCE, "intruder.json")
     echo(record.model_dump_json(indent=1) if as_json else record.in_words)

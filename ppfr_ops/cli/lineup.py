@@ -1,13 +1,13 @@
 """``ppfr lineup``: a blind test of whether people recognise people in what is published."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
 from ppfr_ops.cli import Command
-from ppfr_ops.cli.terminal import echo
+from ppfr_ops.cli.options import key_values
+from ppfr_ops.cli.terminal import echo, log
 from ppfr_ops.errors import UserError
 
 EXAMPLES = """
@@ -105,13 +105,11 @@ def _publisher(options: dict[str, Any], gallery: Any, seed: int) -> tuple[Any, A
     if options["originals"]:
         return lambda rows: gallery.images[rows], gallery
     if options["sanitized"]:
-        published, there = read_sanitized(
-            options["sanitized"], options["mapping"], gallery, partial(echo, err=True)
-        )
+        published, there = read_sanitized(options["sanitized"], options["mapping"], gallery, log)
         published, gallery = published[there], gallery.keep(there)
         return lambda rows: published[rows], gallery
     try:
-        pairs = dict(text.partition("=")[::2] for text in options["method_options"])
+        pairs = key_values("--method-option", "KEY=VALUE", options["method_options"])
         method = Publisher(create(options["method"], pairs))
     except (ValueError, OSError) as error:
         raise UserError(" ".join(str(error).split())) from None

@@ -1,6 +1,5 @@
 """``ppfr match``: a gallery that can be asked without showing it a face, or being shown one."""
 
-import functools
 import secrets
 import shutil
 import signal
@@ -12,6 +11,7 @@ import click
 from ppfr_ops.cli import Command, Refused
 from ppfr_ops.cli.options import options_of, validated
 from ppfr_ops.cli.terminal import echo
+from ppfr_ops.cli.terminal import log as say
 from ppfr_ops.errors import UserError
 from ppfr_ops.match.accounts import MatchPolicy
 
@@ -200,7 +200,7 @@ def serve(folder: Path, keys: Path, listen: str, partitions: int, **policy: Any)
 
         scorer = RayScorer(gallery, partitions)
     matcher = Matcher(gallery, Accounts(validated(MatchPolicy, policy), log), scorer)
-    server = Server(matcher, owner, parse_address(listen), log=functools.partial(echo, err=True))
+    server = Server(matcher, owner, parse_address(listen), log=say)
     host, port = server.address
     echo(f"serving on {host}:{port}; audit log at line {log.lines}, head {log.head[:16]}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)

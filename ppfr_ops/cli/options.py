@@ -223,7 +223,7 @@ def validated(model: type[M], values: dict[str, Any]) -> M:
     values = dict(values)
     for name, field in declared(model).items():
         if get_origin(field.annotation) is dict:
-            values[name] = _pairs(flag(name, field), extra(field)["metavar"], values[name])
+            values[name] = key_values(flag(name, field), extra(field)["metavar"], values[name])
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -236,7 +236,12 @@ def validated(model: type[M], values: dict[str, Any]) -> M:
         raise UserError(f"{name}: {fault(error)}") from None
 
 
-def _pairs(name: str, form: str, texts: tuple[str, ...]) -> dict[str, str]:
+def key_values(name: str, form: str, texts: tuple[str, ...]) -> dict[str, str]:
+    """What a repeatable option gives by key.
+
+    Raises:
+        UserError: a text is not of the form.
+    """
     pairs = [text.partition("=") for text in texts]
     if any(not equals or not key for key, equals, _ in pairs):
         raise UserError(f"{name}: expected {form}")

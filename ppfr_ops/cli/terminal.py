@@ -20,6 +20,11 @@ def echo(text: str = "", *, err: bool = False) -> None:
     click.echo(shown(text), err=err)
 
 
+def log(line: str) -> None:
+    """Print a line of progress, on stderr."""
+    echo(line, err=True)
+
+
 class SafeConsole(Console):
     """A console that shows texts as ``shown`` does, those in tables too."""
 

@@ -19,7 +19,7 @@ from ppfr_ops.contracts.ledger import LedgerEntry
 from ppfr_ops.contracts.manifest import SUMS, Listing
 from ppfr_ops.release.findings import Finding
 from ppfr_ops.release.foreign import Mark
-from ppfr_ops.release.listing import LARGEST, Unlisted
+from ppfr_ops.release.listing import Unlisted, read_listed
 from ppfr_ops.release.looking import (
     LARGEST_UNSIGNED_SHARD,
     TOO_MUCH,
@@ -168,16 +168,7 @@ def read_sums(folder: Folder, told: Listing, *place: str) -> dict[str, str]:
     Raises:
         Unlisted: it is not what the manifest says, or lists what may not be there.
     """
-    size = folder.size(*place, SUMS)
-    if size is None:
-        raise Unlisted("is missing")
-    if size != told.bytes:
-        raise Unlisted(f"{size} bytes, the manifest says {told.bytes}")
-    if size > LARGEST:
-        raise Unlisted("is larger than any list")
-    data = bytes(folder.fs.cat_file(folder.path(*place, SUMS)))
-    if hashlib.sha256(data).hexdigest() != told.sha256:
-        raise Unlisted("its sha256 is not that in the manifest")
+    data = read_listed(folder, told, *place, SUMS)
     sums: dict[str, str] = {}
     try:
         lines = data.decode("utf-8").split("\n")

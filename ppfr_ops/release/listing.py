@@ -60,11 +60,11 @@ def write_rows(folder: Folder, rows: pa.Table, *place: str) -> dict[str, Any]:
     return {"bytes": hashed.count, "sha256": hashed.digest.hexdigest(), "rows": rows.num_rows}
 
 
-def read_rows(folder: Folder, told: Claims, schema: pa.Schema, *place: str) -> pa.Table:
-    """Read a list.
+def read_listed(folder: Folder, told: Claims, *place: str) -> bytes:
+    """The bytes of a list.
 
     Raises:
-        Unlisted: it is not there, or not what the document says, or of another form.
+        Unlisted: it is not there, or not what the document says.
     """
     size = folder.size(*place)
     if size is None:
@@ -76,6 +76,16 @@ def read_rows(folder: Folder, told: Claims, schema: pa.Schema, *place: str) -> p
     data = bytes(folder.fs.cat_file(folder.path(*place)))
     if hashlib.sha256(data).hexdigest() != told.sha256:
         raise Unlisted("its sha256 is not that in the manifest")
+    return data
+
+
+def read_rows(folder: Folder, told: Claims, schema: pa.Schema, *place: str) -> pa.Table:
+    """Read a list.
+
+    Raises:
+        Unlisted: it is not there, or not what the document says, or of another form.
+    """
+    data = read_listed(folder, told, *place)
     try:
         # The digest above is anybody's where nobody signed it.
         with pq.ParquetFile(io.BytesIO(data)) as file:

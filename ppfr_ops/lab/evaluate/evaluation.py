@@ -117,6 +117,7 @@ def alone(attacked: Attacked, label: str | None, log: Log) -> Evaluation:
     part = structure_attack(attacked, log)
     told = read_release_folder(attacked.release).manifest
     method = None if told is None else told.method
+    parts: dict[str, Any] = {**dict.fromkeys(stages()), "structure": part}
     return Evaluation(
         label=label or "structure",
         method=method.name if method else None,
@@ -140,14 +141,8 @@ def alone(attacked: Attacked, label: str | None, log: Log) -> Evaluation:
             dict.fromkeys(name for name, one in Headline.model_fields.items() if one.is_required())
             | {"fr_accuracy": {}, "named_by_structure": part.worst}
         ),
-        utility=None,
-        disclosure=None,
-        diversity=None,
-        linkage=None,
-        recovery=None,
-        groups=None,
-        structure=part,
         remarks=told_by_the_set(part),
+        **parts,
     )
 
 

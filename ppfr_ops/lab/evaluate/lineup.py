@@ -16,7 +16,7 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from scipy.stats import beta, binom
+from scipy.stats import binom, binomtest
 
 from ppfr_ops.contracts.lineup import Answers, LineUp
 from ppfr_ops.errors import UserError
@@ -175,10 +175,8 @@ def interval(found: int, trials: int, confidence: float = 0.95) -> tuple[float, 
     """
     if not 0 <= found <= trials or trials == 0:
         raise ValueError(f"{found} of {trials}")
-    tail = (1 - confidence) / 2
-    low = 0.0 if found == 0 else float(beta.ppf(tail, found, trials - found + 1))
-    high = 1.0 if found == trials else float(beta.ppf(1 - tail, found + 1, trials - found))
-    return low, high
+    low, high = binomtest(found, trials).proportion_ci(confidence, method="exact")
+    return float(low), float(high)
 
 
 def score(answers: Answers, given: Sequence[int | None], viewer: str) -> LineUp:

@@ -105,11 +105,7 @@ class Publisher:
 
     def fresh(self) -> Publish:
         """The standard attacker: the method is known, every picture has a draw of its own."""
-
-        def view(faces: Faces, index: NDArray[np.int64], rng: np.random.Generator) -> View:
-            return self.elsewhere(rng)(faces, self.draws(len(faces), rng))
-
-        return view
+        return lambda faces, _, rng: self.elsewhere(rng)(faces, self.draws(len(faces), rng))
 
     def fixed_draw(self, seed: int) -> NDArray[np.float32]:
         """The one draw of :meth:`fixed`; ``1 x draw_size``."""
@@ -118,11 +114,7 @@ class Publisher:
     def fixed(self, seed: int) -> Publish:
         """Everything is published with one and the same draw."""
         draw = self.fixed_draw(seed)
-
-        def view(faces: Faces, index: NDArray[np.int64], rng: np.random.Generator) -> View:
-            return self.elsewhere(rng)(faces, np.repeat(draw, len(faces), 0))
-
-        return view
+        return lambda faces, _, rng: self.elsewhere(rng)(faces, np.repeat(draw, len(faces), 0))
 
     def beside(
         self, probe: Faces, faces: Faces, labels: Labels | None, rng: np.random.Generator
@@ -136,11 +128,7 @@ class Publisher:
 
     def leaked(self, probe: Faces) -> Publish:
         """The draw of every record is known to the attacker; see :meth:`beside`."""
-
-        def view(faces: Faces, index: NDArray[np.int64], rng: np.random.Generator) -> View:
-            return self.elsewhere(rng).beside(probe, faces, None, rng)
-
-        return view
+        return lambda faces, _, rng: self.elsewhere(rng).beside(probe, faces, None, rng)
 
     def averaged(
         self,
