@@ -152,7 +152,6 @@ def test_one_pass_needs_labels_and_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"identity": "keyed"}, "could be learned"),
         ({"groups": "g", "identity_column": "who"}, "without labels"),
         ({"groups": "g", "method": "blur"}, "without labels"),
     ],

@@ -14,7 +14,7 @@ class Notice:
     """A line for a person."""
 
     text: str
-    kind: Literal["notice", "warning", "error"] = "notice"
+    kind: Literal["notice", "error"] = "notice"
 
 
 @dataclass(frozen=True)

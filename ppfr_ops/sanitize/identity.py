@@ -34,11 +34,6 @@ def resolved(options: SanitizeOptions, whole: bool = True) -> SanitizeOptions:
     Raises:
         UserError: the method shows nobody else, or the labels are missing.
     """
-    if options.identity == "keyed":
-        raise UserError(
-            "--identity keyed: its secret map could be learned, so it is not made any more; "
-            "--identity virtual needs no labels either"
-        )
     options = _for_original(with_metrics(with_cover(options)))
     method = find(options.method)
     chosen = dict(options.method_options)

@@ -71,12 +71,11 @@ class SanitizeOptions(BaseModel):
         flag="--method-option",
         metavar="KEY=VALUE",
     )
-    identity: Literal["virtual", "original", "keyed"] | None = option(
+    identity: Literal["virtual", "original"] | None = option(
         None,
         "Identity mode. virtual: people who do not exist, one for everybody in the input: "
         "by --identity-column, by --groups, or as the photos seem to belong together. original: "
-        "the people themselves, whom every recogniser can then find (stochastic-local). keyed: as "
-        "earlier versions had it; not made any more.",
+        "the people themselves, whom every recogniser can then find (stochastic-local).",
         shapes=True,
         manifest=False,
         default_text="virtual",

@@ -119,8 +119,6 @@ class Ledger(Documents):
         self.refuse_links()
         begun = self._begun(settings)
         if begun is None:
-            if self.exists("_ledger", "run.json"):
-                raise LedgerError("the output is of an earlier version; choose another folder")
             paths = self.fs.find(self.root)
             if any(not _OURS.fullmatch(path[len(self.root) + 1 :]) for path in paths):
                 raise LedgerError("the output folder is not empty, and not of an earlier run")

@@ -85,6 +85,6 @@ def mode_of(made: Manifest | ReleaseManifest) -> Mode:
         return PRIVATE
     if made.options.get("reads_faces") is False:
         return NOBODY
-    if made.method.options.get("identity") in ("virtual", "keyed"):
+    if made.method.options.get("identity") == "virtual":
         return STAND_INS
     return SAME if made.method.draws_faces else CHANGED
