@@ -154,7 +154,7 @@ def test_an_output_of_version_1_is_not_gone_on_with(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/u000000.parquet").write_bytes(b"theirs")
     for overwrite in (False, True):
-        with pytest.raises(LedgerError, match="earlier version; choose another folder"):
+        with pytest.raises(LedgerError, match="not empty, and not of an earlier run"):
             Ledger(str(tmp_path)).open(SETTINGS, overwrite=overwrite)
     assert (tmp_path / "data/u000000.parquet").read_bytes() == b"theirs"
 
