@@ -86,15 +86,12 @@ def linkage_sets(identities: Sequence[str]) -> LinkageSets:
     )
 
 
-def d_sys(
-    mated: NDArray[np.floating], non_mated: NDArray[np.floating], omega: float = 1.0
-) -> float:
-    """Global linkability: the mean over mated scores of D(s) = 2 w LR / (1 + w LR) - 1 where
-    w LR > 1, else 0; LR is the likelihood ratio of mated to non-mated scores, from histograms.
+def d_sys(mated: NDArray[np.floating], non_mated: NDArray[np.floating]) -> float:
+    """Global linkability: the mean over mated scores of D(s) = 2 LR / (1 + LR) - 1 where LR > 1,
+    else 0; LR is the likelihood ratio of mated to non-mated scores, from histograms.
 
     Args:
         mated, non_mated: scores, higher is more alike.
-        omega: prior ratio of mated to non-mated comparisons; 1 is the usual choice.
 
     Returns:
         0 (unlinkable) to 1 (fully linkable).
@@ -104,7 +101,7 @@ def d_sys(
     edges = np.linspace(both.min(), both.max() + 1e-9, bins + 1)
     p_mated = np.histogram(mated, edges)[0] / len(mated)
     p_non = np.histogram(non_mated, edges)[0] / len(non_mated)
-    ratio = np.divide(p_mated, p_non, out=np.full(bins, np.inf), where=p_non > 0) * omega
+    ratio = np.divide(p_mated, p_non, out=np.full(bins, np.inf), where=p_non > 0)
     local = np.where(
         np.isinf(ratio), 1.0, 2 * ratio / (1 + np.where(np.isinf(ratio), 0, ratio)) - 1
     )

@@ -4,8 +4,6 @@ A comparison is *genuine* when both images show one person, else *impostor*; its
 product of two templates, and it is accepted when the score is at or above a threshold.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score, roc_curve
@@ -66,16 +64,13 @@ def fold_accuracies(scores: Scores, same: Labels, folds: NDArray[np.integer]) ->
     return np.array(values)
 
 
-def verify(
-    scores: Scores, same: Labels, folds: NDArray[np.integer], fars: Sequence[float] = FARS
-) -> Verification:
+def verify(scores: Scores, same: Labels, folds: NDArray[np.integer]) -> Verification:
     """All of it.
 
     Args:
         scores: ``N``, higher is more alike.
         same: ``N``, True for genuine.
         folds: ``N``.
-        fars: false accept rates at which to give the true accept rate.
 
     Raises:
         ValueError: NaN scores, only one kind of pair, or fewer than two folds.
@@ -89,7 +84,7 @@ def verify(
     accuracies = fold_accuracies(scores, same, np.asarray(folds))
     fpr, tpr, _ = roc_curve(same, scores)
     crossing = int(np.argmin(np.abs(fpr - (1 - tpr))))
-    thresholds = {f"{far:g}": threshold_at_far(scores[~same], far) for far in fars}
+    thresholds = {f"{far:g}": threshold_at_far(scores[~same], far) for far in FARS}
     return Verification(
         accuracy=float(accuracies.mean()),
         accuracy_std=float(accuracies.std()),

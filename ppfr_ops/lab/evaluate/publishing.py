@@ -131,11 +131,7 @@ class Publisher:
         return lambda faces, _, rng: self.elsewhere(rng).beside(probe, faces, None, rng)
 
     def averaged(
-        self,
-        pictures: int,
-        rng: np.random.Generator,
-        faces: Faces,
-        labels: Labels | None = None,
+        self, pictures: int, rng: np.random.Generator, faces: Faces, labels: Labels | None = None
     ) -> View:
         """Mean and standard deviation over ``pictures`` published images of every face; float32
         ``N x 112 x 112 x 6``, the deviation times two."""

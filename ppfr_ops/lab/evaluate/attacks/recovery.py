@@ -40,6 +40,8 @@ from ppfr_ops.memory import keep_freed_memory
 Progress = Callable[["CurvePoint"], None]
 
 CHECKPOINT_VERSION = 3
+LEARNING_RATE = 1e-3
+"""Peak: a short warm-up, then constant, then down to zero over the last fifth of the steps."""
 
 
 @dataclass(frozen=True)
@@ -71,29 +73,16 @@ class RecoveryAttack:
         channels: planes of what the attacker sees, 3 a picture.
         context: length of the vector that the attacker knows besides; ``unet`` only.
         batch: faces a step.
-        learning_rate: peak; AdamW, a short warm-up, then constant, then down to zero over the
-            last fifth of the steps.
         seed: of the weights, the order of faces and the draws of training.
-        bf16: bfloat16 autocast; None: where the machine gains from it.
-        device: ``cuda`` where there is one, else ``cpu``.
     """
 
     def __init__(
-        self,
-        net: str = "unet",
-        channels: int = 3,
-        context: int = 0,
-        batch: int = 32,
-        learning_rate: float = 1e-3,
-        seed: int = 0,
-        bf16: bool | None = None,
-        device: str | None = None,
+        self, net: str = "unet", channels: int = 3, context: int = 0, batch: int = 32, seed: int = 0
     ) -> None:
         self.net, self.channels, self.batch, self.seed = net, channels, batch, seed
         self.context = context
-        self.learning_rate = learning_rate
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.bf16 = bf16_pays() if bf16 is None else bf16
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.bf16 = bf16_pays()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = Attacker(net, channels, context)
@@ -167,7 +156,7 @@ class RecoveryAttack:
             publish(validation, val_index, stream(self.seed, "attack: validation"))
         )
         optimizer = torch.optim.AdamW(
-            self.model.parameters(), self.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4
+            self.model.parameters(), LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-4
         )
         if checkpoint is not None and checkpoint.is_file():
             self._load(checkpoint, optimizer)
@@ -232,7 +221,7 @@ class RecoveryAttack:
         start = 0.8 * end
         warm = min(1.0, (self.step + 1) / 50)
         cool = 1.0 if self.step < start else max(0.02, (end - self.step) / (end - start))
-        return self.learning_rate * warm * cool
+        return LEARNING_RATE * warm * cool
 
     def _measure(self, faces: Faces, seen: tuple[View, Context | None], loss: float) -> CurvePoint:
         scores, errors = [], []
