@@ -16,6 +16,7 @@ from ppfr_ops.imaging.codec import decode
 from ppfr_ops.imaging.detector import CenterFace, Detections
 from ppfr_ops.review.queue import doubts
 from ppfr_ops.review.verdicts import Review
+from ppfr_ops.source.sums import marked, sum_of
 
 X, Y = PLACES[0]
 CORNERS = [X, Y, X + 112, Y + 112]
@@ -81,7 +82,8 @@ def test_a_face_that_no_box_covers() -> None:
     assert tables.metrics["residual_faces"].to_pylist() == [1]
     assert doubts(tables.detections, tables.dead_letters, 0.35)[0].reason.startswith("a box in")
     table = unit([photograph(1)], boxes=[json.dumps([elsewhere])])
-    sanitizer = build("in-place", {"u-000000": Review("ok")}, boxes_column="b")
+    mark = marked(sum_of(table["image"][0].as_py()))
+    sanitizer = build("in-place", {"u-000000": Review("ok", original=mark)}, boxes_column="b")
     assert not codes(sanitizer(table, "u")), "a person said that it is all right"
 
 

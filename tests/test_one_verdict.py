@@ -1,5 +1,7 @@
 """A verdict on one photograph does that one again, whatever else its unit holds."""
 
+import csv
+import re
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -13,11 +15,15 @@ from driving import drive, serial
 from test_photographs import Marked, photograph
 
 from ppfr_ops.contracts.manifest import Manifest
+from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.release.verify import verify
+from ppfr_ops.review.serving import Item, Queue
+from ppfr_ops.review.verdicts import read_verdicts
 from ppfr_ops.sanitize import finish
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.photographs.options import PhotographOptions
+from ppfr_ops.sanitize.reviewing import items_of
 from ppfr_ops.store import earlier
 from ppfr_ops.store.ledger import Ledger, read_table
 
@@ -75,11 +81,16 @@ def options(source: Path, form: str, **more: Any) -> SanitizeOptions:
 def go(source: Path, form: str, *said: str, **more: Any) -> tuple[int, dict[str, list[bytes]]]:
     """Photographs that the detector was shown, and what is published, by photograph."""
     verdicts = source.parent / "said.csv"
-    verdicts.write_text("\n".join(["source_id,verdict,boxes", *said, ""]))
+    lines = [f"{line},{of(source, int(line[8:14]))}" for line in said]
+    verdicts.write_text("\n".join(["source_id,verdict,boxes,original", *lines, ""]))
     Counting.shown.clear()
     chosen = options(source, form, verdicts=str(verdicts), **more)
     assert drive(chosen, serial, "test") == 0
     return len(Counting.shown), published(Path(chosen.output))
+
+
+def of(source: Path, row: int) -> str:
+    return sha256((source / f"{row:02d}.png").read_bytes()).hexdigest()
 
 
 def published(out: Path) -> dict[str, list[bytes]]:
@@ -252,3 +263,85 @@ def test_another_photograph_in_the_meantime(source: Path, monkeypatch: pytest.Mo
     assert len(Counting.shown) >= 11
     assert (out / "release/photographs/04.png").read_bytes() != before
     assert not (out / "release/photographs/07.png").exists()
+
+
+def test_a_verdict_is_of_a_picture(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Others take the names of photographs with verdicts: nothing but ``drop`` is heeded, and they
+    wait again, in the list and on the page."""
+    key, out = source.parent / "identity.key", source.parent / "out"
+    key.write_text("7" * 64)
+    key.chmod(0o600)
+    said, listed = source.parent / "said.csv", source.parent / "queue.csv"
+    more: dict[str, Any] = {"incremental": True, "identity_key_file": str(key)}
+    chosen = options(source, "files", review_out=str(listed), **more)
+    assert drive(chosen, serial, "test") == 0
+    (unit,) = (path.stem for path in (out / "evidence/ledger/units").glob("*.json"))
+    with open(listed, newline="") as file:
+        marks = {row["source_id"]: row["original"] for row in csv.DictReader(file)}
+    assert re.fullmatch("[0-9a-f]{32}:[0-9a-f]{32}", marks[f"{unit}-{NOBODY:06d}"])
+    lines = [
+        f"{unit}-{NOBODY:06d},ok,,{marks[f'{unit}-{NOBODY:06d}']}",
+        f'{unit}-000002,cover,"[[200, 120, 260, 180]]",{of(source, 2)}',
+        f"{unit}-000007,drop,,{of(source, 7)}",
+        f"{unit}-000008,drop,,",
+        f"{unit}-000009,ok,,",
+    ]
+    said.write_text("\n".join(["source_id,verdict,boxes,original", *lines, ""]))
+    chosen = chosen.model_copy(update={"verdicts": str(said)})
+
+    def state() -> tuple[set[str], list[str], int]:
+        assert drive(chosen, serial, "test") == 0
+        release = out / "release/photographs"
+        with open(listed, newline="") as file:
+            waiting = [row["source_id"][-2:] for row in csv.DictReader(file)]
+        waiting.remove("05")  # with two faces, of one of which the detector is not sure
+        told = capsys.readouterr()
+        (row,) = re.findall(r"(\d+) verdicts? not given on", told.out + told.err)
+        seen = Ledger(str(out)).entries()[unit]
+        assert drive(chosen, serial, "test") == 0 and Ledger(str(out)).entries()[unit] == seen
+        capsys.readouterr()
+        return {path.stem for path in release.glob("*")}, waiting, int(row)
+
+    published, waiting, told = state()
+    assert published == {f"{number:02d}" for number in range(12)} - {"07", "08"}
+    assert waiting == ["09"] and told == 1  # not known to be of it
+    covered = (out / "release/photographs/02.png").read_bytes()
+    for number in (2, 7):
+        data = Encoding("png").encode(photograph(1, seed=50 + number))
+        (source / f"{number:02d}.png").write_bytes(data)
+    (source / f"{NOBODY:02d}.png").write_bytes(Encoding("png").encode(photograph(0)[::2]))
+    published, waiting, told = state()
+    assert published == {f"{number:02d}" for number in range(12)} - {"03", "07", "08"}
+    assert waiting == ["02", "03", "07", "09"] and told == 4
+    assert (out / "release/photographs/02.png").read_bytes() != covered
+    seen = pq.read_table(next((out / "evidence/detections").glob("*.parquet")))
+    assert "covered_by_verdict" not in seen["treatment"].to_pylist()
+
+    def page() -> Queue:
+        items = items_of(str(out), str(source), str(key))
+        return Queue(items, said)
+
+    assert not any(item["verdict"] for item in page().listed())
+    for number, verdict in ((2, "drop"), (3, "ok"), (7, "ok"), (9, "ok")):
+        queue, name = page(), f"{unit}-{number:06d}"
+        mark = queue.picture(name).partition(b"\n")[0].decode().split()[1]
+        queue.give(name, verdict, [], "owner", mark)
+    assert [item["id"][-2:] for item in page().listed() if not item["verdict"]] == ["05"]
+    assert drive(chosen, serial, "test") == 0
+    photographs = {path.stem for path in (out / "release/photographs").glob("*")}
+    assert photographs == {f"{number:02d}" for number in range(12)} - {"02", "08"}
+    assert "not given on" not in "".join(capsys.readouterr())
+
+
+def test_verdicts_say_of_which_picture(tmp_path: Path) -> None:
+    said = tmp_path / "said.csv"
+    item = Item("u-000000", "no face found", 0.0, "x.png", 0, [])
+    said.write_text("source_id,verdict,boxes\nu-000000,ok,\n")
+    with pytest.raises(UserError, match="no column original"):
+        Queue([item], said)
+    said.write_text("verdict,source_id,original,boxes,remark\n,u-000000,,,hm\n")
+    Queue([item], said).give("u-000000", "cover", [[1, 2, 3, 4]], "owner", "0" * 64)
+    assert Queue([item], said).listed()[0]["covers"] == [[1, 2, 3, 4]]
+    assert read_verdicts(str(said))["u-000000"].original == "0" * 64
+    with pytest.raises(ValueError, match="seen"):
+        Queue([item], said).give("u-000000", "ok", [], "owner")

@@ -42,6 +42,7 @@ from ppfr_ops.sanitize.run_context import RunContext
 from ppfr_ops.sanitize.sanitizer import Sanitizer
 from ppfr_ops.sanitize.worker import Worker
 from ppfr_ops.source.plan import READ_ERROR
+from ppfr_ops.source.sums import marked, sum_of
 
 PLACES = ((20, 30), (150, 60))
 """Left and top of where faces stand in the pictures below."""
@@ -288,12 +289,13 @@ def test_regions_to_leave_alone() -> None:
 
 
 def test_verdicts_are_heeded(tmp_path: Path) -> None:
+    table = unit([photograph(1), photograph(1), photograph(0)])
+    marks = [marked(sum_of(data.as_py())) for data in table["image"]]
     said = {
         "u-000000": Review("drop"),
-        "u-000001": Review("cover", ((250.0, 150.0, 290.0, 190.0),)),
-        "u-000002": Review("ok"),
+        "u-000001": Review("cover", ((250.0, 150.0, 290.0, 190.0),), marks[1]),
+        "u-000002": Review("ok", original=marks[2]),
     }
-    table = unit([photograph(1), photograph(1), photograph(0)])
     tables = build("in-place", said)(table, "u")
     assert codes(tables) == {"u-000000": "rejected"}
     found = tables.detections.to_pylist()
@@ -304,7 +306,7 @@ def test_verdicts_are_heeded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("id,word\n1,ok\n", "expected columns"),
+        ("id,word\n1,ok\n", "expected columns source_id"),
         ("source_id,verdict,boxes\na,maybe,\n", "line 2: expected ok"),
         ("source_id,verdict,boxes\na,,\nb,cover,here\n", "line 3: cover needs boxes"),
     ],

@@ -22,6 +22,7 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.review.serving import Queue, read_queue, serve
 from ppfr_ops.review.verdicts import read_verdicts
+from ppfr_ops.source.sums import is_of, sum_of
 
 aiohttp = pytest.importorskip("aiohttp")
 
@@ -39,7 +40,7 @@ def queue_of(folder: Path, count: int) -> Queue:
             row = (f"u-{number:04d}", "no face found", "0.1", 1, str(place), 0, "", "")
             writer.writerow(row)
     boxes = {f"u-{number:04d}": [[100.0, 90.0, 220.0, 250.0]] for number in range(count)}
-    return Queue(read_queue(str(folder / "queue.csv"), boxes), folder / "verdicts.csv")
+    return Queue(read_queue(str(folder / "queue.csv"), boxes, {}), folder / "verdicts.csv")
 
 
 @pytest.fixture
@@ -142,7 +143,7 @@ def test_keys_boxes_undo_and_a_reload(served: tuple[Queue, str], tmp_path: Path)
 
     async def session() -> None:
         async with browser(tmp_path, address) as page:
-            await page.until("picture !== null")
+            await page.until("!!seen")
             await page.key("o")
             await page.until("items[0].verdict === 'ok' && shown[at] === items[1] && !!picture")
             await page.key("d")
@@ -199,7 +200,7 @@ def test_a_thousand_items_by_keys(tmp_path: Path) -> None:
     async def session() -> None:
         async with browser(tmp_path, address) as page:
             for number in range(100):
-                await page.until(f"shown[at] === items[{number}]")
+                await page.until(f"shown[at] === items[{number}] && !!seen")
                 await page.key("o" if number % 3 else "d")
                 await page.until(f"items[{number}].verdict !== ''")
             assert await page.value("$('count').textContent") == "100 of 1000"
@@ -224,14 +225,23 @@ def test_nobody_else_is_answered(served: tuple[Queue, str]) -> None:
     queue, address = served
     site, token = address.split("?token=")
     own = site.rstrip("/")
-    verdict = json.dumps({"id": "u-0000", "verdict": "ok"}).encode()
+    with urlopen(f"{own}/picture?id=u-0000&token={token}") as answer:
+        seen = answer.headers["X-Original"]
+    assert is_of(seen, sum_of((queue.path.parent / "0.jpg").read_bytes()))
+    verdict = json.dumps({"id": "u-0000", "verdict": "ok", "original": seen}).encode()
+    unseen = [{"id": "u-0000", "verdict": "ok"}, {"id": "u-0000", "verdict": "drop", "original": 1}]
     assert asked(address) == 200
     assert asked(f"{own}/items") == 403 and asked(f"{own}/items?token=x") == 403
     assert asked(f"{own}/items", X_Token=token, Host="evil.example") == 403
     assert asked(f"{own}/verdict", verdict, X_Token=token, Origin="http://evil.example") == 403
     assert asked(f"{own}/verdict", verdict, X_Token=token) == 403
     assert asked(f"{own}/verdict", verdict, X_Token=token, Origin=own) == 204
-    for wrong in (b"[]", b"?", json.dumps({"id": "u-0000", "verdict": "cover"}).encode()):
+    for wrong in (
+        b"[]",
+        b"?",
+        *(json.dumps(each).encode() for each in unseen),
+        json.dumps({"id": "u-0000", "verdict": "cover"}).encode(),
+    ):
         assert asked(f"{own}/verdict", wrong, X_Token=token, Origin=own) == 400
     assert asked(f"{own}/picture?id=u-0000", X_Token=token) == 200
     assert asked(f"{own}/picture?id=../../etc/passwd", X_Token=token) == 404
@@ -246,7 +256,7 @@ def test_two_reviewers_at_once_lose_nothing(tmp_path: Path) -> None:
 
     def work(which: int) -> None:
         for number in range(which, 60, 2):
-            queues[which].give(f"u-{number:04d}", "ok", [], f"reviewer-{which}")
+            queues[which].give(f"u-{number:04d}", "ok", [], f"reviewer-{which}", "0" * 64)
 
     threads = [threading.Thread(target=work, args=(which,)) for which in range(2)]
     for thread in threads:
@@ -260,4 +270,4 @@ def test_two_reviewers_at_once_lose_nothing(tmp_path: Path) -> None:
 def test_a_queue_of_another_form_is_refused(tmp_path: Path) -> None:
     (tmp_path / "queue.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="--review-out"):
-        read_queue(str(tmp_path / "queue.csv"), {})
+        read_queue(str(tmp_path / "queue.csv"), {}, {})

@@ -120,7 +120,8 @@ class LedgerEntry(_Model):
     extra_faces: int = 0
     """Records and dead letters beyond one a row: a photograph's second, third … face."""
     verdicts: str = ""
-    """The verdicts of people that were heeded, ``ROW:DIGEST`` of each; empty: none."""
+    """The verdicts of people, ``ROW:DIGEST`` of each, and ``:other`` behind it where it is not
+    known to be of the picture that the row held; empty: none."""
     source: Source | None = None
     """Only where units have keyed ids."""
 

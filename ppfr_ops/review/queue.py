@@ -3,17 +3,19 @@
 import csv
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ppfr_ops.contracts.manifest import PhotographCounts
-from ppfr_ops.source.plan import Plan, record_id, sources
+from ppfr_ops.source.plan import Plan, Unit, record_id, sources
+from ppfr_ops.source.sums import marked, sums_of
 
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _CONTROL = ("\t", "\r", "\n")
+REVIEW = "source_id", "reason", "score", "faces", "source", "row", "verdict", "boxes", "original"
 
 
 _HELD = {
@@ -36,7 +38,11 @@ class Doubt:
 
 
 def doubts(
-    detections: pa.Table, dead_letters: pa.Table, sure: float, settled: Iterable[str] = ()
+    detections: pa.Table,
+    dead_letters: pa.Table,
+    sure: float,
+    settled: Iterable[str] = (),
+    others: Iterable[str] = (),
 ) -> list[Doubt]:
     """The review queue: worst first.
 
@@ -47,9 +53,10 @@ def doubts(
     Args:
         detections, dead_letters: of the whole output.
         settled: ``source_id`` of photographs that have a verdict.
+        others: of those that have one that is not known to be of them.
     """
-    queue = []
-    done = set(settled)
+    queue = [Doubt(name, "the verdict is of another picture", 0.0, 0) for name in others]
+    done = {*settled, *others}
     for letter in dead_letters.to_pylist():
         if letter["code"] in _HELD and letter["record_id"] not in done:
             queue.append(Doubt(letter["record_id"], _HELD[letter["code"]], 0.0, 0))
@@ -92,33 +99,40 @@ def counts(
 
 
 def places(queue: Sequence[Doubt], plan: Plan) -> dict[str, tuple[str, int]]:
-    """File and row of the photographs of a queue, by ``source_id``."""
-    wanted = {doubt.source_id for doubt in queue}
+    """File and row of the photographs of a queue, by ``source_id``, if they are there."""
     found: dict[str, tuple[str, int]] = {}
+    for unit, names in _units(queue, plan):
+        found.update(zip(names, sources(plan, unit), strict=True))
+    return found
+
+
+def _units(queue: Sequence[Doubt], plan: Plan) -> Iterator[tuple[Unit, list[str]]]:
+    """The units in which the photographs of a queue are, with the ``source_id`` of every row."""
+    wanted = {doubt.source_id for doubt in queue}
     for unit in plan.units:
         names = [record_id(unit.id, row) for row in range(unit.rows)]
         if wanted.intersection(names):
-            found.update(zip(names, sources(plan, unit), strict=True))
-    return found
+            yield unit, names
 
 
 def write_review(target: str, queue: Sequence[Doubt], plan: Plan) -> None:
     """Write ``--review-out``, a table to be filled in and given back as ``--verdicts``. It names
-    the sources, so it is for the owner alone: mode 0600."""
-    where = places(queue, plan)
+    the sources, so it is for the owner alone: mode 0600. ``original`` says of which picture the
+    verdict will be."""
+    where, marks = places(queue, plan), dict[str, str]()
+    for unit, names in _units(queue, plan):
+        marks.update(zip(names, map(marked, sums_of(plan, unit)), strict=True))
     descriptor = os.open(target, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
     with os.fdopen(descriptor, "w", newline="", encoding="utf-8") as file:
         os.fchmod(descriptor, 0o600)  # of one that was there before
         writer = csv.writer(file)
-        writer.writerow(
-            ("source_id", "reason", "score", "faces", "source", "row", "verdict", "boxes")
-        )
+        writer.writerow(REVIEW)
         for doubt in queue:
-            source, row = where[doubt.source_id]
-            score = f"{doubt.score:.3f}"
-            writer.writerow(
-                (doubt.source_id, doubt.reason, score, doubt.faces, inert(source), row, "", "")
-            )
+            name, score = doubt.source_id, f"{doubt.score:.3f}"
+            if name in where:
+                source, row = where[name]
+                told = (name, doubt.reason, score, doubt.faces, inert(source), row)
+                writer.writerow((*told, "", "", marks[name]))
 
 
 def inert(text: str) -> str:

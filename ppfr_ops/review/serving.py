@@ -12,6 +12,7 @@ import hmac
 import io
 import json
 import os
+import re
 import secrets
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,14 +28,18 @@ from PIL import Image
 
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import ImageError, decode
+from ppfr_ops.review.verdicts import digest_of, read_verdicts
+from ppfr_ops.source.sums import marked, sum_of
 from ppfr_ops.store.storage import open_store
 
 PAGE = Path(__file__).parent / "page.html"
-FIELDS = ("source_id", "verdict", "boxes", "reviewer", "time")
+FIELDS = ("source_id", "verdict", "boxes", "original", "reviewer", "time")
 LONGEST_SIDE = 1600
 """Of the picture that the browser gets, px."""
 _MOST_BYTES = 1 << 20
 """Of a request."""
+_MARK = re.compile(r"[0-9a-f]{32}:[0-9a-f]{32}|[0-9a-f]{64}")
+_UNTOLD = ("source", "row", "other")
 
 
 @dataclass
@@ -48,16 +53,22 @@ class Item:
     row: int
     boxes: list[list[float]]
     """That are covered: x0, y0, x1, y1, and the score."""
+    other: str = ""
+    """Digest of a verdict that does not count, because it is of another picture."""
     verdict: str = ""
+    original: str = ""
+    """Of the verdict, as ``Review`` has it."""
     covers: list[list[float]] | None = None
     """Boxes of the verdict ``cover``."""
 
 
-def read_queue(path: str, boxes: Mapping[str, list[list[float]]]) -> list[Item]:
+def read_queue(
+    path: str, boxes: Mapping[str, list[list[float]]], others: Mapping[str, str]
+) -> list[Item]:
     """What ``--review-out`` wrote.
 
     Args:
-        boxes: by ``source_id``, as ``Item`` has them.
+        boxes, others: by ``source_id``, as ``Item`` has them.
 
     Raises:
         UserError: it is something else.
@@ -72,6 +83,7 @@ def read_queue(path: str, boxes: Mapping[str, list[list[float]]]) -> list[Item]:
                     row["source"].removeprefix("'"),
                     int(row["row"]),
                     boxes.get(row["source_id"], []),
+                    others.get(row["source_id"], ""),
                 )
                 for row in csv.DictReader(file)
             ]
@@ -88,6 +100,9 @@ class Queue:
         items: worst first.
         verdicts: the CSV that verdicts are appended to; what is in it already counts.
         image_column: of Parquet sources.
+
+    Raises:
+        UserError: the CSV cannot be read, or has no place for what a verdict says.
     """
 
     def __init__(self, items: Iterable[Item], verdicts: Path, image_column: str = "image") -> None:
@@ -95,49 +110,72 @@ class Queue:
         self.image_column = image_column
         self._lock = threading.Lock()
         self.items = {item.id: item for item in items}
-        if verdicts.exists():
+        self.columns: Sequence[str] = FIELDS
+        if verdicts.exists() and verdicts.stat().st_size:
             self._remember()
+            with open(verdicts, newline="", encoding="utf-8") as file:
+                self.columns = next(csv.reader(file))
+            if not {*FIELDS[:4]} <= {*self.columns}:
+                raise UserError(
+                    "--verdicts: the file has no column original, which says of which pictures "
+                    "its verdicts are: name a new file"
+                )
 
     def _remember(self) -> None:
-        with open(self.path, newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                item = self.items.get(row["source_id"] or "")
-                if item is not None:
-                    item.verdict = row["verdict"] or ""
-                    item.covers = json.loads(row["boxes"]) if row["boxes"] else None
+        said = read_verdicts(str(self.path))
+        for item in self.items.values():
+            review = said.get(item.id)
+            if review is None or digest_of(review) == item.other:
+                item.verdict, item.original, item.covers = "", "", None
+            else:
+                item.verdict, item.original = review.kind, review.original
+                item.covers = [list(box) for box in review.boxes] or None
 
     def give(
-        self, name: str, verdict: str, covers: Sequence[Sequence[float]], reviewer: str
+        self,
+        name: str,
+        verdict: str,
+        covers: Sequence[Sequence[float]],
+        reviewer: str,
+        original: str = "",
     ) -> None:
         """Note a verdict; it is on disk when this returns.
+
+        Args:
+            original: mark of the picture that was shown, as ``picture`` gives it. Without one
+                nothing but ``drop`` can be said.
 
         Raises:
             ValueError: no such photograph, or no such verdict.
         """
         if name not in self.items or verdict not in ("ok", "drop", "cover", ""):
             raise ValueError("no such photograph or verdict")
+        if not _MARK.fullmatch(original) and (original or verdict in ("ok", "cover")):
+            raise ValueError("a verdict is of a picture that was seen")
         boxes = [[round(float(number), 1) for number in box] for box in covers]
         if any(len(box) != 4 or box[0] >= box[2] or box[1] >= box[3] for box in boxes):
             raise ValueError("boxes are x0, y0, x1, y1")
         if verdict == "cover" and not boxes:
             raise ValueError("cover needs a box")
         text = io.StringIO()
-        writer = csv.writer(text)
+        writer = csv.DictWriter(text, self.columns, extrasaction="ignore")
         with self._lock:
             # Several people may have it open, each with a server of its own.
             descriptor = os.open(self.path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
             with os.fdopen(descriptor, "a", encoding="utf-8", newline="") as file:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)  # or two of them begin it with a header
                 if os.fstat(descriptor).st_size == 0:
-                    writer.writerow(FIELDS)
+                    writer.writeheader()
                 shown = json.dumps(boxes) if verdict == "cover" else ""
                 time = datetime.now(UTC).isoformat(timespec="seconds")
-                writer.writerow((name, verdict, shown, reviewer, time))
+                said = (name, verdict, shown, original, reviewer, time)
+                writer.writerow(dict(zip(FIELDS, said, strict=True)))
                 file.write(text.getvalue())
                 file.flush()
                 os.fsync(file.fileno())
             item = self.items[name]
-            item.verdict, item.covers = verdict, boxes if verdict == "cover" else None
+            item.verdict, item.original = verdict, original
+            item.covers = boxes if verdict == "cover" else None
 
     def listed(self) -> list[dict[str, Any]]:
         """What the page is told: no path."""
@@ -145,21 +183,22 @@ class Queue:
             with self._lock:
                 self._remember()
         return [
-            {key: value for key, value in asdict(item).items() if key not in ("source", "row")}
+            {key: value for key, value in asdict(item).items() if key not in _UNTOLD}
             for item in self.items.values()
         ]
 
     def picture(self, name: str) -> bytes:
-        """A photograph as JPEG, upright, at most ``LONGEST_SIDE``; its size is in the header
-        ``X-Size`` of the answer.
+        """A photograph as JPEG, upright, at most ``LONGEST_SIDE``; before it a line with its size
+        and mark, which are the headers ``X-Size`` and ``X-Original`` of the answer.
 
         Raises:
             KeyError: no such photograph.
             OSError, ValueError: it cannot be read.
         """
         item = self.items[name]
+        stored = read_original(item.source, item.row, self.image_column)
         try:
-            pixels = decode(read_original(item.source, item.row, self.image_column))
+            pixels = decode(stored)
         except ImageError as error:
             raise ValueError(error.code) from None
         shown = Image.fromarray(pixels)
@@ -167,7 +206,7 @@ class Queue:
         data = io.BytesIO()
         shown.save(data, "JPEG", quality=88)
         height, width = pixels.shape[:2]
-        return f"{width}x{height}\n".encode() + data.getvalue()
+        return f"{width}x{height} {marked(sum_of(stored))}\n".encode() + data.getvalue()
 
 
 def read_original(source: str, row: int, image_column: str) -> bytes:
@@ -243,8 +282,8 @@ class _Handler(BaseHTTPRequestHandler):
             elif parts == "/items":
                 self._answer(200, json.dumps(self.queue.listed()).encode(), "application/json")
             elif parts == "/picture":
-                size, _, data = self.queue.picture(query.get("id", "")).partition(b"\n")
-                self._answer(200, data, "image/jpeg", size.decode())
+                told, _, data = self.queue.picture(query.get("id", "")).partition(b"\n")
+                self._answer(200, data, "image/jpeg", told.decode())
             else:
                 self._answer(404, b"")
         except (KeyError, OSError, ValueError):
@@ -264,7 +303,9 @@ class _Handler(BaseHTTPRequestHandler):
             try:
                 given = json.loads(self.rfile.read(length))
                 boxes = given.get("boxes") or []
-                self.queue.give(str(given["id"]), str(given["verdict"]), boxes, self.reviewer)
+                name, verdict = str(given["id"]), str(given["verdict"])
+                original = str(given.get("original") or "")
+                self.queue.give(name, verdict, boxes, self.reviewer, original)
                 self._answer(204, b"")
             except (KeyError, TypeError, ValueError, AttributeError):
                 self._answer(400, b"")
@@ -282,7 +323,7 @@ class _Handler(BaseHTTPRequestHandler):
             return None, {}
         return parts.path, query
 
-    def _answer(self, status: int, data: bytes, kind: str = "text/plain", size: str = "") -> None:
+    def _answer(self, status: int, data: bytes, kind: str = "text/plain", told: str = "") -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
@@ -296,8 +337,9 @@ class _Handler(BaseHTTPRequestHandler):
             "default-src 'none'; img-src blob:; script-src 'unsafe-inline'; "
             "style-src 'unsafe-inline'; connect-src 'self'",
         )
-        if size:
-            self.send_header("X-Size", size)
+        if told:
+            for name, value in zip(("X-Size", "X-Original"), told.split(), strict=True):
+                self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
 

@@ -28,6 +28,7 @@ from ppfr_ops.sanitize.finish import (
     review_queue,
     settled_before,
     too_many_dead,
+    unheeded,
     write_detections,
 )
 from ppfr_ops.sanitize.identity import with_release_key
@@ -288,6 +289,9 @@ class _Run:
         ledger = Ledger(options.output)  # of which both below read the entries, once
         if options.detections_out:
             self._say(f"{write_detections(job, ledger):,} faces written to --detections-out")
+        if others := len(unheeded(job, ledger)):
+            said = f"{counted(others, 'verdict')} not given on the pictures that are there now"
+            self._say(f"{said}, or saying not on which: only drop was heeded, look at them again")
         queue = review_queue(job, ledger)
         if options.review_out:
             write_review(options.review_out, queue, job.plan)

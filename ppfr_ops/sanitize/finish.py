@@ -41,7 +41,7 @@ from ppfr_ops.release.publish import looked_at, write_release
 from ppfr_ops.release.signing import load_signing_key
 from ppfr_ops.release.up_to_date import mark_up_to_date, shards_as_listed, up_to_date
 from ppfr_ops.review.queue import Doubt, counts, doubts
-from ppfr_ops.review.verdicts import heeded
+from ppfr_ops.review.verdicts import listed, of_others
 from ppfr_ops.sanitize import release_plan
 from ppfr_ops.sanitize.identity import throw_away
 from ppfr_ops.sanitize.increments import superseded
@@ -200,7 +200,7 @@ def command_of(job: Job) -> str:
     """Digest of what a run is asked for, and of its input as far as the run would look."""
     policy = None if job.policy is None else job.policy.model_dump(mode="json")
     reviewed = sorted(job.verdicts or ())
-    verdicts = [reviewed, heeded(job.verdicts or {}, reviewed)]
+    verdicts = [reviewed, listed(job.verdicts or {}, reviewed)]
     sources = hashlib.sha256(stamps_of(job.plan.units))
     options = job.options.model_dump(mode="json", exclude={"seed", "check_shards"})
     return digest([options, job.settings_digest, policy, verdicts, sources.hexdigest()])
@@ -285,14 +285,21 @@ def review_queue(job: Job, ledger: Ledger) -> list[Doubt]:
         read_all(ledger, entries.values(), "dead_letters"),
         job.options.photographs.face_sure,
         job.verdicts or (),
+        unheeded(job, ledger),
     )
+
+
+def unheeded(job: Job, ledger: Ledger) -> set[str]:
+    """Photographs with a verdict that is not known to be of them."""
+    return of_others(ledger.entries().values()).keys() & (job.verdicts or {}).keys()
 
 
 def _photographs(job: Job, ledger: Ledger) -> PhotographCounts:
     assert job.options.photographs is not None
     found = read_all(ledger, ledger.entries().values(), "detections")
     queue = review_queue(job, ledger)
-    return counts(found, queue, job.verdicts or (), job.options.photographs.face_sure)
+    settled = (job.verdicts or {}).keys() - unheeded(job, ledger)
+    return counts(found, queue, settled, job.options.photographs.face_sure)
 
 
 def versions() -> dict[str, str]:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from ppfr_ops.contracts.ledger import LedgerEntry, Source, Tombstone, is_shard
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.decoding import ImageError, decode
+from ppfr_ops.review.verdicts import without_pictures
 from ppfr_ops.sanitize.fingerprints import Fingerprints
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.photographs.unchanged import takes_over
@@ -296,7 +297,7 @@ def retire_reviewed(job: Job, ledger: Ledger) -> int:
     count = 0
     for unit in _by_id(job.plan.units):
         entry = entries.get(unit.id)
-        if entry is not None and entry.verdicts != job.verdicts_on(unit):
+        if entry is not None and without_pictures(entry.verdicts) != job.verdicts_on(unit):
             if takes_over(job):
                 supersede(ledger, unit.id)
             else:

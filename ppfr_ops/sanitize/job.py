@@ -4,7 +4,7 @@ Engines log and print what they carry, so a job hides its content and a status h
 and a reason code, and nothing else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,10 +14,11 @@ from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.methods.registry import create
 from ppfr_ops.options import digest
-from ppfr_ops.review.verdicts import Review, heeded
+from ppfr_ops.review.verdicts import Review, listed
 from ppfr_ops.sanitize import marking
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.source.plan import Plan, Unit, record_id
+from ppfr_ops.source.sums import Sum
 from ppfr_ops.vault import Access
 
 LEAST_COMPARED = 256
@@ -105,11 +106,15 @@ class Job:
         wanted = "identity" in self.build_method().needed_context()
         return self.independent and wanted and not self.options.names_people
 
-    def verdicts_on(self, unit: Unit) -> str:
+    def verdicts_on(self, unit: Unit, pictures: Sequence[Sum] | None = None) -> str:
         """The verdicts on a unit's photographs, as its ledger entry keeps them; empty where there
-        are none."""
+        are none.
+
+        Args:
+            pictures: as ``review.verdicts.listed`` has them.
+        """
         ids = (record_id(unit.id, row) for row in range(unit.rows))
-        return heeded(self.verdicts, ids) if self.verdicts else ""
+        return listed(self.verdicts, ids, pictures) if self.verdicts else ""
 
     @property
     def settings_digest(self) -> str:

@@ -16,10 +16,7 @@ Names and rows alone would fit any other files that are called the same. ``origi
 id that is random, so that it is found in no list of known pictures.
 """
 
-import hashlib
-import hmac
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +27,8 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.sanitize import release_plan
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.prefetch import prefetch
-from ppfr_ops.source.plan import Plan, Unit, read_unit, record_id, sources
+from ppfr_ops.source.plan import Unit, record_id, sources
+from ppfr_ops.source.sums import Sum, keyed, sums_of
 from ppfr_ops.store.atomic import in_one_step
 from ppfr_ops.store.ledger import Ledger
 from ppfr_ops.store.shards import read_table
@@ -38,13 +36,6 @@ from ppfr_ops.store.shards import read_table
 KEYS = ("record_id", "identity")
 _AHEAD = 2
 """Units that are read before their lines are written."""
-
-Sum = bytes | None
-"""sha256 of a picture's bytes as they are stored; None: there is none."""
-
-
-def sum_of(data: bytes | None) -> Sum:
-    return None if data is None else hashlib.sha256(data).digest()
 
 
 def write_mapping(job: Job) -> int:
@@ -59,7 +50,7 @@ def write_mapping(job: Job) -> int:
     schema = pa.schema([*texts, ("row", pa.int64()), ("original", pa.string())])
     rows = 0
     found = release_plan.people_of_rows(ledger) if job.independent else {}
-    sums = prefetch(map(partial(_sums, job.plan), job.plan.units), _AHEAD)
+    sums = prefetch(map(partial(sums_of, job.plan), job.plan.units), _AHEAD)
     with (
         in_one_step(str(job.options.mapping), mode=0o600) as file,
         pq.ParquetWriter(file, schema) as writer,
@@ -70,13 +61,6 @@ def write_mapping(job: Job) -> int:
             writer.write_table(pa.table(columns, schema=schema))
             rows += len(lines)
     return rows
-
-
-def _sums(plan: Plan, unit: Unit) -> list[Sum]:
-    """Of every row of a unit. The run has just seen to it that the rows are those of its units."""
-    with suppress(OSError, RuntimeError, pa.ArrowException):
-        return [sum_of(value.as_py()) for value in read_unit(plan, unit)["image"]]
-    return [None] * unit.rows
 
 
 def _lines(
@@ -95,13 +79,13 @@ def _lines(
         people = {item["row"]: item["person"] and item["person"].hex() for item in seen}
         people |= found.get(unit.id, {})
         for row, person in people.items():
-            yield person, *names[row], _original(person, pictures[row])
+            yield person, *names[row], keyed(person or "", pictures[row])
         return
     faces = _faces(ledger, unit.id)
     for (inside, source, row), picture in zip(names, pictures, strict=True):
         for name in (inside, *faces.get(inside, ())):
             outside = ledger.ids.record(name)
-            yield outside, name, source, row, _original(outside, picture)
+            yield outside, name, source, row, keyed(outside, picture)
 
 
 def _faces(ledger: Ledger, unit: str) -> dict[str, list[str]]:
@@ -114,12 +98,6 @@ def _faces(ledger: Ledger, unit: str) -> dict[str, list[str]]:
         for row in read_table(data, ["source_id", "face"]).to_pylist():
             found.setdefault(row["source_id"], []).append(f"{row['source_id']}-f{row['face']:03d}")
     return found
-
-
-def _original(name: str | None, picture: Sum) -> str | None:
-    if picture is None:
-        return None
-    return hmac.new((name or "").encode(), picture, hashlib.sha256).hexdigest()[:32]
 
 
 def pair(
@@ -160,7 +138,7 @@ def pair(
         number = rows.get((Path(file).name, place))
         if number is None or name is None or not wanted(name):
             continue
-        now = _original(name, sums[number])
+        now = keyed(name, sums[number])
         if mark is not None and now is not None and mark != now:
             others.add(number)
             continue

@@ -430,7 +430,8 @@ class SanitizeOptions(BaseModel):
     verdicts: str | None = option(
         None,
         "With --faces detect: the CSV of --review-out, its column verdict filled in with ok, drop, "
-        "or cover (boxes as [[x0, y0, x1, y1], …]). The units concerned are done anew.",
+        "or cover (boxes as [[x0, y0, x1, y1], …]). The photographs concerned are done anew; a "
+        "verdict of another picture than the one that is there is not heeded.",
         private=True,
         metavar="FILE",
     )

@@ -4,6 +4,7 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.release.figures import read_all
 from ppfr_ops.review.queue import doubts, places
 from ppfr_ops.review.serving import Item, read_queue
+from ppfr_ops.review.verdicts import of_others
 from ppfr_ops.sanitize.originals import planned
 from ppfr_ops.store.ledger import Ledger
 
@@ -28,13 +29,14 @@ def items_of(
     columns = (found[name].to_pylist() for name in ("source_id", "box", "score"))
     for name, box, score in zip(*columns, strict=True):
         boxes.setdefault(name, []).append([*box, score])
+    others = of_others(ledger.entries().values())
     if source is None:
-        return read_queue(str(queue), boxes)
+        return read_queue(str(queue), boxes, others)
     _, manifest, plan = planned(output, source, key_file)
     if "face_sure" not in manifest.options:
         raise UserError("the run was not of photographs (--faces detect)")
     letters = read_all(ledger, ledger.entries().values(), "dead_letters")
-    doubted = doubts(found, letters, float(manifest.options["face_sure"]))
+    doubted = doubts(found, letters, float(manifest.options["face_sure"]), (), others)
     where = places(doubted, plan)
     return [
         Item(
@@ -43,6 +45,8 @@ def items_of(
             round(each.score, 3),
             *where[each.source_id],
             boxes.get(each.source_id, []),
+            others.get(each.source_id, ""),
         )
         for each in doubted
+        if each.source_id in where
     ]

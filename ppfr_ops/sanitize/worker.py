@@ -38,6 +38,7 @@ from ppfr_ops.sanitize.run_context import RunContext, pseudonyms
 from ppfr_ops.sanitize.sanitizer import Sanitizer
 from ppfr_ops.sanitize.sealing import opened
 from ppfr_ops.source.plan import Unit, read_unit, record_id
+from ppfr_ops.source.sums import sum_of
 from ppfr_ops.store.ledger import Ledger, Tables, concatenate, new_copy_id
 from ppfr_ops.vault import Vault
 from ppfr_ops.vault.recovery import originals_of
@@ -136,6 +137,8 @@ class _Task:
     source: Source | None
     table: pa.Table | None = None
     """As it was read; None: it was not."""
+    verdicts: str = ""
+    """Those on its photographs."""
     kept: Tables | None = None
     """What is taken over as it was stored before, and was therefore not read; None: nothing."""
     tables: Tables | None = None
@@ -241,11 +244,18 @@ class Worker:
                 task.status = _status(before, "skipped")
                 return task
             task.died = before.here + before.earlier
+            # Nobody here reads the pictures of a unit that kills.
+            task.verdicts = self.job.verdicts_on(unit, [None] * unit.rows)
             if task.died < MAX_ATTEMPTS:
                 task.table = self.read(unit)
                 if task.source is not None:
                     task.source = self._fingerprints.of(task.source, task.table)
-                kept = unchanged(self.job, unit, task.source, self.ledger, self.sanitizer.way)
+                if self.job.verdicts:
+                    pictures = [sum_of(value.as_py()) for value in task.table["image"]]
+                    task.verdicts = self.job.verdicts_on(unit, pictures)
+                kept = unchanged(
+                    self.job, unit, task.source, self.ledger, self.sanitizer.way, task.verdicts
+                )
                 if kept is not None:
                     task.kept = kept.tables
                     task.table = task.table.take(pa.array(kept.left, pa.int64()))
@@ -278,7 +288,7 @@ class Worker:
                 method_digest=self.job.method_digest,
                 settings_digest=self.job.settings_digest,
                 source=task.source,
-                verdicts=self.job.verdicts_on(unit),
+                verdicts=task.verdicts,
                 copy_id=copy,
                 stage=self.job.stage,
                 paths=paths_in(self.job, unit),

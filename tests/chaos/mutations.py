@@ -56,6 +56,7 @@ SECRETS = "tests/test_secrets.py"
 SORTED = "tests/test_independent.py -k place_of"
 MATCH = "tests/match/test_accounts.py"
 REPORT = "tests/test_report.py -k verdict or words or back"
+OF_A_PICTURE = "tests/test_one_verdict.py -k of_a_picture or of_which"
 SPOILT = "tests/vault/test_vault_spoilt.py"
 
 _BY_FILE: dict[str, list[tuple[str, str, str]]] = {
@@ -143,6 +144,20 @@ _BY_FILE: dict[str, list[tuple[str, str, str]]] = {
     "sanitize/photographs/unchanged.py": [
         ("return same and entry.stage == \"whole\" and entry.method_digest == job.method_digest", "return True", "tests/test_one_verdict.py"),
         ("return before.get(row) == now.get(row)", "return True", "tests/test_one_verdict.py"),
+    ],
+    "review/verdicts.py": [
+        ("return self.kind == \"drop\" or self.is_of(picture)", "return True", OF_A_PICTURE),
+        ("return self.kind == \"drop\" or self.is_of(picture)", "return self.is_of(picture)", OF_A_PICTURE),
+        ("or (self.kind == \"drop\" and not self.original)", "or not self.original", OF_A_PICTURE),
+        ("here = pictures is None or said.is_of(pictures[number])", "here = True", OF_A_PICTURE),
+        ("json.dumps([verdict.kind, verdict.boxes, verdict.original])", "json.dumps([verdict.kind, verdict.boxes])", OF_A_PICTURE),
+    ],
+    "review/serving.py": [
+        ("review is None or digest_of(review) == item.other", "review is None", OF_A_PICTURE),
+        ("(original or verdict in (\"ok\", \"cover\"))", "original", OF_A_PICTURE),
+    ],
+    "source/sums.py": [
+        ("return digest == (keyed(key, picture) if key else picture.hex())", "return True", OF_A_PICTURE),
     ],
     "sanitize/mapping.py": [
         ("if mark is not None and now is not None and mark != now:", "if False:", "tests/test_evaluate.py tests/test_lineup.py"),

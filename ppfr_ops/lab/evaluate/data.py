@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
 from ppfr_ops.imaging.codec import ImageError, decode
-from ppfr_ops.sanitize.mapping import Sum, pair, sum_of
+from ppfr_ops.sanitize.mapping import pair
+from ppfr_ops.source.sums import Sum, sum_of
 
 GROUP_ATTRIBUTES = ("age", "gender", "ethnicity")
 _AGES = ((0, 12), (13, 19), (20, 34), (35, 49), (50, 64), (65, 200))

@@ -16,9 +16,10 @@ from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
 from ppfr_ops.imaging.codec import ImageError, decode
 from ppfr_ops.lab.evaluate.attacks.structure import Ints, Seen, Source
 from ppfr_ops.release.tables import NAME
-from ppfr_ops.sanitize.mapping import Sum, pair, sum_of
+from ppfr_ops.sanitize.mapping import pair
 from ppfr_ops.source.coarsening import coarsened, parse
 from ppfr_ops.source.labels import label
+from ppfr_ops.source.sums import Sum, sum_of
 
 _BATCH = 256
 _NO_KEPT = frozenset({"record_id", "image", "identity"})

@@ -22,6 +22,7 @@ from ppfr_ops.review.verdicts import Review
 from ppfr_ops.sanitize.items import Item, Results, decoded
 from ppfr_ops.sanitize.photographs.given import Owner, beyond
 from ppfr_ops.sanitize.photographs.options import PhotographOptions
+from ppfr_ops.source.sums import sum_of
 
 GROUP_PIXELS = 32_000_000
 """Of photographs that are held decoded at once; a larger one is held alone."""
@@ -78,13 +79,17 @@ class Finder:
         self.detect = build_detector(options, threads)
 
     def __call__(
-        self, items: Sequence[Item], known: Sequence[Mapping[str, str | None]]
+        self,
+        items: Sequence[Item],
+        known: Sequence[Mapping[str, str | None]],
+        said: Sequence[Review | None],
     ) -> list[Photograph | tuple[str, str]]:
         """Faces of a group of photographs.
 
         Args:
             known: for every item what the owner says, JSON by role (``PhotographOptions.given``),
                 and under ``orientation`` how the stored picture is turned, if that matters.
+            said: for every item the verdict on it.
 
         Returns:
             For every item the photograph, or reason code and detail of why there is none.
@@ -94,7 +99,7 @@ class Finder:
         if options.unboxed != "leave" or not {"boxes", "landmarks"} <= options.given.keys():
             detected = dict(enumerate(self._detect([item.pixels for item in items])))
         return [
-            self._found(item, row, detected.get(number, Detections.empty()))
+            self._found(item, row, detected.get(number, Detections.empty()), said[number])
             for number, (item, row) in enumerate(zip(items, known, strict=True))
         ]
 
@@ -127,11 +132,16 @@ class Finder:
         if roles and self.options.boxes_frame == "stored":
             for item, row in zip(group, known, strict=True):
                 row["orientation"] = str(orientation(table["image"][item.row].as_py()))
-        for item, found in zip(group, self(group, known), strict=True):
+        said = [self._verdict(item, table["image"][item.row].as_py()) for item in group]
+        for item, found in zip(group, self(group, known, said), strict=True):
             if isinstance(found, Photograph):
                 yield found
             else:
                 results.add_dead_letter(item.record_id, item.row, *found)
+
+    def _verdict(self, item: Item, data: bytes) -> Review | None:
+        said = self.verdicts.get(item.record_id)
+        return said if said is not None and said.binds(sum_of(data)) else None
 
     def check(self, faces: Sequence[Picture]) -> None:
         """Run the detector.
@@ -154,9 +164,12 @@ class Finder:
             return [faces for picture in pictures for faces in self._detect([picture])]
 
     def _found(
-        self, item: Item, known: Mapping[str, str | None], detected: Detections | None
+        self,
+        item: Item,
+        known: Mapping[str, str | None],
+        detected: Detections | None,
+        verdict: Review | None,
     ) -> Photograph | tuple[str, str]:
-        verdict = self.verdicts.get(item.record_id)
         if verdict is not None and verdict.kind == "drop":
             return "rejected", ""
         if detected is None:

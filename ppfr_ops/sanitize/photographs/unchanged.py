@@ -41,13 +41,19 @@ def takes_over(job: Job) -> bool:
 
 
 def unchanged(
-    job: Job, unit: Unit, source: Source | None, ledger: Ledger, way: PublishingMode[Any]
+    job: Job,
+    unit: Unit,
+    source: Source | None,
+    ledger: Ledger,
+    way: PublishingMode[Any],
+    verdicts: str,
 ) -> Unchanged | None:
     """What is taken over; None: all is to be done.
 
     Args:
         source: fingerprint of the unit as it was read.
         way: how its records are published.
+        verdicts: on its photographs, as the ledger will keep them.
     """
     if job.verdicts is None or not takes_over(job):
         return None
@@ -55,7 +61,7 @@ def unchanged(
     if found is None or not _is_of(found[0], job, unit, source):
         return None
     entry, tables = found
-    before, now = by_row(entry.verdicts), by_row(job.verdicts_on(unit))
+    before, now = by_row(entry.verdicts), by_row(verdicts)
     if tables.detections is None or before is None or now is None or not _fits(way, tables):
         return None
     names = [record_id(unit.id, row) for row in range(unit.rows)]
