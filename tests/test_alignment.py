@@ -115,7 +115,7 @@ def test_batches_name_the_template() -> None:
     assert found["dead_letter"] == [None, "wrong_size"]
     data = found["image"][0]["bytes"]
     assert Image.open(io.BytesIO(data)).size == (112, 112)
-    with pytest.raises(UserError, match="name it"):
+    with pytest.raises(UserError, match="name the template"):
         sanitize_batch(row, method="pixelate", align="auto")
 
 

@@ -154,7 +154,7 @@ def test_it_gives_up_after_some_attempts(tmp_path: Path) -> None:
         ([0.0, 0.0], "zero"),
         ([], "empty"),
         ([[1.0, 2.0]], "empty"),
-        ("hello", "none"),
+        ("hello", "not numeric"),
     ],
 )
 def test_lies_are_one_line_and_not_asked_again(reply: object, words: str, tmp_path: Path) -> None:
