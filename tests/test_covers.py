@@ -1,5 +1,6 @@
 """Covers of heads: what is left of a head under one, where it ends, how it is asked for."""
 
+import pickle
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,10 +23,12 @@ from ppfr_ops.imaging.portraits import Portrait, lit, yaw
 from ppfr_ops.methods.portrait import PortraitHeads, Seen
 from ppfr_ops.methods.registry import create
 from ppfr_ops.sanitize.grouping import features_of
+from ppfr_ops.sanitize.groups import write_groups
 from ppfr_ops.sanitize.identity import resolved
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.photographs.options import PhotographOptions
 from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.sanitize.sealing import seal
 from ppfr_ops.sanitize.worker import build_sanitizer
 from ppfr_ops.source.plan import read_unit
 
@@ -257,8 +260,12 @@ def test_virtual_heads_on_their_way_through_a_run(
 ) -> None:
     """The drawing itself is the method natural's, and tested with it."""
     seen: list[int] = []
+    shown: list[str | None] = []
 
-    def drawn(self: PortraitHeads, faces: list[Seen], draws: np.ndarray) -> list[Portrait | None]:
+    def drawn(
+        self: PortraitHeads, faces: list[Seen], draws: np.ndarray, labels: list[str | None]
+    ) -> list[Portrait | None]:
+        shown.extend(labels)
         assert draws.shape == (len(faces), self.draw_size)
         seen.extend(face.aligned.shape[0] for face in faces)
         return [portrait() for _ in faces]
@@ -266,10 +273,15 @@ def test_virtual_heads_on_their_way_through_a_run(
     monkeypatch.setattr(PortraitHeads, "portraits", drawn)
     monkeypatch.setattr(PortraitHeads, "draw_size", 4)
     monkeypatch.setattr(PortraitHeads, "weights_digest", lambda self: "")
+    source = photographs(tmp_path / "in")
+    names = sorted(str(path.relative_to(source)) for path in source.rglob("*.*"))
+    groups = str(tmp_path / "groups.csv")
+    write_groups(groups, [(name, 0, 0) for name in names], ["Anna", None, "Anna"])
     job = prepare(
         SanitizeOptions(
-            input=str(photographs(tmp_path / "in")),
+            input=str(source),
             output=str(tmp_path / "out"),
+            groups=groups,
             photographs=PhotographOptions(
                 output_faces="in-place", cover="virtual", detector="test_photographs:Marked"
             ),
@@ -278,6 +290,12 @@ def test_virtual_heads_on_their_way_through_a_run(
     assert (job.options.method, job.options.output_form) == ("portrait", "files")
     tables = build_sanitizer(job)(read_unit(job.plan, job.plan.units[0]), "u")
     assert seen == [112] * 3 and len(tables.records) == 3
+    assert sorted(map(str, shown)) == ["Anna", "Anna", "None"]
+    sealed, _ = seal(job)  # a folder of photographs, and who is together on which
+    assert b"Anna" not in pickle.dumps(sealed)
+    write_groups(groups, [(name, 0) for name in names], ["Anna", None, "Anna"])
+    with pytest.raises(UserError, match="column face"):
+        prepare(job.options.model_copy(update={"output_form": None, "output_format": None}))
     assert tables.detections is not None
     assert set(tables.detections["treatment"].to_pylist()) == {"anonymized"}
 

@@ -11,13 +11,17 @@ import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
+from ppfr_ops import sample
 from ppfr_ops.cli.group import main
 from ppfr_ops.errors import UserError
-from ppfr_ops.imaging.codec import decode
+from ppfr_ops.imaging.codec import Encoding, decode
+from ppfr_ops.imaging.detector import Detections
+from ppfr_ops.imaging.geometry import TEMPLATE
 from ppfr_ops.sample import write_sample
 from ppfr_ops.sanitize import grouping
 from ppfr_ops.sanitize.grouping import Vectors, assign, features_of, fused, group
-from ppfr_ops.sanitize.groups import places_of, read_groups, write_groups
+from ppfr_ops.sanitize.groups import people_of, places_of, read_groups, write_groups
+from ppfr_ops.sanitize.photographs import finder
 from ppfr_ops.source.plan import Columns, plan
 
 
@@ -189,3 +193,33 @@ def test_people_in_photographs(shared: Path) -> None:
     faces = np.stack([decode(picture["bytes"], size=(112, 112)) for picture in pictures])
     precision, recall = bcubed(group(features_of(faces)), names[rows])
     assert precision > 0.98 and recall > 0.85
+
+
+def test_faces_of_photographs_are_grouped_one_line_a_face(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = tmp_path / "in", tmp_path / "groups.csv"
+    (source / "a b").mkdir(parents=True)
+    one = np.concatenate([np.asarray(each) for each in sample.faces(2, 3, 2)], axis=1)
+    marks = np.stack([TEMPLATE, TEMPLATE + np.float32([112, 0])])
+    boxes = np.concatenate([marks.min(1) - 15, marks.max(1) + 15], axis=1)
+    faces = Detections(boxes, marks, np.ones(2, np.float32), np.zeros(2, bool))
+    monkeypatch.setattr(finder, "build_detector", lambda *_: lambda some: [faces for _ in some])
+    for name, gain in (("a b/1.png", 1.0), ("2.png", 0.85)):
+        darker = np.asarray(one * gain, np.uint8)
+        (source / name).write_bytes(Encoding("png").encode(darker))
+    options = ["--faces", "detect", "--input", str(source), "--output", str(out)]
+    done = CliRunner().invoke(main, options)
+    assert done.exit_code == 0, done.output
+    found = read_groups(str(out))
+    by_photograph = [
+        {face: name for (path, _, face), name in found.items() if path == wanted}
+        for wanted in ("a b/1.png", "2.png")
+    ]
+    assert len(by_photograph[0]) == 2 and by_photograph[0] == by_photograph[1]
+    assert len(set(by_photograph[0].values())) == len(by_photograph[0])
+    planned = plan(str(source), Columns(None))
+    people = people_of(str(out), planned)
+    assert len(people) == 2 and list(people.values()) == by_photograph
+    known = CliRunner().invoke(main, [*options, "--known", str(out)])
+    assert known.exit_code == 2 and "--known goes with aligned faces" in known.output

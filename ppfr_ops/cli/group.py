@@ -17,6 +17,10 @@ Examples:
   ppfr sanitize --input faces/ --groups owner/groups.csv --output protected/
   # the dataset has grown: what was corrected stays
   ppfr group --input faces/ --known owner/groups.csv --output owner/groups-2.csv
+  # the same virtual person wherever somebody is in photographs
+  ppfr group --faces detect --input photos/ --output owner/groups.csv
+  ppfr sanitize --faces detect --output-faces in-place --cover virtual \\
+      --groups owner/groups.csv --input photos/ --output protected/
 
 Exit codes: 0 grouped; 2 wrong usage or input.
 """
@@ -25,7 +29,7 @@ Exit codes: 0 grouped; 2 wrong usage or input.
 @click.command(cls=Command, epilog=EXAMPLES)
 @options_of(GroupOptions)
 def main(**values: Any) -> int:
-    """Group aligned faces by who seems to be in them, and write the groups to a file.
+    """Group faces by who seems to be in them, and write the groups to a file.
 
     The grouping that ppfr sanitize makes by itself where there are no labels. Nothing is published.
     """

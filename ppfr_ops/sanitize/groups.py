@@ -5,6 +5,7 @@ CSV or Parquet, by the name's ending, one line a row of the input:
 ======== ========================================================================================
 source   the file, relative to the input; of a tar the file, ``#`` and the picture's name in it
 row      the row in a Parquet file; the place in a tar; 0 for a picture file
+face     of photographs: the number of the face as the detector gives them, from 0
 group    text or number that rows of one person share; empty: a person of their own
 ======== ========================================================================================
 
@@ -18,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -28,14 +29,17 @@ from pydantic import BaseModel, ConfigDict
 
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import FACE_SIZE
+from ppfr_ops.imaging.geometry import cut, transforms
 from ppfr_ops.options import option
 from ppfr_ops.sanitize.alignment import template_of
 from ppfr_ops.sanitize.grouping import Vectors, assign, features_of, group
 from ppfr_ops.sanitize.items import Results, decoded
 from ppfr_ops.sanitize.options import Template
+from ppfr_ops.sanitize.photographs.finder import Finder
+from ppfr_ops.sanitize.photographs.options import PhotographOptions
 from ppfr_ops.source.labels import label
 from ppfr_ops.source.plan import Columns, Plan, Unit, plan, read_unit, sources
-from ppfr_ops.source.units import storable
+from ppfr_ops.source.units import record_id, storable
 from ppfr_ops.store.atomic import in_one_step
 from ppfr_ops.store.storage import open_store
 
@@ -43,6 +47,9 @@ SCHEMA = pa.schema([("source", pa.string()), ("row", pa.int64()), ("group", pa.s
 
 Place = tuple[str, int]
 """Source and row."""
+
+FacePlace = tuple[str, int, int]
+"""Source, row and the face's number in the photograph."""
 
 
 def places_of(plan: Plan, unit: Unit) -> Iterator[Place]:
@@ -56,19 +63,25 @@ def places_of(plan: Plan, unit: Unit) -> Iterator[Place]:
         yield source.removeprefix(start), row
 
 
-def write_groups(path: str, places: Sequence[Place], groups: Sequence[int | str | None]) -> None:
+def write_groups(
+    path: str, places: Sequence[Place | FacePlace], groups: Sequence[int | str | None]
+) -> None:
     """Write a file of groups, in one step; a CSV, or Parquet if the name says so.
+
+    Args:
+        places: of aligned faces, or of faces in photographs.
 
     Raises:
         ValueError: not as many groups as places.
         OSError: it cannot be written.
     """
-    columns = [
-        [source for source, _ in places],
-        [row for _, row in places],
-        [None if name is None else str(name) for name in groups],
-    ]
-    table = pa.table(columns, schema=SCHEMA)
+    faces = any(len(place) == 3 for place in places)
+    names = ("source", "row", "face") if faces else ("source", "row")
+    columns: dict[str, list[object]] = {
+        name: [place[number] for place in places] for number, name in enumerate(names)
+    }
+    columns["group"] = [None if name is None else str(name) for name in groups]
+    table = pa.table(columns, schema=_schema(faces))
     with in_one_step(path, mode=0o600) as file:
         if path.endswith(".parquet"):
             pq.write_table(table, file)
@@ -76,36 +89,67 @@ def write_groups(path: str, places: Sequence[Place], groups: Sequence[int | str 
             pacsv.write_csv(table, file)
 
 
-def read_groups(path: str) -> Mapping[Place, str | None]:
+def _schema(faces: bool) -> pa.Schema:
+    return SCHEMA.insert(2, pa.field("face", pa.int64())) if faces else SCHEMA
+
+
+def read_groups(path: str) -> Mapping[Any, str | None]:
     """What ``write_groups`` wrote, or a person made of it.
 
     Returns:
-        The group of every row by its place; None: a person of its own.
+        The group by the ``Place`` of every row, or by the ``FacePlace`` of every face if there is a
+        column of faces; None: a person of its own.
 
     Raises:
-        UserError: not readable, a column is missing, or a row is named twice.
+        UserError: not readable, a column is missing, or a row or face is named twice.
     """
-    kinds = {field.name: field.type for field in SCHEMA}
+    kinds = {field.name: field.type for field in _schema(True)}
     try:
         if path.endswith(".parquet"):
-            table = pq.read_table(path, columns=SCHEMA.names)
+            table = pq.read_table(path)
         else:
-            options = pacsv.ConvertOptions(
-                column_types=kinds, include_columns=SCHEMA.names, strings_can_be_null=True
-            )
+            options = pacsv.ConvertOptions(column_types=kinds, strings_can_be_null=True)
             table = pacsv.read_csv(path, convert_options=options)
-        table = table.cast(SCHEMA)
+        schema = _schema("face" in table.column_names)
+        table = table.select(schema.names).cast(schema)
     except (OSError, KeyError, ValueError, pa.ArrowException):
         raise UserError(
             "--groups: no readable CSV or Parquet file with the columns source, row and group"
         ) from None
-    if table["source"].null_count or table["row"].null_count:
-        raise UserError("--groups: a line without source or row")
+    where = schema.names[:-1]
+    if any(table[name].null_count for name in where):
+        raise UserError(f"--groups: a line without {' or '.join(where)}")
     names = [label(name) for name in table["group"].to_pylist()]
-    places = list(zip(table["source"].to_pylist(), table["row"].to_pylist(), strict=True))
+    places = list(zip(*(table[name].to_pylist() for name in where), strict=True))
     found = dict(zip(places, names, strict=True))
     if len(found) < len(places):
         raise UserError("--groups: a row of the input is named twice")
+    return found
+
+
+def people_of(path: str, planned: Plan) -> dict[str, dict[int, str]]:
+    """Of every photograph, by its id, the people by the number of the face.
+
+    Raises:
+        UserError: as ``read_groups``; it has no faces, or none of the input's photographs.
+    """
+    named: dict[Place, dict[int, str]] = {}
+    for place, name in read_groups(path).items():
+        if len(place) == 2:
+            raise UserError(
+                "--groups: of photographs it needs a column face, as ppfr group --faces detect "
+                "writes it"
+            )
+        if name is not None:
+            named.setdefault(place[:2], {})[place[2]] = name
+    found = {
+        record_id(unit.id, number): named[place]
+        for unit in planned.units
+        for number, place in enumerate(places_of(planned, unit))
+        if place in named
+    }
+    if named and not found:
+        raise UserError("--groups: it names no photograph of this input")
     return found
 
 
@@ -115,7 +159,14 @@ class GroupOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     input: str = option(
-        ..., "File, folder, glob or fsspec URL of aligned faces, 112x112.", private=True
+        ...,
+        "File, folder, glob or fsspec URL of aligned faces, 112x112, or of photographs.",
+        private=True,
+    )
+    faces: Literal["aligned", "detect"] = option(
+        "aligned",
+        "aligned: every picture is a face. detect: pictures are photographs, of which every face "
+        "gets a group, for ppfr sanitize --faces detect --cover virtual --groups.",
     )
     output: str = option(
         ...,
@@ -163,6 +214,8 @@ def group_input(options: GroupOptions) -> Grouped:
         UserError: the input or the earlier file cannot be read, or the new one not be written.
     """
     planned = plan(options.input, Columns(options.image_column))
+    if options.faces == "detect":
+        return _group_photographs(options, planned)
     known = {} if options.known is None else read_groups(options.known)
     template = template_of(planned) if options.align == "auto" else options.align
     places: list[Place] = []
@@ -181,13 +234,37 @@ def group_input(options: GroupOptions) -> Grouped:
         there, _named(vectors, [places[row] for row in there], known), strict=True
     ):
         names[row] = name
+    return _written(options, places, names)
+
+
+def _written(
+    options: GroupOptions, places: Sequence[Place | FacePlace], names: Sequence[str | None]
+) -> Grouped:
     try:
         write_groups(options.output, places, names)
     except OSError as error:
         raise UserError(f"--output cannot be written ({type(error).__name__})") from None
     sizes = Counter(name for name in names if name is not None)
     alone = sum(size == 1 for size in sizes.values())
-    return Grouped(len(places), len(sizes), alone, len(places) - len(there))
+    return Grouped(len(places), len(sizes), alone, names.count(None))
+
+
+def _group_photographs(options: GroupOptions, planned: Plan) -> Grouped:
+    """The same of all faces of photographs that are large and sure enough to be drawn."""
+    if options.known is not None:
+        raise UserError("--known goes with aligned faces")
+    finder = Finder(PhotographOptions(output_faces="in-place"), {})
+    places: list[FacePlace] = []
+    parts: list[list[Vectors]] = [features_of(np.zeros((0, FACE_SIZE, FACE_SIZE, 3), np.uint8))]
+    for unit in planned.units:
+        at = list(places_of(planned, unit))
+        for photograph in finder.photographs(read_unit(planned, unit), Results(unit.id)):
+            matrices = transforms(photograph.faces)
+            shown = [n for n, each in enumerate(photograph.treatments) if each == "anonymized"]
+            parts.append(features_of(cut(photograph.pixels, [matrices[n] for n in shown])))
+            places += [(*at[photograph.row], n) for n in shown]
+    vectors = [np.concatenate(encoder) for encoder in zip(*parts, strict=True)]
+    return _written(options, places, _named(vectors, [], {}) if places else [])
 
 
 def _named(

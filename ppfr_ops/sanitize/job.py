@@ -27,7 +27,7 @@ LEAST_LOOKED = 64
 """Photographs of a run, at least, whose ``residual_faces`` are counted, which takes longer than all
 other work on them."""
 
-SECRETS = ("key", "pseudonym_key", "secrets", "vault")
+SECRETS = ("key", "people", "pseudonym_key", "secrets", "vault")
 """Fields of a job that never leave a process in clear; ``sealing`` is their way."""
 
 
@@ -44,6 +44,8 @@ class Job:
     policy: Policy | None = None
     verdicts: Mapping[str, Review] | None = None
     """Of people on photographs; None: the run was given none."""
+    people: Mapping[str, Mapping[int, str]] | None = None
+    """Of photographs, by id, whose the faces are, by number; None: nobody said so."""
     vault: Access | None = None
     """Where originals are kept, encrypted; None: nowhere."""
     fence: int | None = None

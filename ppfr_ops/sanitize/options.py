@@ -83,7 +83,8 @@ class SanitizeOptions(BaseModel):
     groups: str | None = option(
         None,
         "File of groups, CSV or Parquet: which rows show the same person, as ppfr group writes it "
-        "and a person may have corrected it. Instead of --identity-column.",
+        "and a person may have corrected it. Instead of --identity-column. Of photographs (--cover "
+        "virtual): which faces, as ppfr group --faces detect writes it.",
         private=True,
         metavar="FILE",
     )

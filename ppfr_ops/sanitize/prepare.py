@@ -20,13 +20,13 @@ from ppfr_ops.options import digest, shaping
 from ppfr_ops.release.signing import load_signing_key
 from ppfr_ops.review.verdicts import read_verdicts
 from ppfr_ops.sanitize.alignment import aligned
-from ppfr_ops.sanitize.groups import read_groups
+from ppfr_ops.sanitize.groups import people_of, read_groups
 from ppfr_ops.sanitize.identity import makes_key, resolved, secrets_with
 from ppfr_ops.sanitize.increments import allowed_deletions
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.marking import INVISIBLE, read_marks
 from ppfr_ops.sanitize.options import SanitizeOptions
-from ppfr_ops.sanitize.photographs.covering import check_shown
+from ppfr_ops.sanitize.photographs.covering import VIRTUAL, check_shown
 from ppfr_ops.sanitize.photographs.output import with_form
 from ppfr_ops.source.coarsening import parse as parse_coarsening
 from ppfr_ops.source.listing import said, split_version
@@ -84,8 +84,10 @@ def prepare(options: SanitizeOptions) -> Job:
     if options.vault is not None and options.vault_key is not None:
         vault = Vault(options.vault).access(load_key(options.vault_key))
         settings[VAULT_SETTING] = vault.release
+    shown = options.groups if options.photographs is not None else None
     job = Job(
-        options, chosen, key, method.digest(), settings, policy, verdicts, vault,
+        options, chosen, key, method.digest(), settings, policy, verdicts,
+        None if shown is None else people_of(shown, chosen), vault,
         secrets=stand_in | marks, notices=notices,
     )  # fmt: skip
     if options.identity_column is None and not job.independent:
@@ -216,8 +218,9 @@ def _check_independent(options: SanitizeOptions, method: Anonymizer) -> None:
             "--discard-key: pictures that are made from faces can be held against them, with or "
             "without a key; it goes with aligned faces and --identity virtual"
         )
-    if options.groups is not None and (not independent or options.identity_column is not None):
-        raise UserError("--groups goes with aligned faces of virtual people without labels")
+    named = independent or method.name == VIRTUAL
+    if options.groups is not None and (not named or options.identity_column is not None):
+        raise UserError("--groups goes with virtual people (--cover virtual) without labels")
     if not independent:
         return
     if options.vault is not None:

@@ -102,7 +102,7 @@ def build_sanitizer(
     finder = Finder(options.photographs, job.verdicts or {}, threads)
     if options.photographs.output_faces == "crops":
         return Sanitizer(FaceCrops(run, finder))
-    return Sanitizer(WholePictures(run, finder))
+    return Sanitizer(WholePictures(run, finder, job.people))
 
 
 def reader_of(job: Job, ledger: Ledger) -> Callable[[Unit], pa.Table]:

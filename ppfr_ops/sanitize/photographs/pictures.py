@@ -57,12 +57,18 @@ class WholePictures:
     Args:
         run: what is common to all records of the run.
         finder: finds the faces.
+        people: of photographs, by id, whom faces show, by number; the others somebody new.
 
     Raises:
         UserError: the method adds figures to records, which are of a face and not of a picture.
     """
 
-    def __init__(self, run: RunContext, finder: Finder) -> None:
+    def __init__(
+        self,
+        run: RunContext,
+        finder: Finder,
+        people: Mapping[str, Mapping[int, str]] | None = None,
+    ) -> None:
         if run.method.record_figures:
             raise UserError(
                 f"method {run.method.name} reports figures of every face; publish --output-faces "
@@ -70,6 +76,7 @@ class WholePictures:
             )
         self.run = run
         self.find = finder
+        self.people = people or {}
         self.cover = run.method.style if isinstance(run.method, HeadCover) else None
         """What covers heads; None: what the method makes of faces."""
         self.heads = run.method if isinstance(run.method, PortraitHeads) else None
@@ -164,9 +171,10 @@ class WholePictures:
             if self.heads is not None:
                 marks = [batch[number].faces.landmarks[i] for number, i in part]
                 seen = [Seen(*each) for each in zip(faces, marks, strict=True)]
+                known = [self.people.get(batch[n].record_id, {}).get(i) for n, i in part]
                 with self.run.alone():
                     draws = self.run.draws(names, self.heads.draw_size, draw)
-                    drawn = self.heads.portraits(seen, draws)
+                    drawn = self.heads.portraits(seen, draws, known)
                 for (number, i), portrait in zip(part, drawn, strict=True):
                     if portrait is not None:
                         published[number][i] = portrait
