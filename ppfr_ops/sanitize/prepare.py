@@ -84,10 +84,9 @@ def prepare(options: SanitizeOptions) -> Job:
     if options.vault is not None and options.vault_key is not None:
         vault = Vault(options.vault).access(load_key(options.vault_key))
         settings[VAULT_SETTING] = vault.release
-    shown = options.groups if options.photographs is not None else None
+    people = people_of(options.groups, chosen) if options.photographs and options.groups else None
     job = Job(
-        options, chosen, key, method.digest(), settings, policy, verdicts,
-        None if shown is None else people_of(shown, chosen), vault,
+        options, chosen, key, method.digest(), settings, policy, verdicts, people, vault,
         secrets=stand_in | marks, notices=notices,
     )  # fmt: skip
     if options.identity_column is None and not job.independent:
@@ -218,12 +217,10 @@ def _check_independent(options: SanitizeOptions, method: Anonymizer) -> None:
             "--discard-key: pictures that are made from faces can be held against them, with or "
             "without a key; it goes with aligned faces and --identity virtual"
         )
-    named = independent or method.name == VIRTUAL
-    if options.groups is not None and (not named or options.identity_column is not None):
+    named = options.identity_column is not None
+    if options.groups and (named or not (independent or method.name == VIRTUAL)):
         raise UserError("--groups goes with virtual people (--cover virtual) without labels")
-    if not independent:
-        return
-    if options.vault is not None:
+    if independent and options.vault is not None:
         raise UserError(
             "--vault: no picture of this release is of a photo, so there is none to give back for "
             "it; keep the input"
