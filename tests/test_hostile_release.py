@@ -22,6 +22,7 @@ from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.release.foreign import foreign_part
 from ppfr_ops.release.listing import Unlisted, read_files, read_rows
 from ppfr_ops.release.signing import _ENTRIES_SCHEMA, SIGNATURE, EntryList, make_signature
+from ppfr_ops.release.standalone.check import check
 from ppfr_ops.release.verify import verify
 from ppfr_ops.sample import faces
 from ppfr_ops.store.folder import Folder
@@ -94,6 +95,7 @@ def test_a_shard_that_is_a_hole_is_not_read(output: Path, kind: str) -> None:  #
 
 CHILD = """
 import sys, time
+from ppfr_ops.release.standalone.check import check
 from ppfr_ops.release.verify import verify
 began = time.monotonic()
 found = list(verify(sys.argv[1]))
@@ -182,6 +184,23 @@ def test_a_large_manifest_is_read_if_it_is_signed(
     found = list(verify(str(place), key.public_key()))
     assert found == []
     assert len(list(verify(str(place), Ed25519PrivateKey.generate().public_key()))) == 2
+
+
+@pytest.mark.parametrize("list_name", ["files.pq", "SHA256SUMS"])
+def test_a_list_is_no_larger_than_what_lies_there(output: Path, list_name: str) -> None:  # noqa: F811
+    """900 MB of a list that nobody signed, a hole: it is not even hashed, by neither verifier."""
+    release = output / "release"
+    place = release / "manifest.json"
+    with (release / list_name).open("ab") as file:
+        file.truncate(900 << 20)
+    told = json.loads(place.read_bytes())
+    told["listing"] |= {"path": list_name, "bytes": 900 << 20}
+    place.write_bytes(ReleaseManifest.model_validate(told).text())
+    began = time.process_time()
+    found = [(f.file, f.reason) for f in verify(str(release))]
+    assert (list_name, "is larger than any list of what lies there") in found
+    assert (list_name, "is larger than any list of what lies there") in check(str(release)).findings
+    assert time.process_time() - began < 0.5
 
 
 # -- pictures ----------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from ppfr_ops.contracts.ledger import LedgerEntry
 from ppfr_ops.contracts.manifest import SUMS, Listing
 from ppfr_ops.release.findings import Finding
 from ppfr_ops.release.foreign import Mark
-from ppfr_ops.release.listing import Unlisted, read_listed
+from ppfr_ops.release.listing import LARGEST, Unlisted, read_listed
 from ppfr_ops.release.looking import (
     LARGEST_UNSIGNED_SHARD,
     TOO_MUCH,
@@ -159,16 +159,17 @@ def sums_text(sums: Mapping[str, str]) -> bytes:
     return "".join(lines).encode("utf-8")
 
 
-def read_sums(folder: Folder, told: Listing, *place: str) -> dict[str, str]:
+def read_sums(folder: Folder, told: Listing, *place: str, most: int = LARGEST) -> dict[str, str]:
     """The photographs that a release lists: sha256 by path relative to the release.
 
     Args:
         place: of the release in the folder.
+        most: as ``read_listed`` has it.
 
     Raises:
         Unlisted: it is not what the manifest says, or lists what may not be there.
     """
-    data = read_listed(folder, told, *place, SUMS)
+    data = read_listed(folder, told, *place, SUMS, most=most)
     sums: dict[str, str] = {}
     try:
         lines = data.decode("utf-8").split("\n")

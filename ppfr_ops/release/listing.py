@@ -60,8 +60,11 @@ def write_rows(folder: Folder, rows: pa.Table, *place: str) -> dict[str, Any]:
     return {"bytes": hashed.count, "sha256": hashed.digest.hexdigest(), "rows": rows.num_rows}
 
 
-def read_listed(folder: Folder, told: Claims, *place: str) -> bytes:
+def read_listed(folder: Folder, told: Claims, *place: str, most: int = LARGEST) -> bytes:
     """The bytes of a list.
+
+    Args:
+        most: bytes that it may have.
 
     Raises:
         Unlisted: it is not there, or not what the document says.
@@ -71,21 +74,26 @@ def read_listed(folder: Folder, told: Claims, *place: str) -> bytes:
         raise Unlisted("is missing")
     if size != told.bytes:
         raise Unlisted(f"{size} bytes, the manifest says {told.bytes}")
-    if size > LARGEST:
-        raise Unlisted("is larger than any list")
+    if size > most:
+        raise Unlisted("is larger than any list of what lies there")
     data = bytes(folder.fs.cat_file(folder.path(*place)))
     if hashlib.sha256(data).hexdigest() != told.sha256:
         raise Unlisted("its sha256 is not that in the manifest")
     return data
 
 
-def read_rows(folder: Folder, told: Claims, schema: pa.Schema, *place: str) -> pa.Table:
+def read_rows(
+    folder: Folder, told: Claims, schema: pa.Schema, *place: str, most: int = LARGEST
+) -> pa.Table:
     """Read a list.
+
+    Args:
+        most: as ``read_listed`` has it.
 
     Raises:
         Unlisted: it is not there, or not what the document says, or of another form.
     """
-    data = read_listed(folder, told, *place)
+    data = read_listed(folder, told, *place, most=most)
     try:
         # The digest above is anybody's where nobody signed it.
         with pq.ParquetFile(io.BytesIO(data)) as file:
@@ -157,18 +165,21 @@ class Shards:
         return found.take(pc.sort_indices(found["path"]))
 
 
-def read_files(folder: Folder, manifest: ReleaseManifest, *place: str) -> pa.Table:
+def read_files(
+    folder: Folder, manifest: ReleaseManifest, *place: str, most: int = LARGEST
+) -> pa.Table:
     """The shards of a release by ``files.pq``; none, where it holds files instead.
 
     Args:
         place: of the release in the folder.
+        most: as ``read_listed`` has it.
 
     Raises:
         Unlisted: the file is not what the manifest says, or what it lists is not what may be in it.
     """
     if manifest.listing.path != FILES:
         return FILES_SCHEMA.empty_table()
-    table = read_rows(folder, manifest.listing, FILES_SCHEMA, *place, FILES)
+    table = read_rows(folder, manifest.listing, FILES_SCHEMA, *place, FILES, most=most)
     for name, pattern in (("path", _PATH), ("sha256", _SHA256)):
         try:
             texts = table[name].cast(pa.binary()).cast(pa.string())

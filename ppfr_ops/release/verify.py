@@ -28,7 +28,7 @@ from ppfr_ops.release.attestation import SIGNATURE, PublicKey, read_bundle, stat
 from ppfr_ops.release.files import PHOTOGRAPHS, check_files, read_sums
 from ppfr_ops.release.findings import Finding
 from ppfr_ops.release.foreign import mark_of
-from ppfr_ops.release.listing import Unlisted, files_of, read_files, twice
+from ppfr_ops.release.listing import LARGEST, Unlisted, files_of, read_files, twice
 from ppfr_ops.release.looking import (
     BEYOND,
     LARGEST_UNSIGNED_SHARD,
@@ -38,6 +38,7 @@ from ppfr_ops.release.looking import (
     shard_faults,
 )
 from ppfr_ops.release.signing import signature_fault
+from ppfr_ops.release.standalone.folder import room, walk
 from ppfr_ops.store.entries import HashSet
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
 from ppfr_ops.store.ledger import Ledger
@@ -120,9 +121,11 @@ def verify(
     try:
         if listing in bad:
             return
-        shards = read_files(folder, manifest, *place)
+        # Anybody's word is worth a list of the files that are there, and no larger one.
+        most = LARGEST if trusted else min(LARGEST, room(_names(folder, place)))
+        shards = read_files(folder, manifest, *place, most=most)
         if listing == SUMS:
-            photographs = read_sums(folder, manifest.listing, *place)
+            photographs = read_sums(folder, manifest.listing, *place, most=most)
     except Unlisted as fault:
         yield Finding(listing, str(fault))
         return
@@ -164,7 +167,7 @@ def _odd(folder: Folder, place: tuple[str, ...]) -> Iterator[Finding]:
     if os.path.islink(root):
         yield Finding("manifest.json", "lies in a folder that is a symbolic link")
         return
-    for name, item in _walk(root):
+    for name, item in walk(root):
         if item.is_symlink():
             yield Finding(name, "is a symbolic link")
         elif item.is_dir():
@@ -174,23 +177,10 @@ def _odd(folder: Folder, place: tuple[str, ...]) -> Iterator[Finding]:
             yield Finding(name, "is no plain file")
 
 
-def _walk(root: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Everything below a local folder, by its name from there; no link is followed."""
-    todo = [""]
-    while todo:
-        here = todo.pop()
-        with os.scandir(os.path.join(root, here)) as items:
-            for item in items:
-                name = f"{here}/{item.name}" if here else item.name
-                if item.is_dir(follow_symlinks=False):
-                    todo.append(name)
-                yield name, item
-
-
 def _names(folder: Folder, place: tuple[str, ...]) -> Iterator[str]:
     """Every file in a release, by its name from there, links and the like too."""
     if folder.local:
-        for name, item in _walk(folder.path(*place)):
+        for name, item in walk(folder.path(*place)):
             if not item.is_dir(follow_symlinks=False):
                 yield name
         return

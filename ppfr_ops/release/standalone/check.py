@@ -20,7 +20,9 @@ from ppfr_ops.release.standalone.folder import (
     Release,
     check_names,
     once,
+    room,
     unlike,
+    walk,
 )
 from ppfr_ops.release.standalone.parquet import (
     Footer,
@@ -144,6 +146,9 @@ def _read_list(seen: Release) -> bool:
         seen.find(name, "is missing, or no plain file")
         return False
     with file:
+        if os.fstat(file.fileno()).st_size > room(name for name, _ in walk(seen.root)):
+            seen.find(name, "is larger than any list of what lies there")
+            return False
         fault = unlike(file, told.get("bytes"), told.get("sha256"))
         if fault is not None:
             seen.find(name, fault)

@@ -6,7 +6,7 @@ This module needs Python's standard library alone, as all of ``release.standalon
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 LIST, SUMS = "files.pq", "SHA256SUMS"
@@ -84,6 +84,11 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
+def room(names: Iterable[str]) -> int:
+    """Bytes that a list of files has at most, with some to spare for what is missing."""
+    return (1 << 20) + sum(2 * len(os.fsencode(name)) + 200 for name in names)
+
+
 def check_names(seen: Release) -> None:
     listed = {file.path for file in seen.files}
     own = {*_OWN, seen.listing} if seen.listing else set(_OWN)
@@ -91,7 +96,7 @@ def check_names(seen: Release) -> None:
     for path in listed:
         parts = path.split("/")
         folders.update("/".join(parts[:depth]) for depth in range(1, len(parts)))
-    for name, item in _walk(seen.root):
+    for name, item in walk(seen.root):
         if item.is_symlink():
             seen.find(name, "is a symbolic link")
         elif item.is_dir():
@@ -103,7 +108,7 @@ def check_names(seen: Release) -> None:
             seen.find(name, "is not in the manifest")
 
 
-def _walk(root: str) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
+def walk(root: str) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
     todo = [""]
     while todo:
         here = todo.pop()
