@@ -90,6 +90,11 @@ def verify(output: str, url: str, key: str, head: str | None, who: str | None) -
 )
 @click.option("--all", "everything", is_flag=True, help="Every record.")
 @click.option(
+    "--key",
+    metavar="FILE",
+    help="The master key: nothing is destroyed unless all keys in the vault are its own.",
+)
+@click.option(
     "--public-key",
     metavar="FILE",
     help="Of the owner's signature: only what it vouches for says which record is whose.",
@@ -102,15 +107,17 @@ def revoke(
     people: tuple[str, ...],
     from_file: Path | None,
     everything: bool,
+    key: str | None,
     public_key: str | None,
     who: str | None,
 ) -> int:
     """Destroy the keys of records or people, for good: nobody can have the originals back.
 
-    Needs no key. Of faces cut out of a photograph the key is the photograph's: it goes for
-    everybody in it. Copies of the vault elsewhere (backups, versions, snapshots) still open under
-    the old master until it is rotated and destroyed (docs/vault.md). Exit codes: 0 done; 1 of some
-    the vault has no key that can be read; 2 refused.
+    Needs no key; with --key it is found out if somebody who can write to the vault put the keys of
+    one record in the place of another's. Of faces cut out of a photograph the key is the
+    photograph's: it goes for everybody in it. Copies of the vault elsewhere (backups, versions,
+    snapshots) still open under the old master until it is rotated and destroyed (docs/vault.md).
+    Exit codes: 0 done; 1 of some the vault has no key that can be read; 2 refused.
     """
 
     names = set(records)
@@ -122,7 +129,10 @@ def revoke(
     with locked(vault):
         wish = RestoreRequest(frozenset(names), frozenset(people))
         signer = None if public_key is None else load_public_key(public_key)
-        opened = Opened(output, vault, None, signer)
+        service = None if key is None else load_key(key)
+        opened = Opened(output, vault, service, signer)
+        if service is not None:
+            opened.refuse_foreign()
         entries = opened.find(wish)
         if not entries:
             raise UserError("the output has no such record or person")
@@ -139,6 +149,11 @@ def revoke(
         console.print(
             f"of {lost:,} the vault has no key, or none that can be read: should a damaged file of "
             "it come back, they are destroyed before anything else is done"
+        )
+    if key is None:
+        console.print(
+            "whether the keys destroyed were those of these records is the vault's word: --key, or "
+            "ppfr vault verify, finds out"
         )
     return 1 if lost else 0
 

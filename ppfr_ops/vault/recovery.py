@@ -25,6 +25,7 @@ from ppfr_ops.vault.keys import KeyService
 from ppfr_ops.vault.sealing import Place, Refused, Sealed, picture_digest, unit_key, unseal, unwrap
 from ppfr_ops.vault.shards import Damaged, Entry, Keys
 from ppfr_ops.vault.store import Vault, VaultError
+from ppfr_ops.vault.wrapped import unwrapped
 
 SETTING = "--vault"
 """Under this name an output's ledger has the release that its vault belongs to."""
@@ -285,6 +286,24 @@ class Opened:
             if entry in doubtful and entry in sealed and sealed[entry].picture not in digests:
                 return "another_picture"
         return None
+
+    def refuse_foreign(self) -> None:
+        """Needs the key.
+
+        Raises:
+            VaultError: keys in the vault are not those that were wrapped for what they stand for:
+                whose would be destroyed?
+        """
+        for unit, copy in sorted(self.vault.copies()):
+            try:
+                unwrapped(self.vault.keys(unit, copy), self.release, self.key)
+            except Damaged:  # and so opens nothing
+                continue
+            except Refused:
+                raise VaultError(
+                    f"the keys of unit {unit} in the vault were changed by somebody; nothing was "
+                    "done (ppfr vault verify says which open)"
+                ) from None
 
     def originals(self, unit: str, wish: RestoreRequest) -> Iterator[tuple[str, bytes | Failure]]:
         """Name and original, or why there is none; of one unit. The name is the published record's

@@ -102,17 +102,17 @@ class WrappedKeys:
         """
         keys = self.read(before[0].name, unit, copy)
         release, salt = before[0].release, os.urandom(32)
-        opened = _opened(keys, release, before[1])
+        known = unwrapped(keys, release, before[1])
         under = unit_key(after[1], salt, unit)
         renewed = {}
-        for name, key in opened.items():
+        for name, key in known.items():
             picture = keys.entries[name].picture
             wrapped = None if key is None else wrap(key, under, Place(release, name, picture))
             renewed[name] = Entry(picture, wrapped)
         self.put(after[0].name, Keys(unit, copy, salt, renewed))
-        if _opened(self.read(after[0].name, unit, copy), release, after[1]) != opened:
+        if unwrapped(self.read(after[0].name, unit, copy), release, after[1]) != known:
             raise Refused
-        return sum(key is not None for key in opened.values())
+        return sum(key is not None for key in known.values())
 
 
 def parts_of(name: str) -> tuple[str, str]:
@@ -121,7 +121,7 @@ def parts_of(name: str) -> tuple[str, str]:
     return unit, copy
 
 
-def _opened(keys: Keys, release: str, key: bytes) -> dict[str, bytes | None]:
+def unwrapped(keys: Keys, release: str, key: bytes) -> dict[str, bytes | None]:
     """The data keys of a unit; None: revoked.
 
     Raises:

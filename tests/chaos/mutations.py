@@ -212,10 +212,11 @@ _BY_FILE: dict[str, list[tuple[str, str, str]]] = {
     "vault/wrapped.py": [
         ("        self._still_mine()\n        old = to_overwrite(path) if self._files.local else None\n        self._files.put", "        old = to_overwrite(path) if self._files.local else None\n        self._files.put", VAULT),
         ("    if needed_in is None or self._has(needed_in, generation, name):", "    if True:", VAULT),
-        ("if _opened(self.read(after[0].name, unit, copy), release, after[1]) != opened:", "if False:", ROTATED),
+        ("if unwrapped(self.read(after[0].name, unit, copy), release, after[1]) != known:", "if False:", ROTATED),
     ],
     "vault/recovery.py": [
         ("if strict and hashlib.sha256(data).hexdigest() != shard.sha256:", "if False:", PEOPLE),
+        ("unwrapped(self.vault.keys(unit, copy), self.release, self.key)", "pass", PEOPLE),
     ],
     "vault/audit.py": [
         ('or entry.get("before") != before', "", VAULT + " tests/vault/test_vault_hostile.py " + PEOPLE),
@@ -233,6 +234,9 @@ _BY_FILE: dict[str, list[tuple[str, str, str]]] = {
         ("if item.is_symlink():", "if False:", VERIFY),
         ("if bundle is not None and bundle.payload != expected:", "if False:", VERIFY),
         ("if manifest.method.claims_epsilon:", "if False:", "tests/test_dp_release.py -k epsilon"),
+    ],
+    "release/standalone/folder.py": [
+        ("sum(2 * len(os.fsencode(name)) + 200 for name in names)", "(1 << 30)", "tests/test_hostile_release.py -k lies_there"),
     ],
     "release/signing.py": [
         ("if found.public_key != _named(key):", "if False:", SIGNED),

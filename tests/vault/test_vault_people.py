@@ -4,6 +4,7 @@ release."""
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ppfr_ops.store.ledger import LEDGER, Ledger, Tables
 from ppfr_ops.vault import FileKey, VaultError
 from ppfr_ops.vault.erasing import erase
 from ppfr_ops.vault.recovery import Failure, Opened, RestoreRequest, entries_of, originals_of
+from ppfr_ops.vault.shards import Keys
 
 ONE, TWO = "person 1", "person 2"
 EVERYTHING = RestoreRequest()
@@ -256,3 +258,27 @@ def test_a_ledger_that_is_not_what_was_signed_says_nothing_about_people(
         assert done.exit_code == 2 or "nothing was done" in str(done.exception), done.output
     assert not (tmp_path / "back").exists()
     assert len(_given(world, RestoreRequest(records=frozenset(world.records[:3])))) == 3
+
+
+def test_keys_in_each_others_place_are_found_before_any_is_destroyed(
+    world: World, tmp_path: Path
+) -> None:
+    """Somebody swaps the keys of two records: revoking one would destroy the other's, and the first
+    would open for whoever swaps them back."""
+    (path,) = Path(world.url, "keys").glob("*/u000001.*")
+    keys = Keys.from_bytes(path.read_bytes())
+    one, other = list(keys.entries)[:2]
+    command = ["revoke", world.output, "--vault", world.url, "--record", one]
+    key = tmp_path / "master"
+    key.write_text(MASTER.hex())
+    key.chmod(0o600)
+    swapped = dict(keys.entries) | {one: keys.entries[other], other: keys.entries[one]}
+    path.write_bytes(replace(keys, entries=swapped).to_bytes())
+    done = CliRunner().invoke(vault, [*command, "--key", str(key)])
+    assert done.exit_code == 2 and "changed by somebody; nothing was done" in done.output
+    path.write_bytes(keys.to_bytes())
+    done = CliRunner().invoke(vault, [*command, "--key", str(key)], standalone_mode=False)
+    assert done.return_value == 0 and "1 keys destroyed" in done.output
+    assert "vault's word" not in done.output
+    done = CliRunner().invoke(vault, command, standalone_mode=False)
+    assert "vault's word: --key" in " ".join(done.output.split())
