@@ -28,7 +28,10 @@ test: $(VENV)/.all
 # As many as fit: 50,000 pictures take about a quarter of an hour on an idle core.
 TORTURE_MINUTES ?= 15
 torture: $(VENV)/.all
-	$(BIN)/python tests/fuzz/campaign.py --pictures 50000 --parquets 2000 --tars 2000 --minutes $(TORTURE_MINUTES)
+	$(BIN)/python tests/fuzz/campaign.py --pictures 50000 --parquets 2000 --tars 2000 \
+		$(foreach kind,arrow arrow-list hdf5 list numpy recordio tgz verification zip,--$(kind)s 500) \
+		--minutes $(TORTURE_MINUTES)
+	PPFR_ROUND_TRIP=1000 $(BIN)/python -m pytest -q tests/test_formats.py -k same_release
 	$(BIN)/python tests/chaos/kills.py --kills 200 --minutes $(TORTURE_MINUTES)
 	$(BIN)/python tests/chaos/payments.py --kills 50 --minutes $(TORTURE_MINUTES)
 	$(BIN)/python tests/chaos/mishaps.py --mishaps 200 --minutes $(TORTURE_MINUTES)

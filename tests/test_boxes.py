@@ -14,6 +14,7 @@ from ppfr_ops.imaging import geometry
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.codec import decode
 from ppfr_ops.imaging.detector import CenterFace, Detections
+from ppfr_ops.imaging.edges import EdgeFaces
 from ppfr_ops.review.queue import doubts
 from ppfr_ops.review.verdicts import Review
 from ppfr_ops.source.sums import marked, sum_of
@@ -180,6 +181,21 @@ def test_a_turned_face_that_the_edge_cuts_is_looked_at_closely() -> None:
         face = np.hypot(*(middle - (x, y)).T).argmin()
         assert np.hypot(*(middle[face] - (x, y))) < 50 and found.second[face], (x, y)
         assert not found.second.all(), "the upright one was seen at once"
+
+
+def test_a_turned_half_face_that_only_another_network_sees_is_covered_and_queued() -> None:
+    for x, y, angle in ((320, -12, 40.0), (320, 492, 240.0)):
+        picture = faces_on_grey({(x, y): angle, (320, 240): 0.0})
+        (found,) = CenterFace()([picture])
+        middle = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
+        face = np.hypot(*(middle - (x, y)).T).argmin()
+        assert np.hypot(*(middle[face] - (x, y))) < 50 and found.second[face], (x, y)
+        done = geometry.protect(picture, found, lambda crops: crops)
+        assert done.treatments[face] == "covered_no_landmarks"
+        there = (picture != 120).any(2)
+        there[100:380] = False
+        assert done.changed[there].mean() > 0.9, (x, y)
+        assert not len(EdgeFaces()(picture, found.boxes)), "what is known is not found again"
 
 
 def test_mirror_images_beyond_the_edge_are_no_faces() -> None:

@@ -234,15 +234,19 @@ def hdf5(pictures: list[bytes], encoded: bool = False) -> bytes:
     return buffer.getvalue()
 
 
-def lists(pictures: list[bytes], struct: bool = True) -> bytes:
+def lists(pictures: list[bytes], struct: bool = True, stream: bool = False) -> bytes:
     pairs = [pictures[place : place + 2] for place in range(0, len(pictures), 2)]
     rows: list[list[object]] = [
         [{"bytes": data, "path": "x"} for data in pair] if struct else list(pair) for pair in pairs
     ]
     kind = pa.list_(IMAGE_TYPE if struct else pa.binary())
     who = [f"Jane {number}" for number in range(len(pairs))]
-    buffer = io.BytesIO()
-    pq.write_table(pa.table({"faces": pa.array(rows, kind), "who": who}), buffer, row_group_size=2)
+    table, buffer = pa.table({"faces": pa.array(rows, kind), "who": who}), io.BytesIO()
+    if stream:
+        with pa.ipc.new_stream(buffer, table.schema) as out:
+            out.write_table(table, max_chunksize=2)
+    else:
+        pq.write_table(table, buffer, row_group_size=2)
     return buffer.getvalue()
 
 
@@ -260,6 +264,7 @@ FORMATS: dict[str, tuple[str, Callable[[list[bytes]], bytes], str]] = {
     "numpy": ("a.npz", stack, "who"),
     "parquet": ("part-00000", parquet, "who"),
     "parquet-lists": ("a.parquet", lists, "who"),
+    "arrow-lists": ("a.arrow", lambda p: lists(p, stream=True), "who"),
     "hdf5": ("a.h5", hdf5, "who"),
 }
 """Name of a file, how it is made of pictures, two of a person, and the column that says of whom."""
@@ -283,7 +288,7 @@ def test_a_round_trip(kind: str, tmp_path: Path) -> None:
     pictures = [jpeg(face) for face in faces(10)]
     name, make, column = FORMATS[kind]
     (tmp_path / name).write_bytes(make(pictures))
-    asked = kind if kind == "parquet-lists" else "auto"
+    asked = kind if kind.endswith("-lists") else "auto"
     found, who = everything(tmp_path, Columns(identity=column), format=asked)
     if kind in ("numpy", "hdf5"):
         assert all(
@@ -449,25 +454,52 @@ def test_hdf5_leads_to_no_other_file(tmp_path: Path) -> None:
         assert [unit.damaged for unit in chosen.units] == ["unreadable_unit"]
 
 
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
 @pytest.mark.parametrize("struct", [True, False])
-def test_lists_of_pictures(struct: bool, tmp_path: Path) -> None:
+def test_lists_of_pictures(struct: bool, kind: str, tmp_path: Path) -> None:
     """Rows of none, one and several; every picture is a record."""
     pictures = [jpeg(face) for face in faces(4)]
     rows = [[pictures[0]], [], pictures[1:3], None, [None, pictures[3]]]
     one = IMAGE_TYPE if struct else pa.binary()
     if struct:
         rows = [row and [d and {"bytes": d, "path": None} for d in row] for row in rows]
-    table = pa.table({"image": pa.array(rows, pa.list_(one)), "who": list("abcde")})
-    pq.write_table(table, tmp_path / "a.parquet")
-    with pytest.raises(UserError, match="holds lists of pictures: --input-format parquet-lists"):
+    listed = pa.large_list(one) if struct else pa.list_(one)
+    table = pa.table({"image": pa.array(rows, listed), "who": list("abcde")})
+    if kind == "parquet":
+        pq.write_table(table, tmp_path / "a.parquet")
+    else:
+        with pa.ipc.new_stream(tmp_path / "a.arrow", table.schema) as out:
+            out.write_table(table, max_chunksize=2)
+    with pytest.raises(UserError, match=f"holds lists of pictures: --input-format {kind}-lists"):
         plan(str(tmp_path), Columns())
-    chosen = plan(str(tmp_path), Columns(identity="who"), format="parquet-lists", unit_rows=2)
+    chosen = plan(str(tmp_path), Columns(identity="who"), format=f"{kind}-lists", unit_rows=2)
     found = pa.concat_tables([read_unit(chosen, unit) for unit in chosen.units])
     assert found["image"].to_pylist() == [
         pictures[0], None, pictures[1], pictures[2], None, None, pictures[3]
     ]  # fmt: skip
     assert found["identity"].to_pylist() == list("abccdee")
     assert found["read_error"].null_count == 7
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "lance"])
+def test_pictures_deeper_in_a_column_are_refused_by_its_name(kind: str, tmp_path: Path) -> None:
+    """Lists in a table of Lance; and structs in lists, as datasets of clips have them."""
+    clips = [[{"frame": {"bytes": jpeg(), "path": None}}]] * 2
+    column = pa.array(clips, pa.list_(pa.struct({"frame": IMAGE_TYPE})))
+    if kind == "lance":
+        column = pa.array([[jpeg()]] * 2, pa.list_(pa.binary()))
+    table = pa.table({"clip": column, "who": ["a", "b"]})
+    if kind == "lance":
+        lance = pytest.importorskip("lance")
+        lance.write_dataset(table, tmp_path / "t")
+    elif kind == "parquet":
+        pq.write_table(table, tmp_path / "a.parquet")
+    else:
+        with pa.ipc.new_stream(tmp_path / "a.arrow", table.schema) as out:
+            out.write_table(table)
+    root = str(tmp_path / "t" if kind == "lance" else tmp_path)
+    with pytest.raises(UserError, match="'clip' holds pictures within lists or structs"):
+        plan(root, Columns())
 
 
 def test_archives_that_unpack_to_more_than_they_may(tmp_path: Path) -> None:

@@ -264,6 +264,13 @@ def test_splits_and_keys_of_hive_are_columns(tmp_path: Path) -> None:
     chosen = plan(str(tmp_path / "h"), Columns(identity="year", keep=("split",)))
     assert rows(chosen)["identity"].to_pylist() == ["2020", "2021"]
     assert rows(chosen)["keep.split"].to_pylist() == ["dev", "train"]
+    # A null key is a value, too.
+    for key in ("Jane%20Doe", "__HIVE_DEFAULT_PARTITION__"):
+        parquet(tmp_path / "n" / f"who={key}" / "0.parquet", age=[1])
+    assert rows(plan(str(tmp_path / "n"), Columns(identity="who")))["identity"].to_pylist() == [
+        "Jane Doe",
+        None,
+    ]
     # What the files have themselves counts.
     parquet(tmp_path / "o" / "train-0.parquet", split=["mine"])
     assert plan(str(tmp_path / "o"), Columns()).keep == ()

@@ -83,6 +83,26 @@ def test_a_name_in_two_forms_of_unicode_is_one_person(tmp_path: Path) -> None:
     assert len(set(people(tmp_path, Columns(identity="folder")))) == 2
 
 
+def test_names_of_folders_are_no_numbers(tmp_path: Path) -> None:
+    """``1`` and ``1.0`` are two folders; in a column they are one number."""
+    for folder in ("1", "1.0", "01", "nan"):
+        write(tmp_path / "tree", f"{folder}/a.jpg")
+        write(tmp_path / "hive", f"who={folder}/a.jpg")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for folder in ("1", "1.0", "01", "nan"):
+            archive.writestr(f"{folder}/a.jpg", b"x")
+    said = ["01", "1", "1.0", "nan"]
+    from_path = Columns(identity="identity", identity_from="1")
+    for source in (tmp_path / "tree", tmp_path / "a.zip"):
+        assert sorted(map(str, people(source, Columns(identity="folder")))) == said
+        assert sorted(map(str, people(source, from_path))) == said
+    assert sorted(map(str, people(tmp_path / "hive"))) == said
+    (tmp_path / "tree" / "metadata.csv").write_text(
+        "file_name,who\n1/a.jpg,1\n1.0/a.jpg,1.0\n01/a.jpg,2\nnan/a.jpg,nan\n"
+    )
+    assert people(tmp_path / "tree") == ["2", "1", "1", None]
+
+
 @pytest.mark.parametrize(
     "name",
     [

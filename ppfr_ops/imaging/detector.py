@@ -15,17 +15,24 @@ import onnxruntime as ort
 from numpy.typing import ArrayLike, NDArray
 
 from ppfr_ops.imaging.arrays import Picture
-from ppfr_ops.imaging.views import STILL, View, close, framed, moved, seen_by, whole_blocks
+from ppfr_ops.imaging.boxes import common, overlap
+from ppfr_ops.imaging.edges import EdgeFaces
+from ppfr_ops.imaging.views import (
+    STILL,
+    View,
+    by_quarters,
+    close,
+    framed,
+    moved,
+    seen_by,
+    whole_blocks,
+)
 
 CENTERFACE = Path(__file__).parent / "centerface" / "centerface.onnx"
 
 _TURNED_SIDE, _SMALL_TURNED_SIDE = 384, 128
 """Longest side of a picture that is looked at turned by quarters, px: half of it, within these. It
 costs as much again as the upright look. A face that only this look shows is in the review queue."""
-_FRAME_SHARE = 12
-"""What part of that side the margin around is, in which the picture goes on mirrored: the middle of
-a face that the edge cuts may lie there, and a mirrored half is a face."""
-
 _HINT, _CONFIRMED, _MOST_HINTS = 0.5, 0.75, 6
 """From this share of the threshold on a place is looked at closely, and is a face if it then scores
 that share where the edge cuts it, or all elsewhere; and places of a picture, at most."""
@@ -160,7 +167,8 @@ class CenterFace:
     A picture is looked at whole, shrunk to ``side`` if it is larger, and then in overlapping tiles
     at full size too, so that memory does not grow with the picture; and turned by 90, 180 and 270
     degrees with a margin around, at half its size. A place that scores half of what a face has to
-    is looked at closely, upright by its landmarks and turned by 30 degrees. Where nothing is found,
+    is looked at closely, upright by its landmarks and turned by 30 degrees. What another network
+    sees at the edge is a face, too (``imaging.edges``). Where nothing is found,
     and with ``thorough`` always, a second look takes all enlarged, mirrored and turned.
 
     Args:
@@ -188,20 +196,42 @@ class CenterFace:
         self._network = ort.InferenceSession(CENTERFACE, options)
         self._input = self._network.get_inputs()[0].name
         self.threshold, self.side, self.thorough, self.once = threshold, side, thorough, once
+        self._edges = None if once else EdgeFaces()
 
     def __call__(self, pictures: Sequence[Picture]) -> list[Detections]:
         found = self._look(pictures, [self._upright(picture) for picture in pictures])
         if not self.once:
-            turned = {i: self._turned(picture) for i, picture in enumerate(pictures)}
+            most = min(self.side, _TURNED_SIDE)
+            turned = {
+                i: by_quarters(picture, most, _SMALL_TURNED_SIDE)[1:]
+                for i, picture in enumerate(pictures)
+            }
             found = self._again(pictures, found, turned)
             closer = {i: self._close(faces) for i, faces in enumerate(found)}
             found = self._again(pictures, found, closer, _CONFIRMED * self.threshold)
+            found = [self._with_edges(*each) for each in zip(pictures, found, strict=True)]
             bare = [
                 i for i, faces in enumerate(found) if self.thorough or not len(self._sure(faces))
             ]
             views = {i: self._second_look(pictures[i]) for i in bare}
             found = self._again(pictures, found, views)
         return [self._sure(faces) for faces in found]
+
+    def _with_edges(self, picture: Picture, faces: Detections) -> Detections:
+        """With what another network sees at the edge: it has no landmarks, so that it is covered,
+        and only just the score of a face, so that it is in the review queue."""
+        sure = self._sure(faces)
+        boxes = self._edges(picture, sure.boxes) if self._edges else sure.boxes[:0]
+        points = np.full((len(boxes), 5, 2), np.nan, np.float32)
+        scores = np.full(len(boxes), self._least, np.float32)
+        return Detections.join(
+            [faces, Detections(boxes, points, scores, np.ones(len(boxes), bool))]
+        )
+
+    @property
+    def _least(self) -> np.float32:
+        """The lowest score of a face."""
+        return np.nextafter(np.float32(self.threshold), np.float32(1))
 
     def _sure(self, faces: Detections) -> Detections:
         return faces.take(np.flatnonzero(faces.scores > self.threshold))
@@ -210,7 +240,7 @@ class CenterFace:
         """Of those that nearly count, best first, where no face is."""
         unsure = np.flatnonzero(faces.scores <= self.threshold)
         sure = self._sure(faces).boxes
-        alone = [i for i in unsure if not (_common(faces.boxes[i], sure) > 0).any()]
+        alone = [i for i in unsure if not (common(faces.boxes[i], sure) > 0).any()]
         hints = faces.take(np.array(alone[:_MOST_HINTS], np.intp))
         return close(hints.boxes, hints.landmarks)
 
@@ -229,8 +259,7 @@ class CenterFace:
         for i, seen in zip(which, more, strict=True):
             first = self._sure(found[i])
             lift = (seen.scores > enough) & _at_edge(seen.boxes, pictures[i])
-            least = np.nextafter(np.float32(self.threshold), np.float32(1))
-            seen.scores[lift] = np.maximum(seen.scores[lift], least)
+            seen.scores[lift] = np.maximum(seen.scores[lift], self._least)
             out[i] = suppress(Detections.join([found[i], seen]))
             for face, box in enumerate(out[i].boxes):
                 known = overlap(box, first.boxes) > 0.3
@@ -245,25 +274,6 @@ class CenterFace:
             for top in range(0, max(1, height - self.side // 4), step):
                 for left in range(0, max(1, width - self.side // 4), step):
                     views.append(self._view(picture, moved(1.0, -left, -top)))
-        return views
-
-    def _turned(self, picture: Picture) -> list[View]:
-        """By quarters."""
-        half = max(picture.shape[:2]) // 2
-        most = min(self.side, _TURNED_SIDE, max(_SMALL_TURNED_SIDE, half))
-        upright = framed(picture, most, most // _FRAME_SHARE)
-        high, wide = upright.height - 1, upright.width - 1
-        views = []
-        for turn, swaps in (
-            ([[0, -1, high], [1, 0, 0]], True),
-            ([[-1, 0, wide], [0, -1, high]], False),
-            ([[0, 1, 0], [-1, 0, wide]], True),
-        ):
-            matrix = np.array(turn, np.float64)
-            whole = matrix[:, :2] @ upright.matrix
-            whole[:, 2] += matrix[:, 2]
-            sides = (upright.width, upright.height) if swaps else (upright.height, upright.width)
-            views.append(View(whole, *sides))
         return views
 
     def _second_look(self, picture: Picture) -> list[View]:
@@ -365,28 +375,7 @@ def _within(faces: Detections, picture: Picture) -> Detections:
     """Those of which a fifth lies in the picture: others are mirror images of faces in it."""
     frame = np.array([0, 0, picture.shape[1], picture.shape[0]], np.float32)
     areas = np.prod(faces.boxes[:, 2:] - faces.boxes[:, :2], axis=1)
-    return faces.take(np.flatnonzero(_common(frame, faces.boxes) >= 0.2 * areas))
-
-
-def overlap(box: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Intersection over union of a box with every other; ``N``."""
-    common = _common(box, boxes)
-    areas = [np.prod(each[..., 2:] - each[..., :2], axis=-1) for each in (box, boxes)]
-    shares: NDArray[np.float32] = common / np.maximum(areas[0] + areas[1] - common, 1e-6)
-    return shares
-
-
-def _common(box: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    low = np.maximum(box[:2], boxes[:, :2])
-    high = np.minimum(box[2:], boxes[:, 2:])
-    area: NDArray[np.float32] = np.prod(np.clip(high - low, 0, None), axis=1)
-    return area
-
-
-def covered(box: NDArray[np.float32], boxes: NDArray[np.float32], least: float = 0.5) -> bool:
-    """Whether so much of a box lies in one of the others."""
-    area = max(float(np.prod(box[2:] - box[:2])), 1e-6)
-    return bool((_common(box, boxes) >= least * area).any())
+    return faces.take(np.flatnonzero(common(frame, faces.boxes) >= 0.2 * areas))
 
 
 def suppress(faces: Detections, most: float = 0.3) -> Detections:
@@ -403,8 +392,8 @@ def suppress(faces: Detections, most: float = 0.3) -> Detections:
     while len(order):
         best, rest = order[0], order[1:]
         kept.append(int(best))
-        common = _common(faces.boxes[best], faces.boxes[rest])
-        union = area[best] + area[rest] - common
-        same = (common > most * union) | (common > 0.7 * np.minimum(area[best], area[rest]))
+        both = common(faces.boxes[best], faces.boxes[rest])
+        union = area[best] + area[rest] - both
+        same = (both > most * union) | (both > 0.7 * np.minimum(area[best], area[rest]))
         order = rest[~same]
     return faces.take(np.array(kept, np.intp))

@@ -3,6 +3,7 @@
 Convention: as in ``imaging.detector``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -13,6 +14,10 @@ from ppfr_ops.imaging.arrays import Picture
 
 _CLOSE_SIDE, _CLOSE_FACE = 128, 48
 """Sides of a close look, and of the face in it, px."""
+
+_FRAME_SHARE = 12
+"""What part of a view's longest side the margin around is, in which the picture goes on mirrored:
+the middle of a face that the edge cuts may lie there, and a mirrored half is a face."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +41,40 @@ def close(boxes: NDArray[np.float32], landmarks: NDArray[np.float32]) -> list[Vi
     for box, marks in zip(boxes, landmarks, strict=True):
         across, down = marks[1] - marks[0], marks[3:].mean(0) - marks[:2].mean(0)
         # As if turned back: the eyes level, the mouth below them.
-        upright = np.degrees(np.arctan2(across[1] - down[0], across[0] + down[1]))
-        x, y = (float(v) for v in (box[:2] + box[2:]) / 2)
-        for turn in (-30, 0, 30):
-            angle, scale = (
-                float(upright) + turn,
-                _CLOSE_FACE / max(float((box[2:] - box[:2]).max()), 1),
-            )
-            matrix = np.asarray(cv2.getRotationMatrix2D((x, y), angle, scale), np.float64)
-            matrix[:, 2] += np.array([_CLOSE_SIDE / 2 - x, _CLOSE_SIDE / 2 - y])
-            views.append(View(matrix, _CLOSE_SIDE, _CLOSE_SIDE))
+        upright = float(np.degrees(np.arctan2(across[1] - down[0], across[0] + down[1])))
+        views += around(box, [upright + turn for turn in (-30, 0, 30)])
+    return views
+
+
+def around(box: NDArray[np.float32], angles: Sequence[float]) -> list[View]:
+    """A place turned by angles, degrees."""
+    x, y = (float(v) for v in (box[:2] + box[2:]) / 2)
+    scale = _CLOSE_FACE / max(float((box[2:] - box[:2]).max()), 1)
+    views = []
+    for angle in angles:
+        matrix = np.asarray(cv2.getRotationMatrix2D((x, y), angle, scale), np.float64)
+        matrix[:, 2] += np.array([_CLOSE_SIDE / 2 - x, _CLOSE_SIDE / 2 - y])
+        views.append(View(matrix, _CLOSE_SIDE, _CLOSE_SIDE))
+    return views
+
+
+def by_quarters(picture: Picture, most: int, least: int) -> list[View]:
+    """The whole picture at half its size, within ``least`` and ``most``, with a margin: upright,
+    and turned by 90, 180 and 270 degrees."""
+    most = min(most, max(least, max(picture.shape[:2]) // 2))
+    upright = framed(picture, most, most // _FRAME_SHARE)
+    high, wide = upright.height - 1, upright.width - 1
+    views = [upright]
+    for turn, swaps in (
+        ([[0, -1, high], [1, 0, 0]], True),
+        ([[-1, 0, wide], [0, -1, high]], False),
+        ([[0, 1, 0], [-1, 0, wide]], True),
+    ):
+        matrix = np.array(turn, np.float64)
+        whole = matrix[:, :2] @ upright.matrix
+        whole[:, 2] += matrix[:, 2]
+        sides = (upright.width, upright.height) if swaps else (upright.height, upright.width)
+        views.append(View(whole, *sides))
     return views
 
 

@@ -35,8 +35,8 @@ class SanitizeOptions(BaseModel):
     input_format: str = option(
         "auto",
         "Form of the input: parquet, images (a tree of picture files), webdataset, tar, tar.gz, "
-        "zip, arrow, hdf5, parquet-lists, recordio, verification, numpy, paths, or what an "
-        "installed package adds (docs/inputs.md). auto decides by the files' names.",
+        "zip, arrow, hdf5, parquet-lists, arrow-lists, recordio, verification, numpy, paths, or "
+        "what an installed package adds (docs/inputs.md). auto decides by the files' names.",
         manifest=True,
     )
     align: Literal["check", "auto", "off", Template] = option(

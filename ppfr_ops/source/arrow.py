@@ -8,10 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import IO, Any, cast
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ppfr_ops.sandbox import LimitError
 from ppfr_ops.source.parquet import apart, checked, chosen_of
+from ppfr_ops.source.picture_types import is_list
 from ppfr_ops.source.reader import Cutting, Listing, Reader
 from ppfr_ops.source.units import (
     Columns,
@@ -42,13 +45,13 @@ class ArrowFiles(Reader):
     def columns(
         self, listing: Listing, paths: Sequence[str], columns: Columns
     ) -> tuple[Columns, tuple[pa.Field, ...]]:
-        return chosen_of(listing.fs, paths, columns, read_schema, self.what)
+        return chosen_of(listing.fs, paths, columns, read_schema, self.what, "arrow-lists")
 
     def cut(self, listing: Listing, paths: Sequence[str], cutting: Cutting) -> Iterator[Unit]:
         for path in paths:
             rows, damaged = 0, "unreadable_unit"
             with damage_ends_it():
-                rows, whole = apart(count, listing.fs, path, seconds=_SECONDS)
+                rows, whole = apart(count, listing.fs, path, cutting.image, seconds=_SECONDS)
                 damaged = "" if whole else "truncated_unit" if rows else "unreadable_unit"
             size = listing.files[path].size
             most = shared_out(rows * len(paths), cutting.unit_rows, cutting.least)
@@ -81,16 +84,46 @@ def read_schema(fs: Any, path: str) -> pa.Schema:
         return _opened(file)[0]
 
 
-def count(fs: Any, path: str) -> tuple[int, bool]:
-    """Rows of a file, and whether it is whole; for the sandbox."""
+def flat(table: pa.Table, image: str) -> pa.Table:
+    """A row for every picture of a table with lists of them; of an empty list one without."""
+    table.validate(full=True)
+    lists = table[image].combine_chunks()
+    lengths = np.asarray(pc.fill_null(pc.list_value_length(lists), 0), np.int64)
+    rows = np.repeat(np.arange(len(lengths)), np.maximum(lengths, 1))
+    places = np.full(len(rows), -1)
+    places[lengths[rows] > 0] = np.arange(lengths.sum())
+    index = pa.array(places, mask=places < 0)
+    number = table.column_names.index(image)
+    return table.take(pa.array(rows)).set_column(number, image, lists.flatten().take(index))
+
+
+def _records(batch: pa.RecordBatch, image: str | None) -> int:
+    """Rows of a batch, or pictures, where it has lists of them.
+
+    Raises:
+        ValueError, pa.ArrowException: lists of more pictures than there are.
+    """
+    if image is None or not is_list(batch.schema.field(image).type):
+        return int(batch.num_rows)
+    lists = batch.column(image)
+    lists.validate()
+    lengths = np.asarray(pc.fill_null(pc.list_value_length(lists), 0), np.int64)
+    if len(lengths) and (lengths.min() < 0 or lengths.sum() > len(lists.values)):
+        raise ValueError("lists of more pictures than there are")
+    return int(np.maximum(lengths, 1).sum())
+
+
+def count(fs: Any, path: str, image: str | None = None) -> tuple[int, bool]:
+    """Records of a file, and whether it is whole; for the sandbox."""
     rows, whole = 0, False
     with damage_ends_it(), open_file(fs, path) as file:
         size = file.seek(0, 2)
         file.seek(0)
         for batch in _opened(file)[1]:
-            if rows + batch.num_rows > max(_MOST_ROWS, size // _LEAST_BYTES):
+            more = _records(batch, image)
+            if rows + more > max(_MOST_ROWS, size // _LEAST_BYTES):
                 return rows, False
-            rows += batch.num_rows
+            rows += more
         whole = True
     return rows, whole
 
@@ -106,10 +139,12 @@ def read_rows(fs: Any, plan: Plan, path: str, start: int, stop: int) -> pa.Table
         if any(schema.get_field_index(name) < 0 for name in wanted):
             return errors(plan, ["missing_column"] * (stop - start))
         for batch in batches:
-            first = max(start - row, 0)
+            first, records = max(start - row, 0), _records(batch, image)
             piece = pa.Table.from_batches([batch]).select(wanted)
+            if first < records and is_list(schema.field(image).type):
+                piece = flat(piece, image)
             piece = piece.slice(first, stop - max(start, row)) if stop > row else piece.slice(0, 0)
-            row += batch.num_rows
+            row += records
             if piece.num_rows:
                 parts += checked(plan, piece, image)
                 done += piece.num_rows

@@ -17,6 +17,7 @@ _READERS = (
     "ppfr_ops.source.arrow:ArrowFiles",
     "ppfr_ops.source.hdf5:HDF5",
     "ppfr_ops.source.lance_table:LanceDataset",
+    "ppfr_ops.source.lists:ArrowLists",
     "ppfr_ops.source.lists:ParquetLists",
     "ppfr_ops.source.parquet:Parquet",
     "ppfr_ops.source.pathlist:PathList",

@@ -37,8 +37,7 @@ what chooses among forms of a Chinese character (U+E0100 and on): names differ b
 
 def label(value: Any) -> str | None:
     """A label as text. ``1``, ``1.0`` and ``"1"`` are one, for files of one dataset store it in
-    either way, and so is a name in whatever form of Unicode, with whatever spaces between its words
-    and signs that nobody sees; NaN and texts of nothing are null."""
+    either way, and so is a name as ``spelled`` has it; NaN and texts of nothing are null."""
     if value is None or isinstance(value, bool):
         return None if value is None else str(value)
     if isinstance(value, bytes):
@@ -47,11 +46,17 @@ def label(value: Any) -> str | None:
         if not math.isfinite(value):
             return None
         return str(int(value)) if value == int(value) else str(value)
-    seen = " ".join(_UNSEEN.sub("", storable(str(value))).split())
-    text = unicodedata.normalize("NFC", seen)
-    if match := _WHOLE.fullmatch(text):
+    text = spelled(str(value))
+    if text is not None and (match := _WHOLE.fullmatch(text)):
         text = str(int(match[1]))
-    return None if text in ("", "nan", "NaN") else text
+    return None if text in ("nan", "NaN") else text
+
+
+def spelled(name: str | None) -> str | None:
+    """A name in one form of Unicode, with one space between its words and without signs that nobody
+    sees; null if nothing is left. Folders ``1`` and ``1.0`` stay two, as no numbers are."""
+    seen = " ".join(_UNSEEN.sub("", storable(name or "")).split())
+    return unicodedata.normalize("NFC", seen) or None
 
 
 def beside(files: Sequence[str]) -> tuple[str, ...]:

@@ -1,16 +1,16 @@
-"""Parquet files whose rows hold lists of pictures: every picture is a record, and has the row's
-labels. A list of none is a record without a picture."""
+"""Parquet and Arrow files whose rows hold lists of pictures: every picture is a record, and has the
+row's labels. A list of none is a record without a picture."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ppfr_ops.source import parquet
-from ppfr_ops.source.parquet import apart, checked, chosen_of, held, is_image
+from ppfr_ops.source import arrow, parquet
+from ppfr_ops.source.arrow import flat
+from ppfr_ops.source.parquet import apart, checked, chosen_of, held
+from ppfr_ops.source.picture_types import is_image, is_list
 from ppfr_ops.source.reader import Cutting, Listing
 from ppfr_ops.source.units import (
     Columns,
@@ -58,17 +58,33 @@ class ParquetLists(parquet.Parquet):
         return parquet.read(fs, plan, unit, read_rows)
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    return bool(lists and is_image(kind.value_type))
+class ArrowLists(arrow.ArrowFiles):
+    """The same lists in Arrow files, as ``datasets.save_to_disk`` writes them."""
+
+    name = "arrow-lists"
+    what = "Arrow files of lists of pictures"
+    auto = False
+
+    def columns(
+        self, listing: Listing, paths: Sequence[str], columns: Columns
+    ) -> tuple[Columns, tuple[pa.Field, ...]]:
+        return chosen_of(listing.fs, paths, columns, read_arrow_schema, self.what)
 
 
 def read_schema(fs: Any, path: str) -> pa.Schema:
     """Of a file, with pictures in place of lists of them, and no others; for the sandbox."""
     with open_file(fs, path) as file:
-        schema = pq.read_schema(file)
+        return _of_pictures(pq.read_schema(file))
+
+
+def read_arrow_schema(fs: Any, path: str) -> pa.Schema:
+    """As ``read_schema``."""
+    return _of_pictures(arrow.read_schema(fs, path))
+
+
+def _of_pictures(schema: pa.Schema) -> pa.Schema:
     fields = [
-        pa.field(item.name, item.type.value_type) if _is_list(item.type) else item
+        pa.field(item.name, item.type.value_type) if is_list(item.type) else item
         for item in schema
         if not is_image(item.type)
     ]
@@ -126,7 +142,7 @@ def _read_group(
     row, done = 0, start
     with damage_ends_it():
         for batch in opened.iter_batches(_BATCH_ROWS, row_groups=[group], columns=list(leaves)):
-            piece = _flat(pa.Table.from_batches([batch]), cast(str, plan.columns.image))
+            piece = flat(pa.Table.from_batches([batch]), cast(str, plan.columns.image))
             count = piece.num_rows
             piece = piece.slice(max(start - row, 0), stop - max(start, row))
             row += count
@@ -136,16 +152,3 @@ def _read_group(
             if done == stop:
                 break
     return [*parts, errors(plan, ["unreadable_row"] * (stop - done))]
-
-
-def _flat(table: pa.Table, image: str) -> pa.Table:
-    """A row for every picture; of an empty list one without."""
-    table.validate(full=True)
-    lists = table[image].combine_chunks()
-    lengths = np.asarray(pc.fill_null(pc.list_value_length(lists), 0), np.int64)
-    rows = np.repeat(np.arange(len(lengths)), np.maximum(lengths, 1))
-    places = np.full(len(rows), -1)
-    places[lengths[rows] > 0] = np.arange(lengths.sum())
-    index = pa.array(places, mask=places < 0)
-    number = table.column_names.index(image)
-    return table.take(pa.array(rows)).set_column(number, image, lists.flatten().take(index))

@@ -20,6 +20,7 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.sandbox import LimitError, sandbox
 from ppfr_ops.source.kept import kept_field
 from ppfr_ops.source.labels import label
+from ppfr_ops.source.picture_types import holds_pictures, is_image, is_list
 from ppfr_ops.source.reader import Cutting, Listing, MissingColumnError, Reader
 from ppfr_ops.source.units import (
     READ_ERROR,
@@ -54,23 +55,6 @@ def _open_parquet(file: IO[bytes]) -> pq.ParquetFile:
     return pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
 
 
-def is_image(kind: pa.DataType) -> bool:
-    """Whether a column of that type holds pictures: binary, or a struct with binary ``bytes``."""
-    if pa.types.is_struct(kind):
-        index = kind.get_field_index("bytes")
-        return index >= 0 and _is_bytes(kind.field(index).type)
-    return _is_bytes(kind)
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_binary_view(kind)
-        or pa.types.is_fixed_size_binary(kind)
-    )
-
-
 def choose_columns(
     fs: Any, paths: Sequence[str], columns: Columns
 ) -> tuple[Columns, tuple[pa.Field, ...]]:
@@ -81,7 +65,7 @@ def choose_columns(
     Raises:
         UserError: no file can be read, or none has the columns.
     """
-    return chosen_of(fs, paths, columns, read_schema, "Parquet files")
+    return chosen_of(fs, paths, columns, read_schema, "Parquet files", "parquet-lists")
 
 
 def chosen_of(
@@ -90,8 +74,13 @@ def chosen_of(
     columns: Columns,
     schema_of: Callable[[Any, str], pa.Schema],
     what: str,
+    lists: str = "",
 ) -> tuple[Columns, tuple[pa.Field, ...]]:
-    """As ``choose_columns``, for files of any format whose schema is Arrow's."""
+    """As ``choose_columns``, for files of any format whose schema is Arrow's.
+
+    Args:
+        lists: name of the format that reads such files of lists of pictures, if there is one.
+    """
     found: list[tuple[Columns, tuple[pa.Field, ...]]] = []
     refusal = UserError(f"none of the input's {what} can be read")
     readable = False
@@ -99,7 +88,7 @@ def chosen_of(
         with damage_ends_it():
             schema = apart(schema_of, fs, path, seconds=_FOOTER_SECONDS)
             try:
-                found.append(_chosen(schema, columns))
+                found.append(_chosen(schema, columns, lists))
             except UserError as error:
                 refusal, readable = (refusal if readable else error), True
     if not found:
@@ -107,14 +96,22 @@ def chosen_of(
     return max(found, key=found.count)
 
 
-def _chosen(schema: pa.Schema, columns: Columns) -> tuple[Columns, tuple[pa.Field, ...]]:
+def _chosen(
+    schema: pa.Schema, columns: Columns, format_of_lists: str
+) -> tuple[Columns, tuple[pa.Field, ...]]:
     pictures = [item.name for item in schema if is_image(item.type)]
-    lists = [i.name for i in schema if pa.types.is_list(i.type) and is_image(i.type.value_type)]
+    deeper = [i.name for i in schema if holds_pictures(i.type) and not is_image(i.type)]
     image = columns.image
-    if image in lists or (image is None and lists and not pictures):
+    if image in deeper or (image is None and deeper and not pictures):
+        name = image or deeper[0]
+        if format_of_lists and is_list(schema.field(name).type):
+            raise UserError(
+                f"column {name!r} holds lists of pictures: --input-format {format_of_lists} makes "
+                "a record of each"
+            )
         raise UserError(
-            f"column {image or lists[0]!r} holds lists of pictures: --input-format parquet-lists "
-            "makes a record of each"
+            f"column {name!r} holds pictures within lists or structs: make a row of each first, "
+            "such as by explode() of pandas or Polars, or flatten() of datasets"
         )
     if image is None:
         if "image" in pictures:

@@ -85,16 +85,16 @@ class PathColumns:
                 break
         return frozenset(common or ())
 
-    def values(self, path: str) -> dict[str, str]:
+    def values(self, path: str) -> dict[str, str | None]:
+        """By column; None: the path says that it is null."""
         parts = self.parts(path.partition(_INSIDE)[0])
-        values: dict[str, str] = {}
+        values: dict[str, str | None] = {}
         for part in parts[:-1]:
             if match := _HIVE.fullmatch(part):
-                if match[2] != _HIVE_NULL:
-                    values[match[1]] = unquote(match[2])
+                values[match[1]] = None if match[2] == _HIVE_NULL else unquote(match[2])
             elif part.lower() in _SPLITS:
                 values.setdefault(SPLIT, _SPLITS[part.lower()])
-        if not self.by_file and SPLIT not in values and (match := _OF_FILE.match(parts[-1])):
+        if not self.by_file and values.get(SPLIT) is None and (match := _OF_FILE.match(parts[-1])):
             values[SPLIT] = _SPLITS[match[1].lower()]
         return {**values, **self._named(path)}
 

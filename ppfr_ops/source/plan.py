@@ -19,7 +19,7 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.source.coarsening import coarsened, parse
 from ppfr_ops.source.formats import chosen, reader_of
 from ppfr_ops.source.kept import refuse_pictures
-from ppfr_ops.source.labels import label
+from ppfr_ops.source.labels import label, spelled
 from ppfr_ops.source.listing import listing_of
 from ppfr_ops.source.paths import IDENTITY, SPLIT, PathColumns
 from ppfr_ops.source.reader import Cutting, Listing, MissingColumnError, Reader
@@ -234,7 +234,9 @@ def read_unit(plan: Plan, unit: Unit) -> pa.Table:
         table = _with_paths(plan, table, files)
     if plan.columns.identity is not None:
         place = table.schema.get_field_index("identity")
-        names = [label(value) for value in table["identity"].to_pylist()]
+        by_path = plan.columns.identity in plan.by_path | reader.by_path
+        spell = spelled if by_path else label
+        names = [spell(value) for value in table["identity"].to_pylist()]
         table = table.set_column(place, "identity", pa.array(names, pa.string()))
     table = refuse_pictures(table)
     for text in plan.columns.coarse:

@@ -117,6 +117,8 @@ class Reader:
     """Whether it is chosen only where there is nothing else."""
     by_place: ClassVar[bool] = True
     """Whether a unit's rows are named by their places; else by its files alone."""
+    by_path: ClassVar[frozenset[str]] = frozenset()
+    """Columns that it takes from paths itself: their values are names, never numbers."""
 
     def claims(self, listing: Listing) -> list[str]:
         """The files of this format, in order."""

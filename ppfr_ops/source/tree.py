@@ -173,6 +173,7 @@ class Images(Reader):
     what = "pictures"
     suffixes = IMAGE_SUFFIXES
     by_place = False  # where a picture stands in the listing is no part of what it is
+    by_path = frozenset({FOLDER_COLUMN})
 
     def columns(
         self, listing: Listing, paths: Sequence[str], columns: Columns

@@ -40,6 +40,7 @@ class Zip(FileRows):
     name = "zip"
     what = "zips of pictures"
     suffixes = frozenset({".zip"})
+    by_path = frozenset({"folder"})
 
     def columns(
         self, listing: Listing, paths: Sequence[str], columns: Columns

@@ -174,7 +174,7 @@ def _hdf5(encoded: bool) -> bytes:
     return _written(write)
 
 
-def _lists() -> bytes:
+def _lists(stream: bool = False) -> bytes:
     pairs = [bodies()[place : place + 2] for place in range(0, ROWS, 2)]
     table = pa.table(
         {
@@ -183,7 +183,14 @@ def _lists() -> bytes:
             "age": range(6),
         }
     )
-    return _written(lambda buffer: pq.write_table(table, buffer, row_group_size=4))
+    if not stream:
+        return _written(lambda buffer: pq.write_table(table, buffer, row_group_size=4))
+
+    def write(buffer: io.BytesIO) -> None:
+        with pa.ipc.new_stream(buffer, table.schema) as out:
+            out.write_table(table, max_chunksize=2)
+
+    return _written(write)
 
 
 @dataclass(frozen=True)
@@ -201,6 +208,7 @@ FILES: dict[str, Kind] = {
     "parquet": Kind(".parquet", parquets),
     "tar": Kind(".tar", tars),
     "arrow": Kind(".arrow", cache(lambda: (_arrow(True), _arrow(False)))),
+    "arrow-list": Kind(".arrow", cache(lambda: (_lists(True),)), format="arrow-lists"),
     "hdf5": Kind(".h5", cache(lambda: (_hdf5(False), _hdf5(True)))),
     "list": Kind(".parquet", cache(lambda: (_lists(),)), format="parquet-lists"),
     "numpy": Kind(".npz", cache(lambda: (_npz(np.savez), _npz(np.savez_compressed)))),

@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ppfr_ops.imaging.detector import Detections, covered, given, overlap
+from ppfr_ops.imaging.boxes import covered, overlap
+from ppfr_ops.imaging.detector import Detections, given
 
 Corners = Literal["xyxy", "xywh", "cxcywh"]
 

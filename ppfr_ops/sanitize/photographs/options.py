@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from ppfr_ops.imaging.detector import CENTERFACE
+from ppfr_ops.imaging.edges import YUNET
 from ppfr_ops.options import digest, option
 
 
@@ -135,7 +136,7 @@ class PhotographOptions(BaseModel):
         return {role: name for role, name in columns.items() if name is not None}
 
     def detector_digest(self) -> str:
-        """sha256 of the detector: of its file where it is ours, else of its name; hex."""
+        """sha256 of the detector: of its files where it is ours, else of its name; hex."""
         if self.detector == "centerface":
-            return hashlib.sha256(CENTERFACE.read_bytes()).hexdigest()
+            return hashlib.sha256(CENTERFACE.read_bytes() + YUNET.read_bytes()).hexdigest()
         return digest(self.detector)

@@ -1,0 +1,96 @@
+"""A second network's opinion on faces that the edge of a picture cuts: half a face, turned, is what
+the detector misses.
+
+Convention: as in ``imaging.detector``.
+"""
+
+from pathlib import Path
+from threading import Lock
+
+import cv2
+import numpy as np
+from cv2.utils import logging
+from numpy.typing import NDArray
+
+from ppfr_ops.imaging.arrays import Picture
+from ppfr_ops.imaging.boxes import common
+from ppfr_ops.imaging.views import View, around, by_quarters, seen_by
+
+YUNET = Path(__file__).parent / "yunet" / "yunet.onnx"
+
+_LARGEST, _SMALLEST = 256, 128
+"""Longest side of what the network is shown of a whole picture, px; in between half of it."""
+
+_HINT, _SURE, _MOST_HINTS = 0.25, 0.6, 4
+"""From which score on a place is looked at closely, turned by 30 degrees twelve times, and from
+which it is a face if one of all these looks has it; and places of a picture, at most."""
+
+
+class EdgeFaces:
+    """YuNet, on a picture that goes on mirrored beyond its edge, in which half a face is one."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        # What OpenCV says of its own engines is nothing to anybody.
+        level = logging.setLogLevel(logging.LOG_LEVEL_ERROR)
+        self._network = cv2.FaceDetectorYN.create(str(YUNET), "", (32, 32), _HINT)
+        logging.setLogLevel(level)
+
+    def __call__(self, picture: Picture, known: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Faces at the edge, where no known one is.
+
+        Args:
+            known: boxes, ``N x 4``.
+
+        Returns:
+            Boxes, ``N x 4``.
+        """
+        seen = [self._seen(picture, view) for view in by_quarters(picture, _LARGEST, _SMALLEST)]
+        places = np.concatenate(seen)
+        places = places[np.argsort(-places[:, 4], kind="stable")]
+        size = np.array(picture.shape[1::-1])
+        frame = np.array([0, 0, *size], np.float32)
+        hints: list[NDArray[np.float32]] = []
+        for *corners, score in places:
+            box = np.array(corners, np.float32)
+            cut = (box[:2] < 0).any() or (box[2:] > size).any()
+            within = common(frame, box[None])[0] >= 0.2 * np.prod(box[2:] - box[:2])
+            others = np.concatenate([known, *(hint[None, :4] for hint in hints)])
+            if cut and within and not _shares(box, others):
+                hints.append(np.array([*box, score], np.float32))
+        found = [hint[:4] for hint in hints[:_MOST_HINTS] if self._is_face(picture, hint)]
+        return np.array(found, np.float32).reshape(-1, 4)
+
+    def _is_face(self, picture: Picture, hint: NDArray[np.float32]) -> bool:
+        if hint[4] >= _SURE:
+            return True
+        middle, reach = (hint[:2] + hint[2:4]) / 2, (hint[2:4] - hint[:2]) / 2
+        for view in around(hint[:4], range(0, 360, 30)):
+            for face in self._seen(picture, view):
+                near = (np.abs((face[:2] + face[2:4]) / 2 - middle) < reach).all()
+                if near and face[4] >= _SURE:
+                    return True
+        return False
+
+    def _seen(self, picture: Picture, view: View) -> NDArray[np.float32]:
+        """Boxes and scores that a view shows, ``N x 5``; of one that is not turned by quarters the
+        upright box around the centre."""
+        pixels = seen_by(picture, view.matrix, view.height, view.width)
+        with self._lock:
+            self._network.setInputSize((view.width, view.height))
+            _, faces = self._network.detect(np.ascontiguousarray(pixels[..., ::-1]))
+        if faces is None:
+            return np.zeros((0, 5), np.float32)
+        back = np.asarray(cv2.invertAffineTransform(view.matrix))
+        centre = (faces[:, :2] + faces[:, 2:4] / 2) @ back[:, :2].T + back[:, 2]
+        half = faces[:, 2:4] / 2 * np.hypot(*back[0, :2])
+        if abs(view.matrix[0, 1]) > abs(view.matrix[0, 0]):
+            half = half[:, ::-1]
+        return np.column_stack([centre - half, centre + half, faces[:, -1]]).astype(np.float32)
+
+
+def _shares(box: NDArray[np.float32], others: NDArray[np.float32]) -> bool:
+    """Whether a third of the smaller of two boxes is in both."""
+    areas = np.prod(others[:, 2:] - others[:, :2], axis=1)
+    least = np.minimum(areas, np.prod(box[2:] - box[:2]))
+    return bool((common(box, others) > 0.3 * least).any())
