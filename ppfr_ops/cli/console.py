@@ -5,7 +5,6 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
-from types import TracebackType
 
 import pyarrow as pa
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -81,12 +80,7 @@ class RunProgress:
         self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
     @property
@@ -251,7 +245,7 @@ class Terminal:
             case UnitDone():
                 self._progress.add(event.status)
             case Stopped():
-                self._progress.__exit__(None, None, None)
+                self._progress.__exit__()
             case Previewed():
                 _preview(event.job, event.tables)
             case Finished():

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ppfr_ops.store.lease import process_started
+
 PREFIX = "ppfr-ray-"
 MARK = "PPFR_RAY_SESSION"
 """Environment variable of all processes of a session: its folder."""
@@ -34,7 +36,7 @@ def private_session() -> Iterator[str]:
     # Ray's own switch, made for systems with a firewall that asks: loopback only.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=_root()))
-    (folder / _OWNER).write_text(_started(os.getpid()) or "")
+    (folder / _OWNER).write_text(process_started(os.getpid()) or "")
     inner = folder / "r"
     inner.mkdir()
     os.environ[MARK] = str(folder)
@@ -66,7 +68,7 @@ def _is_stale(folder: Path) -> bool:
     try:
         if not owner.isdigit() or folder.is_symlink() or folder.stat().st_uid != os.getuid():
             return False
-        now = _started(int(owner))
+        now = process_started(int(owner))
         if now is None:
             return True
         # The number may be another process's by now.
@@ -74,15 +76,6 @@ def _is_stale(folder: Path) -> bool:
         return then != "" and then != now
     except OSError:
         return False
-
-
-def _started(pid: int) -> str | None:
-    """When a process started, in ticks since the machine did; None if there is none."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else fields[19]
 
 
 def _end_processes(marks: set[bytes]) -> None:

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 from pydantic import BaseModel, ValidationError
 
@@ -65,12 +64,7 @@ class Lease:
     def __enter__(self) -> "Lease":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop.set()
         self._thread.join()
         if newest(self._ledger) == self.fence:
@@ -115,7 +109,7 @@ def holder(ledger: Folder) -> str:
         return "none"
     if document.machine != _machine():
         return "unknown"
-    alive = document.started is not None and _started(document.pid) == document.started
+    alive = document.started is not None and process_started(document.pid) == document.started
     return "alive" if alive else "dead"
 
 
@@ -159,7 +153,7 @@ def _document(released: bool) -> _Document:
         beat=secrets.token_hex(8),
         machine=_machine(),
         pid=pid,
-        started=_started(pid),
+        started=process_started(pid),
     )
 
 
@@ -172,7 +166,7 @@ def _machine() -> str:
         return secrets.token_hex(32)
 
 
-def _started(pid: int) -> str | None:
+def process_started(pid: int) -> str | None:
     """When a process started, in ticks; None if there is none (or a zombie)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
