@@ -150,7 +150,6 @@ class SanitizeUnit(beam.DoFn):
         self._job = job
         self._shared = shared
         self._threads = threads
-        self._distributions: dict[str, Any] = {}
 
     def setup(self) -> None:
         self._reason = ""

@@ -154,14 +154,12 @@ class Link:
         self._read, self._write = read, write
         self.nonce = bytes(NONCE_BYTES)
         self._sent = self._received = 0
-        self.bytes_sent = self.bytes_received = 0
 
     def send(self, kind: Kind, payload: bytes) -> None:
         header = HEADER.pack(MAGIC, VERSION, kind, self.nonce, self._sent, len(payload))
         self._write(header)
         self._write(payload)
         self._sent += 1
-        self.bytes_sent += len(header) + len(payload)
 
     def receive(self, kind: Kind, length: int) -> bytearray:
         """The payload of the frame that has to come next.
@@ -188,7 +186,6 @@ class Link:
         payload = bytearray(size)
         self._read(memoryview(payload))
         self._received += 1
-        self.bytes_received += HEADER.size + size
         return payload
 
     def _reason(self) -> Reason:

@@ -17,11 +17,9 @@ FARS = (1e-2, 1e-3)
 
 
 class Verification(Rates):
-    """Rates in 0..1, as the document has them, with thresholds by FAR and the numbers of pairs."""
+    """Rates in 0..1, as the document has them, with thresholds by FAR."""
 
     thresholds: dict[str, float]
-    genuine: int
-    impostor: int
 
 
 def pair_scores(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -92,6 +90,4 @@ def verify(scores: Scores, same: Labels, folds: NDArray[np.integer]) -> Verifica
         eer=float((fpr[crossing] + 1 - tpr[crossing]) / 2),
         tar={key: float((scores[same] >= value).mean()) for key, value in thresholds.items()},
         thresholds=thresholds,
-        genuine=int(same.sum()),
-        impostor=int((~same).sum()),
     )
