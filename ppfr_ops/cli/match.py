@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ppfr_ops.cli import Command, Refused
+from ppfr_ops.cli import Command
 from ppfr_ops.cli.options import options_of, validated
 from ppfr_ops.cli.terminal import echo
 from ppfr_ops.cli.terminal import log as say
@@ -27,17 +27,6 @@ Examples:
   ppfr match query probe.png --keys keys/client --server localhost:7443
   ppfr match query probe.png --keys keys/client --server localhost:7443 --name person003
 """
-
-
-class _Command(Command):
-    """A command that needs the extra."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            from ppfr_ops.match import bfv  # noqa: F401
-        except ImportError as error:
-            raise Refused(f"needs {error.name}: pip install 'ppfr-sanitizer[match]'") from None
-        return super().invoke(ctx)
 
 
 _folder = click.Path(file_okay=False, path_type=Path)
@@ -60,7 +49,7 @@ def main() -> None:
     """
 
 
-@main.command(cls=_Command)
+@main.command(cls=Command)
 @click.argument("folder", type=_folder)
 @click.option("--client", "clients", multiple=True, help="Name of a client; may be repeated.")
 @click.option("--host", "hosts", multiple=True, help="Name or address that the server goes by.")
@@ -111,7 +100,7 @@ def keygen(
     return 0
 
 
-@main.command(cls=_Command)
+@main.command(cls=Command)
 @click.argument("inputs", nargs=-1, required=True)
 @click.argument("folder", type=_folder)
 @_keys
@@ -168,7 +157,7 @@ def enrol(
     return 0
 
 
-@main.command(cls=_Command)
+@main.command(cls=Command)
 @click.argument("folder", type=_folder)
 @_keys
 @click.option("--listen", default="127.0.0.1:7443", show_default=True, metavar="HOST:PORT")
@@ -211,7 +200,7 @@ def serve(folder: Path, keys: Path, listen: str, partitions: int, **policy: Any)
     return 0
 
 
-@main.command(cls=_Command)
+@main.command(cls=Command)
 @click.argument("probe", type=_file)
 @_keys
 @_fr

@@ -47,12 +47,11 @@ def save(network: nn.Module, card: SurrogateCard, folder: Path) -> SurrogateCard
         The card, with the digests of the files.
 
     Raises:
-        UserError: the package ``onnx`` is missing, or the two files do not agree.
+        ModuleNotFoundError: the package ``onnx`` is missing.
+        UserError: the two files do not agree.
     """
-    try:
-        import onnx
-    except ImportError:
-        raise UserError("needs onnx: pip install 'ppfr-sanitizer[distill]'") from None
+    import onnx
+
     network = network.eval().requires_grad_(False)
     example = torch.randint(0, 256, (2, 3, 112, 112)).float()
     inside = card.model_dump_json(exclude={"sha256"})
