@@ -19,14 +19,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from ppfr_ops.errors import UserError
+from ppfr_ops.errors import require
 
 Noise = Literal["laplace", "gaussian"]
 
 ADJACENCY = "replace one"
 """Two inputs are neighbours if one record of one is another record in the other."""
-
-INSTALL = "differential privacy needs: pip install 'ppfr-sanitizer[dp]'"
 
 
 @dataclass(frozen=True)
@@ -102,8 +100,7 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
 
 
 def _accountant() -> Any:
-    try:
-        import dp_accounting
-    except ImportError:
-        raise UserError(INSTALL) from None
+    require("dp_accounting")
+    import dp_accounting
+
     return dp_accounting

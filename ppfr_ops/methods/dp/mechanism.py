@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppfr_ops.errors import UserError
-from ppfr_ops.privacy import INSTALL, Loss, Noise, gaussian_scale
+from ppfr_ops.errors import require
+from ppfr_ops.privacy import Loss, Noise, gaussian_scale
 
 SLACK = 1e-5
 """By how much the deviation of Gaussian noise is above the accountant's."""
@@ -124,10 +124,9 @@ def measurement(mechanism: Mechanism) -> Any:
     Raises:
         UserError: OpenDP is not installed.
     """
-    try:
-        import opendp.prelude as dp
-    except ImportError:
-        raise UserError(INSTALL) from None
+    require("opendp")
+    import opendp.prelude as dp
+
     dp.enable_features("contrib")
     vectors = dp.vector_domain(dp.atom_domain(T="i64"))
     steps = mechanism.scale * mechanism.radius
