@@ -103,7 +103,7 @@ def test_the_default_is_somebody_else(
     [
         ({"identity": "virtual", "method": "blur"}, "cannot show another person"),
         ({"identity": "virtual", "method_options": {"identity": "original"}}, "different things"),
-        ({"identity": "original", "discard_key": True}, "makes no key"),
+        ({"identity": "original", "discard_key": True}, "delete your own key"),
     ],
 )
 def test_what_cannot_be_is_refused(

@@ -268,7 +268,7 @@ def test_what_cannot_be_read_is_a_dead_letter_and_counted(tmp_path: Path) -> Non
     [
         ({"max_disclosure": 0.3}, "depend on no face"),
         ({"vault": "v", "vault_key": "k"}, "keep the input"),
-        ({"discard_key": True, "mapping": "m"}, "forget it"),
+        ({"discard_key": True, "mapping": "m"}, "give one of them"),
         ({"method": "blur", "discard_key": True}, "held against them"),
     ],
 )
