@@ -12,7 +12,7 @@ from ppfr_ops.lab.evaluate import run as running
 from ppfr_ops.lab.evaluate.attacks.linker import Search
 from ppfr_ops.lab.evaluate.evaluation import evaluate, facts
 from ppfr_ops.lab.evaluate.run import Run
-from ppfr_ops.lab.evaluate.stages import Skip, Stage, stages
+from ppfr_ops.lab.evaluate.stages import Skip, Stage, look, stages
 from ppfr_ops.lab.evaluate.stages.eye import coarse
 from ppfr_ops.lab.evaluate.stages.inference import reading
 from ppfr_ops.lab.evaluate.streams import stream
@@ -50,6 +50,33 @@ def test_coarse_is_area_averaging() -> None:
     faces[:, ::2] = 255  # lines of one px: grey from afar
     assert (np.abs(coarse(faces, 28)[0].astype(int) - 128) <= 1).all()
     assert (coarse(faces, 112) == faces).all()
+
+
+def test_look_says_how_photos_of_a_person_differ(shown: Run, virtual: Run) -> None:
+    found = measured(virtual, "look")
+    assert found.faces == 24 and found.people == 12
+    before, after = found.originals, found.published
+    assert before.found > 0.5 > after.found  # blocks of colour are no faces
+    drawn, real = after.varied["brightness"], before.varied["brightness"]
+    assert drawn.within > 5 * real.within  # every picture is shifted as a whole, photos are noisy
+    assert real.between > 5 * drawn.between  # blocks of many colours are of one brightness
+    assert after.gradients_auc > 0.95
+    same = measured(shown, "look")
+    assert same.published.varied["red by green"].between == pytest.approx(
+        same.originals.varied["red by green"].between, rel=0.2
+    )
+
+
+def test_variation_is_of_photos_and_of_people() -> None:
+    rng = np.random.default_rng(0)
+    who = np.repeat(np.arange(4000), 3)
+    values = 2.0 * rng.normal(size=4000)[who] + 0.5 * rng.normal(size=len(who))
+    told = look.varied(np.r_[values, 100.0, np.nan], np.r_[who, 9000, 1])
+    assert told.within == pytest.approx(0.5, rel=0.03) and told.between == pytest.approx(
+        2, rel=0.03
+    )
+    assert look.varied(values[:3], np.arange(3)).within is None
+    assert look.auc(np.eye(4, dtype=np.float32)[[0, 0, 1, 1]], np.r_[0, 0, 1, 1]) == 1.0
 
 
 def test_eye_sees_the_person_and_no_virtual_one(shown: Run, virtual: Run) -> None:

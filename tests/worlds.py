@@ -27,6 +27,7 @@ PEOPLE, PHOTOS = 30, 2
 
 SMALL = Settings(
     disclosure_faces=4,
+    look_faces=24,
     attack_steps=2,
     side_steps=1,
     attacks=("unet",),

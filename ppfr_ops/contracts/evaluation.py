@@ -156,6 +156,37 @@ class Diversity(_Document):
     """The same between two faces: what is left when nothing is shared but the method."""
 
 
+class Varied(_Document):
+    within: float | None
+    """Deviation between photos of one person; null where nobody has two."""
+    between: float | None
+    """Deviation of people's means, less what photos add to it."""
+
+
+class Looked(_Document):
+    found: float
+    """Share of pictures in which a detector (CenterFace) finds a face."""
+    saturation: float
+    """Mean, 0 to 255."""
+    sharpness: float
+    """Deviation of the Laplacian of the inner face (geometric mean), grey values 0 to 1."""
+    varied: dict[str, Varied]
+    """Light and colour in logarithms; where landmarks lie in px of 112."""
+    pixels_auc: float | None
+    """How well 28 by 28 px alone tell photos of one person from photos of two; .5: not at all."""
+    gradients_auc: float | None
+    """The same by histograms of gradients."""
+
+
+class Look(_Document):
+    """Whether pictures look, and a person's photos differ, as photographs do."""
+
+    people: int
+    faces: int
+    originals: Looked
+    published: Looked
+
+
 class Group(_Document):
     faces: int
     disclosure: float
@@ -394,6 +425,7 @@ class Evaluation(_Document):
     utility: dict[str, Utility] | None
     disclosure: Disclosure | None
     diversity: Diversity | None
+    look: Look | None = None
     linkage: dict[str, Linkage] | None
     recovery: RecoverySummary | None
     groups: Groups | None

@@ -16,6 +16,7 @@ class Settings(BaseModel):
     seed: int = 0
     pairs_per_fold: int | None = Field(default=None, ge=2, description="None: all")
     disclosure_faces: int = Field(default=2000, ge=2)
+    look_faces: int = Field(default=2000, ge=4)
     attack_steps: int = Field(default=3000, ge=1)
     attack_seconds: float | None = Field(default=None, gt=0)
     side_steps: int = Field(
@@ -51,6 +52,7 @@ FULL = Settings()
 QUICK = Settings(
     pairs_per_fold=100,
     disclosure_faces=500,
+    look_faces=400,
     attack_steps=200,
     side_steps=100,
     attacks=("unet",),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ppfr_ops.contracts.evaluation import Evaluation
+from ppfr_ops.contracts.evaluation import Evaluation, Look
 from ppfr_ops.lab.evaluate.structure import in_words
 
 
@@ -53,6 +53,30 @@ def _leaks(document: Evaluation) -> Iterator[str]:
         )
 
 
+def _look(part: Look) -> Iterator[str]:
+    before, after = part.originals, part.published
+    shares = [
+        f"{name} {100 * new / old:.0f}"
+        for name, old, new in (
+            (name, before.varied[name].within, after.varied[name].within)
+            for name in ("left by right", "red by green", "nose aside", "mouth")
+        )
+        if old and new is not None
+    ]
+    yield (
+        f"  look         a face found in {after.found:.3f} (originals {before.found:.3f}), "
+        f"saturation {after.saturation:.0f} ({before.saturation:.0f}), sharpness "
+        f"{after.sharpness:.3f} ({before.sharpness:.3f})"
+    )
+    if shares:
+        yield f"  look         a person's photos vary, % of originals: {', '.join(shares)}"
+    if after.gradients_auc is not None and before.gradients_auc is not None:
+        yield (
+            f"  look         told apart by gradients alone {after.gradients_auc:.3f} "
+            f"({before.gradients_auc:.3f})"
+        )
+
+
 def summary(document: Evaluation) -> Iterator[str]:
     """Lines for a terminal, the strict end first."""
     head = document.headline
@@ -80,6 +104,8 @@ def summary(document: Evaluation) -> Iterator[str]:
         )
     if document.diversity:
         yield (f"  two draws    {head.draw_similarity:.3f} alike")
+    if document.look:
+        yield from _look(document.look)
     if document.recovery:
         for name, attacker in document.recovery.attackers.items():
             yield (

@@ -11,6 +11,7 @@ _ORDER = (
     "utility",
     "disclosure",
     "diversity",
+    "look",
     "linkage",
     "recovery",
     "groups",
