@@ -16,12 +16,6 @@ Labels = NDArray[np.bool_]
 FARS = (1e-2, 1e-3)
 
 
-class Verification(Rates):
-    """Rates in 0..1, as the document has them, with thresholds by FAR."""
-
-    thresholds: dict[str, float]
-
-
 def pair_scores(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
     """Dot products of templates ``N x D`` row by row; ``N``."""
     return np.einsum("nd,nd->n", a, b)
@@ -45,6 +39,11 @@ def threshold_at_far(impostor: Scores, far: float) -> float:
     return float(np.nextafter(ranked[allowed], np.inf))
 
 
+def thresholds(impostor: Scores) -> dict[str, float]:
+    """Scores of the FARs that are told, by FAR."""
+    return {f"{far:g}": threshold_at_far(impostor, far) for far in FARS}
+
+
 def fold_accuracies(scores: Scores, same: Labels, folds: NDArray[np.integer]) -> Scores:
     """LFW's protocol: the threshold chosen on all other folds, accuracy on the fold itself.
 
@@ -62,7 +61,7 @@ def fold_accuracies(scores: Scores, same: Labels, folds: NDArray[np.integer]) ->
     return np.array(values)
 
 
-def verify(scores: Scores, same: Labels, folds: NDArray[np.integer]) -> Verification:
+def verify(scores: Scores, same: Labels, folds: NDArray[np.integer]) -> Rates:
     """All of it.
 
     Args:
@@ -82,12 +81,11 @@ def verify(scores: Scores, same: Labels, folds: NDArray[np.integer]) -> Verifica
     accuracies = fold_accuracies(scores, same, np.asarray(folds))
     fpr, tpr, _ = roc_curve(same, scores)
     crossing = int(np.argmin(np.abs(fpr - (1 - tpr))))
-    thresholds = {f"{far:g}": threshold_at_far(scores[~same], far) for far in FARS}
-    return Verification(
+    limits = thresholds(scores[~same])
+    return Rates(
         accuracy=float(accuracies.mean()),
         accuracy_std=float(accuracies.std()),
         auc=float(roc_auc_score(same, scores)),
         eer=float((fpr[crossing] + 1 - tpr[crossing]) / 2),
-        tar={key: float((scores[same] >= value).mean()) for key, value in thresholds.items()},
-        thresholds=thresholds,
+        tar={key: float((scores[same] >= value).mean()) for key, value in limits.items()},
     )

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from ppfr_ops.contracts.evaluation import Evaluation, Look
+from ppfr_ops.contracts.evaluation import Evaluation
+from ppfr_ops.contracts.look import Look
 from ppfr_ops.lab.evaluate.structure import in_words
 
 

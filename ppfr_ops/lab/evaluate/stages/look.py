@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ppfr_ops.contracts.evaluation import Look, Looked, Varied
+from ppfr_ops.contracts.look import Look, Looked, Varied
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.detector import CenterFace
 from ppfr_ops.lab.evaluate.run import Run

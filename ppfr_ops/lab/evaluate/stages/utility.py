@@ -3,7 +3,7 @@
 from typing import Any
 
 from ppfr_ops.contracts.evaluation import Unchanged, Utility
-from ppfr_ops.lab.evaluate.protocol import pair_scores, threshold_at_far, verify
+from ppfr_ops.lab.evaluate.protocol import pair_scores, threshold_at_far, thresholds, verify
 from ppfr_ops.lab.evaluate.run import Run
 from ppfr_ops.lab.evaluate.stages.base import Stage, register
 
@@ -42,7 +42,7 @@ class UtilityStage(Stage[dict[str, Utility]]):
                 unchanged=Unchanged(
                     far=float(passed[~same].mean()), tar=float(passed[same].mean())
                 ),
-                thresholds=found["protected_protected"].thresholds,
+                thresholds=thresholds(kinds["protected_protected"][~same]),
             )
             tar = {kind: values.tar["0.001"] for kind, values in found.items()}
             run.log(
