@@ -107,15 +107,12 @@ def cover_head(
     changed: NDArray[np.bool_],
     head: Head,
     style: Cover,
-    face: NDArray[np.uint8] | None,
     filled: Picture | None = None,
 ) -> None:
     """Cover one head, in place.
 
     Args:
         changed: bool ``H x W``; what is covered becomes true.
-        face: for the middle of the cover, where its edge fades out: what a method made of the
-            aligned face, uint8 ``112 x 112 x 3``; None: nothing but the cover.
         filled: what covers the head, as large as its window; None: what ``style`` says.
     """
     if head.empty:
@@ -123,14 +120,20 @@ def cover_head(
     part, share = canvas[head.window], head.share
     if filled is None:
         filled = fill(part, head, style)
-    if face is not None:
-        warped = cv2.remap(face, head.x, head.y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        last = np.float32(FACE_SIZE - 1)
-        edge = cv2.min(cv2.min(head.x, last - head.x), cv2.min(head.y, last - head.y))
-        seen = np.clip(edge / FADE, 0, 1).astype(np.float32)
-        filled = np.asarray(cv2.blendLinear(warped, filled, seen, 1 - seen), np.uint8)
     canvas[head.window] = cv2.blendLinear(filled, part, share, 1 - share)
     changed[head.window] |= share > 0
+
+
+def put_face(canvas: Picture, head: Head, face: NDArray[np.uint8]) -> None:
+    """Put what a method made of an aligned face, uint8 ``112 x 112 x 3``, into the middle of its
+    head's cover, in place; its edge fades out."""
+    if head.empty:
+        return
+    warped = cv2.remap(face, head.x, head.y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    last = np.float32(FACE_SIZE - 1)
+    edge = cv2.min(cv2.min(head.x, last - head.x), cv2.min(head.y, last - head.y))
+    seen = np.clip(edge / FADE, 0, 1).astype(np.float32) * head.share
+    canvas[head.window] = cv2.blendLinear(warped, canvas[head.window], seen, 1 - seen)
 
 
 def clip(points: NDArray[np.floating], shape: tuple[int, ...]) -> tuple[slice, slice]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces, Picture
-from ppfr_ops.imaging.covers import HEAD, Cover, Head, clip, cover_head
+from ppfr_ops.imaging.covers import HEAD, Cover, Head, clip, cover_head, put_face
 from ppfr_ops.imaging.detector import Detections
 from ppfr_ops.imaging.portraits import Portrait, fill_around, put_portrait, yaw
 
@@ -173,16 +173,13 @@ def because(what: Literal["covered", "pixelated"], reason: Reason) -> Treatment:
 
 def transforms(faces: Detections) -> list[NDArray[np.float64]]:
     """Of every face to the template: by its landmarks, or by its box where they are of no use."""
-    each = zip(faces.landmarks, faces.boxes, strict=True)
-    return [similarity_or_box(marks, box) for marks, box in each]
-
-
-def similarity_or_box(marks: NDArray[np.float32], box: NDArray[np.float32]) -> NDArray[np.float64]:
-    """As ``similarity``; by the box where landmarks are of no use."""
-    try:
-        return similarity(marks)
-    except ValueError:
-        return _from_box(box)
+    matrices = []
+    for marks, box in zip(faces.landmarks, faces.boxes, strict=True):
+        try:
+            matrices.append(similarity(marks))
+        except ValueError:
+            matrices.append(_from_box(box))
+    return matrices
 
 
 def whole_head(
@@ -234,12 +231,8 @@ def cover(
     """
     canvas, changed = picture.copy(), np.zeros(picture.shape[:2], bool)
     spared = np.zeros_like(changed)
-    heads = [
-        Head(canvas.shape, similarity_or_box(marks, box))
-        if isinstance(published.get(i), np.ndarray)
-        else Head(canvas.shape, *whole_head(marks, box))
-        for i, (marks, box) in enumerate(zip(faces.landmarks, faces.boxes, strict=True))
-    ]
+    matrices, each = transforms(faces), zip(faces.landmarks, faces.boxes, strict=True)
+    heads = [Head(canvas.shape, *whole_head(marks, box)) for marks, box in each]
     boxed: dict[int, Head] = {}
     shown: list[int] = []
     for i in range(len(faces) - 1, -1, -1):  # the best last, on top
@@ -258,11 +251,13 @@ def cover(
             hidden[head.window] |= head.share > 0
     for i in shown:
         if i in boxed:
-            cover_head(canvas, changed, boxed[i], style, None)
+            cover_head(canvas, changed, boxed[i], style)
         face, around = published.get(i), None
         if isinstance(face, Portrait):
-            face, around = None, fill_around(picture, hidden, heads[i])
-        cover_head(canvas, changed, heads[i], style, face, around)
+            around = fill_around(picture, hidden, heads[i])
+        cover_head(canvas, changed, heads[i], style, around)
+        if isinstance(face, np.ndarray):
+            put_face(canvas, Head(canvas.shape, matrices[i]), face)
     for i in shown:
         if i in drawn:
             put_portrait(canvas, picture, hidden, heads[i], drawn[i])

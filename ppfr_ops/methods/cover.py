@@ -29,6 +29,6 @@ class HeadCover(Anonymizer):
         for face, target in zip(faces, out, strict=True):
             whole = cv2.copyMakeBorder(face, top, bottom, left, right, cv2.BORDER_REFLECT)
             head = Head(whole.shape, matrix)
-            cover_head(whole, np.zeros(whole.shape[:2], bool), head, self.style, None)
+            cover_head(whole, np.zeros(whole.shape[:2], bool), head, self.style)
             target[:] = whole[top : top + FACE_SIZE, left : left + FACE_SIZE]
         return out
