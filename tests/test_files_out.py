@@ -131,7 +131,7 @@ def test_tools_that_are_not_ours_verify_photographs(source: Path, tmp_path: Path
     assert run(source, tmp_path / "out", "--signing-key", str(private))[0] == 0
     release = tmp_path / "out/release"
     found = check(str(release), str(public))
-    assert (found.findings, found.unchecked) == ([], {})
+    assert not found.findings and "JPEG's scan" in "".join(found.unchecked)
     bundle = read_bundle((release / "manifest.sig").read_bytes())
     assert bundle is not None and "photographs/five.bmp.png" in bundle.payload.decode()
     picture = release / "photographs/Köln am Rhein/zwei 2.JPEG"

@@ -1,5 +1,6 @@
 """A release that somebody made to harm whoever verifies it: little time, little memory, no lies."""
 
+import io
 import json
 import os
 import struct
@@ -15,12 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from PIL import Image
 from test_verify import output, relist, reseal, shards, untouched  # noqa: F401
 
 from ppfr_ops.contracts.manifest import FILES_SCHEMA, ReleaseManifest
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.release.foreign import foreign_part
 from ppfr_ops.release.listing import Unlisted, read_files, read_rows
+from ppfr_ops.release.looking import picture_fault
 from ppfr_ops.release.signing import _ENTRIES_SCHEMA, SIGNATURE, EntryList, make_signature
 from ppfr_ops.release.standalone.check import check
 from ppfr_ops.release.verify import verify
@@ -275,3 +278,23 @@ def test_our_own_pictures_hold_nothing_else() -> None:
         for kind in ("jpeg", "png", "webp"):
             for quality in (1, 50, 95, 100):
                 assert foreign_part(Encoding(kind, quality).encode(picture)) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_nothing_hides_behind_the_pixels_in_a_scan(grey: bool) -> None:
+    """Bytes behind the last block, of which no decoder tells; they are no segment."""
+    rng = np.random.default_rng(5)
+    noise = rng.integers(0, 256, (61, 113, 3), np.uint8)
+    for picture in (faces(1)[0], noise, noise[:1, :1], np.full((90, 41, 3), 255, np.uint8)):
+        for quality in (30, 90, 100):
+            data = Encoding("jpeg", quality).encode(picture)
+            if grey:
+                made = io.BytesIO()
+                Image.fromarray(picture).convert("L").save(made, "JPEG", quality=quality)
+                data = made.getvalue()
+            assert picture_fault(data, None) is None
+            for hidden in (SECRET, bytes(10), b"\xff\0" * 4000):
+                larger = data[:-2] + hidden + data[-2:]
+                assert foreign_part(larger) is None
+                assert picture_fault(larger, None) == "bytes behind its pixels"
+    assert picture_fault(JPEG[:-400] + JPEG[-2:], None) in (None, "damaged JPEG")  # cut off

@@ -284,7 +284,8 @@ def verify_alone(release: Path, *more: str, key: str = "pub") -> tuple[int, list
 
 def test_the_verifier_in_the_release_needs_only_python(release: Path) -> None:
     assert (release / "verify.py").read_text() == standalone.text()
-    assert verify_alone(release) == (0, ["all that was checked holds (version 2)"])
+    code, lines = verify_alone(release)
+    assert (code, lines[-1]) == (0, "all that was checked holds (version 2)")
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)

@@ -16,6 +16,7 @@ from ppfr_ops.contracts.manifest import ReleaseManifest
 from ppfr_ops.contracts.metrics import is_measure
 from ppfr_ops.contracts.records import FACE_COLUMNS, RESERVED_COLUMNS, records_schema, released
 from ppfr_ops.imaging.credentials import can_check, credentials_fault
+from ppfr_ops.imaging.scans import fills_its_scan
 from ppfr_ops.release.foreign import Mark, bears_credentials, foreign_part, mark_of
 from ppfr_ops.release.listing import packed
 from ppfr_ops.sandbox import LimitError, Sandbox
@@ -26,6 +27,7 @@ UNREADABLE = "is no readable Parquet file"
 LARGEST_UNSIGNED_SHARD = 1 << 30
 """Bytes of a shard that is read though nobody vouches for it: a file may be a hole with nothing in
 it."""
+BEHIND = "bytes behind its pixels"
 TOO_MUCH = "takes more memory or time to read than a file of its size may"
 
 _LEAST_MEMORY = 512 << 20
@@ -136,8 +138,14 @@ def _same(found: pa.Schema, expected: pa.Schema) -> bool:
 
 
 def picture_fault(data: bytes, mark: Mark | None) -> str | None:
-    """As ``foreign_part``; and whether Content Credentials hold, if the extra for them is there."""
+    """As ``foreign_part``; whether pixels fill the scan of a JPEG; and whether Content Credentials
+    hold, if the extra for them is there."""
     fault = foreign_part(data, mark)
+    if fault is None and data[:2] == b"\xff\xd8":
+        try:
+            fault = None if fills_its_scan(data) else BEHIND
+        except (OSError, SyntaxError, ValueError, LookupError):
+            fault = "damaged JPEG"
     if fault is not None or mark is None or not (mark.credentials and can_check()):
         return fault
     if not bears_credentials(data):

@@ -235,6 +235,13 @@ _BY_FILE: dict[str, list[tuple[str, str, str]]] = {
         ("if bundle is not None and bundle.payload != expected:", "if False:", VERIFY),
         ("if manifest.method.claims_epsilon:", "if False:", "tests/test_dp_release.py -k epsilon"),
     ],
+    "release/looking.py": [
+        ("fault = None if fills_its_scan(data) else BEHIND", "pass", "tests/test_hostile_release.py -k scan"),
+    ],
+    "imaging/scans.py": [
+        ("decoder.decode(data[:-3])", "decoder.decode(data[:-200])", "tests/test_hostile_release.py -k scan"),
+        ("decoder.decode(data[:-3])", "decoder.decode(data)", "tests/test_hostile_release.py -k scan"),
+    ],
     "release/standalone/folder.py": [
         ("sum(2 * len(os.fsencode(name)) + 200 for name in names)", "(1 << 30)", "tests/test_hostile_release.py -k lies_there"),
     ],

@@ -50,6 +50,7 @@ _ESCAPES = {"\\": "\\", "n": "\n", "r": "\r"}
 _ITSELF = "verify.py"
 _ID = re.compile(rb"[0-9a-f]{32}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_BEHIND = "whether bytes follow the pixels within a JPEG's scan: ppfr verify finds them"
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 _KEYS = {"ARROW:schema", "ppfr_schema", "huggingface"}
 """Notes that the footer of a shard may have."""
@@ -216,7 +217,7 @@ def _check_file(seen: Release, told: File) -> None:
             seen.find(told.path, fault)
         elif told.path.lower().endswith(_PICTURES):
             file.seek(0)
-            reason = foreign_part(file.read(), _mark(seen))
+            reason = _foreign(seen, file.read())
             if reason is not None:
                 seen.find(told.path, reason)
         elif told.path.endswith(".parquet"):
@@ -229,6 +230,12 @@ def _check_file(seen: Release, told: File) -> None:
                     seen.find(told.path, f"is stored {way}, which shards are not")
                 else:  # of a release from before there was this verifier
                     seen.leave(f"shards that are stored {way}: ids and pictures in them")
+
+
+def _foreign(seen: Release, data: bytes) -> str | None:
+    if data[:2] == b"\xff\xd8":
+        seen.unchecked[_BEHIND] = 1
+    return foreign_part(data, _mark(seen))
 
 
 def _mark(seen: Release) -> Mark | None:
@@ -255,11 +262,10 @@ def _check_shard(seen: Release, told: File, file: BinaryIO) -> None:
         seen.find(told.path, "its rows do not stand in the order of their ids")
     if "image" not in footer.columns:
         return
-    mark = _mark(seen)
     paths = list(read_column(file, footer, "image.path"))
     pictures = read_column(file, footer, "image.bytes")
     for name, path, data in zip(ids, paths, pictures, strict=True):
-        reason = foreign_part(data or b"", mark)
+        reason = _foreign(seen, data or b"")
         if reason is None and (path or b"").rpartition(b".")[0] != name:
             reason = "its path is not made from the record id"
         if reason is not None:
