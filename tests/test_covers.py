@@ -288,6 +288,7 @@ def test_virtual_heads_on_their_way_through_a_run(
         )
     )
     assert (job.options.method, job.options.output_form) == ("portrait", "files")
+    assert not job.options.names_people  # no pseudonym leaves
     tables = build_sanitizer(job)(read_unit(job.plan, job.plan.units[0]), "u")
     assert seen == [112] * 3 and len(tables.records) == 3
     assert sorted(map(str, shown)) == ["Anna", "Anna", "None"]

@@ -440,7 +440,8 @@ class SanitizeOptions(BaseModel):
     @property
     def names_people(self) -> bool:
         """Whether the owner says who is on which photo, so that pseudonyms are published."""
-        return self.identity_column is not None or self.groups is not None
+        grouped = self.groups is not None and self.photographs is None
+        return self.identity_column is not None or grouped
 
     @property
     def rows_per_unit(self) -> int:

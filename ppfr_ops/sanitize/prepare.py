@@ -26,7 +26,7 @@ from ppfr_ops.sanitize.increments import allowed_deletions
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.marking import INVISIBLE, read_marks
 from ppfr_ops.sanitize.options import SanitizeOptions
-from ppfr_ops.sanitize.photographs.covering import VIRTUAL, check_shown
+from ppfr_ops.sanitize.photographs.covering import check_shown
 from ppfr_ops.sanitize.photographs.output import with_form
 from ppfr_ops.source.coarsening import parse as parse_coarsening
 from ppfr_ops.source.listing import said, split_version
@@ -217,8 +217,8 @@ def _check_independent(options: SanitizeOptions, method: Anonymizer) -> None:
             "--discard-key: pictures that are made from faces can be held against them, with or "
             "without a key; it goes with aligned faces and --identity virtual"
         )
-    named = options.identity_column is not None
-    if options.groups and (named or not (independent or method.name == VIRTUAL)):
+    drawn = independent or (options.photographs and options.photographs.cover == "virtual")
+    if options.groups is not None and (not drawn or options.identity_column is not None):
         raise UserError("--groups goes with virtual people (--cover virtual) without labels")
     if independent and options.vault is not None:
         raise UserError(
