@@ -27,6 +27,7 @@ from test_verify import (
     flip_a_byte,
     output,
     plant_exif,
+    reseal,
     untouched,
 )
 
@@ -37,6 +38,7 @@ from ppfr_ops.release.standalone.check import check
 from ppfr_ops.release.standalone.parquet import (
     Unreadable,
     Unsupported,
+    is_filled,
     read_column,
     read_footer,
 )
@@ -246,6 +248,40 @@ def test_it_reads_what_pyarrow_wrote(rows: int) -> None:
     if rows:
         with pytest.raises(Unsupported):
             list(read_column(io.BytesIO(data), footer, "word"))
+
+
+@pytest.mark.parametrize("where", ["between", "before the footer", "in a chunk", "in a page"])
+def test_bytes_to_which_nothing_points(where: str) -> None:
+    data = shard(200)
+    footer = read_footer(io.BytesIO(data), len(data))
+    assert is_filled(io.BytesIO(data), len(data), footer)
+    chunk = footer.groups[0][1][0][3]
+    hidden, length = b"a face, smuggled" * 9, int.from_bytes(data[-8:-4], "little")
+    place = len(data) - 8 - length if where != "between" else chunk[9] + chunk[7]
+    larger = data[:place] + hidden + data[place:]
+    for moved in (chunk[3] for group in footer.groups for chunk in group[1]):
+        moved[9] += len(hidden) * (moved[9] >= place)
+    if where == "in a chunk":
+        footer.groups[-1][1][-1][3][7] += len(hidden)
+    if where == "in a page":  # one that is there, and that nobody needs
+        place = chunk[9] + chunk[7]
+        larger = data[:place] + data[chunk[9] : place] + data[place:]
+        for moved in (each[3] for group in footer.groups for each in group[1]):
+            moved[9] += chunk[7] * (moved[9] >= place) if moved is not chunk else 0
+        chunk[7] *= 2
+    assert not is_filled(io.BytesIO(larger), len(larger), footer)
+
+
+def test_bytes_in_a_shard_to_which_nothing_points_are_found(output: Path) -> None:
+    path = min((output / "release/data").glob("*.parquet"))
+    data = path.read_bytes()
+    place = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    path.write_bytes(data[:place] + b"smuggled" + data[place:])
+    reseal(output)
+    (output / "release" / SIGNATURE).unlink()
+    told = [finding.reason for finding in verify(str(output / "release"))]
+    assert told == ["holds bytes to which nothing points"]
+    assert [reason for _, reason in check(str(output / "release")).findings] == told
 
 
 def test_it_reads_nulls() -> None:

@@ -5,6 +5,7 @@ that may take as much memory and time as an honest file of that size.
 """
 
 import hashlib
+import io
 import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -19,6 +20,7 @@ from ppfr_ops.imaging.credentials import can_check, credentials_fault
 from ppfr_ops.imaging.scans import fills_its_scan
 from ppfr_ops.release.foreign import Mark, bears_credentials, foreign_part, mark_of
 from ppfr_ops.release.listing import packed
+from ppfr_ops.release.standalone.parquet import Unreadable, is_filled, read_footer
 from ppfr_ops.sandbox import LimitError, Sandbox
 from ppfr_ops.store.shards import read_table
 
@@ -27,6 +29,7 @@ UNREADABLE = "is no readable Parquet file"
 LARGEST_UNSIGNED_SHARD = 1 << 30
 """Bytes of a shard that is read though nobody vouches for it: a file may be a hole with nothing in
 it."""
+UNPOINTED = "holds bytes to which nothing points"
 BEHIND = "bytes behind its pixels"
 TOO_MUCH = "takes more memory or time to read than a file of its size may"
 
@@ -67,9 +70,11 @@ def shard_faults(
     cannot be read."""
     try:
         table = read_table(data)
-    except (pa.ArrowException, OSError):
+        footer = read_footer(io.BytesIO(data), len(data))
+        found = [] if is_filled(io.BytesIO(data), len(data), footer) else [UNPOINTED]
+    except (pa.ArrowException, OSError, Unreadable):
         return None, [UNREADABLE]
-    expected, found = _expected_schema(manifest, table.schema), []
+    expected = _expected_schema(manifest, table.schema)
     extra = [name for name in table.column_names if name not in expected.names]
     measured = [name for name in table.column_names if is_measure(name)]
     if measured and manifest.method.claims_epsilon:

@@ -238,6 +238,11 @@ _BY_FILE: dict[str, list[tuple[str, str, str]]] = {
     "release/looking.py": [
         ("fault = None if fills_its_scan(data) else BEHIND", "pass", "tests/test_hostile_release.py -k scan"),
     ],
+    "release/standalone/parquet.py": [
+        ("if start != place:", "if False:", "tests/test_standalone.py -k nothing_points"),
+        ("if place != end or found != values:", "if place != end:", "tests/test_standalone.py -k nothing_points"),
+        ("return place == size - 8 - int", "return True or place == size - 8 - int", "tests/test_standalone.py -k nothing_points"),
+    ],
     "imaging/scans.py": [
         ("decoder.decode(data[:-3])", "decoder.decode(data[:-200])", "tests/test_hostile_release.py -k scan"),
         ("decoder.decode(data[:-3])", "decoder.decode(data)", "tests/test_hostile_release.py -k scan"),

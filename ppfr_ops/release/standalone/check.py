@@ -28,6 +28,7 @@ from ppfr_ops.release.standalone.parquet import (
     Footer,
     Unreadable,
     Unsupported,
+    is_filled,
     read_column,
     read_footer,
 )
@@ -249,6 +250,8 @@ def _check_shard(seen: Release, told: File, file: BinaryIO) -> None:
     footer = read_footer(file, told.size or 0)
     if footer.rows != told.rows:
         seen.find(told.path, f"{footer.rows} rows, the manifest says {told.rows}")
+    if not is_filled(file, told.size or 0, footer):
+        seen.find(told.path, "holds bytes to which nothing points")
     _check_columns(seen, told.path, footer)
     ids = list(read_column(file, footer, "record_id"))
     for name in ids:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 _LARGEST_FOOTER = 1 << 28
+_LARGEST_HEAD = 1 << 16
+"""Bytes of what stands before a page."""
 _PLAIN, _UNCOMPRESSED, _DATA_PAGE = 0, 0, 0
 _WIDTHS = {1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
 """Bytes of a value by physical type; 6 is of any length, 7 of that in the schema."""
@@ -66,6 +68,31 @@ def read_footer(file: BinaryIO, size: int) -> Footer:
         return Footer(found[3], _leaves(found[2]), found[4], notes)
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError, EOFError):
         raise Unreadable from None
+
+
+def is_filled(file: BinaryIO, size: int, footer: Footer) -> bool:
+    """Whether a file holds pages and its footer, one behind the other, and nothing besides."""
+    try:
+        chunks = [chunk[3] for group in footer.groups for chunk in group[1]]
+        # A dictionary stands before the pages.
+        starts = sorted((chunk.get(11) or chunk[9], chunk[7], chunk[5]) for chunk in chunks)
+        place = 4
+        for start, length, values in starts:
+            end, found = start + length, 0
+            if start != place:
+                return False
+            while place < end:
+                file.seek(place)
+                head = io.BytesIO(file.read(min(end - place, _LARGEST_HEAD)))
+                page = _struct(head)
+                found += (page.get(5) or page.get(8) or {1: 0})[1]
+                place += head.tell() + max(0, page[3])
+            if place != end or found != values:
+                return False
+        file.seek(size - 8)
+        return place == size - 8 - int.from_bytes(file.read(4), "little")
+    except (LookupError, TypeError, ValueError, AttributeError, EOFError, RecursionError):
+        return False
 
 
 def read_column(file: BinaryIO, footer: Footer, path: str) -> Iterator[bytes | None]:
