@@ -167,9 +167,9 @@ class CenterFace:
     A picture is looked at whole, shrunk to ``side`` if it is larger, and then in overlapping tiles
     at full size too, so that memory does not grow with the picture; and turned by 90, 180 and 270
     degrees with a margin around, at half its size. A place that scores half of what a face has to
-    is looked at closely, upright by its landmarks and turned by 30 degrees. What another network
-    sees at the edge is a face, too (``imaging.edges``). Where nothing is found,
-    and with ``thorough`` always, a second look takes all enlarged, mirrored and turned.
+    is looked at closely, upright by its landmarks and turned by 30 degrees. Where nothing is found,
+    and with ``thorough`` always, a second look takes all enlarged, mirrored and turned. What
+    another network sees at the edge besides is a face, too (``imaging.edges``).
 
     Args:
         threshold: score from which on something counts as a face.
@@ -209,12 +209,12 @@ class CenterFace:
             found = self._again(pictures, found, turned)
             closer = {i: self._close(faces) for i, faces in enumerate(found)}
             found = self._again(pictures, found, closer, _CONFIRMED * self.threshold)
-            found = [self._with_edges(*each) for each in zip(pictures, found, strict=True)]
             bare = [
                 i for i, faces in enumerate(found) if self.thorough or not len(self._sure(faces))
             ]
             views = {i: self._second_look(pictures[i]) for i in bare}
             found = self._again(pictures, found, views)
+            found = [self._with_edges(*each) for each in zip(pictures, found, strict=True)]
         return [self._sure(faces) for faces in found]
 
     def _with_edges(self, picture: Picture, faces: Detections) -> Detections:
