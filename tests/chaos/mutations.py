@@ -268,7 +268,7 @@ _BY_FILE: dict[str, list[tuple[str, str, str]]] = {
         ("            ledger.remove(*PLACE, name)\n    sealed", "            pass\n    sealed", SECRETS),
     ],
     "sanitize/job.py": [
-        ('SECRETS = ("key", "pseudonym_key", "secrets", "vault")', 'SECRETS = ("key", "pseudonym_key", "secrets")', SECRETS),
+        ('SECRETS = ("key", "people", "pseudonym_key", "secrets", "vault")', 'SECRETS = ("key", "people", "pseudonym_key", "secrets")', SECRETS),
         ("        if self.has_secrets:\n            raise TypeError", "        if False:\n            raise TypeError", SECRETS),
     ],
     "sanitize/fingerprints.py": [
