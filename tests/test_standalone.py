@@ -250,17 +250,32 @@ def test_it_reads_what_pyarrow_wrote(rows: int) -> None:
             list(read_column(io.BytesIO(data), footer, "word"))
 
 
-@pytest.mark.parametrize("where", ["between", "before the footer", "in a chunk", "in a page"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "between",
+        "before the footer",
+        "in a chunk",
+        "in a page",
+        "as a page",
+        "as a page in a chunk",
+    ],
+)
 def test_bytes_to_which_nothing_points(where: str) -> None:
     data = shard(200)
     footer = read_footer(io.BytesIO(data), len(data))
     assert is_filled(io.BytesIO(data), len(data), footer)
     chunk = footer.groups[0][1][0][3]
     hidden, length = b"a face, smuggled" * 9, int.from_bytes(data[-8:-4], "little")
-    place = len(data) - 8 - length if where != "between" else chunk[9] + chunk[7]
+    if where.startswith("as a page"):  # a dictionary's, of 16 bytes
+        hidden = bytes([0x15, 4, 0x15, 32, 0x15, 32, 0]) + hidden[:16]
+    inside = where in ("between", "as a page", "as a page in a chunk")
+    place = chunk[9] + chunk[7] if inside else len(data) - 8 - length
     larger = data[:place] + hidden + data[place:]
     for moved in (chunk[3] for group in footer.groups for chunk in group[1]):
         moved[9] += len(hidden) * (moved[9] >= place)
+    if where == "as a page in a chunk":
+        chunk[7] += len(hidden)
     if where == "in a chunk":
         footer.groups[-1][1][-1][3][7] += len(hidden)
     if where == "in a page":  # one that is there, and that nobody needs

@@ -75,9 +75,11 @@ def is_filled(file: BinaryIO, size: int, footer: Footer) -> bool:
     try:
         chunks = [chunk[3] for group in footer.groups for chunk in group[1]]
         # A dictionary stands before the pages.
-        starts = sorted((chunk.get(11) or chunk[9], chunk[7], chunk[5]) for chunk in chunks)
+        starts = sorted(
+            (chunk.get(11) or chunk[9], chunk[7], chunk[5], bool(chunk.get(11))) for chunk in chunks
+        )
         place = 4
-        for start, length, values in starts:
+        for start, length, values, dictionary in starts:
             end, found = start + length, 0
             if start != place:
                 return False
@@ -85,7 +87,10 @@ def is_filled(file: BinaryIO, size: int, footer: Footer) -> bool:
                 file.seek(place)
                 head = io.BytesIO(file.read(min(end - place, _LARGEST_HEAD)))
                 page = _struct(head)
-                found += (page.get(5) or page.get(8) or {1: 0})[1]
+                values_of = page.get(5) or page.get(8)
+                if values_of is None and not (dictionary and place == start):
+                    return False
+                found += 0 if values_of is None else values_of[1]
                 place += head.tell() + max(0, page[3])
             if place != end or found != values:
                 return False
