@@ -259,6 +259,7 @@ def test_it_reads_what_pyarrow_wrote(rows: int) -> None:
         "in a page",
         "as a page",
         "as a page in a chunk",
+        "as an empty page in a chunk",
     ],
 )
 def test_bytes_to_which_nothing_points(where: str) -> None:
@@ -269,12 +270,15 @@ def test_bytes_to_which_nothing_points(where: str) -> None:
     hidden, length = b"a face, smuggled" * 9, int.from_bytes(data[-8:-4], "little")
     if where.startswith("as a page"):  # a dictionary's, of 16 bytes
         hidden = bytes([0x15, 4, 0x15, 32, 0x15, 32, 0]) + hidden[:16]
-    inside = where in ("between", "as a page", "as a page in a chunk")
+    if where == "as an empty page in a chunk":
+        about = bytes([0x2C, 0x15, 0, 0x15, 0, 0x15, 6, 0x15, 6, 0, 0])
+        hidden = bytes([0x15, 0, 0x15, 32, 0x15, 32]) + about + hidden[:16]
+    inside = where == "between" or where.startswith("as a")
     place = chunk[9] + chunk[7] if inside else len(data) - 8 - length
     larger = data[:place] + hidden + data[place:]
     for moved in (chunk[3] for group in footer.groups for chunk in group[1]):
         moved[9] += len(hidden) * (moved[9] >= place)
-    if where == "as a page in a chunk":
+    if where.endswith("page in a chunk"):
         chunk[7] += len(hidden)
     if where == "in a chunk":
         footer.groups[-1][1][-1][3][7] += len(hidden)

@@ -239,7 +239,7 @@ _BY_FILE: dict[str, list[tuple[str, str, str]]] = {
         ("fault = None if fills_its_scan(data) else BEHIND", "pass", "tests/test_hostile_release.py -k scan"),
     ],
     "release/standalone/parquet.py": [
-        ("if start != place:", "if False:", "tests/test_standalone.py -k nothing_points"),
+        ("if values_of is not None and values and values_of[1] < 1:", "if False:", "tests/test_standalone.py -k nothing_points"),
         ("if place != end or found != values:", "if place != end:", "tests/test_standalone.py -k nothing_points"),
         ("return place == size - 8 - int", "return True or place == size - 8 - int", "tests/test_standalone.py -k nothing_points"),
     ],

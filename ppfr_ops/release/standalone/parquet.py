@@ -90,6 +90,8 @@ def is_filled(file: BinaryIO, size: int, footer: Footer) -> bool:
                 values_of = page.get(5) or page.get(8)
                 if values_of is None and not (dictionary and place == start):
                     return False
+                if values_of is not None and values and values_of[1] < 1:
+                    return False
                 found += 0 if values_of is None else values_of[1]
                 place += head.tell() + max(0, page[3])
             if place != end or found != values:
