@@ -346,7 +346,17 @@ def test_what_is_the_owners_is_closed_from_the_start_and_closed_again(
                 born[str(path)] = os.fstat(descriptor).st_mode & 0o777
             return descriptor
 
+        made, folders_born = os.mkdir, dict[str, int]()
+
+        def making(path: str, mode: int = 0o777, **more: int) -> None:
+            made(path, mode, **more)
+            folders_born[str(path)] = os.stat(path).st_mode & 0o777
+
         monkeypatch.setattr(os, "open", opening)
+        monkeypatch.setattr(os, "mkdir", making)
+        fresh = tmp_path.with_name("fresh")
+        opened(str(fresh))
+        assert folders_born[str(fresh / "evidence")] == 0o700
         ledger = opened(str(tmp_path))
         commit(ledger, "u1")
         ledger.entries()
