@@ -11,6 +11,7 @@ import tarfile
 import threading
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from ppfr_ops.methods.dp.template import DIRECTIONS
 from ppfr_ops.methods.registry import create
 from ppfr_ops.privacy import Loss
 from ppfr_ops.sanitize import conductor
+from ppfr_ops.sanitize.accounts import charge
 from ppfr_ops.sanitize.privacy_audit import audit
 from ppfr_ops.source import parquet, reader, tar, tree, units
 from ppfr_ops.source import plan as planning
@@ -281,6 +283,12 @@ def test_the_unit_person_holds_where_records_are_made(tmp_path: Path) -> None:
     entries = Ledger(str(output)).entries().values()
     assert sum(entry.records for entry in entries) == 3
     assert sum((Counter(e.dead_letters) for e in entries), Counter()) == {"unlabelled": 2}
+    # And should one come that far, it is not paid for by nobody.
+    job = SimpleNamespace(build_method=lambda: SimpleNamespace(guarantee=lambda: promised))
+    promised = SimpleNamespace(unit="person", loss=Loss(1.0), photos=9)
+    nobodys = SimpleNamespace(records=pa.table({"identity": ["a", None]}))
+    with pytest.raises(UserError, match="has no identity"):
+        charge(job, object(), None, "u", "c", nobodys)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="a batch is one of several"):
         sanitize_batch(
             {"image": [faces[0]] * 20, "identity": ["ann"] * 20},
