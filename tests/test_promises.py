@@ -25,6 +25,7 @@ from ppfr_ops.options import declared, extra, flag
 from ppfr_ops.release.looking import _same
 from ppfr_ops.sanitize import isolation
 from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.sanitize.photographs import options as photograph_options
 from ppfr_ops.sanitize.photographs.finder import Finder
 from ppfr_ops.sanitize.photographs.options import PhotographOptions
 from ppfr_ops.sanitize.prepare import prepare
@@ -148,6 +149,17 @@ def test_an_option_of_photographs_is_in_the_digest(source: Path, name: str) -> N
     other = settings(source, photographs=PhotographOptions(**value), **method)
     changed = {key for key in one | other if one.get(key) != other.get(key)}
     assert flag(name, PhotographOptions.model_fields[name]) in changed
+
+
+@pytest.mark.parametrize("name", ["CENTERFACE", "YUNET"])
+def test_another_detector_is_another_digest(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    one = settings(source, photographs=PhotographOptions())
+    (tmp_path / "other.onnx").write_bytes(b"of a later version")
+    monkeypatch.setattr(photograph_options, name, tmp_path / "other.onnx")
+    other = settings(source, photographs=PhotographOptions())
+    assert {key for key in one | other if one.get(key) != other.get(key)} == {"--detector"}
 
 
 @pytest.mark.parametrize(

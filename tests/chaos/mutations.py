@@ -117,7 +117,7 @@ _BY_FILE: dict[str, list[tuple[str, str, str]]] = {
         ('"--seed": "system" if options.seed is None else "seeded",', '"--seed": "system",', DIGEST),
         ('named["--detector"] = options.photographs.detector_digest()', "pass", DIGEST),
         ("for name, value in {**shaping(options), **named}.items()", "for name, value in named.items()", DIGEST),
-        ("    if bound and not method.redrawable:", "    if False:", KEPT),
+        ("    if bound and not method.redrawable:", "    if False:", "tests/test_methods.py -k drawn_once"),
         ("return secret if seeded else stretched(secret, \"identities\")", "return secret", SECRETS),
     ],
     "options.py": [
