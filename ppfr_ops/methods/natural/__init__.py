@@ -241,7 +241,9 @@ def _share(text: str) -> tuple[str, float]:
 
 @lru_cache(maxsize=2)
 def _load(device: str) -> Generator:
-    return Generator(device)
+    # Who loads it first may be in inference mode, in which parameters would be for nothing else.
+    with torch.inference_mode(False):
+        return Generator(device)
 
 
 @register("natural")
