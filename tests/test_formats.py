@@ -517,7 +517,14 @@ def test_a_damaged_name_in_a_zip_costs_its_picture_only(tmp_path: Path) -> None:
     pictures = [jpeg(face) for face in faces(4)]
     sound = zipped({f"Jane_{n // 2}/{n}.jpg": data for n, data in enumerate(pictures)})
     at = sound.rindex(b"Jane_0/1.jpg")  # in the directory at the end
-    for new in (b"Ja/e_0/1.jpg", b"_ane_0/1.jpg", b"Jane_0/1.jqg", b"Jane_0/1.jp\xff"):
+    whole = (
+        b"Ja/e_0/1.jpg",
+        b"_ane_0/1.jpg",
+        b"Jane_0/1.jqg",
+        b"Jane_0/1.jp\xff",
+        b"\0ane_0/1.jpg",
+    )
+    for new in whole:
         (tmp_path / "a.zip").write_bytes(sound[:at] + new + sound[at + len(new) :])
         chosen = plan(str(tmp_path), Columns(identity="folder"))
         table = read_unit(chosen, chosen.units[0])

@@ -292,8 +292,9 @@ def ranges(sizes: Sequence[int], most: int, unit_bytes: int | None) -> Iterator[
 
 
 def relative(path: str, root: str) -> bytes:
-    """A path as it is hashed: below the input's root, whatever bytes it is made of."""
-    return os.path.relpath(path, root or None).encode("utf-8", "surrogateescape")
+    """A path as it is hashed: below the input's root, whatever bytes it is made of. That of a
+    member without a name is that of its folder."""
+    return os.path.relpath(path or os.curdir, root or None).encode("utf-8", "surrogateescape")
 
 
 def storable(text: str) -> str:
