@@ -123,6 +123,17 @@ def test_the_test_of_bare_faces_finds_them(tmp_path: Path) -> None:
     assert bare(clip, clip.write(tmp_path / "clip.mp4")) == list(range(10))
 
 
+def same_clip(folder: Path) -> None:
+    """Made once and made with kills: the same frames, up to what an encoder makes of them."""
+    once, again = (
+        list(video.read_frames(folder / name / "release" / "clip.mp4", 0))
+        for name in ("once", "out")
+    )
+    assert [frame.time for frame in once] == [frame.time for frame in again]
+    for one, other in zip(once, again, strict=True):
+        assert np.abs(one.pixels.astype(int) - other.pixels).max() <= 8
+
+
 def test_killed_anywhere_the_same_call_goes_on(tmp_path: Path) -> None:
     clip = Clip(60)
     clip.write(tmp_path / "in" / "clip.mp4")
@@ -136,7 +147,8 @@ def test_killed_anywhere_the_same_call_goes_on(tmp_path: Path) -> None:
     detector = Knowing(clip)
     again = sanitize_videos(tmp_path / "in", tmp_path / "out", detector, settings)
     assert detector.seen <= 20  # what was looked at before is not looked at again
-    assert [each.sha256 for each in again] == [each.sha256 for each in whole]
+    assert len(again) == len(whole) == 1
+    same_clip(tmp_path)
     detector = Knowing(clip)
     assert sanitize_videos(tmp_path / "in", tmp_path / "out", detector, settings) == again
     assert detector.seen == 0
@@ -165,7 +177,8 @@ def test_killed_while_writing_the_same_call_goes_on(
             sanitize_videos(tmp_path / "in", tmp_path / "out", Knowing(clip), settings)
     again = sanitize_videos(tmp_path / "in", tmp_path / "out", Knowing(clip), settings)
     assert len(written) == 2 + 2 + 4
-    assert [each.sha256 for each in again] == [each.sha256 for each in whole]
+    assert len(again) == len(whole) == 1
+    same_clip(tmp_path)
 
 
 def test_a_cut_ends_tracks_and_nothing_is_carried_over_it(tmp_path: Path) -> None:
