@@ -18,8 +18,8 @@ _QUALITY = {
     "libx264": {"crf": "18", "preset": "veryfast", "threads": "1"},
     "libvpx-vp9": {"crf": "24", "b": "0", "threads": "1"},
 }
-"""One thread each: the same frames give the same bytes nearly always; on a busy machine a segment in
-a hundred came out otherwise, by four grey levels at most."""
+"""One thread each: the same frames give the same bytes nearly always; on a busy machine a segment
+in a hundred came out otherwise, by four grey levels at most."""
 
 
 @dataclass(frozen=True)
