@@ -32,6 +32,7 @@ from skimage.feature import hog as gradients
 from ppfr_ops.draws import system_draws
 from ppfr_ops.lab.evaluate.learning import as_tensor, augment, fit, new
 from ppfr_ops.lab.evaluate.protocol import pair_scores, verify
+from ppfr_ops.lab.evaluate.stages.look import pixels
 from ppfr_ops.lab.evaluate.stages.training import SIZE, _Recogniser
 from ppfr_ops.methods.base import Context
 from ppfr_ops.methods.registry import create
@@ -119,13 +120,6 @@ def hog(faces: np.ndarray) -> np.ndarray:
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
-def raw(faces: np.ndarray) -> np.ndarray:
-    small = np.stack([cv2.resize(f, (28, 28), interpolation=cv2.INTER_AREA) for f in faces])
-    found = small.reshape(len(small), -1).astype(np.float32)
-    found -= found.mean(1, keepdims=True)
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
-
-
 class Pairs:
     """LFW's, of the first folds, and the pictures that they use."""
 
@@ -149,7 +143,7 @@ class Pairs:
 
 def training(shared: Path, work: Path, given: argparse.Namespace) -> None:
     pairs = Pairs(shared)
-    pairs.read("raw pixels", raw(pairs.x))
+    pairs.read("raw pixels", pixels(pairs.x))
     pairs.read("histograms of gradients", hog(pairs.x))
     who = np.array([f"p{i}" for i in range(given.people) for _ in range(given.photos)])
     y = drawn(work / given.set, list(who))
@@ -173,7 +167,7 @@ def training(shared: Path, work: Path, given: argparse.Namespace) -> None:
 def benchmark(shared: Path, work: Path, given: argparse.Namespace) -> None:
     pairs = Pairs(shared, given.folds)
     y = drawn(work / f"lfw-{given.set}", list(pairs.who))
-    readers = {"raw": raw, "hog": hog}
+    readers = {"raw": pixels, "hog": hog}
     for name in ("sface", "mobileface", "dlib", "faceres", "mfn128"):
         spec = RecognizerSpec.parse(f"{name}={shared / 'models' / name}.onnx")
         readers[name] = Recognizer(spec, 1).embed

@@ -119,8 +119,9 @@ def write_review(target: str, queue: Sequence[Doubt], plan: Plan) -> None:
     """Write ``--review-out``, a table to be filled in and given back as ``--verdicts``. It names
     the sources, so it is for the owner alone: mode 0600. ``original`` says of which picture the
     verdict will be."""
-    where, marks = places(queue, plan), dict[str, str]()
+    where, marks = dict[str, tuple[str, int]](), dict[str, str]()
     for unit, names in _units(queue, plan):
+        where.update(zip(names, sources(plan, unit), strict=True))
         marks.update(zip(names, map(marked, sums_of(plan, unit)), strict=True))
     descriptor = os.open(target, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
     with os.fdopen(descriptor, "w", newline="", encoding="utf-8") as file:
