@@ -1,16 +1,12 @@
-"""What ``natural`` is worth: to learn from, and as a benchmark.
+"""What invented people are worth to learn from; what a release is worth as a benchmark, and whether
+the people in it are anybody, say the stages ``benchmark`` and ``leak`` of ``ppfr evaluate``.
 
-    python bench/natural_worth.py ../shared WORK training [--people 700] [--photos 16] [--seeds 1]
-    python bench/natural_worth.py ../shared WORK benchmark
-    python bench/natural_worth.py ../shared WORK leak [--known 3000]
+    python bench/natural_worth.py ../shared WORK [--people 700] [--photos 16] [--seeds 1]
 
-``training``: the recogniser of the evaluation's training stage, taught by labels on invented
-people, by labels and a public recogniser's templates (sface) of the same pictures, and by labels on
-the originals of ``ids_aligned``, each read on the originals of LFW's pairs; floors: raw pixels and
-histograms of gradients. ``benchmark``: LFW drawn anew with labels, read by strong and by weak
-recognisers (those trained above, at three lengths): are they in the same order as on originals?
-``leak``: are invented people anybody of the sets at hand? FFHQ, which taught the generator's
-teacher, is not among them. WORK keeps pictures and networks; a run goes on from what is there.
+The recogniser of the evaluation's training stage, taught by labels on invented people, by labels and
+a public recogniser's templates (sface) of the same pictures, and by labels on the originals of
+``ids_aligned``, each read on the originals of LFW's pairs; floors: raw pixels and histograms of
+gradients. WORK keeps pictures and networks; a run goes on from what is there.
 """
 
 import argparse
@@ -26,7 +22,6 @@ import torch
 import torch.nn.functional as F
 from natural import jpeg
 from PIL import Image
-from scipy.stats import spearmanr
 from skimage.feature import hog as gradients
 
 from ppfr_ops.draws import system_draws
@@ -121,12 +116,11 @@ def hog(faces: np.ndarray) -> np.ndarray:
 
 
 class Pairs:
-    """LFW's, of the first folds, and the pictures that they use."""
+    """LFW's, and the pictures that they use."""
 
-    def __init__(self, shared: Path, folds: int = 10) -> None:
+    def __init__(self, shared: Path) -> None:
         x, who, paths = rows_of(shared, "lfw_aligned")
         found = pq.read_table(shared / "data" / "lfw_pairs.parquet")
-        found = found.filter(np.isin(found["fold"], np.unique(found["fold"])[:folds]))
         table = found.to_pydict()
         used = np.isin(paths, table["a"] + table["b"])
         self.x, self.who = x[used], who[used]
@@ -164,82 +158,19 @@ def training(shared: Path, work: Path, given: argparse.Namespace) -> None:
             pairs.read(f"{name}, {given.steps} steps, seed {seed}", model.embed(pairs.x))
 
 
-def benchmark(shared: Path, work: Path, given: argparse.Namespace) -> None:
-    pairs = Pairs(shared, given.folds)
-    y = drawn(work / f"lfw-{given.set}", list(pairs.who))
-    readers = {"raw": pixels, "hog": hog}
-    for name in ("sface", "mobileface", "dlib", "faceres", "mfn128"):
-        spec = RecognizerSpec.parse(f"{name}={shared / 'models' / name}.onnx")
-        readers[name] = Recognizer(spec, 1).embed
-    originals, labels, _ = rows_of(shared, "ids_aligned")
-    for steps in (60, 250, 1000):
-        path = work / f"weak-{steps}.pt"
-        readers[f"small, {steps} steps"] = train(path, originals, labels, steps, 0).embed
-    found = {}
-    for name, reader in readers.items():
-        found[name] = (
-            pairs.read(f"{name}, originals", reader(pairs.x)),
-            pairs.read(f"{name}, drawn", reader(y)),
-        )
-    before, after = np.array(list(found.values())).T
-    for kind, rows in (("all", slice(None)), ("without the floors", slice(2, None))):
-        rank = spearmanr(before[rows], after[rows]).statistic
-        errors = (1 - after[rows]) / (1 - before[rows])
-        print(
-            f"{kind}: rank correlation {rank:.2f}, error rates {errors.round(2)} times", flush=True
-        )
-
-
-def leak(shared: Path, work: Path, given: argparse.Namespace) -> None:
-    """Are invented people anybody of the sets at hand? Beside strangers: LFW's people."""
-    rng = np.random.default_rng(0)
-    who = [f"p{i}" for i in range(given.people) for _ in range(given.photos)]
-    invented = drawn(work / given.set, who)[:: given.photos]
-    pairs = Pairs(shared)
-    strangers = pairs.x[np.unique(pairs.who, return_index=True)[1]]
-    sets = {}
-    for name in ("utk_aligned", "cfp_aligned", "ids_aligned"):
-        column = table_of(shared, name)["image"]
-        chosen = np.sort(rng.permutation(len(column))[: given.known])
-        sets[name] = faces_in(column.take(chosen).to_pylist())
-    for name in ("faceres", "mobileface", "mfn128", "sface"):
-        read = Recognizer(RecognizerSpec.parse(f"{name}={shared / 'models' / name}.onnx"), 1).embed
-        s, x, shown = read(strangers), read(invented), [name]
-        among = (s @ s.T)[np.triu_indices(len(s), 1)]
-        limit = np.quantile(among, 1 - 1e-4)
-        for kind, faces in (("LFW", None), *sets.items()):
-            theirs = s if faces is None else read(faces)
-            near, told = theirs @ x.T, theirs @ s.T if faces is not None else among
-            spread = 2 * np.std((near > limit).mean(0)) / len(x) ** 0.5
-            shown.append(
-                f"{kind}: invented {(near > limit).mean():.6f} (two standard errors {spread:.6f}), "
-                f"strangers {(told > limit).mean():.6f}"
-            )
-            rows = np.argsort(near.max(0))[-12:]
-            nearest = (strangers if faces is None else faces)[near.argmax(0)[rows]]
-            sheet = np.concatenate([np.concatenate([invented[rows], nearest], 1)], 0)
-            Image.fromarray(np.concatenate(list(sheet), 1)).save(work / f"near-{kind}-{name}.png")
-        print("; ".join(shown), flush=True)
-
-
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     asked.add_argument("shared", type=Path)
     asked.add_argument("work", type=Path)
-    asked.add_argument("what", choices=("training", "benchmark", "leak"))
     asked.add_argument("--people", type=int, default=700)
     asked.add_argument("--photos", type=int, default=16)
     asked.add_argument("--steps", type=int, default=1200)
     asked.add_argument("--seeds", type=int, default=1)
-    asked.add_argument("--folds", type=int, default=10, help="of LFW's pairs, for benchmark")
-    asked.add_argument("--known", type=int, default=3000, help="pictures of a set")
     asked.add_argument("--set", default="set", help="name of the drawn pictures in WORK")
     asked.add_argument("--learn", nargs="+", default=["invented", "invented, teacher", "originals"])
     given = asked.parse_args()
     torch.set_num_threads(1)
-    {"training": training, "benchmark": benchmark, "leak": leak}[given.what](
-        given.shared, given.work, given
-    )
+    training(given.shared, given.work, given)
 
 
 if __name__ == "__main__":

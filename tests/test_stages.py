@@ -5,14 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from worlds import Shown, Turned, Virtual, World
+from worlds import Others, Shown, Turned, Virtual, World
 
 from ppfr_ops.contracts.evaluation import Evaluation
+from ppfr_ops.contracts.worth import Read
 from ppfr_ops.lab.evaluate import run as running
 from ppfr_ops.lab.evaluate.attacks.linker import Search
 from ppfr_ops.lab.evaluate.evaluation import evaluate, facts
+from ppfr_ops.lab.evaluate.remarks import remarks
 from ppfr_ops.lab.evaluate.run import Run
 from ppfr_ops.lab.evaluate.stages import Skip, Stage, look, stages
+from ppfr_ops.lab.evaluate.stages.benchmark import benchmark
 from ppfr_ops.lab.evaluate.stages.eye import coarse
 from ppfr_ops.lab.evaluate.stages.inference import reading
 from ppfr_ops.lab.evaluate.streams import stream
@@ -163,6 +166,47 @@ def test_training_gives_four_figures(virtual: Run) -> None:
         for other in ("published", "originals"):
             assert 0 <= getattr(found, f"{name}_on_{other}").accuracy <= 1
     assert found.originals_on_originals.accuracy > 0.6
+
+
+def test_benchmark_ranks_recognisers(shown: Run, virtual: Run) -> None:
+    found, other = measured(shown, "benchmark"), measured(virtual, "benchmark")
+    for part in (found, other):
+        names = {"pixels", "gradients", "coarse", "fine", "trained_2", "trained_20"}
+        assert part.pairs == 60 and set(part.readers) == names
+    for read in found.readers.values():  # what is published is the face: they read it as before
+        assert read.published == pytest.approx(read.originals, abs=0.1)
+    assert other.readers["fine"].published > 0.9
+
+
+def test_ranks_and_error_rates() -> None:
+    read = {"good": (0.9, 0.95), "fair": (0.8, 0.6), "bad": (0.6, 0.7)}
+    told = benchmark(10, {name: Read(originals=a, published=b) for name, (a, b) in read.items()})
+    assert told.rank_correlation == pytest.approx(0.5)
+    assert told.error_rates == pytest.approx((0.5, 2.0))
+    same = benchmark(10, {name: Read(originals=1, published=1) for name in "ab"})
+    assert same.rank_correlation is None and same.error_rates is None
+
+
+def test_a_generator_that_shows_others_leaks_them(
+    world: World, shown: Run, virtual: Run, tmp_path: Path
+) -> None:
+    stolen = world.run(Others(), tmp_path)
+    parts = [measured(run, "leak") for run in (stolen, shown, virtual)]
+    taken, *innocent = (part.sets["originals"]["fine"] for part in parts)
+    assert parts[0].people == 30 and set(parts[0].sets) == {
+        "originals",
+        "attack faces",
+        "identities",
+    }
+    assert taken.published > taken.strangers + taken.two_standard_errors
+    assert taken.published > 0.9 / 29  # each one's face is another's
+    for near in innocent:
+        assert near.published <= near.strangers + 0.02
+    assert (
+        "more often than strangers"
+        in remarks(stolen, {**dict.fromkeys(stages()), "leak": parts[0]})[0]
+    )
+    assert not remarks(shown, {**dict.fromkeys(stages()), "leak": parts[1]})
 
 
 def test_published_under_a_key_that_is_not_here(world: World, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Made worlds for the stages of an evaluation: drawn people, small FR models, three methods.
+"""Made worlds for the stages of an evaluation: drawn people, small FR models, four methods.
 
 ``Shown`` publishes the face itself under a little noise: everything is found. ``Virtual`` draws a
 picture from key and label: nothing of the face is in it. ``Turned`` exchanges blocks of pixels as
@@ -44,6 +44,7 @@ SMALL = Settings(
     regeneration_steps=25,
     regeneration_tests=60,
     training_steps=20,
+    benchmark_steps=(2, 20),
 )
 
 
@@ -81,6 +82,13 @@ class Virtual(Shown):
             rng = np.random.default_rng(np.frombuffer(seed, "<u4"))
             out[i] = np.kron(rng.integers(40, 216, (14, 14, 3)), np.ones((8, 8, 1)))
         return self.anonymize(out, draws)
+
+
+class Others(Shown):
+    """Publishes the face of somebody else in the batch."""
+
+    def anonymize(self, faces: Faces, draws: NDArray[np.float32]) -> Faces:
+        return super().anonymize(np.roll(faces, 1, 0), draws)
 
 
 class Turned(Shown):

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ppfr_ops.contracts.look import Look
 from ppfr_ops.contracts.structure import Structure
+from ppfr_ops.contracts.worth import Benchmark, Leak
 
 
 class _Document(BaseModel):
@@ -352,6 +353,10 @@ class Headline(_Document):
     """The largest excess of a network's balanced accuracy over chance."""
     other_release_accuracy: float | None = None
     """Two releases under different keys: the highest over the FR models."""
+    real_gap: float | None = None
+    """Accuracy on originals that a small recogniser loses by training on what is published."""
+    rank_correlation: float | None = None
+    """Of recognisers' accuracies on originals and on what is published."""
     named_by_structure: float | None = None
     """Share of people whom the structure attack names rightly: the best of its ways."""
 
@@ -405,6 +410,8 @@ class Evaluation(_Document):
     regeneration: Regeneration | None = None
     releases: Releases | None = None
     training: Training | None = None
+    benchmark: Benchmark | None = None
+    leak: Leak | None = None
     structure: Structure | None = None
     remarks: list[str]
     """What a reader must know, linkability above all."""

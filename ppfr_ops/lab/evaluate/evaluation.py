@@ -24,6 +24,7 @@ from ppfr_ops.contracts.evaluation import (
     RecoverySummary,
     Regeneration,
     Releases,
+    Training,
 )
 from ppfr_ops.contracts.structure import Structure
 from ppfr_ops.lab.evaluate.data import FaceSet
@@ -34,6 +35,12 @@ from ppfr_ops.lab.evaluate.settings import Mode
 from ppfr_ops.lab.evaluate.stages import stages
 from ppfr_ops.lab.evaluate.structure import Attacked, structure_attack
 from ppfr_ops.lab.evaluate.templates import Log
+
+_SIZED = (
+    *("eye", "inference", "linker", "regeneration", "releases"),
+    *("training", "benchmark", "leak"),
+)
+"""Stages whose part says how much they did."""
 
 
 def facts(run: Run, encoding: str) -> dict[str, Any]:
@@ -174,7 +181,7 @@ def _did(run: Run, parts: dict[str, Any]) -> list[str]:
         did.append(f"verification over {len(run.pairs.a)} pairs in {folds} folds")
     if parts["disclosure"]:
         did.append(f"disclosure on {parts['disclosure'].faces} faces")
-    for name in ("structure", "eye", "inference", "linker", "regeneration", "releases", "training"):
+    for name in ("structure", *_SIZED):
         if parts.get(name):
             did.append(sizes(name, parts[name]))
     recovery: RecoverySummary | None = parts["recovery"]
@@ -224,8 +231,16 @@ def headline(run: Run, parts: dict[str, Any]) -> Headline:
         rank1=lead.rank1 if lead else None,
         rank1_student=lead.student.rank1 if lead and lead.student else None,
         d_sys=lead.d_sys if lead else None,
+        real_gap=_real_gap(parts["training"]),
+        rank_correlation=parts["benchmark"].rank_correlation if parts["benchmark"] else None,
         **_leaks(parts),
     )
+
+
+def _real_gap(part: Training | None) -> float | None:
+    if part is None:
+        return None
+    return part.originals_on_originals.accuracy - part.published_on_originals.accuracy
 
 
 def _leaks(parts: dict[str, Any]) -> dict[str, float | None]:

@@ -4,12 +4,15 @@ from typing import Any
 
 from ppfr_ops.contracts.evaluation import Linkage, Linker, Recovery, RecoverySummary, Utility
 from ppfr_ops.contracts.structure import Structure
+from ppfr_ops.contracts.worth import Leak
 from ppfr_ops.lab.evaluate.run import Run
 
 
 def remarks(run: Run, parts: dict[str, Any]) -> list[str]:
     """All remarks, the most important first."""
     found = told_by_the_set(parts["structure"]) if parts["structure"] else []
+    if parts["leak"]:
+        found += leaked(parts["leak"])
     if parts["linker"]:
         found += strongly_linked(parts["linker"])
     if parts["linkage"]:
@@ -38,6 +41,17 @@ def told_by_the_set(structure: Structure) -> list[str]:
         f"Anyone who knows which person stands in which row of the source names {best.right} of "
         f"{structure.people} people rightly ({best.named} named), by {best.attack}; with the "
         f"pseudonyms dealt at random {best.control_right}{luck}."
+    ]
+
+
+def leaked(leak: Leak) -> list[str]:
+    """Of which set published people are somebody more often than strangers are."""
+    return [
+        f"{model} takes published pictures for other people in {name} more often than strangers: "
+        f"{near.published:.2%} of pairs, {near.strangers:.2%} of strangers' (at FAR {leak.far:g})."
+        for name, models in leak.sets.items()
+        for model, near in models.items()
+        if near.published > near.strangers + near.two_standard_errors
     ]
 
 

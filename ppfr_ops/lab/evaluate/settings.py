@@ -46,6 +46,10 @@ class Settings(BaseModel):
     regeneration_tests: int = Field(default=1000, ge=4)
     training_faces: int = Field(default=1_000_000, ge=16, description="of --identities, at most")
     training_steps: int = Field(default=4000, ge=1)
+    benchmark_steps: tuple[int, ...] = Field(
+        default=(60, 250, 1000), description="of the small recognisers that a benchmark has to rank"
+    )
+    leak_faces: int = Field(default=3000, ge=20, description="of each set, at most")
 
 
 FULL = Settings()
@@ -73,6 +77,8 @@ QUICK = Settings(
     regeneration_tests=200,
     training_faces=2000,
     training_steps=150,
+    benchmark_steps=(60,),
+    leak_faces=1000,
 )
 
 

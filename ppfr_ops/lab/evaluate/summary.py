@@ -43,15 +43,34 @@ def _leaks(document: Evaluation) -> Iterator[str]:
             f"  releases     {name}: accuracy across keys {pair.different_keys.accuracy:.3f}, "
             f"under one {pair.same_key.accuracy:.3f}"
         )
+
+
+def _worth(document: Evaluation) -> Iterator[str]:
+    """What a release is worth to learn from and to measure with; and who is in it."""
     if document.training:
-        part = document.training
+        part, gap = document.training, document.headline.real_gap
         yield (
             "  training     accuracy, trained on published: on published "
             f"{part.published_on_published.accuracy:.3f}, on originals "
             f"{part.published_on_originals.accuracy:.3f}; on originals: "
             f"{part.originals_on_published.accuracy:.3f}, "
-            f"{part.originals_on_originals.accuracy:.3f}"
+            f"{part.originals_on_originals.accuracy:.3f}; real gap {gap:.3f}"
         )
+    if document.benchmark:
+        told = document.benchmark
+        rank = "?" if told.rank_correlation is None else f"{told.rank_correlation:.2f}"
+        least, most = told.error_rates or (float("nan"),) * 2
+        yield (
+            f"  benchmark    {len(told.readers)} recognisers, rank correlation {rank}, error rates "
+            f"{least:.2f} to {most:.2f} times those on originals"
+        )
+    for name, models in document.leak.sets.items() if document.leak else ():
+        assert document.leak is not None
+        shares = ", ".join(
+            f"{model} {near.published:.6f} (strangers {near.strangers:.6f})"
+            for model, near in models.items()
+        )
+        yield f"  leak         {name}, taken for one at FAR {document.leak.far:g}: {shares}"
 
 
 def _look(part: Look) -> Iterator[str]:
@@ -98,6 +117,7 @@ def summary(document: Evaluation) -> Iterator[str]:
             f"threshold {'?' if found.unchanged is None else f'{found.unchanged.far:.4f}'} "
             f"({found.role.replace('_', ' ')})"
         )
+    yield from _worth(document)
     if document.disclosure:
         yield (
             f"  disclosure   {head.disclosure:.3f} "

@@ -21,6 +21,8 @@ _ORDER = (
     "regeneration",
     "releases",
     "training",
+    "benchmark",
+    "leak",
     "structure",
 )
 

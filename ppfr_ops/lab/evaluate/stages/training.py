@@ -4,6 +4,8 @@ Once on what is published for photos of known people, once on the originals; bot
 is published for the gallery and on the gallery itself. The people are others than the gallery's.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,17 @@ MARGIN, SCALE, SIZE = 0.2, 24.0, 128
 
 Both = tuple[Rates, Rates]
 """Read on what is published, and on originals."""
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Of known people, to train on: uint8 ``N x 112 x 112 x 3``, their labels, and the same as
+    numbers from 0."""
+
+    images: Faces
+    names: list[str]
+    who: NDArray[np.int64]
+    people: int
 
 
 class _Recogniser(nn.Module):
@@ -47,32 +60,28 @@ class TrainingStage(Stage[Training]):
     about = "a small recogniser trained on what is published (needs --identities)"
 
     def measure(self, run: Run) -> Training:
-        photos = run.identities
-        if photos is None or photos.identities is None or run.publisher is None:
+        photos = photos_of(run)
+        if photos is None or run.publisher is None:
             raise Skip("needs the method and photos of other people with labels (--identities)")
-        rows = evenly(len(photos), run.settings.training_faces)
-        names = [photos.identities[i] for i in rows]
-        people = sorted(set(names))
-        who = np.array([people.index(name) for name in names])
-        if len(people) < 2:
+        if photos.people < 2:
             raise Skip("needs photos of two people at least")
-        x = photos.images[rows]
         world = run.method.under(run.release_key)
-        y = world.publish(x, run.stream("published: photos to train on"), names)
+        purpose = run.stream("published: photos to train on")
+        y = world.publish(photos.images, purpose, photos.names)
         found: dict[str, Both] = {}
-        for side, learn in (("published", y), ("originals", x)):
+        for side, learn in (("published", y), ("originals", photos.images)):
             name = f"training_{side}"
             found[side] = run.keep(
                 name,
                 Both,
                 lambda learn=learn, name=name: _train(  # type: ignore[misc]
-                    run, name, learn, who, len(people)
+                    run, name, learn, photos
                 ),
             )
         parameters = sum(p.numel() for p in FaceNet(SIZE).parameters())
         return Training(
-            people=len(people),
-            faces=len(rows),
+            people=photos.people,
+            faces=len(photos.images),
             steps=run.settings.training_steps,
             parameters=parameters,
             published_on_published=found["published"][0],
@@ -82,8 +91,20 @@ class TrainingStage(Stage[Training]):
         )
 
 
-def _train(run: Run, name: str, learn: Faces, who: NDArray[np.int64], people: int) -> Both:
-    model = new(lambda: _Recogniser(people), run.settings.seed)
+def photos_of(run: Run) -> Photos | None:
+    """The photos that recognisers are trained on; None: there are none with labels."""
+    given = run.identities
+    if given is None or given.identities is None:
+        return None
+    rows = evenly(len(given), run.settings.training_faces)
+    names = [given.identities[i] for i in rows]
+    people, who = np.unique(names, return_inverse=True)
+    return Photos(given.images[rows], names, who.reshape(-1), len(people))
+
+
+def taught(run: Run, name: str, learn: Faces, photos: Photos, steps: int) -> _Recogniser:
+    """A small recogniser, trained on ``learn``, which shows whom ``photos`` show."""
+    model, who = new(lambda: _Recogniser(photos.people), run.settings.seed), photos.who
     assert isinstance(model, _Recogniser)
 
     def loss_of(rng: np.random.Generator) -> torch.Tensor:
@@ -92,8 +113,12 @@ def _train(run: Run, name: str, learn: Faces, who: NDArray[np.int64], people: in
         loss: torch.Tensor = model(faces, torch.from_numpy(who[index]))
         return loss
 
-    steps = run.settings.training_steps
     fit(model, loss_of, steps, run.settings.seed, name, 2e-3, 0.05, run.checkpoint(name), run.log)
+    return model
+
+
+def _train(run: Run, name: str, learn: Faces, photos: Photos) -> Both:
+    model = taught(run, name, learn, photos, run.settings.training_steps)
     index, a, b = run.pair_places()
     found = []
     sides = {"published": run.published(index), "originals": run.gallery.images[index]}
