@@ -3,8 +3,8 @@ the people in it are anybody, say the stages ``benchmark`` and ``leak`` of ``ppf
 
     python bench/natural_worth.py ../shared WORK [--people 700] [--photos 16] [--seeds 1]
 
-The recogniser of the evaluation's training stage, taught by labels on invented people, by labels and
-a public recogniser's templates (sface) of the same pictures, and by labels on the originals of
+The recogniser of the evaluation's training stage, taught by labels on invented people, by labels
+and a public recogniser's templates (sface) of the same pictures, and by labels on the originals of
 ``ids_aligned``, each read on the originals of LFW's pairs; floors: raw pixels and histograms of
 gradients. WORK keeps pictures and networks; a run goes on from what is there.
 """
@@ -120,8 +120,7 @@ class Pairs:
 
     def __init__(self, shared: Path) -> None:
         x, who, paths = rows_of(shared, "lfw_aligned")
-        found = pq.read_table(shared / "data" / "lfw_pairs.parquet")
-        table = found.to_pydict()
+        table = pq.read_table(shared / "data" / "lfw_pairs.parquet").to_pydict()
         used = np.isin(paths, table["a"] + table["b"])
         self.x, self.who = x[used], who[used]
         place = {path: row for row, path in enumerate(np.array(paths)[used])}
