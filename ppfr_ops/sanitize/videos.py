@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -175,6 +175,8 @@ def _one(
         found = list(_look(path, stream, work, detector, settings))
     except ValueError as error:
         return VideoDone(str(name), problem=str(error))
+    if not found:
+        return VideoDone(str(name), problem="no frame that has a time")
     times = np.concatenate([part["times"] for part in found])
     if stream.frames and len(times) < stream.frames:
         return VideoDone(str(name), problem=f"damaged after {len(times)} of {stream.frames} frames")
@@ -215,7 +217,7 @@ def _look(
             return
     before: Picture | None = None
     frames = video.read_frames(path, stream.quarter_turns, last)
-    while batch := list(islice(frames, BATCH)):
+    while batch := list(islice(frames, min(BATCH, settings.segment))):
         part, before = _segment(batch, frames, before, detector, settings)
         place = work / f"segment-{number:06d}.npz"
         with in_one_step(str(place)) as file:
@@ -355,7 +357,7 @@ def _write(
         _write_text(part.with_suffix(".json"), json.dumps(times[-1]))
         parts.append(part)
     draft = work / f"whole{target.suffix}"
-    video.join(parts, draft, path if settings.keep_sound else None)
+    video.join(parts, draft, stream, path if settings.keep_sound else None)
     os.utime(draft, (0, 0))
     shutil.move(draft, target)
     return sum(map(bool, there))
@@ -382,7 +384,7 @@ def _covered(
             drawn = {} if people is None else people.portraits(heads)
             treatments: list[Treatment] = ["covered"] * len(heads)
             pixels, _ = cover(frame.pixels, faces, treatments, drawn, style=style)
-            frame = video.Frame(pixels, frame.time)
+            frame = replace(frame, pixels=pixels)
         yield frame
 
 
