@@ -1,21 +1,33 @@
 """Five made clips of drawn people, covered by ``ppfr video``'s way: what is bare, who is seen, what
 flickers, and how long it takes.
 
-    python bench/videos.py WORK --cover virtual
-    python bench/videos.py WORK --cover blur --only pan low-light
+    python bench/videos.py WORK --cover virtual --ffprobe PATH
+    python bench/videos.py WORK --cover blur --only pan low-light --misses 20
+    python bench/videos.py WORK --cover blur --long 600 --deface .venv/bin/deface
 
 Clips: the camera pans; two people cross; a head turns; cuts; little light and much noise. Nobody
 in them exists, and where every face is in every frame is known. ``bare``: frames in which a face is
 still as it was (correlation of its middle above .9), and those of them of which no span in the
 queue tells. ``alike``: cosine of sface between frames of a track, mean and least; of the original
 clip beside it. ``flicker``: grey levels between a frame and the next in a face, aligned by its
-known place; of the original beside it. Times and sizes are read by PyAV (FFmpeg's libraries).
+known place; of the original beside it. Times and sizes are read by PyAV (FFmpeg's libraries), and
+with ``--ffprobe`` by that program (npm's ``@ffprobe-installer/linux-x64`` carries one): all that it
+says of streams and packets must be equal, but sizes in bytes, and what only tells how it is coded.
+``--misses N``: the detector sees nothing in one frame in N.
+
+``--long SECONDS``: one clip of so many seconds of 1280x720, covered by the command, which is killed
+once by SIGKILL and called again; its memory over time; then frames a second on 20 seconds of it,
+beside deface.
 """
 
 import argparse
+import contextlib
 import json
+import resource
 import secrets
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -30,7 +42,7 @@ import torch
 from ppfr_ops.draws import system_draws
 from ppfr_ops.imaging import video
 from ppfr_ops.imaging.arrays import Picture
-from ppfr_ops.imaging.detector import CenterFace
+from ppfr_ops.imaging.detector import CenterFace, Detections
 from ppfr_ops.imaging.geometry import cut
 from ppfr_ops.methods.portrait import PortraitHeads, Sitter
 from ppfr_ops.methods.registry import create
@@ -192,9 +204,95 @@ def shape(path: Path) -> tuple[object, ...]:
 
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        times = [frame.pts * frame.time_base for frame in container.decode(stream)]
-        # Of the last frame the container has no length that all writers agree on.
+        times = [
+            (frame.pts * frame.time_base, frame.duration) for frame in container.decode(stream)
+        ]
         return (stream.width, stream.height, stream.average_rate, tuple(times))
+
+
+CODED = {"bit_rate", "refs", "level", "profile", "has_b_frames", "extradata_size"}
+
+
+def probed(program: Path, path: Path) -> dict[str, object]:
+    """What ffprobe says of a video, but for sizes in bytes and how it is coded."""
+    command = [str(program), "-v", "error", "-of", "json", "-show_streams", "-show_chapters"]
+    command += ["-show_packets", "-show_format", str(path)]
+    told = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    found: dict[str, object] = {"chapters": told["chapters"]}
+    for stream in told["streams"]:
+        found |= {f"stream {key}": each for key, each in stream.items() if key not in CODED}
+    for key in ("duration", "start_time", "format_name", "nb_streams"):
+        found[f"format {key}"] = told["format"].get(key)
+    found["format tags"] = sorted(set(told["format"].get("tags", {})) - {"encoder", "ENCODER"})
+    packets = sorted(told["packets"], key=lambda packet: packet["pts"])
+    for key in ("pts", "duration"):
+        found[f"packets {key}"] = [packet.get(key) for packet in packets]
+    return found
+
+
+class Missing:
+    """A detector that sees nothing in one frame in so many."""
+
+    def __init__(self, detector: CenterFace, every: int) -> None:
+        self.detector, self.every, self.seen = detector, every, 0
+
+    def __call__(self, pictures: list[Picture]) -> list[Detections]:
+        found = []
+        for each in self.detector(pictures):
+            self.seen += 1
+            gone = bool(self.every) and self.seen % self.every == self.every // 2
+            found.append(each.take(np.zeros(0, np.int64)) if gone else each)
+        return found
+
+
+def long(given: argparse.Namespace) -> None:
+    """A long clip, killed and resumed, and its memory; speed beside deface."""
+    short = given.place / "short"
+    make(short, ["pan"])
+    frames = [frame.pixels for frame in video.read_frames(short / "pan.mp4", 0)]
+    stream = video.Stream(Fraction(1, 12800), Fraction(RATE), 0, 0)
+    for name, seconds in (("long", given.long), ("twenty", 20)):
+        (given.place / name).mkdir()
+        made = (
+            video.Frame(cv2.resize(frames[min(n % 198, 198 - n % 198)], (1280, 720)), 512 * n, 512)
+            for n in range(seconds * RATE)
+        )
+        video.write_frames(given.place / name / "clip.mp4", stream, made)
+    command = [sys.executable, "-m", "ppfr_ops.cli", "video", "--cover", given.cover]
+    paths = ["--input", str(given.place / "long"), "--output", str(given.place / "long-out")]
+    work, peaks, killed = given.place / "long-out" / "evidence" / "videos", [], 0
+    begun = time.monotonic()
+    running = subprocess.Popen([*command, *paths])
+    while running.poll() is None:
+        time.sleep(5)
+        with contextlib.suppress(FileNotFoundError, StopIteration):
+            status = Path(f"/proc/{running.pid}/status").read_text().splitlines()
+            peaks.append(int(next(x for x in status if x.startswith("VmRSS")).split()[1]) // 1024)
+        parts = len(list(work.rglob("segment-*.mp4")))
+        if not killed and parts > given.long * RATE / 250 / 2:
+            running.kill()
+            running.wait()
+            killed, running = len(peaks), subprocess.Popen([*command, *paths])
+    spent = time.monotonic() - begun
+    thirds = [max(part) for part in np.array_split(np.array(peaks), 6) if len(part)]
+    print(
+        f"{given.long} s of 1280x720 in {spent:.0f} s, exit code {running.returncode}, killed at "
+    )
+    print(f"sample {killed} of {len(peaks)}; MiB, most of each sixth: {list(map(int, thirds))}")
+    whole = [given.place / "long" / "clip.mp4", given.place / "long-out" / "release" / "clip.mp4"]
+    if given.ffprobe:
+        was, now = (probed(given.ffprobe, path) for path in whole)
+        print("by ffprobe differs:", [key for key in was | now if was.get(key) != now.get(key)])
+    paths = ["--input", str(given.place / "twenty"), "--output", str(given.place / "twenty-out")]
+    other = [str(given.deface), "-o", str(given.place / "by-deface.mp4")]
+    other += [str(given.place / "twenty" / "clip.mp4")]
+    for name, each in (("ppfr", [*command, *paths]), ("deface", other)):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        begun = time.monotonic()
+        subprocess.run(each, capture_output=True)
+        after, spent = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - begun
+        busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        print(f"{name}: {20 * RATE / spent:.1f} frames/s, {busy / 20 / RATE * 1000:.0f} ms of CPU")
 
 
 def main() -> None:
@@ -203,14 +301,22 @@ def main() -> None:
     asked.add_argument("--shared", type=Path, default=Path("../shared"))
     asked.add_argument("--cover", default="virtual")
     asked.add_argument("--only", nargs="*", default=[])
+    asked.add_argument("--misses", type=int, default=0)
+    asked.add_argument("--ffprobe", type=Path)
+    asked.add_argument("--long", type=int, default=0)
+    asked.add_argument("--deface", type=Path, default=Path("deface"))
     given = asked.parse_args()
     torch.set_num_threads(1)
     shutil.rmtree(given.place, ignore_errors=True)
+    if given.long:
+        long(given)
+        return
     clips = make(given.place / "in", given.only)
     model = Recognizer(RecognizerSpec("sface", str(given.shared / "models" / "sface.onnx")))
     begun = time.process_time()
     settings = VideoSettings(style=given.cover)
-    done = sanitize_videos(given.place / "in", given.place / "out", CenterFace(0.2), settings)
+    detector = Missing(CenterFace(0.2), given.misses)
+    done = sanitize_videos(given.place / "in", given.place / "out", detector, settings)
     spent = time.process_time() - begun
     print(f"{spent / FRAMES / len(clips) * 1000:.0f} ms of processor time a frame")
     by_name = {each.name: each for each in done}
@@ -219,9 +325,15 @@ def main() -> None:
         paths = [place / clip.name for place in places]
         before, after = ([f.pixels for f in video.read_frames(path, 0)] for path in paths)
         said = looked_at(clip, before, after, result, model)
-        same = shape(paths[0]) == shape(paths[1])
+        same: dict[str, object] = {
+            "times, durations, rate, size equal": shape(paths[0]) == shape(paths[1])
+        }
+        if given.ffprobe:
+            was, now = (probed(given.ffprobe, path) for path in paths)
+            different = [key for key in was | now if was.get(key) != now.get(key)]
+            same |= {"by ffprobe differs": different}
         head = {"clip": clip.name, "tracks": result.tracks, "doubts": len(result.doubts)}
-        print(json.dumps(head | {"times, rate, size equal": same} | said, indent=1))
+        print(json.dumps(head | same | said, indent=1))
         rows = [np.hstack([f[n] for n in range(0, FRAMES, 14)]) for f in (before, after)]
         sheet = np.ascontiguousarray(np.vstack(rows)[..., ::-1])
         cv2.imwrite(str(given.place / f"{clip.name}.png"), sheet)
