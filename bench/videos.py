@@ -2,7 +2,7 @@
 flickers, and how long it takes.
 
     python bench/videos.py WORK --cover virtual --ffprobe PATH
-    python bench/videos.py WORK --cover blur --only pan low-light --misses 20
+    python bench/videos.py WORK --cover blur --misses 20 5
     python bench/videos.py WORK --cover blur --long 600 --deface .venv/bin/deface
 
 Clips: the camera pans; two people cross; a head turns; cuts; little light and much noise. Nobody
@@ -13,11 +13,11 @@ clip beside it. ``flicker``: grey levels between a frame and the next in a face,
 known place; of the original beside it. Times and sizes are read by PyAV (FFmpeg's libraries), and
 with ``--ffprobe`` by that program (npm's ``@ffprobe-installer/linux-x64`` carries one): all that it
 says of streams and packets must be equal, but sizes in bytes, and what only tells how it is coded.
-``--misses N``: the detector sees nothing in one frame in N.
+``--misses N``: the detector sees nothing in one frame in N; several: one run each, same clips.
 
 ``--long SECONDS``: one clip of so many seconds of 1280x720, covered by the command, which is killed
-once by SIGKILL and called again; its memory over time; then frames a second on 20 seconds of it,
-beside deface.
+once by SIGKILL and called again; its memory over time; then frames a second on ``--beside``
+seconds of it, beside deface.
 """
 
 import argparse
@@ -42,12 +42,17 @@ import torch
 from ppfr_ops.draws import system_draws
 from ppfr_ops.imaging import video
 from ppfr_ops.imaging.arrays import Picture
-from ppfr_ops.imaging.detector import CenterFace, Detections
+from ppfr_ops.imaging.detector import Detections, Detector
 from ppfr_ops.imaging.geometry import cut
 from ppfr_ops.methods.portrait import PortraitHeads, Sitter
 from ppfr_ops.methods.registry import create
 from ppfr_ops.recognizers import Recognizer, RecognizerSpec
-from ppfr_ops.sanitize.videos import VideoDone, VideoSettings, sanitize_videos
+from ppfr_ops.sanitize.videos import (
+    VideoDone,
+    VideoSettings,
+    detector_of_videos,
+    sanitize_videos,
+)
 
 HEIGHT, WIDTH, RATE, FRAMES = 360, 640, 25, 100
 
@@ -220,20 +225,24 @@ def probed(program: Path, path: Path) -> dict[str, object]:
     told = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     found: dict[str, object] = {"chapters": told["chapters"]}
     for stream in told["streams"]:
-        found |= {f"stream {key}": each for key, each in stream.items() if key not in CODED}
+        kind = stream["codec_type"]
+        found |= {f"{kind} {key}": each for key, each in stream.items() if key not in CODED}
     for key in ("duration", "start_time", "format_name", "nb_streams"):
         found[f"format {key}"] = told["format"].get(key)
     found["format tags"] = sorted(set(told["format"].get("tags", {})) - {"encoder", "ENCODER"})
-    packets = sorted(told["packets"], key=lambda packet: packet["pts"])
-    for key in ("pts", "duration"):
-        found[f"packets {key}"] = [packet.get(key) for packet in packets]
+    packets = [packet for packet in told["packets"] if packet["codec_type"] == "video"]
+    packets.sort(key=lambda packet: packet["pts"])
+    found["packets pts"] = [packet["pts"] for packet in packets]
+    lengths = [packet.get("duration") for packet in packets]
+    if None not in lengths:  # it does not tell them where frames refer forwards
+        found["packets duration"] = lengths
     return found
 
 
 class Missing:
     """A detector that sees nothing in one frame in so many."""
 
-    def __init__(self, detector: CenterFace, every: int) -> None:
+    def __init__(self, detector: Detector, every: int) -> None:
         self.detector, self.every, self.seen = detector, every, 0
 
     def __call__(self, pictures: list[Picture]) -> list[Detections]:
@@ -251,14 +260,13 @@ def long(given: argparse.Namespace) -> None:
     make(short, ["pan"])
     frames = [frame.pixels for frame in video.read_frames(short / "pan.mp4", 0)]
     stream = video.Stream(Fraction(1, 12800), Fraction(RATE), 0, 0)
-    for name, seconds in (("long", given.long), ("twenty", 20)):
+    large = [cv2.resize(frame, (1280, 720)) for frame in frames]
+    for name, count in (("long", given.long * RATE), ("beside", given.beside * RATE)):
         (given.place / name).mkdir()
-        made = (
-            video.Frame(cv2.resize(frames[min(n % 198, 198 - n % 198)], (1280, 720)), 512 * n, 512)
-            for n in range(seconds * RATE)
-        )
+        made = (video.Frame(large[min(n % 198, 198 - n % 198)], 512 * n, 512) for n in range(count))
         video.write_frames(given.place / name / "clip.mp4", stream, made)
     command = [sys.executable, "-m", "ppfr_ops.cli", "video", "--cover", given.cover]
+    command += ["--detect-every", str(given.every)]
     paths = ["--input", str(given.place / "long"), "--output", str(given.place / "long-out")]
     work, peaks, killed = given.place / "long-out" / "evidence" / "videos", [], 0
     begun = time.monotonic()
@@ -274,25 +282,26 @@ def long(given: argparse.Namespace) -> None:
             running.wait()
             killed, running = len(peaks), subprocess.Popen([*command, *paths])
     spent = time.monotonic() - begun
-    thirds = [max(part) for part in np.array_split(np.array(peaks), 6) if len(part)]
-    print(
-        f"{given.long} s of 1280x720 in {spent:.0f} s, exit code {running.returncode}, killed at "
-    )
-    print(f"sample {killed} of {len(peaks)}; MiB, most of each sixth: {list(map(int, thirds))}")
+    sixths = [int(max(part)) for part in np.array_split(np.array(peaks), 6) if len(part)]
+    print(f"{given.long} s of 1280x720 in {spent:.0f} s, exit code {running.returncode}")
+    print(f"killed at sample {killed} of {len(peaks)}; MiB, most of each sixth: {sixths}")
     whole = [given.place / "long" / "clip.mp4", given.place / "long-out" / "release" / "clip.mp4"]
     if given.ffprobe:
         was, now = (probed(given.ffprobe, path) for path in whole)
         print("by ffprobe differs:", [key for key in was | now if was.get(key) != now.get(key)])
-    paths = ["--input", str(given.place / "twenty"), "--output", str(given.place / "twenty-out")]
+    if not given.deface:
+        return
+    paths = ["--input", str(given.place / "beside"), "--output", str(given.place / "beside-out")]
     other = [str(given.deface), "-o", str(given.place / "by-deface.mp4")]
-    other += [str(given.place / "twenty" / "clip.mp4")]
+    other += [str(given.place / "beside" / "clip.mp4")]
     for name, each in (("ppfr", [*command, *paths]), ("deface", other)):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         begun = time.monotonic()
         subprocess.run(each, capture_output=True)
         after, spent = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - begun
         busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        print(f"{name}: {20 * RATE / spent:.1f} frames/s, {busy / 20 / RATE * 1000:.0f} ms of CPU")
+        looked = given.beside * RATE
+        print(f"{name}: {looked / spent:.1f} frames/s, {1000 * busy / looked:.0f} ms of CPU each")
 
 
 def main() -> None:
@@ -301,10 +310,12 @@ def main() -> None:
     asked.add_argument("--shared", type=Path, default=Path("../shared"))
     asked.add_argument("--cover", default="virtual")
     asked.add_argument("--only", nargs="*", default=[])
-    asked.add_argument("--misses", type=int, default=0)
+    asked.add_argument("--misses", type=int, nargs="*", default=[0])
     asked.add_argument("--ffprobe", type=Path)
     asked.add_argument("--long", type=int, default=0)
-    asked.add_argument("--deface", type=Path, default=Path("deface"))
+    asked.add_argument("--every", type=int, default=1, help="as --detect-every")
+    asked.add_argument("--beside", type=int, default=20, help="seconds that deface gets, too")
+    asked.add_argument("--deface", type=Path, help="that program")
     given = asked.parse_args()
     torch.set_num_threads(1)
     shutil.rmtree(given.place, ignore_errors=True)
@@ -313,16 +324,23 @@ def main() -> None:
         return
     clips = make(given.place / "in", given.only)
     model = Recognizer(RecognizerSpec("sface", str(given.shared / "models" / "sface.onnx")))
-    begun = time.process_time()
-    settings = VideoSettings(style=given.cover)
-    detector = Missing(CenterFace(0.2), given.misses)
-    done = sanitize_videos(given.place / "in", given.place / "out", detector, settings)
+    for misses in given.misses:
+        print(f"--cover {given.cover}, misses one frame in {misses or 'none'}")
+        covered(given, clips, misses, model)
+
+
+def covered(given: argparse.Namespace, clips: list[Clip], misses: int, model: Recognizer) -> None:
+    """Cover the clips and say what became of them."""
+    begun, place = time.process_time(), given.place / f"out-{misses}"
+    settings = VideoSettings(style=given.cover, every=given.every)
+    detector = Missing(detector_of_videos(0.2), misses)
+    done = sanitize_videos(given.place / "in", place, detector, settings)
     spent = time.process_time() - begun
     print(f"{spent / FRAMES / len(clips) * 1000:.0f} ms of processor time a frame")
     by_name = {each.name: each for each in done}
     for clip in clips:
-        result, places = by_name[clip.name], [given.place / "in", given.place / "out" / "release"]
-        paths = [place / clip.name for place in places]
+        result = by_name[clip.name]
+        paths = [given.place / "in" / clip.name, place / "release" / clip.name]
         before, after = ([f.pixels for f in video.read_frames(path, 0)] for path in paths)
         said = looked_at(clip, before, after, result, model)
         same: dict[str, object] = {
@@ -333,10 +351,10 @@ def main() -> None:
             different = [key for key in was | now if was.get(key) != now.get(key)]
             same |= {"by ffprobe differs": different}
         head = {"clip": clip.name, "tracks": result.tracks, "doubts": len(result.doubts)}
-        print(json.dumps(head | same | said, indent=1))
+        print(json.dumps(head | same | said, indent=1), flush=True)
         rows = [np.hstack([f[n] for n in range(0, FRAMES, 14)]) for f in (before, after)]
         sheet = np.ascontiguousarray(np.vstack(rows)[..., ::-1])
-        cv2.imwrite(str(given.place / f"{clip.name}.png"), sheet)
+        cv2.imwrite(str(place / f"{clip.name}.png"), sheet)
 
 
 if __name__ == "__main__":

@@ -58,8 +58,12 @@ def main(**values: Any) -> int:
 
     options = validated(VideoOptions, values)
     require("av")
-    from ppfr_ops.imaging.detector import CenterFace
-    from ppfr_ops.sanitize.videos import VideoDone, VideoSettings, sanitize_videos
+    from ppfr_ops.sanitize.videos import (
+        VideoDone,
+        VideoSettings,
+        detector_of_videos,
+        sanitize_videos,
+    )
 
     settings = VideoSettings(
         style=options.cover, every=options.detect_every, keep_sound=options.keep_sound
@@ -75,7 +79,7 @@ def main(**values: Any) -> int:
             markup=False,
         )
 
-    detector = CenterFace(options.face_threshold)
+    detector = detector_of_videos(options.face_threshold)
     output = Path(options.output)
     done = sanitize_videos(Path(options.input), output, detector, settings, tell)
     doubts = sum(len(each.doubts) for each in done)

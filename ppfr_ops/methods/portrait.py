@@ -43,9 +43,11 @@ _EDGE, _CROWN, _HIGH = 7, 10, 24
 """Of a picture of 128 px, px: over so many a head fades out towards the sides; so many rows are
 stretched to a crown where hair is cut off by the upper edge; and how many are added for it."""
 
-_LOOKS, _BETWEEN, _KEPT = 5, 0.12, 12
+_LOOKS, _BETWEEN, _KEPT, _EASED = 5, 0.12, 12, 0.8
 """Of somebody who turns: pictures that landmarks are looked up in; deviations from one drawn
-picture to the next, a fiftieth of the eyes' distance for the nose; pictures that are kept."""
+picture to the next, a fiftieth of the eyes' distance for the nose; pictures that are kept; and how
+far the head turns from its middle, as a share of how far the original does: one who turns less
+stays more alike (sface between the pictures of eight people .859 for .817)."""
 
 _EYES = 31 / 128
 """Distance of the eyes in a drawn picture, of its side."""
@@ -170,6 +172,7 @@ class Sitter:
         self.person, self.size, self.skin = person, size, skin
         self._natural, self._still = natural, turns[0] == turns[2]
         self._drawn: dict[int, tuple[Picture, NDArray[np.float32]]] = {}
+        self._middle = _steps(turns[1])
         self._seed = int.from_bytes(hashlib.sha256(person.look.tobytes()).digest()[:8])
         low, middle, high = (_steps(turn) for turn in turns)
         places, marks = [middle], [person.landmarks]
@@ -188,7 +191,7 @@ class Sitter:
 
     def turned(self, wanted: float) -> Portrait:
         """The person, turned as far as is wanted or as is possible."""
-        step = _steps(wanted)
+        step = self._middle + _EASED * (_steps(wanted) - self._middle)
         place = step / _BETWEEN
         low = round(place) if self._still else int(np.floor(place))
         share = 0.0 if self._still else place - low
