@@ -47,12 +47,7 @@ from ppfr_ops.imaging.geometry import cut
 from ppfr_ops.methods.portrait import PortraitHeads, Sitter
 from ppfr_ops.methods.registry import create
 from ppfr_ops.recognizers import Recognizer, RecognizerSpec
-from ppfr_ops.sanitize.videos import (
-    VideoDone,
-    VideoSettings,
-    detector_of_videos,
-    sanitize_videos,
-)
+from ppfr_ops.sanitize.videos import VideoDone, VideoSettings, sanitize_videos
 
 HEIGHT, WIDTH, RATE, FRAMES = 360, 640, 25, 100
 
@@ -333,7 +328,7 @@ def covered(given: argparse.Namespace, clips: list[Clip], misses: int, model: Re
     """Cover the clips and say what became of them."""
     begun, place = time.process_time(), given.place / f"out-{misses}"
     settings = VideoSettings(style=given.cover, every=given.every)
-    detector = Missing(detector_of_videos(0.2), misses)
+    detector = Missing(video.detector_of_videos(0.2), misses)
     done = sanitize_videos(given.place / "in", place, detector, settings)
     spent = time.process_time() - begun
     print(f"{spent / FRAMES / len(clips) * 1000:.0f} ms of processor time a frame")

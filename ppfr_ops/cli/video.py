@@ -58,12 +58,8 @@ def main(**values: Any) -> int:
 
     options = validated(VideoOptions, values)
     require("av")
-    from ppfr_ops.sanitize.videos import (
-        VideoDone,
-        VideoSettings,
-        detector_of_videos,
-        sanitize_videos,
-    )
+    from ppfr_ops.imaging.video import detector_of_videos
+    from ppfr_ops.sanitize.videos import VideoDone, VideoSettings, sanitize_videos
 
     settings = VideoSettings(
         style=options.cover, every=options.detect_every, keep_sound=options.keep_sound

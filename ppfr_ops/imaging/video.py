@@ -12,6 +12,7 @@ import numpy as np
 
 from ppfr_ops.errors import require
 from ppfr_ops.imaging.arrays import Picture
+from ppfr_ops.imaging.detector import CenterFace
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 """What is read; what is written has the same container, except .avi, which becomes .mkv."""
@@ -55,6 +56,12 @@ class Stream:
     """Matrix, range, primaries and transfer as FFmpeg numbers them; here: not said."""
     aspect: Fraction = Fraction(0)
     """How much wider than high an upright pixel is shown; 0: not said."""
+
+
+def detector_of_videos(threshold: float) -> CenterFace:
+    """What looks for faces: as in photographs, but a frame of 1280 px is seen whole, without tiles,
+    which takes two thirds of the time."""
+    return CenterFace(threshold, side=1280)
 
 
 def open_video(path: Path) -> Any:

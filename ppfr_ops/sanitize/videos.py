@@ -30,7 +30,7 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.imaging import video
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.covers import Cover
-from ppfr_ops.imaging.detector import CenterFace, Checked, Detections, Detector
+from ppfr_ops.imaging.detector import Checked, Detections, Detector
 from ppfr_ops.imaging.geometry import Treatment, cover
 from ppfr_ops.imaging.tracking import Track, Tracker, filled, scene_changes
 from ppfr_ops.store.atomic import in_one_step
@@ -86,12 +86,6 @@ class VideoSettings:
     keep_sound: bool = False
     every: int = 1
     """The detector looks at one frame in so many; what lies between is filled in."""
-
-
-def detector_of_videos(threshold: float) -> CenterFace:
-    """What looks for faces: as in photographs, but a frame of 1280 px is seen whole, without tiles,
-    which takes two thirds of the time."""
-    return CenterFace(threshold, side=1280)
 
 
 def find_videos(source: Path) -> list[Path]:
