@@ -29,7 +29,8 @@ test: $(VENV)/.all
 TORTURE_MINUTES ?= 15
 torture: $(VENV)/.all
 	$(BIN)/python tests/fuzz/campaign.py --pictures 50000 --parquets 2000 --tars 2000 \
-		$(foreach kind,arrow arrow-list hdf5 list numpy recordio tgz verification zip,--$(kind)s 500) \
+		$(foreach kind,arrow arrow-list csv delta hdf5 iceberg jsonl lance list numpy recordio \
+			tar-member tgz tsv verification zip,--$(kind)s 500) \
 		--minutes $(TORTURE_MINUTES)
 	PPFR_ROUND_TRIP=1000 $(BIN)/python -m pytest -q tests/test_formats.py -k same_release
 	$(BIN)/python tests/chaos/kills.py --kills 200 --minutes $(TORTURE_MINUTES)

@@ -227,3 +227,27 @@ def test_labels_that_change_between_two_runs_are_another_input(tmp_path: Path) -
     table.write_text("\n".join(["file_name,who", *lines]))
     with pytest.raises(UserError, match="not what it was"):
         run(options)
+
+
+def test_labels_that_were_not_read_as_they_are_stored_are_counted_and_said(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / "in", *(f"{n}.jpg" for n in range(5)))
+    names = ["Jane", "Jane ", "Jo\u200be", "Joe", "1.0"]
+    lines = [{"file_name": f"{n}.jpg", "who": name} for n, name in enumerate(names)]
+    (tmp_path / "in" / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    said: list[str] = []
+    options = SanitizeOptions(
+        input=str(tmp_path / "in"),
+        output=str(tmp_path / "out"),
+        identity_column="who",
+        method="pixelate",
+        metrics="none",
+        align="off",
+        unit_rows=2,
+    )
+    for _ in range(2):  # of a run that finds all done, too
+        result = run(options, listener=lambda event: said.append(str(getattr(event, "text", ""))))
+        assert result.counts is not None and result.counts.respelled == 2
+        assert sum("2 rows with a label that was read without blanks" in line for line in said) == 1
+        said.clear()

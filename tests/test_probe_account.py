@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from pictures import jpeg
 
 from ppfr_ops.cli import probe, sanitize
 from ppfr_ops.contracts.manifest import Method
 from ppfr_ops.errors import UserError
 from ppfr_ops.methods.registry import create
 from ppfr_ops.release.verify import verify
-from ppfr_ops.sample import write_sample
+from ppfr_ops.sample import faces, write_sample
 from ppfr_ops.sanitize.probe_account import ProbeAccount
 from ppfr_ops.sanitize.probes import method_of, people_asked_for
 from ppfr_ops.source.plan import Columns, plan
@@ -81,3 +82,28 @@ def test_the_command_counts_before_it_publishes_and_refuses(tmp_path: Path) -> N
     assert not (tmp_path / "more").exists()
     assert list(ProbeAccount(str(out)).spent().values()) == [3]
     assert list(verify(str(out))) == []
+
+
+@pytest.mark.parametrize("by_paths", [True, False])
+def test_a_label_is_read_as_the_releases_own_were(tmp_path: Path, by_paths: bool) -> None:
+    """``1`` and ``1.0`` are two folders, and one number in a column."""
+    lines = ["file_name,who"]
+    for number, face in enumerate(faces(6)):
+        name = ("1", "1.0")[number % 2]
+        path = tmp_path / "faces" / (name if by_paths else "x") / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpeg(face))
+        lines.append(f"x/{number}.jpg,{name}")
+    if not by_paths:
+        (tmp_path / "faces" / "metadata.csv").write_text("\n".join(lines))
+    out = tmp_path / "out"
+    options = ["--input", str(tmp_path / "faces"), "--output", str(out), "--metrics", "none"]
+    options += ["--identity-column", "folder" if by_paths else "who", "--variation", "0"]
+    options += ["--actors", "1", "--method", "stochastic-local", "--align", "off"]
+    done = CliRunner().invoke(sanitize.main, options, standalone_mode=False)
+    assert done.return_value == 0, done.output
+    for number, name in enumerate(("1", "1.0")):
+        line = [str(out), "--input", str(tmp_path / "faces"), "--label", name]
+        done = CliRunner().invoke(probe.main, [*line, "--out", str(tmp_path / f"p{number}")])
+        assert done.exit_code == 0, done.output
+    assert len(ProbeAccount(str(out)).spent()) == (2 if by_paths else 1)

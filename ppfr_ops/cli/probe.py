@@ -9,6 +9,7 @@ from ppfr_ops.cli.console import console
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.keys import derive
+from ppfr_ops.release.audit import owners_manifest
 from ppfr_ops.release.publish import read_release
 from ppfr_ops.sanitize.identity import release_key
 from ppfr_ops.sanitize.prepare import owner_key, read_key
@@ -16,6 +17,7 @@ from ppfr_ops.sanitize.probe_account import BUDGET, ProbeAccount
 from ppfr_ops.sanitize.probes import method_of, people_asked_for, probes
 from ppfr_ops.sanitize.run_context import pseudonyms
 from ppfr_ops.source.labels import label as label_of
+from ppfr_ops.source.labels import spelled
 from ppfr_ops.source.plan import plan, told_by
 from ppfr_ops.source.units import Columns
 from ppfr_ops.store.ledger import Ledger
@@ -50,7 +52,9 @@ Exit codes: 0 all published; 2 wrong usage or input; 3 some could not be.
     metavar="FILE",
     help="The key that the release was made with.  [default: the one in OUTPUT/evidence]",
 )
-@click.option("--label", help="Whose photos they are, as the identity column of the input had it.")
+@click.option(
+    "--label", help="Whose photos they are, as the identity column or folder of the input had it."
+)
 @click.option("--identity-column", help="Column of --input that says whose photo a row is.")
 @click.option(
     "--identity-from",
@@ -100,7 +104,9 @@ def main(
         key, naming = own, derive(own, "pseudonyms")
     else:
         raise UserError("the output holds no key of its own; give --identity-key-file")
-    whose = label_of(label)
+    # Read as the release's own labels were: 1.0 is 1 in a column, and another one as a folder.
+    by_paths = label is not None and owners_manifest(ledger).options.get("labelled_by_paths")
+    whose = (spelled if by_paths else label_of)(label)
     if label is not None and whose is None:
         raise UserError("--label is empty, or of invisible characters")
     method = method_of(told.method, key, load_method)

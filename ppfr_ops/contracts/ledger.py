@@ -119,6 +119,8 @@ class LedgerEntry(_Model):
     stage: Stage = "whole"
     extra_faces: int = 0
     """Records and dead letters beyond one a row: a photograph's second, third … face."""
+    respelled: Count = 0
+    """Rows whose label was not read as it is stored: without blanks at its ends and the like."""
     verdicts: str = ""
     """The verdicts of people, ``ROW:DIGEST`` of each, and ``:other`` behind it where it is not
     known to be of the picture that the row held; empty: none."""

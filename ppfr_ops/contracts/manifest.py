@@ -76,6 +76,9 @@ class Counts(_Model):
     records: int
     dead_letters: int
     dead_letters_by_code: dict[str, int]
+    respelled: int = 0
+    """Rows whose label was not read as it is stored: without blanks at its ends or doubled ones and
+    signs that nobody sees, and in one form of Unicode."""
 
 
 class PhotographCounts(_Model):

@@ -94,7 +94,7 @@ def audit(
         UserError: no manifest, no input, no key, or another FR model than the run's; one line.
     """
     ledger = Ledger(output)
-    manifest = _manifest(ledger)
+    manifest = owners_manifest(ledger)
     options = manifest.options
     entries = ledger.entries()
     if key is None and any(len(unit) == _KEYED for unit in entries):
@@ -129,7 +129,12 @@ def audit(
     return found
 
 
-def _manifest(ledger: Ledger) -> Manifest:
+def owners_manifest(ledger: Ledger) -> Manifest:
+    """The manifest in the evidence.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
     raw = ledger.read_bytes(EVIDENCE, "manifest.json")
     if raw is None:
         raise UserError("no evidence/manifest.json: only its owner can hold an output to its input")

@@ -310,6 +310,12 @@ class _Run:
         Args:
             faults: what is wrong with what earlier runs left.
         """
+        if changed := manifest.counts.respelled:
+            self._say(
+                f"{counted(changed, 'row')} with a label that was read without blanks at its ends, "
+                "doubled ones or signs that nobody sees: whose labels differ in these only, is "
+                "one person"
+            )
         short = [] if manifest.verdict is None else manifest.verdict.checks
         dead = too_many_dead(job, manifest)
         problems = [] if dead is None else [dead]

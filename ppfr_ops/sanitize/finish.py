@@ -48,7 +48,7 @@ from ppfr_ops.sanitize.increments import superseded
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.marking import marks_told
 from ppfr_ops.sanitize.vaulting import STRAY, sweep_vault
-from ppfr_ops.source.plan import ids_of
+from ppfr_ops.source.plan import ids_of, labelled_by_paths
 from ppfr_ops.source.units import stamps_of
 from ppfr_ops.store.earlier import forget
 from ppfr_ops.store.entries import Entries, HashSet
@@ -162,7 +162,7 @@ class _Tally:
     def add(self, entry: LedgerEntry) -> None:
         self.sums["units"] += 1
         self.sums["rows_in"] += entry.rows_in if entry.stage != "draw" else 0
-        for name in ("extra_faces", "records"):
+        for name in ("extra_faces", "records", "respelled"):
             self.sums[name] += getattr(entry, name)
         self.codes.update(entry.dead_letters)
         self.metrics.add(entry.metrics)
@@ -177,7 +177,7 @@ class _Tally:
     def counts(self) -> Counts:
         names = ("units", "rows_in", "extra_faces", "drawn_besides", "left_out", "records")
         return Counts(
-            **{name: self.sums[name] for name in names},
+            **{name: self.sums[name] for name in (*names, "respelled")},
             dead_letters=self.codes.total(),
             dead_letters_by_code=dict(self.codes.most_common()),
         )
@@ -243,6 +243,7 @@ def _options(job: Job, method: Anonymizer) -> dict[str, Any]:
         if method.selects
         else None,
         "identity": "pseudonyms" if options.names_people else "none",
+        "labelled_by_paths": labelled_by_paths(job.plan),
         "reads_faces": not job.independent,
         "draws": "system" if options.seed is None else "seeded, for tests only",
     }

@@ -39,6 +39,7 @@ from ppfr_ops.sanitize.sanitizer import Sanitizer
 from ppfr_ops.sanitize.sealing import opened
 from ppfr_ops.source.plan import Unit, read_unit, record_id
 from ppfr_ops.source.sums import sum_of
+from ppfr_ops.source.units import RESPELLED
 from ppfr_ops.store.ledger import Ledger, Tables, concatenate, new_copy_id
 from ppfr_ops.vault import Vault
 from ppfr_ops.vault.recovery import originals_of
@@ -137,6 +138,8 @@ class _Task:
     source: Source | None
     table: pa.Table | None = None
     """As it was read; None: it was not."""
+    respelled: int = 0
+    """Rows whose label was not read as it is stored."""
     verdicts: str = ""
     """Those on its photographs."""
     kept: Tables | None = None
@@ -248,6 +251,7 @@ class Worker:
             task.verdicts = self.job.verdicts_on(unit, [None] * unit.rows)
             if task.died < MAX_ATTEMPTS:
                 task.table = self.read(unit)
+                task.respelled = int((task.table.schema.metadata or {}).get(RESPELLED, 0))
                 if task.source is not None:
                     task.source = self._fingerprints.of(task.source, task.table)
                 if self.job.verdicts:
@@ -289,6 +293,7 @@ class Worker:
                 settings_digest=self.job.settings_digest,
                 source=task.source,
                 verdicts=task.verdicts,
+                respelled=task.respelled,
                 copy_id=copy,
                 stage=self.job.stage,
                 paths=paths_in(self.job, unit),

@@ -81,7 +81,11 @@ def _opened(file: IO[bytes]) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
 def read_schema(fs: Any, path: str) -> pa.Schema:
     """Of a file; for the sandbox."""
     with open_file(fs, path) as file:
-        return _opened(file)[0]
+        return schema_in(file)
+
+
+def schema_in(file: IO[bytes]) -> pa.Schema:
+    return _opened(file)[0]
 
 
 def flat(table: pa.Table, image: str) -> pa.Table:

@@ -59,6 +59,14 @@ def spelled(name: str | None) -> str | None:
     return unicodedata.normalize("NFC", seen) or None
 
 
+def respelled(value: Any) -> bool:
+    """Whether a label as it is stored has blanks, signs that nobody sees or a form of Unicode that
+    ``spelled`` takes from it, so that it may have become another one."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "backslashreplace")
+    return isinstance(value, str) and value != "" and spelled(value) != storable(value)
+
+
 def beside(files: Sequence[str]) -> tuple[str, ...]:
     """The tables in a listing that say of its pictures what is in them."""
     return tuple(path for path in files if os.path.basename(path) in BESIDE)
@@ -144,7 +152,16 @@ def _lines(fs: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     if nameless := sum(1 for row in found if row.get(name) in (None, "")):
         raise UserError(f"the labels: {nameless} of {len(found)} lines name no picture")
     for row in found:
-        yield str(row[name]), {key: value for key, value in row.items() if key != name}
+        yield _place(str(row[name])), {key: value for key, value in row.items() if key != name}
+
+
+def _place(name: str) -> str:
+    """A name as a file may have it: what no file can be called costs its own picture, no more."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        name = storable(name)
+    return name.replace("\0", "\\0")
 
 
 def _parsed(text: str, path: str) -> Iterator[dict[str, Any]]:

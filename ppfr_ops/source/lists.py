@@ -11,7 +11,7 @@ from ppfr_ops.source import arrow, parquet
 from ppfr_ops.source.arrow import flat
 from ppfr_ops.source.parquet import apart, checked, chosen_of, held
 from ppfr_ops.source.picture_types import is_image, is_list
-from ppfr_ops.source.reader import Cutting, Listing
+from ppfr_ops.source.reader import Cutting, Listing, Reader
 from ppfr_ops.source.units import (
     Columns,
     Plan,
@@ -28,17 +28,20 @@ _BATCH_ROWS = 16
 _MOST_ROWS, _LEAST_BYTES = 2**20, 64
 
 
-class ParquetLists(parquet.Parquet):
-    """``list<binary>``, or ``list<struct{bytes}>`` as Hugging Face has sequences of images."""
-
-    name = "parquet-lists"
-    what = "Parquet files of lists of pictures"
+class _Lists(Reader):
     auto = False
 
     def columns(
         self, listing: Listing, paths: Sequence[str], columns: Columns
     ) -> tuple[Columns, tuple[pa.Field, ...]]:
         return chosen_of(listing.fs, paths, columns, read_schema, self.what)
+
+
+class ParquetLists(_Lists, parquet.Parquet):
+    """``list<binary>``, or ``list<struct{bytes}>`` as Hugging Face has sequences of images."""
+
+    name = "parquet-lists"
+    what = "Parquet files of lists of pictures"
 
     def cut(self, listing: Listing, paths: Sequence[str], cutting: Cutting) -> Iterator[Unit]:
         for path in paths:
@@ -58,31 +61,19 @@ class ParquetLists(parquet.Parquet):
         return parquet.read(fs, plan, unit, read_rows)
 
 
-class ArrowLists(arrow.ArrowFiles):
+class ArrowLists(_Lists, arrow.ArrowFiles):
     """The same lists in Arrow files, as ``datasets.save_to_disk`` writes them."""
 
     name = "arrow-lists"
     what = "Arrow files of lists of pictures"
-    auto = False
-
-    def columns(
-        self, listing: Listing, paths: Sequence[str], columns: Columns
-    ) -> tuple[Columns, tuple[pa.Field, ...]]:
-        return chosen_of(listing.fs, paths, columns, read_arrow_schema, self.what)
 
 
 def read_schema(fs: Any, path: str) -> pa.Schema:
     """Of a file, with pictures in place of lists of them, and no others; for the sandbox."""
     with open_file(fs, path) as file:
-        return _of_pictures(pq.read_schema(file))
-
-
-def read_arrow_schema(fs: Any, path: str) -> pa.Schema:
-    """As ``read_schema``."""
-    return _of_pictures(arrow.read_schema(fs, path))
-
-
-def _of_pictures(schema: pa.Schema) -> pa.Schema:
+        is_parquet = file.read(4) == b"PAR1"
+        file.seek(0)
+        schema = pq.read_schema(file) if is_parquet else arrow.schema_in(file)
     fields = [
         pa.field(item.name, item.type.value_type) if is_list(item.type) else item
         for item in schema

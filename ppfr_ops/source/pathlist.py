@@ -27,6 +27,9 @@ class PathList(Images):
         named = read_labels(listing.fs, tuple(paths)).paths
         return super().columns(listing, named, replace(columns, labels=tuple(paths)))
 
+    def companions(self, listing: Listing) -> list[str]:
+        return read_labels(listing.fs, tuple(self.claims(listing))).paths
+
     def left_out(
         self, listing: Listing, paths: Sequence[str], columns: Columns
     ) -> Mapping[str, int]:

@@ -19,12 +19,13 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.source.coarsening import coarsened, parse
 from ppfr_ops.source.formats import chosen, reader_of
 from ppfr_ops.source.kept import refuse_pictures
-from ppfr_ops.source.labels import label, spelled
+from ppfr_ops.source.labels import label, respelled, spelled
 from ppfr_ops.source.listing import listing_of
 from ppfr_ops.source.paths import IDENTITY, SPLIT, PathColumns
 from ppfr_ops.source.reader import Cutting, Listing, MissingColumnError, Reader
 from ppfr_ops.source.units import (
     READ_ERROR,
+    RESPELLED,
     UNIT_BYTES,
     Columns,
     Plan,
@@ -210,6 +211,11 @@ def _source(
     return Source(stamp=stamp, content=None, files=files, rows=rows)
 
 
+def labelled_by_paths(plan: Plan) -> bool:
+    """Whether people are named by paths: these are no numbers, and ``1.0`` is not ``1``."""
+    return plan.columns.identity in plan.by_path | reader_of(plan.format).by_path
+
+
 def read_unit(plan: Plan, unit: Unit) -> pa.Table:
     """A unit as a table.
 
@@ -217,12 +223,14 @@ def read_unit(plan: Plan, unit: Unit) -> pa.Table:
         ``unit.rows`` rows, in the order of the source: ``record_id`` string, ``image`` binary
         (null where there is none), ``read_error`` string, ``identity`` string (if asked for),
         ``given.boxes`` and the like as JSON texts (if there), and the columns to keep. A row that
-        cannot be read is there all the same, with its reason.
+        cannot be read is there all the same, with its reason. The schema's metadata has
+        ``RESPELLED``.
     """
     fs, _ = open_store(plan.input)
     own = plan.own
     reader = reader_of(unit.format)
     table = reader.read(fs, own, unit)
+    changed = 0
     if unit.damaged is not None:
         table = pa.concat_tables([table, errors(own, [unit.damaged])])
     if table.num_rows != unit.rows:
@@ -234,9 +242,10 @@ def read_unit(plan: Plan, unit: Unit) -> pa.Table:
         table = _with_paths(plan, table, files)
     if plan.columns.identity is not None:
         place = table.schema.get_field_index("identity")
-        by_path = plan.columns.identity in plan.by_path | reader.by_path
-        spell = spelled if by_path else label
-        names = [spell(value) for value in table["identity"].to_pylist()]
+        spell = spelled if labelled_by_paths(plan) else label
+        stored = table["identity"].to_pylist()
+        changed = sum(map(respelled, stored))
+        names = [spell(value) for value in stored]
         table = table.set_column(place, "identity", pa.array(names, pa.string()))
     table = refuse_pictures(table)
     for text in plan.columns.coarse:
@@ -244,7 +253,8 @@ def read_unit(plan: Plan, unit: Unit) -> pa.Table:
         place = table.schema.get_field_index(f"keep.{kept.name}")
         table = table.set_column(place, f"keep.{kept.name}", coarsened(table.column(place), kept))
     ids = pa.array([record_id(unit.id, row) for row in range(table.num_rows)], pa.string())
-    return table.add_column(0, "record_id", ids)
+    table = table.add_column(0, "record_id", ids)
+    return table.replace_schema_metadata({RESPELLED: str(changed)})
 
 
 def _with_paths(plan: Plan, table: pa.Table, files: Sequence[str]) -> pa.Table:

@@ -35,6 +35,10 @@ READ_ERROR = "read_error"
 """Column of a unit table: why a row could not be read (a code of ``REASONS``), else null."""
 
 
+RESPELLED = b"respelled"
+"""In the metadata of a unit table's schema: rows whose label was not read as it is stored."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unit:
     """One piece of work.

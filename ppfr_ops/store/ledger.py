@@ -273,6 +273,7 @@ class Ledger(Documents):
         settings_digest: str,
         source: Source | None = None,
         verdicts: str = "",
+        respelled: int = 0,
         copy_id: str | None = None,
         stage: Stage = "whole",
         paths: Mapping[str, str] | None = None,
@@ -289,6 +290,7 @@ class Ledger(Documents):
             tables: as a sanitizer gives them, with the ids of the inside; of ``draw``, as they are
                 to be stored.
             verdicts: those of people that were heeded.
+            respelled: rows whose label was not read as it is stored.
             source: fingerprint of what it was made of, for incremental runs.
 
         Returns:
@@ -320,6 +322,7 @@ class Ledger(Documents):
             metrics=statistics(stored.metrics),
             stage=stage,
             extra_faces=records + dead - rows_in if stage == "whole" else 0,
+            respelled=respelled,
             verdicts=verdicts,
             source=source,
         )

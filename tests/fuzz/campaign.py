@@ -27,6 +27,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import checks
+import folders
 import mutations
 import whole
 
@@ -42,14 +43,21 @@ GIGABYTE = 2**30
 MEMORY = Path("/dev/shm")
 """Where nobody waits for a disk."""
 
-KINDS: dict[str, tuple[Callable[[random.Random], bytes], Callable[[bytes], str]]] = {
-    kind: (partial(mutations.other, kind), partial(checks.check_file, kind))
-    for kind in mutations.FILES
-} | {
-    "picture": (mutations.picture, checks.check_picture),
-    "parquet": (mutations.parquet, partial(checks.check_file, "parquet")),
-    "tar": (mutations.tar, partial(checks.check_file, "tar")),
-}
+KINDS: dict[str, tuple[Callable[[random.Random], bytes], Callable[[bytes], str]]] = (
+    {
+        kind: (partial(mutations.other, kind), partial(checks.check_file, kind))
+        for kind in mutations.FILES
+    }
+    | {
+        kind: (partial(folders.folder, kind), partial(checks.check_folder, kind))
+        for kind in folders.FOLDERS
+    }
+    | {
+        "picture": (mutations.picture, checks.check_picture),
+        "parquet": (mutations.parquet, partial(checks.check_file, "parquet")),
+        "tar": (mutations.tar, partial(checks.check_file, "tar")),
+    }
+)
 
 
 def case(kind: str, seed: int, number: int) -> bytes:
@@ -111,6 +119,7 @@ def run(
         Figures; ``failures`` holds what every failing case needs to be seen again.
     """
     tune_process(1)  # a process that has computed with threads cannot be forked safely
+    case(kind, seed, 0)  # sound inputs are made once, not in every fork
     outcomes: Counter[str] = Counter()
     failures: list[str] = []
     slowest = peak = 0.0
@@ -147,7 +156,7 @@ def run(
                 what = "run" if runs else "case"
                 failures.append(f"--seed {seed} --kind {kind} --{what} {number}: {failure}")
                 print(failures[-1], file=sys.stderr, flush=True)
-                if not runs:
+                if not runs or whole.BATCH[kind] == 1:
                     _keep(kind, case(kind, seed, number), corpus)
             number += 1
             if not process.is_alive() and outcome == "failed":

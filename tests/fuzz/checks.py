@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
+from folders import TABLES_OF_PATHS, standing, unpacked, whole_table
 from mutations import FILES, NAME, ROWS, bodies, tars
 from whole import blocks, needles, sound_blocks
 
@@ -19,7 +20,7 @@ from ppfr_ops.methods.registry import create
 from ppfr_ops.sanitize.aligned import AlignedFaces
 from ppfr_ops.sanitize.run_context import RunContext
 from ppfr_ops.sanitize.sanitizer import Sanitizer
-from ppfr_ops.source.plan import READ_ERROR, Columns, plan, read_unit
+from ppfr_ops.source.plan import READ_ERROR, Columns, Plan, Unit, plan, read_unit
 from ppfr_ops.store.ledger import Tables
 
 
@@ -60,7 +61,8 @@ def check_picture(data: bytes) -> str:
 def check_file(kind: str, data: bytes) -> str:
     """Beside two sound files, whose rows must all be published; what lies in it untouched is
     published too, or there is a reason."""
-    wanted = {"parquet": ROWS, "tar": _intact(data), "zip": _members(data)}.get(kind, 0)
+    tar = _intact(data) if FILES[kind].seeds is FILES["tar"].seeds else 0
+    wanted = {"parquet": ROWS, "zip": _members(data)}.get(kind, tar)
     return _check_file(kind, data, wanted)
 
 
@@ -110,14 +112,7 @@ def _check_file(kind: str, data: bytes, wanted: int) -> str:
             raise AssertionError(f"refused: {error}") from None
         hostile, others, lost, codes = 0, 0, 0, set()
         for unit in chosen.units:
-            table = read_unit(chosen, unit)
-            tables = _sanitized(table, unit.id)
-            assert tables.records.num_rows + tables.dead_letters.num_rows == unit.rows
-            assert NAME not in str(tables.dead_letters.to_pylist())
-            for row in tables.records.to_pylist():
-                published = row.pop("image")["bytes"]
-                assert not blocks(Encoding.decode(published)) & sound_blocks()
-                assert NAME.encode() not in published and NAME not in str(row)
+            tables = _unit(chosen, unit)
             if Path(unit.sources[0]).name != f"a{suffix}":
                 others += tables.records.num_rows
                 continue
@@ -128,6 +123,48 @@ def _check_file(kind: str, data: bytes, wanted: int) -> str:
         fatal = any(REASONS[code].fatal for code in codes)
         assert fatal or hostile + lost >= wanted, f"{hostile} + {lost} rows of {wanted}"
         return "fatal" if fatal else "dead letters" if lost else "published"
+
+
+def check_folder(kind: str, data: bytes) -> str:
+    """A folder is refused in one line, or all its rows come through, as far as what says which rows
+    there are is as it was; of pictures that a table of paths does not name any more is said how
+    many there are."""
+    files = unpacked(data)
+    with standing(files) as place:
+        columns = Columns(identity="identity", keep=("age",))
+        try:
+            chosen = plan(
+                str(place),
+                columns,
+                unit_rows=5,
+                format="paths" if kind in TABLES_OF_PATHS else "auto",
+            )
+        except UserError as error:
+            assert "\n" not in str(error) and NAME not in str(error)
+            return "refused"
+        found = [_unit(chosen, unit) for unit in chosen.units]
+    lost = sum(tables.dead_letters.num_rows for tables in found)
+    rows = lost + sum(tables.records.num_rows for tables in found)
+    codes = {code for tables in found for code in tables.dead_letters["code"].to_pylist()}
+    fatal = any(REASONS[code].fatal for code in codes)
+    if kind in TABLES_OF_PATHS:
+        there = sum(name.endswith(".jpg") for name in files)
+        assert rows + chosen.left_out.get(".jpg", 0) >= there, f"{rows} rows, {chosen.left_out}"
+    elif whole_table(kind, files):
+        assert fatal or rows >= ROWS, f"{rows} rows"
+    return "fatal" if fatal else "dead letters" if lost else "published"
+
+
+def _unit(chosen: Plan, unit: Unit) -> Tables:
+    """A unit through the sanitizer; nothing of an original is in what comes out."""
+    tables = _sanitized(read_unit(chosen, unit), unit.id)
+    assert tables.records.num_rows + tables.dead_letters.num_rows == unit.rows
+    assert NAME not in str(tables.dead_letters.to_pylist())
+    for row in tables.records.to_pylist():
+        published = row.pop("image")["bytes"]
+        assert not blocks(Encoding.decode(published)) & sound_blocks()
+        assert NAME.encode() not in published and NAME not in str(row)
+    return tables
 
 
 def _sanitized(table: pa.Table, unit: str) -> Tables:

@@ -213,6 +213,7 @@ FILES: dict[str, Kind] = {
     "list": Kind(".parquet", cache(lambda: (_lists(),)), format="parquet-lists"),
     "numpy": Kind(".npz", cache(lambda: (_npz(np.savez), _npz(np.savez_compressed)))),
     "recordio": Kind(".rec", cache(lambda: (_recordio(),)), "label", ()),
+    "tar-member": Kind(".tar", tars, format="tar"),
     "tgz": Kind(".tgz", cache(lambda: tuple(gzip.compress(tar, mtime=0) for tar in tars()))),
     "verification": Kind(
         ".bin",

@@ -1,6 +1,7 @@
 """The short form of the campaign: all that ever failed, fixed seeds, fresh ones, and Hypothesis."""
 
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -14,7 +15,11 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import campaign
+import folders
 import mutations
+
+from ppfr_ops.source.formats import readers
+from ppfr_ops.source.plan import Columns, plan
 
 SECONDS = float(os.environ.get("PPFR_FUZZ_SECONDS", 6))
 """For each kind of input and seed."""
@@ -27,8 +32,23 @@ def test_what_ever_failed(path: Path) -> None:
     campaign.KINDS[path.parent.name][1](path.read_bytes())
 
 
-@pytest.mark.parametrize("kind", sorted(set(mutations.FILES) - {"parquet", "tar"}))
+def test_every_format_is_in_the_campaign(tmp_path: Path) -> None:
+    found = {"images", *folders.FORMATS}
+    for kind, file in mutations.FILES.items():
+        path = tmp_path / f"{kind}{file.suffix}"
+        path.write_bytes(file.seeds()[0])
+        found.add(plan(str(path), Columns(), format=file.format).format)
+    assert found == set(readers())
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
+    command = makefile.partition("campaign.py")[2].partition("--minutes")[0]
+    named = set(re.findall(r"[a-z0-9-]+", command)) | {"parquet", "picture", "tar"}
+    assert set(KINDS) <= named
+
+
+@pytest.mark.parametrize("kind", sorted({*mutations.FILES, *folders.FOLDERS} - {"parquet", "tar"}))
 def test_a_few_of_every_other_kind(kind: str) -> None:
+    if kind in folders.FOLDERS - folders.TABLES_OF_PATHS:
+        pytest.importorskip({"delta": "deltalake", "iceberg": "pyiceberg"}.get(kind, kind))
     for number in range(4):
         campaign.KINDS[kind][1](campaign.case(kind, FIXED_SEED, number))
 
@@ -78,7 +98,7 @@ def test_edited_tars(seed: int, edits: Edits) -> None:
 
 
 def test_a_case_is_a_function_of_its_seed_and_number() -> None:
-    for kind in KINDS:
+    for kind in set(KINDS) - folders.FOLDERS:
         assert campaign.case(kind, 1, 2) == campaign.case(kind, 1, 2) != campaign.case(kind, 1, 3)
 
 

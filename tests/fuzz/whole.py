@@ -10,22 +10,25 @@ import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from driving import drive, serial
+from folders import FOLDERS, TABLES_OF_PATHS, standing, unpacked
 from mutations import FILES, NAME, bodies, pictures
 from pictures import PLANTED
 
 from ppfr_ops.contracts.dead_letters import REASONS
 from ppfr_ops.contracts.manifest import Manifest
+from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.codec import Encoding, ImageError, decode
 from ppfr_ops.release import standalone
 from ppfr_ops.sanitize.options import SanitizeOptions
 
-BATCH = {"picture": 1000, **dict.fromkeys(FILES, 100)}
+BATCH = {"picture": 1000, **dict.fromkeys(FILES, 100), **dict.fromkeys(FOLDERS, 1)}
 """Cases of a run."""
 _NEEDLE = 24
 """Bytes of an original that must not turn up."""
@@ -91,7 +94,11 @@ class Traces:
 
 
 def check(kind: str, cases: Sequence[bytes], folder: Path) -> str:
-    """A run over all cases, and two sound files beside them; its exit code as the outcome."""
+    """A run over all cases, and two sound files beside them; its exit code as the outcome. Of cases
+    that are folders it is over the one."""
+    if kind in FOLDERS:
+        with standing(unpacked(cases[0])) as place:
+            return _check_folder(kind, cases, place, folder / "out")
     source, output = folder / "in" / NAME, folder / "out"
     source.mkdir(parents=True)
     file = FILES.get(kind)
@@ -101,31 +108,51 @@ def check(kind: str, cases: Sequence[bytes], folder: Path) -> str:
         within = source / f"{NAME}_{place % 2}" if kind == "picture" else source
         within.mkdir(exist_ok=True)
         (within / f"{NAME}_{place:04d}{suffix}").write_bytes(data)
-    code = drive(
-        SanitizeOptions(
-            input=str(source),
-            output=str(output),
-            input_format="auto" if file is None else file.format,
-            identity_column="folder" if file is None else file.identity,
-            keep_columns=() if file is None else file.keep,
-            unit_rows=100,
-            method="pixelate",
-            align="off",  # of damaged pictures the first two may well be no faces of 112 px
-            metrics="none",
-            max_dead_letter_rate=1,
-        ),
-        serial,
-        "serial",
-        dry_run=False,
-        as_json=False,
+    code, records = _run(
+        input=str(source),
+        output=str(output),
+        input_format="auto" if file is None else file.format,
+        identity_column="folder" if file is None else file.identity,
+        keep_columns=() if file is None else file.keep,
     )
-    counts = Manifest.model_validate_json((output / "evidence/manifest.json").read_text()).counts
-    assert counts.rows_in == counts.records + counts.dead_letters
-    assert counts.records >= (0 if kind == "picture" else 2 * len(bodies()))
-    fatal = any(REASONS[code].fatal for code in counts.dead_letters_by_code)
-    assert code == (3 if fatal else 0), f"exit code {code}, {counts.dead_letters_by_code}"
+    assert records >= (0 if kind == "picture" else 2 * len(bodies()))
     _search(kind, cases, output)
     return f"run: exit {code}"
+
+
+def _check_folder(kind: str, cases: Sequence[bytes], place: Path, output: Path) -> str:
+    try:
+        code, _ = _run(
+            input=str(place),
+            output=str(output),
+            input_format="paths" if kind in TABLES_OF_PATHS else "auto",
+            identity_column="identity",
+            keep_columns=("age",),
+        )
+    except UserError as error:
+        assert "\n" not in str(error) and NAME not in str(error)
+        code = error.exit_code
+    _search(kind, cases, output)
+    return f"run: exit {code}"
+
+
+def _run(**options: Any) -> tuple[int, int]:
+    """Exit code and records of a run, of which the counts add up."""
+    wanted = SanitizeOptions(
+        **options,
+        unit_rows=100,
+        method="pixelate",
+        align="off",  # of damaged pictures the first two may well be no faces of 112 px
+        metrics="none",
+        max_dead_letter_rate=1,
+    )
+    code = drive(wanted, serial, "serial", dry_run=False, as_json=False)
+    evidence = Path(wanted.output) / "evidence"
+    counts = Manifest.model_validate_json((evidence / "manifest.json").read_text()).counts
+    assert counts.rows_in == counts.records + counts.dead_letters
+    fatal = any(REASONS[code].fatal for code in counts.dead_letters_by_code)
+    assert code == (3 if fatal else 0), f"exit code {code}, {counts.dead_letters_by_code}"
+    return code, counts.records
 
 
 def _search(kind: str, cases: Sequence[bytes], output: Path) -> None:
