@@ -5,6 +5,7 @@ Convention: as in ``imaging.detector``.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
@@ -19,13 +20,27 @@ from ppfr_ops.imaging.views import View, around, by_quarters, seen_by
 
 YUNET = Path(__file__).parent / "yunet" / "yunet.onnx"
 
-_LARGEST, _SMALLEST = 256, 128
-"""Longest side of what the network is shown of a whole picture, px; in between half of it."""
+_SIDES, _SMALLEST = (256, 384), 128
+"""Longest side of what the network is shown of a whole picture, px; in between half of it. At one
+size it sees what it misses at the other."""
 
-_HINT, _PROMISING, _SURE, _MOST_HINTS = 0.15, 0.2, 0.6, 5
-"""From which score on a place is looked at closely, turned by quarters; from which then by 30
-degrees, too; from which it is a face, if one of all these looks has it; and places of a picture, at
-most."""
+_MOST_HINTS = 5
+"""Places of a picture that are looked at closely, at most."""
+
+
+@dataclass(frozen=True)
+class _Scores:
+    hint: float
+    """From which on a place is looked at closely, turned by quarters."""
+    promising: float
+    """From which on then by 30 degrees, too."""
+    face: float
+    """From which on it is a face, if one of all these looks has it."""
+
+
+_SMALL, _LARGE, _LARGE_SIDE = _Scores(0.15, 0.2, 0.6), _Scores(0.08, 0.1, 0.4), 56
+"""What a face shows from this longer side on (px; half of what recognisers take) must not stay for
+want of a score; of small ones at the edges of streets there are many, of whom little is seen."""
 
 
 class EdgeFaces:
@@ -35,7 +50,7 @@ class EdgeFaces:
         self._lock = Lock()
         # What OpenCV says of its own engines is nothing to anybody.
         level = logging.setLogLevel(logging.LOG_LEVEL_ERROR)
-        self._network = cv2.FaceDetectorYN.create(str(YUNET), "", (32, 32), _HINT)
+        self._network = cv2.FaceDetectorYN.create(str(YUNET), "", (32, 32), _LARGE.hint)
         logging.setLogLevel(level)
 
     def __call__(self, picture: Picture, known: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -47,8 +62,10 @@ class EdgeFaces:
         Returns:
             Boxes, ``N x 4``.
         """
-        seen = [self._seen(picture, view) for view in by_quarters(picture, _LARGEST, _SMALLEST)]
-        places = np.concatenate(seen)
+        views = by_quarters(picture, _SIDES[0], _SMALLEST)
+        if max(picture.shape[:2]) > 2 * _SIDES[0]:  # else it would be the same look again
+            views += by_quarters(picture, _SIDES[1], _SMALLEST)
+        places = np.concatenate([self._seen(picture, view) for view in views])
         places = places[np.argsort(-places[:, 4], kind="stable")]
         size = np.array(picture.shape[1::-1])
         frame = np.array([0, 0, *size], np.float32)
@@ -58,19 +75,21 @@ class EdgeFaces:
             cut = (box[:2] < 0).any() or (box[2:] > size).any()
             within = common(frame, box[None])[0] >= 0.2 * np.prod(box[2:] - box[:2])
             others = np.concatenate([known, *(hint[None, :4] for hint in hints)])
-            if cut and within and not _shares(box, others):
+            enough = score >= _wanted(box).hint
+            if cut and within and enough and not _shares(box, others):
                 hints.append(np.array([*box, score], np.float32))
         found = [hint[:4] for hint in hints[:_MOST_HINTS] if self._is_face(picture, hint)]
         return np.array(found, np.float32).reshape(-1, 4)
 
     def _is_face(self, picture: Picture, hint: NDArray[np.float32]) -> bool:
-        if hint[4] >= _SURE:
+        wanted = _wanted(hint)
+        if hint[4] >= wanted.face:
             return True
         quarters = self._best(picture, hint, (0, 90, 180, 270))
-        if quarters < _PROMISING:
+        if quarters < wanted.promising:
             return False
         others = [angle for angle in range(0, 360, 30) if angle % 90]
-        return max(quarters, self._best(picture, hint, others)) >= _SURE
+        return max(quarters, self._best(picture, hint, others)) >= wanted.face
 
     def _best(self, picture: Picture, hint: NDArray[np.float32], angles: Sequence[float]) -> float:
         """The highest score of a face in that place, turned by these angles."""
@@ -94,6 +113,10 @@ class EdgeFaces:
         if abs(view.matrix[0, 1]) > abs(view.matrix[0, 0]):
             half = half[:, ::-1]
         return np.column_stack([centre - half, centre + half, faces[:, -1]]).astype(np.float32)
+
+
+def _wanted(box: NDArray[np.float32]) -> _Scores:
+    return _LARGE if (box[2:4] - box[:2]).max() >= _LARGE_SIDE else _SMALL
 
 
 def _shares(box: NDArray[np.float32], others: NDArray[np.float32]) -> bool:

@@ -234,8 +234,12 @@ def _manifest(job: Job, engine: str, tally: _Tally) -> Manifest:
 def _options(job: Job, method: Anonymizer) -> dict[str, Any]:
     """The options as the manifest shows them, and what they came to where they said nothing."""
     options = job.options
-    return shown(options) | {
+    told = shown(options)
+    # A split that paths tell is kept, too.
+    unasked = [name for name in job.plan.columns.keep if name not in options.keep_columns]
+    return told | {
         **marks_told(options),
+        "keep_columns": [*told.get("keep_columns", ()), *unasked],
         "input_format": job.plan.format,
         "unit_rows": options.rows_per_unit,
         "least_units": options.least_units,

@@ -38,18 +38,21 @@ what chooses among forms of a Chinese character (U+E0100 and on): names differ b
 def label(value: Any) -> str | None:
     """A label as text. ``1``, ``1.0`` and ``"1"`` are one, for files of one dataset store it in
     either way, and so is a name as ``spelled`` has it; NaN and texts of nothing are null."""
-    if value is None or isinstance(value, bool):
-        return None if value is None else str(value)
+    text = spelled(stored_text(value))
+    if text is not None and (match := _WHOLE.fullmatch(text)):
+        text = str(int(match[1]))
+    return None if text in ("nan", "NaN") else text
+
+
+def stored_text(value: Any) -> str | None:
+    """A label as text, spelled as it is stored; of a number its value, and NaN is null."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "backslashreplace")
     if isinstance(value, float | Decimal):
         if not math.isfinite(value):
             return None
         return str(int(value)) if value == int(value) else str(value)
-    text = spelled(str(value))
-    if text is not None and (match := _WHOLE.fullmatch(text)):
-        text = str(int(match[1]))
-    return None if text in ("nan", "NaN") else text
+    return None if value is None else storable(str(value))
 
 
 def spelled(name: str | None) -> str | None:
@@ -59,12 +62,10 @@ def spelled(name: str | None) -> str | None:
     return unicodedata.normalize("NFC", seen) or None
 
 
-def respelled(value: Any) -> bool:
+def respelled(text: str | None) -> bool:
     """Whether a label as it is stored has blanks, signs that nobody sees or a form of Unicode that
     ``spelled`` takes from it, so that it may have become another one."""
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "backslashreplace")
-    return isinstance(value, str) and value != "" and spelled(value) != storable(value)
+    return bool(text) and spelled(text) != text
 
 
 def beside(files: Sequence[str]) -> tuple[str, ...]:
@@ -167,7 +168,7 @@ def _place(name: str) -> str:
 def _parsed(text: str, path: str) -> Iterator[dict[str, Any]]:
     ending = os.path.splitext(path)[1].lower()
     if ending in (".jsonl", ".json"):
-        for line in text.splitlines():
+        for line in text.split("\n"):  # other ends of lines may stand in its texts
             if line.strip():
                 row = json.loads(line)
                 if not isinstance(row, dict):

@@ -19,7 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 from ppfr_ops.errors import UserError
 from ppfr_ops.sandbox import LimitError, sandbox
 from ppfr_ops.source.kept import kept_field
-from ppfr_ops.source.labels import label
+from ppfr_ops.source.labels import stored_text
 from ppfr_ops.source.picture_types import holds_pictures, is_image, is_list
 from ppfr_ops.source.reader import Cutting, Listing, MissingColumnError, Reader
 from ppfr_ops.source.units import (
@@ -357,7 +357,7 @@ def _unit_table(plan: Plan, piece: pa.Table, image: str) -> pa.Table:
 
 
 def _text(column: pa.ChunkedArray) -> pa.Array:
-    return pa.array([label(value) for value in column.to_pylist()], pa.string())
+    return pa.array([stored_text(value) for value in column.to_pylist()], pa.string())
 
 
 class Parquet(Reader):

@@ -73,7 +73,9 @@ def read_footer(file: BinaryIO, size: int) -> Footer:
 def is_filled(file: BinaryIO, size: int, footer: Footer) -> bool:
     """Whether a file holds pages and its footer, one behind the other, and nothing besides."""
     try:
-        chunks = [chunk[3] for group in footer.groups for chunk in group[1]]
+        # Of no rows there may be a chunk of no bytes, which lies nowhere.
+        every = [chunk[3] for group in footer.groups for chunk in group[1]]
+        chunks = [chunk for chunk in every if chunk[5] or chunk[7]]
         # A dictionary stands before the pages.
         starts = sorted(
             (chunk.get(11) or chunk[9], chunk[7], chunk[5], bool(chunk.get(11))) for chunk in chunks
