@@ -566,7 +566,7 @@ PHOTOGRAPHS = [
     scene("half off and turned by 130", [(638, 240, 130), (220, 240, 0)]),
     scene("half off and turned by 200", [(300, 476, 200), (320, 200, 0)]),
     scene("half off and turned by 290 alone", [(4, 240, 290)]),
-    scene("small", [(200, 240, 0), (460, 240, 0)], 0.3),
+    scene("small", [(200, 240, 0), (460, 240, 0)], 0.4),
     scene("tiny", [(200, 240, 0), (460, 240, 0)], 0.14),
     scene("large", [(320, 240, 0)], 4),
     scene("too large for the picture", [(320, 240, 0)], 6),

@@ -18,6 +18,7 @@ from ppfr_ops import run
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding, ImageError, decode
 from ppfr_ops.imaging.decoding import orientation
+from ppfr_ops.release.verify import verify
 from ppfr_ops.sample import faces
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.source.labels import label
@@ -251,3 +252,30 @@ def test_labels_that_were_not_read_as_they_are_stored_are_counted_and_said(
         assert result.counts is not None and result.counts.respelled == 2
         assert sum("2 rows with a label that was read without blanks" in line for line in said) == 1
         said.clear()
+
+
+def test_a_release_with_a_split_or_of_nothing_holds(tmp_path: Path) -> None:
+    """A split that paths tell is on the allow-list; a shard without rows has no loose bytes."""
+    for place in ("split/train/a", "split/test/b", "none"):
+        (tmp_path / place).mkdir(parents=True)
+        data = saved(Image.fromarray(FACE), "JPEG") if place != "none" else b"no picture"
+        (tmp_path / place / "0.jpg").write_bytes(data)
+    for name, records in (("split", 2), ("none", 0)):
+        output = str(tmp_path / f"{name}-out")
+        given = {"method": "pixelate", "metrics": "none", "align": "off"}
+        result = run(SanitizeOptions(input=str(tmp_path / name), output=output, **given))
+        assert result.counts is not None and result.counts.records == records
+        assert list(verify(output)) == []
+
+
+def test_odd_lines_of_tables_cost_their_own_pictures(tmp_path: Path) -> None:
+    write(tmp_path, "0.jpg", "1.jpg")
+    names = ["0.jpg", "1.jpg", "x\0y.jpg", "\ud800.jpg"]
+    told = [{"file_name": name, "who": "a\u2028b"} for name in names]
+    lines = [json.dumps(row, ensure_ascii=place == 3) for place, row in enumerate(told)]
+    (tmp_path / "list.jsonl").write_text("\n".join(lines))
+    for key in (None, b"k" * 32):
+        chosen = plan(str(tmp_path), WHO, format="paths", key=key)
+        table = rows(chosen)
+        assert table["identity"].to_pylist() == ["a b"] * 4 and not chosen.left_out
+        assert table["read_error"].to_pylist() == [None, None, *["unreadable_file"] * 2]

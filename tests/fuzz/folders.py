@@ -169,7 +169,11 @@ def folder(kind: str, rng: random.Random) -> bytes:
     of rows."""
     files = dict(seed(kind))
     data = rng.random() < 0.4
-    name = rng.choice([name for name in files if name.endswith(DATA) == data])
+    names = sorted(name for name in files if name.endswith(DATA) == data)
+    newest = [name for name in names if name.endswith((".manifest", ".metadata.json"))]
+    if newest and rng.random() < 0.5:  # of older ones nothing is read; Lance counts downwards
+        names = [newest[0] if kind == "lance" else newest[-1]]
+    name = rng.choice(names)
     roll = rng.random()
     if roll < 0.05:
         del files[name]
