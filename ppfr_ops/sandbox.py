@@ -165,13 +165,13 @@ def _serve(pipe: Connection, memory: int) -> None:
         signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
             answer = pickle.dumps((call(*args), None), protocol=5)
-        except Exception as error:
+        except BaseException as error:  # a panic of a library in Rust is no Exception
             answer = _raised(error)
         signal.setitimer(signal.ITIMER_PROF, 0)
         pipe.send_bytes(answer)
 
 
-def _raised(error: Exception) -> bytes:
+def _raised(error: BaseException) -> bytes:
     """An exception as an answer; without its text, which may quote bytes, if it is not ours."""
     ours = type(error).__module__.partition(".")[0] == "ppfr_ops"
     if not ours and not isinstance(error, OSError | MemoryError):

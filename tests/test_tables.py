@@ -129,7 +129,7 @@ def test_tables_are_read_from_an_object_store(
     monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
     # Processes that were started before do not know of it.
     monkeypatch.setattr("ppfr_ops.source.parquet.sandbox", Sandbox())
-    monkeypatch.setattr("ppfr_ops.source.lance_table._sandbox", Sandbox(4 << 30))
+    monkeypatch.setattr("ppfr_ops.source.lance_table.sandbox", Sandbox(4 << 30))
     try:
         open_store("s3://lake")[0].mkdir("lake")
         for first in (0, 10):
@@ -392,6 +392,17 @@ def test_blobs_of_lance_are_pictures(tmp_path: Path) -> None:
         rows_of(*range(5)).cast(schema), tmp_path / "faces", data_storage_version="2.1"
     )
     assert seen(tmp_path / "faces", unit_rows=2) == list(range(5))
+
+
+def test_a_panic_of_a_library_over_damaged_metadata_is_one_line(tmp_path: Path) -> None:
+    """It is no Exception, and would end the driver."""
+    lance.write_dataset(rows_of(1, 2), tmp_path / "t")
+    (manifest,) = (tmp_path / "t" / "_versions").glob("*.manifest")
+    data = bytearray(manifest.read_bytes())
+    data[2] = 0xFF
+    manifest.write_bytes(data)
+    with pytest.raises(UserError, match="cannot be read at that version"):
+        plan(str(tmp_path / "t"), WHO)
 
 
 def test_a_library_that_is_missing_is_one_line(

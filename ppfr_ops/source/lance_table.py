@@ -12,13 +12,13 @@ import pyarrow as pa
 from ppfr_ops.sandbox import LimitError, Sandbox
 from ppfr_ops.source.parquet import checked, chosen_of
 from ppfr_ops.source.reader import Cutting, Listing, Reader
-from ppfr_ops.source.tables import FRAGMENT
+from ppfr_ops.source.tables import FRAGMENT, opening
 from ppfr_ops.source.units import Columns, Plan, Unit, damage_ends_it, errors, even, shared_out
 
 _SECONDS = 60.0
 _BATCH_ROWS = 256
 
-_sandbox = Sandbox(4 << 30)
+sandbox = Sandbox(4 << 30)
 """Lance has a thread for every CPU, and each takes address space."""
 
 
@@ -36,9 +36,11 @@ class LanceDataset(Reader):
 
     def cut(self, listing: Listing, paths: Sequence[str], cutting: Cutting) -> Iterator[Unit]:
         fragments = {_number(path): path for path in paths}
-        for fragment in opened(listing.url).get_fragments():
-            path = fragments[fragment.fragment_id]
-            rows, size = fragment.count_rows(), listing.files[path].size
+        with opening("Lance"):
+            counts = sandbox.call(count, listing.url, seconds=_SECONDS)
+        for number, rows in counts:
+            path = fragments[number]
+            size = listing.files[path].size
             most = shared_out(rows * len(paths), cutting.unit_rows, cutting.least)
             if cutting.unit_bytes is not None:
                 most = max(1, min(most, cutting.unit_bytes * rows // max(1, size)))
@@ -49,7 +51,7 @@ class LanceDataset(Reader):
         slim = replace(plan, units=())
         where = (plan.input, _number(unit.sources[0]), unit.start, unit.stop)
         try:
-            return _sandbox.call(read_rows, slim, *where, seconds=_SECONDS)
+            return sandbox.call(read_rows, slim, *where, seconds=_SECONDS)
         except LimitError:
             return errors(plan, ["unreadable_row"] * (unit.stop - unit.start))
 
@@ -64,6 +66,11 @@ def opened(url: str) -> Any:
 
 def _number(path: str) -> int:
     return int(path.rpartition("/")[2].removesuffix(FRAGMENT))
+
+
+def count(url: str) -> list[tuple[int, int]]:
+    """Number and rows of every fragment, without those that are deleted; for the sandbox."""
+    return [(each.fragment_id, each.count_rows()) for each in opened(url).get_fragments()]
 
 
 def schema_of(fs: Any, url: str) -> pa.Schema:

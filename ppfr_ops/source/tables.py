@@ -16,10 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ppfr_ops.errors import UserError, missing_extra
+from ppfr_ops.errors import UserError, missing_extra, require
 from ppfr_ops.source.paths import PathColumns
 from ppfr_ops.source.reader import File, Listing
 from ppfr_ops.source.units import passes
+
+_SECONDS = 600.0
 
 Deleted = Mapping[str, npt.NDArray[np.int64]]
 """Rows of a file that are deleted, in order, by its path; of files that have some."""
@@ -65,20 +67,38 @@ def listing_of_table(kind: str, fs: Any, root: str, url: str, version: int | Non
         return _KINDS[kind](fs, root, url, version)
 
 
-def _delta(fs: Any, root: str, url: str, version: int | None) -> Listing:
+def _apart(library: str, ask: Callable[..., Any], *args: Any) -> Any:
+    """What a library in Rust says, asked in a process of its own: its threads do not survive a
+    fork, and hostile metadata make it panic.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    from ppfr_ops.source import lance_table
+
+    require(library)
+    return lance_table.sandbox.call(ask, *args, seconds=_SECONDS)
+
+
+def ask_delta(url: str, version: int | None) -> tuple[int, Any, list[Any], list[Any]]:
+    """Version, settings, files and deletion vectors of a table; for the sandbox."""
     from deltalake import DeltaTable
 
     table = DeltaTable(url, version=version)
-    settings = table.metadata().configuration
+    actions = pa.table(table.get_add_actions(flatten=True)).to_pylist()
+    vectors = pa.table(table.deletion_vectors()).to_pylist()
+    return table.version(), table.metadata().configuration, actions, vectors
+
+
+def _delta(fs: Any, root: str, url: str, version: int | None) -> Listing:
+    number, settings, actions, vectors = _apart("deltalake", ask_delta, url, version)
     if settings.get("delta.columnMapping.mode", "none") != "none":
         raise UserError("the Delta table maps column names (delta.columnMapping.mode): not read")
-    actions = pa.table(table.get_add_actions(flatten=True)).to_pylist()
     paths = [f"{root}/{unquote(action['path'])}" for action in actions]
     _refuse_gone(fs, root, paths)
     _refuse_other_keys(root, paths, actions)
-    rows = pa.table(table.deletion_vectors()).to_pylist()
     deleted, there = {}, set(paths)
-    for row in rows:
+    for row in vectors:
         path = str(fs._strip_protocol(row["filepath"]))
         path = path if path in there else unquote(path)  # told as a URL
         deleted[path] = np.flatnonzero(~np.array(row["selection_vector"]))
@@ -86,7 +106,7 @@ def _delta(fs: Any, root: str, url: str, version: int | None) -> Listing:
         raise UserError("the Delta table has deletion vectors of files that are not in it")
     stamps = [f"{action['size_bytes']}|{action['modification_time']}" for action in actions]
     sizes = [int(action["size_bytes"]) for action in actions]
-    return _listing(fs, root, f"{url}@{table.version()}", paths, sizes, stamps, deleted)
+    return _listing(fs, root, f"{url}@{number}", paths, sizes, stamps, deleted)
 
 
 def _refuse_other_keys(
@@ -184,16 +204,24 @@ def _refuse_renamed(schemas: Iterable[Any]) -> None:
                 )
 
 
-def _lance(fs: Any, root: str, url: str, version: int | None) -> Listing:
+def ask_lance(url: str, version: int | None) -> tuple[int, list[tuple[int, int, str]]]:
+    """Version, and number, bytes and stamp of every fragment of a dataset; for the sandbox."""
     import lance
 
     dataset = lance.dataset(url, version=version)
-    fragments = list(dataset.get_fragments())
-    paths = [f"{root}/{each.fragment_id:08d}{FRAGMENT}" for each in fragments]
-    told = [each.metadata for each in fragments]
-    stamps = [json.dumps(each.to_json(), sort_keys=True, default=str) for each in told]
-    sizes = [sum(file.file_size_bytes or 0 for file in each.files) for each in told]
-    return _listing(fs, root, f"{url}@{dataset.version}", paths, sizes, stamps, {})
+    found = []
+    for each in dataset.get_fragments():
+        size = sum(file.file_size_bytes or 0 for file in each.metadata.files)
+        stamp = json.dumps(each.metadata.to_json(), sort_keys=True, default=str)
+        found.append((each.fragment_id, size, stamp))
+    return dataset.version, found
+
+
+def _lance(fs: Any, root: str, url: str, version: int | None) -> Listing:
+    number, fragments = _apart("lance", ask_lance, url, version)
+    paths = [f"{root}/{each:08d}{FRAGMENT}" for each, _, _ in fragments]
+    sizes, stamps = [size for _, size, _ in fragments], [stamp for _, _, stamp in fragments]
+    return _listing(fs, root, f"{url}@{number}", paths, sizes, stamps, {})
 
 
 def _listing(
