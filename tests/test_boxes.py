@@ -13,8 +13,9 @@ from ppfr_ops import sample
 from ppfr_ops.imaging import geometry
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.codec import decode
-from ppfr_ops.imaging.detector import CenterFace, Detections
-from ppfr_ops.imaging.edges import EdgeFaces
+from ppfr_ops.imaging.detector import CenterFace, Detections, given
+from ppfr_ops.imaging.edges import YUNET, EdgeFaces
+from ppfr_ops.imaging.views import View, moved
 from ppfr_ops.review.queue import doubts
 from ppfr_ops.review.verdicts import Review
 from ppfr_ops.source.sums import marked, sum_of
@@ -195,7 +196,40 @@ def test_a_turned_half_face_that_only_another_network_sees_is_covered_and_queued
         there = (picture != 120).any(2)
         there[100:380] = False
         assert done.changed[there].mean() > 0.9, (x, y)
-        assert not len(EdgeFaces()(picture, found.boxes)), "what is known is not found again"
+        edges = EdgeFaces()
+        seen = edges.quarters(picture)
+        assert len(edges(picture, seen, found.boxes[:0]))
+        assert not len(edges(picture, seen, found.boxes)), "what is known is not found again"
+
+
+def test_the_picture_is_turned_by_quarters_that_show_another_network_something() -> None:
+    picture, detector = faces_on_grey({}), CenterFace()
+    box = np.array([[100, 100, 180, 200]], np.float32)
+    nothing, same, other = (
+        np.array([[x, 100, x + 70, 190, 0.2] for x in each], np.float32).reshape(-1, 5)
+        for each in ([], [105], [400])
+    )
+
+    def turned(score: float, *seen: np.ndarray) -> list[View]:
+        known = given(box, None, (640, 480)).take(np.arange(1 if score else 0))
+        known.scores[:] = score
+        return detector._turned(picture, seen, known)
+
+    assert len(turned(0.9, other, nothing, same, nothing)) == 0, "upright it has been seen"
+    assert len(turned(0.9, nothing, same, other, nothing)) == 1
+    assert len(turned(0.3, same, same, nothing, same)) == 3, "what is unsure is not known"
+    assert len(turned(0.0, nothing, nothing, nothing, nothing)) == 3
+
+
+def test_the_other_network_is_read_as_opencv_reads_it() -> None:
+    picture = faces_on_grey({(320, 240): 10.0, (150, 200): 0.0})
+    theirs = cv2.FaceDetectorYN.create(str(YUNET), "", (640, 480), 0.15)
+    _, wanted = theirs.detect(np.ascontiguousarray(picture[..., ::-1]))
+    found = EdgeFaces()._seen(picture, View(moved(1.0), 480, 640))
+    assert len(found) == len(wanted) >= 2
+    np.testing.assert_allclose(found[:, :2], wanted[:, :2], atol=0.1)
+    np.testing.assert_allclose(found[:, 2:4] - found[:, :2], wanted[:, 2:4], atol=0.1)
+    np.testing.assert_allclose(found[:, 4], wanted[:, -1], atol=1e-3)
 
 
 def test_mirror_images_beyond_the_edge_are_no_faces() -> None:

@@ -75,6 +75,20 @@ def test_a_cover_knows_no_more_than_a_few_mean_colours(style: covers.Cover) -> N
     assert np.abs(before - after).max() <= 3
 
 
+def test_solid_is_one_colour_that_no_pixel_of_the_head_has_a_part_in() -> None:
+    """So that an attacker learns where a head was and how large, and nothing else."""
+    picture, faces = NOISE.integers(60, 200, (320, 320, 3), np.uint8), found()
+    head = covers.Head(picture.shape, *geometry.whole_head(faces.landmarks[0], faces.boxes[0]))
+    inside = np.zeros(picture.shape[:2], bool)
+    inside[head.window] = head.radius <= 1
+    published = []
+    for _ in range(3):
+        picture[inside] = NOISE.integers(0, 256, (inside.sum(), 3), np.uint8)
+        published.append(geometry.cover(picture, faces, ["covered"], {}, style="solid")[0][inside])
+        assert (published[-1] == published[0][0]).all()
+    assert inside.sum() > 10_000
+
+
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("scale", [0.3, 1.0, 2.0])
 def test_it_covers_the_head_and_ends_softly(style: covers.Cover, scale: float) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.boxes import common, overlap
-from ppfr_ops.imaging.edges import EdgeFaces
+from ppfr_ops.imaging.edges import EdgeFaces, unknown
 from ppfr_ops.imaging.views import (
     STILL,
     View,
@@ -36,6 +36,9 @@ costs as much again as the upright look. A face that only this look shows is in 
 _HINT, _CONFIRMED, _MOST_HINTS = 0.5, 0.75, 6
 """From this share of the threshold on a place is looked at closely, and is a face if it then scores
 that share where the edge cuts it, or all elsewhere; and places of a picture, at most."""
+
+_CERTAIN = 0.5
+"""Score of a face that no turned look has to confirm."""
 
 _CALL_PIXELS = 256 * 256
 """Of a call of the detector's network, where it takes several views at once."""
@@ -196,15 +199,14 @@ class CenterFace:
         self._network = ort.InferenceSession(CENTERFACE, options)
         self._input = self._network.get_inputs()[0].name
         self.threshold, self.side, self.thorough, self.once = threshold, side, thorough, once
-        self._edges = None if once else EdgeFaces()
+        self._edges = EdgeFaces(threads)
 
     def __call__(self, pictures: Sequence[Picture]) -> list[Detections]:
         found = self._look(pictures, [self._upright(picture) for picture in pictures])
         if not self.once:
-            most = min(self.side, _TURNED_SIDE)
+            seen = [self._edges.quarters(picture) for picture in pictures]
             turned = {
-                i: by_quarters(picture, most, _SMALL_TURNED_SIDE)[1:]
-                for i, picture in enumerate(pictures)
+                i: self._turned(picture, seen[i], found[i]) for i, picture in enumerate(pictures)
             }
             found = self._again(pictures, found, turned)
             closer = {i: self._close(faces) for i, faces in enumerate(found)}
@@ -214,14 +216,27 @@ class CenterFace:
             ]
             views = {i: self._second_look(pictures[i]) for i in bare}
             found = self._again(pictures, found, views)
-            found = [self._with_edges(*each) for each in zip(pictures, found, strict=True)]
+            found = [self._with_edges(*each) for each in zip(pictures, seen, found, strict=True)]
         return [self._sure(faces) for faces in found]
 
-    def _with_edges(self, picture: Picture, faces: Detections) -> Detections:
+    def _turned(
+        self, picture: Picture, seen: Sequence[NDArray[np.float32]], faces: Detections
+    ) -> list[View]:
+        """The picture turned by those quarters in which another network sees anything, if faintly,
+        where no face is known for certain; by all where none is."""
+        known = faces.boxes[faces.scores > max(_CERTAIN, self.threshold)]
+        views = by_quarters(picture, min(self.side, _TURNED_SIDE), _SMALL_TURNED_SIDE)
+        every = self.thorough or len(known) == 0
+        each = list(zip(views, seen, strict=True))[1:]
+        return [view for view, places in each if every or len(unknown(places, picture, known))]
+
+    def _with_edges(
+        self, picture: Picture, seen: Sequence[NDArray[np.float32]], faces: Detections
+    ) -> Detections:
         """With what another network sees at the edge: it has no landmarks, so that it is covered,
         and only just the score of a face, so that it is in the review queue."""
         sure = self._sure(faces)
-        boxes = self._edges(picture, sure.boxes) if self._edges else sure.boxes[:0]
+        boxes = self._edges(picture, seen, sure.boxes)
         points = np.full((len(boxes), 5, 2), np.nan, np.float32)
         scores = np.full(len(boxes), self._least, np.float32)
         return Detections.join(

@@ -4,14 +4,13 @@ the detector misses.
 Convention: as in ``imaging.detector``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 
 import cv2
 import numpy as np
-from cv2.utils import logging
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ppfr_ops.imaging.arrays import Picture
@@ -42,42 +41,56 @@ _SMALL, _LARGE, _LARGE_SIDE = _Scores(0.15, 0.2, 0.6), _Scores(0.08, 0.1, 0.4), 
 """What a face shows from this longer side on (px; half of what recognisers take) must not stay for
 want of a score; of small ones at the edges of streets there are many, of whom little is seen."""
 
+_STRIDES, _SAME = (8, 16, 32), 0.3
+"""Of the network's three grids, px; and from which share of their union on two boxes are one."""
+
 
 class EdgeFaces:
-    """YuNet, on a picture that goes on mirrored beyond its edge, in which half a face is one."""
+    """YuNet, on a picture that goes on mirrored beyond its edge, in which half a face is one.
 
-    def __init__(self) -> None:
-        self._lock = Lock()
-        # What OpenCV says of its own engines is nothing to anybody.
-        level = logging.setLogLevel(logging.LOG_LEVEL_ERROR)
-        self._network = cv2.FaceDetectorYN.create(str(YUNET), "", (32, 32), _LARGE.hint)
-        logging.setLogLevel(level)
+    Args:
+        threads: of a call; 0: as onnxruntime likes.
+    """
 
-    def __call__(self, picture: Picture, known: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __init__(self, threads: int = 0) -> None:
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = threads
+        options.enable_mem_pattern = False
+        self._network = ort.InferenceSession(YUNET, options)
+
+    def quarters(self, picture: Picture) -> list[NDArray[np.float32]]:
+        """What it sees in a picture as it is, and turned by 90, 180 and 270 degrees: boxes in the
+        picture and scores, ``N x 5`` each, faint ones too."""
+        looks = [by_quarters(picture, _SIDES[0], _SMALLEST)]
+        if max(picture.shape[:2]) > 2 * _SIDES[0]:  # else it would be the same look again
+            looks.append(by_quarters(picture, _SIDES[1], _SMALLEST))
+        return [
+            np.concatenate([self._seen(picture, view) for view in views])
+            for views in zip(*looks, strict=True)
+        ]
+
+    def __call__(
+        self, picture: Picture, seen: Sequence[NDArray[np.float32]], known: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
         """Faces at the edge, where no known one is.
 
         Args:
+            seen: as ``quarters`` says.
             known: boxes, ``N x 4``.
 
         Returns:
             Boxes, ``N x 4``.
         """
-        views = by_quarters(picture, _SIDES[0], _SMALLEST)
-        if max(picture.shape[:2]) > 2 * _SIDES[0]:  # else it would be the same look again
-            views += by_quarters(picture, _SIDES[1], _SMALLEST)
-        places = np.concatenate([self._seen(picture, view) for view in views])
+        places = np.concatenate(seen)
         places = places[np.argsort(-places[:, 4], kind="stable")]
         size = np.array(picture.shape[1::-1])
-        frame = np.array([0, 0, *size], np.float32)
         hints: list[NDArray[np.float32]] = []
-        for *corners, score in places:
-            box = np.array(corners, np.float32)
-            cut = (box[:2] < 0).any() or (box[2:] > size).any()
-            within = common(frame, box[None])[0] >= 0.2 * np.prod(box[2:] - box[:2])
-            others = np.concatenate([known, *(hint[None, :4] for hint in hints)])
-            enough = score >= _wanted(box).hint
-            if cut and within and enough and not _shares(box, others):
-                hints.append(np.array([*box, score], np.float32))
+        for place in unknown(places, picture, known):
+            cut = (place[:2] < 0).any() or (place[2:4] > size).any()
+            enough = place[4] >= _wanted(place).hint
+            if cut and enough and not _shares(place[:4], np.array([hint[:4] for hint in hints])):
+                hints.append(place)
         found = [hint[:4] for hint in hints[:_MOST_HINTS] if self._is_face(picture, hint)]
         return np.array(found, np.float32).reshape(-1, 4)
 
@@ -85,42 +98,82 @@ class EdgeFaces:
         wanted = _wanted(hint)
         if hint[4] >= wanted.face:
             return True
-        quarters = self._best(picture, hint, (0, 90, 180, 270))
-        if quarters < wanted.promising:
-            return False
-        others = [angle for angle in range(0, 360, 30) if angle % 90]
-        return max(quarters, self._best(picture, hint, others)) >= wanted.face
+        best = 0.0
+        for score in self._close(picture, hint, range(0, 360, 90)):
+            best = max(best, score)
+            if best >= wanted.face:
+                return True
+        turned = (angle for angle in range(0, 360, 30) if angle % 90)
+        return best >= wanted.promising and any(
+            score >= wanted.face for score in self._close(picture, hint, turned)
+        )
 
-    def _best(self, picture: Picture, hint: NDArray[np.float32], angles: Sequence[float]) -> float:
-        """The highest score of a face in that place, turned by these angles."""
+    def _close(
+        self, picture: Picture, hint: NDArray[np.float32], angles: Iterable[float]
+    ) -> Iterator[float]:
+        """The highest score of a face in that place, turned by each of these angles."""
         middle, reach = (hint[:2] + hint[2:4]) / 2, (hint[2:4] - hint[:2]) / 2
-        faces = np.concatenate([self._seen(picture, view) for view in around(hint[:4], angles)])
-        near = (np.abs((faces[:, :2] + faces[:, 2:4]) / 2 - middle) < reach).all(1)
-        return float(faces[near, 4].max(initial=0))
+        for angle in angles:
+            (view,) = around(hint[:4], [angle])
+            faces = self._seen(picture, view)
+            near = (np.abs((faces[:, :2] + faces[:, 2:4]) / 2 - middle) < reach).all(1)
+            yield float(faces[near, 4].max(initial=0))
 
     def _seen(self, picture: Picture, view: View) -> NDArray[np.float32]:
-        """Boxes and scores that a view shows, ``N x 5``; of one that is not turned by quarters the
-        upright box around the centre."""
+        """Boxes and scores that a view shows, best first, ``N x 5``; of one that is not turned by
+        quarters the upright box around the centre."""
         pixels = seen_by(picture, view.matrix, view.height, view.width)
-        with self._lock:
-            self._network.setInputSize((view.width, view.height))
-            _, faces = self._network.detect(np.ascontiguousarray(pixels[..., ::-1]))
-        if faces is None:
-            return np.zeros((0, 5), np.float32)
+        blob = cv2.dnn.blobFromImage(pixels, swapRB=True)
+        centre, half, scores = _read(self._network.run(None, {"input": blob}), view)
         back = np.asarray(cv2.invertAffineTransform(view.matrix))
-        centre = (faces[:, :2] + faces[:, 2:4] / 2) @ back[:, :2].T + back[:, 2]
-        half = faces[:, 2:4] / 2 * np.hypot(*back[0, :2])
+        centre = centre @ back[:, :2].T + back[:, 2]
+        half = half * np.hypot(*back[0, :2])
         if abs(view.matrix[0, 1]) > abs(view.matrix[0, 0]):
             half = half[:, ::-1]
-        return np.column_stack([centre - half, centre + half, faces[:, -1]]).astype(np.float32)
+        return np.column_stack([centre - half, centre + half, scores]).astype(np.float32)
 
 
-def _wanted(box: NDArray[np.float32]) -> _Scores:
-    return _LARGE if (box[2:4] - box[:2]).max() >= _LARGE_SIDE else _SMALL
+def _read(
+    outputs: Sequence[NDArray[np.float32]], view: View
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Centres and half sides of a view's faces, ``N x 2``, and their scores, best first, as
+    ``cv2.FaceDetectorYN`` reads the network's answers: what is a face, what is anything, boxes and
+    landmarks, each on three grids."""
+    face, there, boxes = (
+        np.concatenate([grid[0] for grid in outputs[kind : kind + 3]]) for kind in (0, 3, 6)
+    )
+    scores = np.sqrt(face * there)[:, 0]
+    cells = np.flatnonzero(scores >= _LARGE.hint)
+    if len(cells) == 0:
+        return boxes[:0, :2], boxes[:0, :2], scores[:0]
+    sizes = [(view.height // stride, view.width // stride) for stride in _STRIDES]
+    corners = np.concatenate([np.indices(size).reshape(2, -1).T[:, ::-1] for size in sizes])
+    strides = np.repeat(_STRIDES, [high * wide for high, wide in sizes])[cells, None]
+    centre = (corners[cells] + boxes[cells, :2]) * strides
+    half = np.exp(boxes[cells, 2:]) * strides / 2
+    rows = np.concatenate([centre - half, 2 * half], 1).tolist()
+    kept = np.asarray(cv2.dnn.NMSBoxes(rows, scores[cells].tolist(), _LARGE.hint, _SAME), np.intp)
+    return centre[kept], half[kept], scores[cells][kept]
+
+
+def _wanted(place: NDArray[np.float32]) -> _Scores:
+    return _LARGE if (place[2:4] - place[:2]).max() >= _LARGE_SIDE else _SMALL
+
+
+def unknown(
+    places: NDArray[np.float32], picture: Picture, known: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Places, ``N x 5``, of which a fifth lies in the picture, where no known box is, ``N x 4``."""
+    frame = np.array([0, 0, *picture.shape[1::-1]], np.float32)
+    areas = np.prod(places[:, 2:4] - places[:, :2], axis=1)
+    within = common(frame, places[:, :4]) >= 0.2 * areas
+    return places[[i for i in np.flatnonzero(within) if not _shares(places[i, :4], known)]]
 
 
 def _shares(box: NDArray[np.float32], others: NDArray[np.float32]) -> bool:
     """Whether a third of the smaller of two boxes is in both."""
+    if len(others) == 0:
+        return False
     areas = np.prod(others[:, 2:] - others[:, :2], axis=1)
     least = np.minimum(areas, np.prod(box[2:] - box[:2]))
     return bool((common(box, others) > 0.3 * least).any())

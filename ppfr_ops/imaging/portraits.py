@@ -13,11 +13,11 @@ from ppfr_ops.imaging.covers import HEAD, MARGIN, Head
 _WIDE = 1.6
 """How far around a head its surroundings are looked at, in its half axes."""
 
-_GRID, _DOWN, _POWER = 48, 2.0, 3.0
+_GRID, _DOWN, _POWER = 48, 2.0, 2.0
 """Cells of the longer side that surroundings are continued on; how much farther what is above or
 below is than what is beside, squared; and how much less what is farther counts, by its square."""
 
-_FINE, _TEXTURE = 5.0, 6.0
+_FINE, _TEXTURE = 8.0, 14.0
 """Texture is finer than so many of the template's pixels, and flatter than so many grey levels:
 whole things, mirrored, would be seen to be."""
 
@@ -110,9 +110,13 @@ def fill_around(picture: Picture, hidden: NDArray[np.bool_], head: Head) -> Pict
     places = ax * across + ay * down + a0, bx * across + by * down + b0
     mirrored = cv2.remap(picture, *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     there = cv2.remap(known, *places, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
-    whole = np.where(there[..., None] > 0, mirrored, smooth).astype(np.float32)
-    fine = whole - cv2.GaussianBlur(whole, (0, 0), _FINE / np.hypot(*head.matrix[0, :2]))
-    share = there * _ramp((head.radius - 0.5) / 0.6)
+    # Of what is known alone, so that the edge of what is not is no texture.
+    sigma = _FINE / np.hypot(*head.matrix[0, :2])
+    given = (there > 0).astype(np.float32)
+    mass = cv2.GaussianBlur(given, (0, 0), sigma)
+    mean = cv2.GaussianBlur(mirrored * given[..., None], (0, 0), sigma)
+    fine = mirrored - mean / np.maximum(mass, 1e-3)[..., None]
+    share = given * _ramp(2 * mass - 1) * _ramp((head.radius - 0.5) / 0.6)
     fine = np.clip(fine, -_TEXTURE, _TEXTURE) * share[..., None]
     return np.asarray(np.clip(smooth + fine, 0, 255), np.uint8)
 

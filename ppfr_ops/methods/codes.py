@@ -9,7 +9,6 @@ import hashlib
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 KEY_SIZE = 32
 """Bytes of a release key."""
@@ -37,6 +36,8 @@ def normals(key: bytes, purpose: str, label: bytes, *shape: int) -> NDArray[np.f
     Inverse transform of 32-bit uniforms at the middle of their cells, so that no value is infinite
     (the largest is about 6.3).
     """
+    from scipy.special import ndtri  # half a second to import: covers draw nothing
+
     count = int(np.prod(shape))
     raw = np.frombuffer(_stream(key, purpose, label, 4 * count), dtype="<u4")
     return ndtri((raw + 0.5) / 2.0**32).astype(np.float32).reshape(shape)
