@@ -223,7 +223,7 @@ def test_the_picture_is_turned_by_quarters_that_show_another_network_something()
 
 def test_the_other_network_is_read_as_opencv_reads_it() -> None:
     picture = faces_on_grey({(320, 240): 10.0, (150, 200): 0.0})
-    theirs = cv2.FaceDetectorYN.create(str(YUNET), "", (640, 480), 0.15)
+    theirs = cv2.FaceDetectorYN.create(str(YUNET), "", (640, 480), 0.08)
     _, wanted = theirs.detect(np.ascontiguousarray(picture[..., ::-1]))
     found = EdgeFaces()._seen(picture, View(moved(1.0), 480, 640))
     assert len(found) == len(wanted) >= 2

@@ -37,8 +37,9 @@ _HINT, _CONFIRMED, _MOST_HINTS = 0.5, 0.75, 6
 """From this share of the threshold on a place is looked at closely, and is a face if it then scores
 that share where the edge cuts it, or all elsewhere; and places of a picture, at most."""
 
-_CERTAIN = 0.5
-"""Score of a face that no turned look has to confirm."""
+_CERTAIN, _SHOWS = 0.5, 0.15
+"""Score of a face that no turned look has to confirm; and from which score of another network on
+it shows a picture something."""
 
 _CALL_PIXELS = 256 * 256
 """Of a call of the detector's network, where it takes several views at once."""
@@ -227,7 +228,8 @@ class CenterFace:
         known = faces.boxes[faces.scores > max(_CERTAIN, self.threshold)]
         views = by_quarters(picture, min(self.side, _TURNED_SIDE), _SMALL_TURNED_SIDE)
         every = self.thorough or len(known) == 0
-        each = list(zip(views, seen, strict=True))[1:]
+        shown = [places[places[:, 4] >= _SHOWS] for places in seen]
+        each = list(zip(views, shown, strict=True))[1:]
         return [view for view, places in each if every or len(unknown(places, picture, known))]
 
     def _with_edges(

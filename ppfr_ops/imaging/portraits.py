@@ -113,7 +113,7 @@ def fill_around(picture: Picture, hidden: NDArray[np.bool_], head: Head) -> Pict
     # Of what is known alone, so that the edge of what is not is no texture.
     sigma = _FINE / np.hypot(*head.matrix[0, :2])
     given = (there > 0).astype(np.float32)
-    mass = cv2.GaussianBlur(given, (0, 0), sigma)
+    mass = np.asarray(cv2.GaussianBlur(given, (0, 0), sigma), np.float32)
     mean = cv2.GaussianBlur(mirrored * given[..., None], (0, 0), sigma)
     fine = mirrored - mean / np.maximum(mass, 1e-3)[..., None]
     share = given * _ramp(2 * mass - 1) * _ramp((head.radius - 0.5) / 0.6)
