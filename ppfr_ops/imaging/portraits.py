@@ -116,7 +116,7 @@ def fill_around(picture: Picture, hidden: NDArray[np.bool_], head: Head) -> Pict
     mass = np.asarray(cv2.GaussianBlur(given, (0, 0), sigma), np.float32)
     mean = cv2.GaussianBlur(mirrored * given[..., None], (0, 0), sigma)
     fine = mirrored - mean / np.maximum(mass, 1e-3)[..., None]
-    share = given * _ramp(2 * mass - 1) * _ramp((head.radius - 0.5) / 0.6)
+    share = given * np.asarray(_ramp(2 * mass - 1) * _ramp((head.radius - 0.5) / 0.6))
     fine = np.clip(fine, -_TEXTURE, _TEXTURE) * share[..., None]
     return np.asarray(np.clip(smooth + fine, 0, 255), np.uint8)
 
