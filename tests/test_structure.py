@@ -110,6 +110,16 @@ def test_rows_that_are_missing_do_not_stop_it(tmp_path: Path) -> None:
     assert shards.right is not None and shards.right > 0.8 * PEOPLE
 
 
+def test_blocks_of_a_sorted_source_are_told_by_their_people() -> None:
+    rng = np.random.default_rng(3)
+    people = np.repeat(np.arange(1200), np.clip(rng.pareto(1.2, 1200).astype(int) + 1, 1, 60))
+    known = attacks.table(people, np.arange(len(people)) * 12 // len(people))
+    order = rng.permutation(12)
+    shown = known[rng.permutation(1200)][:, order]
+    lonely = (shown == 1) & (rng.random(shown.shape) < 0.05)  # and a few whom nobody found
+    assert (attacks.matched_blocks(known, shown - lonely) == order).all()
+
+
 def test_rows_that_are_mixed_name_nobody_by_shards_or_order(tmp_path: Path) -> None:
     told = World(tmp_path, mixed=True, sizes=np.full(PEOPLE, 6)).attack()
     for name in attacks.ATTACKS:

@@ -32,6 +32,8 @@ Claims = dict[int, int]
 _RESTARTS = 24
 _MOST_BLOCKS = 96
 """Shards that are matched with blocks by their Gram matrices."""
+_TOGETHER = 0.2
+"""Of pairs of a person's rows, the share in two blocks below which each stands in one."""
 _SHUFFLES = 1000
 _MOST_PEOPLE = 6000
 """That the Hungarian method is asked about."""
@@ -207,10 +209,13 @@ def by_counts(known: Ints, shown: Ints, seed: int = 0) -> Claims:
 
 
 def matched_blocks(known: Ints, shown: Ints, seed: int = 0) -> Ints:
-    """For every shard the block that it most likely is."""
+    """For every shard the block that it most likely is: by the people that two have in common, or,
+    where people stand in one block each, by how many people of each number of rows a block has."""
+    grams = [(part.T @ part).astype(float) for part in (shown, known)]
+    if all(np.trace(gram) > (1 - _TOGETHER) * gram.sum() for gram in grams):
+        return linear_sum_assignment(_unlike(_census(shown), _census(known)))[1]
     if known.shape[1] > _MOST_BLOCKS:
         return np.argsort(np.argsort(shown.sum(0)))
-    grams = [(part.T @ part).astype(float) for part in (shown, known)]
     for gram in grams:
         np.fill_diagonal(gram, (gram.sum() - np.trace(gram)) / max(gram.size - len(gram), 1))
         gram -= gram.mean()
@@ -224,6 +229,20 @@ def matched_blocks(known: Ints, shown: Ints, seed: int = 0) -> Ints:
         if found.fun > best:
             best, order = found.fun, found.col_ind
     return np.asarray(order, np.int64)
+
+
+def _census(counts: Ints) -> NDArray[np.float64]:
+    """Of every block, how many groups have 1, 2, … rows in it, square roots of."""
+    most = int(counts.max()) + 1
+    rows = [np.bincount(column[column > 0], minlength=most) for column in counts.T]
+    return np.asarray(np.sqrt(rows))
+
+
+def _unlike(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Squared distances of rows; the shorter ones are filled up with 0."""
+    width = max(one.shape[1], other.shape[1])
+    one, other = (np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in (one, other))
+    return np.asarray(np.square(one[:, None] - other[None]).sum(-1))
 
 
 def likelihood(known: Ints, shown: Ints, lost: float = 0.03) -> NDArray[np.float64]:
