@@ -249,7 +249,7 @@ LABELS = [
         published=False,
     ),
     Case(
-        "label tar of 5,000 unlike names",
+        "label tar of 500 unlike names",
         of(
             lambda f: tar(
                 f / "a.tar",
