@@ -2,11 +2,11 @@
 
 Where a picture depends on the face by a secret map, the map can be learned, and nobody has to be
 known for it. What sizes, kept columns and shards say is a first guess at who is whom; a regression
-of the published templates on the original ones (linear and quadratic, as the maps that were broken
-in this way) gives what everybody's picture should look like; held against the pictures, that gives
-a better guess; and so on (expectation-maximisation). Each person's picture is foretold from the
-others alone (the leave-one-out residuals of ridge regression have a closed form), so that a guess
-does not confirm itself. Pairs that the attacker knows stay as they are.
+of the published templates on the original ones (a Gaussian process; linear, and of products, as the
+maps that were broken in this way) gives what everybody's picture should look like; held against the
+pictures, that gives a better guess; and so on (expectation-maximisation, cooled slowly). Each
+person's picture is foretold from the others alone (leaving one out has a closed form), so that a
+guess does not confirm itself. Pairs that the attacker knows stay as they are.
 
 A second first guess needs no hint at all: a map that keeps cosines, as a secret rotation does,
 keeps how a person's cosines to everybody else are spread (Artetxe et al. 2018). Of all starts that
@@ -41,13 +41,10 @@ from ppfr_ops.methods.base import Context
 
 Floats = NDArray[np.float64]
 
-_LINEAR, _QUADRATIC = 96, 32
-"""Principal components of the originals' templates that go into the regression as they are, and in
-products of two."""
-_SEEN = 64
-"""Principal components of the published templates."""
-_ROUNDS, _BALANCING = 12, 15
-_RIDGES = (0.3, 3.0, 30.0)
+_COOLING = (8.0, 4.0, 3.0, *(2.5,) * 11, *(2.0,) * 6, *(1.7,) * 4, 1.4, 1.2)
+"""By what evidence from pictures is divided, round by round."""
+_SURE, _BALANCING = 0.02, 15
+"""Of the pictures' variance, what is left to doubt in any case; rounds of Sinkhorn's."""
 _PROFILE = 48
 _LOST = 0.03
 
@@ -92,62 +89,58 @@ def by_map(
         published: templates of the records, or what codes were read in them.
         known: people of some pseudonyms.
     """
-    faces, pictures = _means(originals, source.people), _means(published, seen.pseudonyms)
-    target = _components(pictures, _SEEN)
+    faces, kernels = _means(originals, source.people), {}
+    kernels["linear"], kernels["products"] = _kernels(faces)
+    target, noise = _centred(published, seen.pseudonyms)
     prior = hints(source, seen)
     prior -= prior.max()
+    pictures = _means(published, seen.pseudonyms)
     alike = _profiles(pictures) @ _profiles(faces).T * _PROFILE
-    fits = []
-    for start in (prior, prior + alike):
-        for features in (_linear(faces), _quadratic(faces)):
-            fits.append(_learned(start, prior, features, target, known))
+    fits = [
+        _learned(start, prior, kernels[kind], target, noise, known)
+        for kind, start in (
+            ("linear", prior),
+            ("linear", prior + alike),
+            ("products", prior),
+        )
+    ]
     return _assigned(max(fits, key=lambda fit: fit[1])[0], known)
 
 
 def _learned(
-    start: Floats, prior: Floats, features: Floats, target: Floats, known: Claims
+    start: Floats, prior: Floats, kernel: Floats, target: Floats, noise: Floats, known: Claims
 ) -> tuple[Floats, float]:
-    """Expectation-maximisation from one start: log-likelihoods, ``pseudonyms x people``; and how
-    much the map foretells of the pictures of people it has not seen."""
-    scores, explained = start, -np.inf
-    for _ in range(_ROUNDS):
+    """Expectation-maximisation from one start, slowly cooled: a guess that is too sure too early
+    confirms itself.
+
+    Returns:
+        Log-likelihoods, ``pseudonyms x people``; and how much of the pictures the map foretells of
+        people it has not seen.
+    """
+    scores, explained, size = start, 0.0, target.shape[1]
+    squares = (target**2).sum(1)
+    scale = max(float((squares - noise).mean()), 0.1 * float(squares.mean()))
+    for heat in _COOLING:
         whose = _balanced(scores, known)
-        mass = np.maximum(whose.sum(0), 1e-9)
-        wanted = (whose.T @ target) / mass[:, None]
-        sure = whose.max(0)
-        foretold, share = max(
-            (_foretold(features, wanted, sure, ridge) for ridge in _RIDGES), key=lambda two: two[1]
-        )
-        if share <= explained + 1e-4 and explained > 0.02:
-            break
-        explained = share
-        squares = (target**2).sum(1)[:, None] + (foretold**2).sum(1) - 2 * target @ foretold.T
-        noise = max(float((whose * squares).sum() / whose.sum() / target.shape[1]), 1e-6)
-        scores = prior - squares / (2 * noise)
+        shares = whose / np.maximum(whose.sum(0), 1e-9)
+        wanted = shares.T @ target
+        # uncertain targets are means of many
+        doubt = shares.T @ (squares + noise) - (wanted**2).sum(1)
+        foretold, left = _foretold(scale * kernel, wanted, np.maximum(doubt, 0) + _SURE * scale)
+        left = np.clip(left + _SURE * scale, _SURE * scale, scale)
+        away = squares[:, None] + (foretold**2).sum(1) - 2 * target @ foretold.T
+        spread = (left + noise[:, None]) / size
+        scores = prior - (away / spread + size * np.log(spread)) / (2 * heat)
+        explained = 1 - float((whose * away).sum() / (whose.sum(1) @ squares))
     return scores, explained
 
 
-def _foretold(features: Floats, wanted: Floats, sure: Floats, ridge: float) -> tuple[Floats, float]:
-    """What every person's picture should be, by a ridge regression on the others (weighted by how
-    sure each is); and how much of the variance that explains."""
-    count, size = features.shape
-    weighted = features * sure[:, None]
-    ridge *= max(float((features * weighted).sum()) / size, 1e-9)
-    if size < count:
-        inner = features.T @ weighted
-        inner[np.diag_indices(size)] += ridge
-        turned = np.linalg.solve(inner, weighted.T)
-        leverage, fitted = np.einsum("nd,dn->n", features, turned), features @ (turned @ wanted)
-    else:
-        kernel = features @ features.T
-        hat = np.linalg.solve(kernel + np.diag(ridge / np.maximum(sure, 1e-6)), kernel).T
-        leverage, fitted = np.diag(hat), hat @ wanted
-    leverage = np.minimum(leverage, 0.99)
-    left = (wanted - fitted) / (1 - leverage)[:, None]
-    everything = (sure[:, None] * wanted**2).sum()
-    share = 1 - float((sure[:, None] * left**2).sum() / max(everything, 1e-9))
-    # uncertain targets are means of many and easy to foretell: what counts are pictures
-    return wanted - left, share * float((sure[:, None] * wanted**2).sum() / (wanted**2).size)
+def _foretold(kernel: Floats, wanted: Floats, doubt: Floats) -> tuple[Floats, Floats]:
+    """What every person's picture should be, by a Gaussian process on the others, and the variance
+    that this leaves (Rasmussen and Williams 2006, 5.4.2)."""
+    inverse = np.linalg.inv(kernel + np.diag(doubt).astype(kernel.dtype))
+    alone = np.diag(inverse)
+    return wanted - inverse @ wanted / alone[:, None], 1 / alone - doubt
 
 
 def _balanced(scores: Floats, known: Claims) -> Floats:
@@ -179,26 +172,24 @@ def _means(templates: NDArray[np.float32], groups: Ints) -> Floats:
     return sums / np.bincount(groups)[:, None]
 
 
-def _components(vectors: Floats, most: int) -> Floats:
-    """Principal components, each of variance 1 but for the faint ones."""
-    centred = vectors - vectors.mean(0)
+def _centred(templates: NDArray[np.float32], groups: Ints) -> tuple[Floats, Floats]:
+    """The groups' means, and how far each of them is off for its few pictures, squared."""
+    means, counts = _means(templates, groups), np.bincount(groups)
+    off = np.square(templates - means[groups]).sum(1)
+    several = counts[groups] > 1
+    within = off[several].sum() / max(int(several.sum()) - int((counts > 1).sum()), 1)
+    return means - np.average(means, 0, counts), np.asarray(within / counts)
+
+
+def _kernels(faces: Floats) -> tuple[Floats, Floats]:
+    """How like people are, to maps that are linear, and to those that take products of two."""
+    centred = faces - faces.mean(0)
     left, values, _ = np.linalg.svd(centred, full_matrices=False)
-    floor = 0.1 * values[0] if len(values) else 1.0
-    scale = values / np.maximum(np.maximum(values, floor), 1e-12) * len(vectors) ** 0.5
-    return np.asarray((left * scale)[:, :most])
-
-
-def _linear(faces: Floats) -> Floats:
-    found = _components(faces, _LINEAR)
-    return np.concatenate([np.ones((len(found), 1)), found], 1)
-
-
-def _quadratic(faces: Floats) -> Floats:
-    linear = _linear(faces)
-    some = linear[:, 1 : _QUADRATIC + 1]
-    first, second = np.triu_indices(some.shape[1])
-    products = some[:, first] * some[:, second]
-    return np.concatenate([linear, products - products.mean(0)], 1)
+    whitened = left * (values / np.maximum(values, 0.1 * values[0]))
+    unit = faces / np.maximum(np.linalg.norm(faces, axis=1, keepdims=True), 1e-12)
+    products = np.square(unit @ unit.T)
+    found = [part / np.diag(part).mean() for part in (whitened @ whitened.T, products)]
+    return found[0], found[1]
 
 
 def _profiles(vectors: Floats) -> Floats:
