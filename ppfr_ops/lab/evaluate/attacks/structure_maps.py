@@ -41,7 +41,7 @@ from ppfr_ops.methods.base import Context
 
 Floats = NDArray[np.float64]
 
-_COOLING = (8.0, 4.0, 3.0, *(2.5,) * 11, *(2.0,) * 6, *(1.7,) * 4, 1.4, 1.2)
+_COOLING = (8.0, 4.0, 3.0, *(2.5,) * 11, *(2.0,) * 6, *(1.7,) * 4)
 """By what evidence from pictures is divided, round by round."""
 _SURE, _BALANCING = 0.02, 15
 """Of the pictures' variance, what is left to doubt in any case; rounds of Sinkhorn's."""
