@@ -33,7 +33,7 @@ CENTERFACE = Path(__file__).parent / "centerface" / "centerface.onnx"
 _TURNED_SIDE, _SMALL_TURNED_SIDE = 384, 128
 """Longest side of a picture that is looked at turned by quarters, px: half of it, within these. It
 costs as much again as the upright look. A face that only this look shows is in the review queue."""
-_HINT, _CONFIRMED, _MOST_HINTS = 0.5, 0.75, 6
+_HINT, _CONFIRMED, _MOST_HINTS = 0.35, 0.75, 6
 """From this share of the threshold on a place is looked at closely, and is a face if it then scores
 that share where the edge cuts it, or all elsewhere; and places of a picture, at most."""
 
