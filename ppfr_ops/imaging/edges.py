@@ -50,9 +50,11 @@ class EdgeFaces:
 
     Args:
         threads: of a call; 0: as onnxruntime likes.
+        threshold: that a face has to score, besides what its size asks for.
     """
 
-    def __init__(self, threads: int = 0) -> None:
+    def __init__(self, threads: int = 0, threshold: float = 0) -> None:
+        self.threshold = threshold
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
@@ -96,16 +98,17 @@ class EdgeFaces:
 
     def _is_face(self, picture: Picture, hint: NDArray[np.float32]) -> bool:
         wanted = _wanted(hint)
-        if hint[4] >= wanted.face:
+        enough = max(wanted.face, self.threshold)
+        if hint[4] >= enough:
             return True
         best = 0.0
         for score in self._close(picture, hint, range(0, 360, 90)):
             best = max(best, score)
-            if best >= wanted.face:
+            if best >= enough:
                 return True
         turned = (angle for angle in range(0, 360, 30) if angle % 90)
         return best >= wanted.promising and any(
-            score >= wanted.face for score in self._close(picture, hint, turned)
+            score >= enough for score in self._close(picture, hint, turned)
         )
 
     def _close(
