@@ -200,7 +200,8 @@ class CenterFace:
         self._network = ort.InferenceSession(CENTERFACE, options)
         self._input = self._network.get_inputs()[0].name
         self.threshold, self.side, self.thorough, self.once = threshold, side, thorough, once
-        self._edges = EdgeFaces(threads, threshold)
+        if not once:
+            self._edges = EdgeFaces(threads, threshold)
 
     def __call__(self, pictures: Sequence[Picture]) -> list[Detections]:
         found = self._look(pictures, [self._upright(picture) for picture in pictures])

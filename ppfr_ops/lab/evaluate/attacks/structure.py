@@ -24,6 +24,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment, quadratic_assignment
+from scipy.spatial.distance import cdist
 
 Ints = NDArray[np.int64]
 Claims = dict[int, int]
@@ -211,11 +212,14 @@ def by_counts(known: Ints, shown: Ints, seed: int = 0) -> Claims:
 def matched_blocks(known: Ints, shown: Ints, seed: int = 0) -> Ints:
     """For every shard the block that it most likely is: by the people that two have in common, or,
     where people stand in one block each, by how many people of each number of rows a block has."""
-    grams = [(part.T @ part).astype(float) for part in (shown, known)]
-    if all(np.trace(gram) > (1 - _TOGETHER) * gram.sum() for gram in grams):
-        return linear_sum_assignment(_unlike(_census(shown), _census(known)))[1]
+    both = shown, known
+    if all((part**2).sum() > (1 - _TOGETHER) * (part.sum(1) ** 2).sum() for part in both):
+        most = int(max(shown.max(), known.max()))
+        unlike = cdist(_census(shown, most), _census(known, most), "sqeuclidean")
+        return linear_sum_assignment(unlike)[1]
     if known.shape[1] > _MOST_BLOCKS:
         return np.argsort(np.argsort(shown.sum(0)))
+    grams = [(part.T @ part).astype(float) for part in both]
     for gram in grams:
         np.fill_diagonal(gram, (gram.sum() - np.trace(gram)) / max(gram.size - len(gram), 1))
         gram -= gram.mean()
@@ -231,18 +235,10 @@ def matched_blocks(known: Ints, shown: Ints, seed: int = 0) -> Ints:
     return np.asarray(order, np.int64)
 
 
-def _census(counts: Ints) -> NDArray[np.float64]:
-    """Of every block, how many groups have 1, 2, … rows in it, square roots of."""
-    most = int(counts.max()) + 1
-    rows = [np.bincount(column[column > 0], minlength=most) for column in counts.T]
+def _census(counts: Ints, most: int) -> NDArray[np.float64]:
+    """Of every block, how many groups have 1, 2, … ``most`` rows in it, square roots of."""
+    rows = [np.bincount(column[column > 0], minlength=most + 1) for column in counts.T]
     return np.asarray(np.sqrt(rows))
-
-
-def _unlike(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Squared distances of rows; the shorter ones are filled up with 0."""
-    width = max(one.shape[1], other.shape[1])
-    one, other = (np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in (one, other))
-    return np.asarray(np.square(one[:, None] - other[None]).sum(-1))
 
 
 def likelihood(known: Ints, shown: Ints, lost: float = 0.03) -> NDArray[np.float64]:

@@ -89,20 +89,15 @@ def by_map(
         published: templates of the records, or what codes were read in them.
         known: people of some pseudonyms.
     """
-    faces, kernels = _means(originals, source.people), {}
-    kernels["linear"], kernels["products"] = _kernels(faces)
+    faces = _means(originals, source.people)
+    linear, products = _kernels(faces)
     target, noise = _centred(published, seen.pseudonyms)
     prior = hints(source, seen)
     prior -= prior.max()
-    pictures = _means(published, seen.pseudonyms)
-    alike = _profiles(pictures) @ _profiles(faces).T * _PROFILE
+    alike = _profiles(target) @ _profiles(faces).T * _PROFILE
     fits = [
-        _learned(start, prior, kernels[kind], target, noise, known)
-        for kind, start in (
-            ("linear", prior),
-            ("linear", prior + alike),
-            ("products", prior),
-        )
+        _learned(start, prior, kernel, target, noise, known)
+        for kernel, start in ((linear, prior), (linear, prior + alike), (products, prior))
     ]
     return _assigned(max(fits, key=lambda fit: fit[1])[0], known)
 
