@@ -481,6 +481,35 @@ def test_lists_of_pictures(struct: bool, kind: str, tmp_path: Path) -> None:
     assert found["read_error"].null_count == 7
 
 
+@pytest.mark.parametrize("damage", ["put in", "lost", "moved"])
+@pytest.mark.parametrize("stream", [True, False])
+def test_no_column_gets_the_bytes_of_another(stream: bool, damage: str, tmp_path: Path) -> None:
+    """Nothing in Arrow's files sums up a column: bytes put in would shift names into numbers."""
+    names = ["Jane_Doe" * 20, "Jane_Doe" * 20]
+    table = pa.table({"image": [jpeg()] * 2, "name": names, "age": [41, 42]})
+    sink = io.BytesIO()
+    with (pa.ipc.new_stream if stream else pa.ipc.new_file)(sink, table.schema) as out:
+        out.write_table(table)
+        out.write_table(table)
+    data = sink.getvalue()
+    at = data.rindex(b"Jane_Doe")
+    ages = data.index(struct.pack("<qq", 41, 42), at) - (at - 39 * 8)
+    if damage == "put in":
+        data = data[:at] + b"Jane_Doe" * 4 + data[at:]
+    elif damage == "lost":
+        data = data[: at - 24] + data[at:]
+    else:  # where the numbers lie, as the second batch says it, is on the names
+        where = max(n for n in range(at) if data[n : n + 8] == struct.pack("<q", 16))
+        start = struct.unpack("<q", data[where - 8 : where])[0]
+        data = data[: where - 8] + struct.pack("<q", start - ages) + data[where:]
+    (tmp_path / "a.arrow").write_bytes(data)
+    chosen = plan(str(tmp_path), Columns(keep=("age",)))
+    found = pa.concat_tables([read_unit(chosen, unit) for unit in chosen.units])
+    assert found["keep.age"].to_pylist()[:2] == [41, 42]
+    assert found["keep.age"].null_count == found.num_rows - 2
+    assert found["read_error"].null_count == 2 and found.num_rows > 2 - (damage != "moved")
+
+
 @pytest.mark.parametrize("kind", ["parquet", "arrow", "lance"])
 def test_pictures_deeper_in_a_column_are_refused_by_its_name(kind: str, tmp_path: Path) -> None:
     """Lists in a table of Lance; and structs in lists, as datasets of clips have them."""

@@ -4,8 +4,9 @@ Read in ``ppfr_ops.sandbox``, as Parquet is. To reach a unit, the batches before
 where files are local, that costs nothing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import IO, Any, cast
 
 import numpy as np
@@ -29,6 +30,8 @@ from ppfr_ops.source.units import (
 
 _SECONDS = 60.0
 _MOST_ROWS, _LEAST_BYTES = 2**20, 64
+_MESSAGE = b"\xff" * 4
+"""The start of every message, the last, empty one too; before 2019 there was none."""
 
 
 class ArrowFiles(Reader):
@@ -73,9 +76,31 @@ def _opened(file: IO[bytes]) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     file.seek(0)
     if magic == b"ARROW1":
         reader = pa.ipc.open_file(file)
-        return reader.schema, (reader.get_batch(n) for n in range(reader.num_record_batches))
+        batches = (reader.get_batch(n) for n in range(reader.num_record_batches))
+        return reader.schema, _sound(file, batches)
     stream = pa.ipc.open_stream(file)
-    return stream.schema, iter(stream)
+    return stream.schema, _sound(file, stream)
+
+
+def _sound(file: IO[bytes], batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Batches, as long as each column's bytes are its own.
+
+    Columns are found by their distances from a batch's start, and there is no checksum: bytes that
+    were put in or lost, or a distance that changed, would give a number column bytes of names.
+
+    Raises:
+        ValueError: a batch does not end where the next message begins, or columns overlap.
+    """
+    for batch in batches:
+        follows = file.read(4)
+        file.seek(-len(follows), 1)
+        buffers = [buffer for column in batch.columns for buffer in column.buffers() if buffer]
+        spans = sorted((buffer.address, buffer.address + buffer.size) for buffer in buffers)
+        if follows not in (b"", _MESSAGE) or any(
+            start < stop for (_, stop), (start, _) in pairwise(spans)
+        ):
+            raise ValueError("a batch whose columns' bytes are not their own")
+        yield batch
 
 
 def read_schema(fs: Any, path: str) -> pa.Schema:
