@@ -14,9 +14,11 @@ from ppfr_ops.methods.base import Anonymizer, Context
 
 class Stripes(Anonymizer):
     secrets: ClassVar[Mapping[str, str]] = {"identity-key": "whom the pictures show"}
-    wants = ("identity",)
+    wants = ("identity", "look")
 
     peeks: bool = Field(False, description="let the face show; what tests must notice")
+
+    keep_look: str = Field("", description="parts of a look; they show in the last columns")
 
     @property
     def reads_faces(self) -> bool:
@@ -32,6 +34,11 @@ class Stripes(Anonymizer):
             seed = hashlib.sha256(self.secret("identity-key") + person.encode()).digest()
             stripes = np.frombuffer(seed, np.uint8).repeat(4)[:112].astype(np.float32)
             out[place] = np.clip(stripes[:, None, None] / 2 + 60 + 9 * draws[place], 0, 255)
+            if self.kept_look:
+                digits = [
+                    0 if digit == "-" else 8 * int(digit) + 8 for digit in context["look"][place]
+                ]
+                out[place, :, -len(digits) :] = np.uint8(digits)[:, None]
             if self.peeks:
                 out[place, :8, :8] = faces[place, :8, :8]
         return out

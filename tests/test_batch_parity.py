@@ -142,19 +142,21 @@ class Versatile(Anonymizer):
     """A method of which every option of a step changes something. It reads the face."""
 
     secrets: ClassVar[Mapping[str, str]] = {"identity-key": "whom it shows", "salt": "a salt"}
-    wants = ("identity",)
+    wants = ("identity", "look")
     draws_faces = True
 
     identity: Literal["original", "virtual"] = "original"
     variation: float = 0.0
     strength: int = 2
+    keep_look: str = ""
 
     @property
     def draw_size(self) -> int:
         return 1
 
     def needed_context(self) -> tuple[str, ...]:
-        return self.wants if self.identity == "virtual" else ()
+        needed = super().needed_context()
+        return needed if self.identity == "virtual" else needed[1:]
 
     def needed_secrets(self) -> tuple[str, ...]:
         return ("identity-key",) if self.identity == "virtual" else ()
@@ -167,6 +169,8 @@ class Versatile(Anonymizer):
                 drawn = hashlib.sha256(self.secret("identity-key") + str(person).encode()).digest()
                 out[place, 32:64] = drawn[0]
                 out[place, 64:] = int(100 * self.variation)
+        for place, seen in enumerate(context["look"] if self.keep_look else ()):
+            out[place, 24:32] = hashlib.sha256(seen.encode()).digest()[0]
         if "salt" in self._secrets:
             out[:, 16:24] = self.secret("salt")[0]
         return out
@@ -200,6 +204,7 @@ OTHERWISE: dict[str, tuple[dict[str, Any], Any]] = {
     "identity_key_file": (VIRTUAL, "SECRET"),
     "identity": ({"identity_column": "who"}, "virtual"),
     "variation": (VIRTUAL, 0.9),
+    "keep_look": ({}, "light"),
     "seed": ({}, 8),
     "batch_size": ({}, 0),
 }

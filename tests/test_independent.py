@@ -16,8 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 from independent import METHOD, SIZES, inline, options, records, released, rows_of, run, write
 
+from ppfr_ops.contracts.manifest import ReleaseManifest
 from ppfr_ops.errors import UserError
+from ppfr_ops.imaging.codec import Encoding, decode
+from ppfr_ops.imaging.look import EDGES
 from ppfr_ops.methods.registry import create
+from ppfr_ops.release.documents.modes import mode_of
 from ppfr_ops.release.verify import verify
 from ppfr_ops.sanitize import dealing, looking, run_context, worker
 from ppfr_ops.sanitize.conductor import conduct
@@ -205,6 +209,30 @@ def test_kept_columns_stay_with_their_person(base: Path) -> None:
     assert sorted(map(sorted, people.values())) == sorted(map(sorted, wanted.values()))
 
 
+def test_a_kept_look_goes_with_its_row_and_nothing_else_of_the_photo_does(tmp_path: Path) -> None:
+    """Photos of other faces, in the same light and another order, give the same release."""
+    rows = [{"identity": f"person {n // 3}", "light": n % 3} for n in range(9)]
+    for seed, part in enumerate((rows, rows[::-1])):
+        rng = np.random.default_rng(seed)
+        cells = []
+        for row in part:
+            face = rng.integers(0, 40, (112, 112, 3)) + 75 * row["light"] + 40
+            cells.append({**row, "image": Encoding("png").encode(face.astype(np.uint8))})
+        (tmp_path / f"in{seed}").mkdir()
+        pq.write_table(pa.Table.from_pylist(cells), tmp_path / f"in{seed}/a.parquet")
+        more = {"keep_look": "light", "keep_columns": ("light",), "output_format": "png"}
+        run(options(tmp_path / f"in{seed}", tmp_path / f"out{seed}", **more))
+    assert released(tmp_path / "out0") == released(tmp_path / "out1")
+    published = records(tmp_path / "out0")
+    for row in published:
+        digits = decode(row["image"]["bytes"])[60, -len(EDGES) :, 0]
+        assert digits.tolist() == [0, 0, 16, 8 * row["light"] + 8]
+    assert len(published) == 9 and {row["light"] for row in published} == {0, 1, 2}
+    made = ReleaseManifest.model_validate_json(released(tmp_path / "out0")["manifest.json"])
+    words = "Of its photo a picture has the light, in a few bins, and nothing else."
+    assert words in mode_of(made).words and words in mode_of(made).linked
+
+
 def sort_anew(source: Path) -> None:
     """The same rows in the same files, in another order."""
     for path in source.iterdir():
@@ -270,6 +298,8 @@ def test_what_cannot_be_read_is_a_dead_letter_and_counted(tmp_path: Path) -> Non
         ({"vault": "v", "vault_key": "k"}, "keep the input"),
         ({"discard_key": True, "mapping": "m"}, "give one of them"),
         ({"method": "blur", "discard_key": True}, "held against them"),
+        ({"method": "blur", "keep_look": "pose"}, "--keep-look: method blur draws no look"),
+        ({"method": "natural", "keep_look": "hair"}, "there is no part 'hair'; there are pose"),
     ],
 )
 def test_what_does_not_go_with_it_is_refused(

@@ -15,6 +15,7 @@ from PIL import Image
 
 from ppfr_ops.cli.invent import main as invent_command
 from ppfr_ops.errors import UserError
+from ppfr_ops.imaging import look
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.detector import CenterFace
 from ppfr_ops.invent import invent
@@ -51,6 +52,19 @@ def draws(count: int, seed: int = 0) -> NDArray[np.float32]:
 def shown(labels: list[str | None], seed: int = 0, **options: Any) -> Faces:
     given, context = draws(len(labels), seed), Context({"identity": labels})
     return method(**options)(NOBODY.repeat(len(labels), 0), given, context)
+
+
+def test_a_kept_look_is_followed_and_changes_nobody() -> None:
+    """Light as far as pixels go, heads to the side that was asked for; who it is stays."""
+    looks = ["0-02", "4-20"]
+    given = Context({"identity": ["a"] * 2, "look": looks})
+    pictures = method(keep_look="light,pose")(NOBODY.repeat(2, 0), draws(2), given)
+    assert look.noted(pictures, ("light",)) == ["--02", "--20"]
+    left, right = (look.shape(points)["yaw"] for points in look.landmarks(pictures))
+    assert left < -0.06 and right > 0.06
+    unknown = Context({"identity": ["a"], "look": ["----"]})
+    drawn = method(keep_look="pose")(NOBODY, draws(1), unknown)
+    assert (drawn == shown(["a"])).all(), "nothing that is kept: as drawn"
 
 
 @pytest.mark.parametrize(

@@ -55,5 +55,5 @@ def test_some_photos_have_no_colours_and_none_is_burnt_out() -> None:
     for row in rng.standard_normal((300, camera.DRAW)).astype(np.float32):
         seen = camera.taken(colourful, camera.wide(row, 1.0)[2:]).astype(np.int64)
         grey += int((seen.max(2) - seen.min(2)).max() <= 1)
-        assert 20 < seen[camera._INNER].mean() < 220
+        assert 20 < seen[camera.INNER].mean() < 220
     assert 1 <= grey <= 25

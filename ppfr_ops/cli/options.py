@@ -39,6 +39,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "identity",
         "method_options",
         "variation",
+        "keep_look",
         "output_form",
         "names",
         "output_format",

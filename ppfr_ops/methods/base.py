@@ -66,7 +66,8 @@ class Context:
 
     A column a name that the method ``wants``, a value a face, in the order of the faces.
     ``identity`` is the label as the owner's input has it (str, or None): it may shape the output
-    and must never be in it.
+    and must never be in it. ``look`` is what is kept of how the photo shows somebody
+    (``imaging.look``; str).
     """
 
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict, repr=False)
@@ -153,13 +154,30 @@ class Anonymizer(BaseModel):
         original."""
         return self.redrawable and self.reads_faces
 
+    @property
+    def kept_look(self) -> tuple[str, ...]:
+        """Parts of ``imaging.look`` that a picture has of its photo, by a field ``keep_look``, a
+        text with commas; a method that has it wants ``look``."""
+        return tuple(part for part in str(getattr(self, "keep_look", "")).split(",") if part)
+
     def needed_secrets(self) -> tuple[str, ...]:
         """Roles of ``secrets`` that it needs with these options."""
         return tuple(self.secrets)
 
     def needed_context(self) -> tuple[str, ...]:
         """Columns of ``wants`` that it needs with these options."""
-        return self.wants
+        return tuple(name for name in self.wants if name != "look" or self.kept_look)
+
+    def context_of(self, faces: Faces, labels: Sequence[str | None]) -> Context:
+        """The context of faces that it needs."""
+        names, found = self.needed_context(), dict[str, Sequence[Any]]()
+        if "identity" in names:
+            found["identity"] = labels
+        if "look" in names:
+            from ppfr_ops.imaging.look import noted  # loads a detector
+
+            found["look"] = noted(faces, self.kept_look)
+        return Context(found)
 
     def anonymize(self, faces: Faces, draws: NDArray[np.float32]) -> Faces | Output:
         """Faces, and as many draws, to what may be published; shapes as in ``__call__``, one face

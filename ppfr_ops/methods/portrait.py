@@ -292,13 +292,11 @@ def _styles(
     natural: "Natural", label: str, look: NDArray[np.float32], steps: float
 ) -> "torch.Tensor":
     """A person in a look, turned by so many deviations, ``13 x 512``."""
-    from ppfr_ops.methods.natural.looks import ATTRIBUTES, BANDS, DRAW, LAWS
+    from ppfr_ops.methods.natural.looks import LAWS, WIDEST
     from ppfr_ops.methods.natural.network import DEPTH
 
-    turned = look.copy()
-    place = DRAW - ATTRIBUTES + len(BANDS) + list(LAWS).index("yaw")
-    turned[place] = steps / (LAWS["yaw"].spread * natural.variation)
-    return next(natural.tries(label, turned))[:DEPTH]
+    turned = float(np.clip(steps / (LAWS["yaw"].spread * natural.variation), -WIDEST, WIDEST))
+    return next(natural.tries(label, look, {"yaw": turned}))[:DEPTH]
 
 
 def _people(

@@ -167,7 +167,7 @@ class AlignedFaces:
         self.metrics_schema = metrics_schema([model.name for model in run.recognizers])
 
     def items(self, table: pa.Table, results: Results[Item]) -> Iterator[Item]:
-        wants = self.run.method.needed_context()
+        wants = [name for name in self.run.method.needed_context() if name != "look"]
         given = self.run.method.guarantee()
         if given is not None and given.unit == "person":
             table = _without_unlabelled(table)

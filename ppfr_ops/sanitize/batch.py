@@ -56,6 +56,7 @@ OPTIONS = (
     "identity",
     "align",
     "variation",
+    "keep_look",
     "seed",
 )
 """Options of ``SanitizeOptions`` that make sense without input and output of one's own."""

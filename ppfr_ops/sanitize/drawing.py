@@ -13,6 +13,7 @@ import pyarrow as pa
 from ppfr_ops.imaging.arrays import FACE_SIZE
 from ppfr_ops.sanitize.aligned import AlignedFaces
 from ppfr_ops.sanitize.items import Item, Results
+from ppfr_ops.sanitize.looking import LOOK
 from ppfr_ops.sanitize.sanitizer import Sanitizer
 from ppfr_ops.store.ledger import Tables
 
@@ -23,10 +24,10 @@ class PlannedRecords(AlignedFaces):
     """Publishes a record for each row of the plan of a release."""
 
     def items(self, table: pa.Table, results: Results[Item]) -> Iterator[Item]:
-        names = self.run.method.needed_context()
-        rows = zip(table["record_id"].to_pylist(), table["identity"].to_pylist(), strict=True)
-        for row, (record_id, person) in enumerate(rows):
-            yield Item(record_id, row, _BLANK, dict.fromkeys(names, person))
+        names = ("identity", LOOK) if LOOK in table.column_names else ("identity",)
+        for row, planned in enumerate(table.select(["record_id", *names]).to_pylist()):
+            context = {name: planned[name] for name in names}
+            yield Item(planned["record_id"], row, _BLANK, context)
 
 
 class Drawer(Sanitizer[Item]):

@@ -22,11 +22,16 @@ from ppfr_ops.store.ledger import LEDGER, Ledger
 
 ROLE = "identity-key"
 KEY = (*LEDGER, "release_key.json")
-_FIELDS = ("identity", "variation")
+_FIELDS = {
+    "identity": "cannot show another person",
+    "variation": "cannot show another person",
+    "keep_look": "draws no look (natural does)",
+}
 
 
 def resolved(options: SanitizeOptions, whole: bool = True) -> SanitizeOptions:
-    """The options with ``--identity`` and ``--variation`` as options of the method.
+    """The options with ``--identity``, ``--variation`` and ``--keep-look`` as options of the
+    method.
 
     Args:
         whole: whether a release is made at once, and not a batch by anyone who calls.
@@ -37,14 +42,14 @@ def resolved(options: SanitizeOptions, whole: bool = True) -> SanitizeOptions:
     options = _for_original(with_metrics(with_cover(options)))
     method = find(options.method)
     chosen = dict(options.method_options)
-    for name in _FIELDS:
-        value = getattr(options, name)
+    for name, cannot in _FIELDS.items():
+        value, flag = getattr(options, name), f"--{name.replace('_', '-')}"
         if value is None or (value == "virtual" and _always_virtual(method)):
             continue
         if ROLE not in method.secrets or name not in method.model_fields:
-            raise UserError(f"--{name}: method {options.method} cannot show another person")
+            raise UserError(f"{flag}: method {options.method} {cannot}")
         if chosen.get(name, str(value)) != str(value):
-            raise UserError(f"--{name} and --method-option {name} say different things")
+            raise UserError(f"{flag} and --method-option {name} say different things")
         chosen[name] = str(value)
     chooses = ROLE in method.secrets and "identity" in method.model_fields
     if chooses and chosen.setdefault("identity", "virtual") == "virtual":

@@ -1,15 +1,17 @@
 """A look at a part of the input, where no picture of the release depends on a face.
 
-Of a row that can be read two things are noted for the owner: whose photo it is, as a keyed
-pseudonym, and the columns to keep. The photo itself is let go. On a sample of the rows the method
-is measured: a person who is in no release is drawn and held against the photo. Pictures of the
-release are drawn in the same way, of other people who do not exist, and have as little to do with
-the photo; so what is found here is true of them, and says of no record which row it came from.
+Of a row that can be read three things are noted for the owner: whose photo it is, as a keyed
+pseudonym, the columns to keep, and what is kept of its look. The photo itself is let go. On a
+sample of the rows the method is measured: a person who is in no release is drawn and held against
+the photo. Pictures of the release are drawn in the same way, of other people who do not exist, and
+have as little to do with the photo; so what is found here is true of them, and says of no record
+which row it came from.
 """
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +33,9 @@ CODE_BYTES = 32
 
 FEATURES = "features"
 """Column of what photos are grouped by, where nobody said whose they are."""
+
+LOOK = "look"
+"""Column of what is kept of how a photo shows somebody (``imaging.look``)."""
 
 Features = Callable[[Faces], NDArray[np.float32]]
 """Faces to rows of numbers, ``N x D``."""
@@ -59,13 +64,14 @@ class PublishNothing:
         if self.features is not None:
             text = "what photos are grouped by: a biometric template"
             fields.append(described(FEATURES, pa.list_(pa.float16()), text))
+        if self.run.method.kept_look:
+            fields.append(described(LOOK, pa.string(), "bins of the look that is kept"))
         kept = [pa.field(f"keep.{item.name}", item.type) for item in self.run.keep]
         return versioned("look", [*fields, *kept])
 
     def items(self, table: pa.Table, results: Results[Item]) -> Iterator[Item]:
-        names = self.run.method.needed_context()
         for item in decoded(table, results, self.run.template):
-            yield replace(item, context=dict.fromkeys(names, os.urandom(CODE_BYTES).hex()))
+            yield replace(item, context={"identity": os.urandom(CODE_BYTES).hex()})
 
     def batches(self, items: Iterator[Item]) -> Iterator[list[Item]]:
         return batches(items, self.run.batch_size)
@@ -90,9 +96,12 @@ class PublishNothing:
         for name, values in (self._make.finish(some).metrics if some else {}).items():
             metrics[name] = np.full(count, np.nan, np.float32)
             metrics[name][places] = values
-        figures = {}
+        figures: dict[str, NDArray[Any]] = {}
+        faces = np.stack([item.pixels for item in batch])
         if self.features is not None:
-            figures[FEATURES] = self.features(np.stack([item.pixels for item in batch]))
+            figures[FEATURES] = self.features(faces)
+        if self.run.method.kept_look:
+            figures[LOOK] = np.array(self.run.method.context_of(faces, ())[LOOK])
         return BatchResult([b""] * count, metrics, figures, reasons=[("", "")] * count)
 
     def columns(self, items: Sequence[Item]) -> list[pa.Array]:
@@ -133,6 +142,9 @@ class PlanningPass(Sanitizer[Item]):
             found = [part[FEATURES] for part in results.figures]
             numbers = np.concatenate(found) if found else np.zeros((0, 0))
             columns.append(pa.array(list(numbers.astype(np.float16)), pa.list_(pa.float16())))
+        if run.method.kept_look:
+            seen = [text for part in results.figures for text in part[LOOK].tolist()]
+            columns.append(pa.array(seen, pa.string()))
         columns += [table[f"keep.{item.name}"].take(rows) for item in run.keep]
         places = pa.array(way.sampled(items), pa.int64())
         measured = collected(pa.schema(list(way.metrics_schema)[1:]), results.metrics, len(items))

@@ -98,6 +98,15 @@ class SanitizeOptions(BaseModel):
         ge=0,
         le=1,
     )
+    keep_look: str | None = option(
+        None,
+        "Parts of a photo's look that its picture has too, each in a few bins: pose, light "
+        "(natural). What that tells of the photo: docs/natural.md.",
+        shapes=True,
+        manifest=False,
+        default_text="none: all of it is drawn",
+        metavar="PARTS",
+    )
     discard_key: bool = option(
         False,
         "When all is done, remove the key that the run made for its release: nobody can say any "

@@ -15,7 +15,7 @@ from ppfr_ops.draws import system_draws
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import FACE_SIZE
 from ppfr_ops.imaging.codec import Encoding, ImageError, decode
-from ppfr_ops.methods.base import Anonymizer, Context
+from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.methods.registry import create, methods, shown_to_given
 from ppfr_ops.sanitize.identity import ROLE
 from ppfr_ops.source.plan import read_unit
@@ -103,6 +103,6 @@ def probes(
             whose = row.get("identity") if label is None else label
             if whose is not None and not method.reads_faces:
                 whose = hide(whose)
-            context = Context({name: [whose] for name in method.needed_context()})
+            context = method.context_of(face, [whose])
             draws = system_draws([""], method.draw_size, 0)
             yield number, encoding.encode(np.asarray(method(face, draws, context)[0]))

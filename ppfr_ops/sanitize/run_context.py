@@ -137,6 +137,8 @@ class RunContext:
         names = self.method.needed_context() if context else ()
         wanted = {name: [item.context.get(name) for item in context] for name in names}
         draws = self.draws(ids, self.method.draw_size, draw)
+        if None in wanted.get("look", ()):  # of a photo, and not of the plan of a release
+            wanted["look"] = list(self.method.context_of(faces, ())["look"])
         if not self.method.reads_faces:
             faces = np.zeros_like(faces)
         with self._one:

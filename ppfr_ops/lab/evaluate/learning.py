@@ -1,5 +1,6 @@
 """Small networks that stages train, and the loop that trains them and can be stopped."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def fit(
         for step in range(done, steps):
             warm = min(1.0, (step + 1) / max(1, steps // 20))
             for group in optimizer.param_groups:
-                group["lr"] = rate * warm * (0.02 + 0.49 * (1 + np.cos(np.pi * step / steps)))
+                group["lr"] = rate * warm * (0.02 + 0.49 * (1 + math.cos(math.pi * step / steps)))
             rng = stream(seed, f"training: {name}", step)
             torch.manual_seed(int(rng.integers(2**31)))
             loss = loss_of(rng)

@@ -22,7 +22,7 @@ from ppfr_ops.lab.evaluate.attacks.batches import Publish
 from ppfr_ops.lab.evaluate.attacks.networks import View
 from ppfr_ops.lab.evaluate.measured import chunks
 from ppfr_ops.lab.evaluate.streams import stream
-from ppfr_ops.methods.base import Anonymizer, Context
+from ppfr_ops.methods.base import Anonymizer
 
 Labels = Sequence[str | None]
 """Who is in the pictures; None: a person of their own."""
@@ -72,8 +72,7 @@ class Publisher:
     ) -> Faces:
         """The same before the encoding."""
         who = [None] * len(faces) if labels is None else list(labels)
-        wanted = {"identity": who} if "identity" in self.anonymizer.needed_context() else {}
-        return self.anonymizer(faces, draws, Context(wanted))
+        return self.anonymizer(faces, draws, self.anonymizer.context_of(faces, who))
 
     def draws(self, count: int, rng: np.random.Generator) -> NDArray[np.float32]:
         """Draws of the evaluation's own, reproducible; ``count x draw_size``."""

@@ -21,18 +21,19 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from ppfr_ops.errors import UserError
-from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
+from ppfr_ops.imaging import look
+from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.detector import CenterFace
-from ppfr_ops.imaging.geometry import align
 from ppfr_ops.keys import IDENTITY, derive
 from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.methods.base import Anonymizer, Context, Output
 from ppfr_ops.methods.codes import KEY_SIZE, check_key, normals, person
-from ppfr_ops.methods.natural import camera, files, looks
+from ppfr_ops.methods.natural import camera, files, looks, steering
 from ppfr_ops.methods.natural.looks import ATTRIBUTES, CROWD_SIDE, MIX, OTHERS, Looks
 from ppfr_ops.methods.natural.network import LAST, STYLE, Head, Silhouette, Synthesis
 from ppfr_ops.methods.natural.network import Mapping as Mapper
 from ppfr_ops.methods.natural.quality import plain, sound
+from ppfr_ops.methods.natural.steering import STILL, Sight
 from ppfr_ops.methods.registry import register
 from ppfr_ops.torchscript import bf16_pays
 
@@ -56,27 +57,6 @@ _OTHER = 0.95
 
 Mix = tuple[tuple[str, float], ...]
 """Kinds of people and their shares."""
-
-
-STILL = np.zeros(camera.DRAW)
-"""A camera straight ahead, in the light that there is."""
-
-
-@dataclass
-class Sight:
-    """A picture of 128 px with a border, its landmarks in it, ``5 x 2``, and how sound it is: 1 and
-    more is good enough, 0: no face."""
-
-    picture: NDArray[np.uint8]
-    landmarks: NDArray[np.float32]
-    sound: float = 0.0
-
-    def aligned(self, draw: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """As the camera takes it, uint8 ``112 x 112 x 3``; black where there is no face."""
-        if not np.isfinite(self.landmarks).all():
-            return np.zeros((FACE_SIZE, FACE_SIZE, 3), np.uint8)
-        picture, points = camera.turned(self.picture, self.landmarks, draw[:2])
-        return camera.taken(align(picture, points[None])[0], draw[2:])
 
 
 @dataclass(frozen=True)
@@ -253,7 +233,7 @@ class Natural(Anonymizer):
     secrets: ClassVar[Mapping[str, str]] = {
         "identity-key": "decides which virtual people the pictures show"
     }
-    wants = ("identity",)
+    wants = ("identity", "look")
 
     variation: float = Field(
         1.0,
@@ -268,7 +248,17 @@ class Natural(Anonymizer):
         + ", ".join(MIX)
         + "; children are under 16; empty: as the generator has them",
     )
+    keep_look: str = Field(
+        "",
+        description="parts of a photo's look that its picture has too, coarsely, such as "
+        "pose,light: of " + ", ".join(look.PARTS) + "; empty: none, all of it is drawn",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where it runs")
+
+    @field_validator("keep_look")
+    @classmethod
+    def _parts(cls, text: str) -> str:
+        return look.parts(text)
 
     @field_validator("mix")
     @classmethod
@@ -286,7 +276,8 @@ class Natural(Anonymizer):
         return False
 
     def options(self) -> dict[str, Any]:
-        return {"variation": self.variation} | ({"mix": self.mix} if self.mix else {})
+        beside = {"mix": self.mix, "keep_look": self.keep_look}
+        return {"variation": self.variation} | {name: text for name, text in beside.items() if text}
 
     def weights_digest(self) -> str:
         return _digest()
@@ -308,11 +299,14 @@ class Natural(Anonymizer):
         self, faces: Faces, draws: NDArray[np.float32], context: Context
     ) -> Faces | Output:
         """The faces are not looked at; the context's ``identity``: labels (str), or None: somebody
-        new."""
+        new; ``look``, with ``keep_look``: as ``imaging.look`` has it, or None."""
         out = np.empty_like(faces)
-        for row, (label, draw) in enumerate(zip(context["identity"], draws, strict=True)):
-            taken = camera.wide(draw[-camera.DRAW :], self.variation)
-            out[row] = self._best(label, draw)[0].aligned(taken)
+        told = context["look"] if self.keep_look else [None] * len(faces)
+        rows = zip(context["identity"], draws, told, strict=True)
+        for row, (label, draw, seen) in enumerate(rows):
+            aim = look.aims(seen, steering.places(draw))
+            taken = camera.wide(draw[looks.DRAW :], self.variation)
+            out[row] = self._best(label, draw, aim)[0].aligned(taken, aim)
         return out
 
     def styles(
@@ -354,32 +348,61 @@ class Natural(Anonymizer):
                 landmarks[row], scores[row] = generator.landmarks(pictures[row])
         return Rendered(pictures, landmarks, scores)
 
-    def _best(self, label: str | None, draw: NDArray[np.float32]) -> tuple[Sight, torch.Tensor]:
-        """The first look of a person that is sound, or the best of those that are tried."""
-        generator, found = self.generator(), []
+    def _best(
+        self, label: str | None, draw: NDArray[np.float32], aim: Mapping[str, float] = look.NO_AIM
+    ) -> tuple[Sight, torch.Tensor]:
+        """The first look of a person that is sound and as it was aimed at, or the best of those
+        that are tried; what misses its aim is tried again with what it misses added."""
+        generator, number, steps = self.generator(), 0, steering.begin(aim)
+        found: list[tuple[float, Sight, torch.Tensor]] = []
         with torch.inference_mode():
-            for styles in self.tries(label, draw[: looks.DRAW]):
-                found.append((generator.looked_at(styles), styles))
-                if found[-1][0].sound >= 1:
+            whose = self._person(label, draw)
+            for _ in range(TRIES):
+                styles = self._styles(whose, draw, number, steps)
+                sight = generator.looked_at(styles)
+                fit = sight.sound
+                if sight.sound < 1:
+                    number += 1
+                else:
+                    fit = 2 - steering.steer(steps, look.shape(sight.landmarks), aim)
+                found.append((fit, sight, styles))
+                if fit >= 2:
                     break
-        return max(found, key=lambda pair: pair[0].sound)
+        return max(found, key=lambda each: each[0])[1:]
 
-    def tries(self, label: str | None, draw: NDArray[np.float32]) -> Iterator[torch.Tensor]:
+    def tries(
+        self, label: str | None, draw: NDArray[np.float32], steps: Mapping[str, float] = look.NO_AIM
+    ) -> Iterator[torch.Tensor]:
         """Styles of looks of a person, ``14 x 512``, one after the other; the first is that of the
-        draw, the others are drawn by it."""
-        generator = self.generator()
+        draw, the others are drawn by it. ``steps``: normals of ``LAWS`` that are not drawn."""
+        whose = self._person(label, draw)
+        for number in range(TRIES):
+            yield self._styles(whose, draw, number, steps)
+
+    def _person(self, label: str | None, draw: NDArray[np.float32]) -> torch.Tensor:
         key = check_key(derive(self.secret("identity-key"), IDENTITY, KEY_SIZE))
         mix = tuple(_share(part) for part in self.mix.split(",") if part)
-        whose = generator.person(key, person(label, draw), mix)
-        seed = hashlib.sha256(draw.tobytes()).digest()
-        for number in range(TRIES):
-            look = (
-                draw if not number else normals(seed, "natural look", bytes([number]), looks.DRAW)
-            )
-            others = look[: OTHERS * STYLE].reshape(OTHERS, STYLE)
-            drawn = torch.stack([_OTHER * generator.style(z) for z in others])
-            rest = torch.from_numpy(look[OTHERS * STYLE :].copy())
-            yield generator.looks.styles(whose, drawn, rest, self.variation)
+        return self.generator().person(key, person(label, draw[: looks.DRAW]), mix)
+
+    def _styles(
+        self,
+        whose: torch.Tensor,
+        draw: NDArray[np.float32],
+        number: int,
+        steps: Mapping[str, float],
+    ) -> torch.Tensor:
+        chosen = draw[: looks.DRAW].copy()
+        if number:
+            seed = hashlib.sha256(chosen.tobytes()).digest()
+            chosen = normals(seed, "natural look", bytes([number]), looks.DRAW)
+        drawn_by = chosen[looks.PLACES["yaw"] :]
+        np.clip(drawn_by, -looks.WIDEST, looks.WIDEST, out=drawn_by)
+        for name, step in steps.items():
+            chosen[looks.PLACES[name]] = step
+        generator, others = self.generator(), chosen[: OTHERS * STYLE].reshape(OTHERS, STYLE)
+        drawn = torch.stack([_OTHER * generator.style(z) for z in others])
+        rest = torch.from_numpy(chosen[OTHERS * STYLE :])
+        return generator.looks.styles(whose, drawn, rest, self.variation)
 
 
 @lru_cache(maxsize=1)

@@ -7,15 +7,20 @@ in ``ids_aligned`` and ``cfp_aligned`` (``bench/natural_camera.py``); side light
 far as recognisers still take the pictures for one person, which is less.
 """
 
+from collections.abc import Mapping
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ppfr_ops.imaging.arrays import FACE_SIZE
 from ppfr_ops.imaging.geometry import similarity
+from ppfr_ops.imaging.look import INNER, NO_AIM
 
 DRAW = 16
 """Normals of a draw that a photo is taken by."""
+PLACES = -DRAW + 5, -DRAW + 10
+"""Of a draw, the normals of the light's side and of brightness."""
 YAW, PITCH = 0.1, 0.03
 """Radians that the head is turned by, one deviation."""
 GAMMA, SATURATION, BRIGHTNESS, SHARPNESS = 0.2, 0.3, 0.14, 0.3
@@ -30,7 +35,6 @@ _DEEP, _NOSE, _AXIS = 50.0, 10.0, 20.0
 """Of a head of which the crop of 112 px is full: depth, the nose's beyond it, and that of the axis
 that it is turned by, px."""
 _Y, _X = np.mgrid[:FACE_SIZE, :FACE_SIZE].astype(np.float32) / ((FACE_SIZE - 1) / 2) - 1
-_INNER = (slice(20, 100), slice(25, 87))
 _HALVES = (0.56, 0.7)
 """By how much a slope of 1 parts the two halves of the inner face, across and down."""
 _ROUNDS = 12
@@ -87,23 +91,26 @@ def turned(
     return seen.astype(np.uint8), moved(landmarks.astype(np.float64)).astype(np.float32)
 
 
-def taken(crop: NDArray[np.uint8], draw: NDArray[np.float64]) -> NDArray[np.uint8]:
+def taken(
+    crop: NDArray[np.uint8], draw: NDArray[np.float64], aim: Mapping[str, float] = NO_AIM
+) -> NDArray[np.uint8]:
     """An aligned picture in another light, by another camera.
 
     Args:
         crop: uint8 ``112 x 112 x 3``.
         draw: the rest of :func:`wide`.
+        aim: features of ``imaging.look`` that are not drawn.
     """
     sharp, gamma, colour, side, above, red, blue, tint, bright, grey, *bent = draw[: DRAW - 2]
-    if not draw.any():
+    if not draw.any() and not aim:
         return _sharper(crop, 0.0)
     pixels = (_sharper(crop, sharp).astype(np.float64) + 0.5) / 256
-    before = pixels[_INNER].mean()
+    before = pixels[INNER].mean()
     pixels = pixels ** np.exp(GAMMA * gamma)
     luma = pixels @ np.array([0.299, 0.587, 0.114])
     coloured = np.exp(SATURATION * colour) if grey < GREY else 0.0
     pixels = np.maximum(luma[..., None] + (pixels - luma[..., None]) * coloured, 1e-3)
-    light = _plane(luma, SIDE * side, ABOVE * above)
+    light = _plane(luma, aim.get("side", SIDE * side), ABOVE * above)
     for amount, shape in zip(bent, (_X * _X, _X * _Y, _Y * _Y), strict=False):
         light = light + BENT * amount * shape
     tints = np.zeros_like(pixels)
@@ -111,7 +118,8 @@ def taken(crop: NDArray[np.uint8], draw: NDArray[np.float64]) -> NDArray[np.uint
         tints[..., 0] = TINT * red + TINT_SIDE * tint * _X
         tints[..., 2] = TINT * blue - TINT_SIDE * tint * _X
     pixels = pixels * np.exp(light[..., None] + tints)
-    pixels *= min(before * np.exp(BRIGHTNESS * bright), 0.75) / pixels[_INNER].mean()
+    wanted = aim.get("brightness", 256 * before * np.exp(BRIGHTNESS * bright)) / 256
+    pixels *= min(wanted, 0.75) / pixels[INNER].mean()
     pixels = np.where(pixels > 0.8, 0.8 + 0.2 * np.tanh((pixels - 0.8) / 0.2), pixels)
     return (pixels * 256 - 0.5).clip(0, 255).round().astype(np.uint8)
 
@@ -126,7 +134,7 @@ def _sharper(crop: NDArray[np.uint8], draw: float) -> NDArray[np.uint8]:
 
 def _plane(luma: NDArray[np.float64], side: float, above: float) -> NDArray[np.float64]:
     """What light has to be laid over a face so that it comes from where it was drawn to."""
-    inner = luma[_INNER]
+    inner = luma[INNER]
     height, width = inner.shape[0] // 2, inner.shape[1] // 2
     left = np.log(inner[:, :width].mean() / inner[:, width:].mean())
     up = np.log(inner[:height].mean() / inner[height:].mean())

@@ -36,7 +36,7 @@ the other directions that is kept; the largest coordinate, in deviations."""
 HIDDEN = 0.8
 """Of what a photo adds, the share that is taken out in the directions that recognisers see."""
 
-_WIDEST = 1.8
+WIDEST = 1.8
 """Of a normal that an attribute is drawn by: beyond it pictures get damaged."""
 
 
@@ -79,6 +79,8 @@ LAWS = {
     "sex": Law(1.0, 0.0),
 }
 """``red_green`` and ``yellow_blue``: of the cheeks."""
+PLACES = {name: DRAW - ATTRIBUTES + len(BANDS) + row for row, name in enumerate(LAWS)}
+"""Of a draw, the normal of each."""
 KINDS = {"glasses": (0.25, 0.9, 1.25), "sex": (-0.4, 0.0, 0.4)}
 """What a person is or is not: from where on, and the most of a person on the one side and the least
 on the other. With what is read for glasses at 0.25 4 % of pictures show some, at 1.25 83 %."""
@@ -186,7 +188,7 @@ class Looks:
                 )
             ]
         )
-        drawn = draw[len(BANDS) : len(BANDS) + len(LAWS)].clamp(-_WIDEST, _WIDEST)
+        drawn = draw[len(BANDS) : len(BANDS) + len(LAWS)]
         wanted = self.held * own + variation * self.spread * drawn
         told = (person @ self.seen, wanted - own, torch.tensor(shares[:HELD_BANDS]), shape)
         held = variation * self.hold(torch.cat(told)).view(HELD_BANDS, -1) @ self.back

@@ -1,6 +1,6 @@
 """What kind of release it is, in the words that hold for that kind and no other."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ppfr_ops.contracts.manifest import Manifest, ReleaseManifest
 
@@ -84,7 +84,15 @@ def mode_of(made: Manifest | ReleaseManifest) -> Mode:
     if made.method.private:
         return PRIVATE
     if made.options.get("reads_faces") is False:
-        return NOBODY
+        kept = str(made.method.options.get("keep_look", "")).replace(",", " and ")
+        if not kept:
+            return NOBODY
+        of_photo = f"Of its photo a picture has the {kept}, in a few bins, and nothing else."
+        return replace(
+            NOBODY,
+            words=f"{NOBODY.words.replace('no feature', 'no other feature')} {of_photo}",
+            linked=f"{_SOMEBODY_ELSE} {of_photo}",
+        )
     if made.method.options.get("identity") == "virtual":
         return STAND_INS
     return SAME if made.method.draws_faces else CHANGED

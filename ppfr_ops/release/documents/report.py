@@ -27,7 +27,6 @@ from ppfr_ops.contracts.metrics import METRICS
 from ppfr_ops.contracts.policy import Bound, Policy
 from ppfr_ops.draws import system_draws
 from ppfr_ops.imaging.codec import Encoding
-from ppfr_ops.methods.base import Context
 from ppfr_ops.methods.registry import create, methods, shown_to_given
 from ppfr_ops.release.certificates import in_words
 from ppfr_ops.release.documents.cards import (
@@ -334,7 +333,7 @@ def _sample_pairs(
         after = anonymizer(
             faces,
             system_draws(ids, anonymizer.draw_size, 0),
-            Context(dict.fromkeys(anonymizer.needed_context(), ids)),
+            anonymizer.context_of(faces, ids),
         )
         encoding = Encoding(options.get("output_format", "jpeg"), options.get("quality", 95))
         return [

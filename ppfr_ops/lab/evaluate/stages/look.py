@@ -12,32 +12,18 @@ from numpy.typing import NDArray
 
 from ppfr_ops.contracts.look import Look, Looked, Varied
 from ppfr_ops.imaging.arrays import Faces
-from ppfr_ops.imaging.detector import CenterFace
+from ppfr_ops.imaging.look import INNER, landmarks
 from ppfr_ops.lab.evaluate.run import Run
 from ppfr_ops.lab.evaluate.stages.base import Skip, Stage, register
 
-BORDER = 24
-"""Around a face before a detector sees it, px."""
-_INNER = (slice(None), slice(20, 100), slice(25, 87))
 _PAIRS, _DIRECTIONS = 200_000, 9
 
 Values = NDArray[np.float64]
 
 
-def landmarks(faces: Faces) -> NDArray[np.float32]:
-    """What a detector finds in aligned faces, ``N x 5 x 2``; NaN where it finds no face."""
-    detector = CenterFace(threshold=0.35, threads=1, once=True)
-    points = np.full((len(faces), 5, 2), np.nan, np.float32)
-    for row, face in enumerate(faces):
-        found = detector([cv2.copyMakeBorder(face, *(BORDER,) * 4, cv2.BORDER_REPLICATE)])[0]
-        if len(found):
-            points[row] = found.landmarks[found.scores.argmax()] - BORDER
-    return points
-
-
 def measures(faces: Faces, points: NDArray[np.float32]) -> dict[str, Values]:
     """One number a face each: logarithms of the inner face, and what landmarks say, px."""
-    x = faces[_INNER].astype(np.float64) / 255 + 0.02
+    x = faces[(slice(None), *INNER)].astype(np.float64) / 255 + 0.02
     grey, mean = x.mean(-1), x.mean((1, 2))
     height, width = grey.shape[1] // 2, grey.shape[2] // 2
 
