@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from scipy.linalg import sqrtm
+from scipy.stats import rankdata
 
 from ppfr_ops.draws import system_draws
 from ppfr_ops.imaging.detector import CenterFace
@@ -32,6 +33,8 @@ from ppfr_ops.methods.base import Anonymizer, Context
 from ppfr_ops.methods.registry import create
 from ppfr_ops.recognizers import Recognizer, RecognizerSpec
 
+LOW, LOW_ROWS = (112, 56, 28, 20), 1200
+"""Sizes of originals that drawn pictures are held against, px; and how many of them."""
 MODELS = ("sface", "mobileface", "dlib", "faceres")
 
 
@@ -60,6 +63,22 @@ def publish(method: Anonymizer, who: np.ndarray) -> np.ndarray:
     return keyed(blank, draws, Context({"identity": list(who)}))
 
 
+def low(faces: np.ndarray, side: int) -> np.ndarray:
+    """As they look at another size."""
+    few = [cv2.resize(f, (side, side), interpolation=cv2.INTER_AREA) for f in faces]
+    return np.stack([cv2.resize(f, (112, 112), interpolation=cv2.INTER_CUBIC) for f in few])
+
+
+def against(drawn: np.ndarray, originals: np.ndarray, who: np.ndarray) -> str:
+    """How well a drawn picture tells photos of whom it stands for from others (AUC, two standard
+    errors), and how often the first of all photos is its own."""
+    scores, same = drawn @ originals.T, who[:, None] == who
+    ranks, count = rankdata(scores).reshape(scores.shape)[same], int(same.sum())
+    auc = (ranks.sum() - count * (count + 1) / 2) / count / (same.size - count)
+    own = (scores.argmax(1) == np.arange(len(who))).mean()
+    return f"AUC {auc:.3f} (+-{0.58 / len(set(who)) ** 0.5:.3f}), own photo first {own:.4f}"
+
+
 def recognition(x: np.ndarray, y: np.ndarray, who: np.ndarray, path: Path) -> None:
     name = path.stem
     model = Recognizer(RecognizerSpec.parse(f"{name}={path}"), 1)
@@ -82,6 +101,10 @@ def recognition(x: np.ndarray, y: np.ndarray, who: np.ndarray, path: Path) -> No
         )
     cross = np.sum(a * b, 1)
     shown.append(f"drawn against its original above the threshold {(cross > limit).mean():.4f}")
+    few = slice(None, LOW_ROWS)
+    for side in LOW:
+        c = a if side == 112 else model.embed(low(x[few], side))
+        shown.append(f"drawn against originals of {side} px: {against(b[few], c[few], who[few])}")
     means, covariances = zip(*((t.mean(0), np.cov(t.T)) for t in (a, b)), strict=True)
     root = np.real(sqrtm(covariances[0] @ covariances[1]))
     distance = np.square(means[0] - means[1]).sum() + np.trace(sum(covariances) - 2 * root)
