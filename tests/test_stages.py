@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from worlds import Others, Shown, Turned, Virtual, World
 
 from ppfr_ops.contracts.evaluation import Evaluation
@@ -12,6 +13,7 @@ from ppfr_ops.contracts.worth import Read
 from ppfr_ops.lab.evaluate import run as running
 from ppfr_ops.lab.evaluate.attacks.linker import Search
 from ppfr_ops.lab.evaluate.evaluation import evaluate, facts
+from ppfr_ops.lab.evaluate.learning import fit, new
 from ppfr_ops.lab.evaluate.remarks import remarks
 from ppfr_ops.lab.evaluate.run import Run
 from ppfr_ops.lab.evaluate.stages import Skip, Stage, look, stages
@@ -240,6 +242,28 @@ def test_a_checkpoint_outlives_a_result_that_could_not_be_saved(
     assert run.checkpoint("recovery_unet").is_file()
     assert run.part(stages()["recovery"]) is not None
     assert not run.checkpoint("recovery_unet").exists()
+
+
+def test_a_small_network_goes_on_where_it_was_and_ends_where_it_would_have(tmp_path: Path) -> None:
+    def loss_of(rng: np.random.Generator) -> torch.Tensor:
+        x = torch.from_numpy(rng.standard_normal((8, 4), dtype=np.float32))
+        return torch.square(model(x) - 1).mean()
+
+    def logged(text: str) -> None:
+        if "step 6" in text and stops:
+            raise KeyboardInterrupt
+
+    ends = []
+    for stops in (False, True):
+        model = new(lambda: torch.nn.Linear(4, 1), 0)
+        path = tmp_path / f"{stops}.pt"
+        if stops:
+            with pytest.raises(KeyboardInterrupt):
+                fit(model, loss_of, 10, 0, "small", checkpoint=path, log=logged)
+            model, stops = new(lambda: torch.nn.Linear(4, 1), 1), False
+        fit(model, loss_of, 10, 0, "small", checkpoint=path, log=logged)
+        ends.append(model.weight.detach())
+    assert torch.equal(*ends)
 
 
 def test_a_stage_of_ones_own(world: World, tmp_path: Path) -> None:
