@@ -360,14 +360,13 @@ class Natural(Anonymizer):
             for _ in range(TRIES):
                 styles = self._styles(whose, draw, number, steps)
                 sight = generator.looked_at(styles)
-                fit = sight.sound
-                if sight.sound < 1:
-                    number += 1
-                else:
+                fit, before = sight.sound, dict(steps)
+                if sight.sound >= 1:
                     fit = 2 - steering.steer(steps, look.shape(sight.landmarks), aim)
                 found.append((fit, sight, styles))
                 if fit >= 2:
                     break
+                number += steps == before
         return max(found, key=lambda each: each[0])[1:]
 
     def tries(
