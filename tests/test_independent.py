@@ -22,6 +22,7 @@ from ppfr_ops.imaging.codec import Encoding, decode
 from ppfr_ops.imaging.look import EDGES
 from ppfr_ops.methods.registry import create
 from ppfr_ops.release.documents.modes import mode_of
+from ppfr_ops.release.figures import open_release, singled_of
 from ppfr_ops.release.verify import verify
 from ppfr_ops.sanitize import dealing, looking, run_context, worker
 from ppfr_ops.sanitize.conductor import conduct
@@ -211,7 +212,8 @@ def test_kept_columns_stay_with_their_person(base: Path) -> None:
 
 def test_a_kept_look_goes_with_its_row_and_nothing_else_of_the_photo_does(tmp_path: Path) -> None:
     """Photos of other faces, in the same light and another order, give the same release."""
-    rows = [{"identity": f"person {n // 3}", "light": n % 3} for n in range(9)]
+    rows = [{"identity": f"person {n // 3}", "light": n % 3} for n in range(8)]
+    rows += [{"identity": "person 2", "light": 0}]
     for seed, part in enumerate((rows, rows[::-1])):
         rng = np.random.default_rng(seed)
         cells = []
@@ -231,6 +233,11 @@ def test_a_kept_look_goes_with_its_row_and_nothing_else_of_the_photo_does(tmp_pa
     made = ReleaseManifest.model_validate_json(released(tmp_path / "out0")["manifest.json"])
     words = "Of its photo a picture has the light, in a few bins, and nothing else."
     assert words in mode_of(made).words and words in mode_of(made).linked
+    release = open_release(str(tmp_path / "out0"))
+    bare = {**release.manifest.options, "keep_columns": []}
+    manifest = release.manifest.model_copy(update={"options": bare})
+    told = singled_of(Ledger(str(tmp_path / "out0")), manifest)
+    assert told is not None and (told.people, told.singled_out, told.structure_k) == (3, 1, 1)
 
 
 def sort_anew(source: Path) -> None:

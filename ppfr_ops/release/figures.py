@@ -27,7 +27,7 @@ from ppfr_ops.release.publish import read_release
 from ppfr_ops.release.singled import SinglingOut, singled
 from ppfr_ops.source.coarsening import parse
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
-from ppfr_ops.store.ledger import Ledger
+from ppfr_ops.store.ledger import LEDGER, Ledger
 from ppfr_ops.store.shards import read_table
 
 QUARANTINE = frozenset({"too_disclosing", "below_policy"})
@@ -37,7 +37,9 @@ JUDGED = frozenset({"rec_ssim", "recovery_gain", "black_box_accuracy", "rank1", 
 """Figures that only an evaluation of the method has."""
 
 
-_PERSON = "identity"
+_PERSON, _LOOK = "identity", "look"
+_PLAN, _ROWS = (*LEDGER, "plan"), ".rows.parquet"
+"""The plan of a release (``sanitize.release_plan``), which has looks; the release has none."""
 _SHARDS, _EXAMPLES, _SHOWN = 4, 5, 120
 """Shards that examples are taken from, examples of a column, characters of one."""
 
@@ -217,22 +219,29 @@ def faces_of(
 
 
 def singled_of(folder: Folder, manifest: Manifest) -> SinglingOut | None:
-    """Whom the columns in ``release/data`` single out; None: there are no pseudonyms.
+    """Whom the columns in ``release/data`` single out, and what is kept of looks, which the plan of
+    the release has; None: there are no pseudonyms, or no plan any more.
 
     Raises:
         ReleaseError: a shard is unreadable.
     """
     kept = (parse(str(text)).name for text in manifest.options.get("keep_columns", []))
     names, found = [_PERSON, *kept], []
-    for shard in folder.names(RELEASE, "data"):
+    shards: list[tuple[str, ...]] = [
+        (RELEASE, "data", name) for name in folder.names(RELEASE, "data")
+    ]
+    if manifest.method.options.get("keep_look"):
+        names = [_PERSON, _LOOK, *(f"keep.{name}" for name in names[1:])]
+        shards = [(*_PLAN, name) for name in folder.names(*_PLAN) if name.endswith(_ROWS)]
+    for shard in shards:
         try:
-            with folder.fs.open(folder.path(RELEASE, "data", shard), "rb") as file:
+            with folder.fs.open(folder.path(*shard), "rb") as file:
                 part = pq.ParquetFile(file)
                 if _PERSON not in part.schema_arrow.names:
                     return None
                 found.append(part.read([n for n in names if n in part.schema_arrow.names]))
         except (OSError, pa.ArrowException):
-            raise ReleaseError(f"data/{shard} cannot be read; see ppfr verify") from None
+            raise ReleaseError(f"{'/'.join(shard[1:])} cannot be read; see ppfr verify") from None
     return singled(pa.concat_tables(found)) if found else None
 
 
