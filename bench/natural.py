@@ -33,9 +33,9 @@ from ppfr_ops.methods.base import Anonymizer, Context
 from ppfr_ops.methods.registry import create
 from ppfr_ops.recognizers import Recognizer, RecognizerSpec
 
-LOW, LOW_ROWS = (112, 56, 28, 20), 1200
+LOW, LOW_ROWS = (112, 56, 28, 20), 800
 """Sizes of originals that drawn pictures are held against, px; and how many of them."""
-MODELS = ("sface", "mobileface", "dlib", "faceres")
+MODELS = ("faceres", "sface", "mobileface", "dlib")
 
 
 def jpeg(face: np.ndarray) -> np.ndarray:
