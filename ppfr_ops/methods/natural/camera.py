@@ -37,7 +37,7 @@ that it is turned by, px."""
 _Y, _X = np.mgrid[:FACE_SIZE, :FACE_SIZE].astype(np.float32) / ((FACE_SIZE - 1) / 2) - 1
 _HALVES = (0.56, 0.7)
 """By how much a slope of 1 parts the two halves of the inner face, across and down."""
-_ROUNDS = 12
+_ROUNDS, _STEP = 12, 4
 
 Points = NDArray[np.float64]
 
@@ -79,12 +79,17 @@ def turned(
         found: Points = points + np.stack(by, -1) @ back.T
         return found
 
-    rows, columns = np.mgrid[: picture.shape[0], : picture.shape[1]]
-    wanted = np.stack([columns, rows], -1).astype(np.float64)
+    height, width = picture.shape[:2]
+    # Smooth, so it is sought at the middle of every few pixels, and enlarged.
+    rows, columns = np.mgrid[:height:_STEP, :width:_STEP] + (_STEP - 1) / 2
+    wanted = np.stack([columns, rows], -1)
     source = wanted.copy()
     for _ in range(_ROUNDS):
         source += 0.5 * (wanted - moved(source))
-    field = source.astype(np.float32)
+    away = cv2.resize(
+        (source - wanted).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
+    )
+    field = away + np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
     seen = cv2.remap(
         picture, field[..., 0], field[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
     )
