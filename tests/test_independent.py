@@ -305,6 +305,7 @@ def test_what_cannot_be_read_is_a_dead_letter_and_counted(tmp_path: Path) -> Non
         ({"vault": "v", "vault_key": "k"}, "keep the input"),
         ({"discard_key": True, "mapping": "m"}, "give one of them"),
         ({"method": "blur", "discard_key": True}, "held against them"),
+        ({"keep_look": "light", "discard_key": True}, "or keep a look, can be held"),
         ({"method": "blur", "keep_look": "pose"}, "--keep-look: method blur draws no look"),
         ({"method": "natural", "keep_look": "hair"}, "there is no part 'hair'; there are pose"),
     ],

@@ -212,10 +212,10 @@ def check_soundness(method: Anonymizer, accepted: bool) -> None:
 
 def _check_independent(options: SanitizeOptions, method: Anonymizer) -> None:
     independent = not method.reads_faces and options.photographs is None
-    if options.discard_key and not independent:
+    if options.discard_key and (method.kept_look or not independent):
         raise UserError(
-            "--discard-key: pictures that are made from faces can be held against them, with or "
-            "without a key; it goes with aligned faces and --identity virtual"
+            "--discard-key: pictures that are made from faces, or keep a look, can be held against "
+            "them, key or no key; it goes with aligned faces and --identity virtual"
         )
     drawn = independent or (options.photographs and options.photographs.cover == "virtual")
     if options.groups is not None and (not drawn or options.identity_column is not None):
