@@ -1,11 +1,12 @@
-"""Five made clips of drawn people, covered by ``ppfr video``'s way: what is bare, who is seen, what
+"""Six made clips of drawn people, covered by ``ppfr video``'s way: what is bare, who is seen, what
 flickers, and how long it takes.
 
     python bench/videos.py WORK --cover virtual --ffprobe PATH
     python bench/videos.py WORK --cover blur --misses 20 5
     python bench/videos.py WORK --cover blur --long 600 --deface .venv/bin/deface
 
-Clips: the camera pans; two people cross; a head turns; cuts; little light and much noise. Nobody
+Clips: the camera pans; two people cross; a head turns; cuts; cuts to somebody else and back; little
+light and much noise. Nobody
 in them exists, and where every face is in every frame is known. ``bare``: frames in which a face is
 still as it was (correlation of its middle above .9), and those of them of which no span in the
 queue tells. ``alike``: cosine of sface between frames of a track, mean and least; of the original
@@ -29,7 +30,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -88,7 +89,7 @@ def wall(rng: np.random.Generator) -> Picture:
 
 def write(
     target: Path,
-    people: list[tuple[Sitter, Place, range]],
+    people: list[tuple[Sitter, Place, Sequence[int]]],
     walls: Callable[[int], tuple[Picture, int]],
     light: float = 1.0,
     noise: float = 2.0,
@@ -157,6 +158,12 @@ def make(folder: Path, only: list[str]) -> list[Clip]:
         "cuts": (
             [(one, sitting, range(0, 33)), (third, sitting, range(66, FRAMES))],
             lambda n: (first if n < 33 else dark if n < 66 else second, 0),
+            1.0,
+            2.0,
+        ),
+        "back": (
+            [(one, sitting, [*range(30), *range(60, FRAMES)]), (third, sitting, range(30, 60))],
+            lambda n: (second if 30 <= n < 60 else first, 0),
             1.0,
             2.0,
         ),

@@ -1,6 +1,7 @@
 """Covers of heads: what is left of a head under one, where it ends, how it is asked for."""
 
 import pickle
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -236,6 +237,21 @@ def test_where_a_head_was_its_surroundings_go_on_and_no_other_head_is_read() -> 
     assert left < right - 15
     everything = np.ones_like(hidden)
     assert (portraits.fill_around(picture, everything, heads[0]) == 128).all()
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_larger_of_two_drawn_heads_stands_in_front(order: tuple[int, int]) -> None:
+    picture, sizes = np.full((400, 480, 3), 120, np.uint8), (0.8, 1.1)
+    faces = [found(size, place) for size, place in zip(sizes, ((90, 120), (105, 110)), strict=True)]
+    colours = [replace(portrait(), picture=np.full((256, 256, 3), c, np.uint8)) for c in (40, 220)]
+    both = Detections.join([faces[n] for n in order])
+    drawn = {place: colours[n] for place, n in enumerate(order)}
+    done, _ = geometry.cover(picture, both, ["anonymized"] * 2, drawn)
+    heads = [covers.Head(picture.shape, geometry.transforms(each)[0]) for each in faces]
+    inside = np.zeros((2, *picture.shape[:2]), bool)
+    for each, head in zip(inside, heads, strict=True):
+        each[head.window] = np.hypot((head.x - 56) / 25, (head.y - 60) / 40) < 1
+    assert inside.all(0).sum() > 50 and done[inside.all(0)].min() > 180
 
 
 def test_a_drawn_face_is_no_sharper_than_its_surroundings() -> None:

@@ -21,8 +21,9 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.detector import Detections
 from ppfr_ops.imaging.geometry import TEMPLATE
 from ppfr_ops.imaging.portraits import Portrait
-from ppfr_ops.imaging.tracking import Tracker, filled
+from ppfr_ops.imaging.tracking import Track, Tracker, filled
 from ppfr_ops.methods.portrait import PortraitHeads
+from ppfr_ops.sanitize.drawn_tracks import people_of
 from ppfr_ops.sanitize.videos import VideoSettings, sanitize_videos
 
 av = pytest.importorskip("av")
@@ -305,6 +306,22 @@ def test_faces_that_cross_stay_two_tracks() -> None:
         assert whole.frames == list(range(whole.frames[0], whole.frames[-1] + 1))
         steps = np.diff(np.stack(whole.boxes)[5:-5, 0])
         assert (np.sign(steps) == np.sign(steps[0])).all()
+
+
+def test_tracks_in_which_one_person_is_seen_are_one_persons() -> None:
+    one, other = np.eye(2, 256, dtype=np.float32)
+    tracks = []
+    # Seen, gone, seen again; somebody else; a twin beside the first; too small to tell.
+    for first, code in ((0, one), (20, one + other / 2), (20, other), (5, one), (60, None)):
+        track = Track(len(tracks))
+        for frame in range(first, first + 10):
+            track.add(frame, np.zeros(4, np.float32), np.zeros((5, 2), np.float32), 0.9)
+        track.codes += [] if code is None else [code, code]
+        # As far as it is carried on, nobody is in the way.
+        track.add(first + 10, np.zeros(4, np.float32), np.zeros((5, 2), np.float32), 0.0)
+        tracks.append(track)
+    people = [[track.number for track in own] for own in people_of(tracks)]
+    assert people == [[0, 1], [2], [3], [4]]
 
 
 @pytest.mark.slow

@@ -258,7 +258,8 @@ def cover(
         cover_head(canvas, changed, heads[i], style, around)
         if isinstance(face, np.ndarray):
             put_face(canvas, Head(canvas.shape, matrices[i]), face)
-    for i in shown:
+    size = np.prod(faces.boxes[:, 2:] - faces.boxes[:, :2], axis=1)
+    for i in sorted(shown, key=lambda i: float(size[i])):  # who is nearest stands in front
         if i in drawn:
             put_portrait(canvas, picture, hidden, heads[i], drawn[i])
     if background != "keep":

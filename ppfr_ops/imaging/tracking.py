@@ -26,7 +26,8 @@ class Track:
 
     ``frames`` rising int; ``boxes`` ``N x 4``; ``landmarks`` ``N x 5 x 2`` (NaN: none); ``scores``
     ``N``, 0 where the face was not found but must be: between two frames in which it was, and for
-    some frames before the first and after the last.
+    some frames before the first and after the last. ``skins``: mean colours of its skin, ``3``;
+    ``codes``: what recognisers see in some of its frames.
     """
 
     number: int
@@ -35,6 +36,7 @@ class Track:
     landmarks: list[NDArray[np.float32]] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     skins: list[NDArray[np.float32]] = field(default_factory=list)
+    codes: list[NDArray[np.float32]] = field(default_factory=list)
 
     def add(
         self, frame: int, box: NDArray[np.float32], marks: NDArray[np.float32], score: float
@@ -71,10 +73,10 @@ class Tracker:
         """The scene changes: no face goes on."""
         self._open = []
 
-    def add(self, frame: int, faces: Detections, skins: NDArray[np.float32] | None = None) -> None:
-        """The faces of the next frame; ``skins``: their mean colours, ``N x 3``."""
+    def add(self, frame: int, faces: Detections) -> list[Track]:
+        """The faces of the next frame; returns the track of each."""
         self._open = [track for track in self._open if frame - track.frames[-1] <= self.gap + 1]
-        taken: set[int] = set()
+        found: dict[int, Track] = {}
         if self._open and len(faces):
             last = np.stack([track.boxes[-1] for track in self._open])
             likeness = overlaps(last, faces.boxes)
@@ -83,27 +85,15 @@ class Tracker:
             score = np.where((likeness >= SAME) | near, 1 + likeness, 0)
             for row, column in zip(*linear_sum_assignment(-score), strict=True):
                 if score[row, column] > 0:
-                    self._put(self._open[row], frame, faces, int(column), skins)
-                    taken.add(int(column))
+                    found[int(column)] = self._open[row]
         for column in range(len(faces)):
-            if column not in taken:
-                track = Track(len(self.tracks))
-                self.tracks.append(track)
-                self._open.append(track)
-                self._put(track, frame, faces, column, skins)
-
-    def _put(
-        self,
-        track: Track,
-        frame: int,
-        faces: Detections,
-        number: int,
-        skins: NDArray[np.float32] | None,
-    ) -> None:
-        score = float(faces.scores[number])
-        if skins is not None:
-            track.skins.append(skins[number])
-        track.add(frame, faces.boxes[number], faces.landmarks[number], score)
+            if column not in found:
+                found[column] = Track(len(self.tracks))
+                self.tracks.append(found[column])
+                self._open.append(found[column])
+            sure = float(faces.scores[column])
+            found[column].add(frame, faces.boxes[column], faces.landmarks[column], sure)
+        return [found[column] for column in range(len(faces))]
 
 
 def _distance(ones: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -152,6 +142,7 @@ def filled(track: Track, scenes: Sequence[int], frames: int, reach: int, smooth:
         list(landmarks.reshape(-1, 5, 2).astype(np.float32)),
         [float(score) for score in scores],
         track.skins,
+        track.codes,
     )
 
 

@@ -169,7 +169,7 @@ class Sitter:
     ) -> None:
         import torch
 
-        self.person, self.size, self.skin = person, size, skin
+        self.person, self.size, self.skin, self.turns = person, size, skin, turns
         self._natural, self._still = natural, turns[0] == turns[2]
         self._drawn: dict[int, tuple[Picture, NDArray[np.float32]]] = {}
         self._middle = _steps(turns[1])
@@ -188,6 +188,10 @@ class Sitter:
         # Where a detector sees landmarks trembles from one picture to the next.
         degree = min(2, len(set(places)) - 1)
         self._curve = np.polyfit(places, np.reshape(marks, (len(marks), 10)), degree)
+
+    def in_light(self, skin: NDArray[np.float64]) -> "Sitter":
+        """The same person in the same look, where the original's skin has another colour; ``3``."""
+        return Sitter(self._natural, self.person, self.size, skin, self.turns)
 
     def turned(self, wanted: float) -> Portrait:
         """The person, turned as far as is wanted or as is possible."""

@@ -1,11 +1,12 @@
 """Drawn people for the tracks of a video: one person, one look and one light for each track; only
-place, size, slant and turn follow the face, as smooth as the track is.
+place, size, slant and turn follow the face, as smooth as the track is. Tracks in which recognisers
+see one person are drawn as one.
 """
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +19,60 @@ from ppfr_ops.imaging.portraits import Portrait, skin_colour, yaw
 from ppfr_ops.imaging.tracking import Track
 from ppfr_ops.methods.portrait import PortraitHeads, Sitter
 from ppfr_ops.methods.registry import create
+from ppfr_ops.sanitize.grouping import SURE as SAME
+from ppfr_ops.sanitize.grouping import features_of, fused
 from ppfr_ops.store.atomic import in_one_step
 
 SMALLEST, SURE = 32.0, 0.35
 """Tracks of which no face is as large (px) or as sure stay under a blur; as in photographs."""
 
+CODED, CLEAR = 12, 0.6
+"""One frame in so many is shown to recognisers; of it the faces that score as much."""
 
-def skins_of(picture: Picture, faces: Detections) -> NDArray[np.float32]:
-    """Mean colours of the skin of faces, float32 ``N x 3``."""
+
+def read_of(picture: Picture, faces: Detections, coded: bool) -> dict[str, NDArray[Any]]:
+    """What is read of the faces of a frame.
+
+    Args:
+        coded: whether recognisers are asked who it is.
+
+    Returns:
+        ``skins``: mean colours of the skin, float32 ``N x 3``; ``coded``: bool ``N``, which of them
+        have ``codes``, float32 ``M x 256``: templates of originals, kept until the video is done.
+    """
     crops = cut(picture, transforms(faces))
-    return np.array([skin_colour(crop) for crop in crops], np.float32).reshape(-1, 3)
+    size = (faces.boxes[:, 2:] - faces.boxes[:, :2]).max(1, initial=0)
+    shown = coded & (size >= SMALLEST) & (faces.scores >= CLEAR)
+    nobody = np.zeros((0, 256), np.float32)
+    return {
+        "skins": np.array([skin_colour(crop) for crop in crops], np.float32).reshape(-1, 3),
+        "coded": shown,
+        "codes": fused(features_of(crops[shown])) if shown.any() else nobody,
+    }
+
+
+def people_of(tracks: Sequence[Track]) -> list[list[Track]]:
+    """Tracks by the person that recognisers see in them; nobody is in one frame twice."""
+    people: list[list[Track]] = []
+    for track in tracks:
+        likeness = [_likeness(track, own) for own in people]
+        if likeness and max(likeness) >= SAME:
+            people[int(np.argmax(likeness))].append(track)
+        else:
+            people.append([track])
+    return people
+
+
+def _likeness(track: Track, own: Sequence[Track]) -> float:
+    theirs = [code for other in own for code in other.codes]
+    found = {frame for frame, score in zip(track.frames, track.scores, strict=True) if score > 0}
+    for other in own:
+        if any(s > 0 and f in found for f, s in zip(other.frames, other.scores, strict=True)):
+            return -1.0
+    if not track.codes or not theirs:
+        return -1.0
+    one, two = np.sum(track.codes, axis=0), np.sum(theirs, axis=0)
+    return float(one @ two / (np.linalg.norm(one) * np.linalg.norm(two)))
 
 
 class DrawnTracks:
@@ -36,15 +81,17 @@ class DrawnTracks:
     Args:
         key: a file that keeps the secret that people and looks are drawn by until the video is
             done, so that a run that is killed goes on with the same people.
+        tracks: all of the video, whole.
     """
 
-    def __init__(self, key: Path) -> None:
+    def __init__(self, key: Path, tracks: Sequence[Track]) -> None:
         if not key.exists():
             with in_one_step(str(key), mode=0o600) as file:
                 file.write(os.urandom(32))
         secret = key.read_bytes()
         heads = create("portrait").with_secrets({"identity-key": secret})
         self._heads, self._draws = cast(PortraitHeads, heads), keyed_draws(secret)
+        self._people = {each.number: own for own in people_of(tracks) for each in own}
         self._known: dict[int, Sitter | None] = {}
 
     def portraits(self, there: Sequence[tuple[Track, int]]) -> dict[int, Portrait]:
@@ -65,11 +112,22 @@ class DrawnTracks:
         return found
 
     def _sitter(self, track: Track) -> Sitter | None:
-        marks, boxes = np.stack(track.landmarks), np.stack(track.boxes)
-        size = float((boxes[:, 2:] - boxes[:, :2]).max())
-        if not np.isfinite(marks).all() or size < SMALLEST or max(track.scores) < SURE:
+        """Of all tracks of the person, in the light of this one."""
+        sound = [each for each in self._people[track.number] if _sound(each)]
+        if not _sound(track):
             return None
-        (draw,) = self._draws([str(track.number)], self._heads.draw_size, 0)
-        skin = np.median(np.stack(track.skins).astype(np.float64), axis=0)
+        marks = np.concatenate([np.stack(each.landmarks) for each in sound])
+        (draw,) = self._draws([str(sound[0].number)], self._heads.draw_size, 0)
+        skin, own = (
+            np.median(np.concatenate(skins).astype(np.float64), axis=0)
+            for skins in ([np.stack(each.skins) for each in sound], [np.stack(track.skins)])
+        )
         eyes = float(np.linalg.norm(marks[:, 1] - marks[:, 0], axis=1).max())
-        return self._heads.sitter(draw, [yaw(each) for each in marks], skin, eyes)
+        sitter = self._heads.sitter(draw, [yaw(each) for each in marks], skin, eyes)
+        return sitter if sitter is None or len(sound) == 1 else sitter.in_light(own)
+
+
+def _sound(track: Track) -> bool:
+    size = float(np.ptp(np.stack(track.boxes).reshape(-1, 2, 2), axis=1).max())
+    marked = bool(np.isfinite(track.landmarks).all())
+    return marked and size >= SMALLEST and max(track.scores) >= SURE

@@ -238,16 +238,17 @@ def _segment(
     cuts: list[bool] = []
     owners: list[int] = []
     faces: list[Detections] = []
-    skins: list[NDArray[np.float32]] = []
+    read: list[dict[str, NDArray[Any]]] = []
     while batch:
         looked = [n for n in range(len(batch)) if (len(times) + n) % settings.every == 0]
         for n, found in zip(looked, detector([batch[n].pixels for n in looked]), strict=True):
             owners += [len(times) + n] * len(found)
             faces.append(found)
             if settings.style == "virtual":
-                from ppfr_ops.sanitize.drawn_tracks import skins_of
+                from ppfr_ops.sanitize.drawn_tracks import CODED, read_of
 
-                skins.append(skins_of(batch[n].pixels, found))
+                coded = (len(times) + n) % CODED < settings.every
+                read.append(read_of(batch[n].pixels, found, coded))
         for frame in batch:
             small = cv2.resize(frame.pixels, (64, 36), interpolation=cv2.INTER_AREA)
             now = np.asarray(small, np.uint8)
@@ -263,7 +264,7 @@ def _segment(
         "boxes": joined.boxes,
         "landmarks": joined.landmarks,
         "scores": joined.scores,
-        **({"skins": np.concatenate(skins)} if skins else {}),
+        **{key: np.concatenate([each[key] for each in read]) for key in (read[0] if read else ())},
     }, before
 
 
@@ -287,13 +288,13 @@ def _tracks(
                 scenes.append(frame)
                 tracker.cut()
             mine = np.flatnonzero(part["owners"] == row)
-            faces = Detections(
-                part["boxes"][mine],
-                part["landmarks"][mine],
-                part["scores"][mine],
-                np.zeros(len(mine), bool),
-            )
-            tracker.add(frame, faces, part["skins"][mine] if "skins" in part else None)
+            boxes, marks, scores = (part[key][mine] for key in ("boxes", "landmarks", "scores"))
+            faces = Detections(boxes, marks, scores, np.zeros(len(mine), bool))
+            for face, track in zip(mine, tracker.add(frame, faces), strict=True):
+                if "skins" in part:
+                    track.skins.append(part["skins"][face])
+                if "coded" in part and part["coded"][face]:
+                    track.codes.append(part["codes"][part["coded"][:face].sum()])
             frame += 1
     reach = max(settings.every, round(REACH_SECONDS * rate))
     seconds = (times - times[0]) * float(stream.time_base)
@@ -344,7 +345,7 @@ def _write(
     if settings.style == "virtual":
         from ppfr_ops.sanitize.drawn_tracks import DrawnTracks
 
-        people = DrawnTracks(work / "key")
+        people = DrawnTracks(work / "key", tracks)
     style: Cover = "blur" if settings.style == "virtual" else settings.style
     for start in range(len(parts) * settings.segment, frames, settings.segment):
         part = work / f"segment-{len(parts):06d}{suffix}"
