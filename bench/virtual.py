@@ -145,7 +145,8 @@ def scene(natural: Natural, rng: np.random.Generator, people: int) -> Picture:
         while True:  # until somebody stands wholly in the picture
             styles = natural.styles([None], system_draws([""], natural.draw_size))[0, :13]
             with torch.inference_mode():
-                seen = natural.generator().silhouette(torch.from_numpy(styles))
+                generator = natural.generator()
+                seen = generator.silhouette(generator.drawn(torch.from_numpy(styles))[1])
             if seen[:2].mean() < 0.04 and seen[:90, [0, 1, -2, -1]].mean() < 0.1:
                 break
         picture, side = natural.render(styles[None], 256).pictures[0], int(rng.integers(190, 235))

@@ -34,6 +34,10 @@ none, and how many are asked for at most; from three renderings of one person.""
 _VARIATION = 0.7
 """Of the method natural: nobody has to look alike here, and less of it is sounder."""
 
+_RADIUS = 1.35
+"""As that of ``natural.looks``: people who look ahead are taken for each other more often than
+others, so here they lie farther apart. What is damaged by that is drawn again."""
+
 _PEOPLE, _MOST_CUT, _MOST_ASTRAY, _MOST_LIGHT = 6, 0.33, 0.12, 0.35
 """How many are drawn before the best of them is taken; what of the upper edge of the
 picture somebody may cover; by how much ``yaw`` may differ from what was asked for, and by
@@ -218,13 +222,14 @@ class Sitter:
             if len(self._drawn) >= _KEPT:
                 self._drawn.pop(next(iter(self._drawn)))
             with torch.inference_mode():
-                if self._still:
-                    styles, shape = self.person.styles, self.person.silhouette
-                else:
+                generator, styles = self._natural.generator(), self.person.styles
+                picture, shape = self.person.picture, self.person.silhouette
+                if not self._still:
                     styles = self.person.styles_at(self._natural, number * _BETWEEN)
-                    shape = self._natural.generator().silhouette(styles)
-                    shape = _in_one_piece(shape, self.person.landmarks)
-                picture = self._natural.generator().picture(styles, self.size)
+                    picture, features = generator.drawn(styles)
+                    shape = _in_one_piece(generator.silhouette(features), self.person.landmarks)
+                if self.size != len(picture):
+                    picture = generator.picture(styles, self.size)
             shown = lit(picture, self.skin, self.person.skin)
             size = (self.size, self.size)
             wide = np.asarray(cv2.resize(shape, size, interpolation=cv2.INTER_CUBIC), np.float32)
@@ -275,13 +280,14 @@ def _cut_out(
 
 @dataclass(frozen=True)
 class _Person:
-    """Somebody drawn: label and look, of which come the styles, float32 ``13 x 512``; of the
-    picture of 128 px the landmarks, ``5 x 2``, the silhouette and the mean colour of the skin,
+    """Somebody drawn: label and look, of which come the styles, float32 ``13 x 512``; the picture
+    of 128 px, and of it the landmarks, ``5 x 2``, the silhouette and the mean colour of the skin,
     ``3``; and how well they fit, 1 and more is good enough."""
 
     label: str
     look: NDArray[np.float32]
     styles: "torch.Tensor"
+    picture: Picture
     landmarks: NDArray[np.float32]
     silhouette: NDArray[np.float32]
     skin: NDArray[np.float64]
@@ -300,7 +306,7 @@ def _styles(
     from ppfr_ops.methods.natural.network import DEPTH
 
     turned = float(np.clip(steps / (LAWS["yaw"].spread * natural.variation), -WIDEST, WIDEST))
-    return next(natural.tries(label, look, {"yaw": turned}))[:DEPTH]
+    return next(natural.tries(label, look, {"yaw": turned}, _RADIUS))[:DEPTH]
 
 
 def _people(
@@ -323,15 +329,16 @@ def _people(
             look = normals(seed.digest(), "portrait look", bytes([number]), DRAW)
         name = label or f"{seed.hexdigest()} {number}"
         styles = _styles(natural, name, look, _steps(turned))
-        picture = generator.picture(styles, 128)
+        picture, features = generator.drawn(styles)
         marks, score = generator.landmarks(picture)
         if not score:
             continue
-        silhouette = _in_one_piece(generator.silhouette(styles), marks)
+        silhouette = _in_one_piece(generator.silhouette(features), marks)
         if silhouette.mean() < 0.1:
             continue
         crop = align(picture, marks[None])[0]
-        good = sound(crop, marks, score)
+        whole = float(np.exp(-generator.looks.damaged(features)))
+        good = min(sound(crop, marks, score), whole)
         # A person's own skin is what it is.
         own = skin_colour(crop)
         brighter = 0.0 if label else abs(np.log(light(skin, own)))
@@ -342,7 +349,7 @@ def _people(
             _MOST_ASTRAY / max(astray, 1e-6),
             _MOST_LIGHT / max(brighter, 1e-6),
         )
-        yield _Person(name, look, styles, marks, silhouette, own, float(fit))
+        yield _Person(name, look, styles, picture, marks, silhouette, own, float(fit))
         if fit >= 1:
             return
 

@@ -29,7 +29,7 @@ from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.methods.base import Anonymizer, Context, Output
 from ppfr_ops.methods.codes import KEY_SIZE, check_key, normals, person
 from ppfr_ops.methods.natural import camera, files, looks, steering
-from ppfr_ops.methods.natural.looks import ATTRIBUTES, CROWD_SIDE, MIX, OTHERS, Looks
+from ppfr_ops.methods.natural.looks import ATTRIBUTES, CROWD_SIDE, MIX, OTHERS, RADIUS, Looks
 from ppfr_ops.methods.natural.network import LAST, STYLE, Head, Silhouette, Synthesis
 from ppfr_ops.methods.natural.network import Mapping as Mapper
 from ppfr_ops.methods.natural.quality import plain, sound
@@ -88,7 +88,7 @@ class Generator:
         self.head.to(memory_format=LAST)  # type: ignore[call-overload]
         self.looks = Looks(files.read("natural.looks"))
         self.detector = CenterFace(threshold=0.2, threads=1, once=True)
-        self._people: dict[tuple[bytes, bytes, Mix], torch.Tensor] = {}
+        self._people: dict[tuple[bytes, bytes, Mix, float], torch.Tensor] = {}
 
     def style(self, z: NDArray[np.float32]) -> torch.Tensor:
         """Normals ``512`` to a style, centred."""
@@ -101,19 +101,23 @@ class Generator:
         tensors = _part(self.small, "synthesis.") | _part(files.read(files.LARGE), "synthesis.")
         return Synthesis(tensors, self.precision).to(self.device)
 
-    def person(self, key: bytes, whose: bytes, mix: Mix = ()) -> torch.Tensor:
+    def person(
+        self, key: bytes, whose: bytes, mix: Mix = (), radius: float = RADIUS
+    ) -> torch.Tensor:
         """A person's style, centred, ``512``. Of the styles that key and person give one after
         the other, the first that is of the kinds that the person is to be of, not crowded and
         whose plain picture is sound; where none of some is, the best of them. It depends on
         nothing else."""
-        if (key, whose, mix) in self._people:
-            return self._people[key, whose, mix]
+        known = key, whose, mix, radius
+        if known in self._people:
+            return self._people[known]
         best, chosen, looked, tried = -1.0, None, 0, 0
         still = torch.zeros(OTHERS, STYLE), torch.zeros(ATTRIBUTES)
         wanted = _wanted(key, whose, mix)
         for number in range(MOST_NUMBERS):
             name = number.to_bytes(2, "big") + whose
-            found = self.looks.person(self.style(normals(key, "natural person", name, STYLE)))
+            style = self.style(normals(key, "natural person", name, STYLE))
+            found = self.looks.person(style, radius)
             if not self.looks.is_of(found, wanted) and number < MOST_NUMBERS - 1:
                 continue
             tried += 1
@@ -131,7 +135,7 @@ class Generator:
         assert chosen is not None
         if len(self._people) >= _KEPT:
             self._people.pop(next(iter(self._people)))
-        self._people[key, whose, mix] = chosen
+        self._people[known] = chosen
         return chosen
 
     @lru_cache(maxsize=1)  # noqa: B019 - there is one generator a device
@@ -140,25 +144,28 @@ class Generator:
         net.load_state_dict(files.read(files.SILHOUETTE))
         return net.requires_grad_(False).to(self.device, self.precision)
 
-    def silhouette(self, styles: torch.Tensor) -> NDArray[np.float32]:
+    def silhouette(self, features: torch.Tensor) -> NDArray[np.float32]:
         """How much of each pixel is the person and not what is behind, float32 ``128 x 128``, 0 to
-        1, of styles ``13 x 512``."""
-        seen = self.synthesis.features(styles[None].to(self.device), 64)
-        shares = self._silhouette()(seen).sigmoid()[0, 0]
+        1, from the features of ``drawn``."""
+        shares = self._silhouette()(features).sigmoid()[0, 0]
         return np.asarray(shares.float().cpu().numpy(), np.float32)
+
+    def drawn(self, styles: torch.Tensor) -> tuple[NDArray[np.uint8], torch.Tensor]:
+        """One picture, uint8 ``128 x 128 x 3``, of styles ``14 x 512``, and its features at 64 px,
+        ``1 x 512 x 64 x 64``."""
+        given = styles[None].to(self.device)
+        features = self.synthesis.features(given, 64)
+        centred = (given[:, 11] - self.looks.mean.to(self.device)) / 0.5
+        return _pixels(self.head(features, centred)), features
 
     def picture(self, styles: torch.Tensor, size: int) -> NDArray[np.uint8]:
         """One picture, uint8 ``size x size x 3``, of styles ``14 x 512``."""
-        given = styles[None].to(self.device)
         if size == _SMALL:
-            centred = (given[:, 11] - self.looks.mean.to(self.device)) / 0.5
-            y = self.head(self.synthesis.features(given, 64), centred)
-        else:
-            y = self.large()(given)
+            return self.drawn(styles)[0]
+        y = self.large()(styles[None].to(self.device))
         if y.shape[-1] != size:
             y = torch.nn.functional.interpolate(y, size=(size, size), mode="area")
-        pixels = ((y[0] + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)
-        return np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy())
+        return _pixels(y)
 
     def landmarks(self, picture: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
         """Five landmarks of the face in the middle, ``5 x 2``, and the detector's score; NaN and 0
@@ -200,6 +207,12 @@ def _wanted(key: bytes, whose: bytes, mix: Mix) -> dict[str, bool]:
 def _bordered(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     side = (_BORDER,) * 4
     return cv2.copyMakeBorder(picture, *side, cv2.BORDER_REPLICATE).astype(np.uint8)
+
+
+def _pixels(y: torch.Tensor) -> NDArray[np.uint8]:
+    """The first of ``N x 3 x side x side``, -1..1, as uint8 ``side x side x 3``."""
+    pixels = ((y[0] + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)
+    return np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy())
 
 
 def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
@@ -370,18 +383,25 @@ class Natural(Anonymizer):
         return max(found, key=lambda each: each[0])[1:]
 
     def tries(
-        self, label: str | None, draw: NDArray[np.float32], steps: Mapping[str, float] = look.NO_AIM
+        self,
+        label: str | None,
+        draw: NDArray[np.float32],
+        steps: Mapping[str, float] = look.NO_AIM,
+        radius: float = RADIUS,
     ) -> Iterator[torch.Tensor]:
         """Styles of looks of a person, ``14 x 512``, one after the other; the first is that of the
-        draw, the others are drawn by it. ``steps``: normals of ``LAWS`` that are not drawn."""
-        whose = self._person(label, draw)
+        draw, the others are drawn by it. ``steps``: normals of ``LAWS`` that are not drawn;
+        ``radius``: how far from the mean people lie."""
+        whose = self._person(label, draw, radius)
         for number in range(TRIES):
             yield self._styles(whose, draw, number, steps)
 
-    def _person(self, label: str | None, draw: NDArray[np.float32]) -> torch.Tensor:
+    def _person(
+        self, label: str | None, draw: NDArray[np.float32], radius: float = RADIUS
+    ) -> torch.Tensor:
         key = check_key(derive(self.secret("identity-key"), IDENTITY, KEY_SIZE))
         mix = tuple(_share(part) for part in self.mix.split(",") if part)
-        return self.generator().person(key, person(label, draw[: looks.DRAW]), mix)
+        return self.generator().person(key, person(label, draw[: looks.DRAW]), mix, radius)
 
     def _styles(
         self,

@@ -118,6 +118,7 @@ class Looks:
         """``512 x 40`` and ``40 x 512``: styles to what recognisers see of them, and back."""
         self.radius = float(tensors["radius"])
         self.crowd, self.bound = tensors["crowd"], float(tensors["bound"])
+        self.damage, self.most = tensors["damage"], float(tensors["most"])
         self.read = torch.stack([tensors[f"read.{name}"] for name in LAWS])
         self.move = torch.stack([tensors[f"move.{name}"] for name in LAWS])
         """``6 x 5 x 512``: styles by band to attributes, and what moves each."""
@@ -146,19 +147,23 @@ class Looks:
     def crowded(self, features: Tensor) -> float:
         """How many others recognisers would take somebody for, from ``1 x 512 x 16 x 16`` of the
         plain picture; above 0: too many."""
-        pooled = torch.nn.functional.adaptive_avg_pool2d(features, CROWD_GRID)
-        return float(pooled.flatten() @ self.crowd) - self.bound
+        return float(on_grid(features) @ self.crowd) - self.bound
 
-    def person(self, style: Tensor) -> Tensor:
+    def damaged(self, features: Tensor) -> float:
+        """How likely a picture is damaged (smears, holes, hands and wires before the face), from
+        its ``1 x 512 x 64 x 64``; above 0: too likely."""
+        return float(on_grid(features.float().cpu()) @ self.damage) - self.most
+
+    def person(self, style: Tensor, radius: float = RADIUS) -> Tensor:
         """A style, centred, ``512``, to the person's."""
         own = style @ self.seen
-        far = self._on_sphere(own)
-        far = self._on_sphere(far + self.apart(far))
+        far = self._on_sphere(own, radius)
+        far = self._on_sphere(far + self.apart(far), radius)
         return REST * style + (far - REST * own) @ self.back
 
-    def _on_sphere(self, own: Tensor) -> Tensor:
+    def _on_sphere(self, own: Tensor, radius: float) -> Tensor:
         far = own.clamp(-LARGEST, LARGEST)
-        return far * (RADIUS * self.radius / far.norm().clamp_min(1e-6))
+        return far * (radius * self.radius / far.norm().clamp_min(1e-6))
 
     def styles(self, person: Tensor, others: Tensor, draw: Tensor, variation: float) -> Tensor:
         """The styles of one photo, ``14 x 512``, as the network takes them: of the layers, and of
@@ -197,6 +202,11 @@ class Looks:
         bands = bands + torch.einsum("a,abs->bs", steps, self.move)
         behind = person + min(variation, 1.0) * (around - person)
         return torch.cat([by_layer(bands), behind[None]]) + self.mean
+
+
+def on_grid(features: Tensor) -> Tensor:
+    """Of one picture, ``1 x 512 x side x side``, averaged over the cells of a coarse grid, flat."""
+    return torch.nn.functional.adaptive_avg_pool2d(features, CROWD_GRID).flatten()
 
 
 def _sided(value: Tensor, most: float, edge: float, least: float) -> Tensor:
