@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from ppfr_ops.imaging.geometry import similarity
-from ppfr_ops.methods.natural import Generator, files
+from ppfr_ops.methods.natural import _BORDER, STILL, Generator, files
 from ppfr_ops.methods.natural.looks import CROWD_GRID, LARGEST, LAWS, by_layer
 from ppfr_ops.methods.natural.network import LAYERS, STYLE, Mapping
 
@@ -53,8 +53,8 @@ def draw(generator: Generator, path: Path, seed: int) -> None:
     crops, marks = np.zeros((A_FILE, 112, 112, 3), np.uint8), np.zeros((A_FILE, 5, 2), np.float32)
     for row, each in enumerate(bands):
         given = by_layer(each) + generator.looks.mean
-        marks[row] = generator.landmarks(generator.picture(given, 128))[0]
-        crops[row] = generator.aligned(given)[0]
+        seen = generator.looked_at(given)
+        marks[row], crops[row] = seen.landmarks - _BORDER, seen.aligned(STILL)
     np.savez(path, groups=bands.numpy(), marks=marks, crops=crops)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ppfr_ops.imaging.geometry import similarity
 from ppfr_ops.memory import keep_freed_memory
-from ppfr_ops.methods.natural import _OTHER, Generator, files
+from ppfr_ops.methods.natural import _OTHER, STILL, Generator, files
 from ppfr_ops.methods.natural.looks import ATTRIBUTES, CROWD_SIDE, OTHERS
 from ppfr_ops.methods.natural.network import STYLE
 from ppfr_ops.methods.natural.quality import plain as plain_enough
@@ -63,8 +63,8 @@ class Taught:
                 plain = self.looks.styles(self.looks.person(style), *still, 0.0)
                 if self.looks.crowded(self.generator.exact.features(plain[None], CROWD_SIDE)) > 0:
                     continue
-                crop, good = self.generator.aligned(plain)
-                if good >= 1 and plain_enough(crop) >= 1:
+                seen = self.generator.looked_at(plain)
+                if seen.sound >= 1 and plain_enough(seen.aligned(STILL)) >= 1:
                     break
         return style
 

@@ -21,7 +21,7 @@ from natural_people import ridge, templates
 from sklearn.metrics import roc_auc_score
 
 from ppfr_ops.imaging.decoding import decode
-from ppfr_ops.methods.natural import Generator, files
+from ppfr_ops.methods.natural import STILL, Generator, files
 from ppfr_ops.methods.natural.looks import ATTRIBUTES, MIX, OTHERS
 from ppfr_ops.methods.natural.network import STYLE
 
@@ -45,10 +45,10 @@ def people(generator: Generator, count: int, seed: int) -> tuple[np.ndarray, np.
     while len(styles) < count:
         style = generator.style(torch.randn(STYLE, generator=rng).numpy())
         person = generator.looks.person(style)
-        crop, good = generator.aligned(generator.looks.styles(person, *still, 0.0))
-        if good >= 1:
+        seen = generator.looked_at(generator.looks.styles(person, *still, 0.0))
+        if seen.sound >= 1:
             styles.append(person.numpy())
-            crops.append(crop)
+            crops.append(seen.aligned(STILL))
     return np.stack(styles), np.stack(crops)
 
 

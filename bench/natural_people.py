@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from ppfr_ops.methods.natural import Generator, files
+from ppfr_ops.methods.natural import STILL, Generator, files
 from ppfr_ops.methods.natural.looks import ATTRIBUTES, CROWD_GRID, CROWD_SIDE, OTHERS
 from ppfr_ops.methods.natural.network import LAYERS, STYLE
 
@@ -66,12 +66,12 @@ def draw(generator: Generator, models: Path, path: Path, seed: int) -> None:
         look = torch.randn(ATTRIBUTES, generator=rng)
         person = generator.looks.person(who[i])
         given = generator.looks.styles(person, torch.stack([o[i] for o in others]), look, far)
-        crop, score = generator.aligned(given)
+        seen = generator.looked_at(given)
         early = generator.exact.features(given[None], CROWD_SIDE)
         features.append(torch.nn.functional.adaptive_avg_pool2d(early, CROWD_GRID).flatten())
         shown.append(given - generator.looks.mean)
-        crops.append(crop)
-        scores.append(score)
+        crops.append(seen.aligned(STILL))
+        scores.append(seen.sound)
     faces = np.stack(crops)
     np.savez(
         path,
