@@ -30,7 +30,7 @@ from ppfr_ops.methods.base import Anonymizer, Context, Output
 from ppfr_ops.methods.codes import KEY_SIZE, check_key, normals, person
 from ppfr_ops.methods.natural import camera, files, looks, steering
 from ppfr_ops.methods.natural.looks import ATTRIBUTES, CROWD_SIDE, MIX, OTHERS, RADIUS, Looks
-from ppfr_ops.methods.natural.network import LAST, STYLE, Head, Silhouette, Synthesis
+from ppfr_ops.methods.natural.network import LAST, STYLE, Head, Silhouette, Synthesis, pixels
 from ppfr_ops.methods.natural.network import Mapping as Mapper
 from ppfr_ops.methods.natural.quality import plain, sound
 from ppfr_ops.methods.natural.steering import STILL, Sight
@@ -101,14 +101,12 @@ class Generator:
         tensors = _part(self.small, "synthesis.") | _part(files.read(files.LARGE), "synthesis.")
         return Synthesis(tensors, self.precision).to(self.device)
 
-    def person(
-        self, key: bytes, whose: bytes, mix: Mix = (), radius: float = RADIUS
-    ) -> torch.Tensor:
+    def person(self, key: bytes, whose: bytes, mix: Mix = (), far: float = RADIUS) -> torch.Tensor:
         """A person's style, centred, ``512``. Of the styles that key and person give one after
         the other, the first that is of the kinds that the person is to be of, not crowded and
         whose plain picture is sound; where none of some is, the best of them. It depends on
-        nothing else."""
-        known = key, whose, mix, radius
+        nothing else. ``far``: from the mean, in average styles' lengths."""
+        known = key, whose, mix, far
         if known in self._people:
             return self._people[known]
         best, chosen, looked, tried = -1.0, None, 0, 0
@@ -117,7 +115,7 @@ class Generator:
         for number in range(MOST_NUMBERS):
             name = number.to_bytes(2, "big") + whose
             style = self.style(normals(key, "natural person", name, STYLE))
-            found = self.looks.person(style, radius)
+            found = self.looks.person(style, far)
             if not self.looks.is_of(found, wanted) and number < MOST_NUMBERS - 1:
                 continue
             tried += 1
@@ -156,7 +154,7 @@ class Generator:
         given = styles[None].to(self.device)
         features = self.synthesis.features(given, 64)
         centred = (given[:, 11] - self.looks.mean.to(self.device)) / 0.5
-        return _pixels(self.head(features, centred)), features
+        return pixels(self.head(features, centred)), features
 
     def picture(self, styles: torch.Tensor, size: int) -> NDArray[np.uint8]:
         """One picture, uint8 ``size x size x 3``, of styles ``14 x 512``."""
@@ -165,7 +163,7 @@ class Generator:
         y = self.large()(styles[None].to(self.device))
         if y.shape[-1] != size:
             y = torch.nn.functional.interpolate(y, size=(size, size), mode="area")
-        return _pixels(y)
+        return pixels(y)
 
     def landmarks(self, picture: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
         """Five landmarks of the face in the middle, ``5 x 2``, and the detector's score; NaN and 0
@@ -207,12 +205,6 @@ def _wanted(key: bytes, whose: bytes, mix: Mix) -> dict[str, bool]:
 def _bordered(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     side = (_BORDER,) * 4
     return cv2.copyMakeBorder(picture, *side, cv2.BORDER_REPLICATE).astype(np.uint8)
-
-
-def _pixels(y: torch.Tensor) -> NDArray[np.uint8]:
-    """The first of ``N x 3 x side x side``, -1..1, as uint8 ``side x side x 3``."""
-    pixels = ((y[0] + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)
-    return np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy())
 
 
 def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
@@ -369,7 +361,7 @@ class Natural(Anonymizer):
         generator, number, steps = self.generator(), 0, steering.begin(aim)
         found: list[tuple[float, Sight, torch.Tensor]] = []
         with torch.inference_mode():
-            whose = self._person(label, draw)
+            whose = self._person(label, draw, RADIUS)
             for _ in range(TRIES):
                 styles = self._styles(whose, draw, number, steps)
                 sight = generator.looked_at(styles)
@@ -396,9 +388,7 @@ class Natural(Anonymizer):
         for number in range(TRIES):
             yield self._styles(whose, draw, number, steps)
 
-    def _person(
-        self, label: str | None, draw: NDArray[np.float32], radius: float = RADIUS
-    ) -> torch.Tensor:
+    def _person(self, label: str | None, draw: NDArray[np.float32], radius: float) -> torch.Tensor:
         key = check_key(derive(self.secret("identity-key"), IDENTITY, KEY_SIZE))
         mix = tuple(_share(part) for part in self.mix.split(",") if part)
         return self.generator().person(key, person(label, draw[: looks.DRAW]), mix, radius)

@@ -7,8 +7,10 @@ a small head shows what the whole network would, at 128 px.
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 STYLE = 512
@@ -46,6 +48,12 @@ def _unwavelet(x: Tensor) -> Tensor:
     top = torch.stack([high + plus, high - plus], 3)
     bottom = torch.stack([deep + minus, deep - minus], 3)
     return torch.stack([top, bottom], 2).view(n, 2 * h, 2 * w, c // 4).permute(0, 3, 1, 2)
+
+
+def pixels(y: Tensor) -> NDArray[np.uint8]:
+    """The first of ``N x 3 x side x side``, -1..1, as uint8 ``side x side x 3``."""
+    found = ((y[0] + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)
+    return np.ascontiguousarray(found.permute(1, 2, 0).cpu().numpy())
 
 
 class Mapping(nn.Module):
