@@ -114,7 +114,7 @@ class PortraitHeads(Anonymizer):
         made: list[Portrait | None] = []
         for seen, draw, label in zip(faces, draws, labels or [None] * len(faces), strict=True):
             eyes = float(np.hypot(*(seen.landmarks[1] - seen.landmarks[0])))
-            turned = yaw(seen.landmarks)
+            turned = round(yaw(seen.landmarks), 3)  # beyond is the trembling of landmarks
             sitter = self.sitter(draw, (turned,), skin_colour(seen.aligned), eyes, label)
             made.append(None if sitter is None else sitter.turned(turned))
         return made
