@@ -23,7 +23,7 @@ from ppfr_ops.methods.natural.looks import ATTRIBUTES, BANDS, LAWS, OTHERS, on_g
 from ppfr_ops.methods.natural.network import STYLE
 from ppfr_ops.methods.portrait import _RADIUS, _VARIATION
 
-PENALTY, KIND_PENALTY, PASSED, A_SHEET = 1e4, 3e3, 0.85, 112
+PENALTY, KIND_PENALTY, PASSED, A_SHEET = 1e4, 3e3, 0.7, 112
 """Of the two ridges; the share of pictures that pass; pictures on a sheet."""
 
 
