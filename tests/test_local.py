@@ -199,3 +199,13 @@ sys.exit(torch.get_num_threads())
 """
     done = subprocess.run([sys.executable, "-c", code], env=environment(short_tmp), check=False)
     assert done.returncode == 1
+
+
+def test_nothing_of_ours_imports_pandas() -> None:
+    code = (
+        "import sys; from ppfr_ops.engines.local import do_without_pandas; do_without_pandas(); "
+        "import pyarrow as pa; pa.table({'a': [1]}).to_pylist(); print('pandas' in sys.modules); "
+        "import pandas; print(pa.table({'a': [1]}).to_pandas()['a'].tolist())"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["False", "[1]"], "and whoever asks for it gets it"

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from ppfr_ops.cli.options import Grouped, collect, options_of, sanitize_options
-from ppfr_ops.engines.local import needed, nursery
+from ppfr_ops.engines.local import do_without_pandas, needed, nursery
 from ppfr_ops.engines.options import EngineOptions
 from ppfr_ops.sanitize.photographs.covering import with_cover, with_metrics
 
@@ -48,6 +48,7 @@ def main(dry_run: bool, as_json: bool, **values: Any) -> int:
     """
     chosen = EngineOptions(**{name: values.pop(name) for name in EngineOptions.model_fields})
     options = collect(values)
+    do_without_pandas()
     if chosen.chosen == "local" and not dry_run:
         # It imports what a worker needs while we do.
         whole = with_metrics(with_cover(options))

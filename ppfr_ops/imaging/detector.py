@@ -16,17 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.boxes import common, overlap
-from ppfr_ops.imaging.edges import EdgeFaces, unknown
-from ppfr_ops.imaging.views import (
-    STILL,
-    View,
-    by_quarters,
-    close,
-    framed,
-    moved,
-    seen_by,
-    whole_blocks,
-)
+from ppfr_ops.imaging.edges import EdgeFaces, shares, unknown
+from ppfr_ops.imaging.views import STILL, View, by_quarters, close, seen_by, tiled, unusual
 
 CENTERFACE = Path(__file__).parent / "centerface" / "centerface.onnx"
 
@@ -37,9 +28,13 @@ _HINT, _CONFIRMED, _MOST_HINTS = 0.35, 0.75, 6
 """From this share of the threshold on a place is looked at closely, and is a face if it then scores
 that share where the edge cuts it, or all elsewhere; and places of a picture, at most."""
 
-_CERTAIN, _SHOWS = 0.5, 0.15
-"""Score of a face that no turned look has to confirm; and from which score of another network on
-it shows a picture something."""
+_SURE, _RIVAL, _SMALL = 0.8, 0.05, 512
+"""Score of another network from which on it is sure of an upright face, if no turned look comes so
+near; and longest side of pictures in which it may be enough that it is, px."""
+
+_CERTAIN, _OURS, _SHOWS = 0.5, 0.53, 0.15
+"""Score of a face that no turned look has to confirm; from which on the detector's own word counts
+more than another network's, whatever that scores; and from which on that shows it something."""
 
 _CALL_PIXELS = 256 * 256
 """Of a call of the detector's network, where it takes several views at once."""
@@ -168,20 +163,22 @@ def given(boxes: ArrayLike, landmarks: ArrayLike | None, size: tuple[int, int]) 
 class CenterFace:
     """CenterFace (Xu et al. 2019, arXiv 1911.03599): boxes and five landmarks.
 
-    A picture is looked at whole, shrunk to ``side`` if it is larger, and then in overlapping tiles
-    at full size too, so that memory does not grow with the picture; and turned by 90, 180 and 270
-    degrees with a margin around, at half its size. A place that scores half of what a face has to
-    is looked at closely, upright by its landmarks and turned by 30 degrees. Where nothing is found,
-    and with ``thorough`` always, a second look takes all enlarged, mirrored and turned. What
-    another network sees at the edge besides is a face, too (``imaging.edges``).
+    Another network (``imaging.edges``) looks first, at all angles; then this, whose landmarks are
+    better: at the whole picture, shrunk to ``side`` if it is larger, and in overlapping tiles at
+    full size too, so that memory does not grow with it; and turned by quarters with a margin
+    around, at half its size. A place that scores half of what a face has to, or that the other
+    network shows faintly, is looked at closely, upright by its landmarks and turned by 30 degrees.
+    Where nothing is found, and with ``thorough`` always, a second look takes all enlarged, mirrored
+    and turned. What the other network sees at the edge is a face, too.
 
     Args:
         threshold: score from which on something counts as a face.
         side: longest side of what the network sees at once, px; a multiple of 32.
         thorough: take the second look always.
         threads: of a call; 0: as onnxruntime likes.
-        once: look at the picture upright only, for faces that are known to be so: a sixth of the
-            time.
+        once: look at the picture upright only, for faces that are known to be so.
+        quick: leave out small pictures in which the other network surely sees upright faces and
+            nothing else: its landmarks are a little less exact.
     """
 
     def __init__(
@@ -191,6 +188,7 @@ class CenterFace:
         thorough: bool = False,
         threads: int = 0,
         once: bool = False,
+        quick: bool = False,
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 4
@@ -200,26 +198,59 @@ class CenterFace:
         self._network = ort.InferenceSession(CENTERFACE, options)
         self._input = self._network.get_inputs()[0].name
         self.threshold, self.side, self.thorough, self.once = threshold, side, thorough, once
+        self.quick = quick and not thorough
         if not once:
             self._edges = EdgeFaces(threads, threshold)
 
     def __call__(self, pictures: Sequence[Picture]) -> list[Detections]:
-        found = self._look(pictures, [self._upright(picture) for picture in pictures])
-        if not self.once:
-            seen = [self._edges.quarters(picture) for picture in pictures]
-            turned = {
-                i: self._turned(picture, seen[i], found[i]) for i, picture in enumerate(pictures)
-            }
-            found = self._again(pictures, found, turned)
-            closer = {i: self._close(faces) for i, faces in enumerate(found)}
-            found = self._again(pictures, found, closer, _CONFIRMED * self.threshold)
-            bare = [
-                i for i, faces in enumerate(found) if self.thorough or not len(self._sure(faces))
-            ]
-            views = {i: self._second_look(pictures[i]) for i in bare}
-            found = self._again(pictures, found, views)
-            found = [self._with_edges(*each) for each in zip(pictures, seen, found, strict=True)]
-        return [self._sure(faces) for faces in found]
+        if self.once:
+            found = self._look(pictures, [tiled(picture, self.side) for picture in pictures])
+            return [self._sure(faces) for faces in found]
+        seen = [self._edges.whole(picture, self.side) for picture in pictures]
+        found = [self._at_first(*each) for each in zip(pictures, seen, strict=True)]
+        hard = [i for i, each in enumerate(seen) if self._is_hard(pictures[i], each[0], found[i])]
+        whole = [tiled(pictures[i], self.side) for i in hard]
+        for i, faces in zip(hard, self._look([pictures[i] for i in hard], whole), strict=True):
+            found[i].scores[:] = np.minimum(found[i].scores, _OURS)
+            found[i] = suppress(Detections.join([found[i], faces]))
+        turned = {i: self._turned(pictures[i], seen[i][1:], found[i]) for i in hard}
+        found = self._again(pictures, found, turned)
+        closer = {i: self._close(faces) for i, faces in enumerate(found)}
+        found = self._again(pictures, found, closer, _CONFIRMED * self.threshold)
+        bare = [i for i, faces in enumerate(found) if self.thorough or not len(self._sure(faces))]
+        views = {i: unusual(pictures[i], self.side) for i in bare}
+        found = self._again(pictures, found, views)
+        each = zip(pictures, seen, found, strict=True)
+        return [self._sure(self._with_edges(at, places[1:], faces)) for at, places, faces in each]
+
+    def _at_first(self, picture: Picture, seen: Sequence[NDArray[np.float32]]) -> Detections:
+        """What another network sees: faces, and places to look at closely. What only a turned look
+        shows took a second one."""
+        parts, turned = [], np.concatenate(seen[2:])
+        for number, places in enumerate(seen):
+            scores = np.array([self._worth(place, turned) for place in places], np.float32)
+            second = np.full(len(places), number > 1)
+            marks = places[:, 5:].reshape(-1, 5, 2)
+            parts.append(Detections(places[:, :4], marks, scores, second))
+        faces = suppress(_within(Detections.join(parts), picture))
+        return faces.take(np.flatnonzero(faces.scores >= self.threshold * _SHOWS))
+
+    def _worth(self, place: NDArray[np.float32], turned: NDArray[np.float32]) -> float:
+        """The other network's score of a face that it is sure of, upright, for it hardly knows
+        which way up a face is; the least of one that it takes for a face; a hint's below that."""
+        score, rivals = float(place[4]), turned[turned[:, 4] > place[4] - _RIVAL, :4]
+        if score >= _SURE and not shares(place[:4], rivals):
+            return score
+        known = score >= max(_CERTAIN, self.threshold)
+        return float(self._least) if known else self.threshold * score
+
+    def _is_hard(self, picture: Picture, upright: NDArray[np.float32], faces: Detections) -> bool:
+        """Whether the other network sees nothing for sure, or more, or the picture is large."""
+        sure = faces.boxes[faces.scores > self._least]
+        if not self.quick or max(picture.shape[:2]) > _SMALL or len(sure) == 0:
+            return True
+        more = unknown(upright[upright[:, 4] >= _SHOWS], picture, sure)
+        return len(more) > 0 or bool((faces.scores == self._least).any())
 
     def _turned(
         self, picture: Picture, seen: Sequence[NDArray[np.float32]], faces: Detections
@@ -255,9 +286,9 @@ class CenterFace:
         return faces.take(np.flatnonzero(faces.scores > self.threshold))
 
     def _close(self, faces: Detections) -> list[View]:
-        """Of those that nearly count, best first, where no face is."""
-        unsure = np.flatnonzero(faces.scores <= self.threshold)
-        sure = self._sure(faces).boxes
+        """Of those that nearly count, or only just, best first, where no face is."""
+        unsure = np.flatnonzero(faces.scores <= self._least)
+        sure = faces.boxes[faces.scores > self._least]
         alone = [i for i in unsure if not (common(faces.boxes[i], sure) > 0).any()]
         hints = faces.take(np.array(alone[:_MOST_HINTS], np.intp))
         return close(hints.boxes, hints.landmarks)
@@ -283,40 +314,6 @@ class CenterFace:
                 known = overlap(box, first.boxes) > 0.3
                 out[i].second[face] = first.second[known].all() if known.any() else True
         return out
-
-    def _upright(self, picture: Picture) -> list[View]:
-        height, width = picture.shape[:2]
-        views = [framed(picture, self.side)]
-        if max(height, width) > self.side:
-            step = self.side * 3 // 4
-            for top in range(0, max(1, height - self.side // 4), step):
-                for left in range(0, max(1, width - self.side // 4), step):
-                    views.append(self._view(picture, moved(1.0, -left, -top)))
-        return views
-
-    def _second_look(self, picture: Picture) -> list[View]:
-        height, width = picture.shape[:2]
-        shrink = min(1.0, self.side / max(height, width))
-        scales = [scale * shrink for scale in (0.5, 2.0) if scale * shrink * 32 >= 1]
-        matrices = [moved(s) for s in scales if s * max(height, width) <= self.side]
-        views = [self._view(picture, matrix) for matrix in matrices]
-        frame = self._view(picture, moved(shrink))
-        mirror = moved(shrink)
-        mirror[0] = [-shrink, 0, (width - 1) * shrink]
-        views.append(replace(frame, matrix=mirror))
-        centre = ((width - 1) / 2, (height - 1) / 2)
-        for angle in (-30, 30):
-            turned = np.asarray(cv2.getRotationMatrix2D(centre, angle, 0.75 * shrink), np.float64)
-            turned[:, 2] += (shrink - 1) * np.array(centre)
-            views.append(replace(frame, matrix=turned))
-        return views
-
-    def _view(self, picture: Picture, matrix: NDArray[np.float64]) -> View:
-        """An upright one, as large as it has to be and ``side`` at most."""
-        height, width = picture.shape[:2]
-        sides = (height * matrix[0, 0] + matrix[1, 2], width * matrix[0, 0] + matrix[0, 2])
-        rows, columns = (max(32, min(self.side, whole_blocks(side))) for side in sides)
-        return View(matrix, rows, columns)
 
     def _look(
         self, pictures: Sequence[Picture], views: Sequence[Sequence[View]]

@@ -1,11 +1,12 @@
-"""A second network's opinion on faces that the edge of a picture cuts: half a face, turned, is what
-the detector misses.
+"""A small network that looks first, at all angles; and its opinion on faces that the edge of a
+picture cuts: half a face, turned, is what the other misses.
 
 Convention: as in ``imaging.detector``.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -15,13 +16,16 @@ from numpy.typing import NDArray
 
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.boxes import common
-from ppfr_ops.imaging.views import View, around, by_quarters, seen_by
+from ppfr_ops.imaging.views import View, around, by_quarters, framed, seen_by
 
 YUNET = Path(__file__).parent / "yunet" / "yunet.onnx"
 
 _SIDES, _SMALLEST = (256, 384), 128
 """Longest side of what the network is shown of a whole picture, px; in between half of it. At one
 size it sees what it misses at the other."""
+
+_CLOSE = (96, 48)
+"""Sides of a close look, and of the face in it, px."""
 
 _MOST_HINTS = 5
 """Places of a picture that are looked at closely, at most."""
@@ -61,16 +65,20 @@ class EdgeFaces:
         options.enable_mem_pattern = False
         self._network = ort.InferenceSession(YUNET, options)
 
-    def quarters(self, picture: Picture) -> list[NDArray[np.float32]]:
-        """What it sees in a picture as it is, and turned by 90, 180 and 270 degrees: boxes in the
-        picture and scores, ``N x 5`` each, faint ones too."""
+    def whole(self, picture: Picture, side: int) -> list[NDArray[np.float32]]:
+        """What it sees in a picture as it is, ``side`` px at most; and in one of half the size,
+        upright and turned by 90, 180 and 270 degrees: boxes in the picture, scores and landmarks,
+        ``N x 15`` each, faint ones too."""
         looks = [by_quarters(picture, _SIDES[0], _SMALLEST)]
         if max(picture.shape[:2]) > 2 * _SIDES[0]:  # else it would be the same look again
             looks.append(by_quarters(picture, _SIDES[1], _SMALLEST))
-        return [
-            np.concatenate([self._seen(picture, view) for view in views])
-            for views in zip(*looks, strict=True)
+        views = [
+            framed(picture, side),
+            *(view for turned in zip(*looks, strict=True) for view in turned),
         ]
+        first, *seen = self._seen(picture, views)
+        count = len(looks)
+        return [first, *(np.concatenate(seen[i : i + count]) for i in range(0, len(seen), count))]
 
     def __call__(
         self, picture: Picture, seen: Sequence[NDArray[np.float32]], known: NDArray[np.float32]
@@ -78,7 +86,7 @@ class EdgeFaces:
         """Faces at the edge, where no known one is.
 
         Args:
-            seen: as ``quarters`` says.
+            seen: as ``whole`` says, without the first.
             known: boxes, ``N x 4``.
 
         Returns:
@@ -91,7 +99,7 @@ class EdgeFaces:
         for place in unknown(places, picture, known):
             cut = (place[:2] < 0).any() or (place[2:4] > size).any()
             enough = place[4] >= _wanted(place).hint
-            if cut and enough and not _shares(place[:4], np.array([hint[:4] for hint in hints])):
+            if cut and enough and not shares(place[:4], np.array([hint[:4] for hint in hints])):
                 hints.append(place)
         found = [hint[:4] for hint in hints[:_MOST_HINTS] if self._is_face(picture, hint)]
         return np.array(found, np.float32).reshape(-1, 4)
@@ -101,62 +109,66 @@ class EdgeFaces:
         enough = max(wanted.face, self.threshold)
         if hint[4] >= enough:
             return True
-        best = 0.0
-        for score in self._close(picture, hint, range(0, 360, 90)):
-            best = max(best, score)
-            if best >= enough:
-                return True
-        turned = (angle for angle in range(0, 360, 30) if angle % 90)
-        return best >= wanted.promising and any(
-            score >= enough for score in self._close(picture, hint, turned)
-        )
+        best = self._close(picture, hint, range(0, 360, 90))
+        if wanted.promising <= best < enough:
+            best = self._close(picture, hint, [turn for turn in range(0, 360, 30) if turn % 90])
+        return best >= enough
 
-    def _close(
-        self, picture: Picture, hint: NDArray[np.float32], angles: Iterable[float]
-    ) -> Iterator[float]:
-        """The highest score of a face in that place, turned by each of these angles."""
+    def _close(self, picture: Picture, hint: NDArray[np.float32], angles: Sequence[float]) -> float:
+        """The highest score of a face in that place, turned by any of these angles."""
         middle, reach = (hint[:2] + hint[2:4]) / 2, (hint[2:4] - hint[:2]) / 2
-        for angle in angles:
-            (view,) = around(hint[:4], [angle])
-            faces = self._seen(picture, view)
-            near = (np.abs((faces[:, :2] + faces[:, 2:4]) / 2 - middle) < reach).all(1)
-            yield float(faces[near, 4].max(initial=0))
+        faces = np.concatenate(self._seen(picture, around(hint[:4], angles, *_CLOSE)))
+        near = (np.abs((faces[:, :2] + faces[:, 2:4]) / 2 - middle) < reach).all(1)
+        return float(faces[near, 4].max(initial=0))
 
-    def _seen(self, picture: Picture, view: View) -> NDArray[np.float32]:
-        """Boxes and scores that a view shows, best first, ``N x 5``; of one that is not turned by
-        quarters the upright box around the centre."""
-        pixels = seen_by(picture, view.matrix, view.height, view.width)
-        blob = cv2.dnn.blobFromImage(pixels, swapRB=True)
-        centre, half, scores = _read(self._network.run(None, {"input": blob}), view)
-        back = np.asarray(cv2.invertAffineTransform(view.matrix))
-        centre = centre @ back[:, :2].T + back[:, 2]
-        half = half * np.hypot(*back[0, :2])
-        if abs(view.matrix[0, 1]) > abs(view.matrix[0, 0]):
-            half = half[:, ::-1]
-        return np.column_stack([centre - half, centre + half, scores]).astype(np.float32)
+    def _seen(self, picture: Picture, views: Sequence[View]) -> list[NDArray[np.float32]]:
+        """Boxes, scores and landmarks that views show, best first, ``N x 15`` each; of one that is
+        not turned by quarters the upright box around the centre. Views of one size are a call."""
+        found = [np.zeros((0, 15), np.float32)] * len(views)
+        shapes: dict[tuple[int, int], list[int]] = {}
+        for number, view in enumerate(views):
+            shapes.setdefault((view.height, view.width), []).append(number)
+        for (height, width), numbers in shapes.items():
+            pixels = [seen_by(picture, views[n].matrix, height, width) for n in numbers]
+            blob = cv2.dnn.blobFromImages(pixels, swapRB=True)
+            outputs = self._network.run(None, {"input": blob})
+            for place, n in enumerate(numbers):
+                found[n] = _read([output[place] for output in outputs], views[n])
+        return found
 
 
-def _read(
-    outputs: Sequence[NDArray[np.float32]], view: View
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Centres and half sides of a view's faces, ``N x 2``, and their scores, best first, as
-    ``cv2.FaceDetectorYN`` reads the network's answers: what is a face, what is anything, boxes and
-    landmarks, each on three grids."""
-    face, there, boxes = (
-        np.concatenate([grid[0] for grid in outputs[kind : kind + 3]]) for kind in (0, 3, 6)
-    )
-    scores = np.sqrt(face * there)[:, 0]
+@lru_cache(64)
+def _grids(height: int, width: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Of the network's cells, one grid after the other, ``(x, y)`` in their grid, ``N x 2``, and
+    their side, px, ``N x 1``."""
+    sizes = [(height // stride, width // stride) for stride in _STRIDES]
+    corners = np.concatenate([np.indices(size).reshape(2, -1).T[:, ::-1] for size in sizes])
+    return corners, np.repeat(_STRIDES, [high * wide for high, wide in sizes])[:, None]
+
+
+def _read(outputs: Sequence[NDArray[np.float32]], view: View) -> NDArray[np.float32]:
+    """Faces that a view shows, as ``cv2.FaceDetectorYN`` reads the network's answers: what is a
+    face, what is anything, boxes and landmarks, each on three grids; in the picture's pixels."""
+    face, there = (np.concatenate(outputs[kind : kind + 3])[:, 0] for kind in (0, 3))
+    scores = np.sqrt(face * there)
     cells = np.flatnonzero(scores >= _LARGE.hint)
     if len(cells) == 0:
-        return boxes[:0, :2], boxes[:0, :2], scores[:0]
-    sizes = [(view.height // stride, view.width // stride) for stride in _STRIDES]
-    corners = np.concatenate([np.indices(size).reshape(2, -1).T[:, ::-1] for size in sizes])
-    strides = np.repeat(_STRIDES, [high * wide for high, wide in sizes])[cells, None]
-    centre = (corners[cells] + boxes[cells, :2]) * strides
-    half = np.exp(boxes[cells, 2:]) * strides / 2
+        return np.zeros((0, 15), np.float32)
+    boxes, points = (np.concatenate(outputs[kind : kind + 3])[cells] for kind in (6, 9))
+    scores = scores[cells]
+    corners, strides = (each[cells] for each in _grids(view.height, view.width))
+    centre = (corners + boxes[:, :2]) * strides
+    half = np.exp(boxes[:, 2:]) * strides / 2
     rows = np.concatenate([centre - half, 2 * half], 1).tolist()
-    kept = np.asarray(cv2.dnn.NMSBoxes(rows, scores[cells].tolist(), _LARGE.hint, _SAME), np.intp)
-    return centre[kept], half[kept], scores[cells][kept]
+    kept = np.asarray(cv2.dnn.NMSBoxes(rows, scores.tolist(), _LARGE.hint, _SAME), np.intp)
+    marks = (points.reshape(-1, 5, 2) + corners[:, None]) * strides[:, None]
+    back = np.asarray(cv2.invertAffineTransform(view.matrix))
+    centre, marks = (each[kept] @ back[:, :2].T + back[:, 2] for each in (centre, marks))
+    half = half[kept] * np.hypot(*back[0, :2])
+    if abs(view.matrix[0, 1]) > abs(view.matrix[0, 0]):
+        half = half[:, ::-1]
+    columns = [centre - half, centre + half, scores[kept], marks.reshape(-1, 10)]
+    return np.column_stack(columns).astype(np.float32)
 
 
 def _wanted(place: NDArray[np.float32]) -> _Scores:
@@ -166,14 +178,14 @@ def _wanted(place: NDArray[np.float32]) -> _Scores:
 def unknown(
     places: NDArray[np.float32], picture: Picture, known: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Places, ``N x 5``, of which a fifth lies in the picture, where no known box is, ``N x 4``."""
+    """Places, ``N x 5`` or more, of which a fifth lies in the picture, where no known box is."""
     frame = np.array([0, 0, *picture.shape[1::-1]], np.float32)
     areas = np.prod(places[:, 2:4] - places[:, :2], axis=1)
     within = common(frame, places[:, :4]) >= 0.2 * areas
-    return places[[i for i in np.flatnonzero(within) if not _shares(places[i, :4], known)]]
+    return places[[i for i in np.flatnonzero(within) if not shares(places[i, :4], known)]]
 
 
-def _shares(box: NDArray[np.float32], others: NDArray[np.float32]) -> bool:
+def shares(box: NDArray[np.float32], others: NDArray[np.float32]) -> bool:
     """Whether a third of the smaller of two boxes is in both."""
     if len(others) == 0:
         return False

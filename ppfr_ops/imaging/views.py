@@ -4,7 +4,7 @@ Convention: as in ``imaging.detector``.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ppfr_ops.imaging.arrays import Picture
 
-_CLOSE_SIDE, _CLOSE_FACE = 128, 48
+_CLOSE = (96, 48)
 """Sides of a close look, and of the face in it, px."""
 
 _FRAME_SHARE = 12
@@ -42,19 +42,19 @@ def close(boxes: NDArray[np.float32], landmarks: NDArray[np.float32]) -> list[Vi
         across, down = marks[1] - marks[0], marks[3:].mean(0) - marks[:2].mean(0)
         # As if turned back: the eyes level, the mouth below them.
         upright = float(np.degrees(np.arctan2(across[1] - down[0], across[0] + down[1])))
-        views += around(box, [upright + turn for turn in (-30, 0, 30)])
+        views += around(box, [upright + turn for turn in (-30, 0, 30)], *_CLOSE)
     return views
 
 
-def around(box: NDArray[np.float32], angles: Sequence[float]) -> list[View]:
-    """A place turned by angles, degrees."""
+def around(box: NDArray[np.float32], angles: Sequence[float], side: int, face: int) -> list[View]:
+    """A place turned by angles, degrees, with its longer side ``face`` px in views of ``side``."""
     x, y = (float(v) for v in (box[:2] + box[2:]) / 2)
-    scale = _CLOSE_FACE / max(float((box[2:] - box[:2]).max()), 1)
+    scale = face / max(float((box[2:] - box[:2]).max()), 1)
     views = []
     for angle in angles:
         matrix = np.asarray(cv2.getRotationMatrix2D((x, y), angle, scale), np.float64)
-        matrix[:, 2] += np.array([_CLOSE_SIDE / 2 - x, _CLOSE_SIDE / 2 - y])
-        views.append(View(matrix, _CLOSE_SIDE, _CLOSE_SIDE))
+        matrix[:, 2] += np.array([side / 2 - x, side / 2 - y])
+        views.append(View(matrix, side, side))
     return views
 
 
@@ -88,6 +88,46 @@ def framed(picture: Picture, most: int, frame: int = 0) -> View:
     scale = min(1.0, most / max(height, width))
     rows, columns = (whole_blocks(side * scale + 2 * frame) for side in (height, width))
     return View(moved(scale, frame, frame), rows, columns)
+
+
+def tiled(picture: Picture, side: int) -> list[View]:
+    """The whole picture within ``side``, and a larger one at full size, too, in tiles that
+    overlap."""
+    height, width = picture.shape[:2]
+    views = [framed(picture, side)]
+    if max(height, width) > side:
+        step = side * 3 // 4
+        for top in range(0, max(1, height - side // 4), step):
+            for left in range(0, max(1, width - side // 4), step):
+                views.append(_upright(picture, moved(1.0, -left, -top), side))
+    return views
+
+
+def unusual(picture: Picture, side: int) -> list[View]:
+    """The whole picture enlarged, halved, mirrored, and turned by 30 degrees, within ``side``."""
+    height, width = picture.shape[:2]
+    shrink = min(1.0, side / max(height, width))
+    scales = [scale * shrink for scale in (0.5, 2.0) if scale * shrink * 32 >= 1]
+    matrices = [moved(s) for s in scales if s * max(height, width) <= side]
+    views = [_upright(picture, matrix, side) for matrix in matrices]
+    frame = _upright(picture, moved(shrink), side)
+    mirror = moved(shrink)
+    mirror[0] = [-shrink, 0, (width - 1) * shrink]
+    views.append(replace(frame, matrix=mirror))
+    centre = ((width - 1) / 2, (height - 1) / 2)
+    for angle in (-30, 30):
+        turned = np.asarray(cv2.getRotationMatrix2D(centre, angle, 0.75 * shrink), np.float64)
+        turned[:, 2] += (shrink - 1) * np.array(centre)
+        views.append(replace(frame, matrix=turned))
+    return views
+
+
+def _upright(picture: Picture, matrix: NDArray[np.float64], side: int) -> View:
+    """As large as it has to be and ``side`` at most."""
+    height, width = picture.shape[:2]
+    sides = (height * matrix[0, 0] + matrix[1, 2], width * matrix[0, 0] + matrix[0, 2])
+    rows, columns = (max(32, min(side, whole_blocks(length))) for length in sides)
+    return View(matrix, rows, columns)
 
 
 def moved(scale: float, right: float = 0, down: float = 0) -> NDArray[np.float64]:

@@ -45,7 +45,8 @@ def build_detector(options: PhotographOptions, threads: int = 0) -> Detector:
         UserError: no such module, or nothing in it that can be called.
     """
     if options.detector == "centerface":
-        return CenterFace(options.face_threshold, thorough=options.thorough, threads=threads)
+        covers = options.cover in ("blur", "mosaic", "solid")  # which need no exact landmarks
+        return CenterFace(options.face_threshold, 1024, options.thorough, threads, quick=covers)
     module, _, name = options.detector.partition(":")
     try:
         return Checked(getattr(importlib.import_module(module), name)())
