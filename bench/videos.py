@@ -6,12 +6,12 @@ flickers, and how long it takes.
     python bench/videos.py WORK --cover blur --long 600 --deface .venv/bin/deface
 
 Clips: the camera pans; two people cross; a head turns; cuts; cuts to somebody else and back; little
-light and much noise. Nobody
-in them exists, and where every face is in every frame is known. ``bare``: frames in which a face is
-still as it was (correlation of its middle above .9), and those of them of which no span in the
-queue tells. ``alike``: cosine of sface between frames of a track, mean and least; of the original
-clip beside it. ``flicker``: grey levels between a frame and the next in a face, aligned by its
-known place; of the original beside it. Times and sizes are read by PyAV (FFmpeg's libraries), and
+light and much noise. Nobody in them exists, and where every face is in every frame is known.
+``bare``: frames in which a face is still as it was (correlation of its middle above .9), and those
+of them of which no span in the queue tells. ``alike``: cosine of sface between frames of a person,
+mean and least, and mean of frames in which nobody else is near; of the original clip beside it.
+``flicker``: grey levels between a frame and the next in a face, aligned by its known place; of the
+original beside it. Times and sizes are read by PyAV (FFmpeg's libraries), and
 with ``--ffprobe`` by that program (npm's ``@ffprobe-installer/linux-x64`` carries one): all that it
 says of streams and packets must be equal, but sizes in bytes, and what only tells how it is coded.
 ``--misses N``: the detector sees nothing in one frame in N; several: one run each, same clips.
@@ -50,7 +50,7 @@ from ppfr_ops.methods.registry import create
 from ppfr_ops.recognizers import Recognizer, RecognizerSpec
 from ppfr_ops.sanitize.videos import VideoDone, VideoSettings, sanitize_videos
 
-HEIGHT, WIDTH, RATE, FRAMES = 360, 640, 25, 100
+HEIGHT, WIDTH, RATE, FRAMES, NEAR = 360, 640, 25, 100, 110
 
 Place = Callable[[int], tuple[float, float, float, float]]
 """Of a frame: where the middle of a face is, px; its scale, 1: eyes 35 px apart; and its turn."""
@@ -176,6 +176,17 @@ def make(folder: Path, only: list[str]) -> list[Clip]:
     ]
 
 
+def crossed(clip: Clip, person: int, frame: int) -> bool:
+    """Whether another head may stand before or behind this one."""
+    places = [
+        cv2.invertAffineTransform(cast(np.ndarray, each[frame])) @ [56, 72, 1]
+        for each in clip.faces
+        if each[frame] is not None
+    ]
+    own = cv2.invertAffineTransform(cast(np.ndarray, clip.faces[person][frame])) @ [56, 72, 1]
+    return sum(float(np.linalg.norm(place - own)) < NEAR for place in places) > 1
+
+
 def looked_at(
     clip: Clip, before: list[Picture], after: list[Picture], done: VideoDone, model: Recognizer
 ) -> dict[str, object]:
@@ -197,9 +208,12 @@ def looked_at(
             with torch.inference_mode():
                 codes = model.embed(faces[::2])
             alike = (codes @ codes.T)[np.triu_indices(len(codes), 1)]
+            free = codes[[not crossed(clip, person, n) for n in rows[::2]]]
+            alone = (free @ free.T)[np.triu_indices(len(free), 1)].mean()
             steps = np.abs(np.diff(faces[:, 20:108, 16:96].astype(float), axis=0)).mean((1, 2, 3))
             said.append(
-                f"alike {alike.mean():.3f} ({alike.min():.3f}), flicker {steps.mean():.2f} "
+                f"alike {alike.mean():.3f} ({alike.min():.3f}), while nobody else is near "
+                f"{alone:.3f}, flicker {steps.mean():.2f} "
                 f"(most {steps.max():.1f})"
             )
         lines[f"person {person}"] = f"original {said[0]}; covered {said[1]}"
