@@ -31,6 +31,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from click.testing import CliRunner
 from odd_cases import LABELS, TREES, Case
+from odd_more import MORE
 from odd_pictures import PICTURES
 
 from ppfr_ops.cli.sanitize import main as sanitize
@@ -38,7 +39,7 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import decode
 from ppfr_ops.release.verify import verify
 
-CASES = [*LABELS, *TREES, *PICTURES]
+CASES = [*LABELS, *TREES, *PICTURES, *MORE]
 HELD = 0.9
 """Share of what is seen of a face that has to be changed."""
 

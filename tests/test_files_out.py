@@ -252,6 +252,17 @@ def test_names_that_meet_are_told_apart() -> None:
     }
 
 
+def test_a_name_that_its_new_suffix_makes_too_long_is_cut() -> None:
+    long = {
+        name: f"x/{letter * size}.gif.png"
+        for name, letter, size in (("a", "y", 251), ("b", "é", 124))
+    }
+    found = files.named(long, "keep")
+    assert len(set(found.values())) == 2
+    assert all(len(os.path.basename(name).encode()) <= 255 for name in found.values())
+    assert all(name.startswith("x/") and name.endswith(".png") for name in found.values())
+
+
 def test_a_picture_in_the_format_that_it_came_in_is_covered(source: Path, tmp_path: Path) -> None:
     run(source, tmp_path / "out")
     for name, data in laid_out(tmp_path / "out").items():

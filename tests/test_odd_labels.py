@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 from pictures import FACE, saved
 from PIL import Image
@@ -114,6 +115,47 @@ def test_names_of_folders_are_no_numbers(tmp_path: Path) -> None:
 )
 def test_a_name_with_signs_that_nobody_sees_is_the_same_person(name: str) -> None:
     assert label(name) == label(name.encode()) == "AnnaLee"
+
+
+def test_numbers_in_bytes_are_no_names() -> None:
+    """Of bytes that are signs which nobody sees nothing is taken: it tells people apart."""
+    numbers = [n.to_bytes(4, end) for end in ("little", "big") for n in (0, 9, 27, 32, 321, 577)]
+    assert len({label(number) for number in numbers}) == 11 and None not in map(label, numbers)
+    assert label(b"ann\0\0") == label("ann") and label(b"") is None is label(b" ")
+
+
+def test_an_object_of_json_is_one_label_in_any_order_and_says_one_thing(tmp_path: Path) -> None:
+    bodies = ['{"who": {"a": 1, "b": 2}}', '{"who": {"b": 2, "a": 1}}', '{"who": 1, "who": 2}']
+    jpeg = Encoding("jpeg").encode(FACE)
+    members = {
+        f"{n}.{end}": body
+        for n, text in enumerate(bodies)
+        for end, body in (("jpg", jpeg), ("json", text.encode()))
+    }
+    write_tar(tmp_path / "a.tar", members)
+    table = rows(plan(str(tmp_path), WHO))
+    assert table["read_error"].to_pylist() == [None, None, "unreadable_row"]
+    assert len(set(table["identity"].to_pylist()[:2])) == 1
+
+
+@pytest.mark.parametrize("above", ["train/{}/1.jpg", "{}/1.jpg"])
+def test_folders_of_splits_are_no_people(tmp_path: Path, above: str) -> None:
+    write(tmp_path, *(above.format(name) for name in ("train", "val")))
+    with pytest.raises(UserError, match="folders are splits"):
+        plan(str(tmp_path), Columns(identity="folder"))
+    write(tmp_path / "same", "train/images/1.jpg", "val/images/1.jpg")
+    with pytest.raises(UserError, match="folders of one name"):
+        plan(str(tmp_path / "same"), Columns(identity="folder"))
+
+
+def test_what_datasets_keeps_beside_its_files_is_not_read(tmp_path: Path) -> None:
+    for name in ("data-00000-of-00001.arrow", "cache-0123456789abcdef.arrow"):
+        table = pa.table({"image": [Encoding("jpeg").encode(FACE)], "who": ["ann"]})
+        with pa.ipc.new_stream(tmp_path / name, table.schema) as out:
+            out.write_table(table)
+    (tmp_path / "state.json").write_text("{}")
+    chosen = plan(str(tmp_path), WHO)
+    assert chosen.rows == 1 and chosen.left_out == {".arrow": 1}
 
 
 def test_what_can_be_seen_of_a_name_stays() -> None:

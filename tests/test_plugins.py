@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -90,6 +91,65 @@ def test_random_ids_and_what_is_refused(tmp_path: Path) -> None:
         method="pixelate", metrics="none", identity_column="person", identity_key_file=str(key)
     )(table)
     assert len(named["identity"][0].as_py()) == 64
+
+
+@pytest.mark.parametrize(
+    ("who", "same"),
+    [
+        ([1, "1", 1.0, None], [0, 0, 0, 3]),
+        ([2**70, "ann", 2**70, float("nan")], [0, 1, 0, 3]),
+        (["\ud800", "ann", "\ud800", b"ann"], [0, 1, 0, 1]),
+    ],
+)
+def test_odd_values_cost_their_own_rows(who: list[Any], same: list[int]) -> None:
+    rows = {"image": [jpeg()] * 4, "who": who, "age": [1, "x", 2**70, None]}
+    options = {"method": "pixelate", "metrics": "none", "identity_column": "who"}
+    done = sanitize_batch(rows, keep_columns=["age"], **options)
+    assert done["dead_letter"] == [None, "unreadable_row", "unreadable_row", None]
+    people = sanitize_batch(rows, **options)["identity"]
+    assert [people.index(name) for name in people] == same
+    assert done["age"] == [1, None, None, None]
+    with pytest.raises(UserError, match="not of one length"):
+        sanitize_batch(rows | {"who": ["ann"]}, **options)
+
+
+def test_ids_tell_no_picture_and_no_person() -> None:
+    for column in ("image", "who"):
+        with pytest.raises(UserError, match="published"):
+            BatchSanitizer(method="pixelate", id_column=column, identity_column="who")
+    with pytest.raises(UserError, match="texts or numbers"):
+        sanitize_batch({"image": [jpeg()], "copy": [jpeg()]}, method="pixelate", id_column="copy")
+
+
+def test_tables_hold_pictures_in_other_ways() -> None:
+    stack = np.stack(faces(2))
+    kinds = [
+        pa.FixedShapeTensorArray.from_numpy_ndarray(stack),
+        pa.array([jpeg()] * 2, pa.binary_view()),
+        pa.array([jpeg()] * 2).dictionary_encode(),
+    ]
+    for kind in kinds:
+        done = sanitize_batch(pa.table({"image": kind}), method="pixelate", metrics="none")
+        assert done["dead_letter"].null_count == 2
+    for given in (bytearray(jpeg()), memoryview(jpeg()), np.frombuffer(jpeg(), np.uint8)):
+        done = sanitize_batch({"image": [given]}, method="pixelate", metrics="none")
+        assert done["dead_letter"] == [None]
+
+
+def test_a_bad_row_of_a_later_batch_ends_no_map() -> None:
+    """``datasets`` takes the types of columns from the first batch."""
+    import datasets
+
+    cells = [{"bytes": data, "path": None} for data in (jpeg(), jpeg(), b"x")]
+    kinds = datasets.Features({"image": datasets.Image(decode=False)})
+    done = datasets.Dataset.from_dict({"image": cells}, features=kinds).map(
+        sanitize_batch,
+        batched=True,
+        batch_size=1,
+        fn_kwargs={"method": "pixelate", "metrics": "none"},
+        remove_columns=["image"],
+    )
+    assert list(done["dead_letter"]) == [None, None, "not_an_image"]
 
 
 def test_measures_only_on_request() -> None:

@@ -84,7 +84,7 @@ def sanitize_faces(
                 raise UserError(self._reason)
             arrays = [column.to_arrow() for column in given]
             table = pa.table(dict(zip(columns, arrays, strict=True)))
-            done = self._sanitize.table(table).select(list(fields)).combine_chunks()
+            done = self._sanitize(table).select(list(fields)).combine_chunks()
             parts = [_whole(column) for column in done.columns]
             return pa.StructArray.from_arrays(parts, names=list(fields))
 

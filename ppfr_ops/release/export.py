@@ -145,7 +145,9 @@ def _write(folder: Folder, data: bytes, name: str) -> None:
         folder.fs.pipe_file(path, data)
         return
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    draft = f"{path}.tmp"
+    draft = os.path.join(
+        os.path.dirname(path), f".{hashlib.sha256(name.encode()).hexdigest()[:16]}.tmp"
+    )
     with open(draft, "wb") as file:
         file.write(data)
     os.replace(draft, path)

@@ -39,6 +39,8 @@ Names = Literal["keep", "number"]
 
 _LINE = re.compile(rf"(\\?)([0-9a-f]{{64}})  ({PHOTOGRAPHS}/[^\0\n\r]+)")
 _ESCAPED = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
+_LONGEST = 255
+"""Bytes of a file's name."""
 _MOST_BYTES = 256 << 20
 """Of a photograph that is looked into."""
 
@@ -49,8 +51,8 @@ def named(paths: Mapping[str, str], names: Names) -> dict[str, str]:
     Args:
         paths: name of the original below the input's folder, with the suffix of what was made of
             it, by record id.
-        names: ``keep``: as they came, one that is taken with a part of its id; ``number``: 0001 and
-            so on, in the order of the ids, which is random.
+        names: ``keep``: as they came, one that is taken, or too long for a disk, with a part of its
+            id; ``number``: 0001 and so on, in the order of the ids, which is random.
 
     Returns:
         By record id.
@@ -65,9 +67,10 @@ def named(paths: Mapping[str, str], names: Names) -> dict[str, str]:
     found = {}
     for name in ids:
         path = paths[name]
-        if path in taken:
-            stem, suffix = os.path.splitext(path)
+        stem, suffix = os.path.splitext(path)
+        while path in taken or len(os.fsencode(os.path.basename(path))) > _LONGEST:
             path = f"{stem}-{name[:12]}{suffix}"
+            stem = stem[:-1]
         taken.add(path)
         found[name] = path
     return found

@@ -4,7 +4,6 @@ No units, no ledger, no files. The engines' plug-ins and ``ppfr_ops.sanitize_bat
 of ``BatchSanitizer``; the pictures are those of ``ppfr sanitize`` for the same options and draws.
 """
 
-import io
 import os
 import pickle
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from ppfr_ops.contracts.metrics import is_measure
 from ppfr_ops.errors import UserError, fault
 from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.methods.registry import create
+from ppfr_ops.sanitize.columns import as_python, encoded, of_one_type, pictures, values_of
 from ppfr_ops.sanitize.identity import makes_key, resolved, secrets_with, with_key
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.marking import read_marks
@@ -33,6 +33,7 @@ from ppfr_ops.sanitize.worker import build_sanitizer
 from ppfr_ops.source.kept import kept_field, refuse_pictures
 from ppfr_ops.source.labels import label
 from ppfr_ops.source.plan import READ_ERROR, Columns, Plan
+from ppfr_ops.source.units import storable
 from ppfr_ops.store.ids import new_secret
 
 OPTIONS = (
@@ -111,6 +112,8 @@ class BatchSanitizer:
         self.id_column = id_column
         self.keep_columns = tuple(keep_columns)
         self.with_metrics = with_metrics
+        if id_column is not None and id_column in (image_column, options.get("identity_column")):
+            raise UserError(f"id_column {id_column!r}: ids are published as they are")
         clash = [name for name in self.keep_columns if name in _RESERVED]
         if clash:
             raise UserError(f"keep_columns: the output has a column {clash[0]!r} of its own")
@@ -138,45 +141,58 @@ class BatchSanitizer:
             rows: an Arrow table, or a mapping of columns (lists or arrays).
 
         Returns:
-            As many rows in the same order, of the kind that was given: ``record_id``, ``image``
-            (struct ``{bytes, path}``), ``identity`` if asked for, the columns to keep,
-            ``dead_letter``, and the measures if asked for.
+            As many rows in the same order, of the kind that was given (to ``datasets.map`` always a
+            table): ``record_id``, ``image`` (struct ``{bytes, path}``), ``identity`` if asked for,
+            the columns to keep, ``dead_letter``, and the measures if asked for.
 
         Raises:
-            UserError: a column is missing, or its type cannot be used.
+            UserError: a column is missing, or of another length, or its type cannot be used.
         """
         if isinstance(rows, pa.Table):
-            return self.table(rows)
+            return self._done(rows, set())
         if not isinstance(rows, Mapping):
             raise UserError(
                 f"expected an Arrow table or a dict of columns, got {type(rows).__name__}"
                 " (Ray: batch_format='pyarrow')"
             )
         columns: dict[str, Any] = {}
-        for name in self.needed():
-            if name == self.image_column and name in rows:
+        unfit: set[int] = set()
+        for name in (name for name in self.needed() if name in rows):
+            if name == self.image_column:
                 columns[name] = pa.array([encoded(item) for item in rows[name]], pa.large_binary())
-            elif name in rows:
-                columns[name] = pa.array(rows[name])
-        return self.table(pa.table(columns)).to_pydict()
+            elif name in self.keep_columns:
+                columns[name] = of_one_type(rows[name], unfit)
+            else:
+                plain = label if name == self._options.identity_column else _id
+                texts = [plain(as_python(item)) for item in rows[name]]
+                columns[name] = pa.array(texts, pa.string())
+        if len({len(column) for column in columns.values()}) > 1:
+            raise UserError("the columns are not of one length")
+        done = self._done(pa.table(columns), unfit)
+        # datasets.map takes a column's type from its first batch, where no row may have a reason.
+        is_mapped = type(rows).__module__.partition(".")[0] == "datasets"
+        return done if is_mapped else done.to_pydict()
 
-    def table(self, table: pa.Table) -> pa.Table:
-        """Sanitize an Arrow table; see ``__call__``."""
+    def _done(self, table: pa.Table, unfit: set[int]) -> pa.Table:
+        """Sanitize an Arrow table, of which some rows cannot be read."""
         for name in self.needed():
-            if name not in table.column_names:
-                found = ", ".join(table.column_names)
-                raise UserError(f"there is no column {name!r}; there are: {found}")
+            if (count := table.column_names.count(name)) != 1:
+                found, which = ", ".join(table.column_names), "twice a" if count else "no"
+                raise UserError(f"there is {which} column {name!r}; there are: {found}")
         ids = self._ids(table)
         data = {
             "record_id": pa.array(ids, pa.string()),
             "image": pictures(table[self.image_column]),
-            READ_ERROR: pa.nulls(len(ids), pa.string()),
         }
         if self._options.identity_column:
-            names = table[self._options.identity_column].to_pylist()
+            names = values_of(table[self._options.identity_column], unfit)
             data["identity"] = pa.array([label(name) for name in names], pa.string())
         for name in self.keep_columns:
-            data[f"keep.{name}"] = table[name].cast(kept_field(table.schema.field(name)).type)
+            field = table.schema.field(name)
+            kind = pa.string() if pa.types.is_null(field.type) else kept_field(field).type
+            data[f"keep.{name}"] = table[name].cast(kind)
+        codes = ["unreadable_row" if row in unfit else None for row in range(len(ids))]
+        data[READ_ERROR] = pa.array(codes, pa.string())
         read = refuse_pictures(pa.table(data))
         done = self._sanitizer(read, "batch")
         letters = zip(done.dead_letters["record_id"], done.dead_letters["code"], strict=True)
@@ -218,8 +234,8 @@ class BatchSanitizer:
     def _ids(self, table: pa.Table) -> list[str]:
         if self.id_column is None:
             return [_random_id() for _ in range(table.num_rows)]
-        given = table[self.id_column].to_pylist()
-        ids = [_random_id() if item is None else str(item) for item in given]
+        given = values_of(table[self.id_column], set())
+        ids = [_id(item) or _random_id() for item in given]
         if len(set(ids)) < len(ids):
             raise UserError(f"column {self.id_column!r}: ids are not unique")
         return ids
@@ -257,6 +273,12 @@ def needs_key(**options: Any) -> bool:
 
 def _random_id() -> str:
     return os.urandom(12).hex()
+
+
+def _id(value: Any) -> str | None:
+    if isinstance(value, bytes | list | dict):
+        raise UserError("id_column: ids are published, so they have to be texts or numbers")
+    return None if value is None else storable(str(value))
 
 
 def _checked(options: Mapping[str, Any], keep: Sequence[str] = ()) -> SanitizeOptions:
@@ -301,68 +323,3 @@ def _build(
         job = with_key(job, release_key or seeded or _process_key())
     # No batch knows how many there are; a sample of each does.
     return build_sanitizer(job, threads, options.draw_sample, keeps_metrics=with_metrics)
-
-
-def pictures(column: pa.ChunkedArray) -> pa.Array:
-    """A column of pictures as encoded bytes, ``large_binary``.
-
-    Raises:
-        UserError: neither bytes nor a struct with a field ``bytes``, nor a tensor of pixels.
-    """
-    kind = column.type
-    if isinstance(kind, pa.ExtensionType):  # as ray.data.read_images, of one size or of several
-        pixels = [array for chunk in column.chunks for array in _arrays(chunk)]
-        return pa.array([encoded(item) for item in pixels], pa.large_binary())
-    array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):  # of no chunks
-        array = pa.concat_arrays(array.chunks) if array.chunks else pa.nulls(0, kind)
-    if pa.types.is_null(kind):
-        return array.cast(pa.large_binary())
-    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-        # flatten() carries a null struct over to its children; field() would not.
-        array = array.flatten()[kind.get_field_index("bytes")]
-    if pa.types.is_null(array.type) or _is_bytes(array.type):
-        return array.cast(pa.large_binary())
-    raise UserError(f"the column of pictures holds {kind}; expected bytes or struct<bytes, path>")
-
-
-def _arrays(chunk: pa.ExtensionArray) -> Sequence[Any]:
-    """The tensors of a column."""
-    for name in ("to_numpy_ndarray", "to_numpy"):
-        if hasattr(chunk, name):
-            tensors: Sequence[Any] = (
-                chunk.to_numpy(zero_copy_only=False)
-                if name == "to_numpy"
-                else chunk.to_numpy_ndarray()
-            )
-            return tensors
-    raise UserError(f"the column of pictures holds {chunk.type}")
-
-
-def encoded(picture: Any) -> bytes | None:
-    """A picture of a dict of columns as encoded bytes; pixels become PNG, which loses nothing."""
-    if isinstance(picture, Mapping):
-        picture = picture.get("bytes")
-    if picture is None or isinstance(picture, bytes):
-        return picture
-    from PIL import Image, ImageOps
-
-    try:
-        if not isinstance(picture, Image.Image):
-            picture = Image.fromarray(picture)
-        elif picture.getexif().get(0x0112, 1) != 1:
-            picture = ImageOps.exif_transpose(picture)
-        buffer = io.BytesIO()
-        # TIFF has the modes that PNG lacks, such as CMYK, and like PNG it keeps the profile.
-        if picture.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
-            picture.save(buffer, "PNG", compress_level=1)
-        else:
-            picture.save(buffer, "TIFF", icc_profile=picture.info.get("icc_profile"))
-    except Exception:  # one bad row is a dead letter
-        return b"?"  # not_an_image
-    return buffer.getvalue()
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
-    return any(test(kind) for test in tests)

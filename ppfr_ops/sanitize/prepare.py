@@ -312,9 +312,9 @@ def check_columns(options: SanitizeOptions) -> None:
     for text in options.coarsen:
         kept = parse_coarsening(text)
         if kept.way is None or kept.name not in options.keep_columns:
-            raise UserError(
-                f"--coarsen {text}: expected NAME:bins=WIDTH or the like, of a --keep-column"
-            )
+            raise UserError(f"--coarsen {text}: expected NAME:bins=WIDTH or so, of a --keep-column")
+    if options.identity_column == "":
+        raise UserError("--identity-column: the name of a column is missing")
     if options.identity_column in options.keep_columns:
         raise UserError("the identity column leaves as pseudonyms only; do not keep it as it is")
 

@@ -195,7 +195,7 @@ def _readings(
         rows = {"image": pa.array([buffer.getvalue()] * count, pa.binary())}
         if sanitizer.options.identity_column:
             rows["identity"] = pa.array(["somebody"] * count)
-        done = sanitizer.table(pa.table(rows))
+        done = sanitizer(pa.table(rows))
         cells = done["image"].combine_chunks().flatten()[0].to_pylist()
         pictures = np.stack([encoding.decode(cell) for cell in cells])
         assert pictures.shape[1:] == (FACE_SIZE, FACE_SIZE, 3)

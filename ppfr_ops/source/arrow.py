@@ -45,6 +45,16 @@ class ArrowFiles(Reader):
         names = ("dataset_info.json", "state.json", "dataset_dict.json")
         return [path for path in listing.files if path.rpartition("/")[2] in names]
 
+    def claims(self, listing: Listing) -> list[str]:
+        """Not what ``map`` and ``filter`` of datasets keep there: rows of before or after them."""
+        stored = {path.rpartition("/")[0] for path in self.companions(listing)}
+        parts = [(path, *path.rpartition("/")) for path in super().claims(listing)]
+        return [
+            path
+            for path, folder, _, name in parts
+            if not (name.startswith("cache-") and folder in stored)
+        ]
+
     def columns(
         self, listing: Listing, paths: Sequence[str], columns: Columns
     ) -> tuple[Columns, tuple[pa.Field, ...]]:

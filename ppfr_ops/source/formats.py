@@ -98,7 +98,8 @@ def chosen(listing: Listing, wanted: str) -> tuple[Reader, list[str]]:
         names = " and ".join(reader.name for reader, _ in present)
         raise UserError(f"the input holds {names}; choose one with --input-format")
     if not present:
-        there = "; there are: " + said(Counter(map(suffix, listing.files))) if listing.files else ""
+        kinds = Counter(suffix(path) or "without suffix" for path in listing.files)
+        there = f"; there are: {said(kinds)}" if kinds else ""
         raise UserError(
             f"the input holds no Parquet file, picture or tar, nor what else is read{there}"
         )

@@ -25,7 +25,9 @@ BESIDE = ("metadata.csv", "metadata.jsonl", "metadata.tsv", "identity_CelebA.txt
 """Tables that are looked for beside the pictures, or in a folder above them."""
 
 MAX_TABLE_BYTES = 2**30
+csv.field_size_limit(MAX_TABLE_BYTES)
 _WHOLE = re.compile(r"([+-]?\d+)\.0+")
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
 _UNSEEN = re.compile(
     "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
     "\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb"
@@ -47,7 +49,10 @@ def label(value: Any) -> str | None:
 def stored_text(value: Any) -> str | None:
     """A label as text, spelled as it is stored; of a number its value, and NaN is null."""
     if isinstance(value, bytes):
-        value = value.decode("utf-8", "backslashreplace")
+        text = value.rstrip(b"\0").decode("utf-8", "backslashreplace")
+        # A number in bytes is no name: signs that nobody sees in a name tell people apart.
+        number = _CONTROL.search(text.rstrip()) or (value.strip() and spelled(text) is None)
+        value = value.hex() if number else text
     if isinstance(value, float | Decimal):
         if not math.isfinite(value):
             return None
@@ -66,6 +71,29 @@ def respelled(text: str | None) -> bool:
     """Whether a label as it is stored has blanks, signs that nobody sees or a form of Unicode that
     ``spelled`` takes from it, so that it may have become another one."""
     return bool(text) and spelled(text) != text
+
+
+def parsed_json(text: str | bytes) -> Any:
+    """JSON in which no key says two things.
+
+    Raises:
+        ValueError, RecursionError: it is none.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a key twice")
+        return found
+
+    return json.loads(text, object_pairs_hook=once)
+
+
+def json_text(value: Any) -> str | None:
+    """A value of JSON as a column has it: an object is one, in whatever order it is written."""
+    if value is None:
+        return None
+    return storable(value if isinstance(value, str) else json.dumps(value, sort_keys=True))
 
 
 def beside(files: Sequence[str]) -> tuple[str, ...]:
@@ -170,7 +198,7 @@ def _parsed(text: str, path: str) -> Iterator[dict[str, Any]]:
     if ending in (".jsonl", ".json"):
         for line in text.split("\n"):  # other ends of lines may stand in its texts
             if line.strip():
-                row = json.loads(line)
+                row = parsed_json(line)
                 if not isinstance(row, dict):
                     raise ValueError
                 yield row

@@ -155,17 +155,23 @@ def refuse_unclear(root: str, paths: Sequence[str]) -> None:
     """Find out whether the name of a picture's folder can be a person's.
 
     Raises:
-        UserError: all lie in one folder, or folders lie in folders.
+        UserError: all lie in folders of one name, or of splits, or folders lie in folders.
     """
     columns = PathColumns(root, ())
     folders = Counter(tuple(columns.parts(path)[:-1]) for path in paths)
-    if len(folders) < 2:
+    if len({folder[-1:] for folder in folders}) < 2:
         if len(paths) > 1:
+            where = "one folder" if len(folders) == 1 else "folders of one name"
             raise UserError(
-                "--identity-column folder: all pictures lie in one folder and would be one person; "
+                f"--identity-column folder: all pictures lie in {where} and would be one person; "
                 "--identity-from '{identity}_*' or the like says who is in each, or 1 if they are"
             )
         return
+    if all(not folder or folder[-1].lower() in _SPLITS for folder in folders):
+        raise UserError(
+            "--identity-column folder: the folders are splits (train, test), and each would be one "
+            "person; --identity-from '{identity}_*' or the like says who is in each picture"
+        )
     levels = enumerate(zip(*folders, strict=False))
     shared = next((level for level, names in levels if len(set(names)) > 1), 0)
     above = {folder[shared:-1] for folder in folders}

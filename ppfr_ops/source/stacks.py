@@ -14,10 +14,11 @@ from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.imaging.decoding import MAX_PIXELS
 from ppfr_ops.source.archive import BrokenError
 from ppfr_ops.source.filerows import FileRows
+from ppfr_ops.source.labels import stored_text
 from ppfr_ops.source.reader import Record
 from ppfr_ops.source.units import Plan
 
-_LABELS = "iufbU"
+_LABELS = "iufbUS"
 _MOST_LABEL_BYTES = 2**28
 _PNG = Encoding("png")
 
@@ -131,7 +132,7 @@ def _stack(arrays: list[_Array], image: str | None) -> _Array:
     return found[0]
 
 
-def _labels(arrays: list[_Array], stack: _Array, plan: Plan) -> dict[str, list[str]]:
+def _labels(arrays: list[_Array], stack: _Array, plan: Plan) -> dict[str, list[str | None]]:
     columns = {}
     for array in arrays:
         flat = array.shape == stack.shape[:1] and array.dtype.kind in _LABELS
@@ -140,5 +141,5 @@ def _labels(arrays: list[_Array], stack: _Array, plan: Plan) -> dict[str, list[s
             data = array.file.read(size)
             if len(data) == size:
                 values = np.frombuffer(io.BytesIO(data).getbuffer(), array.dtype)
-                columns[array.name] = [str(value) for value in values.tolist()]
+                columns[array.name] = [stored_text(value) for value in values.tolist()]
     return columns

@@ -1,6 +1,5 @@
 """WebDataset tars: runs of samples as units, and their members."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import pyarrow as pa
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.decoding import MAX_BYTES
 from ppfr_ops.source.archive import BrokenError, Member, members
+from ppfr_ops.source.labels import json_text, parsed_json
 from ppfr_ops.source.paths import in_archive
 from ppfr_ops.source.reader import Cutting, Listing, MissingColumnError, Reader, Record, table_of
 from ppfr_ops.source.units import (
@@ -196,10 +196,9 @@ def _values(sample: _Sample, read: Callable[[Member], bytes]) -> dict[str, str |
     for name in texts.keys() - {"json"}:
         values[name] = read(texts[name]).decode("utf-8", "backslashreplace").strip()
     if "json" in texts:
-        parsed = json.loads(read(texts["json"]))
+        parsed = parsed_json(read(texts["json"]))
         for key, value in parsed.items() if isinstance(parsed, dict) else ():
-            text = value if isinstance(value, str) else json.dumps(value)
-            values[key] = None if value is None else storable(text)
+            values[key] = json_text(value)
     return values
 
 

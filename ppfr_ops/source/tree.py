@@ -1,7 +1,6 @@
 """Trees of pictures: slices of the sorted listing as units, and their files."""
 
 import hmac
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ import pyarrow as pa
 
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.decoding import MAX_BYTES
-from ppfr_ops.source.labels import Labels, beside, read_labels
+from ppfr_ops.source.labels import Labels, beside, json_text, read_labels
 from ppfr_ops.source.paths import refuse_unclear
 from ppfr_ops.source.reader import Cutting, Listing, MissingColumnError, Reader
 from ppfr_ops.source.units import (
@@ -150,7 +149,7 @@ def read(fs: Any, plan: Plan, unit: Unit) -> pa.Table:
     wanted += [(f"given.{role}", name) for role, name in told.given.items()]
     wanted += [(f"keep.{item.name}", item.name) for item in plan.keep]
     for target, name in wanted:
-        columns[target] = pa.array([_text(row.get(name)) for row in rows], pa.string())
+        columns[target] = pa.array([json_text(row.get(name)) for row in rows], pa.string())
     return pa.table(columns)
 
 
@@ -158,12 +157,6 @@ def _said(labels: Labels | None, path: str) -> Mapping[str, Any]:
     """All columns of a picture."""
     row = None if labels is None else labels.of(os.path.normpath(path))
     return {FOLDER_COLUMN: os.path.basename(os.path.dirname(path)), **(row or {})}
-
-
-def _text(value: Any) -> str | None:
-    if value is None:
-        return None
-    return storable(value if isinstance(value, str) else json.dumps(value))
 
 
 class Images(Reader):
