@@ -561,6 +561,16 @@ BOXES = [
         ((200, 150, 0), (460, 150, 0)),
     ),
     boxed("none", lambda b: None),
+    boxed("in percent", lambda b: [100 * v for v in _relative(b)]),
+    boxed("as JSON", lambda b: json.dumps(b)),
+    boxed("as corner points", lambda b: [b[:2], b[2:]]),
+    boxed("x, x, y, y", lambda b: [b[0], b[2], b[1], b[3]]),
+    boxed("score first", lambda b: [0.9, *b]),
+    boxed("as polygons", lambda b: [b[0], b[1], b[2], b[1], b[2], b[3], b[0], b[3]]),
+    boxed("half of each side", lambda b: [*_centre(b)[:2], 56, 56], boxes_format="cxcywh"),
+    boxed("left halves", lambda b: [b[0], b[1], (b[0] + b[2]) / 2, b[3]]),
+    boxed("from eyes to mouth", lambda b: [b[0] + 40, b[1] + 50, b[2] - 40, b[3] - 30]),
+    boxed("under turned faces", lambda b: b, ((200, 240, 180), (460, 240, 90)), right=True),
 ]
 PHOTOGRAPHS = [
     scene("two faces", [(200, 240, 0), (460, 240, 0)]),
