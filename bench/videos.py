@@ -275,11 +275,14 @@ def long(given: argparse.Namespace) -> None:
     short = given.place / "short"
     make(short, ["pan"])
     frames = [frame.pixels for frame in video.read_frames(short / "pan.mp4", 0)]
-    stream = video.Stream(Fraction(1, 12800), Fraction(RATE), 0, 0)
+    rate, step = given.rate, 12800 // given.rate
+    stream = video.Stream(Fraction(1, 12800), Fraction(rate), 0, 0)
     large = [cv2.resize(frame, (1280, 720)) for frame in frames]
-    for name, count in (("long", given.long * RATE), ("beside", given.beside * RATE)):
+    for name, count in (("long", given.long * rate), ("beside", given.beside * rate)):
         (given.place / name).mkdir()
-        made = (video.Frame(large[min(n % 198, 198 - n % 198)], 512 * n, 512) for n in range(count))
+        made = (
+            video.Frame(large[min(n % 198, 198 - n % 198)], step * n, step) for n in range(count)
+        )
         video.write_frames(given.place / name / "clip.mp4", stream, made)
     command = [sys.executable, "-m", "ppfr_ops.cli", "video", "--cover", given.cover]
     command += ["--detect-every", str(given.every)]
@@ -293,7 +296,7 @@ def long(given: argparse.Namespace) -> None:
             status = Path(f"/proc/{running.pid}/status").read_text().splitlines()
             peaks.append(int(next(x for x in status if x.startswith("VmRSS")).split()[1]) // 1024)
         parts = len(list(work.rglob("segment-*.mp4")))
-        if not killed and parts > given.long * RATE / 250 / 2:
+        if not killed and parts > given.long * rate / 250 / 2:
             running.kill()
             running.wait()
             killed, running = len(peaks), subprocess.Popen([*command, *paths])
@@ -316,7 +319,7 @@ def long(given: argparse.Namespace) -> None:
         subprocess.run(each, capture_output=True)
         after, spent = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - begun
         busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        looked = given.beside * RATE
+        looked = given.beside * rate
         print(f"{name}: {looked / spent:.1f} frames/s, {1000 * busy / looked:.0f} ms of CPU each")
 
 
@@ -329,6 +332,7 @@ def main() -> None:
     asked.add_argument("--misses", type=int, nargs="*", default=[0])
     asked.add_argument("--ffprobe", type=Path)
     asked.add_argument("--long", type=int, default=0)
+    asked.add_argument("--rate", type=int, default=RATE, help="frames a second of the long one")
     asked.add_argument("--every", type=int, default=1, help="as --detect-every")
     asked.add_argument("--beside", type=int, default=20, help="seconds that deface gets, too")
     asked.add_argument("--deface", type=Path, help="that program")
