@@ -327,7 +327,7 @@ MORE = [
     *(Case(f"more tar {n}", of(lambda f, m: tar(f / "a.tar", m), m, **WHO), people, people is not None, dead=dead) for n, (m, people, dead) in IN_TARS.items()),
     *OTHERS,
     *(Case(f"more photograph {n}", _changed(change), rows=2) for n, change in CHANGES.items()),
-    *(Case(f"more photograph small and turned by {a}", _changed(lambda p, m: (p, m), a, 0.7), rows=2) for a in (135, 315)),
+    *(Case(f"more photograph small and turned by {a}", _changed(lambda p, m: (p, m), a, 0.7), rows=2) for a in (45, 135, 315)),
     Case("more photograph with a long name", _long, rows=3),
     Case("more photograph of two pages, passed", _thumbnail, published=False, dead={"several_frames": 1}),
 ]  # fmt: skip

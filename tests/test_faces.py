@@ -15,6 +15,8 @@ from ppfr_ops.imaging import covers, geometry
 from ppfr_ops.imaging import detector as faces
 from ppfr_ops.imaging.arrays import Faces, Picture
 from ppfr_ops.imaging.codec import decode
+from ppfr_ops.imaging.edges import EdgeFaces
+from ppfr_ops.sample import faces as drawn
 
 NOISE = np.random.default_rng(5)
 
@@ -179,3 +181,16 @@ def test_faces_far_out_in_a_large_picture(
     found = detector([panorama])[0]
     middle = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
     assert (np.abs(middle - (5824.5, 324.5)).max(1) < 45).any()
+
+
+def test_a_second_network_sees_turned_faces_inside() -> None:
+    face = drawn(1, seed=11)[0]
+    turn = cv2.getRotationMatrix2D((56, 56), 45, 1.0) + np.array([[0, 0, 144], [0, 0, 94]])
+    head = cv2.ellipse(np.zeros((112, 112), np.uint8), (56, 56), (50, 56), 0, 0, 360, 255, -1)
+    canvas = np.full((300, 400, 3), 120, np.uint8)
+    there = cv2.warpAffine(head, turn, (400, 300)) > 127
+    canvas[there] = cv2.warpAffine(face, turn, (400, 300))[there]
+    network = EdgeFaces(1)
+    boxes = network(canvas, network.whole(canvas, 400)[1:], np.zeros((0, 4), np.float32))
+    assert len(boxes) == 1
+    assert np.abs((boxes[0, :2] + boxes[0, 2:]) / 2 - (200, 150)).max() < 12

@@ -463,7 +463,9 @@ def test_a_sheet_of_nine_photographs(lfw: list[Picture]) -> None:
     after = decode(tables.records["image"][0].as_py()["bytes"])
     place = faces.Detections(
         boxes.astype(np.float32),
-        np.array([row["landmarks"] for row in found], np.float32).reshape(-1, 5, 2),
+        np.array([row["landmarks"] or [np.nan] * 10 for row in found], np.float32).reshape(
+            -1, 5, 2
+        ),
         np.ones(len(found), np.float32),
         np.zeros(len(found), bool),
     )

@@ -169,7 +169,7 @@ class CenterFace:
     around, at half its size. A place that scores half of what a face has to, or that the other
     network shows faintly, is looked at closely, upright by its landmarks and turned by 30 degrees.
     Where nothing is found, and with ``thorough`` always, a second look takes all enlarged, mirrored
-    and turned. What the other network sees at the edge is a face, too.
+    and turned. What the other network sees besides is a face, too.
 
     Args:
         threshold: score from which on something counts as a face.
@@ -267,7 +267,7 @@ class CenterFace:
     def _with_edges(
         self, picture: Picture, seen: Sequence[NDArray[np.float32]], faces: Detections
     ) -> Detections:
-        """With what another network sees at the edge: it has no landmarks, so that it is covered,
+        """With what another network sees besides: it has no landmarks, so that it is covered,
         and only just the score of a face, so that it is in the review queue."""
         sure = self._sure(faces)
         boxes = self._edges(picture, seen, sure.boxes)

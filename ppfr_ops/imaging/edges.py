@@ -1,5 +1,5 @@
-"""A small network that looks first, at all angles; and its opinion on faces that the edge of a
-picture cuts: half a face, turned, is what the other misses.
+"""A small network that looks first, at all angles; and its opinion on faces that the other misses:
+half ones, which the edge of a picture cuts, and turned ones.
 
 Convention: as in ``imaging.detector``.
 """
@@ -28,7 +28,7 @@ _CLOSE = (96, 48)
 """Sides of a close look, and of the face in it, px."""
 
 _MOST_HINTS = 5
-"""Places of a picture that are looked at closely, at most."""
+"""Places of a picture that are looked at closely, at most, at its edge and inside."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,10 @@ class _Scores:
 _SMALL, _LARGE, _LARGE_SIDE = _Scores(0.15, 0.2, 0.6), _Scores(0.08, 0.1, 0.4), 56
 """What a face shows from this longer side on (px; half of what recognisers take) must not stay for
 want of a score; of small ones at the edges of streets there are many, of whom little is seen."""
+
+_INSIDE = 0.3
+"""From which score on a place that no edge cuts is looked at closely: most turned faces have more,
+and of what is none, shirts and badges, few."""
 
 _STRIDES, _SAME = (8, 16, 32), 0.3
 """Of the network's three grids, px; and from which share of their union on two boxes are one."""
@@ -83,7 +87,7 @@ class EdgeFaces:
     def __call__(
         self, picture: Picture, seen: Sequence[NDArray[np.float32]], known: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Faces at the edge, where no known one is.
+        """Faces where no known one is.
 
         Args:
             seen: as ``whole`` says, without the first.
@@ -95,13 +99,16 @@ class EdgeFaces:
         places = np.concatenate(seen)
         places = places[np.argsort(-places[:, 4], kind="stable")]
         size = np.array(picture.shape[1::-1])
-        hints: list[NDArray[np.float32]] = []
+        at_edge: list[NDArray[np.float32]] = []
+        inside: list[NDArray[np.float32]] = []
         for place in unknown(places, picture, known):
             cut = (place[:2] < 0).any() or (place[2:4] > size).any()
-            enough = place[4] >= _wanted(place).hint
-            if cut and enough and not shares(place[:4], np.array([hint[:4] for hint in hints])):
+            hints = at_edge if cut else inside
+            enough = place[4] >= (_wanted(place).hint if cut else _INSIDE)
+            if enough and not shares(place[:4], np.array([hint[:4] for hint in hints])):
                 hints.append(place)
-        found = [hint[:4] for hint in hints[:_MOST_HINTS] if self._is_face(picture, hint)]
+        hints = at_edge[:_MOST_HINTS] + inside[:_MOST_HINTS]
+        found = [hint[:4] for hint in hints if self._is_face(picture, hint)]
         return np.array(found, np.float32).reshape(-1, 4)
 
     def _is_face(self, picture: Picture, hint: NDArray[np.float32]) -> bool:
