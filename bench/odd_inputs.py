@@ -1,6 +1,6 @@
 """Inputs as people bring them: labels, folders, formats, pictures, boxes and photographs.
 
-    python bench/odd_inputs.py                    # all, about five minutes on two cores
+    python bench/odd_inputs.py                    # all, about three minutes on two cores
     python bench/odd_inputs.py --only boxes       # cases whose name begins so
 
 Every case is made of drawn faces of nobody, read by the real command, and held to the same: no
