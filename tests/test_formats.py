@@ -481,6 +481,24 @@ def test_lists_of_pictures(struct: bool, kind: str, tmp_path: Path) -> None:
     assert found["read_error"].null_count == 7
 
 
+def test_one_damaged_stack_does_not_decide_for_all(tmp_path: Path) -> None:
+    """A dataset that damage made look like pictures, in one file of three."""
+    h5py = pytest.importorskip("h5py")
+    for name in "abc":
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["faces"] = faces(2)
+            if name == "a":
+                file["who"] = faces(2)
+            else:
+                file["who"] = ["Jane", "Joe"]
+    chosen = plan(str(tmp_path), Columns(identity="who"))
+    found = {unit.sources[0][-4]: read_unit(chosen, unit) for unit in chosen.units}
+    assert [found[name]["identity"].to_pylist() for name in "bc"] == [["Jane", "Joe"]] * 2
+    (tmp_path / "c.h5").unlink()
+    with pytest.raises(UserError, match="there are: faces, who"):
+        plan(str(tmp_path), Columns(identity="who"))
+
+
 @pytest.mark.parametrize("damage", ["put in", "lost", "moved"])
 @pytest.mark.parametrize("stream", [True, False])
 def test_no_column_gets_the_bytes_of_another(stream: bool, damage: str, tmp_path: Path) -> None:

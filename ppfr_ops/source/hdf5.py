@@ -63,12 +63,15 @@ class HDF5(Reader):
         if importlib.util.find_spec("h5py") is None:
             raise UserError("HDF5 files need pip install ppfr-sanitizer[formats]")
         there: set[str] = set()
-        stacks: set[str] = set()
+        asked: list[frozenset[str]] = []
         for path in dict.fromkeys((*paths[:3], paths[-1])):
             with damage_ends_it():
                 found = apart(look, listing.fs, path, columns.image, seconds=_SECONDS)
-                stacks.update(found[0])
+                asked.append(frozenset(found[0]))
                 there.update(found[1])
+        # What most of them say, so that a damaged one does not decide for all.
+        most = [names for names in asked if 2 * asked.count(names) > len(asked)]
+        stacks: frozenset[str] = frozenset().union(*(most or asked))
         if len(stacks) != 1 and there:
             raise UserError(
                 "name the dataset of the pictures (uint8, or encoded pictures) with "
