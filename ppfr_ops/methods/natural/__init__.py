@@ -404,14 +404,10 @@ class Natural(Anonymizer):
         if number:
             seed = hashlib.sha256(chosen.tobytes()).digest()
             chosen = normals(seed, "natural look", bytes([number]), looks.DRAW)
-        drawn_by = chosen[looks.PLACES["yaw"] :]
-        np.clip(drawn_by, -looks.WIDEST, looks.WIDEST, out=drawn_by)
-        for name, step in steps.items():
-            chosen[looks.PLACES[name]] = step
         generator, others = self.generator(), chosen[: OTHERS * STYLE].reshape(OTHERS, STYLE)
         drawn = torch.stack([_OTHER * generator.style(z) for z in others])
         rest = torch.from_numpy(chosen[OTHERS * STYLE :])
-        return generator.looks.styles(whose, drawn, rest, self.variation)
+        return generator.looks.styles(whose, drawn, rest, self.variation, steps)
 
 
 @lru_cache(maxsize=1)

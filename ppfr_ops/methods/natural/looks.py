@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ppfr_ops.imaging.look import NO_AIM
 from ppfr_ops.methods.natural.network import LAYERS, STYLE
 
 OTHERS = 3
@@ -165,7 +166,14 @@ class Looks:
         far = own.clamp(-LARGEST, LARGEST)
         return far * (radius * self.radius / far.norm().clamp_min(1e-6))
 
-    def styles(self, person: Tensor, others: Tensor, draw: Tensor, variation: float) -> Tensor:
+    def styles(
+        self,
+        person: Tensor,
+        others: Tensor,
+        draw: Tensor,
+        variation: float,
+        steps: Mapping[str, float] = NO_AIM,
+    ) -> Tensor:
         """The styles of one photo, ``14 x 512``, as the network takes them: of the layers, and of
         what is around the head.
 
@@ -174,6 +182,7 @@ class Looks:
             others: ``3 x 512``, centred.
             draw: ``ATTRIBUTES`` standard normals.
             variation: how wide looks are; 0: every photo is the same.
+            steps: normals of ``LAWS`` that are not drawn.
         """
         shape, surface, around = others
         shape = shape - HIDDEN * (shape @ self.seen) @ self.back
@@ -193,7 +202,9 @@ class Looks:
                 )
             ]
         )
-        drawn = draw[len(BANDS) : len(BANDS) + len(LAWS)]
+        drawn = draw[len(BANDS) : len(BANDS) + len(LAWS)].clamp(-WIDEST, WIDEST)
+        for row, name in enumerate(LAWS):
+            drawn[row] = steps.get(name, drawn[row])
         wanted = self.held * own + variation * self.spread * drawn
         told = (person @ self.seen, wanted - own, torch.tensor(shares[:HELD_BANDS]), shape)
         held = variation * self.hold(torch.cat(told)).view(HELD_BANDS, -1) @ self.back
