@@ -33,8 +33,8 @@ from ppfr_ops.privacy import Loss
 from ppfr_ops.sanitize import conductor
 from ppfr_ops.sanitize.accounts import charge
 from ppfr_ops.sanitize.privacy_audit import audit
-from ppfr_ops.source import parquet, reader, tar, tree, units
 from ppfr_ops.source import plan as planning
+from ppfr_ops.source import reader, units
 from ppfr_ops.source.units import Columns
 from ppfr_ops.store.account import Account, Balance, Charge
 from ppfr_ops.store.folder import Folder, LedgerError
@@ -456,7 +456,7 @@ def test_a_unit_that_is_tried_again_counts_once_against_the_photos(tmp_path: Pat
 def test_the_bytes_of_a_picture_have_no_part_in_the_number_of_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    for module in (units, parquet, tar, tree, reader, planning):
+    for module in (units, reader, planning):
         monkeypatch.setattr(module, "UNIT_BYTES", 20_000)
     counts = []
     for size in (100, 30_000):

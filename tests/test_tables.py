@@ -128,8 +128,8 @@ def test_tables_are_read_from_an_object_store(
         monkeypatch.setenv(name, "us-east-1")
     monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
     # Processes that were started before do not know of it.
-    monkeypatch.setattr("ppfr_ops.source.parquet.sandbox", Sandbox())
-    monkeypatch.setattr("ppfr_ops.source.lance_table.sandbox", Sandbox(4 << 30))
+    monkeypatch.setattr("ppfr_ops.source.parquet.Parquet.sandbox", Sandbox())
+    monkeypatch.setattr("ppfr_ops.source.lance_table.LanceDataset.sandbox", Sandbox(4 << 30))
     try:
         open_store("s3://lake")[0].mkdir("lake")
         for first in (0, 10):

@@ -9,30 +9,21 @@ from typing import IO, Any
 import pyarrow as pa
 
 from ppfr_ops.source.archive import BrokenError
-from ppfr_ops.source.reader import (
-    Cutting,
-    Listing,
-    MissingColumnError,
-    Reader,
-    Record,
-    table_of,
-)
+from ppfr_ops.source.reader import Cutting, Listing, Reader, Record, as_texts, few, table_of
 from ppfr_ops.source.units import (
     Columns,
     Plan,
     Unit,
     damage_ends_it,
     errors,
+    most_rows,
     open_file,
     ranges,
     shared_out,
 )
 
-_ASKED = 100
+ASKED = 100
 """Rows of a file that are asked for their columns."""
-
-
-_MOST_ROWS, _LEAST_BYTES = 2**20, 64
 
 
 class FileRows(Reader):
@@ -56,7 +47,7 @@ class FileRows(Reader):
     def names(self, file: IO[bytes], plan: Plan) -> set[str]:
         """Columns that a file has beside the pictures."""
         found: set[str] = set()
-        for record in islice(self.records(file, plan, 0, 0), _ASKED):
+        for record in islice(self.records(file, plan, 0, 0), ASKED):
             found |= set() if record is None else record.values.keys()
         return found
 
@@ -68,18 +59,12 @@ class FileRows(Reader):
     def columns(
         self, listing: Listing, paths: Sequence[str], columns: Columns
     ) -> tuple[Columns, tuple[pa.Field, ...]]:
-        if columns.beside:
-            there: set[str] = set()
-            readable = False
-            plan = Plan("", self.name, (), columns, ())
-            for path in dict.fromkeys((*paths[:3], paths[-1])):
-                with damage_ends_it(), self.opened(listing.fs, path) as file:
-                    there |= self.names(file, plan)
-                    readable = True
-            for name in columns.beside if readable else ():
-                if name not in there:
-                    raise MissingColumnError(name, sorted(there) or ["none"])
-        return columns, tuple(pa.field(name, pa.string()) for name in columns.keep)
+        there: set[str] | None = None
+        plan = Plan("", self.name, (), columns, ())
+        for path in few(paths) if columns.beside else ():
+            with damage_ends_it(), self.opened(listing.fs, path) as file:
+                there = (there or set()) | self.names(file, plan)
+        return as_texts(columns, there)
 
     def cut(self, listing: Listing, paths: Sequence[str], cutting: Cutting) -> Iterator[Unit]:
         for path in paths:
@@ -88,9 +73,9 @@ class FileRows(Reader):
             damaged: str | None = "unreadable_unit"
             with damage_ends_it(), self.opened(listing.fs, path) as file:
                 try:
-                    most_rows = max(_MOST_ROWS, listing.files[path].size // _LEAST_BYTES)
+                    most = most_rows(listing.files[path].size)
                     for offset, size in self.rows(file, cutting.image):
-                        if len(offsets) == most_rows:
+                        if len(offsets) == most:
                             raise BrokenError  # more than it can hold
                         offsets.append(offset)
                         sizes.append(size)

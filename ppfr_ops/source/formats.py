@@ -15,11 +15,11 @@ GROUP = "ppfr.formats"
 
 _READERS = (
     "ppfr_ops.source.arrow:ArrowFiles",
+    "ppfr_ops.source.arrow:ArrowLists",
     "ppfr_ops.source.hdf5:HDF5",
     "ppfr_ops.source.lance_table:LanceDataset",
-    "ppfr_ops.source.lists:ArrowLists",
-    "ppfr_ops.source.lists:ParquetLists",
     "ppfr_ops.source.parquet:Parquet",
+    "ppfr_ops.source.parquet:ParquetLists",
     "ppfr_ops.source.pathlist:PathList",
     "ppfr_ops.source.recordio:RecordIO",
     "ppfr_ops.source.stacks:Stack",

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from ppfr_ops.errors import UserError
 from ppfr_ops.source.reader import stamp_of
@@ -101,28 +101,16 @@ def beside(files: Sequence[str]) -> tuple[str, ...]:
     return tuple(path for path in files if os.path.basename(path) in BESIDE)
 
 
-class Labels:
-    """What tables say of pictures.
+class Labels(NamedTuple):
+    """What tables say of pictures."""
 
-    Args:
-        rows: of each table, by the folder that its names are relative to.
-    """
-
-    def __init__(self, columns: Sequence[str], rows: Mapping[str, Mapping[str, Any]]) -> None:
-        self.columns = columns
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @property
-    def paths(self) -> list[str]:
-        """Of the pictures that are named, in order."""
-        return list(self._rows)
+    columns: tuple[str, ...]
+    rows: Mapping[str, Mapping[str, Any]]
+    """By the picture's path, in order."""
 
     def of(self, path: str) -> Mapping[str, Any] | None:
-        """The row of a picture; None: there is none."""
-        return self._rows.get(path)
+        """The row of a picture, however its path is written; None: there is none."""
+        return self.rows.get(os.path.normpath(path))
 
 
 def read_labels(fs: Any, paths: tuple[str, ...], pictures: str | None = None) -> Labels:

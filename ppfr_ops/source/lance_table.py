@@ -4,59 +4,66 @@ Read by Lance itself, in a process of its own, for its threads do not survive a 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 
-from ppfr_ops.sandbox import LimitError, Sandbox
-from ppfr_ops.source.parquet import checked, chosen_of
-from ppfr_ops.source.reader import Cutting, Listing, Reader
+from ppfr_ops.sandbox import Sandbox
+from ppfr_ops.source.columnar import Columnar, rows_of, wanted
+from ppfr_ops.source.reader import Listing
+from ppfr_ops.source.sandboxed import Counted
 from ppfr_ops.source.tables import FRAGMENT, opening
-from ppfr_ops.source.units import Columns, Plan, Unit, damage_ends_it, errors, even, shared_out
+from ppfr_ops.source.units import Columns, Plan, damage_ends_it, errors
 
-_SECONDS = 60.0
 _BATCH_ROWS = 256
 
-sandbox = Sandbox(4 << 30)
-"""Lance has a thread for every CPU, and each takes address space."""
 
-
-class LanceDataset(Reader):
+class LanceDataset(Columnar):
     """A Lance dataset; rows that are deleted are no rows."""
 
     name = "lance"
     what = "fragments of a Lance dataset"
     suffixes = frozenset({FRAGMENT})
+    sandbox = Sandbox(4 << 30)
+    """Lance has a thread for every CPU, and each takes address space."""
 
     def columns(
         self, listing: Listing, paths: Sequence[str], columns: Columns
     ) -> tuple[Columns, tuple[pa.Field, ...]]:
-        return chosen_of(listing.fs, [listing.url], columns, schema_of, self.what)
+        return super().columns(listing, [listing.url], columns)
 
-    def cut(self, listing: Listing, paths: Sequence[str], cutting: Cutting) -> Iterator[Unit]:
+    def schema(self, fs: Any, path: str) -> pa.Schema:
+        return _opened(path).schema
+
+    def counted(
+        self, listing: Listing, paths: Sequence[str], image: str | None
+    ) -> Iterator[tuple[str, Counted]]:
         fragments = {_number(path): path for path in paths}
         with opening("Lance"):
-            counts = sandbox.call(count, listing.url, seconds=_SECONDS)
+            counts = self.apart(self.counts, listing.fs, listing.url)
         for number, rows in counts:
             path = fragments[number]
-            size = listing.files[path].size
-            most = shared_out(rows * len(paths), cutting.unit_rows, cutting.least)
-            if cutting.unit_bytes is not None:
-                most = max(1, min(most, cutting.unit_bytes * rows // max(1, size)))
-            for start, stop in even(rows, most):
-                yield Unit("", self.name, (path,), start, stop)
+            yield path, Counted(rows, listing.files[path].size, None)
 
-    def read(self, fs: Any, plan: Plan, unit: Unit) -> pa.Table:
-        slim = replace(plan, units=())
-        where = (plan.input, _number(unit.sources[0]), unit.start, unit.stop)
-        try:
-            return sandbox.call(read_rows, slim, *where, seconds=_SECONDS)
-        except LimitError:
-            return errors(plan, ["unreadable_row"] * (unit.stop - unit.start))
+    def counts(self, fs: Any, url: str) -> list[tuple[int, int]]:
+        """Number and rows of every fragment, without those that are deleted; in the sandbox."""
+        return [(each.fragment_id, each.count_rows()) for each in _opened(url).get_fragments()]
+
+    def read_rows(self, fs: Any, plan: Plan, path: str, start: int, stop: int) -> pa.Table:
+        with damage_ends_it():
+            fragment = _opened(plan.input).get_fragment(_number(path))
+            batches = fragment.to_batches(
+                columns=wanted(plan),
+                offset=start,
+                limit=stop - start,
+                batch_size=_BATCH_ROWS,
+                blob_handling="all_binary",
+            )
+            return rows_of(plan, batches, 0, stop - start)
+        return errors(plan, ["unreadable_row"] * (stop - start))
 
 
-def opened(url: str) -> Any:
+def _opened(url: str) -> Any:
     """A dataset of Lance by ``URL@VERSION``."""
     import lance
 
@@ -66,37 +73,3 @@ def opened(url: str) -> Any:
 
 def _number(path: str) -> int:
     return int(path.rpartition("/")[2].removesuffix(FRAGMENT))
-
-
-def count(url: str) -> list[tuple[int, int]]:
-    """Number and rows of every fragment, without those that are deleted; for the sandbox."""
-    return [(each.fragment_id, each.count_rows()) for each in opened(url).get_fragments()]
-
-
-def schema_of(fs: Any, url: str) -> pa.Schema:
-    """Of a dataset; for the sandbox."""
-    return opened(url).schema
-
-
-def read_rows(plan: Plan, url: str, fragment: int, start: int, stop: int) -> pa.Table:
-    """Rows of a fragment, as they are counted without those that are deleted; for the sandbox."""
-    image = cast(str, plan.columns.image)
-    wanted = list(dict.fromkeys([image, *plan.columns.beside]))
-    parts: list[pa.Table] = []
-    with damage_ends_it():
-        batches = (
-            opened(url)
-            .get_fragment(fragment)
-            .to_batches(
-                columns=wanted,
-                offset=start,
-                limit=stop - start,
-                batch_size=_BATCH_ROWS,
-                blob_handling="all_binary",
-            )
-        )
-        for batch in batches:
-            parts += checked(plan, pa.Table.from_batches([batch]), image)
-    done = sum(part.num_rows for part in parts)
-    parts.append(errors(plan, ["unreadable_row"] * (stop - start - done)))
-    return pa.concat_tables(parts)

@@ -24,11 +24,11 @@ class PathList(Images):
     def columns(
         self, listing: Listing, paths: Sequence[str], columns: Columns
     ) -> tuple[Columns, tuple[pa.Field, ...]]:
-        named = read_labels(listing.fs, tuple(paths)).paths
+        named = list(read_labels(listing.fs, tuple(paths)).rows)
         return super().columns(listing, named, replace(columns, labels=tuple(paths)))
 
     def companions(self, listing: Listing) -> list[str]:
-        return read_labels(listing.fs, tuple(self.claims(listing))).paths
+        return list(read_labels(listing.fs, tuple(self.claims(listing))).rows)
 
     def left_out(
         self, listing: Listing, paths: Sequence[str], columns: Columns
@@ -36,7 +36,7 @@ class PathList(Images):
         return {}  # what is named and not there is a dead letter
 
     def cut(self, listing: Listing, paths: Sequence[str], cutting: Cutting) -> Iterator[Unit]:
-        named = read_labels(listing.fs, tuple(paths)).paths
+        named = list(read_labels(listing.fs, tuple(paths)).rows)
         root = os.path.normpath(listing.root)
         strays = sum(1 for path in named if not path.startswith(f"{root}/"))
         if strays:

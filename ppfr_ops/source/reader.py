@@ -4,7 +4,7 @@ A format is a class with a name and suffixes that finds its files in a listing, 
 and reads a unit into a table. ``formats`` knows them all.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -178,6 +178,28 @@ class Reader:
     def first(self, unit: Unit, rows: int) -> Unit:
         """The unit's first rows."""
         return replace(unit, stop=unit.start + rows, damaged=None)
+
+
+def few(paths: Sequence[str]) -> Iterable[str]:
+    """Files that are asked for what all have."""
+    return dict.fromkeys((*paths[:3], paths[-1]))
+
+
+def as_texts(
+    columns: Columns, there: Collection[str] | None, what: str = "the input"
+) -> tuple[Columns, tuple[pa.Field, ...]]:
+    """What ``Reader.columns`` gives of a format whose columns are texts.
+
+    Args:
+        there: the columns that files have; None: no file could be asked.
+
+    Raises:
+        MissingColumnError: one is not there.
+    """
+    for name in columns.beside if there is not None else ():
+        if name not in (there or ()):
+            raise MissingColumnError(name, sorted(there or ()) or ["none"], what)
+    return columns, tuple(pa.field(name, pa.string()) for name in columns.keep)
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,13 @@ def as_png(picture: NDArray[np.uint8]) -> bytes:
     return _PNG.encode(np.ascontiguousarray(picture))
 
 
+def are_pictures(shape: tuple[int, ...], dtype: Any) -> bool:
+    """Whether an array is a stack of such pictures."""
+    picture = len(shape) == 3 or (len(shape) == 4 and 3 in (shape[3], shape[1]))
+    small = all(side > 0 for side in shape[1:]) and math.prod(shape[1:]) <= 3 * MAX_PIXELS
+    return dtype == np.uint8 and picture and small
+
+
 class _Array:
     """An array in a file, by its header.
 
@@ -80,10 +87,7 @@ class _Array:
 
     @property
     def is_stack(self) -> bool:
-        shape = self.shape
-        picture = len(shape) == 3 or (len(shape) == 4 and 3 in (shape[3], shape[1]))
-        small = all(side > 0 for side in shape[1:]) and math.prod(shape[1:]) <= 3 * MAX_PIXELS
-        return self.dtype == np.uint8 and not self.fortran and picture and small
+        return not self.fortran and are_pictures(self.shape, self.dtype)
 
     def held(self) -> tuple[int, int, bool]:
         """Pictures that are there, bytes of each, and whether these are all."""

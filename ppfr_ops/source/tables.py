@@ -74,10 +74,10 @@ def _apart(library: str, ask: Callable[..., Any], *args: Any) -> Any:
     Raises:
         UserError: it is not installed.
     """
-    from ppfr_ops.source import lance_table
+    from ppfr_ops.source.lance_table import LanceDataset
 
     require(library)
-    return lance_table.sandbox.call(ask, *args, seconds=_SECONDS)
+    return LanceDataset.sandbox.call(ask, *args, seconds=_SECONDS)
 
 
 def ask_delta(url: str, version: int | None) -> tuple[int, Any, list[Any], list[Any]]:

@@ -18,7 +18,6 @@ from ppfr_ops.source.units import (
     FEW_PICTURES,
     IMAGE_SUFFIXES,
     READ_ERROR,
-    UNIT_BYTES,
     Columns,
     Plan,
     Unit,
@@ -36,127 +35,37 @@ FOLDER_COLUMN = "folder"
 """The column that a tree of pictures always has: the name of the folder."""
 
 
-def choose_columns(
-    listing: Listing, paths: Sequence[str], columns: Columns
-) -> tuple[Columns, tuple[pa.Field, ...]]:
-    """The columns to keep, with their types: the folder's name, and what labels say.
-
-    Raises:
-        MissingColumnError: neither has a column of that name.
-        UserError: labels that cannot be used, or folders that cannot be people.
-    """
-    tables = columns.labels or beside(tuple(listing.files))
-    there = [FOLDER_COLUMN]
-    if tables and columns.beside:
-        labels = read_labels(listing.fs, tables, _pictures_of(listing.root, columns))
-        there += labels.columns
-        wanted = {columns.identity, *columns.given.values()} & set(labels.columns)
-        rows = [labels.of(os.path.normpath(path)) for path in paths]
-        unknown = sum(1 for row in rows if row is None or not wanted <= row.keys())
-        if unknown and set(columns.beside) - {FOLDER_COLUMN}:
-            raise UserError(
-                f"the labels say nothing of {unknown} of {len(paths)} pictures: add lines, or take "
-                "these pictures away"
-            )
-    for name in columns.beside:
-        if name not in there or name in (columns.given.values() if name == FOLDER_COLUMN else ()):
-            raise MissingColumnError(name, there, "a tree of pictures")
-    if columns.identity == FOLDER_COLUMN and FOLDER_COLUMN not in there[1:]:
-        refuse_unclear(listing.root, paths)
-    fields = tuple(pa.field(name, pa.string()) for name in columns.keep)
-    return replace(columns, labels=tables if columns.beside else ()), fields
-
-
 def _pictures_of(root: str, columns: Columns) -> str | None:
     """The folder that names in labels are relative to; None: that of the table."""
     return root if columns.labels_given else None
 
 
-def cut(
-    paths: Sequence[str],
-    sizes: Mapping[str, int],
-    unit_rows: int,
-    root: str,
-    key: bytes | None,
-    least: int = 1,
-    unit_bytes: int | None = UNIT_BYTES,
-) -> Iterator[Unit]:
-    """Units of the pictures, in order.
-
-    Args:
-        sizes: of the files, bytes, as the listing has them; those too large are not read.
-        least: units, if there are the rows; not with a key, when units must not change as the
-            input grows.
-    """
-    large = {path for path in paths if sizes[path] > MAX_BYTES}
-    held = [0 if path in large else sizes[path] for path in paths]
-    most = shared_out(len(paths), unit_rows, least, FEW_PICTURES)
-    found = ranges(held, most, unit_bytes)
-    if key is not None:
-        found = _by_names(paths, held, unit_rows, root, key, unit_bytes)
-    for start, stop in found:
-        pictures = tuple(paths[start:stop])
-        left_out = tuple(place for place, path in enumerate(pictures) if path in large)
-        yield Unit("", "images", pictures, start, stop, oversized=left_out)
-
-
 def _by_names(
-    paths: Sequence[str],
-    sizes: Sequence[int],
-    unit_rows: int,
-    root: str,
-    key: bytes,
-    unit_bytes: int | None,
+    paths: Sequence[str], sizes: Sequence[int], root: str, key: bytes, cutting: Cutting
 ) -> Iterator[tuple[int, int]]:
     """Ranges that end where a keyed hash of a name says so (content-defined chunking), or where
     they are full: a file more or less changes the units around it and no others."""
+    rows, most = cutting.unit_rows, cutting.unit_bytes
     start = held = 0
     for place, path in enumerate(paths, 1):
         held += sizes[place - 1]
         mark = hmac.digest(key, b"cut|" + relative(path, root), "sha256")
-        ends = int.from_bytes(mark[:8]) % unit_rows < 2
-        full = place - start == unit_rows or (unit_bytes is not None and held > unit_bytes)
-        if full or place == len(paths) or (ends and unit_rows > 2):
+        ends = int.from_bytes(mark[:8]) % rows < 2
+        full = place - start == rows or (most is not None and held > most)
+        if full or place == len(paths) or (ends and rows > 2):
             yield start, place
             start, held = place, 0
 
 
-def read(fs: Any, plan: Plan, unit: Unit) -> pa.Table:
-    """The pictures of a unit; those that cannot be read with their reason."""
-    data: list[bytes | None] = []
-    codes: list[str | None] = []
-    for place, path in enumerate(unit.sources):
-        picture, code = None, None
-        if place in unit.oversized:
-            code = "too_large"
-        else:
-            try:
-                with open_file(fs, path) as file:
-                    picture = file.read(MAX_BYTES + 1)
-            except OSError as error:
-                if passes(error):
-                    raise
-                code = "unreadable_file"
-        data.append(picture)
-        codes.append(code)
-    columns = {"image": pa.array(data, pa.large_binary()), READ_ERROR: pa.array(codes, pa.string())}
-    told = plan.columns
-    labels = None
-    if told.labels and set(told.beside) - {FOLDER_COLUMN}:
-        labels = read_labels(fs, told.labels, _pictures_of(plan.root, told))
-    rows = [_said(labels, path) for path in unit.sources]
-    wanted = [("identity", told.identity)] if told.identity else []
-    wanted += [(f"given.{role}", name) for role, name in told.given.items()]
-    wanted += [(f"keep.{item.name}", item.name) for item in plan.keep]
-    for target, name in wanted:
-        columns[target] = pa.array([json_text(row.get(name)) for row in rows], pa.string())
-    return pa.table(columns)
-
-
-def _said(labels: Labels | None, path: str) -> Mapping[str, Any]:
-    """All columns of a picture."""
-    row = None if labels is None else labels.of(os.path.normpath(path))
-    return {FOLDER_COLUMN: os.path.basename(os.path.dirname(path)), **(row or {})}
+def _read(fs: Any, path: str) -> tuple[bytes | None, str | None]:
+    """A picture's file; None: and why not."""
+    try:
+        with open_file(fs, path) as file:
+            return file.read(MAX_BYTES + 1), None
+    except OSError as error:
+        if passes(error):
+            raise
+        return None, "unreadable_file"
 
 
 class Images(Reader):
@@ -171,15 +80,64 @@ class Images(Reader):
     def columns(
         self, listing: Listing, paths: Sequence[str], columns: Columns
     ) -> tuple[Columns, tuple[pa.Field, ...]]:
-        return choose_columns(listing, paths, columns)
+        """The folder's name, and what labels say."""
+        tables = columns.labels or beside(tuple(listing.files))
+        there = [FOLDER_COLUMN]
+        if tables and columns.beside:
+            labels = read_labels(listing.fs, tables, _pictures_of(listing.root, columns))
+            there += labels.columns
+            wanted = {columns.identity, *columns.given.values()} & set(labels.columns)
+            rows = [labels.of(path) for path in paths]
+            unknown = sum(1 for row in rows if row is None or not wanted <= row.keys())
+            if unknown and set(columns.beside) - {FOLDER_COLUMN}:
+                raise UserError(
+                    f"the labels say nothing of {unknown} of {len(paths)} pictures: add lines, or "
+                    "take these pictures away"
+                )
+        for name in columns.beside:
+            boxes = columns.given.values() if name == FOLDER_COLUMN else ()
+            if name not in there or name in boxes:
+                raise MissingColumnError(name, there, "a tree of pictures")
+        if columns.identity == FOLDER_COLUMN and FOLDER_COLUMN not in there[1:]:
+            refuse_unclear(listing.root, paths)
+        fields = tuple(pa.field(name, pa.string()) for name in columns.keep)
+        return replace(columns, labels=tables if columns.beside else ()), fields
 
     def cut(self, listing: Listing, paths: Sequence[str], cutting: Cutting) -> Iterator[Unit]:
-        sizes = {path: listing.files[path].size for path in paths}
-        key, least, most = cutting.key, cutting.least, cutting.unit_bytes
-        return cut(paths, sizes, cutting.unit_rows, listing.root, key, least, most)
+        sizes = [listing.files[path].size for path in paths]
+        held = [0 if size > MAX_BYTES else size for size in sizes]  # what is too large is not read
+        most = shared_out(len(paths), cutting.unit_rows, cutting.least, FEW_PICTURES)
+        found = ranges(held, most, cutting.unit_bytes)
+        if cutting.key is not None:
+            found = _by_names(paths, held, listing.root, cutting.key, cutting)
+        for start, stop in found:
+            large = (place for place, size in enumerate(sizes[start:stop]) if size > MAX_BYTES)
+            pictures = tuple(paths[start:stop])
+            yield Unit("", self.name, pictures, start, stop, oversized=tuple(large))
 
     def read(self, fs: Any, plan: Plan, unit: Unit) -> pa.Table:
-        return read(fs, plan, unit)
+        found = [
+            (None, "too_large") if place in unit.oversized else _read(fs, path)
+            for place, path in enumerate(unit.sources)
+        ]
+        columns = {
+            "image": pa.array([data for data, _ in found], pa.large_binary()),
+            READ_ERROR: pa.array([code for _, code in found], pa.string()),
+        }
+        told = plan.columns
+        labels = Labels((), {})
+        if told.labels and set(told.beside) - {FOLDER_COLUMN}:
+            labels = read_labels(fs, told.labels, _pictures_of(plan.root, told))
+        rows = [
+            {FOLDER_COLUMN: os.path.basename(os.path.dirname(path)), **(labels.of(path) or {})}
+            for path in unit.sources
+        ]
+        wanted = [("identity", told.identity)] if told.identity else []
+        wanted += [(f"given.{role}", name) for role, name in told.given.items()]
+        wanted += [(f"keep.{item.name}", item.name) for item in plan.keep]
+        for target, name in wanted:
+            columns[target] = pa.array([json_text(row.get(name)) for row in rows], pa.string())
+        return pa.table(columns)
 
     def left_out(
         self, listing: Listing, paths: Sequence[str], columns: Columns
@@ -187,8 +145,8 @@ class Images(Reader):
         """Pictures that tables beside them name, and that are not there."""
         if not columns.labels or columns.labels_given:
             return {}
-        named = read_labels(listing.fs, columns.labels, None).paths
-        return Counter({GONE: len(set(named) - set(map(os.path.normpath, paths)))})
+        named = read_labels(listing.fs, columns.labels, None).rows
+        return Counter({GONE: len(named.keys() - set(map(os.path.normpath, paths)))})
 
     def files(self, unit: Unit) -> Sequence[str]:
         return unit.sources

@@ -250,6 +250,13 @@ def suffix(path: str) -> str:
     return os.path.splitext(path)[1].lower()
 
 
+def most_rows(size: int) -> int:
+    """Rows that a file of so many bytes may have: 64 bytes each, for no picture of a face is
+    smaller; a million at any rate, for well-compressed empty rows may need none. So what a plan
+    takes is bounded by what there is."""
+    return max(2**20, size // 64)
+
+
 def even(rows: int, most: int) -> Iterator[tuple[int, int]]:
     """Ranges of nearly equal length, none longer than ``most``."""
     pieces = -(-rows // most)
@@ -257,17 +264,17 @@ def even(rows: int, most: int) -> Iterator[tuple[int, int]]:
         yield rows * piece // pieces, rows * (piece + 1) // pieces
 
 
-def in_file(format: str, path: str, rows: int, most: int, damaged: str) -> Iterator[Unit]:
+def in_file(format: str, path: str, rows: int, most: int, damaged: str | None) -> Iterator[Unit]:
     """Units of a file of many rows.
 
     Args:
         most: rows of a unit.
-        damaged: reason code of what the file loses at its end; empty: it is whole.
+        damaged: reason code of what the file loses at its end; None: it is whole.
     """
     for start, stop in list(even(rows, most)) or [(0, 0)]:
-        if start == stop and not damaged:
-            break
-        last = damaged if damaged and stop == rows else None
+        if start == stop and damaged is None:
+            break  # an empty file
+        last = damaged if stop == rows else None
         yield Unit("", format, (path,), start, stop, damaged=last)
 
 
