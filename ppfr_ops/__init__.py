@@ -8,6 +8,8 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from ppfr_ops.version import __version__
+
 if TYPE_CHECKING:
     from ppfr_ops.engines.options import EngineOptions
     from ppfr_ops.engines.running import run
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     from ppfr_ops.sanitize.events import RunResult
     from ppfr_ops.sanitize.options import SanitizeOptions
     from ppfr_ops.sanitize.photographs.options import PhotographOptions
-
-__version__ = "0.1.0"
 
 _PUBLIC = {
     "Anonymizer": "ppfr_ops.methods.base",

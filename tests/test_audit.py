@@ -18,9 +18,9 @@ from test_verify import reseal, rewrite, shards
 from ppfr_ops.cli.sanitize_beam import main as sanitize
 from ppfr_ops.cli.verify import main
 from ppfr_ops.imaging.codec import Encoding
-from ppfr_ops.release.audit import audit
 from ppfr_ops.release.signing import SIGNATURE
 from ppfr_ops.sample import faces
+from ppfr_ops.sanitize.audit import audit
 from ppfr_ops.source.plan import Columns
 
 KEY = "0123456789abcdef" * 4

@@ -39,7 +39,7 @@ def virtual(world: World, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def measured(run: Run, name: str):  # type: ignore[no-untyped-def]
-    found = run.part(stages()[name])
+    found = stages()[name].part_of(run)
     assert found is not None, run.skipped
     return found
 
@@ -213,7 +213,7 @@ def test_a_generator_that_shows_others_leaks_them(
 
 def test_published_under_a_key_that_is_not_here(world: World, tmp_path: Path) -> None:
     run = world.run(Virtual(), tmp_path, published=world.gallery.images)
-    assert run.part(stages()["releases"]) is None
+    assert stages()["releases"].part_of(run) is None
     assert "key of the release" in run.skipped["releases"]
 
 
@@ -222,7 +222,7 @@ def test_a_resumed_run_remembers_what_it_skipped(world: World, tmp_path: Path) -
     again = world.run(None, tmp_path, published=world.gallery.images)
     for run in (first, again):
         for name in ("linkage", "linker", "diversity", "inference"):
-            run.part(stages()[name])
+            stages()[name].part_of(run)
     assert set(first.skipped) == {"student", "linker", "diversity", "inference"}
     assert again.skipped == first.skipped
 
@@ -238,9 +238,9 @@ def test_a_checkpoint_outlives_a_result_that_could_not_be_saved(
     with monkeypatch.context() as patch:
         patch.setattr(running, "write_text", full)
         with pytest.raises(OSError):
-            run.part(stages()["recovery"])
+            stages()["recovery"].part_of(run)
     assert run.checkpoint("recovery_unet").is_file()
-    assert run.part(stages()["recovery"]) is not None
+    assert stages()["recovery"].part_of(run) is not None
     assert not run.checkpoint("recovery_unet").exists()
 
 
@@ -275,10 +275,10 @@ def test_a_stage_of_ones_own(world: World, tmp_path: Path) -> None:
                 raise Skip("only for seed 0")
             return len(run.gallery)
 
-    assert world.run(Shown(), tmp_path / "a").part(Count()) == 60
+    assert Count().part_of(world.run(Shown(), tmp_path / "a")) == 60
     assert json.loads((tmp_path / "a" / "stages" / "count.json").read_text())["result"] == 60
     other = world.run(Shown(), tmp_path / "b", seed=1)
-    assert other.part(Count()) is None and other.skipped == {"count": "only for seed 0"}
+    assert Count().part_of(other) is None and other.skipped == {"count": "only for seed 0"}
 
 
 def test_the_document_puts_the_strict_end_first(world: World, tmp_path: Path) -> None:

@@ -129,7 +129,9 @@ def test_tables_are_read_from_an_object_store(
     monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
     # Processes that were started before do not know of it.
     monkeypatch.setattr("ppfr_ops.source.parquet.Parquet.sandbox", Sandbox())
-    monkeypatch.setattr("ppfr_ops.source.lance_table.LanceDataset.sandbox", Sandbox(4 << 30))
+    rust = Sandbox(4 << 30)
+    monkeypatch.setattr("ppfr_ops.source.tables.sandbox", rust)
+    monkeypatch.setattr("ppfr_ops.source.lance_table.LanceDataset.sandbox", rust)
     try:
         open_store("s3://lake")[0].mkdir("lake")
         for first in (0, 10):

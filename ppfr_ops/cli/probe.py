@@ -9,8 +9,8 @@ from ppfr_ops.cli.console import console
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.keys import derive
-from ppfr_ops.release.audit import owners_manifest
 from ppfr_ops.release.publish import read_release
+from ppfr_ops.sanitize.audit import owners_manifest
 from ppfr_ops.sanitize.identity import release_key
 from ppfr_ops.sanitize.prepare import owner_key, read_key
 from ppfr_ops.sanitize.probe_account import BUDGET, ProbeAccount

@@ -95,11 +95,11 @@ def main(
     2 there is nothing to verify.
     """
     from ppfr_ops.recognizers import Recognizer, RecognizerSpec
-    from ppfr_ops.release.audit import Audit, audit
     from ppfr_ops.release.findings import Finding
     from ppfr_ops.release.signing import load_public_key, load_signing_key, sign
     from ppfr_ops.release.timestamp import timestamped
     from ppfr_ops.release.verify import manifest_of, verify
+    from ppfr_ops.sanitize.audit import Audit, audit
     from ppfr_ops.sanitize.prepare import read_key
     from ppfr_ops.source.plan import Columns, told_by
 

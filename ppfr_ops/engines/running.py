@@ -2,12 +2,12 @@
 
 from importlib.metadata import version
 
-from ppfr_ops import __version__
 from ppfr_ops.engines.options import EngineOptions
 from ppfr_ops.errors import UserError, require
 from ppfr_ops.sanitize.conductor import Engine, conduct
 from ppfr_ops.sanitize.events import Listener, RunResult, ignore
 from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.version import __version__
 
 
 def run(

@@ -13,7 +13,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from ppfr_ops import __version__
 from ppfr_ops.contracts.dead_letters import REASONS
 from ppfr_ops.contracts.ledger import LedgerEntry, Merged, is_shard
 from ppfr_ops.contracts.manifest import (
@@ -53,6 +52,7 @@ from ppfr_ops.source.units import stamps_of
 from ppfr_ops.store.earlier import forget
 from ppfr_ops.store.entries import Entries, HashSet
 from ppfr_ops.store.ledger import DAMAGED, Ledger
+from ppfr_ops.version import __version__
 
 
 def finish(

@@ -4,18 +4,16 @@ A child process reads the unit and sanitizes ranges of its rows; a range that ki
 Job and results travel over a pipe, so that no picture touches a disk.
 """
 
-import ctypes
 import os
 import pickle
-import signal
 import subprocess
 import sys
 from collections import Counter
-from multiprocessing.connection import Connection, Pipe
+from multiprocessing.connection import Pipe
 from typing import TYPE_CHECKING, Any, cast
 
 from ppfr_ops.sanitize.sanitizer import Sanitizer
-from ppfr_ops.sanitize.sealing import opened, seal
+from ppfr_ops.sanitize.sealing import seal
 from ppfr_ops.source.plan import record_id
 from ppfr_ops.store.ledger import Tables, concatenate
 
@@ -40,7 +38,7 @@ class _Died(Exception):
 class _Child:
     def __init__(self, job: "Job", ordinal: int, threads: int) -> None:
         self._pipe, theirs = Pipe()
-        command = [sys.executable, "-m", "ppfr_ops.sanitize.isolation", str(theirs.fileno())]
+        command = [sys.executable, "-m", "ppfr_ops.sanitize.isolated", str(theirs.fileno())]
         self._process = subprocess.Popen(
             command,
             pass_fds=(theirs.fileno(),),
@@ -136,40 +134,3 @@ def sanitize_apart(job: "Job", ordinal: int, sanitizer: Sanitizer[Any], threads:
         if child is not None:
             child.close()
     return concatenate([parts[start] for start in sorted(parts)])
-
-
-def _serve(pipe: Connection) -> None:
-    from ppfr_ops.errors import describe
-    from ppfr_ops.sanitize.worker import build_sanitizer, reader_of, tune_process
-    from ppfr_ops.store.ledger import Ledger
-
-    # It is in a session of its own, so nobody else ends it when its worker is killed (Linux).
-    _PR_SET_PDEATHSIG = 1
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # Where memory runs out, this process is the one to go.
-    try:
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write("1000")
-    except OSError:
-        pass
-    try:
-        sealed, key, ordinal, threads = pickle.loads(pipe.recv_bytes())
-        job = opened(sealed, key)
-        tune_process(threads)
-        sanitizer = build_sanitizer(job, threads)
-        unit = job.plan.units[ordinal]
-        table = reader_of(job, Ledger(job.options.output))(unit)
-        answer: object = table.num_rows
-        while True:
-            pipe.send_bytes(pickle.dumps(answer))
-            start, stop = pickle.loads(pipe.recv_bytes())
-            answer = sanitizer(table.slice(start, stop - start), unit.id)
-    except (EOFError, BrokenPipeError):
-        return
-    except Exception as error:
-        pipe.send_bytes(pickle.dumps(describe(error)))
-
-
-if __name__ == "__main__":
-    _serve(Connection(int(sys.argv[1])))

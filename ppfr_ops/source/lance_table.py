@@ -8,11 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from ppfr_ops.sandbox import Sandbox
 from ppfr_ops.source.columnar import Columnar, rows_of, wanted
 from ppfr_ops.source.reader import Listing
 from ppfr_ops.source.sandboxed import Counted
-from ppfr_ops.source.tables import FRAGMENT, opening
+from ppfr_ops.source.tables import FRAGMENT, opening, sandbox
 from ppfr_ops.source.units import Columns, Plan, damage_ends_it, errors
 
 _BATCH_ROWS = 256
@@ -24,8 +23,7 @@ class LanceDataset(Columnar):
     name = "lance"
     what = "fragments of a Lance dataset"
     suffixes = frozenset({FRAGMENT})
-    sandbox = Sandbox(4 << 30)
-    """Lance has a thread for every CPU, and each takes address space."""
+    sandbox = sandbox
 
     def columns(
         self, listing: Listing, paths: Sequence[str], columns: Columns

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ppfr_ops.errors import UserError, missing_extra, require
+from ppfr_ops.sandbox import Sandbox
 from ppfr_ops.source.paths import PathColumns
 from ppfr_ops.source.reader import File, Listing
 from ppfr_ops.source.units import passes
@@ -28,6 +29,9 @@ Deleted = Mapping[str, npt.NDArray[np.int64]]
 
 FRAGMENT = ".lance-fragment"
 """Suffix of what stands in a listing for a fragment of a Lance dataset."""
+
+sandbox = Sandbox(4 << 30)
+"""A library in Rust has a thread for every CPU, and each takes address space."""
 
 
 @contextmanager
@@ -67,17 +71,15 @@ def listing_of_table(kind: str, fs: Any, root: str, url: str, version: int | Non
         return _KINDS[kind](fs, root, url, version)
 
 
-def _apart(library: str, ask: Callable[..., Any], *args: Any) -> Any:
+def apart(library: str, ask: Callable[..., Any], *args: Any, seconds: float = _SECONDS) -> Any:
     """What a library in Rust says, asked in a process of its own: its threads do not survive a
     fork, and hostile metadata make it panic.
 
     Raises:
         UserError: it is not installed.
     """
-    from ppfr_ops.source.lance_table import LanceDataset
-
     require(library)
-    return LanceDataset.sandbox.call(ask, *args, seconds=_SECONDS)
+    return sandbox.call(ask, *args, seconds=_SECONDS)
 
 
 def ask_delta(url: str, version: int | None) -> tuple[int, Any, list[Any], list[Any]]:
@@ -91,7 +93,7 @@ def ask_delta(url: str, version: int | None) -> tuple[int, Any, list[Any], list[
 
 
 def _delta(fs: Any, root: str, url: str, version: int | None) -> Listing:
-    number, settings, actions, vectors = _apart("deltalake", ask_delta, url, version)
+    number, settings, actions, vectors = apart("deltalake", ask_delta, url, version)
     if settings.get("delta.columnMapping.mode", "none") != "none":
         raise UserError("the Delta table maps column names (delta.columnMapping.mode): not read")
     paths = [f"{root}/{unquote(action['path'])}" for action in actions]
@@ -218,7 +220,7 @@ def ask_lance(url: str, version: int | None) -> tuple[int, list[tuple[int, int, 
 
 
 def _lance(fs: Any, root: str, url: str, version: int | None) -> Listing:
-    number, fragments = _apart("lance", ask_lance, url, version)
+    number, fragments = apart("lance", ask_lance, url, version)
     paths = [f"{root}/{each:08d}{FRAGMENT}" for each, _, _ in fragments]
     sizes, stamps = [size for _, size, _ in fragments], [stamp for _, _, stamp in fragments]
     return _listing(fs, root, f"{url}@{number}", paths, sizes, stamps, {})

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from pydantic import BaseModel
 
-from ppfr_ops import __version__
 from ppfr_ops.contracts.evaluation import (
     Data,
     Evaluation,
@@ -35,6 +34,7 @@ from ppfr_ops.lab.evaluate.settings import Mode
 from ppfr_ops.lab.evaluate.stages import stages
 from ppfr_ops.lab.evaluate.structure import Attacked, structure_attack
 from ppfr_ops.lab.evaluate.templates import Log
+from ppfr_ops.version import __version__
 
 _SIZED = (
     *("eye", "inference", "linker", "regeneration", "releases"),
@@ -78,7 +78,7 @@ def evaluate(
             run.skipped[name] = "not asked for"
             parts[name] = None
         else:
-            parts[name] = run.part(stage)
+            parts[name] = stage.part_of(run)
     anonymizer = run.publisher.anonymizer if run.publisher else None
     return Evaluation(
         label=label,

@@ -26,7 +26,6 @@ from ppfr_ops.lab.evaluate.pool import Pool
 from ppfr_ops.lab.evaluate.protocol import pair_scores, threshold_at_far
 from ppfr_ops.lab.evaluate.publishing import Labels, Publisher
 from ppfr_ops.lab.evaluate.settings import Settings
-from ppfr_ops.lab.evaluate.stages import Skip, Stage
 from ppfr_ops.lab.evaluate.streams import key, stream
 from ppfr_ops.lab.evaluate.templates import EmbeddingCache, Log
 from ppfr_ops.recognizers import Embeddings, Recognizer
@@ -38,6 +37,10 @@ Role = Literal["surrogate", "black_box"]
 P = TypeVar("P")
 
 NEEDS_METHOD = "needs the method and attack faces"
+
+
+class Skip(Exception):
+    """A stage that cannot be measured here; the text says what it would need."""
 
 
 class Kept(BaseModel):
@@ -146,19 +149,6 @@ class Run:
         os.replace(beside, path)
 
     # --- parts --------------------------------------------------------------------------------
-
-    def part(self, stage: Stage[P]) -> P | None:
-        """A stage's part of the document; None where it cannot be measured, and ``skipped`` says
-        why."""
-
-        def measure() -> P | None:
-            try:
-                return stage.measure(self)
-            except Skip as reason:
-                self.skip(stage.name, str(reason))
-                return None
-
-        return self.keep(stage.name, stage.part | None, measure)
 
     def keep(self, name: str, part: Any, measure: Callable[[], P]) -> P:
         """Measure, or read what an earlier run measured; what was skipped is kept with it.

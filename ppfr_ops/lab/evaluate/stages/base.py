@@ -2,16 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
-if TYPE_CHECKING:
-    from ppfr_ops.lab.evaluate.run import Run
+from ppfr_ops.lab.evaluate.run import Run, Skip
+
+__all__ = ["Skip", "Stage", "register", "registered"]
 
 P = TypeVar("P")
-
-
-class Skip(Exception):
-    """A stage that cannot be measured here; the text says what it would need."""
 
 
 class Stage(ABC, Generic[P]):
@@ -28,12 +25,25 @@ class Stage(ABC, Generic[P]):
     about: ClassVar[str]
 
     @abstractmethod
-    def measure(self, run: "Run") -> P:
+    def measure(self, run: Run) -> P:
         """Measure it.
 
         Raises:
             Skip: something that it needs is not there.
         """
+
+    def part_of(self, run: Run) -> P | None:
+        """Its part of the document, measured or kept; None where it cannot be measured, and
+        ``run.skipped`` says why."""
+
+        def measure() -> P | None:
+            try:
+                return self.measure(run)
+            except Skip as reason:
+                run.skip(self.name, str(reason))
+                return None
+
+        return run.keep(self.name, self.part | None, measure)
 
 
 _STAGES: dict[str, Stage[Any]] = {}
