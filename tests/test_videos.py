@@ -23,7 +23,7 @@ from ppfr_ops.imaging.geometry import TEMPLATE
 from ppfr_ops.imaging.portraits import Portrait
 from ppfr_ops.imaging.tracking import Track, Tracker, filled
 from ppfr_ops.methods.portrait import PortraitHeads
-from ppfr_ops.sanitize.drawn_tracks import people_of
+from ppfr_ops.sanitize.drawn_tracks import people_of, unhidden
 from ppfr_ops.sanitize.videos import VideoSettings, sanitize_videos
 
 av = pytest.importorskip("av")
@@ -394,6 +394,28 @@ def test_one_person_is_drawn_for_each_track(
     for frame, boxes in zip(frames, clip.boxes, strict=True):
         x, y = ((boxes[0, :2] + boxes[0, 2:]) / 2).astype(int)
         assert frame[y, x].max() < 30
+
+
+def test_drawn_hair_hides_no_face_behind_it() -> None:
+    """The larger stands in front, lower; the third one is far away."""
+    scales, corners = (1.0, 0.9, 0.8), ((100.0, 172.0), (110.0, 110.0), (900.0, 160.0))
+    marks = np.stack([s * TEMPLATE + c for s, c in zip(scales, corners, strict=True)])
+    boxes = np.concatenate([marks.min(1), marks.max(1)], 1).astype(np.float32)
+    faces = Detections(boxes, marks.astype(np.float32), np.ones(3, np.float32), np.zeros(3, bool))
+    # A picture's pixel is one of the template, 60 farther right and 90 farther down.
+    moved = np.array([[1.0, 0, -60], [0, 1, -90]])
+    plain = Portrait(np.zeros((260, 240, 3), np.uint8), np.ones((260, 240), np.float32), moved, 1)
+    found = unhidden(dict.fromkeys(range(3), plain), faces)
+    assert (found[1].silhouette == 1).all() and (found[2].silhouette == 1).all()
+    for point, share in (
+        (marks[1, 0], 0),  # an eye behind the hair in front
+        (marks[0, 0], 1),  # eyes and mouth in front
+        (marks[0, 3], 1),
+        (marks[1, 3], 1),  # the mouth behind lies behind the forehead
+        (marks[0, 2] + [-54, -40], 1),  # hair where no face is
+    ):
+        x, y = np.round(point - corners[0] + [60, 90]).astype(int)
+        assert found[0].silhouette[y, x] == share
 
 
 def test_a_face_that_is_never_large_stays_under_a_blur(

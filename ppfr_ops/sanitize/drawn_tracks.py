@@ -4,17 +4,20 @@ see one person are drawn as one.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ppfr_ops.draws import keyed_draws
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.detector import Detections
-from ppfr_ops.imaging.geometry import cut, transforms
+from ppfr_ops.imaging.geometry import cut, transforms, whole_head
 from ppfr_ops.imaging.portraits import Portrait, skin_colour, yaw
 from ppfr_ops.imaging.tracking import Track
 from ppfr_ops.methods.portrait import PortraitHeads, Sitter
@@ -25,6 +28,9 @@ from ppfr_ops.store.atomic import in_one_step
 
 SMALLEST, SURE = 32.0, 0.35
 """Tracks of which no face is as large (px) or as sure stay under a blur; as in photographs."""
+
+FACE, FRONT = (56.0, 72.0, 42.0, 54.0), (56.0, 64.0, 42.0, 56.0)
+"""As ``covers.HEAD``: of a face behind, which no hair hides, and of one in front, which does."""
 
 CODED, CLEAR = 12, 0.6
 """One frame in so many is shown to recognisers; of it the faces that score as much."""
@@ -94,11 +100,14 @@ class DrawnTracks:
         self._people = {each.number: own for own in people_of(tracks) for each in own}
         self._known: dict[int, Sitter | None] = {}
 
-    def portraits(self, there: Sequence[tuple[Track, int]]) -> dict[int, Portrait]:
+    def portraits(
+        self, there: Sequence[tuple[Track, int]], faces: Detections
+    ) -> dict[int, Portrait]:
         """The people in a frame, by the number of the head; some have none.
 
         Args:
             there: tracks, and their places in them. A track that is not there is over.
+            faces: theirs.
         """
         numbers = {track.number for track, _ in there}
         self._known = {n: each for n, each in self._known.items() if n in numbers}
@@ -109,7 +118,7 @@ class DrawnTracks:
             sitter = self._known[track.number]
             if sitter is not None:
                 found[head] = sitter.turned(yaw(track.landmarks[place]))
-        return found
+        return unhidden(found, faces)
 
     def _sitter(self, track: Track) -> Sitter | None:
         """Of all tracks of the person, in the light of this one."""
@@ -125,6 +134,44 @@ class DrawnTracks:
         eyes = float(np.linalg.norm(marks[:, 1] - marks[:, 0], axis=1).max())
         sitter = self._heads.sitter(draw, [yaw(each) for each in marks], skin, eyes)
         return sitter if sitter is None or len(sound) == 1 else sitter.in_light(own)
+
+
+def unhidden(drawn: Mapping[int, Portrait], faces: Detections) -> dict[int, Portrait]:
+    """Drawn people of a frame, by the number of the face, whose hair hides no face behind them: of
+    what the original had around its face in front, nothing is known.
+
+    Args:
+        faces: all of the frame; the larger stand in front.
+    """
+    found, boxes = dict(drawn), faces.boxes
+    places = {i: whole_head(faces.landmarks[i], boxes[i])[0] for i in drawn}
+    areas, middles = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), (boxes[:, :2] + boxes[:, 2:]) / 2
+    for front, behind in product(drawn, drawn):
+        apart = np.linalg.norm(middles[front] - middles[behind])
+        if areas[behind] < areas[front] and apart < 2 * faces.sizes[front]:
+            own, shares = drawn[front].matrix, found[front].silhouette
+            back = np.asarray(cv2.invertAffineTransform(places[front]), np.float64)
+            across = _then(_then(own, back), places[behind])
+            room = np.maximum(
+                1 - _within(FACE, across, shares.shape), _within(FRONT, own, shares.shape)
+            )
+            found[front] = replace(found[front], silhouette=shares * room)
+    return found
+
+
+def _then(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(second @ np.vstack([first, [0, 0, 1]]))
+
+
+def _within(
+    ellipse: tuple[float, ...], matrix: NDArray[np.float64], shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Of pixels, by their way to the template, how much lies within an ellipse there, 0 to 1."""
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
+    points = np.einsum("ij,jyx->iyx", matrix[:, :2].astype(np.float32), np.stack([x, y]))
+    away = points + (matrix[:, 2] - ellipse[:2]).astype(np.float32)[:, None, None]
+    radius = np.hypot(away[0] / ellipse[2], away[1] / ellipse[3])
+    return np.asarray(np.clip((1.1 - radius) / 0.2, 0, 1), np.float32)
 
 
 def _sound(track: Track) -> bool:

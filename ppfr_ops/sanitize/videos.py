@@ -382,7 +382,7 @@ def _covered(
                 np.ones(len(heads), np.float32),
                 np.zeros(len(heads), bool),
             )
-            drawn = {} if people is None else people.portraits(heads)
+            drawn = {} if people is None else people.portraits(heads, faces)
             treatments: list[Treatment] = ["covered"] * len(heads)
             pixels, _ = cover(frame.pixels, faces, treatments, drawn, style=style)
             frame = replace(frame, pixels=pixels)
