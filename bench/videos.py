@@ -9,7 +9,8 @@ Clips: the camera pans; two people cross; a head turns; cuts; cuts to somebody e
 light and much noise. Nobody in them exists, and where every face is in every frame is known.
 ``bare``: frames in which a face is still as it was (correlation of its middle above .9), and those
 of them of which no span in the queue tells. ``alike``: cosine of sface between frames of a person,
-mean and least, and mean of frames in which nobody else is near; of the original clip beside it.
+mean and least, mean of frames in which the original shows half of the face or more, and of those in
+which nobody else is near; of the original clip beside it.
 ``flicker``: grey levels between a frame and the next in a face, aligned by its known place; of the
 original beside it. Times and sizes are read by PyAV (FFmpeg's libraries), and
 with ``--ffprobe`` by that program (npm's ``@ffprobe-installer/linux-x64`` carries one): all that it
@@ -58,10 +59,12 @@ Place = Callable[[int], tuple[float, float, float, float]]
 
 @dataclass
 class Clip:
-    """``faces``: of every person the matrix from frame to template of every frame, or None."""
+    """``faces``: of every person the matrix from frame to template of every frame, or None;
+    ``seen``: how much of the face nobody stands before, 0 to 1."""
 
     name: str
     faces: list[list[np.ndarray | None]] = field(default_factory=list)
+    seen: list[list[float]] = field(default_factory=list)
 
 
 def sitters(count: int) -> list[Sitter]:
@@ -95,25 +98,34 @@ def write(
     noise: float = 2.0,
 ) -> Clip:
     """A clip; ``walls``: of a frame the wall, and where the camera looks at it."""
-    rng, clip = np.random.default_rng(5), Clip(target.name, [[] for _ in people])
+    rng, clip = (
+        np.random.default_rng(5),
+        Clip(target.name, *([[] for _ in people] for _ in range(2))),
+    )
+    oval = cv2.ellipse(np.zeros((112, 112), np.float32), (56, 72), (36, 40), 0, 0, 360, 1.0, -1)
 
     def frames() -> Iterator[video.Frame]:
         for number in range(FRAMES):
             back, left = walls(number)
             canvas = back[:, left : left + WIDTH].astype(np.float32)
-            for own, (sitter, place, when) in zip(clip.faces, people, strict=True):
+            ovals: dict[int, np.ndarray] = {}
+            for n, (sitter, place, when) in enumerate(people):
                 if number not in when:
-                    own.append(None)
+                    clip.faces[n].append(None)
                     continue
                 x, y, scale, turn = place(number)
                 portrait = sitter.turned(turn)
                 there = np.array([[scale, 0, x - 56 * scale], [0, scale, y - 72 * scale]])
-                own.append(cv2.invertAffineTransform(there))
+                clip.faces[n].append(cv2.invertAffineTransform(there))
                 across = there @ np.vstack([portrait.matrix, [0, 0, 1]])
                 size = (WIDTH, HEIGHT)
                 head = cv2.warpAffine(portrait.picture, across, size, flags=cv2.INTER_AREA)
                 share = cv2.warpAffine(portrait.silhouette, across, size)[..., None]
                 canvas = share * head + (1 - share) * canvas
+                ovals = {k: each * (1 - share[..., 0]) for k, each in ovals.items()}
+                ovals[n] = cv2.warpAffine(oval, there, size) / oval.sum() / scale**2
+            for n, own in enumerate(clip.seen):
+                own.append(float(ovals[n].sum()) if n in ovals else 0.0)
             canvas = light * canvas + noise * rng.standard_normal(canvas.shape)
             yield video.Frame(np.asarray(np.clip(canvas, 0, 255), np.uint8), 512 * number)
 
@@ -210,10 +222,12 @@ def looked_at(
             alike = (codes @ codes.T)[np.triu_indices(len(codes), 1)]
             free = codes[[not crossed(clip, person, n) for n in rows[::2]]]
             alone = (free @ free.T)[np.triu_indices(len(free), 1)].mean()
+            seen = codes[[clip.seen[person][n] >= 0.5 for n in rows[::2]]]
+            half = (seen @ seen.T)[np.triu_indices(len(seen), 1)].mean()
             steps = np.abs(np.diff(faces[:, 20:108, 16:96].astype(float), axis=0)).mean((1, 2, 3))
             said.append(
-                f"alike {alike.mean():.3f} ({alike.min():.3f}), while nobody else is near "
-                f"{alone:.3f}, flicker {steps.mean():.2f} "
+                f"alike {alike.mean():.3f} ({alike.min():.3f}), where half of the face is seen "
+                f"{half:.3f}, while nobody else is near {alone:.3f}, flicker {steps.mean():.2f} "
                 f"(most {steps.max():.1f})"
             )
         lines[f"person {person}"] = f"original {said[0]}; covered {said[1]}"

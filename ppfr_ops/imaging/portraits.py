@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.signal import fftconvolve
 
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.covers import HEAD, MARGIN, Head
@@ -134,10 +135,11 @@ def _smooth_around(picture: Picture, hidden: NDArray[np.bool_], head: Head) -> N
     if not given.any():
         return np.full((*head.x.shape, 3), 128, np.float32)
     field = small / np.maximum(weight, 1e-6)[..., None]
-    here, there = np.argwhere(~given).astype(np.float32), np.argwhere(given).astype(np.float32)
-    away = (here[:, None] - there) ** 2 @ np.array([_DOWN, 1], np.float32)
-    near = away**-_POWER
-    field[~given] = near @ field[given] / near.sum(1, keepdims=True)
+    down, across = np.ogrid[1 - size[1] : size[1], 1 - size[0] : size[0]]
+    near = np.maximum(_DOWN * down**2 + across**2, 1) ** -_POWER
+    known_there = np.dstack([field, np.ones_like(weight)]) * given[..., None]
+    sums = fftconvolve(known_there.astype(np.float64), near[..., None], "same", axes=(0, 1))
+    field[~given] = (sums[..., :3] / sums[..., 3:])[~given]
     wide = cv2.resize(field, (width, height), interpolation=cv2.INTER_CUBIC)
     rows, columns = head.window
     top, left = rows.start - window[0].start, columns.start - window[1].start
@@ -174,7 +176,8 @@ def put_portrait(
     seen *= 1 - _ramp((np.abs(head.x - HEAD[0]) - breadth) / 12)
     window = head.around(_WIDE)
     part, known = picture[window], ~hidden[window]
-    colours = np.ptp(picture[::3, ::3], axis=2)[~hidden[::3, ::3]]
+    red, green, blue = (picture[::3, ::3, channel][~hidden[::3, ::3]] for channel in range(3))
+    colours = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
     if colours.size and np.percentile(colours, 98) < 12:  # a photograph without colours
         warped = np.repeat(warped[..., 1:2], 3, axis=2)
     soft, noise = _as_sharp(np.asarray(warped, np.uint8), part, known)
@@ -197,7 +200,7 @@ def _as_sharp(drawn: Picture, around: Picture, known: NDArray[np.bool_]) -> tupl
     goal = cv2.cvtColor(around, cv2.COLOR_RGB2GRAY)
     inside = cv2.erode(known.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     detail = np.abs(cv2.Laplacian(goal, cv2.CV_32F))[inside if inside.any() else known]
-    most, noise = (float(np.percentile(detail, share)) for share in (90, 20))
+    most, noise = map(float, np.percentile(detail, (90, 20)))
     softer, before, last = drawn, 0.0, 0.0
     for sigma in (0.0, 0.6, 1.0, 1.6):
         if sigma:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import linear_sum_assignment
 
+from ppfr_ops.imaging.boxes import overlap
 from ppfr_ops.imaging.detector import Detections
 
 SAME = 0.2
@@ -47,16 +48,6 @@ class Track:
         self.scores.append(score)
 
 
-def overlaps(ones: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Intersection over union of boxes, ``N x 4`` and ``M x 4`` to ``N x M``."""
-    low = np.maximum(ones[:, None, :2], others[None, :, :2])
-    high = np.minimum(ones[:, None, 2:], others[None, :, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=2)
-    areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (ones, others)]
-    union = areas[0][:, None] + areas[1][None, :] - shared
-    return np.asarray(shared / np.maximum(union, 1e-6), np.float32)
-
-
 class Tracker:
     """Joins detections to tracks, frame by frame.
 
@@ -79,7 +70,7 @@ class Tracker:
         found: dict[int, Track] = {}
         if self._open and len(faces):
             last = np.stack([track.boxes[-1] for track in self._open])
-            likeness = overlaps(last, faces.boxes)
+            likeness = np.stack([overlap(box, faces.boxes) for box in last])
             age = np.array([frame - track.frames[-1] for track in self._open], np.float32)
             near = _distance(last, faces.boxes) <= JOINED * np.sqrt(age)[:, None]
             score = np.where((likeness >= SAME) | near, 1 + likeness, 0)

@@ -47,11 +47,11 @@ _EDGE, _CROWN, _HIGH = 7, 10, 24
 """Of a picture of 128 px, px: over so many a head fades out towards the sides; so many rows are
 stretched to a crown where hair is cut off by the upper edge; and how many are added for it."""
 
-_LOOKS, _BETWEEN, _KEPT, _EASED = 5, 0.12, 12, 0.8
+_LOOKS, _BETWEEN, _KEPT, _EASED = 5, 0.12, 32 * 512**2, 0.8
 """Of somebody who turns: pictures that landmarks are looked up in; deviations from one drawn
-picture to the next, a fiftieth of the eyes' distance for the nose; pictures that are kept; and how
-far the head turns from its middle, as a share of how far the original does: one who turns less
-stays more alike (sface between the pictures of eight people .859 for .817)."""
+picture to the next, a fiftieth of the eyes' distance for the nose; pixels of pictures that are
+kept; and how far the head turns from its middle, as a share of how far the original does: one who
+turns less stays more alike (sface between the pictures of eight people .859 for .817)."""
 
 _EYES = 31 / 128
 """Distance of the eyes in a drawn picture, of its side."""
@@ -215,11 +215,11 @@ class Sitter:
         return Portrait(picture, np.asarray(silhouette, np.float32), matrix, self._seed)
 
     def _at(self, number: int) -> tuple[Picture, NDArray[np.float32]]:
-        """Picture and silhouette at a step; the last few are kept."""
+        """Picture and silhouette at a step; so many are kept that one who sways needs no others."""
         import torch
 
         if number not in self._drawn:
-            if len(self._drawn) >= _KEPT:
+            if (len(self._drawn) + 1) * self.size**2 > _KEPT:
                 self._drawn.pop(next(iter(self._drawn)))
             with torch.inference_mode():
                 generator, styles = self._natural.generator(), self.person.styles

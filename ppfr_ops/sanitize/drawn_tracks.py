@@ -10,7 +10,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -109,16 +108,14 @@ class DrawnTracks:
             there: tracks, and their places in them. A track that is not there is over.
             faces: theirs.
         """
-        numbers = {track.number for track, _ in there}
-        self._known = {n: each for n, each in self._known.items() if n in numbers}
-        found: dict[int, Portrait] = {}
-        for head, (track, place) in enumerate(there):
-            if track.number not in self._known:
-                self._known[track.number] = self._sitter(track)
-            sitter = self._known[track.number]
-            if sitter is not None:
-                found[head] = sitter.turned(yaw(track.landmarks[place]))
-        return unhidden(found, faces)
+        known, self._known = self._known, {}
+        for track, _ in there:
+            number = track.number
+            self._known[number] = known[number] if number in known else self._sitter(track)
+        turns = [yaw(marks) for marks in faces.landmarks]
+        each = enumerate(zip(self._known.values(), turns, strict=True))
+        drawn = {i: sitter.turned(turn) for i, (sitter, turn) in each if sitter is not None}
+        return unhidden(drawn, faces)
 
     def _sitter(self, track: Track) -> Sitter | None:
         """Of all tracks of the person, in the light of this one."""
@@ -143,34 +140,27 @@ def unhidden(drawn: Mapping[int, Portrait], faces: Detections) -> dict[int, Port
     Args:
         faces: all of the frame; the larger stand in front.
     """
-    found, boxes = dict(drawn), faces.boxes
-    places = {i: whole_head(faces.landmarks[i], boxes[i])[0] for i in drawn}
+    found, boxes, last = dict(drawn), faces.boxes, [0, 0, 1]
+    ways = {i: np.vstack([whole_head(faces.landmarks[i], boxes[i])[0], last]) for i in drawn}
     areas, middles = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), (boxes[:, :2] + boxes[:, 2:]) / 2
     for front, behind in product(drawn, drawn):
         apart = np.linalg.norm(middles[front] - middles[behind])
         if areas[behind] < areas[front] and apart < 2 * faces.sizes[front]:
-            own, shares = drawn[front].matrix, found[front].silhouette
-            back = np.asarray(cv2.invertAffineTransform(places[front]), np.float64)
-            across = _then(_then(own, back), places[behind])
-            room = np.maximum(
-                1 - _within(FACE, across, shares.shape), _within(FRONT, own, shares.shape)
-            )
+            own, shares = np.vstack([drawn[front].matrix, last]), found[front].silhouette
+            there = ways[behind] @ np.linalg.inv(ways[front]) @ own
+            clear = 1 - _within(FACE, there, shares.shape)
+            room = np.maximum(clear, _within(FRONT, own, shares.shape))
             found[front] = replace(found[front], silhouette=shares * room)
     return found
-
-
-def _then(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(second @ np.vstack([first, [0, 0, 1]]))
 
 
 def _within(
     ellipse: tuple[float, ...], matrix: NDArray[np.float64], shape: tuple[int, ...]
 ) -> NDArray[np.float32]:
     """Of pixels, by their way to the template, how much lies within an ellipse there, 0 to 1."""
-    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
-    points = np.einsum("ij,jyx->iyx", matrix[:, :2].astype(np.float32), np.stack([x, y]))
-    away = points + (matrix[:, 2] - ellipse[:2]).astype(np.float32)[:, None, None]
-    radius = np.hypot(away[0] / ellipse[2], away[1] / ellipse[3])
+    down, across = np.ogrid[: shape[0], : shape[1]]
+    x, y = (line[0] * across + line[1] * down + line[2] for line in matrix[:2])
+    radius = np.hypot((x - ellipse[0]) / ellipse[2], (y - ellipse[1]) / ellipse[3])
     return np.asarray(np.clip((1.1 - radius) / 0.2, 0, 1), np.float32)
 
 
