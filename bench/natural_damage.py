@@ -21,7 +21,7 @@ from PIL import Image
 from ppfr_ops.methods.natural import _OTHER, Generator, files
 from ppfr_ops.methods.natural.looks import ATTRIBUTES, BANDS, LAWS, OTHERS, on_grid
 from ppfr_ops.methods.natural.network import STYLE
-from ppfr_ops.methods.portrait import _RADIUS, _VARIATION
+from ppfr_ops.methods.portrait import _VARIATION
 
 PENALTY, KIND_PENALTY, PASSED, A_SHEET = 1e4, 3e3, 0.7, 112
 """Of the two ridges; the share of pictures that pass; pictures on a sheet."""
@@ -34,7 +34,7 @@ def draw(generator: Generator, count: int, path: Path) -> None:
     features, people, shown = [], [], []
     for _ in range(count):
         z, *others = rng.standard_normal((1 + OTHERS, STYLE)).astype(np.float32)
-        person = looks.person(generator.style(z), _RADIUS)
+        person = looks.person(generator.style(z))
         look = rng.standard_normal(ATTRIBUTES).astype(np.float32)
         look[yaw] = rng.normal(0, 0.5)
         mixed = torch.stack([_OTHER * generator.style(other) for other in others])

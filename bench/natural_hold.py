@@ -33,7 +33,7 @@ SOFT = {"sface": 0.03, "mobileface": 0.04, "dlib": 0.004, "mfn128": 0.03}
 SAME = {"sface": 0.70, "mobileface": 0.60, "dlib": 0.958, "mfn128": 0.62}
 """Two photos of a person that are no more alike than this are pulled together."""
 FAR = {name: SAME[name] - THRESHOLDS[name] for name in SAME}
-APART, STAY, BROKEN = 40.0, 2.0, 20.0
+APART, STAY, BROKEN = 80.0, 2.0, 20.0
 """Weights: of strangers that are taken for one person; of how far people and photos are moved; the
 same of photos that are broken."""
 
@@ -54,17 +54,20 @@ class Taught:
             for name in THRESHOLDS
         }
 
-    def somebody(self, rng: torch.Generator) -> Tensor:
+    def somebody(self, rng: torch.Generator, woman: bool) -> Tensor:
         """A style that the method would not pass over, before people are moved apart."""
         still = torch.zeros(OTHERS, STYLE), torch.zeros(ATTRIBUTES)
         with torch.no_grad():
-            for _ in range(64):
+            for _ in range(200):
                 style = self.generator.style(torch.randn(STYLE, generator=rng).numpy())
-                plain = self.looks.styles(self.looks.person(style), *still, 0.0)
+                person = self.looks.person(style)
+                if not self.looks.is_of(person, {"women": woman}):
+                    continue
+                plain = self.looks.styles(person, *still, 0.0)
                 if self.looks.crowded(self.generator.exact.features(plain[None], CROWD_SIDE)) > 0:
                     continue
                 seen = self.generator.looked_at(plain)
-                if seen.sound >= 1 and plain_enough(seen.aligned(STILL)) >= 1:
+                if min(seen.sound, seen.whole, plain_enough(seen.aligned(STILL))) >= 1:
                     break
         return style
 
@@ -127,8 +130,8 @@ def read(taught: Taught, people: int, photos: int, seed: int, path: Path) -> Non
     """Figures and a sheet of fresh people."""
     rng = torch.Generator().manual_seed(seed)
     crops, good = [], []
-    for _ in range(people):
-        style = taught.somebody(rng)
+    for number in range(people):
+        style = taught.somebody(rng, number % 2 == 0)
         styles = torch.stack([taught.photo(style, rng) for _ in range(photos)])
         faces, sounds = taught.crops(styles)
         crops.append(faces)
@@ -160,6 +163,7 @@ def main() -> None:
     asked.add_argument("models", type=Path)
     asked.add_argument("work", type=Path)
     asked.add_argument("--steps", type=int, default=500)
+    asked.add_argument("--until", type=int, help="stops there; a later call goes on")
     asked.add_argument("--rate", type=float, default=1e-3)
     asked.add_argument("--every", type=int, default=50)
     asked.add_argument("--read", type=int, default=0, help="people; reads and stops")
@@ -182,7 +186,8 @@ def main() -> None:
         own = {f"{k}": v for k, v in taught.parts.state_dict().items()}
         return files.save("natural.looks", files.read("natural.looks") | own, exact=True)
     begun, told = time.time(), []
-    for step in range(done, given.steps):
+    until = min(given.steps, given.until or given.steps)
+    for step in range(done, until):
         rng = torch.Generator().manual_seed(100_000 + step)
         rate = (
             given.rate
@@ -191,7 +196,7 @@ def main() -> None:
         )
         for group in optimiser.param_groups:
             group["lr"] = float(rate)
-        people = [taught.somebody(rng) for _ in range(PEOPLE)]
+        people = [taught.somebody(rng, number % 2 == 0) for number in range(PEOPLE)]
         taught.moved.clear()
         styles = torch.stack([taught.photo(p, rng) for p in people for _ in range(PHOTOS)])
         crops, good = taught.crops(styles)
@@ -216,7 +221,7 @@ def main() -> None:
                 f"{time.time() - begun:.0f} s",
                 flush=True,
             )
-        if (step + 1) % given.every == 0 or step + 1 == given.steps:
+        if (step + 1) % given.every == 0 or step + 1 == until:
             state = {"parts": taught.parts.state_dict(), "optimiser": optimiser.state_dict()}
             torch.save(state | {"done": step + 1, "bank": bank, "whose": whose}, last)
 

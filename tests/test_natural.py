@@ -23,7 +23,7 @@ from ppfr_ops.keys import IDENTITY, derive
 from ppfr_ops.methods.base import Context
 from ppfr_ops.methods.codes import KEY_SIZE
 from ppfr_ops.methods.codes import person as whose
-from ppfr_ops.methods.natural import SIZES, Natural, _wanted, files
+from ppfr_ops.methods.natural import SIZES, Natural, files
 from ppfr_ops.methods.natural.looks import KINDS, LAWS
 from ppfr_ops.methods.natural.network import LAYERS, STYLE
 from ppfr_ops.methods.natural.quality import redness
@@ -219,8 +219,23 @@ def test_a_mix_gives_people_of_the_kinds_that_are_asked_for() -> None:
             person = asked.generator().person(key, whose(label, draws(1)[0]), mix)
             assert looks.is_of(person, dict(zip(("women", "dark"), sides, strict=True)))
     assert "mix" not in method().options()
-    halves = [_wanted(KEY, bytes([n]), (("women", 0.5),))["women"] for n in range(200)]
-    assert 70 < sum(halves) < 130
+
+
+def test_half_of_the_people_are_women_where_nothing_is_asked_for() -> None:
+    """Read off 300 candidates, and whoever is passed over makes room for one of the same sex;
+    within three standard errors of chance."""
+    chosen, key = method(), derive(KEY, IDENTITY, KEY_SIZE)
+    generator, sexes = chosen.generator(), []
+    with torch.inference_mode():
+        for number in range(300):
+            name = whose(f"person {number}", draws(1)[0])
+            found = next(generator.candidates(key, name, chosen.shares))
+            both = [generator.looks.is_of(found, {"women": yes}) for yes in (True, False)]
+            sexes.append(both)
+    women, men = np.array(sexes).T
+    assert (women ^ men).all() and abs(women.mean() - 0.5) < 3 * (0.25 / 300) ** 0.5
+    assert dict(method(mix="dark=1").shares) == {"women": 0.5, "dark": 1.0}
+    assert dict(method(mix="women=0").shares) == {"women": 0.0}
 
 
 def _parts(text: str) -> list[tuple[str, str, str]]:

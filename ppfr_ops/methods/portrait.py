@@ -34,10 +34,6 @@ none, and how many are asked for at most; from three renderings of one person.""
 _VARIATION = 0.7
 """Of the method natural: nobody has to look alike here, and less of it is sounder."""
 
-_RADIUS = 1.35
-"""As that of ``natural.looks``: people who look ahead are taken for each other more often than
-others, so here they lie farther apart. What is damaged by that is drawn again."""
-
 _PEOPLE, _MOST_CUT, _MOST_ASTRAY, _MOST_LIGHT = 6, 0.33, 0.12, 0.35
 """How many are drawn before the best of them is taken; what of the upper edge of the
 picture somebody may cover; by how much ``yaw`` may differ from what was asked for, and by
@@ -306,7 +302,7 @@ def _styles(
     from ppfr_ops.methods.natural.network import DEPTH
 
     turned = float(np.clip(steps / (LAWS["yaw"].spread * natural.variation), -WIDEST, WIDEST))
-    return next(natural.tries(label, look, {"yaw": turned}, _RADIUS))[:DEPTH]
+    return next(natural.tries(label, look, {"yaw": turned}))[:DEPTH]
 
 
 def _people(
@@ -337,8 +333,7 @@ def _people(
         if silhouette.mean() < 0.1:
             continue
         crop = align(picture, marks[None])[0]
-        whole = float(np.exp(-generator.looks.damaged(features)))
-        good = min(sound(crop, marks, score), whole)
+        good = min(sound(crop, marks, score), generator.looks.whole(features))
         # A person's own skin is what it is.
         own = skin_colour(crop)
         brighter = 0.0 if label else abs(np.log(light(skin, own)))

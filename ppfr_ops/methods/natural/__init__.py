@@ -9,9 +9,11 @@ found, or which is damaged, is drawn again by its own draw: no original is compa
 """
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Any, ClassVar, Literal
 
 import cv2
@@ -27,9 +29,10 @@ from ppfr_ops.imaging.detector import CenterFace
 from ppfr_ops.keys import IDENTITY, derive
 from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.methods.base import Anonymizer, Context, Output
-from ppfr_ops.methods.codes import KEY_SIZE, check_key, normals, person
+from ppfr_ops.methods.codes import KEY_SIZE, check_key, normals
+from ppfr_ops.methods.codes import person as person_name
 from ppfr_ops.methods.natural import camera, files, looks, steering
-from ppfr_ops.methods.natural.looks import ATTRIBUTES, CROWD_SIDE, MIX, OTHERS, RADIUS, Looks
+from ppfr_ops.methods.natural.looks import ATTRIBUTES, CROWD_SIDE, MIX, OTHERS, Looks
 from ppfr_ops.methods.natural.network import LAST, STYLE, Head, Silhouette, Synthesis, pixels
 from ppfr_ops.methods.natural.network import Mapping as Mapper
 from ppfr_ops.methods.natural.quality import plain, sound
@@ -41,10 +44,13 @@ SIZES = (128, 256, 512, 1024)
 """Sides of pictures that ``render`` gives."""
 TRIES = 6
 """Looks that are tried for a record before the best of them is taken."""
-PEOPLE_TRIED, PEOPLE_SEEN = 64, 5
+PEOPLE_TRIED, PEOPLE_SEEN = 64, 8
 """Styles that are tried for a person, and those of them whose picture is drawn and looked at."""
 MOST_NUMBERS = 20_000
 """Styles that are looked over for somebody of the kinds that ``mix`` asks for."""
+DEFAULT_MIX = {"women": 0.5}
+"""Shares of kinds where nothing else is asked for: the score of crowds takes women for alike, and
+alone would let three men pass for a woman."""
 _SMALL, _KEPT = 128, 20_000
 _BORDER = 16
 """Around a picture of 128 px before a detector sees it, px."""
@@ -88,7 +94,7 @@ class Generator:
         self.head.to(memory_format=LAST)  # type: ignore[call-overload]
         self.looks = Looks(files.read("natural.looks"))
         self.detector = CenterFace(threshold=0.2, threads=1, once=True)
-        self._people: dict[tuple[bytes, bytes, Mix, float], torch.Tensor] = {}
+        self._people: dict[tuple[bytes, bytes, Mix], torch.Tensor] = {}
 
     def style(self, z: NDArray[np.float32]) -> torch.Tensor:
         """Normals ``512`` to a style, centred."""
@@ -101,40 +107,49 @@ class Generator:
         tensors = _part(self.small, "synthesis.") | _part(files.read(files.LARGE), "synthesis.")
         return Synthesis(tensors, self.precision).to(self.device)
 
-    def person(self, key: bytes, whose: bytes, mix: Mix = (), far: float = RADIUS) -> torch.Tensor:
-        """A person's style, centred, ``512``. Of the styles that key and person give one after
-        the other, the first that is of the kinds that the person is to be of, not crowded and
+    def person(self, key: bytes, whose: bytes, mix: Mix) -> torch.Tensor:
+        """A person's style, centred, ``512``. Of the candidates the first that is not crowded and
         whose plain picture is sound; where none of some is, the best of them. It depends on
-        nothing else. ``far``: from the mean, in average styles' lengths."""
-        known = key, whose, mix, far
+        nothing else."""
+        known = key, whose, mix
         if known in self._people:
             return self._people[known]
-        best, chosen, looked, tried = -1.0, None, 0, 0
+        best, chosen, least, looked = 0.0, None, math.inf, 0
         still = torch.zeros(OTHERS, STYLE), torch.zeros(ATTRIBUTES)
-        wanted = _wanted(key, whose, mix)
-        for number in range(MOST_NUMBERS):
-            name = number.to_bytes(2, "big") + whose
-            style = self.style(normals(key, "natural person", name, STYLE))
-            found = self.looks.person(style, far)
-            if not self.looks.is_of(found, wanted) and number < MOST_NUMBERS - 1:
-                continue
-            tried += 1
+        for found in islice(self.candidates(key, whose, mix), PEOPLE_TRIED):
             styles = self.looks.styles(found, *still, 0.0)
             crowd = self.looks.crowded(self.exact.features(styles[None], CROWD_SIDE))
-            last = tried == PEOPLE_TRIED or number == MOST_NUMBERS - 1
-            if crowd <= 0 or (last and chosen is None):
-                seen = self.looked_at(styles)
-                good = min(seen.sound, plain(seen.aligned(STILL))) if seen.sound else 0.0
-                looked += 1
-                if good > best:
-                    best, chosen = good, found
-            if best >= 1 or looked == PEOPLE_SEEN or last:
+            if not looked and crowd < least:
+                least, chosen = crowd, found
+            if crowd > 0:
+                continue
+            seen = self.looked_at(styles)
+            good = seen.sound and min(seen.sound, seen.whole, plain(seen.aligned(STILL)))
+            looked += 1
+            if good > best:
+                best, chosen = good, found
+            if best >= 1 or looked == PEOPLE_SEEN:
                 break
         assert chosen is not None
         if len(self._people) >= _KEPT:
             self._people.pop(next(iter(self._people)))
         self._people[known] = chosen
         return chosen
+
+    def candidates(self, key: bytes, whose: bytes, mix: Mix) -> Iterator[torch.Tensor]:
+        """Styles that key and person give one after the other, ``512`` each, centred and as far
+        from the mean as people lie: those that are of the kinds that the person is to be of; if
+        none of very many is, the last."""
+        drawn = torch.special.ndtr(torch.from_numpy(normals(key, "natural mix", whose, len(MIX))))
+        shares = dict(zip(MIX, drawn.tolist(), strict=True))
+        wanted = {name: shares[name] < share for name, share in mix}
+        none = True
+        for number in range(MOST_NUMBERS):
+            name = number.to_bytes(2, "big") + whose
+            found = self.looks.person(self.style(normals(key, "natural person", name, STYLE)))
+            if self.looks.is_of(found, wanted) or (none and number == MOST_NUMBERS - 1):
+                none = False
+                yield found
 
     @lru_cache(maxsize=1)  # noqa: B019 - there is one generator a device
     def _silhouette(self) -> Silhouette:
@@ -185,21 +200,12 @@ class Generator:
 
     def looked_at(self, styles: torch.Tensor) -> "Sight":
         """A picture with a border, as it is judged."""
-        picture = self.picture(styles, _SMALL)
+        picture, features = self.drawn(styles)
         points, score = self.landmarks(picture)
-        seen = Sight(_bordered(picture), points + _BORDER)
+        seen = Sight(_bordered(picture), points + _BORDER, self.looks.whole(features))
         if score:
             seen.sound = sound(seen.aligned(STILL), points, score)
         return seen
-
-
-def _wanted(key: bytes, whose: bytes, mix: Mix) -> dict[str, bool]:
-    """Of which kinds a person is to be."""
-    if not mix:
-        return {}
-    drawn = torch.from_numpy(normals(key, "natural mix", whose, len(MIX)))
-    shares = dict(zip(MIX, torch.special.ndtr(drawn).tolist(), strict=True))
-    return {name: shares[name] < share for name, share in mix}
 
 
 def _bordered(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -251,7 +257,8 @@ class Natural(Anonymizer):
         "",
         description="shares of kinds of people, such as women=0.5,dark=0.4: of "
         + ", ".join(MIX)
-        + "; children are under 16; empty: as the generator has them",
+        + "; children are under 16; women are half where nothing else is said, of the others there "
+        "are as many as the generator draws",
     )
     keep_look: str = Field(
         "",
@@ -283,6 +290,12 @@ class Natural(Anonymizer):
     def options(self) -> dict[str, Any]:
         beside = {"mix": self.mix, "keep_look": self.keep_look}
         return {"variation": self.variation} | {name: text for name, text in beside.items() if text}
+
+    @property
+    def shares(self) -> Mix:
+        """Of the kinds of people that are drawn, as ``mix`` has them or ``DEFAULT_MIX``; sorted."""
+        given = dict(_share(part) for part in self.mix.split(",") if part)
+        return tuple(sorted((DEFAULT_MIX | given).items()))
 
     def weights_digest(self) -> str:
         return _digest()
@@ -361,7 +374,7 @@ class Natural(Anonymizer):
         generator, number, steps = self.generator(), 0, steering.begin(aim)
         found: list[tuple[float, Sight, torch.Tensor]] = []
         with torch.inference_mode():
-            whose = self._person(label, draw, RADIUS)
+            whose = self.person(label, draw)
             for _ in range(TRIES):
                 styles = self._styles(whose, draw, number, steps)
                 sight = generator.looked_at(styles)
@@ -379,19 +392,17 @@ class Natural(Anonymizer):
         label: str | None,
         draw: NDArray[np.float32],
         steps: Mapping[str, float] = look.NO_AIM,
-        radius: float = RADIUS,
     ) -> Iterator[torch.Tensor]:
         """Styles of looks of a person, ``14 x 512``, one after the other; the first is that of the
-        draw, the others are drawn by it. ``steps``: normals of ``LAWS`` that are not drawn;
-        ``radius``: how far from the mean people lie."""
-        whose = self._person(label, draw, radius)
+        draw, the others are drawn by it. ``steps``: normals of ``LAWS`` that are not drawn."""
+        whose = self.person(label, draw)
         for number in range(TRIES):
             yield self._styles(whose, draw, number, steps)
 
-    def _person(self, label: str | None, draw: NDArray[np.float32], radius: float) -> torch.Tensor:
+    def person(self, label: str | None, draw: NDArray[np.float32]) -> torch.Tensor:
+        """Who a label, or without one a draw, stands for: a style, centred, ``512``."""
         key = check_key(derive(self.secret("identity-key"), IDENTITY, KEY_SIZE))
-        mix = tuple(_share(part) for part in self.mix.split(",") if part)
-        return self.generator().person(key, person(label, draw[: looks.DRAW]), mix, radius)
+        return self.generator().person(key, person_name(label, draw[: looks.DRAW]), self.shares)
 
     def _styles(
         self,

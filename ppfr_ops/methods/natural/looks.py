@@ -16,6 +16,7 @@ Then *attributes* are set along directions in style space: pose, mouth and light
 drawn; the colour of the skin near the person's own; glasses and sex as the person has them.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ ATTRIBUTES = 16
 """Normals of a draw that are kept for amounts and attributes."""
 DRAW = OTHERS * STYLE + ATTRIBUTES
 
-RADIUS, REST, LARGEST = 1.2, 0.9, 2.2
+RADIUS, REST, LARGEST = 1.35, 0.9, 2.2
 """Of a person: length in the directions that recognisers see, in that of average styles; share of
 the other directions that is kept; the largest coordinate, in deviations."""
 HIDDEN = 0.8
@@ -150,21 +151,21 @@ class Looks:
         plain picture; above 0: too many."""
         return float(on_grid(features) @ self.crowd) - self.bound
 
-    def damaged(self, features: Tensor) -> float:
-        """How likely a picture is damaged (smears, holes, hands and wires before the face), from
-        its ``1 x 512 x 64 x 64``; above 0: too likely."""
-        return float(on_grid(features.float().cpu()) @ self.damage) - self.most
+    def whole(self, features: Tensor) -> float:
+        """How surely a picture is not damaged (smears, holes, hands and wires before the face),
+        from its ``1 x 512 x 64 x 64``; 1 and more: surely enough."""
+        return math.exp(self.most - float(on_grid(features.float().cpu()) @ self.damage))
 
-    def person(self, style: Tensor, radius: float = RADIUS) -> Tensor:
+    def person(self, style: Tensor) -> Tensor:
         """A style, centred, ``512``, to the person's."""
         own = style @ self.seen
-        far = self._on_sphere(own, radius)
-        far = self._on_sphere(far + self.apart(far), radius)
+        far = self._on_sphere(own)
+        far = self._on_sphere(far + self.apart(far))
         return REST * style + (far - REST * own) @ self.back
 
-    def _on_sphere(self, own: Tensor, radius: float) -> Tensor:
+    def _on_sphere(self, own: Tensor) -> Tensor:
         far = own.clamp(-LARGEST, LARGEST)
-        return far * (radius * self.radius / far.norm().clamp_min(1e-6))
+        return far * (RADIUS * self.radius / far.norm().clamp_min(1e-6))
 
     def styles(
         self,

@@ -32,11 +32,12 @@ STILL = np.zeros(camera.DRAW)
 
 @dataclass
 class Sight:
-    """A picture of 128 px with a border, its landmarks in it, ``5 x 2``, and how sound it is: 1 and
-    more is good enough, 0: no face."""
+    """A picture of 128 px with a border, its landmarks in it, ``5 x 2``; how surely it is whole
+    and how sound it is: 1 and more is good enough, 0: no face."""
 
     picture: NDArray[np.uint8]
     landmarks: NDArray[np.float32]
+    whole: float
     sound: float = 0.0
 
     def aligned(
