@@ -79,7 +79,9 @@ def against(drawn: np.ndarray, originals: np.ndarray, who: np.ndarray) -> str:
     return f"AUC {auc:.3f} (+-{0.58 / len(set(who)) ** 0.5:.3f}), own photo first {own:.4f}"
 
 
-def recognition(x: np.ndarray, y: np.ndarray, who: np.ndarray, path: Path) -> None:
+def recognition(
+    x: np.ndarray, y: np.ndarray, who: np.ndarray, path: Path, sizes: list[int]
+) -> None:
     name = path.stem
     model = Recognizer(RecognizerSpec.parse(f"{name}={path}"), 1)
     a, b = model.embed(x), model.embed(y)
@@ -102,7 +104,7 @@ def recognition(x: np.ndarray, y: np.ndarray, who: np.ndarray, path: Path) -> No
     cross = np.sum(a * b, 1)
     shown.append(f"drawn against its original above the threshold {(cross > limit).mean():.4f}")
     few = slice(None, LOW_ROWS)
-    for side in LOW:
+    for side in sizes:
         c = a if side == 112 else model.embed(low(x[few], side))
         shown.append(f"drawn against originals of {side} px: {against(b[few], c[few], who[few])}")
     means, covariances = zip(*((t.mean(0), np.cov(t.T)) for t in (a, b)), strict=True)
@@ -193,6 +195,7 @@ def main() -> None:
     asked.add_argument("--skip", type=int, default=0, help="people, to read others")
     asked.add_argument("--photos", type=int, default=4)
     asked.add_argument("--drawn", type=Path, help="file to keep the drawn faces in, .npz")
+    asked.add_argument("--sizes", type=int, nargs="+", default=LOW, help="of originals, px")
     asked.add_argument("--wheels", type=Path)
     asked.add_argument("--speed", action="store_true")
     given = asked.parse_args()
@@ -209,7 +212,7 @@ def main() -> None:
     if given.wheels:
         detectors(given.wheels, {"originals": x, "drawn": y})
     for name in MODELS:
-        recognition(x, y, who, given.shared / "models" / f"{name}.onnx")
+        recognition(x, y, who, given.shared / "models" / f"{name}.onnx", given.sizes)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from torch import Tensor
 from ppfr_ops.imaging.geometry import similarity
 from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.methods.natural import _OTHER, STILL, Generator, files
-from ppfr_ops.methods.natural.looks import ATTRIBUTES, CROWD_SIDE, OTHERS
+from ppfr_ops.methods.natural.looks import ATTRIBUTES, OTHERS
 from ppfr_ops.methods.natural.network import STYLE
 from ppfr_ops.methods.natural.quality import plain as plain_enough
 from ppfr_ops.methods.natural.quality import sound
@@ -61,12 +61,9 @@ class Taught:
             for _ in range(200):
                 style = self.generator.style(torch.randn(STYLE, generator=rng).numpy())
                 person = self.looks.person(style)
-                if not self.looks.is_of(person, {"women": woman}):
+                if not self.looks.is_of(person, {"women": woman}) or self.looks.crowded(person):
                     continue
-                plain = self.looks.styles(person, *still, 0.0)
-                if self.looks.crowded(self.generator.exact.features(plain[None], CROWD_SIDE)) > 0:
-                    continue
-                seen = self.generator.looked_at(plain)
+                seen = self.generator.looked_at(self.looks.styles(person, *still, 0.0))
                 if min(seen.sound, seen.whole, plain_enough(seen.aligned(STILL))) >= 1:
                     break
         return style

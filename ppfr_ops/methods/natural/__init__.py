@@ -9,11 +9,9 @@ found, or which is damaged, is drawn again by its own draw: no original is compa
 """
 
 import hashlib
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 from typing import Any, ClassVar, Literal
 
 import cv2
@@ -32,7 +30,7 @@ from ppfr_ops.methods.base import Anonymizer, Context, Output
 from ppfr_ops.methods.codes import KEY_SIZE, check_key, normals
 from ppfr_ops.methods.codes import person as person_name
 from ppfr_ops.methods.natural import camera, files, looks, steering
-from ppfr_ops.methods.natural.looks import ATTRIBUTES, CROWD_SIDE, MIX, OTHERS, Looks
+from ppfr_ops.methods.natural.looks import ATTRIBUTES, MIX, OTHERS, Looks
 from ppfr_ops.methods.natural.network import LAST, STYLE, Head, Silhouette, Synthesis, pixels
 from ppfr_ops.methods.natural.network import Mapping as Mapper
 from ppfr_ops.methods.natural.quality import plain, sound
@@ -45,7 +43,8 @@ SIZES = (128, 256, 512, 1024)
 TRIES = 6
 """Looks that are tried for a record before the best of them is taken."""
 PEOPLE_TRIED, PEOPLE_SEEN = 64, 8
-"""Styles that are tried for a person, and those of them whose picture is drawn and looked at."""
+"""Candidates for a person before crowds do not count any more, and how many of them are drawn and
+looked at."""
 MOST_NUMBERS = 20_000
 """Styles that are looked over for somebody of the kinds that ``mix`` asks for."""
 DEFAULT_MIX = {"women": 0.5}
@@ -86,8 +85,6 @@ class Generator:
         self.small = tensors
         self.precision = torch.bfloat16 if bf16_pays(device) else torch.float32
         self.synthesis = Synthesis(_part(tensors, "synthesis."), self.precision).to(device)
-        # In single precision and here, so that who a person is does not hang on the device.
-        self.exact = Synthesis(_part(tensors, "synthesis."), torch.float32)
         self.head = Head()
         self.head.load_state_dict(_part(tensors, "head."))
         self.head.requires_grad_(False).to(device, self.precision)
@@ -109,28 +106,24 @@ class Generator:
 
     def person(self, key: bytes, whose: bytes, mix: Mix) -> torch.Tensor:
         """A person's style, centred, ``512``. Of the candidates the first that is not crowded and
-        whose plain picture is sound; where none of some is, the best of them. It depends on
-        nothing else."""
+        whose plain picture is sound and not damaged; where none of some is, the best of them. It
+        depends on nothing else."""
         known = key, whose, mix
         if known in self._people:
             return self._people[known]
-        best, chosen, least, looked = 0.0, None, math.inf, 0
+        best, chosen, looked = -1.0, None, 0
         still = torch.zeros(OTHERS, STYLE), torch.zeros(ATTRIBUTES)
-        for found in islice(self.candidates(key, whose, mix), PEOPLE_TRIED):
-            styles = self.looks.styles(found, *still, 0.0)
-            crowd = self.looks.crowded(self.exact.features(styles[None], CROWD_SIDE))
-            if not looked and crowd < least:
-                least, chosen = crowd, found
-            if crowd > 0:
+        for tried, found in enumerate(self.candidates(key, whose, mix)):
+            if tried < PEOPLE_TRIED and self.looks.crowded(found):
                 continue
-            seen = self.looked_at(styles)
+            seen = self.looked_at(self.looks.styles(found, *still, 0.0))
             good = seen.sound and min(seen.sound, seen.whole, plain(seen.aligned(STILL)))
             looked += 1
             if good > best:
                 best, chosen = good, found
             if best >= 1 or looked == PEOPLE_SEEN:
                 break
-        assert chosen is not None
+        chosen = found if chosen is None else chosen
         if len(self._people) >= _KEPT:
             self._people.pop(next(iter(self._people)))
         self._people[known] = chosen

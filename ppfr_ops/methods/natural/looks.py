@@ -3,8 +3,8 @@
 **Person.** A normal by the key gives a style, centred. Some forty directions in style space are
 what recognisers see (``bench/natural_fit.py``). In them the person is put onto a sphere, somewhat
 farther from the mean than styles are by themselves, so that nobody crowds near the mean face; the
-rest stays. Styles that recognisers would take for many others (a score read off the network's
-features at 16 px) are passed over by a fixed bound.
+rest stays. People whom recognisers would take for many others of their sex (a score read off the
+style) are passed over by a fixed bound.
 
 Two small networks, taught by recognisers on drawn people (``bench/natural_hold.py``), have the last
 word in those directions: one moves people apart on the sphere, one brings a photo back to its
@@ -89,8 +89,8 @@ on the other. With what is read for glasses at 0.25 4 % of pictures show some, a
 HELD_BANDS, WIDTH = 4, 192
 """Of a photo, the bands that are brought back to the person, from 4 px on; hidden numbers of the
 small networks."""
-CROWD_SIDE, CROWD_GRID = 16, 4
-"""Side of the features that a crowd is read off, and of the grid that they are averaged over."""
+GRID = 4
+"""Side of the grid that the features of a picture are averaged over."""
 
 
 MIX = ("women", "children", "dark")
@@ -119,7 +119,8 @@ class Looks:
         self.seen, self.back = tensors["seen"], tensors["back"]
         """``512 x 40`` and ``40 x 512``: styles to what recognisers see of them, and back."""
         self.radius = float(tensors["radius"])
-        self.crowd, self.bound = tensors["crowd"], float(tensors["bound"])
+        self.crowd = tensors["crowd"]
+        """``2 x 513``: of men and of women, what is read off a person, and the bound."""
         self.damage, self.most = tensors["damage"], float(tensors["most"])
         self.read = torch.stack([tensors[f"read.{name}"] for name in LAWS])
         self.move = torch.stack([tensors[f"move.{name}"] for name in LAWS])
@@ -139,17 +140,18 @@ class Looks:
 
     def is_of(self, person: Tensor, wanted: Mapping[str, bool]) -> bool:
         """Whether a person is clearly of these kinds, or clearly not, as is wanted."""
-        for name, yes in wanted.items():
-            read, (edge, spread) = self.kinds[name][:STYLE], self.kinds[name][STYLE:]
-            far = float((person @ read - edge) / spread)
-            if (far if yes else -far) < CLEARLY:
-                return False
-        return True
+        far = {name: self._kind(name, person) for name in wanted}
+        return all((far[name] if yes else -far[name]) >= CLEARLY for name, yes in wanted.items())
 
-    def crowded(self, features: Tensor) -> float:
-        """How many others recognisers would take somebody for, from ``1 x 512 x 16 x 16`` of the
-        plain picture; above 0: too many."""
-        return float(on_grid(features) @ self.crowd) - self.bound
+    def _kind(self, name: str, person: Tensor) -> float:
+        """How far beyond the edge of a kind somebody is, in deviations."""
+        read, (edge, spread) = self.kinds[name][:STYLE], self.kinds[name][STYLE:]
+        return float((person @ read - edge) / spread)
+
+    def crowded(self, person: Tensor) -> bool:
+        """Whether recognisers would take somebody for too many others of the same sex."""
+        line = self.crowd[int(self._kind("women", person) > 0)]
+        return float(person @ line[:STYLE]) > float(line[STYLE])
 
     def whole(self, features: Tensor) -> float:
         """How surely a picture is not damaged (smears, holes, hands and wires before the face),
@@ -218,7 +220,7 @@ class Looks:
 
 def on_grid(features: Tensor) -> Tensor:
     """Of one picture, ``1 x 512 x side x side``, averaged over the cells of a coarse grid, flat."""
-    return torch.nn.functional.adaptive_avg_pool2d(features, CROWD_GRID).flatten()
+    return torch.nn.functional.adaptive_avg_pool2d(features, GRID).flatten()
 
 
 def _sided(value: Tensor, most: float, edge: float, least: float) -> Tensor:
