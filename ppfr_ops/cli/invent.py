@@ -11,7 +11,7 @@ EXAMPLES = """
 \b
 Examples:
   ppfr invent --people 1000 --photos 20 --output invented/
-  ppfr invent --people 1000 --photos 20 --mix women=0.5,dark=0.4 --output balanced/
+  ppfr invent --people 1000 --photos 20 --mix children=0,dark=0.4 --output balanced/
   ppfr invent --people 24 --photos 4 --size 512 --output pictures/   # whole pictures
 """
 
@@ -44,7 +44,7 @@ Examples:
     default="",
     metavar="KIND=SHARE,…",
     help="Shares of women, children (under 16), dark skin: "
-    "women=0.5,dark=0.4. Without it: as the generator has them.",
+    "women=0.7,dark=0.4. Women are half where nothing else is said.",
 )
 def main(people: int, photos: int, output: Path, size: str, variation: float, mix: str) -> int:
     """Write photographs of people who do not exist, as Parquet with the columns image and

@@ -250,8 +250,8 @@ class Natural(Anonymizer):
         "",
         description="shares of kinds of people, such as women=0.5,dark=0.4: of "
         + ", ".join(MIX)
-        + "; children are under 16; women are half where nothing else is said, of the others there "
-        "are as many as the generator draws",
+        + "; children are under 16; women are half where nothing else is said, the others as they "
+        "come",
     )
     keep_look: str = Field(
         "",
