@@ -48,8 +48,8 @@ looked at."""
 MOST_NUMBERS = 20_000
 """Styles that are looked over for somebody of the kinds that ``mix`` asks for."""
 DEFAULT_MIX = {"women": 0.5}
-"""Shares of kinds where nothing else is asked for: the score of crowds takes women for alike, and
-alone would let three men pass for a woman."""
+"""Shares of kinds where nothing else is asked for. Said, not left to what is passed over: that once
+let three men pass for a woman."""
 _SMALL, _KEPT = 128, 20_000
 _BORDER = 16
 """Around a picture of 128 px before a detector sees it, px."""
