@@ -123,7 +123,7 @@ def test_the_property_notices_what_breaks_it(
         monkeypatch.setattr(dealing, "_sorting", lambda rows: np.arange(len(rows)))
         monkeypatch.setattr(dealing, "_ranks", lambda column: np.arange(len(column)))
     else:
-        whole = looking.PlanningPass.tables
+        whole = looking.PublishNothing.tables
 
         def noting(self: Any, table: Any, results: Any) -> Any:
             results.items.sort(key=lambda item: int(item.pixels.sum()))
@@ -132,7 +132,7 @@ def test_the_property_notices_what_breaks_it(
             look = made.look.set_column(1, made.look.schema.field(1), people)
             return type(made)(made.records, made.metrics, made.dead_letters, look=look)
 
-        monkeypatch.setattr(looking.PlanningPass, "tables", noting)
+        monkeypatch.setattr(looking.PublishNothing, "tables", noting)
     other = write(tmp_path / "in", rows_of(SIZES), files=3, seed=2, order=2)
     run(options(base / "in", tmp_path / "a"))
     run(options(other, tmp_path / "b"))

@@ -1,6 +1,6 @@
 """Aligned faces: a row is a face of 112x112 and becomes a record."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic
 
@@ -15,45 +15,31 @@ from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.methods.base import Output
 from ppfr_ops.sanitize.items import BatchResult, Failed, I, Item, Results, decoded
 from ppfr_ops.sanitize.measuring import Metrics, SecondDraw
-from ppfr_ops.sanitize.run_context import RunContext, batches
+from ppfr_ops.sanitize.run_context import RunContext
+from ppfr_ops.sanitize.sanitizer import PublishingMode
 from ppfr_ops.source.plan import READ_ERROR
 
 
 @dataclass
 class DrawnFaces(Generic[I]):
-    """A batch that the method is done with."""
+    """A batch that the method is done with, and what is made of it."""
 
     items: list[I]
     originals: Faces
     output: Output
     again: SecondDraw | None
     """Some of them by another draw; None: that is not measured."""
-
-
-@dataclass
-class _Batch(Generic[I]):
-    """A batch in the making."""
-
-    items: list[I]
-    originals: Faces
-    again: SecondDraw | None
-    """As of ``DrawnFaces``, as a reader decodes them."""
-    images: list[bytes]
-    figures: dict[str, NDArray[Any]]
+    images: list[bytes] = field(default_factory=list)
+    figures: dict[str, NDArray[Any]] = field(default_factory=dict)
     metrics: Metrics = field(default_factory=dict)
 
 
-class FaceMaker(Generic[I]):
-    """Makes and measures the pictures of faces, a record a face.
+class FaceRecords(PublishingMode[I]):
+    """Makes and measures the pictures of faces, a record a face."""
 
-    Args:
-        run: what is common to all records of the run.
-        draw: faces of a batch to what is published of them, by the draw of that number.
-    """
-
-    def __init__(self, run: RunContext, draw: Callable[[Faces, list[I], int], Output]) -> None:
-        self.run = run
-        self.draw = draw
+    def draw(self, faces: Faces, items: Sequence[I], draw: int) -> Output:
+        """Faces of a batch to what is published of them, by the draw of that number."""
+        return self.run.publish(faces, [item.record_id for item in items], items, draw)
 
     # Method, encoder and models are others' code: whatever they raise is one record's failure.
 
@@ -68,25 +54,25 @@ class FaceMaker(Generic[I]):
 
     def finish(self, drawn: DrawnFaces[I]) -> BatchResult:
         """As ``PublishingMode.finish``."""
-        run, stage, items = self.run, "encoder_failed", drawn.items
+        run, stage = self.run, "encoder_failed"
         try:
-            images = [run.encoding.encode(face) for face in drawn.output.faces]
+            drawn.images = [run.encoding.encode(face) for face in drawn.output.faces]
+            drawn.figures = {name: np.array(each) for name, each in drawn.output.figures.items()}
             again = drawn.again
             if again is not None and again.faces is not None:
-                again = SecondDraw(again.places, run.encoding.round_trip(again.faces))
-            batch = _Batch(items, drawn.originals, again, images, _writable(drawn.output))
+                drawn.again = SecondDraw(again.places, run.encoding.round_trip(again.faces))
             stage = "not_measured"
-            batch.metrics = self._measured(batch)
+            drawn.metrics = self._measured(drawn)
             stage = "method_failed"
             if run.criteria.requirements:
-                shortfalls = run.criteria.shortfall(batch.metrics)
-                run.criteria.redraw(shortfalls, lambda over, draw: self._redrawn(batch, over, draw))
+                shortfalls = run.criteria.shortfall(drawn.metrics)
+                run.criteria.redraw(shortfalls, lambda over, draw: self._redrawn(drawn, over, draw))
         except Failed:
             raise
         except Exception:
             raise Failed(stage) from None
-        reasons = [run.criteria.reason(batch.metrics, place) for place in range(len(items))]
-        return BatchResult(batch.images, batch.metrics, batch.figures, reasons=reasons)
+        reasons = [run.criteria.reason(drawn.metrics, n) for n in range(len(drawn.items))]
+        return BatchResult(drawn.images, drawn.metrics, drawn.figures, reasons=reasons)
 
     def _again(self, originals: Faces, items: list[I]) -> SecondDraw | None:
         run = self.run
@@ -98,7 +84,7 @@ class FaceMaker(Generic[I]):
             faces = self.draw(originals[places], [items[place] for place in places], 1).faces
         return SecondDraw(np.array(places, np.int64), faces)
 
-    def _measured(self, batch: _Batch[I]) -> Metrics:
+    def _measured(self, batch: DrawnFaces[I]) -> Metrics:
         try:
             return self._compare(batch.originals, batch.images, batch.again)
         except Exception:
@@ -107,7 +93,7 @@ class FaceMaker(Generic[I]):
                 raise
             return self.run.measuring.nothing(1)
 
-    def _redrawn(self, batch: _Batch[I], over: list[int], draw: int) -> NDArray[np.float64]:
+    def _redrawn(self, batch: DrawnFaces[I], over: list[int], draw: int) -> NDArray[np.float64]:
         """Replace, in place, what falls short by a fresh draw that falls less short."""
         run = self.run
         items = [batch.items[place] for place in over]
@@ -143,10 +129,6 @@ class FaceMaker(Generic[I]):
         return run.measuring.compare(originals, seen, again)
 
 
-def _writable(output: Output) -> dict[str, NDArray[Any]]:
-    return {name: np.array(values) for name, values in output.figures.items()}
-
-
 def _without_unlabelled(table: pa.Table) -> pa.Table:
     """A unit with the reason where a row has no identity."""
     place = table.column_names.index(READ_ERROR)
@@ -155,12 +137,11 @@ def _without_unlabelled(table: pa.Table) -> pa.Table:
     return table.set_column(place, READ_ERROR, reasons)
 
 
-class AlignedFaces:
+class AlignedFaces(FaceRecords[Item]):
     """Publishes a record a row."""
 
     def __init__(self, run: RunContext) -> None:
-        self.run = run
-        self._make: FaceMaker[Item] = FaceMaker(run, self._draw)
+        super().__init__(run)
         figures = [item.column for item in run.method.record_figures]
         identity = run.pseudonymize is not None
         self.records_schema = records_schema(run.keep, identity, figures=figures)
@@ -173,24 +154,3 @@ class AlignedFaces:
             table = _without_unlabelled(table)
         for item in decoded(table, results, self.run.template, wants):
             yield replace(item, context=self.run.context(item.context))
-
-    def batches(self, items: Iterator[Item]) -> Iterator[list[Item]]:
-        return batches(items, self.run.batch_size)
-
-    def start(self, batch: list[Item]) -> DrawnFaces[Item]:
-        return self._make.start(batch)
-
-    def finish(self, drawn: DrawnFaces[Item]) -> BatchResult:
-        return self._make.finish(drawn)
-
-    def columns(self, items: Sequence[Item]) -> list[pa.Array]:
-        return []
-
-    def detections(self, results: Results[Item]) -> pa.Table | None:
-        return None
-
-    def check(self, faces: Faces) -> None:
-        pass
-
-    def _draw(self, faces: Faces, batch: Sequence[Item], draw: int) -> Output:
-        return self.run.publish(faces, [item.record_id for item in batch], batch, draw)

@@ -14,7 +14,6 @@ from ppfr_ops.imaging.arrays import FACE_SIZE
 from ppfr_ops.sanitize.aligned import AlignedFaces
 from ppfr_ops.sanitize.items import Item, Results
 from ppfr_ops.sanitize.looking import LOOK
-from ppfr_ops.sanitize.sanitizer import Sanitizer
 from ppfr_ops.store.ledger import Tables
 
 _BLANK = np.zeros((FACE_SIZE, FACE_SIZE, 3), np.uint8)
@@ -29,11 +28,7 @@ class PlannedRecords(AlignedFaces):
             context = {name: planned[name] for name in names}
             yield Item(planned["record_id"], row, _BLANK, context)
 
-
-class Drawer(Sanitizer[Item]):
-    """Draws shards."""
-
     def tables(self, table: pa.Table, results: Results[Item]) -> Tables:
-        """As ``Sanitizer.tables``; with nothing measured, for there is no photo to measure on."""
+        """With nothing measured, for there is no photo to measure on."""
         made = super().tables(table, results)
         return Tables(made.records, made.metrics.slice(0, 0), made.dead_letters)

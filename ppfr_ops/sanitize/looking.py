@@ -21,11 +21,10 @@ from ppfr_ops.contracts import described, versioned
 from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.contracts.records import records_schema
 from ppfr_ops.imaging.arrays import Faces
-from ppfr_ops.methods.base import Output
-from ppfr_ops.sanitize.aligned import DrawnFaces, FaceMaker
+from ppfr_ops.sanitize.aligned import FaceRecords
 from ppfr_ops.sanitize.items import BatchResult, Item, Results, decoded
-from ppfr_ops.sanitize.run_context import RunContext, batches
-from ppfr_ops.sanitize.sanitizer import Sanitizer, collected
+from ppfr_ops.sanitize.run_context import RunContext, sampled
+from ppfr_ops.sanitize.sanitizer import collected
 from ppfr_ops.store.ledger import Tables
 
 CODE_BYTES = 32
@@ -41,7 +40,7 @@ Features = Callable[[Faces], NDArray[np.float32]]
 """Faces to rows of numbers, ``N x D``."""
 
 
-class PublishNothing:
+class PublishNothing(FaceRecords[Item]):
     """A way of publishing that publishes nothing.
 
     Args:
@@ -50,13 +49,13 @@ class PublishNothing:
     """
 
     def __init__(self, run: RunContext, features: Features | None = None) -> None:
-        self.run, self.features = run, features
-        self._make: FaceMaker[Item] = FaceMaker(run, self._draw)
+        super().__init__(run)
+        self.features = features
         self.records_schema = records_schema(run.keep, run.pseudonymize is not None)
         self.metrics_schema = metrics_schema([model.name for model in run.recognizers])
+        self.look_schema = self._noted()
 
-    @property
-    def look_schema(self) -> pa.Schema:
+    def _noted(self) -> pa.Schema:
         fields = [
             described("row", pa.int32(), "of the unit, from 0"),
             described("person", pa.binary(CODE_BYTES), "pseudonym; null where nobody is named"),
@@ -73,27 +72,21 @@ class PublishNothing:
         for item in decoded(table, results, self.run.template):
             yield replace(item, context={"identity": os.urandom(CODE_BYTES).hex()})
 
-    def batches(self, items: Iterator[Item]) -> Iterator[list[Item]]:
-        return batches(items, self.run.batch_size)
-
     def sampled(self, items: Sequence[Item]) -> list[int]:
         """Places of the items that something is measured on."""
-        every = self.run.sample_every
-        return [n for n, item in enumerate(items) if item.row % every == 0 and self._measures]
+        return sampled(items, self.run.sample_every) if self.run.measuring.looks else []
 
-    @property
-    def _measures(self) -> bool:
-        return self.run.measuring.looks
-
-    def start(self, batch: list[Item]) -> tuple[list[Item], DrawnFaces[Item] | None]:
+    def start(self, batch: list[Item]) -> Any:
+        """The batch, and what the method made of some of it."""
         some = [batch[place] for place in self.sampled(batch)]
-        return batch, self._make.start(some) if some else None
+        return batch, super().start(some) if some else None
 
-    def finish(self, drawn: tuple[list[Item], DrawnFaces[Item] | None]) -> BatchResult:
+    def finish(self, drawn: Any) -> BatchResult:
+        """What is noted of what ``start`` gave."""
         batch, some = drawn
         count, places = len(batch), self.sampled(batch)
         metrics = {}
-        for name, values in (self._make.finish(some).metrics if some else {}).items():
+        for name, values in (super().finish(some).metrics if some else {}).items():
             metrics[name] = np.full(count, np.nan, np.float32)
             metrics[name][places] = values
         figures: dict[str, NDArray[Any]] = {}
@@ -104,33 +97,13 @@ class PublishNothing:
             figures[LOOK] = np.array(self.run.method.context_of(faces, ())[LOOK])
         return BatchResult([b""] * count, metrics, figures, reasons=[("", "")] * count)
 
-    def columns(self, items: Sequence[Item]) -> list[pa.Array]:
-        return []
-
-    def detections(self, results: Results[Item]) -> pa.Table | None:
-        return None
-
     def check(self, faces: NDArray[np.uint8]) -> None:
         if self.features is not None:
             self.features(faces)
 
-    def _draw(self, faces: Faces, batch: Sequence[Item], draw: int) -> Output:
-        return self.run.publish(faces, [item.record_id for item in batch], batch, draw)
-
-
-class PlanningPass(Sanitizer[Item]):
-    """Looks at units."""
-
-    way: PublishNothing
-
-    def add_dead_letters(self, record_ids: Sequence[str], unit: str, code: str) -> Tables:
-        """As ``Sanitizer.bury``."""
-        gone = super().add_dead_letters(record_ids, unit, code)
-        return replace(gone, look=self.way.look_schema.empty_table())
-
     def tables(self, table: pa.Table, results: Results[Item]) -> Tables:
         """What was noted of a unit, its rows in order; there are no records."""
-        run, way, items = self.run, self.way, results.items
+        run, items = self.run, results.items
         rows = pa.array([item.row for item in items], pa.int32())
         people: list[bytes | None] = [None] * len(items)
         if run.pseudonymize is not None:
@@ -138,7 +111,7 @@ class PlanningPass(Sanitizer[Item]):
             hide = run.pseudonymize
             people = [bytes.fromhex(hide(name)) if name else None for name in labels]
         columns = [rows, pa.array(people, pa.binary(CODE_BYTES))]
-        if way.features is not None:
+        if self.features is not None:
             found = [part[FEATURES] for part in results.figures]
             numbers = np.concatenate(found) if found else np.zeros((0, 0))
             columns.append(pa.array(list(numbers.astype(np.float16)), pa.list_(pa.float16())))
@@ -146,12 +119,12 @@ class PlanningPass(Sanitizer[Item]):
             seen = [text for part in results.figures for text in part[LOOK].tolist()]
             columns.append(pa.array(seen, pa.string()))
         columns += [table[f"keep.{item.name}"].take(rows) for item in run.keep]
-        places = pa.array(way.sampled(items), pa.int64())
-        measured = collected(pa.schema(list(way.metrics_schema)[1:]), results.metrics, len(items))
+        places = pa.array(self.sampled(items), pa.int64())
+        measured = collected(pa.schema(list(self.metrics_schema)[1:]), results.metrics, len(items))
         ids = pa.array([item.record_id for item in items], pa.string())
         return Tables(
-            way.records_schema.empty_table(),
-            pa.table([ids, *measured], schema=way.metrics_schema).take(places),
+            self.records_schema.empty_table(),
+            pa.table([ids, *measured], schema=self.metrics_schema).take(places),
             results.dead_letters(),
-            look=pa.table(columns, schema=way.look_schema),
+            look=pa.table(columns, schema=self.look_schema),
         )

@@ -96,11 +96,11 @@ class RunContext:
 
     def compared(self, items: Sequence[Item]) -> list[int]:
         """Places of the items that the measure which compares two draws is taken on."""
-        return _sampled(items, self.sample_every) if self.measuring.compares_draws else []
+        return sampled(items, self.sample_every) if self.measuring.compares_draws else []
 
     def looked_at(self, items: Sequence[Item]) -> list[int]:
         """Places of the photographs that the detector sees once more."""
-        return _sampled(items, self.look_every)
+        return sampled(items, self.look_every)
 
     def alone(self) -> AbstractContextManager[Any]:
         """While the method works outside of ``publish``: it need not bear two threads."""
@@ -145,7 +145,7 @@ class RunContext:
             return self.method.publish(faces, draws, Context(wanted))
 
 
-def _sampled(items: Sequence[Item], every: int) -> list[int]:
+def sampled(items: Sequence[Item], every: int) -> list[int]:
     """For what tells of the method, not of the record; by place, which draws nothing."""
     return [n for n, item in enumerate(items) if item.row % every == 0]
 

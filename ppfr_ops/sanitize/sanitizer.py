@@ -3,13 +3,14 @@
 For every row: decode, anonymize, encode, decode what was encoded, measure, judge. Nothing but the
 encoded output of the method is ever put into a record.
 
-A ``Sanitizer`` is composed: a way of publishing says what the items of a unit are and makes their
-pictures (``aligned``, ``photographs.crops``, ``photographs.pictures``); here batches that fail are
-halved down to the culprit, and tables are put together.
+A ``Sanitizer`` is composed: a way of publishing says what the items of a unit are, makes their
+pictures and puts tables together (``aligned``, ``looking``, ``drawing``, ``photographs.crops``,
+``photographs.pictures``); the sanitizer halves batches that fail down to the culprit.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Generic, Protocol
+from typing import Any, Generic
 
 import numpy as np
 import pyarrow as pa
@@ -17,27 +18,34 @@ from numpy.typing import NDArray
 
 from ppfr_ops.contracts.records import IMAGE_TYPE
 from ppfr_ops.sanitize.items import BatchResult, Failed, I, Results
-from ppfr_ops.sanitize.run_context import RunContext
+from ppfr_ops.sanitize.run_context import RunContext, batches
 from ppfr_ops.store.ledger import Tables
 
 
-class PublishingMode(Protocol[I]):
-    """A way of publishing: aligned faces, faces of photographs, or photographs."""
+class PublishingMode(ABC, Generic[I]):
+    """A way of publishing: aligned faces, faces of photographs, or photographs.
 
-    run: RunContext
+    Args:
+        run: what is common to all records of the run.
+    """
 
-    @property
-    def records_schema(self) -> pa.Schema: ...
+    records_schema: pa.Schema
+    metrics_schema: pa.Schema
+    look_schema: pa.Schema | None = None
+    """Of what is noted of rows; None: nothing is."""
 
-    @property
-    def metrics_schema(self) -> pa.Schema: ...
+    def __init__(self, run: RunContext) -> None:
+        self.run = run
 
+    @abstractmethod
     def items(self, table: pa.Table, results: Results[I]) -> Iterator[I]:
         """What becomes a record each; others become dead letters."""
 
     def batches(self, items: Iterator[I]) -> Iterator[list[I]]:
         """Items that are worked on together."""
+        return batches(items, self.run.batch_size)
 
+    @abstractmethod
     def start(self, batch: list[I]) -> Any:
         """The method's part of a batch.
 
@@ -45,6 +53,7 @@ class PublishingMode(Protocol[I]):
             Failed: with the reason code; the batch is tried again by halves.
         """
 
+    @abstractmethod
     def finish(self, drawn: Any) -> BatchResult:
         """Pictures of what ``start`` gave, encoded, and what was measured on them. May run in
         another thread than ``start``, and while that works on another batch.
@@ -55,9 +64,11 @@ class PublishingMode(Protocol[I]):
 
     def columns(self, items: Sequence[I]) -> list[pa.Array]:
         """Columns of ``data/`` that this way adds."""
+        return []
 
     def detections(self, results: Results[I]) -> pa.Table | None:
         """Every face that was found; None where none are looked for."""
+        return None
 
     def check(self, faces: NDArray[np.uint8]) -> None:
         """Try whatever it needs beside the method on faces.
@@ -65,6 +76,43 @@ class PublishingMode(Protocol[I]):
         Raises:
             UserError: it does not work.
         """
+
+    def tables(self, table: pa.Table, results: Results[I]) -> Tables:
+        """What a unit has become, its rows in order."""
+        run = self.run
+        rows = pa.array([item.row for item in results.items], pa.int64())
+        names = [item.record_id for item in results.items]
+        ids = pa.array(names, pa.string())
+        pictures = pa.StructArray.from_arrays(
+            [
+                pa.array(results.images, pa.binary()),
+                pa.array(
+                    [f"{i.record_id}{run.encoding_of(i).suffix}" for i in results.items],
+                    pa.string(),
+                ),
+            ],
+            fields=list(IMAGE_TYPE),
+        )
+        columns: list[pa.Array | pa.ChunkedArray] = [ids, pictures]
+        if run.pseudonymize is not None:
+            identities = table["identity"].take(rows).to_pylist()
+            hidden = []
+            for item, name in zip(results.items, identities, strict=True):
+                # Nobody knows who a bystander is, so each is a person of their own.
+                who = name if name is None or item.named else f"\0{item.record_id}"
+                hidden.append(None if who is None else run.pseudonymize(who))
+            columns.append(pa.array(hidden, pa.string()))
+        columns += self.columns(results.items)
+        figures = [item.column for item in run.method.record_figures]
+        columns += collected(pa.schema(figures), results.figures, len(names))
+        columns += [table[f"keep.{item.name}"].take(rows) for item in run.keep]
+        measured = collected(pa.schema(list(self.metrics_schema)[1:]), results.metrics, len(names))
+        return Tables(
+            pa.table(columns, schema=self.records_schema),
+            pa.table([ids, *measured], schema=self.metrics_schema),
+            results.dead_letters(),
+            self.detections(results),
+        )
 
 
 class Sanitizer(Generic[I]):
@@ -91,7 +139,7 @@ class Sanitizer(Generic[I]):
                 self.finish(batch, self.start(batch), results)
         finally:
             self.run.forget()
-        return self.tables(table, results)
+        return self.way.tables(table, results)
 
     # The steps of ``__call__``, for anyone who takes them in several threads.
 
@@ -127,48 +175,13 @@ class Sanitizer(Generic[I]):
         results: Results[I] = Results(unit)
         for row, record_id in enumerate(record_ids):
             results.add_dead_letter(record_id, row, code)
+        way = self.way
         return Tables(
-            self.way.records_schema.empty_table(),
-            self.way.metrics_schema.empty_table(),
-            results.dead_letters(),
-            self.way.detections(results),
-        )
-
-    def tables(self, table: pa.Table, results: Results[I]) -> Tables:
-        """What a unit has become, its rows in order."""
-        run, way = self.run, self.way
-        rows = pa.array([item.row for item in results.items], pa.int64())
-        names = [item.record_id for item in results.items]
-        ids = pa.array(names, pa.string())
-        pictures = pa.StructArray.from_arrays(
-            [
-                pa.array(results.images, pa.binary()),
-                pa.array(
-                    [f"{i.record_id}{run.encoding_of(i).suffix}" for i in results.items],
-                    pa.string(),
-                ),
-            ],
-            fields=list(IMAGE_TYPE),
-        )
-        columns: list[pa.Array | pa.ChunkedArray] = [ids, pictures]
-        if run.pseudonymize is not None:
-            identities = table["identity"].take(rows).to_pylist()
-            hidden = []
-            for item, name in zip(results.items, identities, strict=True):
-                # Nobody knows who a bystander is, so each is a person of their own.
-                who = name if name is None or item.named else f"\0{item.record_id}"
-                hidden.append(None if who is None else run.pseudonymize(who))
-            columns.append(pa.array(hidden, pa.string()))
-        columns += way.columns(results.items)
-        figures = [item.column for item in run.method.record_figures]
-        columns += collected(pa.schema(figures), results.figures, len(names))
-        columns += [table[f"keep.{item.name}"].take(rows) for item in run.keep]
-        measured = collected(pa.schema(list(way.metrics_schema)[1:]), results.metrics, len(names))
-        return Tables(
-            pa.table(columns, schema=way.records_schema),
-            pa.table([ids, *measured], schema=way.metrics_schema),
+            way.records_schema.empty_table(),
+            way.metrics_schema.empty_table(),
             results.dead_letters(),
             way.detections(results),
+            None if way.look_schema is None else way.look_schema.empty_table(),
         )
 
 

@@ -22,11 +22,11 @@ from ppfr_ops.recognizers import Recognizer
 from ppfr_ops.sanitize import isolation, naming
 from ppfr_ops.sanitize.accounts import account_of, charge
 from ppfr_ops.sanitize.aligned import AlignedFaces
-from ppfr_ops.sanitize.drawing import Drawer, PlannedRecords
+from ppfr_ops.sanitize.drawing import PlannedRecords
 from ppfr_ops.sanitize.fingerprints import Fingerprints
 from ppfr_ops.sanitize.items import Item, Results
 from ppfr_ops.sanitize.job import Job, Status
-from ppfr_ops.sanitize.looking import PlanningPass, PublishNothing
+from ppfr_ops.sanitize.looking import PublishNothing
 from ppfr_ops.sanitize.photographs.crops import FaceCrops
 from ppfr_ops.sanitize.photographs.finder import Finder
 from ppfr_ops.sanitize.photographs.output import paths_in
@@ -94,10 +94,9 @@ def build_sanitizer(
         policy=job.policy,
     )
     if job.stage == "look":
-        finds = job.finds_people
-        return PlanningPass(PublishNothing(run, naming.features if finds else None))
+        return Sanitizer(PublishNothing(run, naming.features if job.finds_people else None))
     if job.stage == "draw":
-        return Drawer(PlannedRecords(run))
+        return Sanitizer(PlannedRecords(run))
     if options.photographs is None:
         return Sanitizer(AlignedFaces(run))
     finder = Finder(options.photographs, job.verdicts or {}, threads)
@@ -223,7 +222,7 @@ class Worker:
                     if batch is not None:
                         self.sanitizer.finish(batch, made, task.results)
                     elif task.table is not None:
-                        task.tables = self.sanitizer.tables(task.table, task.results)
+                        task.tables = self.sanitizer.way.tables(task.table, task.results)
                         if self.vault is None:
                             task.table = None  # nobody wants the originals any more
                 except Exception as error:

@@ -14,11 +14,11 @@ from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.detector import Detections
 from ppfr_ops.imaging.geometry import cut, transforms
 from ppfr_ops.methods.base import Output
-from ppfr_ops.sanitize.aligned import DrawnFaces, FaceMaker
-from ppfr_ops.sanitize.items import BatchResult, Item, Results
+from ppfr_ops.sanitize.aligned import FaceRecords
+from ppfr_ops.sanitize.items import Item, Results
 from ppfr_ops.sanitize.photographs.faces import detections_table, pixelated, place
 from ppfr_ops.sanitize.photographs.finder import Finder
-from ppfr_ops.sanitize.run_context import RunContext, batches
+from ppfr_ops.sanitize.run_context import RunContext
 
 
 def main_face(faces: Detections, shape: Sequence[int]) -> int:
@@ -36,7 +36,7 @@ class Crop(Item):
     place: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
-class FaceCrops:
+class FaceCrops(FaceRecords[Crop]):
     """Publishes every face of a photograph as a record.
 
     Args:
@@ -45,9 +45,8 @@ class FaceCrops:
     """
 
     def __init__(self, run: RunContext, finder: Finder) -> None:
-        self.run = run
+        super().__init__(run)
         self.find = finder
-        self._make: FaceMaker[Crop] = FaceMaker(run, self._draw)
         names = [model.name for model in run.recognizers]
         figures = [item.column for item in run.method.record_figures]
         self.records_schema = records_schema(
@@ -68,15 +67,6 @@ class FaceCrops:
                 own = named or i == main
                 yield Crop(ident, photograph.row, crop, photograph.context, place=where, named=own)
 
-    def batches(self, items: Iterator[Crop]) -> Iterator[list[Crop]]:
-        return batches(items, self.run.batch_size)
-
-    def start(self, batch: list[Crop]) -> DrawnFaces[Crop]:
-        return self._make.start(batch)
-
-    def finish(self, drawn: DrawnFaces[Crop]) -> BatchResult:
-        return self._make.finish(drawn)
-
     def columns(self, items: Sequence[Crop]) -> list[pa.Array]:
         return [
             pa.array([crop.place[item.name] for crop in items], item.type) for item in FACE_FIELDS
@@ -91,17 +81,17 @@ class FaceCrops:
     def check(self, faces: Faces) -> None:
         self.find.check(list(faces))
 
-    def _draw(self, faces: Faces, batch: Sequence[Crop], draw: int) -> Output:
+    def draw(self, faces: Faces, items: Sequence[Crop], draw: int) -> Output:
         """The method on the faces that suit it, coarse pixels on all others."""
         out = np.empty_like(faces)
-        suited = np.array([crop.place["treatment"] == "anonymized" for crop in batch], bool)
+        suited = np.array([crop.place["treatment"] == "anonymized" for crop in items], bool)
         figures = {
             item.name: np.full(len(faces), np.nan, np.float32)
             for item in self.run.method.record_figures
         }
         if suited.any():
-            some = [crop for crop, suits in zip(batch, suited, strict=True) if suits]
-            given = self.run.publish(faces[suited], [crop.record_id for crop in some], some, draw)
+            some = [crop for crop, suits in zip(items, suited, strict=True) if suits]
+            given = super().draw(faces[suited], some, draw)
             out[suited] = given.faces
             for name, values in given.figures.items():
                 figures[name][suited] = values

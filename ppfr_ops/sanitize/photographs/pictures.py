@@ -24,6 +24,7 @@ from ppfr_ops.sanitize.photographs.faces import detections_table, place
 from ppfr_ops.sanitize.photographs.finder import Finder, Photograph, full
 from ppfr_ops.sanitize.photographs.given import beyond
 from ppfr_ops.sanitize.run_context import RunContext
+from ppfr_ops.sanitize.sanitizer import PublishingMode
 
 Drawn = Mapping[int, NDArray[np.uint8] | Portrait]
 """What the method made of the faces of a photograph that suit it, by number of the face."""
@@ -50,7 +51,7 @@ class _Made:
     """Of its faces, one value each."""
 
 
-class WholePictures:
+class WholePictures(PublishingMode[Photograph]):
     """Publishes whole photographs. A photograph has to meet what is required with every face that
     went through the method; figures of faces that were pixelated bind nobody.
 
@@ -74,7 +75,7 @@ class WholePictures:
                 f"method {run.method.name} reports figures of every face; publish --output-faces "
                 "crops"
             )
-        self.run = run
+        super().__init__(run)
         self.find = finder
         self.people = people or {}
         self.cover = run.method.style if isinstance(run.method, HeadCover) else None
@@ -130,9 +131,6 @@ class WholePictures:
             faces=[each.metrics for each in made],
             reasons=[self._reason(item, each) for item, each in zip(batch, made, strict=True)],
         )
-
-    def columns(self, items: Sequence[Photograph]) -> list[pa.Array]:
-        return []
 
     def detections(self, results: Results[Photograph]) -> pa.Table:
         columns: dict[str, list[Any]] = {
