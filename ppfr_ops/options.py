@@ -7,8 +7,14 @@ import hashlib
 import json
 from typing import Any, get_args
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
+
+
+class Options(BaseModel):
+    """Options that are declared together."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def option(

@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from pydantic import BaseModel, ConfigDict
 
 from ppfr_ops.cli import Command
 from ppfr_ops.cli.options import options_of, validated
 from ppfr_ops.cli.terminal import echo
 from ppfr_ops.errors import UserError
-from ppfr_ops.options import option
+from ppfr_ops.options import Options, option
 from ppfr_ops.store.files import inside
 from ppfr_ops.words import counted
 
@@ -25,10 +24,8 @@ Examples:
 """
 
 
-class ReviewOptions(BaseModel):
+class ReviewOptions(Options):
     """Options of ``ppfr review``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str | None = option(None, "The run's input.", metavar="URL", flag="--input")
     identity_key_file: str | None = option(

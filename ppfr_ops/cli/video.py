@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
-from pydantic import BaseModel, ConfigDict
 
 from ppfr_ops.cli import Command
 from ppfr_ops.cli.options import options_of, validated
-from ppfr_ops.options import option
+from ppfr_ops.options import Options, option
 
 EXAMPLES = """
 \b
@@ -22,10 +21,8 @@ Exit codes: 0 finished; 1 a video could not be done; 2 wrong usage or input;
 """
 
 
-class VideoOptions(BaseModel):
+class VideoOptions(Options):
     """Options of ``ppfr video``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     input: str = option(..., "A video, or a folder of them (mp4, mov, mkv, webm, avi).")
     output: str = option(..., "Folder: release/ may leave, evidence/ stays.")

@@ -6,6 +6,14 @@ of no other, made on purpose: ``tests/test_schemas.py`` holds the inventory.
 """
 
 import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+
+class Document(BaseModel):
+    """A JSON document, or a part of one. What it does not know is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
 
 VERSIONS = {
     "records": "2",

@@ -4,24 +4,21 @@ OpenSSF Model Signing v1.0, which names every file, and beside it what was done.
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from ppfr_ops.contracts import Document
 from ppfr_ops.contracts.ledger import Digest
 from ppfr_ops.contracts.manifest import Method, Model, Requirement
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
-
-
-class Subject(_Model):
+class Subject(Document):
     name: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     """Of the release."""
     digest: dict[Literal["sha256"], Digest]
     """Over the digests of all resources, one after the other."""
 
 
-class Serialization(_Model):
+class Serialization(Document):
     """How the digests were made; constant."""
 
     method: Literal["files"] = "files"
@@ -30,7 +27,7 @@ class Serialization(_Model):
     ignore_paths: list[str] = ["manifest.sig"]
 
 
-class Resource(_Model):
+class Resource(Document):
     """A file of the release."""
 
     name: str
@@ -38,7 +35,7 @@ class Resource(_Model):
     digest: Digest
 
 
-class Facts(_Model):
+class Facts(Document):
     """What was done and what came of it, as ``release/manifest.json`` has it; counts and means, no
     figure of a record."""
 
@@ -62,14 +59,14 @@ class Facts(_Model):
     requirements: list[Requirement]
 
 
-class Predicate(_Model):
+class Predicate(Document):
     serialization: Serialization = Serialization()
     resources: list[Resource]
     ppfr: Facts
     """Model Signing lets verifiers pass over what they do not know."""
 
 
-class ReleaseStatement(_Model):
+class ReleaseStatement(Document, populate_by_name=True):
     """The payload of the envelope in ``release/manifest.sig``."""
 
     type: Literal["https://in-toto.io/Statement/v1"] = Field(

@@ -3,9 +3,9 @@
 from typing import Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from ppfr_ops.contracts import described, versioned
+from ppfr_ops.contracts import Document, described, versioned
 
 RADII = (0.1, 0.25, 0.5, 0.6, 1.0)
 """L2 radii, pixels of 0..1, that are reported on."""
@@ -49,11 +49,7 @@ CERTIFICATES_SCHEMA = versioned(
 )
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class CertifiedAt(_Document):
+class CertifiedAt(Document):
     radius: float
     share: float = Field(
         ge=0,
@@ -62,7 +58,7 @@ class CertifiedAt(_Document):
     )
 
 
-class Certification(_Document):
+class Certification(Document):
     """``certificates/NAME/certification.json``: what was certified, and for what share."""
 
     schema_version: Literal[2] = 2

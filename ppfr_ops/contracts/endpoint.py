@@ -6,7 +6,9 @@ in any language by that document can be asked by ``ppfr distill``.
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
+
+from ppfr_ops.contracts import Document
 
 NUMBER_HEADER = "X-Query-Number"
 """Number of the query in the account of anyone who asks: lets both sides compare line by line."""
@@ -18,11 +20,7 @@ LARGEST_REPLY = 1 << 20
 _PICTURE = "PNG or JPEG of an aligned face, 112 x 112 RGB, base64"
 
 
-class _Wire(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class EndpointInfo(_Wire):
+class EndpointInfo(Document):
     """What an endpoint says of itself. Asking for it is no query."""
 
     version: Literal[1] = 1
@@ -31,24 +29,24 @@ class EndpointInfo(_Wire):
     queries: int = Field(ge=0, description="requests for templates and scores since it started")
 
 
-class TemplateRequest(_Wire):
+class TemplateRequest(Document):
     picture: str = Field(description=_PICTURE)
 
 
-class TemplateReply(_Wire):
+class TemplateReply(Document):
     template: list[float] = Field(description="of any length but zero; compared by cosine")
 
 
-class ScoreRequest(_Wire):
+class ScoreRequest(Document):
     a: str = Field(description=_PICTURE)
     b: str = Field(description=_PICTURE)
 
 
-class ScoreReply(_Wire):
+class ScoreReply(Document):
     score: float = Field(description="the greater, the more alike")
 
 
-class Problem(_Wire):
+class Problem(Document):
     error: str = Field(description="one line that holds nothing of the picture")
 
 

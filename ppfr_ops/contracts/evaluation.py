@@ -10,18 +10,13 @@ versions are read as they are.
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
+from ppfr_ops.contracts import Document
 from ppfr_ops.contracts.look import Look
 from ppfr_ops.contracts.structure import Structure
 from ppfr_ops.contracts.worth import Benchmark, Leak
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Rates(_Document):
+class Rates(Document):
     """Verification over the pairs: LFW's protocol."""
 
     tar: dict[str, float]
@@ -32,7 +27,7 @@ class Rates(_Document):
     eer: float
 
 
-class Unchanged(_Document):
+class Unchanged(Document):
     """Pairs of published pictures at the threshold of FAR 1e-3 on originals, which is what a
     recogniser in production has."""
 
@@ -40,7 +35,7 @@ class Unchanged(_Document):
     tar: float
 
 
-class Utility(_Document):
+class Utility(Document):
     """One FR model."""
 
     role: Literal["surrogate", "black_box"]
@@ -57,7 +52,7 @@ class Utility(_Document):
     """Recommended for what is published: by FAR, over pairs of published pictures."""
 
 
-class Spread(_Document):
+class Spread(Document):
     mean: float
     p01: float
     p50: float
@@ -65,7 +60,7 @@ class Spread(_Document):
     max: float
 
 
-class Disclosure(_Document):
+class Disclosure(Document):
     faces: int
     disclosure: Spread
     other_person: Spread
@@ -77,14 +72,14 @@ class Disclosure(_Document):
     lowfreq_corr: float
 
 
-class Point(_Document):
+class Point(Document):
     step: int
     seconds: float
     val_ssim: float
     val_psnr: float
 
 
-class Recovery(_Document):
+class Recovery(Document):
     """One attacker."""
 
     knows: Literal["fresh", "fixed", "leaked", "averaging"]
@@ -108,7 +103,7 @@ class Recovery(_Document):
     curve: list[Point]
 
 
-class RecoverySummary(_Document):
+class RecoverySummary(Document):
     floor_ssim: float
     floor_psnr: float
     floor_disclosure: float
@@ -121,14 +116,14 @@ class RecoverySummary(_Document):
     attackers: dict[str, Recovery]
 
 
-class Student(_Document):
+class Student(Document):
     pairs: int
     rank1: float
     d_sys: float
     rank1_without: float
 
 
-class Linkage(_Document):
+class Linkage(Document):
     """One FR model; published probes against a gallery of original photos."""
 
     people: int
@@ -150,7 +145,7 @@ class Linkage(_Document):
     student: Student | None
 
 
-class Diversity(_Document):
+class Diversity(Document):
     faces: int
     draw_similarity: float
     """The disclosure measure between two draws of one face."""
@@ -158,7 +153,7 @@ class Diversity(_Document):
     """The same between two faces: what is left when nothing is shared but the method."""
 
 
-class Group(_Document):
+class Group(Document):
     faces: int
     disclosure: float
     rec_ssim: float | None
@@ -170,7 +165,7 @@ class Group(_Document):
     at one threshold for all groups: mean of genuine and impostor accuracy, by FR model."""
 
 
-class Gap(_Document):
+class Gap(Document):
     measure: str
     attribute: str
     lowest_group: str
@@ -180,21 +175,21 @@ class Gap(_Document):
     gap: float
 
 
-class Groups(_Document):
+class Groups(Document):
     faces: int
     attributes: dict[str, dict[str, Group]]
     largest_gaps: list[Gap]
     """The largest gap of each measure, the largest first."""
 
 
-class View(_Document):
+class View(Document):
     """Verification with both pictures of a pair reduced to one size."""
 
     protected_original: Rates
     original: Rates
 
 
-class Eye(_Document):
+class Eye(Document):
     """What is left of the likeness from afar: recognition against originals when the pictures are
     reduced by area averaging and enlarged again."""
 
@@ -203,12 +198,12 @@ class Eye(_Document):
     """By FR model, then by size in px."""
 
 
-class Reading(_Document):
+class Reading(Document):
     balanced_accuracy: float
     standard_error: float
 
 
-class Inferred(_Document):
+class Inferred(Document):
     """One attribute. Balanced accuracy: the mean over the groups of the share told right."""
 
     groups: dict[str, int]
@@ -221,7 +216,7 @@ class Inferred(_Document):
     templates_original: dict[str, Reading]
 
 
-class Inference(_Document):
+class Inference(Document):
     """What can be told of a person that was not to be told (WP216's third criterion): attackers
     trained on what is published for other people, beside the same on originals."""
 
@@ -231,7 +226,7 @@ class Inference(_Document):
     attributes: dict[str, Inferred]
 
 
-class Found(_Document):
+class Found(Document):
     """Rank 1 in the whole gallery of originals."""
 
     same_photo: float
@@ -239,7 +234,7 @@ class Found(_Document):
     """With the very photo taken out: the first is another photo of the person."""
 
 
-class KnownPairs(_Document):
+class KnownPairs(Document):
     pairs: int
     attack: str
     """The one that found most."""
@@ -247,7 +242,7 @@ class KnownPairs(_Document):
     another_photo: float
 
 
-class Linker(_Document):
+class Linker(Document):
     """The strong linker: pairs without end made by running the method, the templates of all FR
     models, a network on top; and, as a curve, pairs that are known of the release itself."""
 
@@ -265,7 +260,7 @@ class Linker(_Document):
     known_pairs: list[KnownPairs]
 
 
-class Taken(_Document):
+class Taken(Document):
     """How often an FR model takes a regenerated face for the person, at FAR 1e-3 on originals."""
 
     same_photo: float
@@ -276,7 +271,7 @@ class Taken(_Document):
     """The very photo first in the gallery."""
 
 
-class Regeneration(_Document):
+class Regeneration(Document):
     """A decoder from the picture and its templates, trained to give faces that FR models take for
     the person, and judged by FR models that it was not trained with."""
 
@@ -290,7 +285,7 @@ class Regeneration(_Document):
     unseen: dict[str, Taken]
 
 
-class TwoReleases(_Document):
+class TwoReleases(Document):
     """One FR model; the first picture of a pair from one release, the second from another."""
 
     different_keys: Rates
@@ -300,14 +295,14 @@ class TwoReleases(_Document):
     same_photo_same_key: float
 
 
-class Releases(_Document):
+class Releases(Document):
     pairs: int
     keyed: bool
     """Whether the method takes a key; if not, both columns are of fresh draws alone."""
     models: dict[str, TwoReleases]
 
 
-class Training(_Document):
+class Training(Document):
     """What a release is worth to anyone who trains on it: a small recogniser, trained twice."""
 
     people: int
@@ -321,7 +316,7 @@ class Training(_Document):
     originals_on_published: Rates
 
 
-class Headline(_Document):
+class Headline(Document):
     """The figures to compare methods by."""
 
     black_box_tar: float | None = None
@@ -361,19 +356,19 @@ class Headline(_Document):
     """Share of people whom the structure attack names rightly: the best of its ways."""
 
 
-class Model(_Document):
+class Model(Document):
     role: Literal["surrogate", "black_box"]
     sha256: str
     convention: str
     channels: str
 
 
-class Data(_Document):
+class Data(Document):
     faces: int
     sha256: str
 
 
-class Evaluation(_Document):
+class Evaluation(Document):
     schema_version: Literal[3] = 3
     label: str
     method: str | None

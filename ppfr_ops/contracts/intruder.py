@@ -3,14 +3,12 @@
 
 import math
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from ppfr_ops.contracts import Document
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Attempt(_Document):
+class Attempt(Document):
     """By one means."""
 
     means: str
@@ -34,7 +32,7 @@ def luck(chance: float) -> int:
     return count
 
 
-class IntruderRecord(_Document):
+class IntruderRecord(Document):
     schema_version: str = "1"
     release: str
     """Id of the release."""

@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from ppfr_ops.contracts import VERSIONS
+from ppfr_ops.contracts import VERSIONS, Document
 
 Kind = Literal["data", "metrics", "dead_letters", "detections", "look"]
 KINDS: tuple[Kind, ...] = ("data", "metrics", "dead_letters")
@@ -47,8 +47,8 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _Fixed(Document):
+    model_config = ConfigDict(frozen=True)
 
 
 # What there are millions of in a driver goes without a dictionary of fields: half the memory.
@@ -77,7 +77,7 @@ class Statistic:
     max: float
 
 
-class Source(_Model):
+class Source(_Fixed):
     """Fingerprint of what a unit was made of. All are HMACs under the owner's key, so nobody else
     can recognise an original by them."""
 
@@ -92,7 +92,7 @@ class Source(_Model):
     """The first row of the file, and the one after the last; null where every file is a row."""
 
 
-class Tombstone(_Model):
+class Tombstone(_Fixed):
     """A unit whose source was deleted upstream."""
 
     unit: UnitId
@@ -103,7 +103,7 @@ class Tombstone(_Model):
     """Whether what was published of it was taken back."""
 
 
-class LedgerEntry(_Model):
+class LedgerEntry(_Fixed):
     schema_version: str = VERSIONS["ledger"]
     unit: UnitId
     copy_id: str = Field(pattern=rf"^{COPY.pattern}$")

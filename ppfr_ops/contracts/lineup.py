@@ -2,14 +2,10 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from ppfr_ops.contracts import Document
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Answers(_Document):
+class Answers(Document):
     """``answers.json``: apart from the page, for who scores it."""
 
     schema_version: Literal[1] = 1
@@ -23,7 +19,7 @@ class Answers(_Document):
     """The right candidate of every trial, counted from 1."""
 
 
-class LineUp(_Document):
+class LineUp(Document):
     """``result.json``: one viewer's line-up."""
 
     schema_version: Literal[1] = 1

@@ -1,16 +1,16 @@
 """The part of ``evaluation.json`` that says what pictures look like."""
 
-from pydantic import BaseModel
+from ppfr_ops.contracts import Document
 
 
-class Varied(BaseModel, extra="forbid"):
+class Varied(Document):
     within: float | None
     """Deviation between photos of one person; null where nobody has two."""
     between: float | None
     """Deviation of people's means, less what photos add to it."""
 
 
-class Looked(BaseModel, extra="forbid"):
+class Looked(Document):
     found: float
     """Share of pictures in which a detector (CenterFace) finds a face."""
     saturation: float
@@ -25,7 +25,7 @@ class Looked(BaseModel, extra="forbid"):
     """The same by histograms of gradients."""
 
 
-class Look(BaseModel, extra="forbid"):
+class Look(Document):
     """Whether pictures look, and a person's photos differ, as photographs do."""
 
     people: int

@@ -9,18 +9,14 @@ from datetime import date
 from typing import Annotated, Any, Final, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from ppfr_ops.contracts import VERSIONS, described
+from ppfr_ops.contracts import VERSIONS, Document, described
 from ppfr_ops.contracts.ledger import Count, Digest, Statistic
 from ppfr_ops.contracts.metrics import METRICS
 
 MANIFESTS = "3"
 """Version of both manifests. Before 3 they listed the shards themselves."""
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid")
 
 
 PROMISE = frozenset(
@@ -32,7 +28,7 @@ PROMISE = frozenset(
 """Figures of a release by a method that promises differential privacy."""
 
 
-class Method(_Model):
+class Method(Document):
     name: str
     options: dict[str, Any]
     digest: str
@@ -57,13 +53,13 @@ class Method(_Model):
         return "epsilon" in self.figures or "epsilon" in self.columns
 
 
-class Model(_Model):
+class Model(Document):
     name: str
     digest: str
     """sha256 of the file."""
 
 
-class Counts(_Model):
+class Counts(Document):
     units: int
     rows_in: int
     extra_faces: int = 0
@@ -81,7 +77,7 @@ class Counts(_Model):
     signs that nobody sees, and in one form of Unicode."""
 
 
-class PhotographCounts(_Model):
+class PhotographCounts(Document):
     """What was found in photographs, and who looked them over."""
 
     photographs: int
@@ -98,7 +94,7 @@ class PhotographCounts(_Model):
     """Photographs that a person should look at, and nobody has."""
 
 
-class Check(_Model):
+class Check(Document):
     """A requirement and what was found; what was not measured does not hold."""
 
     name: str
@@ -112,14 +108,14 @@ class Check(_Model):
         return f"{self.name}: {found}, required {self.bound}"
 
 
-class Verdict(_Model):
+class Verdict(Document):
     """Of a policy on the run."""
 
     passed: bool
     checks: list[Check]
 
 
-class Manifest(_Model):
+class Manifest(Document):
     """The owner's: ``evidence/manifest.json``."""
 
     schema_version: str = MANIFESTS
@@ -199,7 +195,7 @@ FILES_SCHEMA = pa.schema(
 """``release/files.pq``: the shards, sorted by path, not compressed."""
 
 
-class Listing(_Model):
+class Listing(Document):
     """The file that lists the shards of a release, or its photographs."""
 
     path: Literal["files.pq", "SHA256SUMS"] = FILES
@@ -209,7 +205,7 @@ class Listing(_Model):
     """Shards or photographs that it lists."""
 
 
-class File(_Model):
+class File(Document):
     """A file of the release."""
 
     path: Annotated[
@@ -222,7 +218,7 @@ class File(_Model):
     """Of shards."""
 
 
-class Requirement(_Model):
+class Requirement(Document):
     """Of the owner's policy. What was found is for the owner: a worst value is one record's."""
 
     name: str
@@ -230,7 +226,7 @@ class Requirement(_Model):
     holds: bool
 
 
-class ReleaseManifest(_Model):
+class ReleaseManifest(Document):
     """``release/manifest.json``: nothing in it is a figure of a single record, and nothing follows
     the order of the input."""
 

@@ -4,18 +4,19 @@ import re
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from ppfr_ops.contracts import Document
 from ppfr_ops.contracts.metrics import METRICS, PICTURE_FIELDS
 from ppfr_ops.errors import UserError, fault
 
 _BOUND = re.compile(r"(<=|>=|==)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)")
 
 
-class Bound(BaseModel):
+class Bound(Document):
     """A threshold: ``<= 0.6``, ``>= 0.9``, ``== 0``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
 
     sign: Literal["<=", ">=", "=="]
     value: float
@@ -54,10 +55,8 @@ _FIGURES = re.compile(
 _METRICS = re.compile(_MEASURES)
 
 
-class Policy(BaseModel):
+class Policy(Document):
     """Thresholds on every record and on the release as a whole."""
-
-    model_config = ConfigDict(extra="forbid")
 
     version: Literal[1] = 1
     record: _Bounds = {}

@@ -2,15 +2,15 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from ppfr_ops.contracts import Document
 
 DOCUMENT = "privacy_audit.json"
 
 
-class PrivacyAudit(BaseModel):
+class PrivacyAudit(Document):
     """What ``ppfr audit-privacy`` found. Nothing in it is of an original: neighbours are drawn."""
-
-    model_config = ConfigDict(extra="forbid")
 
     schema_version: Literal[1] = 1
     method: str

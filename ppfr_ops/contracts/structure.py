@@ -1,14 +1,10 @@
 """The part ``structure`` of ``evaluation.json``: people named by what a release shows besides its
 pictures' content."""
 
-from pydantic import BaseModel, ConfigDict
+from ppfr_ops.contracts import Document
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class StructureAttack(_Document):
+class StructureAttack(Document):
     """One way of naming people by what the set tells."""
 
     attack: str
@@ -29,7 +25,7 @@ class StructureAttack(_Document):
     """Of a hundred such shuffles one has more."""
 
 
-class Structure(_Document):
+class Structure(Document):
     """What the set tells to an attacker who knows which person stands in which row of the source,
     and has the release as it is."""
 

@@ -2,7 +2,9 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from ppfr_ops.contracts import Document
 
 VOID = (
     "It was made of the answers of the recogniser that it stands for. As a black box it is void: "
@@ -10,10 +12,9 @@ VOID = (
 )
 
 
-class Fit(BaseModel):
+class Fit(Document):
     """How like the target it is, on pairs of pictures whose answers were held back from it."""
 
-    model_config = ConfigDict(extra="forbid")
     pairs: int = Field(ge=0, description="held back")
     spearman: float | None = Field(description="of its scores and the target's on them")
     baseline: float | None = Field(
@@ -22,10 +23,9 @@ class Fit(BaseModel):
     )
 
 
-class SurrogateCard(BaseModel):
+class SurrogateCard(Document):
     """One surrogate. The same document is inside its files, so that it stays with them."""
 
-    model_config = ConfigDict(extra="forbid")
     schema_version: Literal[1] = 1
     target: str = Field(description="name that its maker gave the recogniser that was asked")
     void_as_black_box: bool = Field(description="False only of a student of a local model")

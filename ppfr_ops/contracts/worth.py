@@ -1,17 +1,17 @@
 """The parts of ``evaluation.json`` that say what a release is worth as a benchmark, and whether the
 people in it are anybody."""
 
-from pydantic import BaseModel
+from ppfr_ops.contracts import Document
 
 
-class Read(BaseModel, extra="forbid"):
+class Read(Document):
     """Accuracy of one recogniser on the same pairs."""
 
     originals: float
     published: float
 
 
-class Benchmark(BaseModel, extra="forbid"):
+class Benchmark(Document):
     """Does a release tell good recognisers from bad ones, as the originals do?"""
 
     pairs: int
@@ -25,7 +25,7 @@ class Benchmark(BaseModel, extra="forbid"):
     originals; null where nobody errs on originals."""
 
 
-class Near(BaseModel, extra="forbid"):
+class Near(Document):
     """Shares of pairs that an FR model takes for one person."""
 
     published: float
@@ -36,7 +36,7 @@ class Near(BaseModel, extra="forbid"):
     """Photos of two people."""
 
 
-class Leak(BaseModel, extra="forbid"):
+class Leak(Document):
     """Are the people who are published anybody of the sets at hand, other than by chance?"""
 
     people: int

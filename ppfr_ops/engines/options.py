@@ -2,15 +2,11 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from ppfr_ops.options import option
+from ppfr_ops.options import Options, option
 
 
-class EngineOptions(BaseModel):
+class EngineOptions(Options):
     """Options of ``ppfr sanitize`` alone."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     engine: Literal["auto", "local", "ray"] = option(
         "auto",

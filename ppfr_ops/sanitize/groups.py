@@ -25,12 +25,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict
 
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import FACE_SIZE
 from ppfr_ops.imaging.geometry import cut, transforms
-from ppfr_ops.options import option
+from ppfr_ops.options import Options, option
 from ppfr_ops.sanitize.alignment import template_of
 from ppfr_ops.sanitize.grouping import Vectors, assign, features_of, group
 from ppfr_ops.sanitize.items import Results, decoded
@@ -153,10 +152,8 @@ def people_of(path: str, planned: Plan) -> dict[str, dict[int, str]]:
     return found
 
 
-class GroupOptions(BaseModel):
+class GroupOptions(Options):
     """What is to be grouped, and where the groups go."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     input: str = option(
         ...,

@@ -5,11 +5,11 @@ Long because every option is declared once, with its words, and here.
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.imaging.marks import SOURCE_TYPES
-from ppfr_ops.options import option
+from ppfr_ops.options import Options, option
 from ppfr_ops.recognizers import RecognizerSpec
 from ppfr_ops.sanitize.photographs.options import PhotographOptions
 
@@ -19,11 +19,9 @@ Template = Literal["arcface", "ffhq", "celeba", "mtcnn", "mtcnn-160", "mtcnn-182
 Level = Literal["full", "basic", "none"]
 
 
-class SanitizeOptions(BaseModel):
+class SanitizeOptions(Options):
     """What is to be done. Every field but ``photographs`` is an option of the command line; the
     repr hides everything that names a source."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     input: str = option(
         ...,

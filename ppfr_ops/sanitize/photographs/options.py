@@ -3,17 +3,13 @@
 import hashlib
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from ppfr_ops.imaging.detector import CENTERFACE
 from ppfr_ops.imaging.edges import YUNET
-from ppfr_ops.options import digest, option
+from ppfr_ops.options import Options, digest, option
 
 
-class PhotographOptions(BaseModel):
+class PhotographOptions(Options):
     """What is to be done with photographs."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     output_faces: Literal["crops", "in-place"] = option(
         "crops",
