@@ -11,9 +11,10 @@ Two input conventions are known:
 
 import hashlib
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,8 +92,7 @@ def refuse_marked(spec: RecognizerSpec, why: str) -> None:
         raise UserError(f"FR model {spec.name!r} is a surrogate of a black box: {why}")
 
 
-class _Runner(Protocol):
-    def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]: ...
+_Runner = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 def _onnx_runner(spec: RecognizerSpec, threads: int) -> _Runner:

@@ -5,6 +5,7 @@ minutes. The child has limits on its address space and on the processor time of 
 no files and leaves no core dump, which would hold pixels.
 """
 
+import ctypes
 import importlib
 import os
 import pickle
@@ -13,7 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
@@ -22,6 +23,8 @@ from typing import Any, TypeVar
 from ppfr_ops.errors import describe
 
 T = TypeVar("T")
+
+_PR_SET_PDEATHSIG = 1
 
 MEMORY_BYTES = 900 * 2**20
 """What a child may allocate beyond what it has when it starts."""
@@ -35,9 +38,44 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
-    # Or -m looks for modules in the working folder first, where an input may lie.
-    "PYTHONSAFEPATH": "1",
 }
+
+
+def child(
+    module: str, handle: int, *arguments: str, environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    """A process that runs a module of ours, and sees nothing of the terminal.
+
+    Args:
+        handle: that it inherits; its number is the first argument, before others.
+        environment: with the folders that this process imports from added.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-m", module, str(handle), *arguments],
+        pass_fds=(handle,),
+        env={
+            **environment,
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            # Or -m looks for modules in the working folder first, where an input may lie.
+            "PYTHONSAFEPATH": "1",
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # a Ctrl-C is for its parent
+    )
+
+
+def die_with_parent() -> None:
+    """For a child, which nobody else ends when its parent is killed (Linux)."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def go_first() -> None:
+    """Where memory runs out, this process is the one to go (Linux)."""
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
 
 
 class LimitError(Exception):
@@ -104,18 +142,9 @@ class Sandbox:
     def _connected(self) -> Connection:
         if self._pipe is None or self._owner != os.getpid():
             self._pipe, theirs = Pipe()
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "ppfr_ops.sandbox", str(theirs.fileno()), str(self._memory)],
-                pass_fds=(theirs.fileno(),),
-                env={
-                    **os.environ,
-                    **_ENVIRONMENT,
-                    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-                },
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,  # a Ctrl-C is for its parent
+            environment = {**os.environ, **_ENVIRONMENT}
+            self._process = child(
+                "ppfr_ops.sandbox", theirs.fileno(), str(self._memory), environment=environment
             )
             theirs.close()
             self._owner = os.getpid()
@@ -142,9 +171,7 @@ def _limit(memory: int) -> None:
     bound = pages * os.sysconf("SC_PAGE_SIZE") + memory
     resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # Where memory runs out, this process is the one to go.
-    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")
+    go_first()
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 

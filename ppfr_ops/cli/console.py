@@ -54,11 +54,7 @@ _EVERY_SECONDS = 10.0
 
 
 class RunProgress:
-    """Units, faces a second, dead letters and time left; a live bar on a terminal, else lines.
-
-    Args:
-        units: units still to be done.
-    """
+    """Units, faces a second, dead letters and time left; a live bar on a terminal, else lines."""
 
     def __init__(self, units: int) -> None:
         self.units = units

@@ -5,6 +5,8 @@ carries ``ppfr_schema`` = ``name/version``. A changed column is a new version of
 of no other, made on purpose: ``tests/test_schemas.py`` holds the inventory.
 """
 
+from typing import Any
+
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
@@ -13,6 +15,17 @@ class Document(BaseModel):
     """A JSON document, or a part of one. What it does not know is refused."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+def untitled(schema: Any) -> Any:
+    """A JSON Schema without the titles that pydantic makes of the names."""
+    if isinstance(schema, dict):
+        return {
+            key: untitled(value)
+            for key, value in schema.items()
+            if not (key == "title" and isinstance(value, str))
+        }
+    return [untitled(item) for item in schema] if isinstance(schema, list) else schema
 
 
 VERSIONS = {

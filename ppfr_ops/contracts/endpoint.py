@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from ppfr_ops.contracts import Document
+from ppfr_ops.contracts import Document, untitled
 
 NUMBER_HEADER = "X-Query-Number"
 """Number of the query in the account of anyone who asks: lets both sides compare line by line."""
@@ -97,7 +97,7 @@ def openapi() -> dict[str, Any]:
         "paths": paths,
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-            "schemas": {model.__name__: _schema(model) for model in used},
+            "schemas": {model.__name__: untitled(model.model_json_schema()) for model in used},
         },
     }
 
@@ -108,11 +108,3 @@ def _content(model: type[BaseModel]) -> dict[str, Any]:
         "description": (model.__doc__ or model.__name__).strip().split("\n")[0],
         "content": {"application/json": {"schema": reference}},
     }
-
-
-def _schema(model: type[BaseModel]) -> dict[str, Any]:
-    """Without the titles that pydantic makes of the names."""
-    schema = model.model_json_schema()
-    for part in (schema, *schema["properties"].values()):
-        part.pop("title", None)
-    return schema

@@ -10,13 +10,12 @@ import json
 import pkgutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 from pydantic import BaseModel
 
 import ppfr_ops.contracts
-from ppfr_ops.contracts import VERSIONS, endpoint
+from ppfr_ops.contracts import VERSIONS, endpoint, untitled
 from ppfr_ops.contracts.certificates import CERTIFICATES_SCHEMA
 from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA
 from ppfr_ops.contracts.detections import detections_schema
@@ -84,7 +83,7 @@ def files() -> dict[str, str]:
         version = VERSIONS["ledger"] if field is None or field.is_required() else field.default
         document = {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
-            **_described(model.model_json_schema()),
+            **untitled(model.model_json_schema()),
         }
         texts[f"{name}.v{version}.schema.json"] = json.dumps(document, indent=1) + "\n"
     texts["fr-endpoint.v1.openapi.json"] = json.dumps(endpoint.openapi(), indent=1) + "\n"
@@ -105,17 +104,6 @@ def _words(schema: pa.Schema) -> str:
             lines += [f"    {key}: {text}"] if text else []
         lines.append("")
     return "\n".join(lines)
-
-
-def _described(schema: Any) -> Any:
-    """Without the titles that pydantic makes of the names."""
-    if isinstance(schema, dict):
-        return {
-            key: _described(value)
-            for key, value in schema.items()
-            if not (key == "title" and isinstance(value, str))
-        }
-    return [_described(item) for item in schema] if isinstance(schema, list) else schema
 
 
 def write(folder: Path) -> None:

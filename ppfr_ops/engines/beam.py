@@ -152,21 +152,11 @@ class SanitizeUnit(beam.DoFn):
         self._threads = threads
 
     def setup(self) -> None:
-        self._reason = ""
-        try:
-            self._worker = self._shared.acquire(
-                lambda: _Holder(worker_of(self._job, self._threads))
-            )
-        except Exception as error:
-            self._reason = describe(error)
+        self._held = self._shared.acquire(lambda: _Holder(worker_of(self._job, self._threads)))
 
     def process(self, number: int) -> Iterator[Any]:
-        if self._reason:
-            status = Status(self._job.plan.units[number].id, "failed", reason=self._reason)
-        else:
-            worker = self._worker.worker
-            with self._worker.lock:
-                status = worker.process(number)
+        with self._held.lock:
+            status = self._held.worker.process(number)
         _count(f"units {status.state}")
         _count("rows in", status.rows_in)
         _count("records", status.records)
@@ -176,7 +166,7 @@ class SanitizeUnit(beam.DoFn):
             # has another way back to the driver that all of them support.
             _count(f"failed|{status.reason}")
         else:
-            yield from self._describe(status, self._worker.worker.ledger)
+            yield from self._describe(status, self._held.worker.ledger)
         yield vars(status)
 
     def _describe(self, status: Status, ledger: Ledger) -> Iterator[Any]:

@@ -8,8 +8,8 @@ import daft
 import pyarrow as pa
 from daft import DataType, Expression, Series
 
-from ppfr_ops.errors import UserError, describe
-from ppfr_ops.sanitize.batch import BatchSanitizer, needs_key
+from ppfr_ops.errors import UserError
+from ppfr_ops.sanitize.batch import BatchSanitizer, made_or_refusing, needs_key
 from ppfr_ops.store.ids import new_secret
 
 _PICTURE = DataType.struct({"bytes": DataType.binary(), "path": DataType.string()})
@@ -71,17 +71,10 @@ def sanitize_faces(
 
     class Sanitize:
         def __init__(self) -> None:
-            self._reason, self._sanitize = "", None
-            try:
-                self._sanitize = BatchSanitizer(**options)
-            except Exception as error:
-                # Raised here, the worker would be started again and again.
-                self._reason = str(error) if isinstance(error, UserError) else describe(error)
+            self._sanitize = made_or_refusing(lambda: BatchSanitizer(**options))
 
         @daft.method.batch(return_dtype=DataType.struct(fields), batch_size=batch_rows)
         def rows(self, *given: Series) -> pa.Array:
-            if self._sanitize is None:
-                raise UserError(self._reason)
             arrays = [column.to_arrow() for column in given]
             table = pa.table(dict(zip(columns, arrays, strict=True)))
             done = self._sanitize(table).select(list(fields)).combine_chunks()

@@ -7,7 +7,6 @@ and the one that replaces a dead one are there at once.
 """
 
 import contextlib
-import ctypes
 import importlib
 import os
 import signal
@@ -17,13 +16,14 @@ import sys
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from multiprocessing.connection import Connection, Pipe, wait
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from ppfr_ops.errors import EngineError, describe
+from ppfr_ops.errors import EngineError
 from ppfr_ops.memory import ONE_HEAP
 from ppfr_ops.methods import registry
+from ppfr_ops.sandbox import child, die_with_parent
 
 if TYPE_CHECKING:
     from ppfr_ops.sanitize.job import Job, Status
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 MAX_DEATHS = 20
 """Of workers over one unit, or before they are ready: more than a unit is allowed before it is
 given up, so that something else is wrong, such as the memory of the machine."""
-
-_PR_SET_PDEATHSIG = 1
 
 
 class _Nursery:
@@ -53,23 +51,9 @@ class _Nursery:
             return
         self._modules = modules or self._modules
         self._line, theirs = socket.socketpair()
-        fd = str(theirs.fileno())
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "ppfr_ops.engines.local", fd, *self._modules],
-            pass_fds=(theirs.fileno(),),
-            env={
-                # A process that forks must have one thread, and this library makes one a CPU.
-                "OPENBLAS_NUM_THREADS": "1",
-                **ONE_HEAP,
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-                "PYTHONSAFEPATH": "1",  # no module of the working folder, where an input may lie
-            },
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # a Ctrl-C is for its parent
-        )
+        # A process that forks must have one thread, and this library makes one a CPU.
+        environment = {"OPENBLAS_NUM_THREADS": "1", **ONE_HEAP, **os.environ}
+        self._process = child(__name__, theirs.fileno(), *self._modules, environment=environment)
         theirs.close()
 
     def fork(self) -> Connection:
@@ -141,11 +125,8 @@ class _Hand:
 
 
 def on_processes(job: "Job", todo: list[int], workers: int | None = None) -> Iterator["Status"]:
-    """Do units in processes of this machine; statuses as they come.
-
-    Args:
-        todo: numbers of the units.
-        workers: None: one a CPU.
+    """Do units in processes of this machine, one a CPU if nobody says how many; statuses as they
+    come.
 
     Raises:
         EngineError: workers die before they can do anything.
@@ -252,26 +233,15 @@ def _work(pipe: Connection, environment: Mapping[str, str], path: list[str]) -> 
     sys.path[:] = path
     worker_module = importlib.import_module("ppfr_ops.sanitize.worker")
     job, key, threads = pipe.recv()
-    units, reason = job.plan.units, ""
-    worker: Any = None
-    try:
-        worker = worker_module.worker_of(job, threads, key)
-    except Exception as error:
-        reason = describe(error)
+    worker = worker_module.worker_of(job, threads, key)
     pipe.send("ready")
-    numbers = iter(pipe.recv, None)
-    if worker is None:
-        for unit in numbers:
-            pipe.send(worker_module.Status(units[unit].id, "failed", reason=reason))
-    else:
-        for status in worker.stream(numbers):
-            pipe.send(status)
+    for status in worker.stream(iter(pipe.recv, None)):
+        pipe.send(status)
 
 
 def _forked(pipe: Connection) -> None:
     """The life of a worker process, which ends with its driver's or the nursery's."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     with contextlib.suppress(EOFError, OSError):
         pipe.send(os.getpid())

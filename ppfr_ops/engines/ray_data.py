@@ -17,9 +17,9 @@ from dataclasses import asdict
 from typing import Any, cast
 
 from ppfr_ops.engines.session import private_session
-from ppfr_ops.errors import EngineError, UserError, describe
+from ppfr_ops.errors import EngineError, UserError
 from ppfr_ops.memory import ONE_HEAP
-from ppfr_ops.sanitize.batch import BatchSanitizer, Rows, needs_key
+from ppfr_ops.sanitize.batch import BatchSanitizer, Rows, made_or_refusing, needs_key
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.sealing import sealed_job
 from ppfr_ops.sanitize.worker import tune_process, worker_of
@@ -51,13 +51,12 @@ class SanitizeFaces:
     def __init__(self, **options: Any) -> None:
         threads = int(options.pop("threads", 0)) or _assigned_cpus()
         tune_process(threads)
-        self._sanitize: BatchSanitizer | None = None
-        try:
+
+        def make() -> BatchSanitizer:
             key = _given_key(options.pop("key", None), needs_key(**options))
-            self._sanitize = BatchSanitizer(threads=threads, key=key, **options)
-        except Exception as error:
-            # Raised here, Ray would start the actor again and again.
-            self._reason = str(error) if isinstance(error, UserError) else describe(error)
+            return BatchSanitizer(threads=threads, key=key, **options)
+
+        self._sanitize = made_or_refusing(make)
 
     def __call__(self, batch: Rows) -> Rows:
         """Sanitize a batch: an Arrow table or a dict of columns, and the same comes back.
@@ -65,9 +64,8 @@ class SanitizeFaces:
         Raises:
             UserError: the options cannot be used, or the batch has not the columns they name.
         """
-        if self._sanitize is None:
-            raise UserError(self._reason)
-        return self._sanitize(batch)
+        done: Rows = self._sanitize(batch)
+        return done
 
 
 class _KeyHolder:
@@ -142,21 +140,11 @@ class _Actor:
 
         if folder is not None:
             os.chdir(folder)
-        self._units = ray.get(job_ref[0]).plan.units
-        try:
-            self._worker: Any = worker_of(ray.get(job_ref[0]), threads)
-        except Exception as error:
-            # Raised, Ray would print it with its arguments, and start the actor again for ever.
-            self._worker, self._reason = None, describe(error)
+        self._worker = worker_of(ray.get(job_ref[0]), threads)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         numbers = [int(number) for number in batch["item"]]
-        if self._worker is None:
-            ids = (self._units[number].id for number in numbers)
-            done = [Status(unit, "failed", reason=self._reason) for unit in ids]
-        else:
-            done = list(self._worker.stream(numbers))
-        statuses = [asdict(status) for status in done]
+        statuses = [asdict(status) for status in self._worker.stream(numbers)]
         return {name: [status[name] for status in statuses] for name in statuses[0]}
 
 

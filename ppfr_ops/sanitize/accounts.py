@@ -30,8 +30,6 @@ def charge(
 
     Args:
         account: of :func:`account_of`; the same for all units, and it need not be read anew.
-        unit: its id.
-        copy: id of this copy of the unit.
 
     Raises:
         UserError: somebody would overdraw, or have more photos in the release than were said:
@@ -71,9 +69,6 @@ def charge(
 def refuse_overdrawn(job: Job, todo: Sequence[int]) -> None:
     """Find out, before any work, whether what is to be done fits everybody's budget. Reads the
     input once more.
-
-    Args:
-        todo: numbers of the units.
 
     Raises:
         UserError: somebody would overdraw, or has more photos than were said; who and how much.

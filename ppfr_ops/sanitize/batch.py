@@ -6,7 +6,7 @@ of ``BatchSanitizer``; the pictures are those of ``ppfr sanitize`` for the same 
 
 import os
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from ppfr_ops.contracts.metrics import is_measure
-from ppfr_ops.errors import UserError, fault
+from ppfr_ops.errors import UserError, describe, fault
 from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.methods.registry import create
 from ppfr_ops.sanitize.columns import as_python, encoded, of_one_type, pictures, values_of
@@ -269,6 +269,20 @@ def needs_key(**options: Any) -> bool:
     """
     chosen = _checked({name: options[name] for name in OPTIONS if name in options})
     return chosen.seed is None and makes_key(chosen)
+
+
+def made_or_refusing(make: Callable[[], BatchSanitizer]) -> Callable[[Any], Any]:
+    """What sanitizes batches; where it cannot be made, what refuses each with a ``UserError`` that
+    says why. Engines start a worker again and again that raises when it is made."""
+    try:
+        return make()
+    except Exception as error:
+        reason = str(error) if isinstance(error, UserError) else describe(error)
+
+    def refuse(rows: Any) -> Any:
+        raise UserError(reason)
+
+    return refuse
 
 
 def _random_id() -> str:

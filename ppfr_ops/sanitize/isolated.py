@@ -1,30 +1,20 @@
 """The child of ``isolation``: it reads the unit once and sanitizes the ranges it is asked for."""
 
-import ctypes
 import pickle
-import signal
 import sys
 from multiprocessing.connection import Connection
 
 from ppfr_ops.errors import describe
+from ppfr_ops.sandbox import die_with_parent, go_first
 from ppfr_ops.sanitize.sealing import opened
 from ppfr_ops.sanitize.worker import build_sanitizer, reader_of, tune_process
 from ppfr_ops.store.ledger import Ledger
 
-_PR_SET_PDEATHSIG = 1
-
 
 def serve(pipe: Connection) -> None:
     """Answer until the other side closes the pipe."""
-    # It is in a session of its own, so nobody else ends it when its worker is killed (Linux).
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # Where memory runs out, this process is the one to go.
-    try:
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write("1000")
-    except OSError:
-        pass
+    die_with_parent()
+    go_first()
     try:
         sealed, key, ordinal, threads = pickle.loads(pipe.recv_bytes())
         job = opened(sealed, key)

@@ -6,12 +6,11 @@ Job and results travel over a pipe, so that no picture touches a disk.
 
 import os
 import pickle
-import subprocess
-import sys
 from collections import Counter
 from multiprocessing.connection import Pipe
 from typing import TYPE_CHECKING, Any, cast
 
+from ppfr_ops.sandbox import child
 from ppfr_ops.sanitize.sanitizer import Sanitizer
 from ppfr_ops.sanitize.sealing import seal
 from ppfr_ops.source.plan import record_id
@@ -38,22 +37,8 @@ class _Died(Exception):
 class _Child:
     def __init__(self, job: "Job", ordinal: int, threads: int) -> None:
         self._pipe, theirs = Pipe()
-        command = [sys.executable, "-m", "ppfr_ops.sanitize.isolated", str(theirs.fileno())]
-        self._process = subprocess.Popen(
-            command,
-            pass_fds=(theirs.fileno(),),
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-                "PYTHONSAFEPATH": "1",  # no module of the working folder, where an input may lie
-            },
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            # A Ctrl-C reaches the whole group of the terminal; a child that dies of it would be
-            # evidence against its rows.
-            start_new_session=True,
-        )
+        # A Ctrl-C does not reach it: a child that dies of that would be evidence against its rows.
+        self._process = child("ppfr_ops.sanitize.isolated", theirs.fileno(), environment=os.environ)
         theirs.close()
         self._ask((*seal(job), ordinal, threads), _START_SECONDS)
 

@@ -44,7 +44,6 @@ class PublishNothing(FaceRecords[Item]):
     """A way of publishing that publishes nothing.
 
     Args:
-        run: what is common to all records of the run.
         features: what is noted of faces to group them by; None: nothing.
     """
 

@@ -105,10 +105,7 @@ def audit(
     half = trials // 2
     direction = _direction(seen[0][:half], seen[1][:half])
     one, other = (readings @ direction for readings in seen)
-    limit = _threshold(one[:half], other[:half], given.delta, confidence)
-    hits, alarms = int((one[half:] > limit).sum()), int((other[half:] > limit).sum())
-    count = trials - half
-    found = bound(hits, alarms, count, given.delta, confidence)
+    found, hits, alarms = _told(one, other, given.delta, confidence)
     vector, vectors = _of_vectors(method, (first, second), trials, given, confidence)
     claimed = given.epsilon if given.claimed_epsilon is None else given.claimed_epsilon
     return PrivacyAudit(
@@ -123,7 +120,7 @@ def audit(
         trials=trials,
         hits=hits,
         false_alarms=alarms,
-        counted=count,
+        counted=trials - half,
         vector_epsilon_at_least=None if vector is None else round(vector, 4),
         vector_trials=vectors,
         holds=max(found, vector or 0.0) <= claimed,
@@ -153,11 +150,19 @@ def _of_vectors(
         noised = mechanism.private(np.repeat(end[None], count, axis=0))
         away = [(np.abs(noised - centre) ** order).sum(1) for centre in ends]
         ratios.append((away[1] - away[0]) / mechanism.scale**order)
-    half = count // 2
     one, other = ratios
-    limit = _threshold(one[:half], other[:half], given.delta, confidence)
+    return _told(one, other, given.delta, confidence)[0], count
+
+
+def _told(
+    one: NDArray[np.float64], other: NDArray[np.float64], delta: float, confidence: float
+) -> tuple[float, int, int]:
+    """Epsilon from below by numbers that are higher under the first neighbour, with the hits and
+    false alarms of the test: chosen on the first half, counted on the second."""
+    half = len(one) // 2
+    limit = _threshold(one[:half], other[:half], delta, confidence)
     hits, alarms = int((one[half:] > limit).sum()), int((other[half:] > limit).sum())
-    return bound(hits, alarms, count - half, given.delta, confidence), count
+    return bound(hits, alarms, len(one) - half, delta, confidence), hits, alarms
 
 
 def _direction(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:

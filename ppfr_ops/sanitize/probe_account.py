@@ -23,11 +23,7 @@ _WHAT = "probe"
 
 
 class ProbeAccount:
-    """Of an output.
-
-    Args:
-        output: fsspec URL or path.
-    """
+    """Of an output."""
 
     def __init__(self, output: str) -> None:
         self._files = Files(f"{output.rstrip('/')}/{EVIDENCE}/probes")

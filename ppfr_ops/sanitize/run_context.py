@@ -41,13 +41,10 @@ class RunContext:
     """What is done to every face, whatever it is a part of.
 
     Args:
-        method: the method.
-        encoding: how pictures are stored.
         recognizers: FR models to measure with; none is fine.
         draws: where the randomness comes from.
         keep: the columns to copy, with their types.
         pseudonymize: what happens to identities; None: there is no identity column.
-        batch_size: faces a batch.
         level: ``full``; ``basic``: without ``disclosure`` and ``draw_similarity``; ``none``. What
             is not measured is null.
         max_disclosure: a record above it is drawn again, and a dead letter if no draw helps; None:

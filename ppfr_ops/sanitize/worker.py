@@ -152,12 +152,8 @@ class _Task:
 
 
 class Worker:
-    """Does units, one after the other. Built once per process.
-
-    Args:
-        job: the job.
-        threads: threads that the numeric libraries may use; 0: as they like.
-    """
+    """Does units, one after the other. Built once per process; ``threads`` as ``tune_process`` has
+    them."""
 
     def __init__(self, job: Job, threads: int = 0) -> None:
         tune_process(threads)
@@ -328,13 +324,30 @@ def _status(
     return Status(entry.unit, state, entry.rows_in, entry.records, dead, attempts)
 
 
-def worker_of(job: Job, threads: int = 0, key: bytes | None = None) -> Worker:
-    """What an engine lets do the units of a job.
+class Unbuilt:
+    """In the place of a worker that could not be built: every unit fails for the same reason. An
+    engine would print an error that is raised, with its arguments, and build it again for ever."""
+
+    def __init__(self, job: Job, reason: str) -> None:
+        self._units, self._reason = job.plan.units, reason
+
+    def process(self, ordinal: int) -> Status:
+        return Status(self._units[ordinal].id, "failed", reason=self._reason)
+
+    def stream(self, ordinals: Iterable[int]) -> Iterator[Status]:
+        return map(self.process, ordinals)
+
+
+def worker_of(job: Job, threads: int = 0, key: bytes | None = None) -> Worker | Unbuilt:
+    """What an engine lets do the units of a job. Raises nothing.
 
     Args:
         key: of a job that is sealed, as in ``sealing.opened``.
     """
-    return Worker(opened(job, key), threads)
+    try:
+        return Worker(opened(job, key), threads)
+    except Exception as error:
+        return Unbuilt(job, describe(error))
 
 
 def preflight(job: Job) -> None:

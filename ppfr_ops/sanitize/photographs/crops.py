@@ -37,12 +37,7 @@ class Crop(Item):
 
 
 class FaceCrops(FaceRecords[Crop]):
-    """Publishes every face of a photograph as a record.
-
-    Args:
-        run: what is common to all records of the run.
-        finder: finds the faces.
-    """
+    """Publishes every face of a photograph as a record."""
 
     def __init__(self, run: RunContext, finder: Finder) -> None:
         super().__init__(run)

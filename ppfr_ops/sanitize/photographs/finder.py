@@ -67,7 +67,6 @@ class Finder:
     """Photographs to faces, by owner, detector and reviewer.
 
     Args:
-        options: of the run.
         verdicts: by ``source_id``.
         threads: of the detector; 0: as it likes.
     """
@@ -104,18 +103,15 @@ class Finder:
             for number, (item, row) in enumerate(zip(items, known, strict=True))
         ]
 
-    def photographs(
-        self, table: pa.Table, results: Results[Any], wants: Sequence[str] = ()
-    ) -> Iterator[Photograph]:
+    def photographs(self, table: pa.Table, results: Results[Any]) -> Iterator[Photograph]:
         """The photographs of a unit, group by group; those of which there is nothing to publish
         are buried.
 
         Args:
             table: as ``source.plan.read_unit`` gives it.
-            wants: context of the method.
         """
         group: list[Item] = []
-        for item in decoded(table, results, None, wants):
+        for item in decoded(table, results, None):
             if group and full([*group, item]):
                 yield from self._group(group, table, results)
                 group = []

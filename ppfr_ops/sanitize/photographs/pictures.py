@@ -56,8 +56,6 @@ class WholePictures(PublishingMode[Photograph]):
     went through the method; figures of faces that were pixelated bind nobody.
 
     Args:
-        run: what is common to all records of the run.
-        finder: finds the faces.
         people: of photographs, by id, whom faces show, by number; the others somebody new.
 
     Raises:
