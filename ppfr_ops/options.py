@@ -58,6 +58,11 @@ def option(
     )
 
 
+def owners_file(description: str, metavar: str = "FILE", **more: Any) -> Any:
+    """An option that names a file or place of the owner's, by default none."""
+    return option(None, description, private=True, metavar=metavar, **more)
+
+
 def declared(model: type[BaseModel]) -> dict[str, FieldInfo]:
     """The fields of a model that are options, by name; others are groups of options."""
     fields = model.model_fields

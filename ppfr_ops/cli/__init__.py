@@ -13,7 +13,7 @@ import click
 from ppfr_ops.cli.terminal import echo, shown
 from ppfr_ops.errors import UserError, describe, missing_extra
 
-_SETTINGS = {"help_option_names": ["-h", "--help"]}
+_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}
 
 COMMANDS = {
     "sanitize": "turn a dataset of faces into one that can be shared",

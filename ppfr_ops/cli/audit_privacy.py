@@ -31,10 +31,10 @@ Exit codes: 0 the claim stands; 2 wrong usage or input; 3 it was broken.
 @click.option("--method", help="Method to audit, instead of that of an output.")
 @click.option("--method-option", "method_options", multiple=True, metavar="KEY=VALUE",
               help="An option of the method. Repeatable.")  # fmt: skip
-@click.option("--trials", type=click.IntRange(100, 10_000_000), default=10_000, show_default=True,
+@click.option("--trials", type=click.IntRange(100, 10_000_000), default=10_000,
               help="Pictures of each of the two neighbours.")  # fmt: skip
 @click.option("--confidence", type=click.FloatRange(0.5, 1, max_open=True), default=0.95,
-              show_default=True, help="Of the bound.")  # fmt: skip
+              help="Of the bound.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="As JSON, on stdout.")
 def main(
     output: str | None,

@@ -28,7 +28,6 @@ Examples:
 @click.option(
     "--identity-column",
     default="identity",
-    show_default=True,
     help="Column of the release that says whose a picture is.",
 )
 @click.option(
@@ -40,7 +39,7 @@ Examples:
 @click.option("--originals", help="Hold records against the photos they were made of; Parquet.")
 @click.option("--mapping", type=click.Path(exists=True), help="The owner's, of --originals.")
 @options_of(CertifyOptions)
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--threads", type=click.IntRange(1), default=1)
 def main(
     output: str,
     fr: str,

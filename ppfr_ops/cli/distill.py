@@ -42,7 +42,6 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     "--access",
     type=click.Choice(["template", "score"]),
     default="template",
-    show_default=True,
     help="What it answers: a picture's template, or the score of two pictures.",
 )
 @click.option("--faces", multiple=True, required=True, help="Aligned faces, Parquet. Repeatable.")
@@ -64,17 +63,16 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     "--noise",
     type=click.FloatRange(0, 2),
     default=0.0,
-    show_default=True,
     help="Train the student under Gaussian noise of up to this (pixels of 0..1); with --teacher "
     "and no --student: put a linear denoiser for it in front of the teacher.",
 )
-@click.option("--minutes", type=float, default=10.0, show_default=True, help="For the student.")
-@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True)
+@click.option("--minutes", type=float, default=10.0, help="For the student.")
+@click.option("--workers", type=click.IntRange(1, 64), default=1)
 @click.option("--per-second", type=click.FloatRange(0, min_open=True), help="Queries, at most.")
-@click.option("--timeout", type=click.FloatRange(0.1), default=10.0, show_default=True)
-@click.option("--attempts", type=click.IntRange(1, 20), default=5, show_default=True)
+@click.option("--timeout", type=click.FloatRange(0.1), default=10.0)
+@click.option("--attempts", type=click.IntRange(1, 20), default=5)
 @TOKEN_FILE
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--threads", type=click.IntRange(1), default=1)
 @click.option("--out", required=True, type=_FOLDER, help="Folder of surrogate, card and account.")
 def main(**options: Any) -> int:
     """Make a surrogate of a recogniser that can only be asked: it says, without asking further,

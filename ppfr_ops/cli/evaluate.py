@@ -77,7 +77,6 @@ Examples:
 @click.option(
     "--source-identity",
     default="identity",
-    show_default=True,
     help="Column of --source that says who is in a row.",
 )
 @click.option(
@@ -127,11 +126,9 @@ Examples:
     metavar="NAME=VALUE",
     help="Any other size of ppfr_ops.lab.evaluate.settings, such as linker_pairs=5000. Repeatable.",
 )
-@click.option(
-    "--format", "image_format", default="jpeg", show_default=True, help="jpeg, png or webp."
-)
-@click.option("--quality", default=95, show_default=True, help="JPEG quality.")
-@click.option("--seed", default=0, show_default=True, help="Of draws, attackers and samples.")
+@click.option("--format", "image_format", default="jpeg", help="jpeg, png or webp.")
+@click.option("--quality", default=95, help="JPEG quality.")
+@click.option("--seed", default=0, help="Of draws, attackers and samples.")
 @click.option(
     "--cache",
     type=click.Path(path_type=Path),

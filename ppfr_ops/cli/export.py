@@ -32,7 +32,6 @@ Exit codes: 0 finished; 2 refused.
     "--names",
     type=click.Choice(["keep", "number"]),
     default="keep",
-    show_default=True,
     help="keep: as the release calls them; number: 000001, 000002 and so on.",
 )
 @click.option("--by-person", is_flag=True, help="A folder for each pseudonym.")
@@ -40,7 +39,6 @@ Exit codes: 0 finished; 2 refused.
     "--to",
     type=click.Choice(["files", *KINDS]),
     default="files",
-    show_default=True,
     help="files: picture files; else a table of that kind, of all columns.",
 )
 def main(

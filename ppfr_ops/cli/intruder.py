@@ -27,9 +27,7 @@ Examples:
     type=click.Path(exists=True),
     help="Photos of people with names: aligned faces, Parquet.",
 )
-@click.option(
-    "--identity-column", default="identity", show_default=True, help="Of the candidates: names."
-)
+@click.option("--identity-column", default="identity", help="Of the candidates: names.")
 @click.option(
     "--mapping",
     type=click.Path(exists=True),

@@ -29,24 +29,23 @@ Examples:
     "--size",
     type=click.Choice(["112", "128", "256", "512", "1024"]),
     default="112",
-    show_default=True,
     help="112: aligned faces; else whole pictures of that side, px.",
 )
 @click.option(
     "--variation",
     type=click.FloatRange(0, 1.5),
     default=1.0,
-    show_default=True,
     help="How much photos of a person differ; 1: about as photographs in the wild do.",
 )
 @click.option(
     "--mix",
-    default="",
     metavar="KIND=SHARE,…",
     help="Shares of women, children (under 16), dark skin: "
     "women=0.7,dark=0.4. Women are half where nothing else is said.",
 )
-def main(people: int, photos: int, output: Path, size: str, variation: float, mix: str) -> int:
+def main(
+    people: int, photos: int, output: Path, size: str, variation: float, mix: str | None
+) -> int:
     """Write photographs of people who do not exist, as Parquet with the columns image and
     identity. Nothing can draw the same people again: the key is forgotten.
 
@@ -54,6 +53,6 @@ def main(people: int, photos: int, output: Path, size: str, variation: float, mi
     """
     from ppfr_ops.invent import invent
 
-    files = list(invent(output, people, photos, int(size), variation, mix))
+    files = list(invent(output, people, photos, int(size), variation, mix or ""))
     console.print(f"{people * photos} photos of {people} people in {len(files)} files")
     return 0

@@ -41,8 +41,8 @@ def main() -> None:
 @click.option("--sanitized", type=click.Path(exists=True), help="What ppfr sanitize wrote.")
 @click.option("--mapping", type=click.Path(exists=True), help="The owner's mapping of it.")
 @click.option("--originals", is_flag=True, help="Show originals, to learn what the viewer can do.")
-@click.option("--trials", type=click.IntRange(1), default=100, show_default=True)
-@click.option("--candidates", type=click.IntRange(2, 20), default=5, show_default=True)
+@click.option("--trials", type=click.IntRange(1), default=100)
+@click.option("--candidates", type=click.IntRange(2, 20), default=5)
 @click.option("--seed", type=int, help="For tests; by default nobody can repeat the choice.")
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="Folder; must not exist."
@@ -133,7 +133,7 @@ def _publisher(options: dict[str, Any], gallery: Any, seed: int) -> tuple[Any, A
     type=click.Path(exists=True, path_type=Path),
     help="The viewer's answers: numbers in the order of the trials, - for none.",
 )
-@click.option("--viewer", default="a viewer", show_default=True, help="Who looked; no real name.")
+@click.option("--viewer", default="a viewer", help="Who looked; no real name.")
 def score(folder: Path, given: Path, viewer: str) -> None:
     """Compare a viewer's answers with the truth; writes result.json beside it."""
     from pydantic import ValidationError

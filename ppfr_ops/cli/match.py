@@ -35,7 +35,6 @@ _keys = click.option("--keys", type=_folder, required=True, help="Folder of keys
 _fr = click.option(
     "--fr",
     default="dct",
-    show_default=True,
     metavar="NAME=PATH",
     help="FR model, as for sanitize; dct is none, and only good for trying out.",
 )
@@ -106,7 +105,7 @@ def keygen(
 @_keys
 @_fr
 @click.option("--identity-column", help="Column that says whose a picture is.")
-@click.option("--image-column", default="image", show_default=True)
+@click.option("--image-column", default="image")
 @click.option("--names", type=_file, help="JSON list of names, for templates in .npy.")
 def enrol(
     inputs: tuple[str, ...],
@@ -160,13 +159,12 @@ def enrol(
 @main.command(cls=Command)
 @click.argument("folder", type=_folder)
 @_keys
-@click.option("--listen", default="127.0.0.1:7443", show_default=True, metavar="HOST:PORT")
+@click.option("--listen", default="127.0.0.1:7443", metavar="HOST:PORT")
 @options_of(MatchPolicy)
 @click.option(
     "--partitions",
     type=click.IntRange(0),
     default=0,
-    show_default=True,
     help="Ray actors that the gallery is spread over; 0 is this process, without Ray.",
 )
 def serve(folder: Path, keys: Path, listen: str, partitions: int, **policy: Any) -> int:
@@ -204,20 +202,18 @@ def serve(folder: Path, keys: Path, listen: str, partitions: int, **policy: Any)
 @click.argument("probe", type=_file)
 @_keys
 @_fr
-@click.option("--server", default="localhost:7443", show_default=True, metavar="HOST:PORT")
+@click.option("--server", default="localhost:7443", metavar="HOST:PORT")
 @click.option("--name", help="Verify against the records of this name; without it: identify.")
 @click.option(
     "--row",
     type=click.IntRange(0),
     default=0,
-    show_default=True,
     help="Row of a Parquet or .npy file.",
 )
 @click.option(
     "--most-mib",
     type=click.IntRange(1),
     default=512,
-    show_default=True,
     help="Give up before a query that would move more; 700 for a gallery of 10^6 x 128.",
 )
 def query(

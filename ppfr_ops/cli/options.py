@@ -101,7 +101,6 @@ FACES = click.option(
     "--faces",
     type=click.Choice(["aligned", "detect"]),
     default="aligned",
-    show_default=True,
     help="What the pictures are. aligned: every picture is one face of 112x112. detect: "
     "photographs, in which the faces are found first.",
 )
@@ -128,7 +127,7 @@ def sanitize_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def options_of(model: type[BaseModel]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A decorator that adds every option of a model, those of its groups included."""
-    fields = [item for item in declared(model).items()]
+    fields = list(declared(model).items())
     for group in groups(model).values():
         fields += declared(group).items()
 
@@ -146,24 +145,21 @@ def _click(name: str, field: FieldInfo) -> Callable[[Callable[..., Any]], Callab
     text = first_sentence(field.description or "")
     if noted["default_text"]:
         text = f"{text}  [default: {noted['default_text']}]"
-    settings: dict[str, Any] = {"help": text, "required": field.is_required()}
-    if noted["environment"]:
-        settings["envvar"] = noted["environment"]
-    if noted["metavar"]:
-        settings["metavar"] = noted["metavar"]
+    settings: dict[str, Any] = {
+        "help": text,
+        "required": field.is_required(),
+        "envvar": noted["environment"],
+        "metavar": noted["metavar"],
+    }
+    if field.default not in (None, PydanticUndefined, (), {}):
+        settings["default"] = field.default
     names = flag(name, field)
     if kind is bool:
-        settings |= {"is_flag": True, "default": field.default}
+        settings["is_flag"] = True
         if field.default and "/" not in names:
             names += f"/--no-{name.replace('_', '-')}"
-    elif many:
-        settings |= {"multiple": True, "type": kind}
-        if field.default and not field.is_required():
-            settings |= {"default": field.default, "show_default": True}
     else:
-        settings["type"] = kind
-        if field.default is not None and field.default is not PydanticUndefined:
-            settings |= {"default": field.default, "show_default": True}
+        settings |= {"multiple": many, "type": kind}
     return click.option(names, name, **settings)
 
 

@@ -72,7 +72,6 @@ Exit codes: 0 all published; 2 wrong usage or input; 3 some could not be.
     "--budget",
     type=click.IntRange(1),
     default=BUDGET,
-    show_default=True,
     help="Photos of a person that may be published into this release's world, over all time; "
     "evidence/probes keeps count.",
 )

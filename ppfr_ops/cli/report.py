@@ -32,7 +32,7 @@ Exit codes: 0 it may be released; 1 failed; 2 wrong usage or input; 3 it must no
 @click.option("--evaluation", metavar="FILE", help="evaluation.json of the method.")
 @click.option("--policy", "policy_file", metavar="FILE", help="YAML; see docs/policy.md.")
 @click.option("--public-key", metavar="FILE", help="PEM: whose signature is expected.")
-@click.option("--name", default="protected-faces", show_default=True, help="Of the dataset.")
+@click.option("--name", default="protected-faces", help="Of the dataset.")
 @click.option("--license", "license_", metavar="SPDX", help="Licence of the release.")
 @click.option("--creator", help="Who publishes it.")
 @click.option("--url", help="Where it will be found.")

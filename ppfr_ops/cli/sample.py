@@ -21,10 +21,10 @@ Examples:
 
 @click.command(cls=Command, epilog=EXAMPLES)
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--count", type=click.IntRange(1), default=192, show_default=True, help="Faces.")
-@click.option("--identities", type=click.IntRange(1), default=24, show_default=True)
-@click.option("--files", type=click.IntRange(1), default=3, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other people.")
+@click.option("--count", type=click.IntRange(1), default=192, help="Faces.")
+@click.option("--identities", type=click.IntRange(1), default=24)
+@click.option("--files", type=click.IntRange(1), default=3)
+@click.option("--seed", type=int, default=0, help="Another seed, other people.")
 @click.option(
     "--pairs",
     type=click.Path(dir_okay=False, path_type=Path),

@@ -38,10 +38,10 @@ def read_token(path: Path | None) -> str | None:
 
 @click.command(cls=Command, epilog=EXAMPLES)
 @click.argument("model", metavar="NAME=PATH")
-@click.option("--listen", default="127.0.0.1:8113", show_default=True, metavar="HOST:PORT")
+@click.option("--listen", default="127.0.0.1:8113", metavar="HOST:PORT")
 @click.option("--scores-only", is_flag=True, help="Answer pairs with a score, never a template.")
 @click.option("--anywhere", is_flag=True, help="Listen on an address beyond this machine, too.")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--threads", type=click.IntRange(1), default=1)
 @TOKEN_FILE
 def main(
     model: str,

@@ -6,6 +6,7 @@ import click
 
 from ppfr_ops.cli import Command
 from ppfr_ops.cli.console import console
+from ppfr_ops.cli.terminal import log
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.imaging.decoding import ImageError, decode
@@ -29,10 +30,8 @@ Exit codes: 0 finished; 2 refused.
 @click.option(
     "--identity-key-file", "key", metavar="FILE", help="Of the run, if it had one; with --input."
 )
-@click.option("--count", default=24, show_default=True, type=click.IntRange(1, 1000))
-@click.option(
-    "--out", "target", default="contact-sheet.png", show_default=True, metavar="FILE", help="PNG."
-)
+@click.option("--count", default=24, type=click.IntRange(1, 1000))
+@click.option("--out", "target", default="contact-sheet.png", metavar="FILE", help="PNG.")
 def main(output: str, source: str | None, key: str | None, count: int, target: str) -> int:
     """Draw pictures of the release in OUTPUT, taken at random, as one picture to look at."""
     if inside(target, output):
@@ -42,7 +41,7 @@ def main(output: str, source: str | None, key: str | None, count: int, target: s
         raise UserError("nothing is published there")
     columns = [[Encoding.decode(data)] for _, data in shown]
     if source is not None:
-        before = originals(output, source, [name for name, _ in shown], key, _say)
+        before = originals(output, source, [name for name, _ in shown], key, log)
         for (name, _), column in zip(shown, columns, strict=True):
             try:
                 column.insert(0, decode(before[name]))
@@ -55,10 +54,6 @@ def main(output: str, source: str | None, key: str | None, count: int, target: s
     note = "; it shows originals: keep it to yourself" if source is not None else ""
     console.print(f"{len(shown)} of them in {target}{note}", markup=False)
     return 0
-
-
-def _say(line: str) -> None:
-    console.print(line, markup=False)
 
 
 def _spread(output: str, count: int) -> list[tuple[str, bytes]]:

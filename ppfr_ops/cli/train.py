@@ -73,7 +73,7 @@ def plot_losses(log: Path, picture: Path) -> None:
     multiple=True,
     help="Parquet file or folder with aligned 112x112 faces; repeatable.",
 )
-@click.option("--image-column", default="image", show_default=True)
+@click.option("--image-column", default="image")
 @click.option(
     "--fr",
     "surrogates",

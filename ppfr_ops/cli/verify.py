@@ -54,7 +54,6 @@ Examples:
     "--sample",
     type=click.IntRange(min=0),
     default=200,
-    show_default=True,
     help="Records that --against measures again.",
 )
 @click.option(

@@ -76,7 +76,8 @@ def files() -> dict[str, str]:
     """Every file of ``schemas/``: name to text."""
     texts = {}
     for name, schema in tables().items():
-        texts[f"{name}.v{_version(schema)}.arrow.txt"] = _words(schema)
+        version = schema.metadata[b"ppfr_schema"].decode().rpartition("/")[2]
+        texts[f"{name}.v{version}.arrow.txt"] = _words(schema)
     for name, model in documents().items():
         field = model.model_fields.get("schema_version") or model.model_fields.get("version")
         # A field "version" may count something else; then it has no default.
@@ -88,10 +89,6 @@ def files() -> dict[str, str]:
         texts[f"{name}.v{version}.schema.json"] = json.dumps(document, indent=1) + "\n"
     texts["fr-endpoint.v1.openapi.json"] = json.dumps(endpoint.openapi(), indent=1) + "\n"
     return dict(sorted(texts.items()))
-
-
-def _version(schema: pa.Schema) -> str:
-    return str(schema.metadata[b"ppfr_schema"].decode().rpartition("/")[2])
 
 
 def _words(schema: pa.Schema) -> str:

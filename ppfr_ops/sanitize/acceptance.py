@@ -75,7 +75,7 @@ class AcceptanceCriteria:
         """
         count = len(next(iter(measured.values()))) if measured else 0
         total = np.zeros(count)
-        for item in self._measured(measured):
+        for item in self.requirements if measured else ():
             values = measured[item.metric].astype(np.float64)
             missing = np.array([not item.bound.holds(value) for value in values.tolist()], bool)
             short = np.nan_to_num(np.abs(values - item.bound.value), nan=_FAR, posinf=_FAR)
@@ -85,7 +85,7 @@ class AcceptanceCriteria:
     def reason(self, measured: Mapping[str, NDArray[np.float32]], index: int) -> tuple[str, str]:
         """Reason code and detail of the first requirement that a face misses; empty: it meets
         them all."""
-        for item in self._measured(measured):
+        for item in self.requirements:
             value = float(measured[item.metric][index])
             if not item.bound.holds(value):
                 return item.code, f"{item.metric} {value:.3f}, required {item.bound}"
@@ -99,7 +99,7 @@ class AcceptanceCriteria:
         """Give what falls short fresh draws, as long as there are some left.
 
         Args:
-            lacks: of every record of a batch.
+            shortfalls: of every record of a batch.
             again: called with the places of records that fall short and the number of the draw; it
                 draws them anew, keeps what falls less short, and gives what they lack then.
         """
@@ -109,8 +109,3 @@ class AcceptanceCriteria:
             if not over:
                 return
             left[over] = again(over, draw)
-
-    def _measured(self, measured: Mapping[str, NDArray[np.float32]]) -> list[Requirement]:
-        if measured and not self.metrics <= measured.keys():
-            raise KeyError(f"not measured: {sorted(self.metrics - measured.keys())}")
-        return list(self.requirements) if measured else []

@@ -9,13 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ppfr_ops.contracts.metrics import metrics_schema
-from ppfr_ops.contracts.records import records_schema
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.methods.base import Output
 from ppfr_ops.sanitize.items import BatchResult, Failed, I, Item, Results, decoded
 from ppfr_ops.sanitize.measuring import Metrics, SecondDraw
-from ppfr_ops.sanitize.run_context import RunContext
 from ppfr_ops.sanitize.sanitizer import PublishingMode
 from ppfr_ops.source.plan import READ_ERROR
 
@@ -139,13 +136,6 @@ def _without_unlabelled(table: pa.Table) -> pa.Table:
 
 class AlignedFaces(FaceRecords[Item]):
     """Publishes a record a row."""
-
-    def __init__(self, run: RunContext) -> None:
-        super().__init__(run)
-        figures = [item.column for item in run.method.record_figures]
-        identity = run.pseudonymize is not None
-        self.records_schema = records_schema(run.keep, identity, figures=figures)
-        self.metrics_schema = metrics_schema([model.name for model in run.recognizers])
 
     def items(self, table: pa.Table, results: Results[Item]) -> Iterator[Item]:
         wants = [name for name in self.run.method.needed_context() if name != "look"]

@@ -33,7 +33,7 @@ from ppfr_ops.sanitize.finish import (
 )
 from ppfr_ops.sanitize.identity import with_release_key
 from ppfr_ops.sanitize.increments import (
-    Changes,
+    changes_in_words,
     reconcile,
     refuse_changed,
     retire_dead,
@@ -193,7 +193,7 @@ class _Run:
         """Take back what is to be done anew, and what is gone."""
         options = self.options
         if options.incremental:
-            self._say(f"since the last run: {reconcile(job, ledger)} units")
+            self._say(f"since the last run: {changes_in_words(reconcile(job, ledger))} units")
         if job.verdicts is not None:
             units = counted(retire_reviewed(job, ledger), "unit")
             self._say(f"{units} with new verdicts, of which what changes is done again")
@@ -208,7 +208,8 @@ class _Run:
         last = self._last(job)
         self._announce(job, set(ids_of(job.plan.units)))
         if job.options.incremental:
-            self._say(f"since the last run: {Changes(unchanged=len(job.plan.units))} units")
+            unchanged = changes_in_words({"unchanged": len(job.plan.units)})
+            self._say(f"since the last run: {unchanged} units")
         self._say(
             "nothing to do; the shards are listed as they were when the last run ended, so none "
             "was read and nothing written (--check-shards all reads them)"
@@ -248,7 +249,7 @@ class _Run:
             return 0
         planned = plan_release(job, ledger)
         if planned is not None:
-            self._say(str(planned))
+            self._say(planned)
         shards = shards_of(job, ledger)
         done = ledger.committed_ids()
         left = [n for n, unit in enumerate(ids_of(shards.plan.units)) if unit not in done]

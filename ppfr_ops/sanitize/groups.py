@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import FACE_SIZE
 from ppfr_ops.imaging.geometry import cut, transforms
-from ppfr_ops.options import Options, option
+from ppfr_ops.options import Options, option, owners_file
 from ppfr_ops.sanitize.alignment import template_of
 from ppfr_ops.sanitize.grouping import Vectors, assign, features_of, group
 from ppfr_ops.sanitize.items import Results, decoded
@@ -183,12 +183,9 @@ class GroupOptions(Options):
         "How the faces are aligned. auto: what another known template aligned, by a look at the "
         "first, is turned into 112x112. A name: that template did. off: take them as they are.",
     )
-    known: str | None = option(
-        None,
+    known: str | None = owners_file(
         "An earlier file of groups. Its rows keep their groups; a row that it does not name joins "
         "the group that it is nearest to, or opens one.",
-        private=True,
-        metavar="FILE",
     )
 
 

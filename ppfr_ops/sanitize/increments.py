@@ -7,7 +7,6 @@ that nothing changed; where it differs, the rows themselves are compared by a ke
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ppfr_ops.contracts.ledger import LedgerEntry, Source, Tombstone, is_shard
@@ -27,33 +26,25 @@ DELETED_SHARE, DELETED_ROWS = 0.1, 1000
 no greater share of what is published."""
 
 
-@dataclass(frozen=True)
-class Changes:
-    """Units, by what became of them."""
-
-    new: int = 0
-    changed: int = 0
-    unchanged: int = 0
-    superseded: int = 0
-    """The file is there, but cut into other units now."""
-    deleted: int = 0
-    """Gone upstream, and still published."""
-    removed: int = 0
-    """Gone upstream, and taken back."""
-
-    def __str__(self) -> str:
-        return ", ".join(f"{count} {name}" for name, count in vars(self).items())
+CHANGES = ("new", "changed", "unchanged", "superseded", "deleted", "removed")
+"""What became of units. superseded: the file is there, but cut into other units now; deleted: gone
+upstream, and still published; removed: gone upstream, and taken back."""
 
 
-def reconcile(job: Job, ledger: Ledger) -> Changes:
+def changes_in_words(counts: Mapping[str, int]) -> str:
+    """How many units became what."""
+    return ", ".join(f"{counts.get(name, 0)} {name}" for name in CHANGES)
+
+
+def reconcile(job: Job, ledger: Ledger) -> Counter[str]:
     """Take back what is no longer as it was published, so that the run does it anew.
 
     Records that are gone from a file that is still there are taken back with their unit; a unit
     whose files are all gone only with ``--propagate-deletions``, and leaves a tombstone. A unit in
     whose place there are others now is taken back when those are done (``finish``).
 
-    Args:
-        ledger: opened, under the run's lease.
+    Returns:
+        Units, by what became of them (``CHANGES``).
 
     Raises:
         UserError: more would be taken back than ``--allow-deletions`` says; nothing was.
@@ -93,7 +84,7 @@ def reconcile(job: Job, ledger: Ledger) -> Changes:
         if removed:
             ledger.retire(name)
         counts["removed" if removed else "deleted"] += 1
-    return Changes(**counts)
+    return counts
 
 
 def superseded(job: Job, entries: Mapping[str, LedgerEntry]) -> list[str]:

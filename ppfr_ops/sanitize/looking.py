@@ -18,8 +18,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ppfr_ops.contracts import described, versioned
-from ppfr_ops.contracts.metrics import metrics_schema
-from ppfr_ops.contracts.records import records_schema
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.sanitize.aligned import FaceRecords
 from ppfr_ops.sanitize.items import BatchResult, Item, Results, decoded
@@ -50,8 +48,6 @@ class PublishNothing(FaceRecords[Item]):
     def __init__(self, run: RunContext, features: Features | None = None) -> None:
         super().__init__(run)
         self.features = features
-        self.records_schema = records_schema(run.keep, run.pseudonymize is not None)
-        self.metrics_schema = metrics_schema([model.name for model in run.recognizers])
         self.look_schema = self._noted()
 
     def _noted(self) -> pa.Schema:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.imaging.marks import SOURCE_TYPES
-from ppfr_ops.options import Options, option
+from ppfr_ops.options import Options, option, owners_file
 from ppfr_ops.recognizers import RecognizerSpec
 from ppfr_ops.sanitize.photographs.options import PhotographOptions
 
@@ -78,13 +78,10 @@ class SanitizeOptions(Options):
         manifest=False,
         default_text="virtual",
     )
-    groups: str | None = option(
-        None,
+    groups: str | None = owners_file(
         "File of groups, CSV or Parquet: which rows show the same person, as ppfr group writes it "
         "and a person may have corrected it. Instead of --identity-column. Of photographs (--cover "
         "virtual): which faces, as ppfr group --faces detect writes it.",
-        private=True,
-        metavar="FILE",
     )
     variation: float | None = option(
         None,
@@ -175,27 +172,21 @@ class SanitizeOptions(Options):
         private=True,
         metavar="N|PATTERN",
     )
-    labels: str | None = option(
-        None,
+    labels: str | None = owners_file(
         "Table that says of picture files what is in them: CSV, TSV or JSON lines with a column "
         "file_name (or path), of paths below the input; its other columns can be named as "
         "columns. metadata.csv and metadata.jsonl beside the pictures are read without this.",
         shapes=True,
-        private=True,
-        metavar="FILE",
     )
     strict: bool = option(
         False, "Refuse an input that holds anything that is not read, instead of saying so."
     )
-    identity_key_file: str | None = option(
-        None,
+    identity_key_file: str | None = owners_file(
         "File of the secret that pseudonyms and virtual people are made with (make one with: umask "
         "077; openssl rand -hex 32 > FILE). Releases under the same key match each other, under "
         "different keys they do not. Keep it apart from the output.",
         shapes=True,
-        private=True,
         default_text="a key of the release's own, kept in evidence/",
-        metavar="FILE",
     )
     accept_unsound: bool = option(
         False,
@@ -211,11 +202,9 @@ class SanitizeOptions(Options):
         gt=0,
         metavar="EPSILON",
     )
-    privacy_account: str | None = option(
-        None,
+    privacy_account: str | None = owners_file(
         "Folder or fsspec URL of the account of what people have spent, which several outputs "
         "share. Needs --identity-key-file.",
-        private=True,
         default_text="an account of the output's own, kept in evidence/",
         metavar="URL",
     )
@@ -248,19 +237,13 @@ class SanitizeOptions(Options):
         "the same bytes in every picture). --no-mark leaves it out.",
         shapes=True,
     )
-    c2pa: str | None = option(
-        None,
+    c2pa: str | None = owners_file(
         "Sign every marked picture: Content Credentials (C2PA) under this chain of certificates, "
         "PEM, the signer's first. They say that a model made the picture, and no time. Needs "
         "--c2pa-key.",
-        private=True,
-        metavar="FILE",
     )
-    c2pa_key: str | None = option(
-        None,
+    c2pa_key: str | None = owners_file(
         "Private key of the first certificate of --c2pa (PEM, Ed25519 or a NIST curve).",
-        private=True,
-        metavar="FILE",
     )
     c2pa_training: Literal["allowed", "notAllowed"] | None = option(
         None,
@@ -270,14 +253,11 @@ class SanitizeOptions(Options):
         manifest=False,
         default_text="nothing is said",
     )
-    invisible_mark: str | None = option(
-        None,
+    invisible_mark: str | None = owners_file(
         "File of a key (make one with: umask 077; openssl rand -hex 32 > FILE): every picture "
         "bears a pattern in its pixels by which ppfr mark read tells, with the same key, that it "
         "is from this release, also after cropping, scaling and JPEG.",
         shapes=True,
-        private=True,
-        metavar="FILE",
     )
     unit_rows: int | None = option(
         None,
@@ -338,13 +318,10 @@ class SanitizeOptions(Options):
         "Let ppfr report pass photographs that a person should look at, and nobody has.",
         manifest=True,
     )
-    policy: str | None = option(
-        None,
+    policy: str | None = owners_file(
         "YAML file of thresholds (docs/policy.md). Records that miss theirs are drawn again, then "
         "held back; the release as a whole decides the verdict and the exit code.",
         shapes=True,
-        private=True,
-        metavar="FILE",
     )
     check_shards: Literal["listed", "all"] = option(
         "listed",
@@ -391,57 +368,38 @@ class SanitizeOptions(Options):
         "Accept a store without conditional puts: you make sure that no two runs write this output "
         "at the same time.",
     )
-    mapping: str | None = option(
-        None,
+    mapping: str | None = owners_file(
         "Write record_id, source and row to this Parquet file, for the owner's safe: it undoes the "
         "pseudonyms.",
-        private=True,
-        metavar="FILE",
     )
-    signing_key: str | None = option(
-        None,
+    signing_key: str | None = owners_file(
         "Private key (PEM, Ed25519 or a NIST curve) to sign the release with; ppfr verify "
         "--public-key, release/verify.py and model_signing verify check the signature.",
-        private=True,
-        metavar="FILE",
     )
-    vault: str | None = option(
-        None,
+    vault: str | None = owners_file(
         "Keep the original of every published record there, encrypted (docs/vault.md); ppfr erase "
         "gives it back to anyone who has the key. Needs --vault-key.",
-        private=True,
         metavar="URL",
     )
-    vault_key: str | None = option(
-        None,
+    vault_key: str | None = owners_file(
         "File of the master key of the vault (make one with: umask 077; openssl rand -hex 32 > "
         "FILE), or MODULE:NAME of a key service. Without it what is in the vault is lost.",
-        private=True,
-        metavar="FILE",
     )
     photographs: PhotographOptions | None = Field(None)
     """None: the input is aligned faces."""
-    detections_out: str | None = option(
-        None,
+    detections_out: str | None = owners_file(
         "With --faces detect: write box, landmarks, score and treatment of every face to "
         "NAME.parquet and NAME.jsonl.",
-        private=True,
         metavar="NAME",
     )
-    review_out: str | None = option(
-        None,
+    review_out: str | None = owners_file(
         "With --faces detect: write a CSV of the photographs that a person should look at, worst "
         "first. It names sources.",
-        private=True,
-        metavar="FILE",
     )
-    verdicts: str | None = option(
-        None,
+    verdicts: str | None = owners_file(
         "With --faces detect: the CSV of --review-out, its column verdict filled in with ok, drop, "
         "or cover (boxes as [[x0, y0, x1, y1], …]). The photographs concerned are done anew; a "
         "verdict of another picture than the one that is there is not heeded.",
-        private=True,
-        metavar="FILE",
     )
 
     @property

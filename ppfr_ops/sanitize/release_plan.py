@@ -24,7 +24,7 @@ shrinks by what was taken back, before sizes are rounded, and what stays looks a
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -37,7 +37,7 @@ from ppfr_ops.sanitize.dealing import Dealt, People, deal
 from ppfr_ops.sanitize.increments import superseded
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.looking import FEATURES
-from ppfr_ops.sanitize.naming import Names, groups_table, name_rows
+from ppfr_ops.sanitize.naming import GROUPS_SCHEMA, Names, groups_table, name_rows
 from ppfr_ops.source.units import Unit, Units, even, shared_out
 from ppfr_ops.store.ledger import LEDGER, Ledger, LedgerError, read_table
 
@@ -142,29 +142,9 @@ class PlanReader:
 # -- planning ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Planned:
-    """What ``plan_release`` has to tell."""
-
-    epoch: Epoch
-    grown: bool
-    """Whether earlier shards stay as they are."""
-    people: int
-    sizes: int
-    """Numbers of records that people have, each counted once."""
-
-    def __str__(self) -> str:
-        epoch = self.epoch
-        what = "new records, mixed among themselves," if self.grown else "records, mixed,"
-        return (
-            f"{epoch.records:,} {what} in {epoch.shards:,} shards: {self.people:,} people, of "
-            f"{self.sizes:,} different sizes; {epoch.added:,} pictures drawn besides, "
-            f"{epoch.left_out:,} rows left out"
-        )
-
-
-def plan_release(job: Job, ledger: Ledger) -> Planned | None:
-    """Plan what was looked at since the last plan; None: that is planned already.
+def plan_release(job: Job, ledger: Ledger) -> str | None:
+    """Plan what was looked at since the last plan, and say what was planned; None: that is planned
+    already.
 
     Every unit has to be looked at. Also removes what an earlier plan left behind.
     """
@@ -177,7 +157,10 @@ def plan_release(job: Job, ledger: Ledger) -> Planned | None:
     }
     in_force = epochs(ledger)
     last = in_force[-1] if in_force else None
-    before = {} if last is None else _units_of(ledger, last)
+    before: dict[str, str] = {}
+    if last is not None:
+        units = _table(ledger, last, "units")
+        before = dict(zip(units["unit"].to_pylist(), units["sha256"].to_pylist(), strict=True))
     made = None
     if last is None or before != looked or job.options.groups is not None:
         made = _planned(job, ledger, looked, before, last)
@@ -191,7 +174,7 @@ def _planned(
     looked: Mapping[str, str],
     before: Mapping[str, str],
     last: Epoch | None,
-) -> Planned | None:
+) -> str | None:
     tables = _tables(ledger, looked)
     unchanged = {unit for unit, sha256 in before.items() if looked.get(unit) == sha256}
     known = {} if last is None else _known(ledger, last, unchanged)
@@ -203,7 +186,7 @@ def _planned(
     grown = last is not None and stays and before.items() <= looked.items()
     groups = None if named is None else groups_table(job, tables, named)
     rows, fresh = _rows(tables, groups, unchanged if grown else set())
-    people = None if last is None else _people_of(ledger, last)
+    people = None if last is None else People.of(_table(ledger, last, "people"))
     options = job.options
     dealt = deal(
         rows,
@@ -214,7 +197,12 @@ def _planned(
         rounding=options.size_rounding,
     )
     epoch = _write(job, ledger, dealt, last, grown, looked, groups)
-    return Planned(epoch, grown, len(dealt.people.codes), len(np.unique(dealt.people.published)))
+    what = "new records, mixed among themselves," if grown else "records, mixed,"
+    return (
+        f"{epoch.records:,} {what} in {epoch.shards:,} shards: {len(dealt.people.codes):,} people, "
+        f"of {len(np.unique(dealt.people.published)):,} different sizes; {epoch.added:,} pictures "
+        f"drawn besides, {epoch.left_out:,} rows left out"
+    )
 
 
 def _tables(ledger: Ledger, looked: Mapping[str, str]) -> dict[str, pa.Table]:
@@ -234,9 +222,9 @@ def _tables(ledger: Ledger, looked: Mapping[str, str]) -> dict[str, pa.Table]:
 def _known(ledger: Ledger, last: Epoch, unchanged: Collection[str]) -> dict[str, Names]:
     """Groups of the rows of units that are as they were when they were planned; none where a column
     says whose photo a row is."""
-    if f"{last.number:04d}.groups.parquet" not in ledger.names(*PLACE):
+    before = _groups(ledger, last)
+    if not before.num_rows:
         return {}
-    before = _table(ledger, last, "groups")
     own: dict[str, list[str | None]] = {unit: [] for unit in unchanged}
     for unit, group in zip(*(before[name].to_pylist() for name in _NAMED), strict=True):
         if unit in own:
@@ -247,14 +235,19 @@ def _known(ledger: Ledger, last: Epoch, unchanged: Collection[str]) -> dict[str,
 def people_of_rows(ledger: Ledger) -> dict[str, dict[int, str | None]]:
     """Pseudonyms of the rows of each unit, where it was found out whose they are, or a file of
     groups said it."""
-    in_force = epochs(ledger)
-    name = f"{in_force[-1].number:04d}.groups.parquet" if in_force else ""
     found: dict[str, dict[int, str | None]] = {}
-    if name in ledger.names(*PLACE):
-        for row in _table(ledger, in_force[-1], "groups").to_pylist():
+    for last in epochs(ledger)[-1:]:
+        for row in _groups(ledger, last).to_pylist():
             person = row["person"]
             found.setdefault(row["unit"], {})[row["row"]] = person and person.hex()
     return found
+
+
+def _groups(ledger: Ledger, epoch: Epoch) -> pa.Table:
+    """Whose photo each row is; of no rows where a column of the input says it."""
+    if f"{epoch.number:04d}.groups.parquet" not in ledger.names(*PLACE):
+        return GROUPS_SCHEMA.empty_table()
+    return _table(ledger, epoch, "groups")
 
 
 def _rows(
@@ -340,12 +333,3 @@ def _rows_file(number: int) -> str:
 def _table(ledger: Ledger, epoch: Epoch, name: str) -> pa.Table:
     with ledger.reading(*PLACE, f"{epoch.number:04d}.{name}.parquet") as data:
         return pq.ParquetFile(data, page_checksum_verification=True).read()
-
-
-def _units_of(ledger: Ledger, epoch: Epoch) -> dict[str, str]:
-    table = _table(ledger, epoch, "units")
-    return dict(zip(table["unit"].to_pylist(), table["sha256"].to_pylist(), strict=True))
-
-
-def _people_of(ledger: Ledger, epoch: Epoch) -> People:
-    return People.of(_table(ledger, epoch, "people"))

@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ppfr_ops.contracts.records import IMAGE_TYPE
+from ppfr_ops.contracts.metrics import metrics_schema
+from ppfr_ops.contracts.records import IMAGE_TYPE, records_schema
 from ppfr_ops.sanitize.items import BatchResult, Failed, I, Results
 from ppfr_ops.sanitize.run_context import RunContext, batches
 from ppfr_ops.store.ledger import Tables
@@ -27,15 +28,19 @@ class PublishingMode(ABC, Generic[I]):
 
     Args:
         run: what is common to all records of the run.
+        faces, pictures: as ``records_schema`` and ``metrics_schema`` have them.
     """
 
-    records_schema: pa.Schema
-    metrics_schema: pa.Schema
     look_schema: pa.Schema | None = None
     """Of what is noted of rows; None: nothing is."""
 
-    def __init__(self, run: RunContext) -> None:
+    def __init__(self, run: RunContext, *, faces: bool = False, pictures: bool = False) -> None:
         self.run = run
+        self.names = [model.name for model in run.recognizers]
+        figures = [item.column for item in run.method.record_figures]
+        named = run.pseudonymize is not None
+        self.records_schema = records_schema(run.keep, named, faces, figures)
+        self.metrics_schema = metrics_schema(self.names, pictures)
 
     @abstractmethod
     def items(self, table: pa.Table, results: Results[I]) -> Iterator[I]:

@@ -8,8 +8,6 @@ import numpy as np
 import pyarrow as pa
 
 from ppfr_ops.contracts.detections import FACE_FIELDS, detections_schema
-from ppfr_ops.contracts.metrics import metrics_schema
-from ppfr_ops.contracts.records import records_schema
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.detector import Detections
 from ppfr_ops.imaging.geometry import cut, transforms
@@ -40,15 +38,9 @@ class FaceCrops(FaceRecords[Crop]):
     """Publishes every face of a photograph as a record."""
 
     def __init__(self, run: RunContext, finder: Finder) -> None:
-        super().__init__(run)
+        super().__init__(run, faces=True)
         self.find = finder
-        names = [model.name for model in run.recognizers]
-        figures = [item.column for item in run.method.record_figures]
-        self.records_schema = records_schema(
-            run.keep, run.pseudonymize is not None, True, figures=figures
-        )
-        self.metrics_schema = metrics_schema(names)
-        self.detections_schema = detections_schema(names)
+        self.detections_schema = detections_schema(self.names)
 
     def items(self, table: pa.Table, results: Results[Crop]) -> Iterator[Crop]:
         for photograph in self.find.photographs(table, results):

@@ -10,8 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ppfr_ops.contracts.detections import FACE_FIELDS, detections_schema
-from ppfr_ops.contracts.metrics import METRICS, metrics_schema
-from ppfr_ops.contracts.records import records_schema
+from ppfr_ops.contracts.metrics import METRICS
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces, Picture
 from ppfr_ops.imaging.geometry import cover, cut, transforms
@@ -73,17 +72,14 @@ class WholePictures(PublishingMode[Photograph]):
                 f"method {run.method.name} reports figures of every face; publish --output-faces "
                 "crops"
             )
-        super().__init__(run)
+        super().__init__(run, pictures=True)
         self.find = finder
         self.people = people or {}
         self.cover = run.method.style if isinstance(run.method, HeadCover) else None
         """What covers heads; None: what the method makes of faces."""
         self.heads = run.method if isinstance(run.method, PortraitHeads) else None
         """Draws people for heads."""
-        names = [model.name for model in run.recognizers]
-        self.records_schema = records_schema(run.keep, run.pseudonymize is not None)
-        self.metrics_schema = metrics_schema(names, pictures=True)
-        self.detections_schema = detections_schema(names)
+        self.detections_schema = detections_schema(self.names)
 
     def items(self, table: pa.Table, results: Results[Photograph]) -> Iterator[Photograph]:
         found = self.find.photographs(table, results)

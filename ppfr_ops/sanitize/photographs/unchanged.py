@@ -12,7 +12,7 @@ import pyarrow as pa
 from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA
 from ppfr_ops.contracts.ledger import LedgerEntry, Source
 from ppfr_ops.contracts.records import released
-from ppfr_ops.review.verdicts import Review, by_row
+from ppfr_ops.review.verdicts import by_row
 from ppfr_ops.sanitize.accounts import account_of
 from ppfr_ops.sanitize.items import Results
 from ppfr_ops.sanitize.job import Job
@@ -67,6 +67,7 @@ def unchanged(
     names = [record_id(unit.id, row) for row in range(unit.rows)]
     inside = _inside(ledger.ids, names, tables.detections)
     published = {inside[name] for name in tables.records["record_id"].to_pylist()}
+    reviews = job.verdicts
     retried = _dead(tables, job.options.retry_dead_letters)
 
     def stays(row: int, name: str) -> bool:
@@ -75,7 +76,7 @@ def unchanged(
         if row in before or row not in now:
             return before.get(row) == now.get(row)
         # To hear that it may be published as it was changes nothing about it.
-        return _is_ok(job.verdicts, name) and name in published
+        return reviews[name].kind == "ok" and name in published
 
     kept = {name for row, name in enumerate(names) if stays(row, name)}
     left = [row for row, name in enumerate(names) if name not in kept]
@@ -102,10 +103,6 @@ def _fits(way: PublishingMode[Any], tables: Tables) -> bool:
             (tables.detections, seen.schema),
         )
     )
-
-
-def _is_ok(verdicts: Mapping[str, Review] | None, name: str) -> bool:
-    return verdicts is not None and verdicts[name].kind == "ok"
 
 
 def _inside(ids: Ids, names: list[str], detections: pa.Table) -> dict[str, str]:
