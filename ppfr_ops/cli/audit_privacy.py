@@ -3,9 +3,8 @@
 import click
 
 from ppfr_ops.cli import Command
-from ppfr_ops.cli.console import console
 from ppfr_ops.cli.options import key_values
-from ppfr_ops.cli.terminal import echo
+from ppfr_ops.cli.terminal import echo, log
 from ppfr_ops.contracts.privacy_audit import DOCUMENT, PrivacyAudit
 from ppfr_ops.errors import UserError
 from ppfr_ops.sanitize.privacy_audit import audit
@@ -84,21 +83,17 @@ def _method_of(folder: Folder) -> tuple[str, dict[str, str]]:
 
 
 def _show(found: PrivacyAudit) -> None:
-    console.print(
+    log(
         f"{found.method}: claimed epsilon {found.claimed_epsilon:g}, delta {found.delta:g}; at "
         f"least {found.epsilon_at_least:.3f} with confidence {found.confidence:g} "
-        f"({found.hits} hits and {found.false_alarms} false alarms of {found.counted} each)",
-        soft_wrap=True,
-        markup=False,
+        f"({found.hits} hits and {found.false_alarms} false alarms of {found.counted} each)"
     )
     if found.vector_epsilon_at_least is not None:
-        console.print(
+        log(
             f"the noised vector alone: at least {found.vector_epsilon_at_least:.3f} "
-            f"({found.vector_trials:,} of each)",
-            soft_wrap=True,
-            markup=False,
+            f"({found.vector_trials:,} of each)"
         )
     if found.unsound:
-        console.print(f"UNSOUND: {found.unsound}", soft_wrap=True, markup=False)
+        log(f"UNSOUND: {found.unsound}")
     elif not found.holds:
-        console.print("BROKEN: the bound is above the claim")
+        log("BROKEN: the bound is above the claim")

@@ -71,12 +71,9 @@ class RunProgress:
             disable=not console.is_terminal,
         )
         self._task = self._bar.add_task("", total=units, rate="", dead=0)
-
-    def __enter__(self) -> "RunProgress":
         self._bar.start()
-        return self
 
-    def __exit__(self, *error: object) -> None:
+    def stop(self) -> None:
         self._bar.stop()
 
     @property
@@ -225,8 +222,7 @@ def _looked(found: PhotographCounts) -> list[tuple[str, str]]:
 class Terminal:
     """Shows a run to the person who started it; a listener of ``ppfr_ops.run``."""
 
-    def __init__(self) -> None:
-        self._progress = RunProgress(0)
+    _progress: RunProgress
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -237,11 +233,10 @@ class Terminal:
                 _planned(event)
             case Started():
                 self._progress = RunProgress(event.units)
-                self._progress.__enter__()
             case UnitDone():
                 self._progress.add(event.status)
             case Stopped():
-                self._progress.__exit__()
+                self._progress.stop()
             case Previewed():
                 _preview(event.job, event.tables)
             case Finished():

@@ -185,8 +185,7 @@ class _Run:
             if ledger.thrown_away():
                 self._say("everything that tells who is whom was deleted")
         if not ledger.fenced_off():
-            ended = {"finished": _now(), "exit_code": result.exit_code}
-            ledger.write({**last, **ended}, *LEDGER, "last.json")
+            _note_end(ledger, last, result)
         return result
 
     def _retire(self, job: Job, ledger: Ledger) -> None:
@@ -215,8 +214,7 @@ class _Run:
             "was read and nothing written (--check-shards all reads them)"
         )
         result = self._concluded(job, manifest, 0)
-        ended = {"finished": _now(), "exit_code": result.exit_code}
-        ledger.write({**last, **ended}, *LEDGER, "last.json")
+        _note_end(ledger, last, result)
         return result
 
     def _last(self, job: Job) -> dict[str, Any]:
@@ -342,6 +340,11 @@ class _Run:
 
     def _say(self, line: str) -> None:
         self.tell(Notice(line))
+
+
+def _note_end(ledger: Ledger, last: dict[str, Any], result: RunResult) -> None:
+    ended = {"finished": _now(), "exit_code": result.exit_code}
+    ledger.write({**last, **ended}, *LEDGER, "last.json")
 
 
 def _now() -> str:

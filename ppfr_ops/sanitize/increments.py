@@ -282,8 +282,6 @@ def refuse_changed(job: Job, ledger: Ledger) -> None:
 
 def retire_reviewed(job: Job, ledger: Ledger) -> int:
     """Take back the units on whose photographs there are other verdicts now; returns how many."""
-    if job.verdicts is None:
-        return 0
     entries = ledger.entries()
     count = 0
     for unit in _by_id(job.plan.units):
@@ -300,8 +298,6 @@ def retire_reviewed(job: Job, ledger: Ledger) -> int:
 def retire_dead(job: Job, ledger: Ledger) -> int:
     """Take back the units that hold dead letters of the codes to try again; returns how many."""
     codes = set(job.options.retry_dead_letters)
-    if not codes:
-        return 0
     planned = HashSet(ids_of(job.plan.units))
     count = 0
     for unit, entry in ledger.entries().items():

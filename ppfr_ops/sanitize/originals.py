@@ -16,8 +16,10 @@ from ppfr_ops.store.ledger import Ledger
 from ppfr_ops.store.shards import read_table
 
 
-def planned(output: str, source: str, key_file: str | None) -> tuple[Ledger, Manifest, Plan]:
-    """What a run has left, and what it was made of.
+def planned(
+    output: str, source: str, key_file: str | None
+) -> tuple[Ledger, Manifest, Plan, bytes | None]:
+    """What a run has left, what it was made of, and the owner's key.
 
     Args:
         source, key_file: as ``originals`` has them.
@@ -30,13 +32,10 @@ def planned(output: str, source: str, key_file: str | None) -> tuple[Ledger, Man
     if data is None:
         raise UserError("there is no evidence beside the release: only its owner can tell")
     manifest = Manifest.model_validate_json(data)
-    return ledger, manifest, _plan(manifest, source, _key(manifest, key_file))
-
-
-def _key(manifest: Manifest, key_file: str | None) -> bytes | None:
-    if key_file is None:
-        return None
-    return owner_key(read_key(key_file), manifest.options.get("draws") != "system")
+    key = None
+    if key_file is not None:
+        key = owner_key(read_key(key_file), manifest.options.get("draws") != "system")
+    return ledger, manifest, _plan(manifest, source, key), key
 
 
 def originals(
@@ -61,8 +60,7 @@ def originals(
     Raises:
         UserError: no evidence, or most of it is another input.
     """
-    ledger, manifest, chosen = planned(output, source, key_file)
-    key = _key(manifest, key_file)
+    ledger, manifest, chosen, key = planned(output, source, key_file)
     wanted = _ids(ledger, manifest)
     inside = {wanted[name]: name for name in names if name in wanted}
     fingerprints, others, unknown = Fingerprints(key, ledger), 0, 0

@@ -32,7 +32,7 @@ def items_of(
     others = of_others(ledger.entries().values())
     if source is None:
         return read_queue(str(queue), boxes, others)
-    _, manifest, plan = planned(output, source, key_file)
+    _, manifest, plan, _ = planned(output, source, key_file)
     if "face_sure" not in manifest.options:
         raise UserError("the run was not of photographs (--faces detect)")
     letters = read_all(ledger, ledger.entries().values(), "dead_letters")
