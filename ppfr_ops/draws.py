@@ -26,6 +26,13 @@ def _normals(raw: bytes, shape: tuple[int, int]) -> NDArray[np.float32]:
     return ndtri(uniform).astype(np.float32).reshape(shape)
 
 
+def _hashed(secret: bytes, names: Sequence[str], size: int, attempt: int) -> NDArray[np.float32]:
+    raw = b"".join(
+        hashlib.shake_256(secret + f"|{name}|{attempt}".encode()).digest(4 * size) for name in names
+    )
+    return _normals(raw, (len(names), size))
+
+
 def system_draws(record_ids: Sequence[str], size: int, attempt: int = 0) -> NDArray[np.float32]:
     """Fresh draws from the operating system's CSPRNG; the ids and the attempt play no part."""
     shape = (len(record_ids), size)
@@ -37,11 +44,7 @@ def seeded_draws(seed: int) -> DrawSource:
     anyone who knows the seed knows every draw."""
 
     def draw(record_ids: Sequence[str], size: int, attempt: int = 0) -> NDArray[np.float32]:
-        raw = b"".join(
-            hashlib.shake_256(f"{seed}|{_label(record_id)}|{attempt}".encode()).digest(4 * size)
-            for record_id in record_ids
-        )
-        return _normals(raw, (len(record_ids), size))
+        return _hashed(str(seed).encode(), [_label(name) for name in record_ids], size, attempt)
 
     return draw
 
@@ -52,11 +55,7 @@ def keyed_draws(key: bytes) -> DrawSource:
     system's, which has to stay with the owner."""
 
     def draw(record_ids: Sequence[str], size: int, attempt: int = 0) -> NDArray[np.float32]:
-        raw = b"".join(
-            hashlib.shake_256(key + f"|{record_id}|{attempt}".encode()).digest(4 * size)
-            for record_id in record_ids
-        )
-        return _normals(raw, (len(record_ids), size))
+        return _hashed(key, record_ids, size, attempt)
 
     return draw
 

@@ -1,5 +1,6 @@
 """``ppfr compare``: several evaluations side by side, one table and one plot."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -117,24 +118,15 @@ def _cell(value: Any) -> str:
 
 
 def _differences(documents: list[Any]) -> list[str]:
-    warnings = []
-    if len({document.gallery.sha256 for document in documents}) > 1:
-        warnings.append("the galleries differ: the rows are not comparable")
-    if (
-        len(
-            {
-                tuple(document.models[n].sha256 for n in sorted(document.models))
-                for document in documents
-            }
-        )
-        > 1
-    ):
-        warnings.append("the FR models differ")
-    if len({document.encoding for document in documents}) > 1:
-        warnings.append("the image encodings differ")
-    if len({str(document.settings.get("pairs_per_fold")) for document in documents}) > 1:
-        warnings.append("the numbers of pairs differ")
-    return warnings
+    parts: dict[str, Callable[[Any], object]] = {
+        "the galleries differ: the rows are not comparable": lambda each: each.gallery.sha256,
+        "the FR models differ": lambda each: tuple(
+            each.models[name].sha256 for name in sorted(each.models)
+        ),
+        "the image encodings differ": lambda each: each.encoding,
+        "the numbers of pairs differ": lambda each: str(each.settings.get("pairs_per_fold")),
+    }
+    return [text for text, of in parts.items() if len(set(map(of, documents))) > 1]
 
 
 def _write(rows: list[dict[str, Any]], text: str, out: Path) -> None:

@@ -1,8 +1,6 @@
 """What an intruder found who had a release as a recipient has it, and photos of people with names:
 ``evidence/intruder.json``."""
 
-import math
-
 from pydantic import Field
 
 from ppfr_ops.contracts import Document
@@ -23,13 +21,9 @@ class Attempt(Document):
 def luck(chance: float) -> int:
     """Right names that random ones are not above in 99 of 100 tries (Poisson), where ``chance``, 1
     at most, are right on average."""
-    count, part = 0, math.exp(-chance)
-    total = part
-    while total < 0.99:
-        count += 1
-        part *= chance / count
-        total += part
-    return count
+    from scipy.stats import poisson  # which takes a second to import
+
+    return int(poisson.ppf(0.99, chance))
 
 
 class IntruderRecord(Document):

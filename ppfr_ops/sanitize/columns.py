@@ -74,15 +74,12 @@ def pictures(column: pa.ChunkedArray) -> pa.Array:
 
 def _arrays(chunk: pa.ExtensionArray) -> Sequence[Any]:
     """The tensors of a column."""
-    for name in ("to_numpy_ndarray", "to_numpy"):
-        if hasattr(chunk, name):
-            tensors: Sequence[Any] = (
-                chunk.to_numpy(zero_copy_only=False)
-                if name == "to_numpy"
-                else chunk.to_numpy_ndarray()
-            )
-            return tensors
-    raise UserError(f"the column of pictures holds {chunk.type}")
+    tensors: Sequence[Any]
+    if hasattr(chunk, "to_numpy_ndarray"):
+        tensors = chunk.to_numpy_ndarray()
+    else:
+        tensors = chunk.to_numpy(zero_copy_only=False)
+    return tensors
 
 
 def encoded(picture: Any) -> bytes | None:

@@ -70,6 +70,11 @@ class Keyed:
         cipher = Cipher(algorithms.AES(self._key), modes.ECB()).encryptor()
         return np.frombuffer(cipher.update(plain.tobytes()), np.uint8).reshape(-1, ID_BYTES)
 
+    def codes(self, codes: Codes, numbers: Numbers) -> Codes:
+        """Pseudonyms of others, ``N x 32``."""
+        halves = [self.blocks(codes, 2 * numbers + half) for half in (0, 1)]
+        return np.concatenate(halves, 1)
+
     def numbers(self, codes: Codes, numbers: Numbers) -> NDArray[np.uint64]:
         """64 random bits each, ``N``."""
         return np.ascontiguousarray(self.blocks(codes, numbers)[:, :8]).view(np.uint64)[:, 0]
@@ -170,11 +175,7 @@ def _named(
     nobody = np.flatnonzero(~known)
     # Those of earlier epochs first, each part in the order of what is kept.
     nobody = nobody[np.lexsort([*(rank[nobody] for rank in ranks), fresh[nobody]])]
-    numbers = np.arange(len(nobody))
-    keyed = Keyed(key, "nobody")
-    for half in (0, 1):
-        made = keyed.blocks(np.zeros((len(nobody), CODE_BYTES), np.uint8), 2 * numbers + half)
-        codes[nobody, 16 * half : 16 * (half + 1)] = made
+    codes[nobody] = Keyed(key, "nobody").codes(codes[nobody], np.arange(len(nobody)))
     return codes
 
 
@@ -188,10 +189,7 @@ def _split(codes: Codes, counts: Sizes, key: bytes, k: int, rounding: Rounding) 
     rows = np.minimum(largest, counts[base] - part * largest)
     found = codes[base].copy()
     later = np.flatnonzero(part)
-    keyed = Keyed(key, "parts of people")
-    for half in (0, 1):
-        made = keyed.blocks(codes[base[later]], 2 * part[later] + half)
-        found[later, 16 * half : 16 * (half + 1)] = made
+    found[later] = Keyed(key, "parts of people").codes(codes[base[later]], part[later])
     return People(found, rows, rows, np.full(len(found), NEW))
 
 

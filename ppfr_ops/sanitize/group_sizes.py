@@ -48,9 +48,9 @@ def rounded(sizes: Sizes, histories: Sizes, k: int, rounding: Rounding = "add") 
 def cap(sizes: Sizes, k: int) -> int:
     """The largest size that ``k`` groups have or exceed: what is larger is split into pieces of it.
     The largest of all where there are not so many."""
-    if not len(sizes):
-        return 0
-    return int(np.sort(sizes)[-min(k, len(sizes))]) if len(sizes) >= k else int(sizes.max())
+    if len(sizes) < k:
+        return int(sizes.max(initial=0))
+    return int(np.sort(sizes)[-k])
 
 
 def _raised(sizes: Sizes, k: int) -> Sizes:

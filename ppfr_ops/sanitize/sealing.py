@@ -25,7 +25,6 @@ PLACE = (*LEDGER, "workers")
 """Where workers find keys of jobs."""
 
 _NONCE_BYTES = 12
-_UNOPENED = "the job's secrets do not open: has its run ended?"
 
 
 def seal(job: Job) -> tuple[Job, bytes]:
@@ -53,7 +52,7 @@ def opened(job: Job, key: bytes | None = None) -> Job:
     try:
         clear = AESGCM(key).decrypt(job.sealed[:_NONCE_BYTES], job.sealed[_NONCE_BYTES:], None)
     except (InvalidTag, ValueError):
-        raise UserError(_UNOPENED) from None
+        raise UserError("the job's secrets do not open: has its run ended?") from None
     return replace(job, **pickle.loads(clear), sealed=None, sealed_under="")
 
 
