@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from ppfr_ops.contracts.ledger import Kind, LedgerEntry, Shard
 from ppfr_ops.contracts.manifest import Manifest
@@ -28,10 +27,10 @@ from ppfr_ops.imaging.geometry import cut, transforms
 from ppfr_ops.recognizers import Recognizer
 from ppfr_ops.release.findings import Finding
 from ppfr_ops.sanitize.measuring import measure
+from ppfr_ops.sanitize.originals import owners_manifest, planned_anew
 from ppfr_ops.sanitize.prepare import owner_key
 from ppfr_ops.sanitize.run_context import pseudonyms
-from ppfr_ops.source.plan import Columns, Plan, Unit, plan, read_unit, record_id
-from ppfr_ops.store.folder import EVIDENCE
+from ppfr_ops.source.plan import Columns, Plan, Unit, read_unit, record_id
 from ppfr_ops.store.ids import Ids
 from ppfr_ops.store.ledger import Ledger
 from ppfr_ops.store.shards import read_table
@@ -105,19 +104,9 @@ def audit(
             raise UserError(f"FR model {recognizer.name!r} is not one that the run measured with")
     if key is not None:
         key = owner_key(key, seeded=options.get("draws") != "system")
-    planned = plan(
-        source,
-        replace(
-            columns,
-            keep=tuple(options.get("keep_columns", ())),
-            coarse=tuple(options.get("coarsen", ())),
-        ),
-        format=options.get("input_format", "auto"),
-        unit_rows=options.get("unit_rows", 1000),
-        least_units=options.get("least_units", 1),
-        key=key,
-        limit=options.get("limit"),
-    )
+    kept, coarse = (tuple(options.get(name, ())) for name in ("keep_columns", "coarsen"))
+    columns = replace(columns, keep=kept, coarse=coarse)
+    planned = planned_anew(manifest, source, columns, key)
     found = Audit(rows=planned.rows)
     found.findings += _accounted(ledger, entries, planned)
     if sample and not found.findings and options.get("reads_faces", True):
@@ -127,21 +116,6 @@ def audit(
             if finding is not None:
                 found.findings.append(finding)
     return found
-
-
-def owners_manifest(ledger: Ledger) -> Manifest:
-    """The manifest in the evidence.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
-    raw = ledger.read_bytes(EVIDENCE, "manifest.json")
-    if raw is None:
-        raise UserError("no evidence/manifest.json: only its owner can hold an output to its input")
-    try:
-        return Manifest.model_validate_json(raw)
-    except (ValidationError, RecursionError):
-        raise UserError("evidence/manifest.json does not have the form of a manifest") from None
 
 
 def _rows_inside(ids: Ids, unit: Unit, detections: pa.Table | None) -> dict[str, str]:
@@ -284,7 +258,7 @@ class _Again:
         ]
         for row in rows:
             record = self.data["record_id"][row].as_py()
-            source = place[self._row_of(record)]
+            source = place[self.inside[record]]
             if self.data["image"][row]["bytes"].as_py() == self.before["image"][source].as_py():
                 yield self._finding("data", record, "the picture is the original")
             for name in kept:
@@ -327,7 +301,7 @@ class _Again:
         published: list[Picture] = []
         for row in rows:
             record = self.data["record_id"][row].as_py()
-            source = places[self._row_of(record)]
+            source = places[self.inside[record]]
             before = decode(self.before["image"][source].as_py() or b"")
             after = decode(self.data["image"][row]["bytes"].as_py() or b"")
             if self.detections is None:
@@ -342,10 +316,6 @@ class _Again:
             # A crop is the face itself; in a whole photograph it has to be cut out again.
             published += [after] * len(matrices) if self.crops else list(cut(after, matrices))
         return told, originals, published
-
-    def _row_of(self, record: str) -> str:
-        """Id of the row that a record is of."""
-        return self.inside[record]
 
     def _finding(self, kind: Kind, record: str, text: str) -> Finding:
         return Finding(self.shards[kind].path, f"record {record}: {text}")

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 
+from pydantic import ValidationError
+
 from ppfr_ops.contracts.manifest import Manifest
 from ppfr_ops.errors import UserError
 from ppfr_ops.release.files import named
@@ -14,6 +16,21 @@ from ppfr_ops.source.plan import Columns, Plan, plan, read_unit, record_id
 from ppfr_ops.store.folder import EVIDENCE
 from ppfr_ops.store.ledger import Ledger
 from ppfr_ops.store.shards import read_table
+
+
+def owners_manifest(ledger: Ledger) -> Manifest:
+    """The manifest in the evidence.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    raw = ledger.read_bytes(EVIDENCE, "manifest.json")
+    if raw is None:
+        raise UserError("no evidence/manifest.json: only its owner can say what it was made of")
+    try:
+        return Manifest.model_validate_json(raw)
+    except (ValidationError, RecursionError):
+        raise UserError("evidence/manifest.json does not have the form of a manifest") from None
 
 
 def planned(
@@ -28,14 +45,17 @@ def planned(
         UserError: no evidence, or another input.
     """
     ledger = Ledger(output)
-    data = ledger.read_bytes(EVIDENCE, "manifest.json")
-    if data is None:
-        raise UserError("there is no evidence beside the release: only its owner can tell")
-    manifest = Manifest.model_validate_json(data)
+    manifest = owners_manifest(ledger)
     key = None
     if key_file is not None:
         key = owner_key(read_key(key_file), manifest.options.get("draws") != "system")
-    return ledger, manifest, _plan(manifest, source, key), key
+    chosen = planned_anew(manifest, source, Columns(manifest.options.get("image_column")), key)
+    if chosen.digest() != manifest.plan_digest:
+        raise UserError(
+            "--input is not what the run was given, or has changed since; a run with "
+            "--identity-key-file needs it here, too"
+        )
+    return ledger, manifest, chosen, key
 
 
 def originals(
@@ -95,23 +115,22 @@ def _tell(others: int, unknown: int, count: int, log: Callable[[str], None]) -> 
         log(f"whether {unknown} of {count} pictures are what the run was given was not noted")
 
 
-def _plan(manifest: Manifest, source: str, key: bytes | None) -> Plan:
+def planned_anew(manifest: Manifest, source: str, columns: Columns, key: bytes | None) -> Plan:
+    """The plan of an input with the options of a run.
+
+    Args:
+        key: of the run's ids, if it had one.
+    """
     options = manifest.options
-    chosen = plan(
+    return plan(
         source,
-        Columns(options.get("image_column")),
+        columns,
         format=str(options.get("input_format", "auto")),
-        unit_rows=int(options["unit_rows"]),
+        unit_rows=int(options.get("unit_rows", 1000)),
         least_units=int(options.get("least_units", 1)),
         key=key,
         limit=options.get("limit"),
     )
-    if chosen.digest() != manifest.plan_digest:
-        raise UserError(
-            "--input is not what the run was given, or has changed since; a run with "
-            "--identity-key-file needs it here, too"
-        )
-    return chosen
 
 
 def _ids(ledger: Ledger, manifest: Manifest) -> dict[str, str]:
