@@ -15,18 +15,8 @@ from ppfr_ops.contracts.manifest import Counts, Manifest, PhotographCounts
 from ppfr_ops.contracts.policy import Policy
 from ppfr_ops.release.figures import Figures
 from ppfr_ops.release.forecast import forecast
-from ppfr_ops.sanitize.events import (
-    Event,
-    Finished,
-    Listener,
-    Notice,
-    Planned,
-    Previewed,
-    RunResult,
-    Started,
-    Stopped,
-    UnitDone,
-)
+from ppfr_ops.sanitize import events
+from ppfr_ops.sanitize.events import Listener, RunResult
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.worker import MAX_ATTEMPTS
 from ppfr_ops.store.ledger import Tables
@@ -224,22 +214,22 @@ class Terminal:
 
     _progress: RunProgress
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: events.Event) -> None:
         match event:
-            case Notice():
+            case events.Notice():
                 prefix = "Error: " if event.kind == "error" else ""
                 console.print(prefix + event.text, markup=False, soft_wrap=True)
-            case Planned():
+            case events.Planned():
                 _planned(event)
-            case Started():
+            case events.Started():
                 self._progress = RunProgress(event.units)
-            case UnitDone():
+            case events.UnitDone():
                 self._progress.add(event.status)
-            case Stopped():
+            case events.Stopped():
                 self._progress.stop()
-            case Previewed():
+            case events.Previewed():
                 _preview(event.job, event.tables)
-            case Finished():
+            case events.Finished():
                 _finished(event.result)
 
 
@@ -255,7 +245,7 @@ def show(run: Callable[[Listener], RunResult], as_json: bool) -> int:
     return result.exit_code
 
 
-def _planned(event: Planned) -> None:
+def _planned(event: events.Planned) -> None:
     console.print(
         f"{counted(event.rows, 'row')} in {counted(event.units, 'unit')}, {event.done_before:,} of "
         "them done before" + (f"; left out: {event.left_out}" if event.left_out else ""),

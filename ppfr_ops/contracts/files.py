@@ -15,19 +15,13 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 import ppfr_ops.contracts
-from ppfr_ops.contracts import VERSIONS, endpoint, untitled
+from ppfr_ops.contracts import VERSIONS, endpoint, untitled, vault
 from ppfr_ops.contracts.certificates import CERTIFICATES_SCHEMA
 from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA
 from ppfr_ops.contracts.detections import detections_schema
 from ppfr_ops.contracts.manifest import FILES_SCHEMA
 from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.contracts.records import records_schema, released
-from ppfr_ops.contracts.vault import (
-    FAILURES_SCHEMA,
-    KEYS_SCHEMA,
-    ORIGINALS_SCHEMA,
-    SEALED_SCHEMA,
-)
 
 MODEL = "MODEL"
 """Stands for the name of an FR model in the names of columns."""
@@ -44,10 +38,10 @@ def tables() -> dict[str, pa.Schema]:
         "detections": detections_schema([MODEL]),
         "certificates": CERTIFICATES_SCHEMA,
         "files": FILES_SCHEMA,
-        "vault-sealed": SEALED_SCHEMA,
-        "vault-keys": KEYS_SCHEMA,
-        "originals": ORIGINALS_SCHEMA,
-        "originals-dead-letters": FAILURES_SCHEMA,
+        "vault-sealed": vault.SEALED_SCHEMA,
+        "vault-keys": vault.KEYS_SCHEMA,
+        "originals": vault.ORIGINALS_SCHEMA,
+        "originals-dead-letters": vault.FAILURES_SCHEMA,
     }
 
 

@@ -11,18 +11,9 @@ from ppfr_ops.contracts.manifest import Manifest
 from ppfr_ops.release.signing import drop_unsealed_units, load_signing_key
 from ppfr_ops.release.up_to_date import unmark_up_to_date
 from ppfr_ops.review.queue import write_review
+from ppfr_ops.sanitize import events
 from ppfr_ops.sanitize.accounts import refuse_overdrawn
-from ppfr_ops.sanitize.events import (
-    Finished,
-    Listener,
-    Notice,
-    Planned,
-    Previewed,
-    RunResult,
-    Started,
-    Stopped,
-    UnitDone,
-)
+from ppfr_ops.sanitize.events import Listener, RunResult
 from ppfr_ops.sanitize.finish import (
     finish,
     review_queue,
@@ -106,7 +97,7 @@ class _Run:
         preflight(job)
         if dry_run:
             self._announce(job, ())
-            self.tell(Previewed(job, preview(job)))
+            self.tell(events.Previewed(job, preview(job)))
             return RunResult(0, options.output)
         ledger = Ledger(options.output)
         ledger.check(job.settings, options.overwrite, options.incremental)
@@ -256,16 +247,16 @@ class _Run:
     def _through(self, job: Job, todo: list[int]) -> int:
         """Let the engine do these units, until too many fail in a row; returns the faces."""
         faces = failed = 0
-        self.tell(Started(len(todo)))
+        self.tell(events.Started(len(todo)))
         try:
             for status in self.engine(job, todo):
                 faces += status.rows_in
                 failed = failed + 1 if status.state == "failed" else 0
-                self.tell(UnitDone(status))
+                self.tell(events.UnitDone(status))
                 if failed == MAX_FAILED_IN_A_ROW:
                     break
         finally:
-            self.tell(Stopped())
+            self.tell(events.Stopped())
         return faces
 
     def _announce(self, job: Job, done: Collection[str]) -> list[int]:
@@ -274,7 +265,7 @@ class _Run:
         todo = [number for number, unit in enumerate(ids_of(plan.units)) if unit not in done]
         before = len(plan.units) - len(todo)
         seeded = job.options.seed is not None
-        self.tell(Planned(plan.rows, len(plan.units), before, said(plan.left_out), seeded))
+        self.tell(events.Planned(plan.rows, len(plan.units), before, said(plan.left_out), seeded))
         return todo
 
     def _owner_files(self, job: Job) -> None:
@@ -326,12 +317,12 @@ class _Run:
         result = RunResult(
             code, self.options.output, manifest, tuple(problems), self._seconds, faces
         )
-        self.tell(Finished(result))
+        self.tell(events.Finished(result))
         return result
 
     def _failed(self, *problems: str) -> RunResult:
         for problem in problems:
-            self.tell(Notice(problem, "error"))
+            self.tell(events.Notice(problem, "error"))
         return RunResult(1, self.options.output, problems=problems, seconds=self._seconds)
 
     @property
@@ -339,7 +330,7 @@ class _Run:
         return time.monotonic() - self.began
 
     def _say(self, line: str) -> None:
-        self.tell(Notice(line))
+        self.tell(events.Notice(line))
 
 
 def _note_end(ledger: Ledger, last: dict[str, Any], result: RunResult) -> None:

@@ -25,15 +25,7 @@ from ppfr_ops.contracts.manifest import (
 )
 from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.options import digest, shown
-from ppfr_ops.release.figures import (
-    Figures,
-    assess,
-    faces_of,
-    intended,
-    quarantined,
-    read_all,
-    singled_of,
-)
+from ppfr_ops.release import figures
 from ppfr_ops.release.files import lay_out
 from ppfr_ops.release.listing import Shards
 from ppfr_ops.release.publish import looked_at, write_release
@@ -114,12 +106,12 @@ def finish(
     if job.options.photographs is not None:
         manifest = manifest.model_copy(update={"photographs": _photographs(job, ledger)})
     if job.policy is not None:
-        metrics = read_all(ledger, entries.values(), "metrics")
-        faces = faces_of(ledger, manifest, entries)
+        metrics = figures.read_all(ledger, entries.values(), "metrics")
+        faces = figures.faces_of(ledger, manifest, entries)
         asked = {"structure_k", "singled_out"} & set(job.policy.dataset)
-        alike = singled_of(ledger, manifest) if asked else None
-        figures = Figures(manifest.counts, metrics, faces=faces, singled=alike)
-        checks = assess(job.policy, figures)
+        alike = figures.singled_of(ledger, manifest) if asked else None
+        found = figures.Figures(manifest.counts, metrics, faces=faces, singled=alike)
+        checks = figures.assess(job.policy, found)
         passed = all(check.holds for check in checks)
         manifest = manifest.model_copy(update={"verdict": Verdict(passed=passed, checks=checks)})
     if not ledger.fenced_off():
@@ -261,8 +253,8 @@ def too_many_dead(job: Job, manifest: Manifest) -> str | None:
         return f"input was lost that cannot be counted ({', '.join(fatal)})"
     allowed = job.options.max_dead_letter_rate
     # How much may be held back is for the policy to say.
-    dead = counts.dead_letters - intended(counts)
-    dead -= quarantined(counts) if job.policy is not None else 0
+    dead = counts.dead_letters - figures.intended(counts)
+    dead -= figures.quarantined(counts) if job.policy is not None else 0
     rows = counts.rows_in + counts.extra_faces
     if dead > allowed * rows:
         return f"{dead} dead letters of {rows} rows, allowed: {allowed:.2%}"
@@ -273,7 +265,7 @@ def write_detections(job: Job, ledger: Ledger) -> int:
     """Write ``--detections-out``: ``NAME.parquet`` and ``NAME.jsonl``; returns the faces."""
     target = Path(os.path.abspath(str(job.options.detections_out)))
     target = target.with_suffix("") if target.suffix in (".parquet", ".jsonl") else target
-    table = read_all(ledger, ledger.entries().values(), "detections")
+    table = figures.read_all(ledger, ledger.entries().values(), "detections")
     pq.write_table(table, f"{target}.parquet")
     with open(f"{target}.jsonl", "w", encoding="utf-8") as file:
         for batch in table.to_batches(10_000):
@@ -286,8 +278,8 @@ def review_queue(job: Job, ledger: Ledger) -> list[Doubt]:
     assert job.options.photographs is not None
     entries = ledger.entries()
     return doubts(
-        read_all(ledger, entries.values(), "detections"),
-        read_all(ledger, entries.values(), "dead_letters"),
+        figures.read_all(ledger, entries.values(), "detections"),
+        figures.read_all(ledger, entries.values(), "dead_letters"),
         job.options.photographs.face_sure,
         job.verdicts or (),
         unheeded(job, ledger),
@@ -301,7 +293,7 @@ def unheeded(job: Job, ledger: Ledger) -> set[str]:
 
 def _photographs(job: Job, ledger: Ledger) -> PhotographCounts:
     assert job.options.photographs is not None
-    found = read_all(ledger, ledger.entries().values(), "detections")
+    found = figures.read_all(ledger, ledger.entries().values(), "detections")
     queue = review_queue(job, ledger)
     settled = (job.verdicts or {}).keys() - unheeded(job, ledger)
     return counts(found, queue, settled, job.options.photographs.face_sure)
