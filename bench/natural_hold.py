@@ -22,10 +22,9 @@ from torch import Tensor
 
 from ppfr_ops.imaging.geometry import similarity
 from ppfr_ops.memory import keep_freed_memory
-from ppfr_ops.methods.natural import _OTHER, STILL, Generator, files
+from ppfr_ops.methods.natural import _OTHER, Generator, files
 from ppfr_ops.methods.natural.looks import ATTRIBUTES, OTHERS
 from ppfr_ops.methods.natural.network import STYLE
-from ppfr_ops.methods.natural.quality import plain as plain_enough
 from ppfr_ops.methods.natural.quality import sound
 
 PEOPLE, PHOTOS, BANK = 8, 2, 1500
@@ -56,15 +55,13 @@ class Taught:
 
     def somebody(self, rng: torch.Generator, woman: bool) -> Tensor:
         """A style that the method would not pass over, before people are moved apart."""
-        still = torch.zeros(OTHERS, STYLE), torch.zeros(ATTRIBUTES)
         with torch.no_grad():
             for _ in range(200):
                 style = self.generator.style(torch.randn(STYLE, generator=rng).numpy())
                 person = self.looks.person(style)
                 if not self.looks.is_of(person, {"women": woman}) or self.looks.crowded(person):
                     continue
-                seen = self.generator.looked_at(self.looks.styles(person, *still, 0.0))
-                if min(seen.sound, seen.whole, plain_enough(seen.aligned(STILL))) >= 1:
+                if self.generator.fit(person, 1.0) >= 1:
                     break
         return style
 

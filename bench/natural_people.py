@@ -23,7 +23,6 @@ from PIL import Image
 from ppfr_ops.methods.natural import STILL, TRIES, Generator, Natural, camera, files, looks
 from ppfr_ops.methods.natural.looks import ATTRIBUTES, OTHERS
 from ppfr_ops.methods.natural.network import LAYERS, STYLE
-from ppfr_ops.methods.natural.quality import plain
 from ppfr_ops.methods.registry import create
 
 A_FILE, LABELLED = 256, 480
@@ -89,14 +88,12 @@ def candidates(models: Path, path: Path, seed: int) -> None:
     method = create("natural").with_secrets({"identity-key": bytes(32)})
     assert isinstance(method, Natural)
     generator, rng = method.generator(), np.random.default_rng(70_000 + seed)
-    still = torch.zeros(OTHERS, STYLE), torch.zeros(ATTRIBUTES)
     people, faces = [], []
     while len(faces) < CANDIDATES:
         person = generator.looks.person(generator.style(rng.standard_normal(STYLE, np.float32)))
         if not generator.looks.is_of(person, {"women": len(faces) % 2 == 0}):
             continue
-        seen = generator.looked_at(generator.looks.styles(person, *still, 0.0))
-        if min(seen.sound, seen.whole) < 1 or plain(seen.aligned(STILL)) < 1:
+        if generator.fit(person, 1.0) < 1:
             continue
         draw = rng.standard_normal(method.draw_size, np.float32)
         tries = (generator.looked_at(method._styles(person, draw, n, {})) for n in range(TRIES))

@@ -107,6 +107,16 @@ def test_a_record_gives_the_same_bytes_whatever_batch_it_stands_in() -> None:
     assert (alone == whole[3:4]).all()
 
 
+def test_quick_pictures_show_the_same_people_in_the_same_look() -> None:
+    labels: list[str | None] = ["a", "b"]
+    full, fast = shown(labels), shown(labels, quality="fast")
+    for one, other, stranger in zip(full, fast, fast[::-1], strict=True):
+        near, far = (np.corrcoef(one.ravel(), each.ravel())[0, 1] for each in (other, stranger))
+        assert 0.7 < near < 1 and far < 0.5
+    assert method(quality="fast").options()["quality"] == "fast"
+    assert "quality" not in method().options()
+
+
 def test_key_label_and_draw_decide() -> None:
     one, again, label, look = shown(["a"]), shown(["a"]), shown(["b"]), shown(["a"], 1)
     assert (one == again).all() and (one != label).any() and (one != look).any()

@@ -37,7 +37,7 @@ that it is turned by, px."""
 _Y, _X = np.mgrid[:FACE_SIZE, :FACE_SIZE].astype(np.float32) / ((FACE_SIZE - 1) / 2) - 1
 _HALVES = (0.56, 0.7)
 """By how much a slope of 1 parts the two halves of the inner face, across and down."""
-_ROUNDS, _STEP = 12, 4
+_ROUNDS, _STEP = 5, 4
 
 Points = NDArray[np.float64]
 
@@ -85,7 +85,7 @@ def turned(
     wanted = np.stack([columns, rows], -1)
     source = wanted.copy()
     for _ in range(_ROUNDS):
-        source += 0.5 * (wanted - moved(source))
+        source += wanted - moved(source)
     away = cv2.resize(
         (source - wanted).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
     )
@@ -109,23 +109,23 @@ def taken(
     sharp, gamma, colour, side, above, red, blue, tint, bright, grey, *bent = draw[: DRAW - 2]
     if not draw.any() and not aim:
         return _sharper(crop, 0.0)
-    pixels = (_sharper(crop, sharp).astype(np.float64) + 0.5) / 256
-    before = pixels[INNER].mean()
-    pixels = pixels ** np.exp(GAMMA * gamma)
+    sharper, values = _sharper(crop, sharp), (np.arange(256) + 0.5) / 256
+    before = values[sharper[INNER]].mean()
+    pixels = (values ** np.exp(GAMMA * gamma))[sharper]
     luma = pixels @ np.array([0.299, 0.587, 0.114])
     coloured = np.exp(SATURATION * colour) if grey < GREY else 0.0
     pixels = np.maximum(luma[..., None] + (pixels - luma[..., None]) * coloured, 1e-3)
     light = _plane(luma, aim.get("side", SIDE * side), ABOVE * above)
     for amount, shape in zip(bent, (_X * _X, _X * _Y, _Y * _Y), strict=False):
         light = light + BENT * amount * shape
-    tints = np.zeros_like(pixels)
+    pixels *= np.exp(light)[..., None]
     if coloured:
-        tints[..., 0] = TINT * red + TINT_SIDE * tint * _X
-        tints[..., 2] = TINT * blue - TINT_SIDE * tint * _X
-    pixels = pixels * np.exp(light[..., None] + tints)
+        pixels[..., 0] *= np.exp(TINT * red + TINT_SIDE * tint * _X[0])
+        pixels[..., 2] *= np.exp(TINT * blue - TINT_SIDE * tint * _X[0])
     wanted = aim.get("brightness", 256 * before * np.exp(BRIGHTNESS * bright)) / 256
     pixels *= min(wanted, 0.75) / pixels[INNER].mean()
-    pixels = np.where(pixels > 0.8, 0.8 + 0.2 * np.tanh((pixels - 0.8) / 0.2), pixels)
+    high = pixels > 0.8
+    pixels[high] = 0.8 + 0.2 * np.tanh((pixels[high] - 0.8) / 0.2)
     return (pixels * 256 - 0.5).clip(0, 255).round().astype(np.uint8)
 
 

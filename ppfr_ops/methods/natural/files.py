@@ -2,6 +2,7 @@
 
 ``natural.mapping`` and ``natural`` (synthesis up to 64 px, the head for 128 px) are what a face of
 112 px takes; ``natural.large`` (up to 1024 px) is read when a larger picture is asked for.
+``natural.fast`` (half as many channels at 64 px and in the head) is read for quick ones.
 ``natural.looks`` (``looks.py``) and ``natural.silhouette`` (it cuts heads out) hold what was fitted
 on drawn pictures.
 """
@@ -18,7 +19,8 @@ from torch import Tensor
 WEIGHTS = Path(__file__).parent / "weights"
 SMALL = ("natural.mapping", "natural", "natural.looks")
 """Files that every picture takes."""
-LARGE = "natural.large"
+LARGE, FAST = "natural.large", "natural.fast"
+"""What larger pictures take, and quick ones (``bench/natural_fast.py``)."""
 SILHOUETTE = "natural.silhouette"
 """What tells a drawn person from what is behind (``bench/natural_silhouette.py``)."""
 
@@ -70,6 +72,6 @@ def digest() -> str:
     """sha256 over all files' digests, hex."""
     each = [
         hashlib.sha256((WEIGHTS / f"{name}.safetensors").read_bytes()).digest()
-        for name in (*SMALL, LARGE, SILHOUETTE)
+        for name in (*SMALL, LARGE, FAST, SILHOUETTE)
     ]
     return hashlib.sha256(b"".join(each)).hexdigest()

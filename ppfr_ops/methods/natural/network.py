@@ -145,11 +145,11 @@ class Head(nn.Module):
     """Features at 64 px, and the style of layer 11, centred and divided by 0.5, to a picture of
     128 px, ``N x 3 x 128 x 128`` in -1..1: what the whole network would show, reduced."""
 
-    def __init__(self, width: int = 96) -> None:
+    def __init__(self, width: int = 96, channels: int = 512) -> None:
         super().__init__()
-        self.m, self.m2 = nn.Linear(STYLE, 512), nn.Linear(STYLE, width)
-        self.a, self.b = nn.Conv2d(512, width, 1), nn.Conv2d(width, width, 3, padding=1)
-        self.o, self.lin = nn.Conv2d(width, 12, 1), nn.Conv2d(512, 12, 1)
+        self.m, self.m2 = nn.Linear(STYLE, channels), nn.Linear(STYLE, width)
+        self.a, self.b = nn.Conv2d(channels, width, 1), nn.Conv2d(width, width, 3, padding=1)
+        self.o, self.lin = nn.Conv2d(width, 12, 1), nn.Conv2d(channels, 12, 1)
 
     def forward(self, features: Tensor, style: Tensor) -> Tensor:
         style = style.to(features.dtype)

@@ -53,9 +53,9 @@ def plain(crop: NDArray[np.uint8]) -> float:
 
 def _eyes(crop: NDArray[np.uint8], percentile: float) -> float:
     """How bright the eyes are, by the skin's brightness."""
-    grey = crop.astype(np.float64).mean(2)
-    skin = float(np.median(grey[66:80, 30:82]))
-    return float(np.mean([np.percentile(grey[part], percentile) for part in _EYES])) / max(skin, 1)
+    eyes = [crop[part].mean(2) for part in _EYES]
+    skin = float(np.median(crop[66:80, 30:82].mean(2)))
+    return float(np.mean([np.percentile(eye, percentile) for eye in eyes])) / max(skin, 1)
 
 
 def redness(crop: NDArray[np.uint8]) -> float:

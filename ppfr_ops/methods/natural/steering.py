@@ -1,5 +1,5 @@
-"""Pose as a kept look asks for it: what a try misses is added to the next one, and the
-camera turns the head by the rest."""
+"""Pose as a kept look asks for it: what a look will miss is added to the next one that is looked
+over, and the camera turns the head by the rest."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ TURNS = {"yaw": (0.054, 1.9), "pitch": (0.013, 4.0)}
 NEAR = {"yaw": 0.01, "pitch": 0.004}
 """What may be missing beyond what a turn adds."""
 _SHARE = 0.8
-"""Of what is missing that is added to the next try."""
+"""Of what is missing that is added for the next one."""
 
 
 STILL = np.zeros(camera.DRAW)
@@ -32,12 +32,11 @@ STILL = np.zeros(camera.DRAW)
 
 @dataclass
 class Sight:
-    """A picture of 128 px with a border, its landmarks in it, ``5 x 2``; how surely it is whole
-    and how sound it is: 1 and more is good enough, 0: no face."""
+    """A picture of 128 px with a border, its landmarks in it, ``5 x 2``, and how sound it is: 1 and
+    more is good enough, 0: no face."""
 
     picture: NDArray[np.uint8]
     landmarks: NDArray[np.float32]
-    whole: float
     sound: float = 0.0
 
     def aligned(
@@ -68,7 +67,7 @@ def begin(aim: Mapping[str, float]) -> dict[str, float]:
 
 
 def steer(steps: dict[str, float], seen: Mapping[str, float], aim: Mapping[str, float]) -> float:
-    """Change the normals by what a try misses.
+    """Change the normals by what a look misses.
 
     Returns:
         How much it misses: 0 is near enough, 1 as far from it as can be.
