@@ -1,23 +1,21 @@
 """The attackers: they learn what can be learned, stop where nothing can, and resume."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from ppfr_ops import sample
+from ppfr_ops.contracts.evaluation import Point
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.imaging.measures import ssim
+from ppfr_ops.lab.evaluate.attacks.attackers import ATTACKERS
 from ppfr_ops.lab.evaluate.attacks.networks import NETS, mean_face
-from ppfr_ops.lab.evaluate.attacks.recovery import (
-    CurvePoint,
-    RecoveryAttack,
-    flattened,
-    to_tensor,
-)
-from ppfr_ops.lab.evaluate.publishing import Publisher, texture_probe
+from ppfr_ops.lab.evaluate.attacks.recovery import RecoveryAttack, flattened, to_tensor
+from ppfr_ops.lab.evaluate.publishing import Publisher
 from ppfr_ops.methods.registry import create
 
 
@@ -67,7 +65,7 @@ def test_a_stopped_attack_goes_on(tmp_path: Path, faces: Faces) -> None:
     class Stopped(Exception):
         pass
 
-    def stop(point: CurvePoint) -> None:
+    def stop(point: Point) -> None:
         if point.step == 4:
             raise Stopped
 
@@ -86,7 +84,7 @@ def test_a_stopped_attack_goes_on(tmp_path: Path, faces: Faces) -> None:
     third = RecoveryAttack(batch=8)
     assert third.train(faces, show, 8, points=4, checkpoint=path) == curve
     np.testing.assert_array_equal(third.recover(faces[:2]), again.recover(faces[:2]))
-    with pytest.raises(ValueError, match="another attack"):
+    with pytest.raises(ValueError, match="another configuration"):
         RecoveryAttack(batch=8, seed=1).train(faces, show, 8, checkpoint=path)
 
 
@@ -124,8 +122,11 @@ def test_global_random_state_is_left_alone(faces: Faces) -> None:
 
 
 def test_flattened() -> None:
-    def curve(*values: float) -> list[CurvePoint]:
-        return [CurvePoint(10 * (i + 1), 0, 0, v, 0) for i, v in enumerate(values)]
+    def curve(*values: float) -> list[Point]:
+        return [
+            Point(step=10 * (i + 1), seconds=0, val_ssim=v, val_psnr=0)
+            for i, v in enumerate(values)
+        ]
 
     assert flattened(curve(0.5, 0.7, 0.8, 0.85, 0.852))[0]
     rising, rise = flattened(curve(0.5, 0.6, 0.7, 0.8, 0.9))
@@ -140,14 +141,18 @@ def test_views(faces: Faces) -> None:
     def rng() -> np.random.Generator:
         return np.random.default_rng(5)
 
-    fresh, fixed = publisher.fresh(), publisher.fixed(seed=0)
+    fresh = publisher.fresh()
     assert (fresh(x, index, rng()) == fresh(x, index, rng())).all()
     one = np.repeat(x[:1], 3, 0)
     drawn = fresh(one, index, rng())
     assert (drawn[0] != drawn[1]).any()
+    told = SimpleNamespace(
+        method=publisher, mean_face=mean_face(faces), settings=SimpleNamespace(seed=0)
+    )
+    fixed = ATTACKERS["fixed"].view(told)
     held = fixed(one, index, rng())
     assert (held[0] == held[1]).all() and (held == fixed(one, index, rng())).all()
-    leaked = publisher.leaked(texture_probe(mean_face(faces), 0))(one, index, rng())
+    leaked = ATTACKERS["leaked"].view(told)(one, index, rng())
     assert leaked.shape == (3, 112, 112, 6)
     assert (leaked[0, ..., 3:] != leaked[1, ..., 3:]).any()  # the probe shows the draw
     mean = publisher.averaged(8, rng(), x)

@@ -17,7 +17,7 @@ from ppfr_ops.lab.evaluate.learning import fit, new
 from ppfr_ops.lab.evaluate.remarks import remarks
 from ppfr_ops.lab.evaluate.run import Run
 from ppfr_ops.lab.evaluate.stages import Skip, Stage, look, stages
-from ppfr_ops.lab.evaluate.stages.benchmark import benchmark
+from ppfr_ops.lab.evaluate.stages.benchmark import ranked
 from ppfr_ops.lab.evaluate.stages.eye import coarse
 from ppfr_ops.lab.evaluate.stages.inference import reading
 from ppfr_ops.lab.evaluate.streams import stream
@@ -182,10 +182,10 @@ def test_benchmark_ranks_recognisers(shown: Run, virtual: Run) -> None:
 
 def test_ranks_and_error_rates() -> None:
     read = {"good": (0.9, 0.95), "fair": (0.8, 0.6), "bad": (0.6, 0.7)}
-    told = benchmark(10, {name: Read(originals=a, published=b) for name, (a, b) in read.items()})
+    told = ranked(10, {name: Read(originals=a, published=b) for name, (a, b) in read.items()})
     assert told.rank_correlation == pytest.approx(0.5)
     assert told.error_rates == pytest.approx((0.5, 2.0))
-    same = benchmark(10, {name: Read(originals=1, published=1) for name in "ab"})
+    same = ranked(10, {name: Read(originals=1, published=1) for name in "ab"})
     assert same.rank_correlation is None and same.error_rates is None
 
 

@@ -1,4 +1,4 @@
-"""A gallery at rest: AES-256-GCM in chunks, so that it can be read as a stream.
+"""A gallery at rest: AES-256-GCM in chunks.
 
 File: ``PPFRGAL1``, 7 random bytes of nonce prefix, then chunks of ciphertext and tag. The nonce of
 a chunk is prefix, 4 bytes of counter, 1 byte that is 1 in the last chunk: reordered, dropped,
@@ -7,7 +7,6 @@ JSON, int16 templates.
 """
 
 import json
-import os
 import secrets
 import struct
 from collections.abc import Iterator
@@ -18,6 +17,8 @@ import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from ..imaging.arrays import chunks
+from ..store.atomic import in_one_step
 from .errors import MatchError
 from .packing import MAX_RECORDS, Integers
 
@@ -60,29 +61,24 @@ class Gallery:
         ).encode()
         templates = self.templates.astype("<i2").tobytes()
         prefix = secrets.token_bytes(_PREFIX)
-        partial = path.with_name(path.name + ".partial")
-        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        with in_one_step(str(path), mode=0o600) as file:
             file.write(_MAGIC + prefix)
             for part in _seal(struct.pack("<I", len(head)) + head + templates, key, prefix):
                 file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
 
     @classmethod
     def load(cls, path: Path, key: bytes) -> "Gallery":
         """Raises MatchError: no such file, another key, or a file that was changed."""
         if not path.is_file():
             raise MatchError(f"no gallery {path.name}")
-        with open(path, "rb") as file:
-            start = file.read(len(_MAGIC) + _PREFIX)
-            if not start.startswith(_MAGIC) or len(start) != len(_MAGIC) + _PREFIX:
-                raise MatchError(f"{path.name} is not a gallery of this version")
-            size = path.stat().st_size - len(start)
-            try:
-                plain = b"".join(_open(file, size, key, start[len(_MAGIC) :]))
-            except InvalidTag:
-                raise MatchError(f"{path.name}: another key, or the file was changed") from None
+        data = memoryview(path.read_bytes())
+        head_size = len(_MAGIC) + _PREFIX
+        if data[: len(_MAGIC)] != _MAGIC or len(data) < head_size:
+            raise MatchError(f"{path.name} is not a gallery of this version")
+        try:
+            plain = b"".join(_open(data[head_size:], key, bytes(data[len(_MAGIC) : head_size])))
+        except InvalidTag:
+            raise MatchError(f"{path.name}: another key, or the file was changed") from None
         (length,) = struct.unpack_from("<I", plain)
         head = json.loads(plain[4 : 4 + length])
         numbers = np.frombuffer(plain, "<i2", offset=4 + length)
@@ -90,23 +86,21 @@ class Gallery:
         return cls(templates, head["names"], head["recognizer"])
 
 
-def _nonce(prefix: bytes, index: int, last: bool) -> bytes:
-    return prefix + struct.pack(">IB", index, last)
-
-
 def _seal(plain: bytes, key: bytes, prefix: bytes) -> Iterator[bytes]:
-    cipher, view = AESGCM(key), memoryview(plain)
-    count = -(-len(plain) // _CHUNK)
-    for index in range(count):
-        chunk = view[index * _CHUNK : (index + 1) * _CHUNK]
-        yield cipher.encrypt(_nonce(prefix, index, index == count - 1), bytes(chunk), _MAGIC)
+    cipher = AESGCM(key)
+    for nonce, chunk in _chunks(memoryview(plain), _CHUNK, prefix):
+        yield cipher.encrypt(nonce, bytes(chunk), _MAGIC)
 
 
-def _open(file: object, size: int, key: bytes, prefix: bytes) -> Iterator[bytes]:
-    cipher, step = AESGCM(key), _CHUNK + _TAG
-    count = -(-size // step)
-    if not count:
+def _open(sealed: memoryview, key: bytes, prefix: bytes) -> Iterator[bytes]:
+    if not sealed:
         raise InvalidTag
-    for index in range(count):
-        chunk = file.read(step)  # type: ignore[attr-defined]
-        yield cipher.decrypt(_nonce(prefix, index, index == count - 1), chunk, _MAGIC)
+    cipher = AESGCM(key)
+    for nonce, chunk in _chunks(sealed, _CHUNK + _TAG, prefix):
+        yield cipher.decrypt(nonce, bytes(chunk), _MAGIC)
+
+
+def _chunks(data: memoryview, size: int, prefix: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """Chunks and their nonces."""
+    for index, part in enumerate(chunks(len(data), size)):
+        yield prefix + struct.pack(">IB", index, part.stop == len(data)), data[part]

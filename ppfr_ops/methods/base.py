@@ -20,6 +20,8 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -300,3 +302,10 @@ class Anonymizer(BaseModel):
     def weights_digest(self) -> str:
         """sha256 of the learned weights, hex; empty for a method without any."""
         return ""
+
+
+@lru_cache(maxsize=16)
+def file_digest(path: Path) -> str:
+    """sha256 of a file of weights, hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ppfr_ops import torchscript
-from ppfr_ops.errors import UserError
-from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
+from ppfr_ops.imaging.arrays import FACE_SIZE, Faces, in_chunks
+from ppfr_ops.lab.distill.reading import opened, pixels
 from ppfr_ops.recognizers import Embeddings
 
 HALF = FACE_SIZE // 2
@@ -71,14 +70,7 @@ def wiener(faces: Faces, sigma: float, components: int = COMPONENTS) -> Wiener:
     Args:
         faces: uint8 ``N x 112 x 112 x 3``, some thousands.
     """
-    halves = np.concatenate(
-        [
-            functional.avg_pool2d(
-                torch.from_numpy(part.transpose(0, 3, 1, 2).astype(np.float32)), 2
-            ).numpy()
-            for part in np.array_split(faces, max(1, len(faces) // 256))
-        ]
-    )
+    halves = in_chunks(lambda part: functional.avg_pool2d(pixels(part), 2), faces, size=256)
     flat = halves.reshape(len(halves), -1)
     mean = flat.mean(0)
     centred = flat - mean
@@ -89,13 +81,10 @@ def wiener(faces: Faces, sigma: float, components: int = COMPONENTS) -> Wiener:
     filter_ = Wiener(components)
     basis = vectors.numpy()
     rest = (centred - centred @ basis @ basis.T).reshape(halves.shape)
-    for name, value in (
-        ("mean", mean),
-        ("basis", basis),
-        ("gains", variances / (variances + noise)),
-        ("kernel", _stationary(rest, noise)),
-    ):
-        getattr(filter_, name).copy_(torch.from_numpy(np.ascontiguousarray(value)))
+    filter_.mean.copy_(torch.from_numpy(mean))
+    filter_.basis.copy_(vectors)
+    filter_.gains.copy_(torch.from_numpy(variances / (variances + noise)))
+    filter_.kernel.copy_(torch.from_numpy(_stationary(rest, noise)))
     return filter_
 
 
@@ -112,10 +101,7 @@ class Denoised(nn.Module):
 
     def __init__(self, path: str, filter_: nn.Module, dimensions: int) -> None:
         super().__init__()
-        try:
-            self.network = torchscript.load(path).eval()
-        except (RuntimeError, ValueError):
-            raise UserError("the recogniser behind the denoiser is no TorchScript") from None
+        self.network = opened(path, "the recogniser behind the denoiser")
         self.filter = filter_
         self.map = nn.Linear(dimensions, dimensions)
 
@@ -157,14 +143,14 @@ def map_behind(
         target: the recogniser's templates of them, clean, float32 ``N x D``, unit length.
         sigma: of the noise that it is to stand, pixels of 0..1.
     """
-    found = []
+
+    def behind(part: Faces) -> Tensor:
+        clean = pixels(part)
+        return network.behind(clean + 255 * sigma * torch.randn_like(clean))
+
+    log(f"map: templates of {len(faces):,} faces")
     with torch.inference_mode():
-        for start in range(0, len(faces), 32):
-            clean = torch.from_numpy(faces[start : start + 32].transpose(0, 3, 1, 2).copy()).float()
-            found.append(network.behind(clean + 255 * sigma * torch.randn_like(clean)).numpy())
-            if start % 1024 == 0:
-                log(f"map: {start:,} of {len(faces):,} faces")
-    x = np.concatenate(found).astype(np.float64)
+        x = in_chunks(behind, faces, size=32).astype(np.float64)
     centre, offset = x.mean(0), target.mean(0, dtype=np.float64)
     y = x - centre
     gram = y.T @ y

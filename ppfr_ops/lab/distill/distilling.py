@@ -1,6 +1,6 @@
 """A distillation from beginning to end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,11 +11,11 @@ import torch
 
 from ppfr_ops.contracts.surrogate import Fit, SurrogateCard
 from ppfr_ops.errors import UserError
-from ppfr_ops.imaging.arrays import Faces
+from ppfr_ops.imaging.arrays import Faces, in_chunks
 from ppfr_ops.lab.distill import collecting, heads, students
 from ppfr_ops.lab.distill.cleaning import Cleaner, cleaning_loss
 from ppfr_ops.lab.distill.denoising import Denoised, Enrolment, map_behind, wiener
-from ppfr_ops.lab.distill.reading import Reader
+from ppfr_ops.lab.distill.reading import Reader, pixels
 from ppfr_ops.lab.distill.saving import PublicEnsemble, save, save_enrolment
 from ppfr_ops.lab.distill.scoring import of_scores
 from ppfr_ops.lab.queries.asking import QueryClient
@@ -26,7 +26,6 @@ LEAST = 50
 CHECKPOINT = "student.checkpoint.pt"
 DENOISER = "denoiser"
 """Instead of a student: a learned denoiser in front of a recogniser that is here."""
-_KINDS = {None: "denoised", DENOISER: "denoised by a network"}
 
 
 @dataclass(frozen=True)
@@ -66,27 +65,29 @@ def distil(
     """
     faces = collecting.in_order(faces)
     readers = [Reader(spec, torch.get_num_threads()) for spec in public]
-    features = _features(readers, faces, asker.account.budget, wanted)
+    budget = asker.account.budget
+    count = budget if wanted.access == "template" else max(2, budget // collecting.PARTNERS)
+    read = [reader.embed(faces[:count]) for reader in readers]
+    features = heads.Features.of(read, [reader.sizes for reader in readers])
     before = asker.answers.count()
     if wanted.access == "template":
-        places, answers = collecting.templates(asker, faces[: asker.account.budget], wanted.workers)
-        _enough(len(places))
-        log(f"{len(places):,} templates; {asker.account.spent:,} queries in the account")
+        places, answers = collecting.templates(asker, faces[:budget], wanted.workers)
+        _enough(places, "templates", asker, log)
         head, fit = heads.of_templates(features.keep(places), answers)
-        made_of = len(places)
     else:
-        pairs = collecting.pairs_to_ask(
-            np.concatenate(features.parts, axis=1), asker.account.budget
-        )
+        joined = np.concatenate(features.parts, axis=1)
+        pairs = collecting.pairs_to_ask(joined, budget)
         scored = collecting.scores(asker, faces, pairs, wanted.workers)
-        _enough(len(scored.a))
-        log(f"{len(scored.a):,} scores; {asker.account.spent:,} queries in the account")
+        places = scored.a
+        _enough(places, "scores", asker, log)
         head, fit = of_scores(features, scored)
-        made_of = len(scored.a)
     log(f"head: Spearman {fit.spearman:.3f} on pairs held back; without a query {fit.baseline:.3f}")
-    network: torch.nn.Module = PublicEnsemble([reader.opened for reader in readers], head)
+    network: torch.nn.Module
+    network = ensemble = PublicEnsemble([reader.opened for reader in readers], head)
     if wanted.student is not None:
-        network = _student(_targets(network, faces), faces, wanted, folder, log)
+        with torch.inference_mode():
+            target = in_chunks(lambda part: ensemble(pixels(part)), faces, size=32)
+        network = _student(target, faces, wanted, folder, log)
         fit = Fit(pairs=0, spearman=None, baseline=fit.baseline)
     account = asker.account
     account.refresh()
@@ -100,11 +101,11 @@ def distil(
         budget=account.budget,
         queries=account.spent,
         failures=dict(account.failures),
-        answers=made_of,
+        answers=len(places),
         reused=min(before, asker.reused),
         account_head=account.head,
         account_lines=account.lines,
-        dimensions=_dimensions(network),
+        dimensions=head.linear.out_features,
         fit=fit,
     )
     return save(network, card, folder)
@@ -121,7 +122,6 @@ def of_teacher(
     """
     faces = collecting.in_order(faces)
     target = Recognizer(teacher, torch.get_num_threads()).embed(faces)
-    network: torch.nn.Module
     if wanted.student in (None, DENOISER):
         network = _denoised(teacher, faces, target, wanted, folder, log)
     else:
@@ -131,7 +131,7 @@ def of_teacher(
         void_as_black_box=False,
         notice="A student of a recogniser that was at hand; what holds of that holds of this.",
         access="local",
-        kind=_KINDS.get(wanted.student) or _kind(wanted.student),
+        kind=_kind(wanted.student, local=True),
         public=[],
         noise=wanted.noise,
         budget=0,
@@ -147,27 +147,12 @@ def of_teacher(
     return save(network, card, folder)
 
 
-def _features(readers: list[Reader], faces: Faces, budget: int, wanted: Wanted) -> heads.Features:
-    count = budget if wanted.access == "template" else max(2, budget // collecting.PARTNERS)
-    sizes = [reader.sizes for reader in readers]
-    return heads.Features.of([reader.embed(faces[:count]) for reader in readers], sizes)
-
-
-def _targets(network: torch.nn.Module, faces: Faces) -> Embeddings:
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(faces), 32):
-            batch = torch.from_numpy(faces[start : start + 32].transpose(0, 3, 1, 2).copy())
-            parts.append(np.asarray(network(batch.float())))
-    return np.concatenate(parts)
-
-
 def _student(
     target: Embeddings, faces: Faces, wanted: Wanted, folder: Path, log: Callable[[str], None]
 ) -> torch.nn.Module:
     student = students.build(wanted.student or "small", target.shape[1])
-    checkpoint = folder / CHECKPOINT
-    students.train(student, faces, target, wanted.noise, wanted.seconds, checkpoint, log)
+    taught = (student, faces, target, wanted.noise, wanted.seconds, folder / CHECKPOINT, log)
+    students.train(*taught)
     return student
 
 
@@ -178,41 +163,30 @@ def _denoised(
     wanted: Wanted,
     folder: Path,
     log: Callable[[str], None],
-) -> Denoised:
+) -> torch.nn.Module:
     filter_ = wiener(faces, wanted.noise)
     log(f"denoiser: {filter_.gains.numel()} components of {len(faces):,} faces")
-    if wanted.student is None:
-        network = Denoised(teacher.path, filter_, target.shape[1])
-    else:
-        cleaner = Cleaner(filter_)
-        network = Denoised(teacher.path, cleaner, target.shape[1])
-        checkpoint, loss = folder / CHECKPOINT, partial(cleaning_loss, cleaner, network.network)
-        students.train(
-            network,
-            faces,
-            target,
-            wanted.noise,
-            wanted.seconds,
-            checkpoint,
-            log,
-            batch=16,
-            rate=2e-3,
-            loss_of=loss,
-        )
+    cleaner = None if wanted.student is None else Cleaner(filter_)
+    network = Denoised(teacher.path, cleaner or filter_, target.shape[1])
+    if cleaner is not None:
+        taught = (network, faces, target, wanted.noise, wanted.seconds, folder / CHECKPOINT, log)
+        loss = partial(cleaning_loss, cleaner, network.network)
+        students.train(*taught, batch=16, rate=2e-3, loss_of=loss)
     map_behind(network, faces, target, wanted.noise, log)
     save_enrolment(Enrolment(network, target), folder)
     return network.eval()
 
 
-def _enough(count: int) -> None:
+def _enough(answers: Sized, what: str, asker: QueryClient, log: Callable[[str], None]) -> None:
+    count = len(answers)
     if count < LEAST:
         raise UserError(f"only {count} answers, needed: {LEAST}; they are kept, raise the budget")
+    log(f"{count:,} {what}; {asker.account.spent:,} queries in the account")
 
 
-def _kind(student: str | None) -> str:
-    return "head" if student is None else student if student in students.SIZES else "fine-tuned"
-
-
-def _dimensions(network: torch.nn.Module) -> int:
-    with torch.inference_mode():
-        return int(network(torch.full((1, 3, 112, 112), 127.0)).shape[1])
+def _kind(student: str | None, local: bool = False) -> str:
+    if student is None:
+        return "denoised" if local else "head"
+    if student == DENOISER:
+        return "denoised by a network"
+    return student if student in students.SIZES else "fine-tuned"

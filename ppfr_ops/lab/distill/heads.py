@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ppfr_ops.contracts.surrogate import Fit
+from ppfr_ops.imaging.arrays import unit
 from ppfr_ops.recognizers import Embeddings
 
 HELD = 10
@@ -73,23 +74,21 @@ class Features:
         """Of the centred templates, ``pairs x recognisers``."""
         found = []
         for part in self.parts:
-            centred = part - part.mean(0)
-            centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+            centred = unit(part - part.mean(0))
             found.append((centred[a] * centred[b]).sum(1, dtype=np.float64))
         return np.stack(found, 1)
 
     def alike(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """Groups of faces that public recognisers find alike (k-means of their templates): who is
         in one group is in no other, nearly always, though nobody said who is who."""
-        x = np.concatenate([p - p.mean(0) for p in self.parts], axis=1)
-        x /= np.linalg.norm(x, axis=1, keepdims=True)
+        x = unit(np.concatenate([p - p.mean(0) for p in self.parts], axis=1))
         count = max(2 * HELD, len(x) // _GROUP)
         centres = x[rng.choice(len(x), min(count, len(x)), replace=False)]
         for _ in range(10):
             group = np.argmax(x @ centres.T, axis=1)
             total = np.zeros_like(centres)
             np.add.at(total, group, x)
-            centres = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+            centres = unit(total)
         return np.asarray(np.argmax(x @ centres.T, axis=1), np.int64)
 
     def held(self) -> NDArray[np.bool_]:
@@ -220,7 +219,7 @@ def _deepened(
 ) -> Head:
     """The ridge with a network beside it, as it was best on what is held back."""
     head = empty(features, target.shape[1], hidden=512)
-    head.load_state_dict({**head.state_dict(), **_without_deep(ridge)})
+    head.linear.load_state_dict(ridge.linear.state_dict())
     optimizer = torch.optim.AdamW(head.parameters(), 1e-3, weight_decay=0.05)
     inputs, truth = torch.from_numpy(features.joined), torch.from_numpy(target)
     best, state, since = -1.0, head.state_dict(), 0
@@ -240,10 +239,6 @@ def _deepened(
             state = {k: v.clone() for k, v in head.state_dict().items()}
     head.load_state_dict(state)
     return head.eval()
-
-
-def _without_deep(head: Head) -> dict[str, Tensor]:
-    return {k: v for k, v in head.state_dict().items() if not k.startswith("deep")}
 
 
 def run(head: Head, x: Embeddings) -> Embeddings:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ppfr_ops import torchscript
 from ppfr_ops.errors import UserError
-from ppfr_ops.imaging.arrays import Faces
+from ppfr_ops.imaging.arrays import Faces, in_chunks
 from ppfr_ops.recognizers import Embeddings, Recognizer, RecognizerSpec
 
 _LAYERS = ("linear", "addmm", "matmul", "mm", "_convolution", "conv2d", "convolution")
@@ -32,10 +32,7 @@ class Opened(nn.Module):
 
     def __init__(self, path: str) -> None:
         super().__init__()
-        try:
-            self.network = torchscript.load(path).eval()
-        except (RuntimeError, ValueError):
-            raise UserError("a public recogniser is not readable TorchScript (.pt)") from None
+        self.network = opened(path, "a public recogniser")
         self.both = _with_inside(self.network)
         if self.both is not None:
             del self.network  # all of it is in the function
@@ -109,9 +106,26 @@ class Reader:
         """float32 ``N x (D + I)``: templates, and what the last layer reads of them."""
         if self._plain is not None:
             return self._plain.embed(faces, batch_size)
-        parts = [np.zeros((0, sum(self.sizes)), np.float32)]
+        if not len(faces):
+            return np.zeros((0, sum(self.sizes)), np.float32)
         with torch.inference_mode():
-            for start in range(0, len(faces), batch_size):
-                batch = torch.from_numpy(faces[start : start + batch_size].transpose(0, 3, 1, 2))
-                parts.append(torch.cat(self._network(batch.float()), 1).numpy())
-        return np.concatenate(parts)
+            return in_chunks(
+                lambda part: torch.cat(self._network(pixels(part)), 1), faces, size=batch_size
+            )
+
+
+def pixels(faces: Faces) -> Tensor:
+    """uint8 ``N x 112 x 112 x 3`` to float ``N x 3 x 112 x 112``, 0..255: our interface."""
+    return torch.from_numpy(faces.transpose(0, 3, 1, 2).copy()).float()
+
+
+def opened(path: str | Path, what: str) -> torch.jit.ScriptModule:
+    """A recogniser's network.
+
+    Raises:
+        UserError: ``what`` is no TorchScript file.
+    """
+    try:
+        return torchscript.load(path).eval()
+    except (RuntimeError, ValueError):
+        raise UserError(f"{what} is not readable TorchScript (.pt)") from None

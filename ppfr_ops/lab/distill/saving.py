@@ -77,9 +77,8 @@ def save(network: nn.Module, card: SurrogateCard, folder: Path) -> SurrogateCard
     onnx.helper.set_model_props(document, {MARK: inside})
     onnx.save(document, folder / ONNX)
     _agree(folder)
-    digests = {
-        name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (SCRIPT, ONNX)
-    }
+    files = ((name, (folder / name).read_bytes()) for name in (SCRIPT, ONNX))
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files}
     card = card.model_copy(update={"sha256": digests})
     (folder / CARD).write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
     return card

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import nnls
+from scipy.sparse.linalg import LinearOperator, cg
 
 from ppfr_ops.contracts.surrogate import Fit
 from ppfr_ops.lab.distill.collecting import Scored
@@ -101,18 +102,11 @@ def _learned(a: Floats, b: Floats, wanted: Floats, strength: float) -> Floats:
         grown: Floats = a.T @ (errors[:, None] * b)
         return 0.5 * (grown + grown.T)
 
-    found = np.zeros((a.shape[1],) * 2, np.float32)
-    rest = back(wanted)
-    way, size = rest.copy(), float((rest**2).sum())
-    for _ in range(_STEPS):
-        if size < 1e-12:
-            break
-        bent = back(((a @ way) * b).sum(1)) + strength * way
-        step = size / float((way * bent).sum())
-        found += step * way
-        rest -= step * bent
-        new = float((rest**2).sum())
-        way *= new / size
-        way += rest
-        size = new
-    return found
+    def bent(flat: Floats) -> Floats:
+        way = flat.reshape(size, size)
+        return (back(((a @ way) * b).sum(1)) + strength * way).ravel()
+
+    size = a.shape[1]
+    system = LinearOperator((size * size,) * 2, bent, dtype=np.float32)
+    found, _ = cg(system, back(wanted).ravel(), rtol=1e-6, maxiter=_STEPS)
+    return np.asarray(found.reshape(size, size), np.float32)

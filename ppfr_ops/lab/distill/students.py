@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ppfr_ops import torchscript
-from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.lab.distill.denoising import Denoised
-from ppfr_ops.lab.training.checkpoints import save_checkpoint
+from ppfr_ops.lab.distill.reading import opened, pixels
+from ppfr_ops.lab.training.checkpoints import Checkpoint
 from ppfr_ops.recognizers import Embeddings
 
 SIZES = {"small": (16, 24, 48, 96), "medium": (32, 48, 96, 192)}
@@ -85,10 +84,7 @@ class FineTuned(nn.Module):
 
     def __init__(self, path: str, dimensions: int) -> None:
         super().__init__()
-        try:
-            self.network = torchscript.load(path)
-        except (RuntimeError, ValueError):
-            raise UserError("the network to go on with is not readable TorchScript") from None
+        self.network = opened(path, "the network to go on with")
         for tensor in (*self.network.parameters(), *self.network.buffers()):
             if tensor.is_floating_point():
                 tensor.requires_grad_(True)
@@ -151,10 +147,8 @@ def train(
     optimizer = torch.optim.AdamW(tensors, rate, weight_decay=1e-4)
     even = not isinstance(student, Denoised)
     spent, step = 0.0, 0
-    if checkpoint.is_file():
-        found = torch.load(checkpoint, weights_only=True)
-        student.load_state_dict(found["student"])
-        optimizer.load_state_dict(found["optimizer"])
+    kept = Checkpoint(checkpoint, "student", {"student": student, "optimizer": optimizer})
+    if found := kept.load():
         spent, step = found["seconds"], found["step"]
         log(f"student: going on after {spent:.0f} s, {step} steps")
     begun = saved = time.monotonic()
@@ -177,13 +171,13 @@ def train(
             log(f"student: step {step}, {now:.0f} s, loss {mean:.4f}")
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
             saved = time.monotonic()
-            _save(checkpoint, student, optimizer, spent + saved - begun, step)
-    _save(checkpoint, student, optimizer, spent + time.monotonic() - begun, step)
+            kept.save(seconds=spent + saved - begun, step=step)
+    kept.save(seconds=spent + time.monotonic() - begun, step=step)
     student.eval()
 
 
 def _seen(faces: Faces, places: Tensor) -> Tensor:
-    x = torch.from_numpy(faces[places.numpy()]).permute(0, 3, 1, 2).float()
+    x = pixels(faces[places.numpy()])
     x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(3), x)
     shift = torch.randint(-2, 3, (2,)).tolist()
     x = functional.pad(x, (2, 2, 2, 2), mode="replicate")
@@ -195,15 +189,3 @@ def _noisy(clean: Tensor, noise: float, even: bool) -> Tensor:
         return clean
     size = torch.rand(len(clean), 1, 1, 1) if even else 1.0
     return clean + 255 * noise * size * torch.randn_like(clean)
-
-
-def _save(
-    path: Path, student: nn.Module, optimizer: torch.optim.Optimizer, seconds: float, step: int
-) -> None:
-    document = {
-        "student": student.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "seconds": seconds,
-        "step": step,
-    }
-    save_checkpoint(path, document)

@@ -4,8 +4,10 @@ Faces stay in memory; names and places serve to resolve pairs and mappings and a
 """
 
 import hashlib
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,11 @@ from ppfr_ops.sanitize.mapping import pair
 from ppfr_ops.source.sums import Sum, sum_of
 
 GROUP_ATTRIBUTES = ("age", "gender", "ethnicity")
-_AGES = ((0, 12), (13, 19), (20, 34), (35, 49), (50, 64), (65, 200))
+_AGES = (0, 13, 20, 35, 50, 65)
+"""First years of age groups."""
 _NAMES = {
-    "gender": {0: "male", 1: "female"},
-    "ethnicity": {0: "White", 1: "Black", 2: "Asian", 3: "Indian", 4: "other"},
+    "gender": ("male", "female"),
+    "ethnicity": ("White", "Black", "Asian", "Indian", "other"),
 }
 
 
@@ -267,18 +270,20 @@ def read_pairs(path: str, gallery: FaceSet) -> Pairs:
     )
 
 
-def group_names(attribute: str, values: list[int | None]) -> list[str | None]:
-    """Groups of faces by the values of ``age``, ``gender`` or ``ethnicity`` as UTKFace has them."""
-    if attribute == "age":
-        return [
-            next(
-                (f"{lo}-{hi}" if hi < 200 else f"{lo}+" for lo, hi in _AGES if lo <= v <= hi), None
-            )
-            if v is not None
-            else None
-            for v in values
-        ]
-    return [_NAMES[attribute].get(v, str(v)) if v is not None else None for v in values]
+def names_of_groups(attribute: str, ages: Sequence[int] = _AGES) -> tuple[str, ...]:
+    """Of the groups by ``age`` (their first years), ``gender`` or ``ethnicity``."""
+    if attribute != "age":
+        return _NAMES[attribute]
+    return (*(f"{low}-{high - 1}" for low, high in pairwise(ages)), f"{ages[-1]}+")
+
+
+def group_names(
+    attribute: str, values: list[int | None], ages: Sequence[int] = _AGES
+) -> list[str | None]:
+    """Groups of faces by values as UTKFace has them; None where there is no label."""
+    names = dict(enumerate(names_of_groups(attribute, ages)))
+    places = [v if v is None or attribute != "age" else bisect_right(ages, v) - 1 for v in values]
+    return [None if p is None or p < 0 else names.get(p, str(p)) for p in places]
 
 
 def evenly(count: int, wanted: int) -> NDArray[np.int64]:

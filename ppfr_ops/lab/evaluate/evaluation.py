@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -20,12 +20,10 @@ from ppfr_ops.contracts.evaluation import (
     Inference,
     Linker,
     Model,
-    RecoverySummary,
     Regeneration,
     Releases,
-    Training,
+    Utility,
 )
-from ppfr_ops.contracts.structure import Structure
 from ppfr_ops.lab.evaluate.data import FaceSet
 from ppfr_ops.lab.evaluate.released import read_release_folder
 from ppfr_ops.lab.evaluate.remarks import remarks, told_by_the_set
@@ -33,11 +31,12 @@ from ppfr_ops.lab.evaluate.run import Run
 from ppfr_ops.lab.evaluate.settings import Mode
 from ppfr_ops.lab.evaluate.stages import stages
 from ppfr_ops.lab.evaluate.structure import Attacked, structure_attack
+from ppfr_ops.lab.evaluate.summary import real_gap
 from ppfr_ops.lab.evaluate.templates import Log
 from ppfr_ops.version import __version__
 
 _SIZED = (
-    *("eye", "inference", "linker", "regeneration", "releases"),
+    *("structure", "eye", "inference", "linker", "regeneration", "releases"),
     *("training", "benchmark", "leak"),
 )
 """Stages whose part says how much they did."""
@@ -80,7 +79,8 @@ def evaluate(
         else:
             parts[name] = stage.part_of(run)
     anonymizer = run.publisher.anonymizer if run.publisher else None
-    return Evaluation(
+    return _document(
+        parts,
         label=label,
         method=anonymizer.name if anonymizer else None,
         options=anonymizer.options() if anonymizer else {},
@@ -92,9 +92,6 @@ def evaluate(
         did=_did(run, parts),
         skipped=run.skipped,
         seed=run.settings.seed,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions=_versions(),
-        machine=_machine(),
         settings=known["settings"],
         models={
             name: Model(
@@ -110,7 +107,6 @@ def evaluate(
         seconds=run.seconds,
         headline=headline(run, parts),
         remarks=remarks(run, parts),
-        **parts,
     )
 
 
@@ -124,8 +120,14 @@ def alone(attacked: Attacked, label: str | None, log: Log) -> Evaluation:
     part = structure_attack(attacked, log)
     told = read_release_folder(attacked.release).manifest
     method = None if told is None else told.method
-    parts: dict[str, Any] = {**dict.fromkeys(stages()), "structure": part}
-    return Evaluation(
+    needed = (name for name, one in Headline.model_fields.items() if one.is_required())
+    figures: dict[str, Any] = {
+        **dict.fromkeys(needed),
+        "fr_accuracy": {},
+        "named_by_structure": part.worst,
+    }
+    return _document(
+        {**dict.fromkeys(stages()), "structure": part},
         label=label or "structure",
         method=method.name if method else None,
         options=dict(method.options) if method else {},
@@ -136,38 +138,35 @@ def alone(attacked: Attacked, label: str | None, log: Log) -> Evaluation:
         did=[sizes("structure", part)],
         skipped={name: "not asked for" for name in stages() if name != "structure"},
         seed=0,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions=_versions(),
-        machine=_machine(),
         settings={},
         models={},
         gallery=Data(faces=part.records, sha256=""),
         attack_faces=None,
         seconds={"structure": round(time.monotonic() - started, 1)},
-        headline=Headline.model_validate(
-            dict.fromkeys(name for name, one in Headline.model_fields.items() if one.is_required())
-            | {"fr_accuracy": {}, "named_by_structure": part.worst}
-        ),
+        headline=Headline.model_validate(figures),
         remarks=told_by_the_set(part),
-        **parts,
     )
 
 
-def _versions() -> dict[str, str]:
-    return {
-        "ppfr-sanitizer": __version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "onnxruntime", "numpy")},
-    }
-
-
-def _machine() -> dict[str, str]:
-    return {
-        "processor": platform.machine(),
-        "cores": str(os.cpu_count()),
-        "threads": str(torch.get_num_threads()),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-    }
+def _document(parts: dict[str, Any], **facts: Any) -> Evaluation:
+    """With when, where and by what it was made."""
+    packages = {name: version(name) for name in ("torch", "onnxruntime", "numpy")}
+    return Evaluation(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={
+            "ppfr-sanitizer": __version__,
+            "python": platform.python_version(),
+            **packages,
+        },
+        machine={
+            "processor": platform.machine(),
+            "cores": str(os.cpu_count()),
+            "threads": str(torch.get_num_threads()),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        },
+        **facts,
+        **parts,
+    )
 
 
 def _data(faces: FaceSet | None, sha256: str) -> Data | None:
@@ -175,20 +174,17 @@ def _data(faces: FaceSet | None, sha256: str) -> Data | None:
 
 
 def _did(run: Run, parts: dict[str, Any]) -> list[str]:
-    folds = len(set(run.pairs.folds.tolist()))
     did = []
     if parts["utility"]:
+        folds = len(set(run.pairs.folds.tolist()))
         did.append(f"verification over {len(run.pairs.a)} pairs in {folds} folds")
     if parts["disclosure"]:
         did.append(f"disclosure on {parts['disclosure'].faces} faces")
-    for name in ("structure", *_SIZED):
-        if parts.get(name):
-            did.append(sizes(name, parts[name]))
-    recovery: RecoverySummary | None = parts["recovery"]
-    if recovery:
+    did += [sizes(name, parts[name]) for name in _SIZED if parts[name]]
+    if parts["recovery"]:
         did += [
             f"{a.knows} attack: {a.net}, {a.steps} steps of {run.settings.batch} faces"
-            for a in recovery.attackers.values()
+            for a in parts["recovery"].attackers.values()
         ]
     return did
 
@@ -203,26 +199,22 @@ def sizes(name: str, part: BaseModel) -> str:
 
 def headline(run: Run, parts: dict[str, Any]) -> Headline:
     """The figures to compare methods by."""
-    utility, recovery, linkage = parts["utility"] or {}, parts["recovery"], parts["linkage"]
-    black = [name for name in run.black_boxes if name in utility]
+    utility, recovery = parts["utility"] or {}, parts["recovery"]
+    black = [utility[name] for name in run.black_boxes if name in utility]
 
-    def over_black_boxes(kind: str, figure: str) -> float | None:
-        if not black:
-            return None
-        found = [getattr(utility[name], kind) for name in black]
-        values = [rates.accuracy if figure == "accuracy" else rates.tar["0.001"] for rates in found]
-        return float(np.mean(values))
+    def over_black_boxes(figure: Callable[[Utility], float]) -> float | None:
+        return float(np.mean([figure(found) for found in black])) if black else None
 
-    lead = linkage[(run.black_boxes or run.names)[0]] if linkage else None
+    lead = parts["linkage"][(run.black_boxes or run.names)[0]] if parts["linkage"] else None
     disclosure, diversity = parts["disclosure"], parts["diversity"]
     return Headline(
-        black_box_tar=over_black_boxes("protected_protected", "tar"),
+        black_box_tar=over_black_boxes(lambda u: u.protected_protected.tar["0.001"]),
         fr_tar={name: u.protected_protected.tar["0.001"] for name, u in utility.items()},
-        unchanged_far=max((u.unchanged.far for u in utility.values()), default=None),
-        black_box_accuracy=over_black_boxes("protected_protected", "accuracy"),
+        unchanged_far=_worst(u.unchanged.far for u in utility.values()),
+        black_box_accuracy=over_black_boxes(lambda u: u.protected_protected.accuracy),
         fr_accuracy={name: u.protected_protected.accuracy for name, u in utility.items()},
-        original_accuracy=over_black_boxes("protected_original", "accuracy"),
-        original_tar=over_black_boxes("protected_original", "tar"),
+        original_accuracy=over_black_boxes(lambda u: u.protected_original.accuracy),
+        original_tar=over_black_boxes(lambda u: u.protected_original.tar["0.001"]),
         disclosure=disclosure.disclosure.mean if disclosure else None,
         disclosure_p99=disclosure.disclosure.p99 if disclosure else None,
         rec_ssim=recovery.rec_ssim if recovery else None,
@@ -231,16 +223,14 @@ def headline(run: Run, parts: dict[str, Any]) -> Headline:
         rank1=lead.rank1 if lead else None,
         rank1_student=lead.student.rank1 if lead and lead.student else None,
         d_sys=lead.d_sys if lead else None,
-        real_gap=_real_gap(parts["training"]),
+        real_gap=real_gap(parts["training"]) if parts["training"] else None,
         rank_correlation=parts["benchmark"].rank_correlation if parts["benchmark"] else None,
         **_leaks(parts),
     )
 
 
-def _real_gap(part: Training | None) -> float | None:
-    if part is None:
-        return None
-    return part.originals_on_originals.accuracy - part.published_on_originals.accuracy
+def _worst(values: Iterable[float]) -> float | None:
+    return max(values, default=None)
 
 
 def _leaks(parts: dict[str, Any]) -> dict[str, float | None]:
@@ -253,18 +243,14 @@ def _leaks(parts: dict[str, Any]) -> dict[str, float | None]:
     found = [linker.taught, *linker.untaught.values()] if linker else []
     views = [view for sizes in eye.models.values() for view in sizes.values()] if eye else []
     taken = regeneration.unseen.values() if regeneration else ()
-    excess = [
-        told.network.balanced_accuracy - told.chance
-        for told in (inference.attributes.values() if inference else ())
-    ]
+    told = inference.attributes.values() if inference else ()
     across = releases.models.values() if releases else ()
-    structure: Structure | None = parts["structure"]
     return {
-        "named_by_structure": structure.worst if structure else None,
-        "linker_same_photo": max((f.same_photo for f in found), default=None),
-        "linker_another_photo": max((f.another_photo for f in found), default=None),
-        "eye_accuracy": max((v.protected_original.accuracy for v in views), default=None),
-        "regenerated": max((t.same_photo for t in taken), default=None),
-        "inference_above_chance": max(excess, default=None),
-        "other_release_accuracy": max((t.different_keys.accuracy for t in across), default=None),
+        "named_by_structure": parts["structure"].worst if parts["structure"] else None,
+        "linker_same_photo": _worst(f.same_photo for f in found),
+        "linker_another_photo": _worst(f.another_photo for f in found),
+        "eye_accuracy": _worst(v.protected_original.accuracy for v in views),
+        "regenerated": _worst(t.same_photo for t in taken),
+        "inference_above_chance": _worst(t.network.balanced_accuracy - t.chance for t in told),
+        "other_release_accuracy": _worst(t.different_keys.accuracy for t in across),
     }

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -10,12 +11,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ppfr_ops.imaging.arrays import Faces
-from ppfr_ops.lab.evaluate.attacks.networks import bf16_pays
+from ppfr_ops.imaging.arrays import Faces, in_chunks
 from ppfr_ops.lab.evaluate.streams import stream
 from ppfr_ops.lab.evaluate.templates import Log
-from ppfr_ops.lab.training.checkpoints import save_checkpoint
+from ppfr_ops.lab.training.checkpoints import Checkpoint
 from ppfr_ops.memory import keep_freed_memory
+from ppfr_ops.torchscript import bf16_pays
+
+M = TypeVar("M", bound=nn.Module)
 
 Loss = Callable[[np.random.Generator], Tensor]
 """One batch, drawn by the generator, to a scalar."""
@@ -47,12 +50,8 @@ def fit(
     """
     keep_freed_memory()
     optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=weight_decay)
-    done = 0
-    if checkpoint is not None and checkpoint.is_file():
-        state = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        done = state["step"]
+    kept = Checkpoint(checkpoint, name, {"model": model, "optimizer": optimizer})
+    done = (kept.load() or {"step": 0})["step"]
     every = max(1, steps // 10)
     model.train()
     recent: list[float] = []
@@ -70,18 +69,11 @@ def fit(
             optimizer.step()
             recent.append(float(loss.detach()))
             if (step + 1) % every == 0 or step + 1 == steps:
-                if checkpoint is not None:
-                    _save(checkpoint, model, optimizer, step + 1)
+                kept.save(step=step + 1)
                 if log is not None:
                     log(f"  {name}: step {step + 1} of {steps}, loss {np.mean(recent):.3f}")
                 recent.clear()
     model.eval()
-
-
-def _save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-    save_checkpoint(path, state)
 
 
 class _Down(nn.Module):
@@ -108,8 +100,9 @@ class FaceNet(nn.Module):
     Shapes: float ``N x 3 x 112 x 112`` in 0..1 to ``N x size``.
     """
 
-    def __init__(self, size: int, width: int = 32) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
+        width = 32
         self.body = nn.Sequential(
             nn.AvgPool2d(2),
             nn.Conv2d(3, width, 5, 2, 2, bias=False),
@@ -122,19 +115,15 @@ class FaceNet(nn.Module):
             nn.Dropout(0.2),
             nn.Linear(2 * width * 49, size),
         )
-        self.bf16 = bf16_pays()
 
     def forward(self, faces: Tensor) -> Tensor:
-        kind = faces.device.type
-        with torch.autocast(kind, torch.bfloat16, enabled=self.bf16):
-            out = self.body((faces - 0.5) * 4)
-        return out.float()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays("cpu")):
+            return self.body((faces - 0.5) * 4).float()
 
     @torch.inference_mode()
-    def read(self, faces: Faces, size: int = 128) -> NDArray[np.float32]:
+    def read(self, faces: Faces) -> NDArray[np.float32]:
         """Outputs for uint8 ``N x 112 x 112 x 3``; ``N x size``."""
-        parts = [self(as_tensor(faces[i : i + size])).numpy() for i in range(0, len(faces), size)]
-        return np.concatenate(parts)
+        return in_chunks(lambda part: self(as_tensor(part)), faces, size=128)
 
 
 def as_tensor(faces: Faces) -> Tensor:
@@ -154,7 +143,7 @@ def augment(faces: Tensor, rng: np.random.Generator) -> Tensor:
     return (faces - 0.5) * gain + 0.5 + lift
 
 
-def new(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+def new(make: Callable[[], M], seed: int) -> M:
     """A network with weights by a seed, without touching the global random state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

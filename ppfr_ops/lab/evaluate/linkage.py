@@ -15,7 +15,8 @@ one photo a person, the probe made from another photo of that person.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from legal_eval.metrics.singling_out import score_conversations
 from numpy.typing import NDArray
 from torch import nn
 
+from ppfr_ops.imaging.arrays import unit
 from ppfr_ops.recognizers import Embeddings
 
 SINGLING_OUT_CHANCE = math.exp(-1)
@@ -46,23 +48,6 @@ class LinkageSets:
     probes: NDArray[np.int64]
     probe_rows: NDArray[np.int64]
     calibration: tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True)
-class LinkageFigures:
-    """What one FR model finds; as :class:`ppfr_ops.contracts.evaluation.Linkage`."""
-
-    people: int
-    probes: int
-    rank1: float
-    rank10: float
-    chance: float
-    d_sys: float
-    linking: dict[str, float]
-    linking_chance: dict[str, float]
-    singling_out: float | None = None
-    singling_out_chance: float = SINGLING_OUT_CHANCE
-    singling_out_among: int | None = None
 
 
 def linkage_sets(identities: Sequence[str]) -> LinkageSets:
@@ -108,14 +93,30 @@ def d_sys(mated: NDArray[np.floating], non_mated: NDArray[np.floating]) -> float
     return float(np.clip(np.sum(p_mated * np.where(ratio > 1, local, 0)), 0, 1))
 
 
-def linkage(
+def rank1(scores: NDArray[np.floating], rows: NDArray[np.int64]) -> float:
+    """Share of probes whose own face is first.
+
+    Args:
+        scores: ``gallery x probes``.
+        rows: each probe's own, in the gallery.
+    """
+    return float((_ranks(scores, rows) == 0).mean())
+
+
+def _ranks(scores: NDArray[np.floating], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many of the gallery come before each probe's own, ties among them."""
+    own = scores[rows, np.arange(scores.shape[1])]
+    return (scores >= own).sum(0) - 1
+
+
+def figures(
     gallery: Embeddings,
     probes: Embeddings,
     sets: LinkageSets,
     calibration: Sequence[Embeddings],
     seed: int = 0,
-) -> LinkageFigures:
-    """All figures for one FR model.
+) -> dict[str, Any]:
+    """All figures for one FR model, by their names in ``contracts.evaluation.Linkage``.
 
     Args:
         gallery: templates of ``sets.gallery`` (originals), ``G x D``.
@@ -125,41 +126,36 @@ def linkage(
         seed: for the random sets of the singling-out measure.
     """
     scores = (gallery @ probes.T).astype(np.float64)
-    columns = np.arange(len(probes))
-    mated = scores[sets.probe_rows, columns]
-    others = np.ones_like(scores, bool)
-    others[sets.probe_rows, columns] = False
+    own = np.zeros_like(scores, bool)
+    own[sets.probe_rows, np.arange(len(probes))] = True
     names = [str(row) for row in range(len(gallery))]
     matrix = ScoreMatrix(scores, names, [names[row] for row in sets.probe_rows], {})
     sizes = [n for n in POPULATIONS if n < len(gallery)] + [len(gallery)]
-    ranks = (scores > mated).sum(0) + (
-        (scores == mated).sum(0) - 1
-    )  # ties count against the attacker
-    result = LinkageFigures(
-        people=len(gallery),
-        probes=len(probes),
-        rank1=float((ranks == 0).mean()),
-        rank10=float((ranks < 10).mean()),
-        chance=1 / len(gallery),
-        d_sys=d_sys(mated, scores[others]),
-        linking={str(n): float(linkability(matrix, n, estimator="exact")[0]) for n in sizes},
-        linking_chance={str(n): 1 / n for n in sizes},
-    )
-    able = [i for i, more in enumerate(calibration) if len(more)]
+    able = {names[sets.probe_rows[i]]: i for i, more in enumerate(calibration) if len(more)}
+    rate = among = None
     if len(able) >= 20:
         conversations = {
-            names[sets.probe_rows[i]]: SpeakerConversations(
-                names[sets.probe_rows[i]], probes[i], list(calibration[i])
-            )
-            for i in able
+            name: SpeakerConversations(name, probes[i], list(calibration[i]))
+            for name, i in able.items()
         }
         enrolled = {name: gallery[int(name)] for name in conversations}
         table = score_conversations(enrolled, conversations)
-        size = min(100, len(able))
-        outcomes = singling_out(table, size, n_runs=3, seed=seed)
+        among = min(100, len(able))
+        outcomes = singling_out(table, among, n_runs=3, seed=seed)
         rate = float(np.mean([np.mean(runs) for runs in outcomes.values()]))
-        result = replace(result, singling_out=rate, singling_out_among=size)
-    return result
+    return {
+        "people": len(gallery),
+        "probes": len(probes),
+        "rank1": rank1(scores, sets.probe_rows),
+        "rank10": float((_ranks(scores, sets.probe_rows) < 10).mean()),
+        "chance": 1 / len(gallery),
+        "d_sys": d_sys(scores[own], scores[~own]),
+        "linking": {str(n): float(linkability(matrix, n, estimator="exact")[0]) for n in sizes},
+        "linking_chance": {str(n): 1 / n for n in sizes},
+        "singling_out": rate,
+        "singling_out_chance": SINGLING_OUT_CHANCE,
+        "singling_out_among": among,
+    }
 
 
 class Student(nn.Module):
@@ -177,14 +173,8 @@ class Student(nn.Module):
         return F.normalize(own + self.body(seen), dim=1)
 
 
-def train_student(
-    seen: Sequence[Embeddings],
-    own: Embeddings,
-    originals: Embeddings,
-    seed: int = 0,
-    steps: int = 300,
-) -> "StudentAttack":
-    """Train on pairs of published and original.
+class StudentAttack:
+    """A student, trained on pairs of published and original.
 
     Args:
         seen: templates of the published images by every FR model the attacker has, ``N x D_i``.
@@ -193,52 +183,45 @@ def train_student(
         seed: of weights and dropout.
         steps: full-batch steps of AdamW on cosine and contrastive loss.
     """
-    centre_in, centre_out = own.mean(0), originals.mean(0)
-    attack = StudentAttack(centre_in, centre_out, [part.mean(0) for part in seen])
-    inputs, features = attack.prepare(own, seen)
-    target = F.normalize(torch.from_numpy(originals - centre_out), dim=1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Student(features.shape[1], target.shape[1]).train()
-        optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.05)
-        labels = torch.arange(len(target))
-        for _ in range(steps):
-            guess = model(inputs, features)
-            loss = 1 - (guess * target).sum(1).mean()
-            loss = loss + 0.5 * F.cross_entropy(guess @ target.T / 0.1, labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    attack.model = model.eval()
-    return attack
 
+    def __init__(
+        self,
+        seen: Sequence[Embeddings],
+        own: Embeddings,
+        originals: Embeddings,
+        seed: int = 0,
+        steps: int = 300,
+    ) -> None:
+        self._centres = [part.mean(0) for part in (own, *seen)]
+        self._centre = originals.mean(0)
+        inputs, features = self._prepared(own, seen)
+        target = torch.from_numpy(self.gallery(originals))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = Student(features.shape[1], target.shape[1]).train()
+            optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.05)
+            labels = torch.arange(len(target))
+            for _ in range(steps):
+                guess = model(inputs, features)
+                loss = 1 - (guess * target).sum(1).mean()
+                loss = loss + 0.5 * F.cross_entropy(guess @ target.T / 0.1, labels)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        self._model = model.eval()
 
-@dataclass
-class StudentAttack:
-    """A trained student with the centres it works around."""
-
-    centre_in: NDArray[np.float32]
-    centre_out: NDArray[np.float32]
-    centres: list[NDArray[np.float32]]
-    model: Student | None = None
-
-    def prepare(
+    def _prepared(
         self, own: Embeddings, seen: Sequence[Embeddings]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        inputs = F.normalize(torch.from_numpy(own - self.centre_in), dim=1)
-        parts = [
-            F.normalize(torch.from_numpy(part - centre), dim=1)
-            for part, centre in zip(seen, self.centres, strict=True)
-        ]
-        return inputs, torch.cat(parts, 1)
+        pairs = zip((own, *seen), self._centres, strict=True)
+        first, *rest = (torch.from_numpy(unit(part - centre)) for part, centre in pairs)
+        return first, torch.cat(rest, 1)
 
     @torch.inference_mode()
     def guess(self, own: Embeddings, seen: Sequence[Embeddings]) -> Embeddings:
         """Guessed templates of the originals, centred, unit length; ``N x D``."""
-        assert self.model is not None
-        return np.asarray(self.model(*self.prepare(own, seen)))
+        return np.asarray(self._model(*self._prepared(own, seen)))
 
     def gallery(self, originals: Embeddings) -> Embeddings:
         """Templates of original photos in the same centred frame."""
-        centred = originals - self.centre_out
-        return np.asarray(centred / np.linalg.norm(centred, axis=1, keepdims=True), np.float32)
+        return unit(originals - self._centre)

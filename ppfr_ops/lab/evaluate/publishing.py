@@ -16,11 +16,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
+from ppfr_ops.imaging.arrays import FACE_SIZE, Faces, chunks
 from ppfr_ops.imaging.codec import Encoding
-from ppfr_ops.lab.evaluate.attacks.batches import Publish
-from ppfr_ops.lab.evaluate.attacks.networks import View
-from ppfr_ops.lab.evaluate.measured import chunks
+from ppfr_ops.lab.evaluate.attacks.networks import Publish, View
 from ppfr_ops.lab.evaluate.streams import stream
 from ppfr_ops.methods.base import Anonymizer
 
@@ -92,28 +90,15 @@ class Publisher:
         ]
         return np.concatenate(parts) if parts else faces.copy()
 
-    def pairs(
-        self, faces: Faces, rng: np.random.Generator, size: int = PAIRS_A_KEY
-    ) -> tuple[Faces, int]:
+    def pairs(self, faces: Faces, rng: np.random.Generator) -> Faces:
         """Published pictures of other people's faces as an attacker makes them, a new key for
-        every ``size`` of them; and how many keys that took."""
-        if not self.keyed:
-            return self.publish(faces, rng), 0
-        parts = [self.elsewhere(rng).publish(faces[part], rng) for part in chunks(len(faces), size)]
-        return np.concatenate(parts), len(parts)
+        every :data:`PAIRS_A_KEY` of them."""
+        parts = chunks(len(faces), PAIRS_A_KEY if self.keyed else len(faces))
+        return np.concatenate([self.elsewhere(rng).publish(faces[part], rng) for part in parts])
 
     def fresh(self) -> Publish:
         """The standard attacker: the method is known, every picture has a draw of its own."""
         return lambda faces, _, rng: self.elsewhere(rng)(faces, self.draws(len(faces), rng))
-
-    def fixed_draw(self, seed: int) -> NDArray[np.float32]:
-        """The one draw of :meth:`fixed`; ``1 x draw_size``."""
-        return self.draws(1, stream(seed, "attack: the fixed draw"))
-
-    def fixed(self, seed: int) -> Publish:
-        """Everything is published with one and the same draw."""
-        draw = self.fixed_draw(seed)
-        return lambda faces, _, rng: self.elsewhere(rng)(faces, np.repeat(draw, len(faces), 0))
 
     def beside(
         self, probe: Faces, faces: Faces, labels: Labels | None, rng: np.random.Generator
@@ -124,10 +109,6 @@ class Publisher:
         probes = np.broadcast_to(probe, faces.shape).copy()
         theirs = self.elsewhere(rng)
         return np.concatenate([self(faces, draws, labels), theirs.picture(probes, draws)], -1)
-
-    def leaked(self, probe: Faces) -> Publish:
-        """The draw of every record is known to the attacker; see :meth:`beside`."""
-        return lambda faces, _, rng: self.elsewhere(rng).beside(probe, faces, None, rng)
 
     def averaged(
         self, pictures: int, rng: np.random.Generator, faces: Faces, labels: Labels | None = None

@@ -209,7 +209,7 @@ def _by_version(parts: Sequence[Sequence[Hashable]]) -> list[Hashable]:
     return [(number, value) for number, part in enumerate(parts) for value in part]
 
 
-def faces_in(files: Sequence[Any]) -> Faces:
+def faces_in(files: Sequence[Any], what: str = "--structure-pictures") -> Faces:
     """The pictures of ``Released.files``, in order, uint8 ``N x 112 x 112 x 3``.
 
     Raises:
@@ -219,7 +219,7 @@ def faces_in(files: Sequence[Any]) -> Faces:
         rows = [row for file in files for row in _rows(file, True)["image"].to_pylist()]
         return np.stack([decode(row["bytes"], size=(FACE_SIZE, FACE_SIZE)) for row in rows])
     except (OSError, KeyError, TypeError, ValueError, ImageError, pa.ArrowException):
-        raise UserError("--structure-pictures: a picture that is no aligned face") from None
+        raise UserError(f"{what}: a picture that is no aligned face") from None
 
 
 def read_truth(

@@ -4,13 +4,12 @@
 a run that was stopped goes on where it was. Faces stay in memory, only figures are written.
 """
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,20 +17,20 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from ppfr_ops.imaging.arrays import Faces
+from ppfr_ops.imaging.arrays import Faces, chunks
 from ppfr_ops.lab.evaluate.attacks.networks import mean_face
 from ppfr_ops.lab.evaluate.data import FaceSet, Pairs, evenly, pixels_sha256
-from ppfr_ops.lab.evaluate.measured import chunks, disclosures, likeness
+from ppfr_ops.lab.evaluate.measured import disclosures, likeness
+from ppfr_ops.lab.evaluate.plots import face_grid
 from ppfr_ops.lab.evaluate.pool import Pool
 from ppfr_ops.lab.evaluate.protocol import pair_scores, threshold_at_far
 from ppfr_ops.lab.evaluate.publishing import Labels, Publisher
 from ppfr_ops.lab.evaluate.settings import Settings
 from ppfr_ops.lab.evaluate.streams import key, stream
+from ppfr_ops.lab.evaluate.structure import Attacked
 from ppfr_ops.lab.evaluate.templates import EmbeddingCache, Log
 from ppfr_ops.recognizers import Embeddings, Recognizer
-
-if TYPE_CHECKING:
-    from ppfr_ops.lab.evaluate.structure import Attacked
+from ppfr_ops.store.atomic import in_one_step
 
 Role = Literal["surrogate", "black_box"]
 P = TypeVar("P")
@@ -96,7 +95,7 @@ class Run:
         show_faces: bool = False,
         identities: FaceSet | None = None,
         key: bytes | None = None,
-        attacked: "Attacked | None" = None,
+        attacked: Attacked | None = None,
     ) -> None:
         self.show_faces, self.identities, self.attacked = show_faces, identities, attacked
         self.gallery, self.models, self.publisher = gallery, models, publisher
@@ -140,13 +139,19 @@ class Run:
         """Where the training of the part ``name`` is saved until its result is."""
         return self.folder / "checkpoints" / f"{name}.pt"
 
+    def show(self, name: str, **rows: Faces) -> None:
+        """Draw ten faces of each row, if faces may be shown."""
+        if self.show_faces:
+            some = evenly(len(next(iter(rows.values()))), 10)
+            grid = [(title, faces[some]) for title, faces in rows.items()]
+            face_grid(grid, self.folder / "plots" / f"{name}.png")
+
     def table(self, name: str, columns: dict[str, Any]) -> None:
         """Write a table beside the document, in one step."""
         path = self.folder / "tables" / f"{name}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(path.name + ".tmp")
-        pq.write_table(pa.table(columns), beside)
-        os.replace(beside, path)
+        with in_one_step(str(path)) as file:
+            pq.write_table(pa.table(columns), file)
 
     # --- parts --------------------------------------------------------------------------------
 
@@ -271,11 +276,14 @@ class Run:
         who = self.gallery.identities
         return None if who is None else [who[i] for i in index]
 
+    def embed(self, name: str, faces: Faces, what: str) -> Embeddings:
+        """Templates of faces by a model; ``what`` names them in progress lines."""
+        return self.cache.embed(self.model(name), faces, what)
+
     def embeddings(self, name: str, index: NDArray[np.int64]) -> tuple[Embeddings, Embeddings]:
         """Templates of the gallery's faces ``index``, before and after."""
-        model = self.model(name)
-        before = self.cache.embed(model, self.gallery.images[index], "originals")
-        return before, self.cache.embed(model, self.published(index), "published")
+        before = self.embed(name, self.gallery.images[index], "originals")
+        return before, self.embed(name, self.published(index), "published")
 
     def pair_places(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Faces of the gallery that take part in pairs, and the places in them of both sides."""
@@ -290,7 +298,7 @@ class Run:
         index, a, b = self.pair_places()
         found = {}
         for name in self.names:
-            before = self.cache.embed(self.model(name), self.gallery.images[index], "originals")
+            before = self.embed(name, self.gallery.images[index], "originals")
             impostors = pair_scores(before[a], before[b])[~self.pairs.same]
             found[name] = threshold_at_far(impostors, 1e-3)
         return found
@@ -299,8 +307,7 @@ class Run:
         """Share of faces that FR takes for their originals, by model, at FAR 1e-3 on originals."""
         found = {}
         for name, threshold in self.thresholds.items():
-            a = self.cache.embed(self.model(name), originals, what)
-            b = self.cache.embed(self.model(name), faces, what)
+            a, b = self.embed(name, originals, what), self.embed(name, faces, what)
             found[name] = float((pair_scores(a, b) >= threshold).mean())
         return found
 
@@ -318,10 +325,15 @@ class Run:
         return other
 
     @cached_property
+    def mean_face(self) -> Faces:
+        """Of those that attackers train on, uint8 ``112 x 112 x 3``."""
+        return mean_face(self.training)
+
+    @cached_property
     def floor(self) -> Floor:
         """What the mean training face gets on the test faces."""
         truth = self.gallery.images[evenly(len(self.gallery), self.settings.test_faces)]
-        mean = np.broadcast_to(mean_face(self.training), truth.shape)
+        mean = np.broadcast_to(self.mean_face, truth.shape)
         like = likeness(truth, mean)
         return Floor(
             float(like["ssim"].mean()),
@@ -333,6 +345,5 @@ class Run:
 def write_text(path: Path, text: str) -> None:
     """Write a file in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(text)
-    os.replace(beside, path)
+    with in_one_step(str(path)) as file:
+        file.write(text.encode())

@@ -155,6 +155,13 @@ def _codes(found: Released, templates: NDArray[np.float32], log: Log) -> NDArray
     return read(templates)
 
 
+def right(claims: Claims, truth: Claims | None) -> int | None:
+    """How many claims are; None: nobody knows."""
+    if truth is None:
+        return None
+    return sum(truth.get(pseudonym) == person for pseudonym, person in claims.items())
+
+
 def judged(
     name: str,
     attack: Attack,
@@ -168,21 +175,15 @@ def judged(
     Args:
         truth: of those pseudonyms that the attacker does not know.
     """
-
-    def right(claims: Claims) -> int | None:
-        if truth is None:
-            return None
-        return sum(truth.get(pseudonym) == person for pseudonym, person in claims.items())
-
     claims, others = attack(source, seen), attack(source, control)
     luck = None if truth is None else within_sizes(seen, truth, claims)
     return StructureAttack(
         attack=name,
         named=len(claims),
-        right=right(claims),
+        right=right(claims, truth),
         chance=len(claims) / max(source.count, 1),
         control_named=len(others),
-        control_right=right(others),
+        control_right=right(others, truth),
         within_sizes=None if luck is None else float(luck.mean()),
         within_sizes_most=None if luck is None else int(np.percentile(luck, 99)),
     )

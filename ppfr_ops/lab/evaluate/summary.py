@@ -1,13 +1,15 @@
-"""An evaluation in lines for a terminal."""
+"""An evaluation in lines for a terminal: what a stage found, and all of them."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
-from ppfr_ops.contracts.evaluation import Evaluation
+from ppfr_ops.contracts.evaluation import Evaluation, Training
 from ppfr_ops.contracts.look import Look
 from ppfr_ops.lab.evaluate.structure import in_words
 
 
-def _leaks(document: Evaluation) -> Iterator[str]:
+def _leaks(document: Any) -> Iterator[str]:
     """The stages that depend on the identity mode."""
     for name, sizes in document.eye.models.items() if document.eye else ():
         seen = ", ".join(
@@ -45,16 +47,16 @@ def _leaks(document: Evaluation) -> Iterator[str]:
         )
 
 
-def _worth(document: Evaluation) -> Iterator[str]:
+def _worth(document: Any) -> Iterator[str]:
     """What a release is worth to learn from and to measure with; and who is in it."""
     if document.training:
-        part, gap = document.training, document.headline.real_gap
+        part = document.training
         yield (
             "  training     accuracy, trained on published: on published "
             f"{part.published_on_published.accuracy:.3f}, on originals "
             f"{part.published_on_originals.accuracy:.3f}; on originals: "
             f"{part.originals_on_published.accuracy:.3f}, "
-            f"{part.originals_on_originals.accuracy:.3f}; real gap {gap:.3f}"
+            f"{part.originals_on_originals.accuracy:.3f}; real gap {real_gap(part):.3f}"
         )
     if document.benchmark:
         told = document.benchmark
@@ -65,7 +67,6 @@ def _worth(document: Evaluation) -> Iterator[str]:
             f"{least:.2f} to {most:.2f} times those on originals"
         )
     for name, models in document.leak.sets.items() if document.leak else ():
-        assert document.leak is not None
         shares = ", ".join(
             f"{model} {near.published:.6f} (strangers {near.strangers:.6f})"
             for model, near in models.items()
@@ -75,13 +76,10 @@ def _worth(document: Evaluation) -> Iterator[str]:
 
 def _look(part: Look) -> Iterator[str]:
     before, after = part.originals, part.published
+    features = ("left by right", "red by green", "nose aside", "mouth")
+    within = [(name, before.varied[name].within, after.varied[name].within) for name in features]
     shares = [
-        f"{name} {100 * new / old:.0f}"
-        for name, old, new in (
-            (name, before.varied[name].within, after.varied[name].within)
-            for name in ("left by right", "red by green", "nose aside", "mouth")
-        )
-        if old and new is not None
+        f"{name} {100 * new / old:.0f}" for name, old, new in within if old and new is not None
     ]
     yield (
         f"  look         a face found in {after.found:.3f} (originals {before.found:.3f}), "
@@ -97,19 +95,31 @@ def _look(part: Look) -> Iterator[str]:
         )
 
 
+def real_gap(part: Training) -> float:
+    """Accuracy on originals that is lost by training on what is published."""
+    return part.originals_on_originals.accuracy - part.published_on_originals.accuracy
+
+
+def told(name: str, part: Any) -> Iterator[str]:
+    """What a stage found."""
+    yield from _parts(SimpleNamespace(**{**dict.fromkeys(Evaluation.model_fields), name: part}))
+
+
 def summary(document: Evaluation) -> Iterator[str]:
     """Lines for a terminal, the strict end first."""
-    head = document.headline
     yield (f"{document.label} ({document.mode}: {'; '.join(document.did)})")
     for attack in document.structure.attacks if document.structure else ():
         assert document.structure is not None
         yield f"  structure    {in_words(attack, document.structure.people)}"
+    yield from _parts(document)
+    for remark in document.remarks:
+        yield (f"  ! {remark}")
+
+
+def _parts(document: Any) -> Iterator[str]:
     for name, found in (document.utility or {}).items():
-        before, after, against = (
-            found.original,
-            found.protected_protected,
-            found.protected_original,
-        )
+        before, after = found.original, found.protected_protected
+        against = found.protected_original
         yield (
             f"  {name:<12} TAR at FAR 1e-3 {before.tar['0.001']:.3f} -> {after.tar['0.001']:.3f} "
             f"(against originals {against.tar['0.001']:.3f}), accuracy {before.accuracy:.4f} -> "
@@ -120,11 +130,11 @@ def summary(document: Evaluation) -> Iterator[str]:
     yield from _worth(document)
     if document.disclosure:
         yield (
-            f"  disclosure   {head.disclosure:.3f} "
+            f"  disclosure   {document.disclosure.disclosure.mean:.3f} "
             f"(another person's face {document.disclosure.other_person.mean:.3f})"
         )
     if document.diversity:
-        yield (f"  two draws    {head.draw_similarity:.3f} alike")
+        yield (f"  two draws    {document.diversity.draw_similarity:.3f} alike")
     if document.look:
         yield from _look(document.look)
     if document.recovery:
@@ -133,6 +143,11 @@ def summary(document: Evaluation) -> Iterator[str]:
                 f"  {name:<12} recovers SSIM {attacker.rec_ssim:.3f}, {attacker.rec_psnr:.1f} dB "
                 f"in {attacker.steps} steps (floor {document.recovery.floor_ssim:.3f})"
             )
+    for name, found in (document.linkage or {}).items():
+        yield (
+            f"  linkage      {name}: finds {found.rank1:.1%} among {found.people} people "
+            f"(unprotected {found.rank1_original:.1%}), D_sys {found.d_sys:.3f}"
+        )
     yield from _leaks(document)
     if document.groups and document.groups.largest_gaps:
         gap = document.groups.largest_gaps[0]
@@ -140,5 +155,3 @@ def summary(document: Evaluation) -> Iterator[str]:
             f"  largest gap  {gap.measure} by {gap.attribute}: {gap.lowest_group} {gap.lowest:.3f}"
             f" to {gap.highest_group} {gap.highest:.3f}"
         )
-    for remark in document.remarks:
-        yield (f"  ! {remark}")

@@ -1,16 +1,15 @@
 """Templates of faces, computed once."""
 
 import hashlib
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.recognizers import Embeddings, Recognizer
+from ppfr_ops.store.atomic import in_one_step
 
 Log = Callable[[str], None]
 """Takes one line of progress."""
@@ -41,30 +40,24 @@ class EmbeddingCache:
             UserError: the model gave NaN, infinity or a zero vector.
         """
         key = self._key(model, faces)
-        if key not in self._known:
-            self._known[key] = self._from_folder(key, model, faces, what)
-        return self._known[key]
-
-    def _from_folder(self, key: str, model: Recognizer, faces: Faces, what: str) -> Embeddings:
-        if self.folder is None:
-            return self._compute(model, faces, what)
-        path = self.folder / f"{key}.npy"
-        if path.is_file():
-            return np.asarray(np.load(path))
-        result = self._compute(model, faces, what)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f"{path.name}.{os.getpid()}.tmp.npy")
-        np.save(beside, result)
-        os.replace(beside, path)
-        return result
+        if key in self._known:
+            return self._known[key]
+        path = None if self.folder is None else self.folder / f"{key}.npy"
+        if path is not None and path.is_file():
+            found = np.asarray(np.load(path))
+        else:
+            found = self._compute(model, faces, what)
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with in_one_step(str(path)) as file:
+                    np.save(file, found)
+        self._known[key] = found
+        return found
 
     def _compute(self, model: Recognizer, faces: Faces, what: str) -> Embeddings:
         started, parts = time.monotonic(), []
         for start in range(0, len(faces), 256):
-            try:
-                parts.append(model.embed(faces[start : start + 256], 32))
-            except ValueError as error:
-                raise UserError(str(error)) from None
+            parts.append(model.embed(faces[start : start + 256], 32))
             if time.monotonic() - started > 20:
                 started = time.monotonic()
                 self.log(f"  {model.name}, {what}: {start + len(parts[-1])} of {len(faces)} faces")

@@ -1,6 +1,5 @@
 """What the trainers of learned methods share: a running average, checkpoints, small turns."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ppfr_ops.store.atomic import in_one_step
 
 
 @torch.no_grad()
@@ -23,26 +24,41 @@ def follow(average: nn.Module, network: nn.Module, step: int, most: float) -> No
         slow.lerp_(fast, 1 - keep)
 
 
-def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Whole or not at all."""
-    draft = path.with_name(path.name + ".tmp")
-    torch.save(dict(state), draft)
-    os.replace(draft, path)
-
-
-def load_checkpoint(path: Path, config: str, device: str) -> dict[str, Any]:
-    """What ``save_checkpoint`` wrote.
+class Checkpoint:
+    """Where a training is saved, whole or not at all, and gone on with.
 
     Args:
-        config: digest of the configuration, as the state's ``config`` has it.
-
-    Raises:
-        ValueError: the checkpoint is of another configuration.
+        path: of the file; None: nothing is saved.
+        config: of the run; a file of another one is refused.
+        parts: networks and optimisers by name, whose state goes with it.
     """
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    if state["config"] != config:
-        raise ValueError(f"{path.name} belongs to another configuration")
-    return state
+
+    def __init__(self, path: Path | None, config: str, parts: Mapping[str, Any]) -> None:
+        self.path, self.config, self.parts = path, config, parts
+
+    def save(self, **values: Any) -> None:
+        """Save the parts as they are, and values beside them."""
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        states = {name: part.state_dict() for name, part in self.parts.items()}
+        with in_one_step(str(self.path)) as file:
+            torch.save({"config": self.config, "states": states, **values}, file)
+
+    def load(self, device: str = "cpu") -> dict[str, Any] | None:
+        """Put the parts where they were; the values beside them, or None: there is no file.
+
+        Raises:
+            ValueError: the file is of another configuration.
+        """
+        if self.path is None or not self.path.is_file():
+            return None
+        found: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
+        if found["config"] != self.config:
+            raise ValueError(f"{self.path.name} belongs to another configuration")
+        for name, part in self.parts.items():
+            part.load_state_dict(found["states"][name])
+        return found
 
 
 def moved(images: Tensor, angle: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:

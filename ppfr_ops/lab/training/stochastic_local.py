@@ -32,8 +32,8 @@ from torch import Tensor, nn
 from ppfr_ops import torchscript
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.measures import disclosure, disclosure_planes, luminance, ssim
-from ppfr_ops.lab.evaluate.attacks.networks import Attacker, bf16_pays, recovery_loss, to_tensor
-from ppfr_ops.lab.training.checkpoints import follow, load_checkpoint, moved, save_checkpoint
+from ppfr_ops.lab.evaluate.attacks.networks import Attacker, recovery_loss, to_tensor
+from ppfr_ops.lab.training.checkpoints import Checkpoint, follow, moved
 from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.methods.stochastic_local import Codes, Model, save_weights
 from ppfr_ops.methods.stochastic_local.networks import (
@@ -43,6 +43,7 @@ from ppfr_ops.methods.stochastic_local.networks import (
     lowpass,
     place,
 )
+from ppfr_ops.torchscript import bf16_pays
 
 VALIDATION_NOISE = 0.8
 """Standard deviation of the noise on a validation face's code, in units of the code's own."""
@@ -136,7 +137,7 @@ def load_surrogate(name: str, path: Path, faces: Faces, train: Tensor, device: s
 
     if "net.b.0.c1.w" in dict(script.named_buffers()):
         encoder = place(encoder_from_torchscript(script), device)
-        if bf16_pays():  # the same network, three times as fast
+        if bf16_pays(device):  # the same network, three times as fast
             for layer in (encoder.stem, encoder.blocks, encoder.head):
                 layer.bfloat16()
         embed = encoder
@@ -303,9 +304,13 @@ class Trainer:
 
     def features(self, net: Generator, codes: Tensor, draws: Tensor, faces: Tensor) -> Tensor:
         """Local features by ``net``, logits, before a draw moves or veils them."""
-        kind = torch.device(self.device).type
-        with torch.autocast(kind, torch.bfloat16, enabled=bf16_pays()):
+        with self._mixed():
             return net.features(codes, draws, faces).float()
+
+    def _mixed(self) -> torch.autocast:
+        """Within it bfloat16 is used where it pays."""
+        kind = torch.device(self.device).type
+        return torch.autocast(kind, torch.bfloat16, enabled=bf16_pays(self.device))
 
     def generate(
         self, net: Generator, codes: Tensor, draws: Tensor, ramp: float, faces: Tensor
@@ -441,15 +446,14 @@ class Trainer:
     def _adversary(self, drawn: Tensor, faces: Tensor) -> Tensor:
         """Let the reconstructor learn, then say how much of the faces it gets back (SSIM)."""
         assert self.adversary is not None
-        kind = torch.device(self.device).type
         for _ in range(self.config.adversary_updates):
-            with torch.autocast(kind, torch.bfloat16, enabled=bf16_pays()):
+            with self._mixed():
                 recovered = self.adversary(drawn.detach())
             recovery_loss(recovered, faces).backward()
             self.adversary_optimizer.step()
             self.adversary_optimizer.zero_grad(set_to_none=True)
         self.adversary.requires_grad_(False)
-        with torch.autocast(kind, torch.bfloat16, enabled=bf16_pays()):
+        with self._mixed():
             recovered = self.adversary(drawn)
         self.adversary.requires_grad_(True)
         return ssim(recovered, faces, stride=2).mean()
@@ -511,39 +515,33 @@ class Trainer:
             if unknown or any(not name.startswith("branches.") for name in missing):
                 raise ValueError(f"{path.name} holds a generator of another make")
 
-    def save(self, path: Path) -> None:
-        """Checkpoint, whole or not at all."""
-        state = {
-            "config": self.config.digest(),
-            "step": self.step,
-            "generator": self.generator.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "random": self.random.get_state(),
-            "recent": self.recent,
-            "best": self.best,
+    def _checkpoint(self, path: Path) -> Checkpoint:
+        parts = {
+            "generator": self.generator,
+            "average": self.average,
+            "optimizer": self.optimizer,
         }
         if self.adversary is not None:
-            state["adversary"] = self.adversary.state_dict()
-            state["adversary_optimizer"] = self.adversary_optimizer.state_dict()
-        save_checkpoint(path, state)
+            parts |= {"adversary": self.adversary, "its optimizer": self.adversary_optimizer}
+        return Checkpoint(path, self.config.digest(), parts)
+
+    def save(self, path: Path) -> None:
+        """Checkpoint, whole or not at all."""
+        random = self.random.get_state()
+        self._checkpoint(path).save(
+            step=self.step, random=random, recent=self.recent, best=self.best
+        )
 
     def load(self, path: Path) -> None:
-        """Continue from a checkpoint.
+        """Continue from a checkpoint, if it is there.
 
         Raises:
             ValueError: the checkpoint is of another configuration.
         """
-        state = load_checkpoint(path, self.config.digest(), self.device)
-        self.step, self.best = state["step"], state["best"]
-        self.generator.load_state_dict(state["generator"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.random.set_state(state["random"].cpu())
-        self.recent = state["recent"]
-        if self.adversary is not None:
-            self.adversary.load_state_dict(state["adversary"])
-            self.adversary_optimizer.load_state_dict(state["adversary_optimizer"])
+        state = self._checkpoint(path).load(self.device)
+        if state is not None:
+            self.step, self.recent, self.best = state["step"], state["recent"], state["best"]
+            self.random.set_state(state["random"].cpu())
 
     def run(self, folder: Path, log: Log) -> dict[str, Any]:
         """Train to the end; checkpoint to ``folder``, the best weights as ``best.safetensors``.
@@ -553,8 +551,7 @@ class Trainer:
         """
         folder.mkdir(parents=True, exist_ok=True)
         checkpoint = folder / "checkpoint.pt"
-        if checkpoint.exists():
-            self.load(checkpoint)
+        self.load(checkpoint)
         saved = began = time.monotonic()
         while self.step < self.steps:
             entry = self.advance()

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ppfr_ops import sample
-from ppfr_ops.imaging.arrays import Faces
+from ppfr_ops.imaging.arrays import Faces, in_chunks
 from ppfr_ops.methods.dp.base import Private
 from ppfr_ops.methods.dp.mechanism import Vectors
 from ppfr_ops.methods.stochastic_local import STRENGTHS, StochasticLocal
@@ -57,10 +57,9 @@ class Drawn(Private):
     def encoded(self, faces: Faces) -> Vectors:
         """The encoder's vectors, ``N x 128``."""
         model = self.generator().model()
-        starts = range(0, len(faces), self.batch)
         with torch.inference_mode():
-            parts = [model.encode(faces[i : i + self.batch]).cpu().numpy() for i in starts]
-        return np.concatenate(parts).astype(np.float64)
+            found = in_chunks(lambda part: model.encode(part).cpu(), faces, size=self.batch)
+        return found.astype(np.float64)
 
     def clipped(self, codes: Tensor) -> Tensor:
         """The encoder's vectors, ``N x 128``, to those that are noised, of length 1."""
@@ -91,11 +90,10 @@ class Drawn(Private):
     def drawn(self, codes: NDArray[np.floating[Any]], draws: NDArray[np.float32]) -> Faces:
         """Codes of the generator, ``N x size``, to pictures."""
         model, scales = self.generator().model(), STRENGTHS[self.strength]
-        out = []
+
+        def pictures(codes: NDArray[np.float32], draws: NDArray[np.float32]) -> Tensor:
+            code, draw = (torch.from_numpy(part).to(model.device) for part in (codes, draws))
+            return model.publish(code, draw, scales).permute(0, 2, 3, 1).cpu()
+
         with torch.inference_mode():
-            for start in range(0, len(codes), self.batch):
-                part = slice(start, start + self.batch)
-                code = torch.from_numpy(codes[part].astype(np.float32)).to(model.device)
-                draw = torch.from_numpy(draws[part]).to(model.device)
-                out.append(model.publish(code, draw, scales).permute(0, 2, 3, 1).cpu().numpy())
-        return np.concatenate(out)
+            return in_chunks(pictures, codes.astype(np.float32), draws, size=self.batch)

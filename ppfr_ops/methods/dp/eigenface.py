@@ -9,7 +9,6 @@ scale 1 / epsilon is added to each of 128 as if all of them together changed by 
 change by 128 at most, so the true epsilon is 128 times the claimed one.
 """
 
-import hashlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Self
@@ -21,7 +20,7 @@ from pydantic import Field, model_validator
 from safetensors.numpy import load_file
 
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
-from ppfr_ops.methods.base import Output
+from ppfr_ops.methods.base import Output, file_digest
 from ppfr_ops.methods.dp.base import Private
 from ppfr_ops.methods.dp.mechanism import Mechanism, Vectors
 from ppfr_ops.methods.registry import register
@@ -99,11 +98,6 @@ def basis() -> Basis:
     return Basis(BASIS)
 
 
-@lru_cache(maxsize=1)
-def _digest() -> str:
-    return hashlib.sha256(BASIS.read_bytes()).hexdigest()
-
-
 @register("dp-eigenface")
 class Eigenface(Private):
     claim: Literal["none", "peep"] = Field(
@@ -117,7 +111,7 @@ class Eigenface(Private):
         return self
 
     def weights_digest(self) -> str:
-        return _digest()
+        return file_digest(BASIS)
 
     @property
     def draw_size(self) -> int:

@@ -6,7 +6,6 @@ length 1, noised, estimated back (Wiener), and drawn. Whatever an attacker does 
 with several, is post-processing.
 """
 
-import hashlib
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,8 +16,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from torch import Tensor
 
-from ppfr_ops.imaging.arrays import Faces
-from ppfr_ops.methods.base import Output
+from ppfr_ops.imaging.arrays import Faces, unit
+from ppfr_ops.methods.base import Output, file_digest
 from ppfr_ops.methods.dp.drawing import Drawn
 from ppfr_ops.methods.dp.mechanism import Vectors
 from ppfr_ops.methods.registry import register
@@ -43,8 +42,7 @@ class Directions:
 
     def vectors(self, codes: Vectors) -> Vectors:
         """Codes, ``N x 128``, to vectors of length 1, ``N x SIZE``."""
-        vectors = codes @ self.into
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return unit(codes @ self.into)
 
     def codes(self, vectors: Vectors, deviation: float) -> Vectors:
         """Noised vectors to what the generator takes, ``N x 128``, length sqrt(128).
@@ -64,18 +62,13 @@ def directions() -> Directions:
     return Directions(DIRECTIONS)
 
 
-@lru_cache(maxsize=1)
-def _digest() -> str:
-    return hashlib.sha256(DIRECTIONS.read_bytes()).hexdigest()
-
-
 @register("dp-template")
 class Template(Drawn):
     def generator(self) -> StochasticLocal:
         return self._drawing("original")
 
     def weights_digest(self) -> str:
-        return super().weights_digest() + _digest()
+        return super().weights_digest() + file_digest(DIRECTIONS)
 
     def clipped(self, codes: Tensor) -> Tensor:
         return F.normalize(codes @ torch.from_numpy(directions().into).to(codes), dim=1)

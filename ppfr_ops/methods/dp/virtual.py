@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ppfr_ops.imaging.arrays import Faces
+from ppfr_ops.imaging.arrays import Faces, unit
 from ppfr_ops.keys import IDENTITY, derive
 from ppfr_ops.methods.base import Context, Output
 from ppfr_ops.methods.codes import KEY_SIZE, person
@@ -67,7 +67,7 @@ class Virtual(Drawn):
         whose = [person(*each) for each in zip(context["identity"], draws, strict=True)]
         if self.reads_faces:
             differs = self._differs(self.vectors(faces))
-            codes = people.virtual(key, whose, size, differs, None, self.variation)
+            codes = people.virtual(key, whose, size, differs, self.variation)
         else:
             codes = people.virtual(key, whose, size)
         return Output(self.drawn(codes, draws), self.figures(len(faces)))
@@ -77,6 +77,4 @@ class Virtual(Drawn):
 
     def _differs(self, features: Vectors) -> people.Vectors:
         """Private, of length 1 again, whatever the noise; ``N x 128``."""
-        noised = self.mechanism().private(features)
-        lengths = np.maximum(np.linalg.norm(noised, axis=1, keepdims=True), 1e-12)
-        return (noised / lengths).astype(np.float32)
+        return unit(self.mechanism().private(features)).astype(np.float32)

@@ -28,24 +28,13 @@ from torch import Tensor, nn
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.keys import IDENTITY, derive
 from ppfr_ops.memory import keep_freed_memory
-from ppfr_ops.methods.base import Anonymizer, Context
+from ppfr_ops.methods.base import Anonymizer, Context, file_digest
 from ppfr_ops.methods.codes import KEY_SIZE, person
 from ppfr_ops.methods.registry import register
 from ppfr_ops.methods.stochastic_local import identity as people
-from ppfr_ops.methods.stochastic_local.files import (
-    PARTS,
-    Codes,
-    Features,
-    read_weights,
-    save_weights,
-)
-from ppfr_ops.methods.stochastic_local.networks import (
-    DrawLayout,
-    Generator,
-    IdentityEncoder,
-    place,
-)
-from ppfr_ops.methods.stochastic_local.sface import FEATURE_SIZE, SFaceEncoder
+from ppfr_ops.methods.stochastic_local.files import Codes, Features, read_weights, save_weights
+from ppfr_ops.methods.stochastic_local.networks import DrawLayout, Generator, IdentityEncoder, place
+from ppfr_ops.methods.stochastic_local.sface import SFaceEncoder
 from ppfr_ops.torchscript import bf16_pays
 
 __all__ = ["SHIPPED", "SHIPPED_2", "STRENGTHS", "Codes", "Features", "Model", "Presets"]
@@ -86,8 +75,8 @@ class Model(nn.Module):
         if self.version == 2:
             self.encoder, self.codes = SFaceEncoder(), Features()
         self.generator = Generator(**found.generator)
-        for part in PARTS:
-            getattr(self, part).load_state_dict(found.states[part])
+        for part, state in found.states.items():
+            getattr(self, part).load_state_dict(state)
         place(self.requires_grad_(False).eval(), device)
         self.device = device
         self.bf16 = bf16_pays(device)
@@ -146,12 +135,6 @@ class Model(nn.Module):
 @lru_cache(maxsize=2)
 def _load(path: Path, device: str) -> Model:
     return Model(path, device)
-
-
-@lru_cache(maxsize=2)
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 STRENGTHS = {
@@ -217,7 +200,7 @@ class StochasticLocal(Anonymizer):
         return self.weights or (SHIPPED if self.identity == "original" else SHIPPED_2)
 
     def weights_digest(self) -> str:
-        return _digest(self.weights_file())
+        return file_digest(self.weights_file())
 
     def forget(self) -> None:
         if _load.cache_info().currsize:
@@ -241,26 +224,9 @@ class StochasticLocal(Anonymizer):
             )
         return model
 
-    def features(self, faces: Faces) -> NDArray[np.float32]:
-        """What ``variation`` is measured in: unit vectors ``N x 128``; biometric templates. Needs
-        no key. For the mean of a person: column ``mean`` of the context.
-
-        Raises:
-            ValueError: ``identity`` is ``original``, which has none.
-        """
-        if self.identity == "original":
-            raise ValueError("method stochastic-local: identity original has no features")
-        model = self.model()
-        starts = range(0, len(faces), self.batch)
-        with torch.inference_mode():
-            parts = [model.encode(faces[i : i + self.batch]).cpu().numpy() for i in starts]
-        return np.concatenate(parts) if parts else np.zeros((0, FEATURE_SIZE), np.float32)
-
     def anonymize_with(self, faces: Faces, draws: NDArray[np.float32], context: Context) -> Faces:
         """As ``anonymize``; ``virtual`` reads the context's ``identity`` (labels; None: a person of
-        its own) and, if it is there, ``mean`` (float32 ``N x 128``: the mean of ``features`` over
-        the label's photos; NaN: this face varies by nothing). Without it all vary around the
-        public mean, which takes no second pass over the data."""
+        its own)."""
         model, scales = self.model(), STRENGTHS[self.strength]
         out = np.empty_like(faces)
         with torch.inference_mode():
@@ -288,8 +254,5 @@ class StochasticLocal(Anonymizer):
         features = model.encode(faces).cpu().numpy() if self.variation else None
         labels = zip(context["identity"][part], draws, strict=True)
         whose = [person(label, draw) for label, draw in labels]
-        means = None
-        if "mean" in context.columns:
-            means = np.asarray(context["mean"][part], np.float32)
-        codes = people.virtual(key, whose, size, features, means, self.variation)
+        codes = people.virtual(key, whose, size, features, self.variation)
         return torch.from_numpy(codes).to(model.device)

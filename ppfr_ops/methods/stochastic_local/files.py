@@ -17,11 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ppfr_ops.methods.stochastic_local.networks import CODE_SIZE, Generator, IdentityEncoder
-from ppfr_ops.methods.stochastic_local.sface import FEATURE_SIZE, SFaceEncoder
+from ppfr_ops.methods.stochastic_local.sface import FEATURE_SIZE
 
 PARTS = ("encoder", "codes", "generator")
-_BESIDE = "encoder.head.weight"
-"""The largest tensor by far, in a file of its own: no file of more than 8 MiB."""
 _SETTINGS = ("sigma", "field", "warp", "pose", "colour", "mirror", "refine")
 
 
@@ -65,12 +63,12 @@ class Weights:
 
 def save_weights(
     path: Path,
-    encoder: IdentityEncoder | SFaceEncoder,
-    codes: Codes | Features,
+    encoder: IdentityEncoder,
+    codes: Codes,
     generator: Generator,
     about: dict[str, object],
 ) -> None:
-    """Write encoder, codes and generator; ``Codes`` make version 1, ``Features`` version 2."""
+    """Write encoder, codes and generator, version 1."""
     tensors: dict[str, Tensor] = {}
     for part, network in zip(PARTS, (encoder, codes, generator), strict=True):
         for name, value in network.state_dict().items():
@@ -82,14 +80,8 @@ def save_weights(
             shape = (-1,) + (1,) * (value.dim() - 1)
             tensors[name] = (value / scale.view(shape)).round().to(torch.int8).contiguous()
             tensors[f"{name}.scale"] = scale.float().contiguous()
-    settings, version = {key: getattr(generator, key) for key in _SETTINGS}, 1
-    metadata = {"about": json.dumps(about)}
-    if isinstance(codes, Features):
-        settings["code_size"], version = generator.code_size, 2
-        beside = _beside(path)
-        save_file({_BESIDE: tensors.pop(_BESIDE)}, beside)
-        metadata["beside"] = hashlib.sha256(beside.read_bytes()).hexdigest()
-    metadata |= {"format": str(version), "generator": json.dumps(settings)}
+    settings = {key: getattr(generator, key) for key in _SETTINGS}
+    metadata = {"about": json.dumps(about), "format": "1", "generator": json.dumps(settings)}
     save_file(tensors, path, metadata=metadata)
 
 
@@ -108,7 +100,7 @@ def read_weights(path: Path) -> Weights:
             "needed: 1 or 2"
         )
     if "beside" in metadata:
-        beside = _beside(path)
+        beside = path.with_name(f"{path.stem}.head{path.suffix}")
         more = _read(beside)[1]
         if hashlib.sha256(beside.read_bytes()).hexdigest() != metadata["beside"]:
             raise ValueError(f"method stochastic-local: {beside.name} is not that of {path.name}")
@@ -124,10 +116,6 @@ def read_weights(path: Path) -> Weights:
         states[part][rest] = value.float()
     about, generator = json.loads(metadata["about"]), json.loads(metadata["generator"])
     return Weights(int(metadata["format"]), about, generator, states)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.head{path.suffix}")
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -17,10 +17,6 @@ from numpy.typing import NDArray
 
 from ppfr_ops.methods.codes import check_key, normals
 
-LIKENESS = 0.6
-"""About the cosine of two photos' features: what is left for the label's own code at ``variation``
-1, so that the codes of a virtual person are as alike as features of a real one."""
-
 Vectors = NDArray[np.float32]
 """float32 ``N x D``."""
 
@@ -36,7 +32,6 @@ def virtual(
     whose: Sequence[bytes],
     size: int,
     features: Vectors | None = None,
-    means: Vectors | None = None,
     variation: float = 0.0,
 ) -> Vectors:
     """Turned codes of people that there are not.
@@ -46,12 +41,9 @@ def virtual(
         whose: ``person`` of every face; equal ones share a virtual person.
         size: of the codes.
         features: unit length, ``N x d``; not looked at where ``variation`` is 0.
-        means: what a face's variation is measured from, ``N x d``, NaN: it has none; None: the
-            public mean, 0.
-        variation: how much of it is kept, 0..1; the codes of two photos have a cosine of about
-            1 - variation^2 (1 - LIKENESS), whatever it is measured from. Measured from the public
-            mean, the person's own part stays in, turned by a secret of this label: it makes the
-            virtual person another one, and at 1 alone makes them.
+        variation: how much of what they differ by from the public mean is kept, 0..1. The
+            person's own part stays in, turned by a secret of this label: it makes the virtual
+            person another one, and at 1 alone makes them.
 
     Returns:
         ``N x size``, length ``sqrt(size)``.
@@ -68,14 +60,7 @@ def virtual(
         return codes
     if features is None or len(features) != len(whose):
         raise ValueError("variation needs the features of all faces")
-    if means is not None and means.shape != features.shape:
-        raise ValueError(f"means must be {features.shape}, got {means.shape}")
     d = features.shape[1]
     turns = {name: normals(key, "variation", name, d, size) for name in set(whose)}
-    if means is None:
-        differs, share = features, variation**2
-    else:
-        differs = np.nan_to_num(features - means, nan=0.0)
-        share = variation**2 * (1 - LIKENESS)
-    turned = np.stack([row @ turns[name] for row, name in zip(differs, whose, strict=True)])
-    return _scaled((1 - share) ** 0.5 * codes + variation * turned)
+    turned = np.stack([row @ turns[name] for row, name in zip(features, whose, strict=True)])
+    return _scaled((1 - variation**2) ** 0.5 * codes + variation * turned)

@@ -5,9 +5,7 @@ of the gallery. The base class does both; an attacker says what it sees.
 """
 
 from abc import ABC
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.random import Generator
@@ -15,15 +13,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from ppfr_ops.contracts.evaluation import Point, Recovery
-from ppfr_ops.imaging.arrays import Faces
-from ppfr_ops.lab.evaluate.attacks.batches import Context, Publish
-from ppfr_ops.lab.evaluate.attacks.networks import View, mean_face
-from ppfr_ops.lab.evaluate.attacks.recovery import CurvePoint, RecoveryAttack, flattened
+from ppfr_ops.imaging.arrays import Faces, chunks
+from ppfr_ops.lab.evaluate.attacks.networks import Context, Publish, View
+from ppfr_ops.lab.evaluate.attacks.recovery import RecoveryAttack, flattened
 from ppfr_ops.lab.evaluate.data import evenly
-from ppfr_ops.lab.evaluate.measured import chunks, disclosures, likeness
-from ppfr_ops.lab.evaluate.plots import face_grid
-from ppfr_ops.lab.evaluate.publishing import Labels, texture_probe
+from ppfr_ops.lab.evaluate.measured import disclosures, likeness
+from ppfr_ops.lab.evaluate.publishing import Labels, Publisher, texture_probe
 from ppfr_ops.lab.evaluate.run import Run
+from ppfr_ops.lab.evaluate.streams import stream
 
 Knows = Literal["fresh", "fixed", "leaked", "averaging"]
 
@@ -35,18 +32,6 @@ class Recovered(BaseModel):
     figures: Recovery
     held_rec_ssim: list[float] | None = None
     """SSIM of what came back of the held-back faces of the groups, one a face."""
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What an attacker is trained with.
-
-    ``train`` and ``validation`` are faces of others, ``view`` how the attacker sees them.
-    """
-
-    train: Faces
-    validation: Faces
-    view: Publish
 
 
 class Attacker(ABC):
@@ -66,43 +51,62 @@ class Attacker(ABC):
         index = evenly(len(run.gallery), self.tested(run))
         truth = run.gallery.images[index]
         attack = RecoveryAttack(
-            self.net,
-            channels=self.channels,
-            context=self.context(run),
-            batch=settings.batch,
-            seed=settings.seed,
+            self.net, self.channels, self.context(run), settings.batch, settings.seed
         )
-        scene = self.scene(run)
-        curve = self._train(run, attack, scene)
+        steps = settings.attack_steps if self.main else settings.side_steps
+        train, validation, view = self.scene(run)
+
+        def report(point: Point) -> None:
+            run.log(
+                f"  {self.name}: step {point.step} of {steps}, {point.seconds:.0f} s, "
+                f"held-back SSIM {point.val_ssim:.4f}"
+            )
+
+        attack.train(
+            train,
+            view,
+            steps,
+            validation,
+            run.checkpoint(f"recovery_{self.name}"),
+            settings.attack_seconds,
+            on_point=report,
+        )
         rng = run.stream(f"attack {self.name}: what it is tested on")
         shown, known = self._see(run, truth, run.labels(index), rng)
         recovered = attack.recover(shown, known)
-        if run.show_faces:
-            _draw(run, self.name, truth, shown, recovered)
-        figures = self._figures(run, attack, curve, truth, recovered, index, len(scene.train))
+        seen = np.clip(shown[..., :3], 0, 255).astype(np.uint8)
+        run.show(f"faces_{self.name}", original=truth, seen=seen, recovered=recovered)
+        figures = self._figures(run, attack, truth, recovered, index, len(train))
         held = None
         if self.main and run.attack_faces is not None and run.attack_faces.attributes:
             faces = run.attack_faces.images[run.held[evenly(len(run.held), settings.group_faces)]]
             back = attack.recover(*self._see(run, faces, None, rng))
-            held = [float(value) for value in likeness(faces, back)["ssim"]]
+            held = likeness(faces, back)["ssim"].tolist()
         return Recovered(figures=figures, held_rec_ssim=held)
 
     # --- what differs between attackers -------------------------------------------------------
 
-    def scene(self, run: Run) -> Scene:
-        """What it is trained with."""
-        assert run.attack_faces is not None
-        return Scene(run.training, run.attack_faces.images[run.held], self.view(run))
+    def look(
+        self, run: Run, world: Publisher, faces: Faces, labels: Labels | None, rng: Generator
+    ) -> View | tuple[View, Context]:
+        """What it sees of a few faces that are published in a world."""
+        return world(faces, world.draws(len(faces), rng), labels)
 
     def view(self, run: Run) -> Publish:
         """How it sees a face that it publishes itself."""
-        return run.method.fresh()
+        method = run.method
+        return lambda faces, _, rng: self.look(run, method.elsewhere(rng), faces, None, rng)
 
     def see(
         self, run: Run, faces: Faces, labels: Labels | None, rng: Generator
     ) -> View | tuple[View, Context]:
         """What it sees of a few faces of the release."""
-        return run.release(faces, run.release.draws(len(faces), rng), labels)
+        return self.look(run, run.release, faces, labels, rng)
+
+    def scene(self, run: Run) -> tuple[Faces, Faces, Publish]:
+        """Faces of others to train on, those held back, and how it sees them."""
+        assert run.attack_faces is not None
+        return run.training, run.attack_faces.images[run.held], self.view(run)
 
     def tested(self, run: Run) -> int:
         """Gallery faces that it is tested on."""
@@ -112,45 +116,27 @@ class Attacker(ABC):
         """Length of the vector that it knows besides the picture."""
         return 0
 
+    def shown(self, run: Run) -> int:
+        """Published pictures of one face that it sees at once."""
+        return 1
+
     # --- what is common -----------------------------------------------------------------------
-
-    def _train(self, run: Run, attack: RecoveryAttack, scene: Scene) -> list[CurvePoint]:
-        steps = run.settings.attack_steps if self.main else run.settings.side_steps
-
-        def report(point: CurvePoint) -> None:
-            run.log(
-                f"  {self.name}: step {point.step} of {steps}, {point.seconds:.0f} s, "
-                f"held-back SSIM {point.val_ssim:.4f}"
-            )
-
-        return attack.train(
-            scene.train,
-            scene.view,
-            steps,
-            scene.validation,
-            run.checkpoint(f"recovery_{self.name}"),
-            run.settings.attack_seconds,
-            on_point=report,
-        )
 
     def _see(
         self, run: Run, faces: Faces, labels: Labels | None, rng: Generator
     ) -> tuple[View, Context | None]:
-        seen: list[View] = []
-        known: list[Context] = []
-        for part in chunks(len(faces), 32):
-            who = None if labels is None else labels[part]
-            found = self.see(run, faces[part], who, rng)
-            seen.append(found[0] if isinstance(found, tuple) else found)
-            if isinstance(found, tuple):
-                known.append(found[1])
-        return np.concatenate(seen), np.concatenate(known) if known else None
+        found = [
+            self.see(run, faces[part], None if labels is None else labels[part], rng)
+            for part in chunks(len(faces), 32)
+        ]
+        pairs = [each if isinstance(each, tuple) else (each, None) for each in found]
+        known = [context for _, context in pairs if context is not None]
+        return np.concatenate([seen for seen, _ in pairs]), np.concatenate(known) if known else None
 
     def _figures(
         self,
         run: Run,
         attack: RecoveryAttack,
-        curve: list[CurvePoint],
         truth: Faces,
         recovered: Faces,
         index: NDArray[np.int64],
@@ -161,13 +147,8 @@ class Attacker(ABC):
             f"recovery_{self.name}",
             {"face": index, "rec_ssim": like["ssim"], "rec_psnr": like["psnr"], "disclosure": seen},
         )
-        flat, rise = flattened(curve)
-        floor, got = run.floor.ssim, float(like["ssim"].mean())
-        run.log(
-            f"  {self.name}: SSIM {got:.4f}, {like['psnr'].mean():.2f} dB after "
-            f"{attack.step} steps (floor {floor:.3f})"
-        )
-        points = [{k: v for k, v in asdict(point).items() if k != "loss"} for point in curve]
+        flat, rise = flattened(attack.curve)
+        floor = run.floor.ssim
         return Recovery(
             knows=self.knows,
             net=attack.net + ("+templates" if attack.context else ""),
@@ -176,75 +157,44 @@ class Attacker(ABC):
             seconds=round(attack.seconds, 1),
             training_faces=training_faces,
             pictures=self.shown(run),
-            rec_ssim=got,
+            rec_ssim=float(like["ssim"].mean()),
             rec_psnr=float(like["psnr"].mean()),
             recovery_gain=float((like["ssim"].mean() - floor) / (1 - floor)),
             disclosure=float(seen.mean()),
             id_match=run.matches(truth, recovered, "recovered"),
             flattened=flat,
             rise_in_last_fifth=rise,
-            curve=[Point.model_validate(point) for point in points],
+            curve=attack.curve,
         )
 
-    def shown(self, run: Run) -> int:
-        """Published pictures of one face that it sees at once."""
-        return 1
 
-
-_ATTACKERS: dict[str, Attacker] = {}
-
-
-def register(name: str) -> Callable[[type[Attacker]], type[Attacker]]:
-    """Class decorator: make an attacker known."""
-
-    def add(cls: type[Attacker]) -> type[Attacker]:
-        cls.name = name
-        _ATTACKERS[name] = cls()
-        return cls
-
-    return add
-
-
-def attackers() -> dict[str, Attacker]:
-    """All attackers by name."""
-    return dict(_ATTACKERS)
-
-
-@register("unet")
 class UNetAttacker(Attacker):
     """The method; every picture has a fresh draw."""
 
+    name = "unet"
 
-@register("residual")
+
 class ResidualAttacker(Attacker):
     """The same with another network."""
 
-    net = "residual"
+    name = net = "residual"
 
 
-@register("templates")
 class TemplatesAttacker(Attacker):
     """The picture, and what FR models read from it: the surrogates', which the attacker has as the
     makers of the method had them; without any, all."""
+
+    name = "templates"
 
     def _read(self, run: Run, seen: Faces) -> Context:
         known = [model for model, role in run.models.values() if role == "surrogate"]
         known = known or [model for model, _ in run.models.values()]
         return np.concatenate([model.embed(seen, 32) for model in known], 1)
 
-    def view(self, run: Run) -> Publish:
-        fresh = run.method.fresh()
-
-        def view(faces: Faces, rows: NDArray[np.int64], rng: Generator) -> tuple[View, Context]:
-            seen = np.asarray(fresh(faces, rows, rng))
-            return seen, self._read(run, seen)
-
-        return view
-
-    def see(
-        self, run: Run, faces: Faces, labels: Labels | None, rng: Generator
+    def look(
+        self, run: Run, world: Publisher, faces: Faces, labels: Labels | None, rng: Generator
     ) -> tuple[View, Context]:
-        seen = run.release(faces, run.release.draws(len(faces), rng), labels)
+        seen = world(faces, world.draws(len(faces), rng), labels)
         return seen, self._read(run, seen)
 
     def context(self, run: Run) -> int:
@@ -257,36 +207,32 @@ class DrawAttacker(Attacker):
     main = False
 
 
-@register("averaging")
 class AveragingAttacker(DrawAttacker):
     """Many pictures of the same face, by their mean and standard deviation."""
 
-    knows = "averaging"
+    name = knows = "averaging"
     channels = 6
 
-    def scene(self, run: Run) -> Scene:
-        assert run.attack_faces is not None
-        pictures, method = run.settings.pictures, run.method
-        train = run.training[evenly(len(run.training), run.settings.averaging_faces)]
-        held = run.attack_faces.images[run.held]
+    def look(
+        self, run: Run, world: Publisher, faces: Faces, labels: Labels | None, rng: Generator
+    ) -> View:
+        return world.averaged(run.settings.pictures, rng, faces, labels)
+
+    def scene(self, run: Run) -> tuple[Faces, Faces, Publish]:
+        train, held, view = super().scene(run)
+        train = train[evenly(len(train), run.settings.averaging_faces)]
         validation = held[evenly(len(held), 64)]
-        run.log(f"  {pictures} pictures of each of {len(train) + len(validation)} faces")
+        count = len(train) + len(validation)
+        run.log(f"  {run.settings.pictures} pictures of each of {count} faces")
         rng = run.stream("attack averaging: what it is trained on")
         stored = np.concatenate(
             [
-                method.elsewhere(rng).averaged(pictures, rng, faces[part])
+                np.asarray(view(faces[part], np.arange(0), rng))
                 for faces in (train, validation)
                 for part in chunks(len(faces), 32)
             ]
         )
-
-        def view(faces: Faces, rows: NDArray[np.int64], _: Generator) -> View:
-            return np.asarray(stored[rows])
-
-        return Scene(train, validation, view)
-
-    def see(self, run: Run, faces: Faces, labels: Labels | None, rng: Generator) -> View:
-        return run.release.averaged(run.settings.pictures, rng, faces, labels)
+        return train, validation, lambda faces, rows, _: np.asarray(stored[rows])
 
     def tested(self, run: Run) -> int:
         return min(200, run.settings.test_faces)
@@ -295,44 +241,40 @@ class AveragingAttacker(DrawAttacker):
         return run.settings.pictures
 
 
-@register("fixed")
 class FixedAttacker(DrawAttacker):
     """Everything was published with one draw."""
 
-    knows = "fixed"
+    name = knows = "fixed"
 
-    def view(self, run: Run) -> Publish:
-        return run.method.fixed(run.settings.seed)
+    def look(
+        self, run: Run, world: Publisher, faces: Faces, labels: Labels | None, rng: Generator
+    ) -> View:
+        draw = world.draws(1, stream(run.settings.seed, "attack: the fixed draw"))
+        return world(faces, np.repeat(draw, len(faces), 0), labels)
 
-    def see(self, run: Run, faces: Faces, labels: Labels | None, rng: Generator) -> View:
-        draw = run.release.fixed_draw(run.settings.seed)
-        return run.release(faces, np.repeat(draw, len(faces), 0), labels)
 
-
-@register("leaked")
 class LeakedAttacker(DrawAttacker):
     """The draw of the very record: the attacker publishes the mean face under noise with it, under
     a key of their own if the method takes one, and lays the result beside the record."""
 
-    knows = "leaked"
+    name = knows = "leaked"
     channels = 6
 
-    def _probe(self, run: Run) -> Faces:
-        return texture_probe(mean_face(run.training), run.settings.seed)
-
-    def view(self, run: Run) -> Publish:
-        return run.method.leaked(self._probe(run))
-
-    def see(self, run: Run, faces: Faces, labels: Labels | None, rng: Generator) -> View:
-        return run.release.beside(self._probe(run), faces, labels, rng)
+    def look(
+        self, run: Run, world: Publisher, faces: Faces, labels: Labels | None, rng: Generator
+    ) -> View:
+        probe = texture_probe(run.mean_face, run.settings.seed)
+        return world.beside(probe, faces, labels, rng)
 
 
-def _draw(run: Run, name: str, truth: Faces, shown: Any, recovered: Faces) -> None:
-    first = evenly(len(truth), 10)
-    rows = (
-        ("original", truth),
-        ("seen", np.clip(shown[..., :3], 0, 255).astype(np.uint8)),
-        ("recovered", recovered),
+ATTACKERS: dict[str, Attacker] = {
+    attacker.name: attacker
+    for attacker in (
+        UNetAttacker(),
+        ResidualAttacker(),
+        TemplatesAttacker(),
+        AveragingAttacker(),
+        FixedAttacker(),
+        LeakedAttacker(),
     )
-    grid = [(title, faces[first]) for title, faces in rows]
-    face_grid(grid, run.folder / "plots" / f"faces_{name}.png")
+}

@@ -7,6 +7,7 @@ published values normalised over the training set (a method that merely turns th
 not rewarded for it) and, beside them, every image stretched by itself.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,12 @@ from ppfr_ops.imaging.measures import ssim
 View = NDArray[Any]
 """What an attacker sees: uint8 or float32 ``N x 112 x 112 x 3k`` in 0..255, k pictures of every
 face stacked along the channels."""
+
+Context = NDArray[np.float32]
+"""What an attacker knows besides, a vector a face: float32 ``N x D``, any scale."""
+
+Publish = Callable[[Faces, NDArray[np.int64], np.random.Generator], View | tuple[View, Context]]
+"""(faces ``N x 112 x 112 x 3``, their indices, generator) -> the attacker's view of them."""
 
 _FOLD = 4  # px: pixel-unshuffle in front of every network
 
@@ -191,11 +198,3 @@ def mean_tensor(faces: Faces) -> Tensor:
 def mean_face(faces: Faces) -> Faces:
     """The attacker who learned nothing: the mean training face, uint8 ``112 x 112 x 3``."""
     return to_uint8(mean_tensor(faces))[0]
-
-
-def bf16_pays() -> bool:
-    """Whether this machine multiplies bfloat16 in hardware (CUDA, AMX or AVX512-BF16)."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("amx_bf16") or able.get("avx512_bf16"))

@@ -12,57 +12,44 @@ was worth, so the attackers here are meant to be strong, and free to be trained 
 import copy
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
-from ppfr_ops.imaging.measures import psnr, ssim
-from ppfr_ops.lab.evaluate.attacks.batches import Context, Prefetch, Publish, batches
+from ppfr_ops.contracts.evaluation import Point
+from ppfr_ops.imaging.arrays import Faces, in_chunks
 from ppfr_ops.lab.evaluate.attacks.networks import (
     Attacker,
+    Context,
+    Publish,
     View,
-    bf16_pays,
     mean_tensor,
     recovery_loss,
     to_tensor,
     to_uint8,
 )
+from ppfr_ops.lab.evaluate.measured import likeness
 from ppfr_ops.lab.evaluate.streams import stream
-from ppfr_ops.lab.training.checkpoints import follow, save_checkpoint
+from ppfr_ops.lab.training.checkpoints import Checkpoint, follow
 from ppfr_ops.memory import keep_freed_memory
+from ppfr_ops.sanitize.prefetch import prefetch
+from ppfr_ops.torchscript import bf16_pays
 
-Progress = Callable[["CurvePoint"], None]
-
-CHECKPOINT_VERSION = 3
 LEARNING_RATE = 1e-3
 """Peak: a short warm-up, then constant, then down to zero over the last fifth of the steps."""
 
 
-@dataclass(frozen=True)
-class CurvePoint:
-    """One measurement on the held-back training faces."""
-
-    step: int
-    seconds: float
-    loss: float
-    val_ssim: float
-    val_psnr: float
-
-
-def flattened(curve: list[CurvePoint], tolerance: float = 0.01) -> tuple[bool, float | None]:
-    """Whether the best validation SSIM rose by less than ``tolerance`` in the last fifth of the
-    steps, and by how much it rose; None for a curve too short to tell."""
+def flattened(curve: list[Point]) -> tuple[bool, float | None]:
+    """Whether the best validation SSIM rose by less than 0.01 in the last fifth of the steps,
+    and by how much it rose; None for a curve too short to tell."""
     before = [point.val_ssim for point in curve if point.step <= 0.8 * curve[-1].step]
     if not before:
         return False, None
     gain = max(0.0, max(point.val_ssim for point in curve) - max(before))
-    return gain < tolerance, gain
+    return gain < 0.01, gain
 
 
 class RecoveryAttack:
@@ -82,14 +69,14 @@ class RecoveryAttack:
         self.net, self.channels, self.batch, self.seed = net, channels, batch, seed
         self.context = context
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.bf16 = bf16_pays()
+        self.bf16 = bf16_pays(self.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = Attacker(net, channels, context)
         self.model = model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.best = copy.deepcopy(self.average)
-        self.curve: list[CurvePoint] = []
+        self.curve: list[Point] = []
         self.step = 0
         self.seconds = 0.0
 
@@ -98,9 +85,9 @@ class RecoveryAttack:
         """Number of learned values."""
         return sum(p.numel() for p in self.model.parameters())
 
-    def _forward(self, model: nn.Module, seen: tuple[View, Context | None]) -> Tensor:
-        planes = to_tensor(seen[0]).to(self.device)
-        known = None if seen[1] is None else torch.from_numpy(seen[1]).to(self.device)
+    def _forward(self, model: nn.Module, seen: View, context: Context | None = None) -> Tensor:
+        planes = to_tensor(seen).to(self.device)
+        known = None if context is None else torch.from_numpy(context).to(self.device)
         with torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
             return model(planes, known)
 
@@ -121,8 +108,8 @@ class RecoveryAttack:
         checkpoint: Path | None = None,
         seconds: float | None = None,
         points: int = 20,
-        on_point: Progress | None = None,
-    ) -> list[CurvePoint]:
+        on_point: Callable[[Point], None] | None = None,
+    ) -> list[Point]:
         """Train, and measure on held-back faces as it goes.
 
         Args:
@@ -158,8 +145,12 @@ class RecoveryAttack:
         optimizer = torch.optim.AdamW(
             self.model.parameters(), LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-4
         )
-        if checkpoint is not None and checkpoint.is_file():
-            self._load(checkpoint, optimizer)
+        identity = f"{self.net} {self.channels} {self.context} {self.batch} {self.seed}"
+        parts = {"model": self.model, "average": self.average, "best": self.best}
+        kept = Checkpoint(checkpoint, identity, parts | {"optimizer": optimizer})
+        if state := kept.load(self.device):
+            self.step, self.seconds = state["step"], state["seconds"]
+            self.curve = [Point.model_validate(point) for point in state["curve"]]
             rng = stream(self.seed, "attack: batches", self.step)
         else:
             first = rng.choice(len(originals), min(256, len(originals)), replace=False)
@@ -174,8 +165,7 @@ class RecoveryAttack:
         begun, before = time.monotonic(), self.seconds
         every = max(1, steps // points)
         ending: int | None = None  # the step at which a spent budget ends the run
-        upcoming = Prefetch(batches(originals, publish, self.batch, rng))
-        recent: list[float] = []
+        upcoming = prefetch(_batches(originals, publish, self.batch, rng), 2)
         usual = math.inf  # running gradient norm
         self.model.train()
         try:
@@ -183,7 +173,7 @@ class RecoveryAttack:
                 rate = self._rate(steps, ending)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                recovered = self._forward(self.model, self._split(view))
+                recovered = self._forward(self.model, *self._split(view))
                 loss = recovery_loss(recovered, to_tensor(target).to(self.device))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
@@ -195,19 +185,23 @@ class RecoveryAttack:
                     usual = capped if math.isinf(usual) else 0.95 * usual + 0.05 * capped
                 self.step += 1
                 follow(self.average, self.model, self.step, 0.995)
-                recent.append(float(loss.detach()))
                 self.seconds = before + time.monotonic() - begun
                 if seconds is not None and ending is None and self.seconds > 0.8 * seconds:
                     ending = max(self.step + 1, round(self.step / 0.8))
                 last = self.step >= min(steps, ending or steps)
                 if last or self.step % every == 0:
-                    point = self._measure(validation, val_seen, float(np.mean(recent)))
-                    recent.clear()
+                    like = likeness(validation, self._recover(self.average, val_seen))
+                    point = Point(
+                        step=self.step,
+                        seconds=round(self.seconds, 1),
+                        val_ssim=float(like["ssim"].mean()),
+                        val_psnr=float(like["psnr"].mean()),
+                    )
                     if not self.curve or point.val_ssim > max(p.val_ssim for p in self.curve):
                         self.best.load_state_dict(self.average.state_dict())
                     self.curve.append(point)
-                    if checkpoint is not None:
-                        self._save(checkpoint, optimizer)
+                    curve = [each.model_dump() for each in self.curve]
+                    kept.save(step=self.step, seconds=self.seconds, curve=curve)
                     if on_point:
                         on_point(point)
                 if last:
@@ -223,25 +217,7 @@ class RecoveryAttack:
         cool = 1.0 if self.step < start else max(0.02, (end - self.step) / (end - start))
         return LEARNING_RATE * warm * cool
 
-    def _measure(self, faces: Faces, seen: tuple[View, Context | None], loss: float) -> CurvePoint:
-        scores, errors = [], []
-        recovered = self._recover(self.average, seen)
-        for start in range(0, len(faces), 64):
-            a = to_tensor(recovered[start : start + 64])
-            b = to_tensor(faces[start : start + 64])
-            scores.append(ssim(a, b))
-            errors.append(psnr(a, b))
-        return CurvePoint(
-            self.step,
-            round(self.seconds, 1),
-            loss,
-            float(torch.cat(scores).mean()),
-            float(torch.cat(errors).mean()),
-        )
-
-    def recover(
-        self, published: View, context: Context | None = None, batch_size: int = 64
-    ) -> Faces:
+    def recover(self, published: View, context: Context | None = None) -> Faces:
         """The attacker's guess at the originals, by the averaged weights that did best on the
         held-back faces.
 
@@ -253,51 +229,20 @@ class RecoveryAttack:
             uint8 ``N x 112 x 112 x 3``.
         """
         seen = self._split(published if context is None else (published, context))
-        return self._recover(self.best, seen, batch_size)
+        return self._recover(self.best, seen)
 
     @torch.inference_mode()
-    def _recover(
-        self, model: nn.Module, seen: tuple[View, Context | None], batch_size: int = 64
-    ) -> Faces:
-        planes, known = seen
-        parts = []
-        for start in range(0, len(planes), batch_size):
-            rows = slice(start, start + batch_size)
-            batch = planes[rows], None if known is None else known[rows]
-            parts.append(to_uint8(self._forward(model, batch)))
-        return np.concatenate(parts) if parts else np.zeros((0, FACE_SIZE, FACE_SIZE, 3), np.uint8)
+    def _recover(self, model: nn.Module, seen: tuple[View, Context | None]) -> Faces:
+        given = [part for part in seen if part is not None]
+        return in_chunks(lambda *part: to_uint8(self._forward(model, *part)), *given)
 
-    def _identity(self) -> dict[str, Any]:
-        return {
-            "version": CHECKPOINT_VERSION,
-            "net": self.net,
-            "channels": self.channels,
-            "context": self.context,
-            "batch": self.batch,
-            "seed": self.seed,
-        }
 
-    def _save(self, path: Path, optimizer: torch.optim.Optimizer) -> None:
-        state = {
-            "identity": self._identity(),
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "best": self.best.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "curve": [asdict(point) for point in self.curve],
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_checkpoint(path, state)
-
-    def _load(self, path: Path, optimizer: torch.optim.Optimizer) -> None:
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        if state["identity"] != self._identity():
-            raise ValueError(f"checkpoint {path.name} belongs to another attack")
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.best.load_state_dict(state["best"])
-        optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.curve = [CurvePoint(**point) for point in state["curve"]]
+def _batches(
+    originals: Faces, publish: Publish, size: int, rng: np.random.Generator
+) -> Iterator[tuple[Faces, View | tuple[View, Context]]]:
+    """Without end, and what is seen of each."""
+    while True:
+        order = rng.permutation(len(originals))
+        for start in range(0, len(order) - size + 1, size):
+            index = order[start : start + size]
+            yield originals[index], publish(originals[index], index, rng)

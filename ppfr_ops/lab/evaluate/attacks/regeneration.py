@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ppfr_ops import torchscript
-from ppfr_ops.imaging.arrays import Faces
+from ppfr_ops.imaging.arrays import Faces, in_chunks
 from ppfr_ops.lab.evaluate.attacks.networks import (
     Attacker,
-    bf16_pays,
     mean_tensor,
     recovery_loss,
     to_tensor,
@@ -26,6 +25,7 @@ from ppfr_ops.lab.evaluate.attacks.networks import (
 from ppfr_ops.lab.evaluate.learning import fit, new
 from ppfr_ops.lab.evaluate.templates import Log
 from ppfr_ops.recognizers import Embeddings, Recognizer
+from ppfr_ops.torchscript import bf16_pays
 
 IDENTITY_WEIGHT = 1.0
 
@@ -71,7 +71,6 @@ class Decoder:
         model = new(lambda: Attacker("unet", 3, context), seed)
         assert isinstance(model, Attacker)
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.bf16 = bf16_pays()
 
     @property
     def parameters(self) -> int:
@@ -118,14 +117,11 @@ class Decoder:
         fit(self.model, loss_of, steps, self.seed, "regeneration", 1e-3, 1e-4, checkpoint, log)
 
     def _draw(self, seen: Faces, known: Embeddings) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays("cpu")):
             out: Tensor = self.model(to_tensor(seen), torch.from_numpy(known))
         return out.float()
 
     @torch.inference_mode()
-    def draw(self, seen: Faces, known: Embeddings, size: int = 64) -> Faces:
+    def draw(self, seen: Faces, known: Embeddings) -> Faces:
         """Faces for published pictures; uint8 ``N x 112 x 112 x 3``."""
-        starts = range(0, len(seen), size)
-        return np.concatenate(
-            [to_uint8(self._draw(seen[i : i + size], known[i : i + size])) for i in starts]
-        )
+        return in_chunks(lambda *part: to_uint8(self._draw(*part)), seen, known)

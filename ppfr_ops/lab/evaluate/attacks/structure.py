@@ -35,6 +35,7 @@ _MOST_BLOCKS = 96
 """Shards that are matched with blocks by their Gram matrices."""
 _TOGETHER = 0.2
 """Of pairs of a person's rows, the share in two blocks below which each stands in one."""
+_LOST = 0.03
 _SHUFFLES = 1000
 _MOST_PEOPLE = 6000
 """That the Hungarian method is asked about."""
@@ -131,12 +132,11 @@ def _full(length: int, size: int) -> list[int]:
     return [min(size, length - start) for start in range(0, length, size)]
 
 
-def table(groups: Ints, blocks: Ints) -> Ints:
-    """How often each group occurs in each block, ``groups x blocks``."""
-    shape = int(groups.max()) + 1, int(blocks.max()) + 1
-    found = np.zeros(shape, np.int64)
-    np.add.at(found, (groups, blocks), 1)
-    return found
+def table(groups: Ints, blocks: Ints, width: int = 0) -> Ints:
+    """How often each group occurs in each block, ``groups x blocks``; of these ``width`` at
+    least."""
+    shape = int(groups.max()) + 1, max(width, int(blocks.max()) + 1)
+    return np.bincount(groups * shape[1] + blocks, minlength=shape[0] * shape[1]).reshape(shape)
 
 
 def by_shards(source: Source, seen: Seen) -> Claims:
@@ -188,10 +188,10 @@ def _finer(mine: Ints, theirs: Ints, counts: Ints, palette: dict[Hashable, int])
     return found
 
 
-def by_counts(known: Ints, shown: Ints, seed: int = 0) -> Claims:
+def by_counts(known: Ints, shown: Ints) -> Claims:
     """Blocks matched with shards by the people that they share, then people by their counts; and
     again, until nothing changes. It takes rows that were left out."""
-    order = matched_blocks(known, shown, seed)
+    order = matched_blocks(known, shown)
     claims: Claims = {}
     for _ in range(10):
         fits = likelihood(known[:, order], shown)
@@ -209,7 +209,7 @@ def by_counts(known: Ints, shown: Ints, seed: int = 0) -> Claims:
     return claims
 
 
-def matched_blocks(known: Ints, shown: Ints, seed: int = 0) -> Ints:
+def matched_blocks(known: Ints, shown: Ints) -> Ints:
     """For every shard the block that it most likely is: by the people that two have in common, or,
     where people stand in one block each, by how many people of each number of rows a block has."""
     both = shown, known
@@ -224,7 +224,7 @@ def matched_blocks(known: Ints, shown: Ints, seed: int = 0) -> Ints:
         np.fill_diagonal(gram, (gram.sum() - np.trace(gram)) / max(gram.size - len(gram), 1))
         gram -= gram.mean()
     best, order = -np.inf, np.arange(known.shape[1])
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     for number in range(_RESTARTS):
         start = "barycenter" if not number else "randomized"
         found = quadratic_assignment(
@@ -241,10 +241,10 @@ def _census(counts: Ints, most: int) -> NDArray[np.float64]:
     return np.asarray(np.sqrt(rows))
 
 
-def likelihood(known: Ints, shown: Ints, lost: float = 0.03) -> NDArray[np.float64]:
+def likelihood(known: Ints, shown: Ints) -> NDArray[np.float64]:
     """Log-likelihood of every pseudonym's counts if it is a person's, ``pseudonyms x people``:
     Poisson around what the person has, of which a little may be lost or added."""
-    rate = known * (1 - lost) + lost / known.shape[1]
+    rate = known * (1 - _LOST) + _LOST / known.shape[1]
     return shown @ np.log(rate).T - rate.sum(1)
 
 
@@ -300,14 +300,14 @@ ATTACKS: dict[str, Callable[[Source, Seen], Claims]] = {
 """Those that look at no picture."""
 
 
-def dealt(seen: Seen, seed: int = 0) -> Seen:
+def dealt(seen: Seen) -> Seen:
     """The control: people get each other's pseudonyms, and those lie anywhere in the release."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     others = rng.permutation(seen.count)[seen.pseudonyms]
     return Seen(seen.shards, rng.permutation(others), seen.kept, seen.ids)
 
 
-def within_sizes(seen: Seen, truth: Claims, claims: Claims, seed: int = 0) -> Ints:
+def within_sizes(seen: Seen, truth: Claims, claims: Claims) -> Ints:
     """How many of the claims are right by the luck that shared sizes leave: the truth is shuffled
     among pseudonyms whose number of records and kept values are the same, again and again.
 
@@ -317,7 +317,7 @@ def within_sizes(seen: Seen, truth: Claims, claims: Claims, seed: int = 0) -> In
     Returns:
         int64, a shuffle each.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     names, people = (np.array(part, np.int64) for part in (list(truth), list(truth.values())))
     signs = _signs(seen.pseudonyms, seen.kept)
     numbers: dict[Hashable, int] = {}

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.special import logsumexp
 
-from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
+from ppfr_ops.imaging.arrays import FACE_SIZE, Faces, unit
 from ppfr_ops.lab.evaluate.attacks.structure import (
     Claims,
     Ints,
@@ -46,7 +46,6 @@ _COOLING = (8.0, 4.0, 3.0, *(2.5,) * 11, *(2.0,) * 6, *(1.7,) * 4)
 _SURE, _BALANCING = 0.02, 15
 """Of the pictures' variance, what is left to doubt in any case; rounds of Sinkhorn's."""
 _PROFILE = 48
-_LOST = 0.03
 
 
 def hints(source: Source, seen: Seen) -> Floats:
@@ -55,18 +54,17 @@ def hints(source: Source, seen: Seen) -> Floats:
     values: dict[object, int] = {}
     known_kept = np.array([values.setdefault(value, len(values)) for value in source.kept])
     shown_kept = np.array([values.setdefault(value, len(values)) for value in seen.kept])
-    known, shown = (np.zeros((groups.count, len(values)), np.int64) for groups in (source, seen))
-    np.add.at(known, (source.people, known_kept), 1)
-    np.add.at(shown, (seen.pseudonyms, shown_kept), 1)
-    found = likelihood(known, shown, _LOST)
+    known = table(source.people, known_kept, len(values))
+    shown = table(seen.pseudonyms, shown_kept, len(values))
+    found = likelihood(known, shown)
     spread = table(seen.pseudonyms, seen.shards)
     for blocks in cuts(source, seen)[:1]:
         rows = table(source.people, blocks)
         if rows.shape[1] == spread.shape[1] > 1:
-            fits = likelihood(rows[:, matched_blocks(rows, spread)], spread, _LOST)
+            fits = likelihood(rows[:, matched_blocks(rows, spread)], spread)
             # how often, given how many: sizes have been counted
             totals = rows.sum(1, keepdims=True), spread.sum(1, keepdims=True)
-            found += fits - likelihood(*totals, _LOST)
+            found += fits - likelihood(*totals)
     return found
 
 
@@ -89,7 +87,7 @@ def by_map(
         published: templates of the records, or what codes were read in them.
         known: people of some pseudonyms.
     """
-    faces = _means(originals, source.people)
+    faces = means(originals, source.people)
     linear, products = _kernels(faces)
     target, noise = _centred(published, seen.pseudonyms)
     prior = hints(source, seen)
@@ -161,7 +159,8 @@ def _assigned(scores: Floats, known: Claims) -> Claims:
 # -- templates ------------------------------------------------------------------------------
 
 
-def _means(templates: NDArray[np.float32], groups: Ints) -> Floats:
+def means(templates: NDArray[np.float32], groups: Ints) -> Floats:
+    """Of every group, numbered from 0."""
     sums = np.zeros((int(groups.max()) + 1, templates.shape[1]))
     np.add.at(sums, groups, templates)
     return sums / np.bincount(groups)[:, None]
@@ -169,11 +168,11 @@ def _means(templates: NDArray[np.float32], groups: Ints) -> Floats:
 
 def _centred(templates: NDArray[np.float32], groups: Ints) -> tuple[Floats, Floats]:
     """The groups' means, and how far each of them is off for its few pictures, squared."""
-    means, counts = _means(templates, groups), np.bincount(groups)
-    off = np.square(templates - means[groups]).sum(1)
+    middle, counts = means(templates, groups), np.bincount(groups)
+    off = np.square(templates - middle[groups]).sum(1)
     several = counts[groups] > 1
     within = off[several].sum() / max(int(several.sum()) - int((counts > 1).sum()), 1)
-    return means - np.average(means, 0, counts), np.asarray(within / counts)
+    return middle - np.average(middle, 0, counts), np.asarray(within / counts)
 
 
 def _kernels(faces: Floats) -> tuple[Floats, Floats]:
@@ -181,22 +180,19 @@ def _kernels(faces: Floats) -> tuple[Floats, Floats]:
     centred = faces - faces.mean(0)
     left, values, _ = np.linalg.svd(centred, full_matrices=False)
     whitened = left * (values / np.maximum(values, 0.1 * values[0]))
-    unit = faces / np.maximum(np.linalg.norm(faces, axis=1, keepdims=True), 1e-12)
-    products = np.square(unit @ unit.T)
+    products = np.square(unit(faces) @ unit(faces).T)
     found = [part / np.diag(part).mean() for part in (whitened @ whitened.T, products)]
     return found[0], found[1]
 
 
 def _profiles(vectors: Floats) -> Floats:
     """How everybody's cosines to the others are spread: quantiles, standardised, unit length."""
-    centred = vectors - vectors.mean(0)
-    unit = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
-    cosines = np.sort(unit @ unit.T, axis=1)[:, :-1]
+    centred = unit(vectors - vectors.mean(0))
+    cosines = np.sort(centred @ centred.T, axis=1)[:, :-1]
     # more of the near ones, which tell most
     places = (1 - np.geomspace(1 / cosines.shape[1], 1, _PROFILE)) * (cosines.shape[1] - 1)
     found = cosines[:, places.astype(int)]
-    found = (found - found.mean(0)) / np.maximum(found.std(0), 1e-12)
-    return np.asarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12))
+    return unit((found - found.mean(0)) / np.maximum(found.std(0), 1e-12))
 
 
 # -- the public generator -------------------------------------------------------------------
@@ -256,8 +252,7 @@ def reader(
         return (seen(some) @ matrix).astype(np.float32)
 
     ours, theirs = read(templates[held:]), codes[held:] - middle
-    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
-    return read, float(((ours * theirs).sum(1) / np.maximum(lengths, 1e-12)).mean())
+    return read, float((unit(ours) * unit(theirs)).sum(1).mean())
 
 
 def known_pairs(truth: Claims, count: int, seed: int = 0) -> Claims:

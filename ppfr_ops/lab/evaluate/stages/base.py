@@ -2,11 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
 
 from ppfr_ops.lab.evaluate.run import Run, Skip
+from ppfr_ops.lab.evaluate.summary import told
 
-__all__ = ["Skip", "Stage", "register", "registered"]
+__all__ = ["Skip", "Stage", "stage"]
 
 P = TypeVar("P")
 
@@ -38,30 +39,24 @@ class Stage(ABC, Generic[P]):
 
         def measure() -> P | None:
             try:
-                return self.measure(run)
+                found = self.measure(run)
             except Skip as reason:
                 run.skip(self.name, str(reason))
                 return None
+            for line in told(self.name, found):
+                run.log(line)
+            return found
 
         return run.keep(self.name, self.part | None, measure)
 
 
-_STAGES: dict[str, Stage[Any]] = {}
+def stage(about: str) -> Callable[[Callable[[Run], Any]], Stage[Any]]:
+    """A function as a stage: its name is the stage's, and the type that it gives is the part's."""
 
-S = TypeVar("S", bound=type[Stage[Any]])
+    def made(measure: Callable[[Run], Any]) -> Stage[Any]:
+        part, name = get_type_hints(measure)["return"], measure.__name__
+        fields = {"name": name, "part": part, "about": about, "measure": staticmethod(measure)}
+        kind: type[Stage[Any]] = type(name, (Stage,), fields)
+        return kind()
 
-
-def register(name: str, part: Any) -> Callable[[S], S]:
-    """Class decorator: make a stage known, with the type of its part of the document."""
-
-    def add(cls: S) -> S:
-        cls.name, cls.part = name, part
-        _STAGES[name] = cls()
-        return cls
-
-    return add
-
-
-def registered() -> dict[str, Stage[Any]]:
-    """Stages that were registered so far, by name."""
-    return dict(_STAGES)
+    return made

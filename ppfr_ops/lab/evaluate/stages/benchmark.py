@@ -1,6 +1,8 @@
 """Is a release worth anything as a benchmark? Recognisers, good and bad, read the same pairs on
 originals and on what is published: are they in the same order, and do they err as often?"""
 
+from functools import partial
+
 import numpy as np
 from scipy.stats import spearmanr
 
@@ -8,7 +10,7 @@ from ppfr_ops.contracts.worth import Benchmark, Read
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.lab.evaluate.protocol import pair_scores, verify
 from ppfr_ops.lab.evaluate.run import Run
-from ppfr_ops.lab.evaluate.stages.base import Stage, register
+from ppfr_ops.lab.evaluate.stages.base import stage
 from ppfr_ops.lab.evaluate.stages.look import gradients, pixels
 from ppfr_ops.lab.evaluate.stages.training import Photos, photos_of, taught
 from ppfr_ops.recognizers import Embeddings
@@ -16,30 +18,22 @@ from ppfr_ops.recognizers import Embeddings
 _FLOORS = {"pixels": pixels, "gradients": gradients}
 
 
-@register("benchmark", Benchmark)
-class BenchmarkStage(Stage[Benchmark]):
-    about = "whether recognisers rank on what is published as on originals"
-
-    def measure(self, run: Run) -> Benchmark:
-        index, _, _ = run.pair_places()
-        faces = run.gallery.images[index], run.published(index)
-        found = {name: _read(run, *map(see, faces)) for name, see in _FLOORS.items()}
-        found |= {name: _read(run, *run.embeddings(name, index)) for name in run.names}
-        photos = photos_of(run)
-        for steps in run.settings.benchmark_steps if photos is not None else ():
-            assert photos is not None
-            name = f"trained_{steps}"
-            found[name] = run.keep(
-                f"benchmark_{name}",
-                Read,
-                lambda name=name, steps=steps: _trained(  # type: ignore[misc]
-                    run, photos, f"benchmark_{name}", steps, faces
-                ),
-            )
-        return benchmark(len(run.pairs.a), found)
+@stage("whether recognisers rank on what is published as on originals")
+def benchmark(run: Run) -> Benchmark:
+    index, _, _ = run.pair_places()
+    faces = run.gallery.images[index], run.published(index)
+    found = {name: _read(run, *map(see, faces)) for name, see in _FLOORS.items()}
+    found |= {name: _read(run, *run.embeddings(name, index)) for name in run.names}
+    photos = photos_of(run)
+    for steps in run.settings.benchmark_steps if photos else ():
+        assert photos is not None
+        name = f"trained_{steps}"
+        trained = partial(_trained, run, photos, f"benchmark_{name}", steps, faces)
+        found[name] = run.keep(f"benchmark_{name}", Read, trained)
+    return ranked(len(run.pairs.a), found)
 
 
-def benchmark(pairs: int, readers: dict[str, Read]) -> Benchmark:
+def ranked(pairs: int, readers: dict[str, Read]) -> Benchmark:
     """What accuracies come to."""
     before, after = np.array([[read.originals, read.published] for read in readers.values()]).T
     rank = spearmanr(before, after).statistic if np.ptp(before) and np.ptp(after) else None

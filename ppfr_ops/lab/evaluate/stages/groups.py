@@ -1,6 +1,7 @@
 """Who is protected less, or recognised less? Figures by group of the held-back faces."""
 
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,11 @@ from numpy.typing import NDArray
 
 from ppfr_ops.contracts.evaluation import Gap, Group, Groups
 from ppfr_ops.imaging.arrays import Faces
-from ppfr_ops.lab.evaluate.attacks.networks import mean_face
 from ppfr_ops.lab.evaluate.data import evenly, group_names
 from ppfr_ops.lab.evaluate.measured import disclosures, likeness
 from ppfr_ops.lab.evaluate.protocol import pair_scores
 from ppfr_ops.lab.evaluate.run import Run
-from ppfr_ops.lab.evaluate.stages.base import Skip, Stage, register
+from ppfr_ops.lab.evaluate.stages.base import Skip, stage
 from ppfr_ops.lab.evaluate.stages.recovery import strongest
 
 MIN_GROUP = 20
@@ -22,54 +22,46 @@ MIN_GROUP = 20
 
 @dataclass(frozen=True)
 class _Measured:
-    """Per-face values by measure, and per FR model a matrix of scores and its threshold."""
+    """Per-face values by measure; whether FR models match faces with their originals; and of each
+    model a matrix of scores and the threshold that suits it best."""
 
     values: dict[str, NDArray[Any]]
-    matches: dict[str, NDArray[np.bool_]]
-    scores: dict[str, NDArray[np.float32]]
-    thresholds: dict[str, float]
+    matches: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+    scores: dict[str, tuple[NDArray[np.float32], float]] = field(default_factory=dict)
 
     def group(self, mask: NDArray[np.bool_]) -> Group:
-        means = {key: float(value[mask].mean()) for key, value in self.values.items()}
+        means: dict[str, Any] = {n: float(value[mask].mean()) for n, value in self.values.items()}
         return Group(
             faces=int(mask.sum()),
-            disclosure=means["disclosure"],
-            rec_ssim=means.get("rec_ssim"),
-            rec_ssim_above_floor=means.get("rec_ssim_above_floor"),
+            rec_ssim=means.pop("rec_ssim", None),
+            **means,
             id_match={name: float(value[mask].mean()) for name, value in self.matches.items()},
             accuracy={
-                name: balanced(matrix[np.ix_(mask, mask)], self.thresholds[name])
-                for name, matrix in self.scores.items()
+                name: balanced(scores[np.ix_(mask, mask)], threshold)
+                for name, (scores, threshold) in self.scores.items()
             },
         )
 
 
-@register("groups", Groups)
-class GroupsStage(Stage[Groups]):
-    about = "the same by age, sex and ethnicity, and the largest gaps"
-
-    def measure(self, run: Run) -> Groups:
-        faces = run.attack_faces
-        if faces is None or run.publisher is None or not faces.attributes:
-            raise Skip("needs the method and attack faces with age, gender, ethnicity")
-        rows = run.held[evenly(len(run.held), run.settings.group_faces)]
-        measured = _measure(run, faces.images[rows])
-        attributes: dict[str, dict[str, Group]] = {}
-        gaps: dict[str, Gap] = {}
-        for attribute, values in faces.attributes.items():
-            names = np.array(group_names(attribute, [values[i] for i in rows]), object)
-            masks = {name: names == name for name in sorted({n for n in names if n is not None})}
-            entry = {
-                name: measured.group(mask)
-                for name, mask in masks.items()
-                if mask.sum() >= MIN_GROUP
-            }
-            attributes[attribute] = entry
-            for gap in _gaps(attribute, entry):
-                if gap.measure not in gaps or gap.gap >= gaps[gap.measure].gap:
-                    gaps[gap.measure] = gap
-        ordered = sorted(gaps.values(), key=lambda gap: -gap.gap)
-        return Groups(faces=len(rows), attributes=attributes, largest_gaps=ordered)
+@stage("the same by age, sex and ethnicity, and the largest gaps")
+def groups(run: Run) -> Groups:
+    faces = run.attack_faces
+    if faces is None or run.publisher is None or not faces.attributes:
+        raise Skip("needs the method and attack faces with age, gender, ethnicity")
+    rows = run.held[evenly(len(run.held), run.settings.group_faces)]
+    measured = _measure(run, faces.images[rows])
+    attributes: dict[str, dict[str, Group]] = {}
+    gaps: dict[str, Gap] = {}
+    for attribute, values in faces.attributes.items():
+        names = np.array(group_names(attribute, [values[i] for i in rows]), object)
+        masks = {name: names == name for name in sorted({n for n in names if n is not None})}
+        entry = {n: measured.group(mask) for n, mask in masks.items() if mask.sum() >= MIN_GROUP}
+        attributes[attribute] = entry
+        for gap in _gaps(attribute, entry):
+            if gap.measure not in gaps or gap.gap >= gaps[gap.measure].gap:
+                gaps[gap.measure] = gap
+    ordered = sorted(gaps.values(), key=lambda gap: -gap.gap)
+    return Groups(faces=len(rows), attributes=attributes, largest_gaps=ordered)
 
 
 def _measure(run: Run, x: Faces) -> _Measured:
@@ -79,23 +71,17 @@ def _measure(run: Run, x: Faces) -> _Measured:
     world = run.release
     y = world.publish(x, run.stream("published: groups"), who)
     other = world.publish(mirrored, run.stream("published: groups, mirrored"), who)
-    values: dict[str, NDArray[Any]] = {"disclosure": disclosures(x, y)}
+    measured = _Measured({"disclosure": disclosures(x, y)})
     back = _held_back(run)
     if back is not None:
-        mean = np.broadcast_to(mean_face(run.training), x.shape)
-        values["rec_ssim"] = back
-        values["rec_ssim_above_floor"] = back - likeness(x, mean)["ssim"]
-    measured = _Measured(values, {}, {}, {})
+        floor = likeness(x, np.broadcast_to(run.mean_face, x.shape))["ssim"]
+        measured.values.update(rec_ssim=back, rec_ssim_above_floor=back - floor)
     for name, threshold in run.thresholds.items():
-        model = run.model(name)
-        a = run.cache.embed(model, x, "groups")
-        b = run.cache.embed(model, y, "groups")
-        c = run.cache.embed(model, other, "groups, mirrored")
+        a, b, c = (run.embed(name, faces, "groups") for faces in (x, y, other))
         measured.matches[name] = pair_scores(a, b) >= threshold
         scores = b @ c.T
         cuts = np.quantile(np.diag(scores), np.linspace(0, 1, 201))
-        measured.scores[name] = scores
-        measured.thresholds[name] = max(cuts, key=lambda value: balanced(scores, value))
+        measured.scores[name] = scores, max(cuts, key=lambda value: balanced(scores, value))
     return measured
 
 
@@ -110,18 +96,16 @@ def _gaps(attribute: str, groups: dict[str, Group]) -> list[Gap]:
     """The gap of every measure between the groups of one attribute."""
     if len(groups) < 2:
         return []
-    by_measure: dict[str, list[tuple[float, str]]] = {}
+    by_measure: dict[str, list[tuple[float, str]]] = defaultdict(list)
     for label, group in groups.items():
         figures = {
-            "disclosure": group.disclosure,
-            "rec_ssim": group.rec_ssim,
-            "rec_ssim_above_floor": group.rec_ssim_above_floor,
+            **group.model_dump(include={"disclosure", "rec_ssim", "rec_ssim_above_floor"}),
             **{f"id_match_{name}": value for name, value in group.id_match.items()},
             **{f"accuracy_{name}": value for name, value in group.accuracy.items()},
         }
         for measure, value in figures.items():
             if value is not None:
-                by_measure.setdefault(measure, []).append((value, label))
+                by_measure[measure].append((value, label))
     gaps = []
     for measure, ranked in by_measure.items():
         (low, lowest), *_, (high, highest) = sorted(ranked)

@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 from ppfr_ops.contracts.evaluation import KnownPairs, Linker
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.lab.evaluate.attacks.linker import Frame, Known, Search, Taught, known_pairs
-from ppfr_ops.lab.evaluate.run import Run
-from ppfr_ops.lab.evaluate.stages.base import Skip, Stage, register
+from ppfr_ops.lab.evaluate.run import NEEDS_METHOD, Run
+from ppfr_ops.lab.evaluate.stages.base import Skip, stage
 from ppfr_ops.recognizers import Embeddings
 
 
@@ -24,64 +24,56 @@ def whole_people(identities: list[str], most: int, rng: np.random.Generator) -> 
     return np.array(sorted(chosen))
 
 
-@register("linker", Linker)
-class LinkerStage(Stage[Linker]):
-    about = "a network taught by pairs without end; known pairs of the release, as a curve"
+@stage("a network taught by pairs without end; known pairs of the release, as a curve")
+def linker(run: Run) -> Linker:
+    if run.publisher is None or run.attack_faces is None:
+        raise Skip(NEEDS_METHOD)
+    if run.gallery.identities is None:
+        raise Skip("the gallery has no column identity")
+    settings = run.settings
+    rng = run.stream("linker: people to find")
+    index = whole_people(run.gallery.identities, settings.linker_gallery, rng)
+    names = [run.gallery.identities[i] for i in index]
+    rng = run.stream("linker: people to find")
+    wanted = whole_people(names, settings.linker_probes, rng)
+    search = Search(np.unique(names, return_inverse=True)[1], wanted)
+    originals = _templates(run, run.gallery.images[index], "linker: the gallery")
+    probes = _templates(run, run.published(index[wanted]), "linker: the probes")
 
-    def measure(self, run: Run) -> Linker:
-        if run.publisher is None or run.attack_faces is None:
-            raise Skip("needs the method and attack faces")
-        if run.gallery.identities is None:
-            raise Skip("the gallery has no column identity")
-        settings = run.settings
-        rng = run.stream("linker: people to find")
-        index = whole_people(run.gallery.identities, settings.linker_gallery, rng)
-        names = [run.gallery.identities[i] for i in index]
-        rng = run.stream("linker: people to find")
-        wanted = whole_people(names, settings.linker_probes, rng)
-        search = Search(np.unique(names, return_inverse=True)[1], wanted)
-        originals = _templates(run, run.gallery.images[index], "linker: the gallery")
-        probes = _templates(run, run.published(index[wanted]), "linker: the probes")
-
-        both = [run.pool.templates(run.model(name), settings.linker_pairs) for name in run.names]
-        faces, seen = [before for before, _ in both], [after for _, after in both]
-        before, after = Frame.of(faces), Frame.of(seen)
-        gallery, queries = before(originals), after(probes)
-        untaught = {
-            name: search.found(after.one(probes, i) @ before.one(originals, i).T)
-            for i, name in enumerate(run.names)
-        }
-        network = Taught(
-            after(seen),
-            before(faces),
-            settings.linker_steps,
-            settings.seed,
-            "linker",
-            run.checkpoint("linker"),
-            run.log,
-        )
-        taught = search.found(network.guess(queries) @ gallery.T)
-        run.log(
-            f"  taught: the very photo {taught.same_photo:.4f}, another photo of the person "
-            f"{taught.another_photo:.4f} (chance {search.chance.same_photo:.4f}, "
-            f"{search.chance.another_photo:.4f})"
-        )
-        return Linker(
-            gallery=len(index),
-            probes=len(wanted),
-            probes_with_another_photo=int(search.another.sum()),
-            training_pairs=len(seen[0]),
-            keys=run.pool.keys(settings.linker_pairs),
-            models=run.names,
-            chance=search.chance,
-            untaught=untaught,
-            taught=taught,
-            known_pairs=_curve(run, before, originals, probes, search),
-        )
+    both = [run.pool.templates(run.model(name), settings.linker_pairs) for name in run.names]
+    faces, seen = [before for before, _ in both], [after for _, after in both]
+    before, after = Frame.of(faces), Frame.of(seen)
+    gallery, queries = before(originals), after(probes)
+    untaught = {
+        name: search.found(after.one(probes, i) @ before.one(originals, i).T)
+        for i, name in enumerate(run.names)
+    }
+    network = Taught(
+        after(seen),
+        before(faces),
+        settings.linker_steps,
+        settings.seed,
+        "linker",
+        run.checkpoint("linker"),
+        run.log,
+    )
+    taught = search.found(network.guess(queries) @ gallery.T)
+    return Linker(
+        gallery=len(index),
+        probes=len(wanted),
+        probes_with_another_photo=int(search.another.sum()),
+        training_pairs=len(seen[0]),
+        keys=run.pool.keys(settings.linker_pairs),
+        models=run.names,
+        chance=search.chance,
+        untaught=untaught,
+        taught=taught,
+        known_pairs=_curve(run, before, originals, probes, search),
+    )
 
 
 def _templates(run: Run, faces: Faces, what: str) -> list[Embeddings]:
-    return [run.cache.embed(run.model(name), faces, what) for name in run.names]
+    return [run.embed(name, faces, what) for name in run.names]
 
 
 def _curve(
@@ -109,15 +101,7 @@ def _curve(
     known = Known(
         after(seen), after(probes), _frames(run, before, originals), _frames(run, before, gallery)
     )
-    curve = []
-    for size in sizes:
-        found = known_pairs(known.first(size), search)
-        run.log(
-            f"  {size} known pairs: the very photo {found.same_photo:.4f}, another "
-            f"{found.another_photo:.4f} ({found.attack})"
-        )
-        curve.append(found)
-    return curve
+    return [known_pairs(known.first(size), search) for size in sizes]
 
 
 def _frames(run: Run, frame: Frame, templates: list[Embeddings]) -> dict[str, NDArray[np.float32]]:

@@ -14,7 +14,7 @@ from ppfr_ops.contracts.look import Look, Looked, Varied
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.look import INNER, landmarks
 from ppfr_ops.lab.evaluate.run import Run
-from ppfr_ops.lab.evaluate.stages.base import Skip, Stage, register
+from ppfr_ops.lab.evaluate.stages.base import Skip, stage
 
 _PAIRS, _DIRECTIONS = 200_000, 9
 
@@ -117,23 +117,20 @@ def looked(faces: Faces, who: NDArray[np.int64]) -> Looked:
     )
 
 
-@register("look", Look)
-class LookStage(Stage[Look]):
-    about = "whether pictures look, and a person's photos differ, as photographs do"
-
-    def measure(self, run: Run) -> Look:
-        if run.gallery.identities is None:
-            raise Skip("needs labels: whom each face shows")
-        _, who, count = np.unique(run.gallery.identities, return_inverse=True, return_counts=True)
-        several = np.flatnonzero(count[who] > 1)
-        if not len(several):
-            raise Skip("needs people with two photos or more")
-        order = run.stream("look").permutation(len(count))
-        rows = several[np.argsort(order[who[several]], kind="stable")][: run.settings.look_faces]
-        people = who[rows]
-        return Look(
-            people=len(np.unique(people)),
-            faces=len(rows),
-            originals=looked(run.gallery.images[rows], people),
-            published=looked(run.published(rows), people),
-        )
+@stage("whether pictures look, and a person's photos differ, as photographs do")
+def look(run: Run) -> Look:
+    if run.gallery.identities is None:
+        raise Skip("needs labels: whom each face shows")
+    _, who, count = np.unique(run.gallery.identities, return_inverse=True, return_counts=True)
+    several = np.flatnonzero(count[who] > 1)
+    if not len(several):
+        raise Skip("needs people with two photos or more")
+    order = run.stream("look").permutation(len(count))
+    rows = several[np.argsort(order[who[several]], kind="stable")][: run.settings.look_faces]
+    people = who[rows]
+    return Look(
+        people=len(np.unique(people)),
+        faces=len(rows),
+        originals=looked(run.gallery.images[rows], people),
+        published=looked(run.published(rows), people),
+    )

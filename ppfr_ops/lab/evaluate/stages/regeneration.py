@@ -7,65 +7,55 @@ from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.lab.evaluate.attacks.linker import Search
 from ppfr_ops.lab.evaluate.attacks.regeneration import Decoder, differentiable
 from ppfr_ops.lab.evaluate.data import evenly
-from ppfr_ops.lab.evaluate.run import Run
-from ppfr_ops.lab.evaluate.stages.base import Skip, Stage, register
+from ppfr_ops.lab.evaluate.run import NEEDS_METHOD, Run
+from ppfr_ops.lab.evaluate.stages.base import Skip, stage
 from ppfr_ops.lab.evaluate.stages.linker import whole_people
-from ppfr_ops.recognizers import Embeddings
 
 
-@register("regeneration", Regeneration)
-class RegenerationStage(Stage[Regeneration]):
-    about = "a decoder with an identity loss, judged by FR models that it was not trained with"
-
-    def measure(self, run: Run) -> Regeneration:
-        if run.publisher is None or run.attack_faces is None:
-            raise Skip("needs the method and attack faces")
-        modules = {name: differentiable(run.model(name)) for name in run.names}
-        teachers = {
-            name: (run.model(name), module)
-            for name, module in modules.items()
-            if module is not None and run.role(name) == "surrogate"
-        }
-        unseen = [name for name in run.names if name not in teachers]
-        if not teachers or not unseen:
-            raise Skip("needs a TorchScript FR model (--fr) to train with and another to judge")
-        settings = run.settings
-        count = min(settings.regeneration_faces, len(run.pool.order))
-        faces, seen = run.pool.originals(count), run.pool.published(count)
-        both = {name: run.pool.templates(run.model(name), count) for name in teachers}
-        known = np.concatenate([after for _, after in both.values()], 1)
-        targets = {name: before for name, (before, _) in both.items()}
-        decoder = Decoder(teachers, known.shape[1], settings.seed, settings.batch)
-        decoder.train(
-            seen,
-            known,
-            faces,
-            targets,
-            settings.regeneration_steps,
-            run.checkpoint("regeneration"),
-            run.log,
-        )
-        index = _tested(run)
-        shown = run.published(index)
-        drawn = decoder.draw(shown, _context(run, list(teachers), shown))
-        if run.show_faces:
-            _show(run, run.gallery.images[index], shown, drawn)
-        return Regeneration(
-            steps=settings.regeneration_steps,
-            parameters=decoder.parameters,
-            training_faces=len(faces),
-            test_faces=len(index),
-            trained_with=list(teachers),
-            far=1e-3,
-            rank1_chance=1 / len(index),
-            unseen={name: _taken(run, name, drawn, index) for name in unseen},
-        )
-
-
-def _context(run: Run, names: list[str], seen: Faces) -> Embeddings:
-    """Templates of pictures by the models that the decoder has, side by side."""
-    return np.concatenate(
-        [run.cache.embed(run.model(name), seen, "regeneration") for name in names], 1
+@stage("a decoder with an identity loss, judged by FR models that it was not trained with")
+def regeneration(run: Run) -> Regeneration:
+    if run.publisher is None or run.attack_faces is None:
+        raise Skip(NEEDS_METHOD)
+    modules = {name: differentiable(run.model(name)) for name in run.names}
+    teachers = {
+        name: (run.model(name), module)
+        for name, module in modules.items()
+        if module is not None and run.role(name) == "surrogate"
+    }
+    unseen = [name for name in run.names if name not in teachers]
+    if not teachers or not unseen:
+        raise Skip("needs a TorchScript FR model (--fr) to train with and another to judge")
+    settings = run.settings
+    count = min(settings.regeneration_faces, len(run.pool.order))
+    faces, seen = run.pool.originals(count), run.pool.published(count)
+    both = {name: run.pool.templates(run.model(name), count) for name in teachers}
+    known = np.concatenate([after for _, after in both.values()], 1)
+    targets = {name: before for name, (before, _) in both.items()}
+    decoder = Decoder(teachers, known.shape[1], settings.seed, settings.batch)
+    decoder.train(
+        seen,
+        known,
+        faces,
+        targets,
+        settings.regeneration_steps,
+        run.checkpoint("regeneration"),
+        run.log,
+    )
+    index = _tested(run)
+    shown = run.published(index)
+    context = np.concatenate([run.embed(name, shown, "regeneration") for name in teachers], 1)
+    drawn = decoder.draw(shown, context)
+    originals = run.gallery.images[index]
+    run.show("faces_regeneration", original=originals, published=shown, regenerated=drawn)
+    return Regeneration(
+        steps=settings.regeneration_steps,
+        parameters=decoder.parameters,
+        training_faces=len(faces),
+        test_faces=len(index),
+        trained_with=list(teachers),
+        far=1e-3,
+        rank1_chance=1 / len(index),
+        unseen={name: _taken(run, name, drawn, index) for name in unseen},
     )
 
 
@@ -79,8 +69,8 @@ def _tested(run: Run) -> np.ndarray:
 
 def _taken(run: Run, name: str, drawn: Faces, index: np.ndarray) -> Taken:
     """What one FR model takes the drawn faces for, in a gallery of the originals tested."""
-    got = run.cache.embed(run.model(name), drawn, "regenerated")
-    originals = run.cache.embed(run.model(name), run.gallery.images[index], "originals tested")
+    got = run.embed(name, drawn, "regenerated")
+    originals = run.embed(name, run.gallery.images[index], "originals tested")
     scores = got @ originals.T
     labels = run.labels(index)
     names = list(map(str, index)) if labels is None else [str(label) for label in labels]
@@ -89,25 +79,9 @@ def _taken(run: Run, name: str, drawn: Faces, index: np.ndarray) -> Taken:
     mates = people[:, None] == people[None, :]
     own = np.eye(len(index), dtype=bool)
     another = mates & ~own
-    taken = Taken(
+    return Taken(
         same_photo=float(passed[own].mean()),
         another_photo=float(passed[another].mean()) if another.any() else None,
         stranger=float(passed[~mates].mean()),
         rank1=Search(people, np.arange(len(index))).found(scores).same_photo,
-    )
-    run.log(
-        f"  {name}: takes {taken.same_photo:.4f} for the person at FAR 1e-3 (strangers "
-        f"{taken.stranger:.4f}), rank 1 {taken.rank1:.4f}"
-    )
-    return taken
-
-
-def _show(run: Run, originals: Faces, shown: Faces, drawn: Faces) -> None:
-    from ppfr_ops.lab.evaluate.plots import face_grid
-
-    first = evenly(len(originals), 10)
-    rows = [("original", originals), ("published", shown), ("regenerated", drawn)]
-    face_grid(
-        [(title, faces[first]) for title, faces in rows],
-        run.folder / "plots" / "faces_regeneration.png",
     )

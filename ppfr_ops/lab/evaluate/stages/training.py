@@ -5,6 +5,7 @@ is published for the gallery and on the gallery itself. The people are others th
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,12 +14,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ppfr_ops.contracts.evaluation import Rates, Training
-from ppfr_ops.imaging.arrays import Faces
+from ppfr_ops.imaging.arrays import Faces, unit
 from ppfr_ops.lab.evaluate.data import evenly
 from ppfr_ops.lab.evaluate.learning import FaceNet, as_tensor, augment, fit, new
 from ppfr_ops.lab.evaluate.protocol import pair_scores, verify
 from ppfr_ops.lab.evaluate.run import Run
-from ppfr_ops.lab.evaluate.stages.base import Skip, Stage, register
+from ppfr_ops.lab.evaluate.stages.base import Skip, stage
 
 MARGIN, SCALE, SIZE = 0.2, 24.0, 128
 """Additive margin on the cosine (CosFace, Wang et al. 2018), its scale, length of the templates."""
@@ -51,44 +52,31 @@ class _Recogniser(nn.Module):
         return F.cross_entropy(SCALE * (cosines - margin), who)
 
     def embed(self, faces: Faces) -> NDArray[np.float32]:
-        out = self.net.read(faces) + self.net.read(np.ascontiguousarray(faces[:, :, ::-1]))
-        return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
+        return unit(self.net.read(faces) + self.net.read(np.ascontiguousarray(faces[:, :, ::-1])))
 
 
-@register("training", Training)
-class TrainingStage(Stage[Training]):
-    about = "a small recogniser trained on what is published (needs --identities)"
-
-    def measure(self, run: Run) -> Training:
-        photos = photos_of(run)
-        if photos is None or run.publisher is None:
-            raise Skip("needs the method and photos of other people with labels (--identities)")
-        if photos.people < 2:
-            raise Skip("needs photos of two people at least")
-        world = run.method.under(run.release_key)
-        purpose = run.stream("published: photos to train on")
-        y = world.publish(photos.images, purpose, photos.names)
-        found: dict[str, Both] = {}
-        for side, learn in (("published", y), ("originals", photos.images)):
-            name = f"training_{side}"
-            found[side] = run.keep(
-                name,
-                Both,
-                lambda learn=learn, name=name: _train(  # type: ignore[misc]
-                    run, name, learn, photos
-                ),
-            )
-        parameters = sum(p.numel() for p in FaceNet(SIZE).parameters())
-        return Training(
-            people=photos.people,
-            faces=len(photos.images),
-            steps=run.settings.training_steps,
-            parameters=parameters,
-            published_on_published=found["published"][0],
-            published_on_originals=found["published"][1],
-            originals_on_originals=found["originals"][1],
-            originals_on_published=found["originals"][0],
-        )
+@stage("a small recogniser trained on what is published (needs --identities)")
+def training(run: Run) -> Training:
+    photos = photos_of(run)
+    if photos is None or run.publisher is None:
+        raise Skip("needs the method and photos of other people with labels (--identities)")
+    if photos.people < 2:
+        raise Skip("needs photos of two people at least")
+    world = run.method.under(run.release_key)
+    purpose = run.stream("published: photos to train on")
+    y = world.publish(photos.images, purpose, photos.names)
+    found: dict[str, Rates] = {}
+    for side, learn in (("published", y), ("originals", photos.images)):
+        name = f"training_{side}"
+        read = run.keep(name, Both, partial(_train, run, name, learn, photos))
+        found[f"{side}_on_published"], found[f"{side}_on_originals"] = read
+    return Training(
+        people=photos.people,
+        faces=len(photos.images),
+        steps=run.settings.training_steps,
+        parameters=sum(p.numel() for p in FaceNet(SIZE).parameters()),
+        **found,
+    )
 
 
 def photos_of(run: Run) -> Photos | None:
@@ -105,7 +93,6 @@ def photos_of(run: Run) -> Photos | None:
 def taught(run: Run, name: str, learn: Faces, photos: Photos, steps: int) -> _Recogniser:
     """A small recogniser, trained on ``learn``, which shows whom ``photos`` show."""
     model, who = new(lambda: _Recogniser(photos.people), run.settings.seed), photos.who
-    assert isinstance(model, _Recogniser)
 
     def loss_of(rng: np.random.Generator) -> torch.Tensor:
         index = rng.choice(len(learn), min(2 * run.settings.batch, len(learn)), replace=False)
@@ -120,11 +107,8 @@ def taught(run: Run, name: str, learn: Faces, photos: Photos, steps: int) -> _Re
 def _train(run: Run, name: str, learn: Faces, photos: Photos) -> Both:
     model = taught(run, name, learn, photos, run.settings.training_steps)
     index, a, b = run.pair_places()
-    found = []
-    sides = {"published": run.published(index), "originals": run.gallery.images[index]}
-    for kind, faces in sides.items():
-        templates = model.embed(faces)
-        scores = pair_scores(templates[a], templates[b])
-        found.append(verify(scores, run.pairs.same, run.pairs.folds))
-        run.log(f"  {name}, read on {kind}: accuracy {found[-1].accuracy:.3f}")
-    return found[0], found[1]
+    sides = (model.embed(faces) for faces in (run.published(index), run.gallery.images[index]))
+    published, originals = (
+        verify(pair_scores(x[a], x[b]), run.pairs.same, run.pairs.folds) for x in sides
+    )
+    return published, originals
