@@ -34,7 +34,8 @@ from scipy.stats import norm
 from virtual import coded, read
 
 from ppfr_ops.imaging.measures import ssim
-from ppfr_ops.lab.evaluate.attacks.recovery import RecoveryAttack, mean_face, to_tensor
+from ppfr_ops.lab.evaluate.attacks.networks import mean_face, to_tensor
+from ppfr_ops.lab.evaluate.attacks.recovery import RecoveryAttack
 from ppfr_ops.lab.evaluate.data import read_faces
 from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.methods.dp.template import Template, directions

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.imaging.measures import psnr, ssim
-from ppfr_ops.lab.evaluate.attacks.recovery import RecoveryAttack, flattened, mean_face, to_tensor
+from ppfr_ops.lab.evaluate.attacks.networks import mean_face, to_tensor
+from ppfr_ops.lab.evaluate.attacks.recovery import RecoveryAttack, flattened
 from ppfr_ops.lab.evaluate.publishing import Publisher
 from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.methods.base import Anonymizer

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ppfr_ops.lab.evaluate.attacks.structure import Seen, Source, dealt
-from ppfr_ops.lab.evaluate.attacks.structure_maps import by_map, drawn, known_pairs, reader
+from ppfr_ops.lab.evaluate.attacks.structure_pictures import by_map, drawn, known_pairs, reader
 from ppfr_ops.lab.evaluate.released import faces_in
 from ppfr_ops.methods.registry import create
 from ppfr_ops.methods.stochastic_local import STRENGTHS, StochasticLocal

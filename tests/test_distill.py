@@ -17,8 +17,7 @@ from ppfr_ops.contracts.surrogate import SurrogateCard
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.lab.distill import collecting, heads, students
-from ppfr_ops.lab.distill.cleaning import Cleaner, cleaning_loss
-from ppfr_ops.lab.distill.denoising import wiener
+from ppfr_ops.lab.distill.denoising import Cleaner, cleaning_loss, wiener
 from ppfr_ops.lab.distill.reading import Opened
 from ppfr_ops.lab.distill.saving import CARD, ENROLMENT, ONNX, SCRIPT
 from ppfr_ops.lab.distill.scoring import of_scores

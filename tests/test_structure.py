@@ -15,8 +15,14 @@ from ppfr_ops.cli.evaluate import main
 from ppfr_ops.contracts.structure import Structure, StructureAttack
 from ppfr_ops.errors import UserError
 from ppfr_ops.lab.evaluate.attacks import structure as attacks
-from ppfr_ops.lab.evaluate.attacks.structure_faces import by_cosines, clusters
-from ppfr_ops.lab.evaluate.attacks.structure_maps import by_map, drawn, known_pairs, reader
+from ppfr_ops.lab.evaluate.attacks.structure_pictures import (
+    by_cosines,
+    by_map,
+    clusters,
+    drawn,
+    known_pairs,
+    reader,
+)
 from ppfr_ops.lab.evaluate.structure import Attacked, structure_attack
 from ppfr_ops.methods.registry import create
 

@@ -319,8 +319,7 @@ def _plan(run: Any, label: str, wanted: list[str] | None) -> None:
 def _run(**options: Any) -> int:
     import torch
 
-    from ppfr_ops.lab.evaluate.evaluation import alone, evaluate, facts
-    from ppfr_ops.lab.evaluate.folder import claim, withdraw
+    from ppfr_ops.lab.evaluate.evaluation import alone, claim, evaluate, facts, withdraw
     from ppfr_ops.lab.evaluate.plots import draw_all
     from ppfr_ops.lab.evaluate.settings import settings_of
     from ppfr_ops.memory import keep_freed_memory

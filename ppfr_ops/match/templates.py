@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -15,14 +16,14 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from ..imaging import codec
+from ..imaging.arrays import FACE_SIZE, Faces
 from ..recognizers import Recognizer, RecognizerSpec
 from .errors import MatchError
 
 DCT = "dct"
 _DCT_SIDE = 12
-_FACE = 112
 _BATCH = 64
-Faces = NDArray[np.uint8]
 
 
 def low_frequencies(faces: Faces) -> NDArray[np.float32]:
@@ -62,31 +63,18 @@ class Embedder:
         """Float32 ``N x D``, unit length, of uint8 RGB ``N x 112 x 112 x 3``, aligned.
 
         Raises:
-            MatchError: the model gave no template for one of them.
+            UserError: the model gave no template for one of them.
         """
-        if self._model is None:
-            return low_frequencies(faces)
-        try:
-            return self._model.embed(faces)
-        except ValueError:
-            raise MatchError("the FR model gave no template for a picture") from None
+        return low_frequencies(faces) if self._model is None else self._model.embed(faces)
 
 
 def decode(data: bytes) -> Faces:
     """An aligned face, uint8 ``112 x 112 x 3``, RGB. Raises MatchError: not one."""
-    array = np.frombuffer(data, np.uint8)
     try:
-        picture = cv2.imdecode(array, cv2.IMREAD_COLOR) if len(array) else None
-    except cv2.error:
-        picture = None
-    if picture is None:
-        raise MatchError("not a picture")
-    if picture.shape != (_FACE, _FACE, 3):
-        raise MatchError(
-            f"a picture of {picture.shape[1]} x {picture.shape[0]}: needs an aligned "
-            f"face of {_FACE} x {_FACE}"
-        )
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+        return codec.decode(data, size=(FACE_SIZE, FACE_SIZE))
+    except codec.ImageError as error:
+        what = error.detail or "not a picture"
+        raise MatchError(f"{what}; an aligned face of {FACE_SIZE} x {FACE_SIZE}?") from None
 
 
 @dataclass(frozen=True, repr=False)
@@ -133,22 +121,21 @@ def from_parquet(
     parts: list[NDArray[np.float32]] = []
     names: list[str] = []
     skipped: list[int] = []
-    faces: list[Faces] = []
-    for row, (data, name) in enumerate(_rows(paths, column, identity)):
-        try:
-            face = decode(data)
-            if embedder.digest == DCT:
-                low_frequencies(face[None])
-        except MatchError:
-            skipped.append(row)
-            continue
-        faces.append(face)
-        names.append(name)
-        if len(faces) == _BATCH:
+    rows = enumerate(_rows(paths, column, identity))
+    while batch := list(islice(rows, _BATCH)):
+        faces = []
+        for row, (data, name) in batch:
+            try:
+                face = decode(data)
+                if embedder.digest == DCT:
+                    low_frequencies(face[None])
+            except MatchError:
+                skipped.append(row)
+            else:
+                faces.append(face)
+                names.append(name)
+        if faces:
             parts.append(embedder(np.stack(faces)))
-            faces = []
-    if faces:
-        parts.append(embedder(np.stack(faces)))
     if not parts:
         raise MatchError("no picture could be enrolled")
     return Enrolled(np.concatenate(parts), names, skipped)

@@ -97,12 +97,10 @@ class Server:
         matcher: Matcher,
         owner: OwnerFolder,
         address: tuple[str, int],
-        timeout: float = TIMEOUT,
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self._matcher, self._clients = matcher, owner.clients()
+        self._matcher, self._clients, self._log = matcher, owner.clients(), log
         self._context = server_context(owner)
-        self._timeout, self._log = timeout, log
         self._lock = threading.Lock()
         self._strangers: dict[ssl.SSLSocket, float] = {}
         self._sessions: Counter[str] = Counter()
@@ -116,7 +114,7 @@ class Server:
         while True:
             try:
                 raw, _ = self._socket.accept()
-                raw.settimeout(min(self._timeout, GREETING_SECONDS))
+                raw.settimeout(GREETING_SECONDS)
                 connection = self._context.wrap_socket(
                     raw, server_side=True, do_handshake_on_connect=False
                 )
@@ -162,7 +160,7 @@ class Server:
             connection.do_handshake()
             shown = connection.getpeercert(binary_form=True)
             certificate = hashlib.sha256(shown).hexdigest() if shown else None
-            link, place = link_over(connection, self._timeout), partial(self._place, connection)
+            link, place = link_over(connection), partial(self._place, connection)
             try:
                 serve_session(link, self._matcher, self._clients, certificate, place)
             except (OSError, EOFError):

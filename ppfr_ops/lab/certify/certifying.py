@@ -18,7 +18,7 @@ from ppfr_ops.contracts.certificates import (
     CertifiedAt,
 )
 from ppfr_ops.errors import UserError
-from ppfr_ops.imaging.arrays import Faces
+from ppfr_ops.imaging.arrays import Faces, chunks, in_chunks, unit
 from ppfr_ops.lab.certify.options import CertifyOptions
 from ppfr_ops.lab.certify.reencoding import brightness, jpeg_quality
 from ppfr_ops.lab.certify.smoothing import (
@@ -125,14 +125,13 @@ class Certifier:
         threshold = self._threshold(references, valid)
         order = np.flatnonzero(valid)
         tables, seconds = [], 0.0
-        for start in range(0, len(order), PART):
-            path = self.folder / f"part-{start // PART:05d}.parquet"
+        for number, part in enumerate(chunks(len(order), PART)):
+            path = self.folder / f"part-{number:05d}.parquet"
             if not path.is_file():
-                self._part(path, order[start : start + PART], references, threshold)
-            table = pq.read_table(path)
-            seconds += float((table.schema.metadata or {}).get(_SECONDS, b"0"))
-            tables.append(table)
-            self.log(f"{min(start + PART, len(order)):,} of {len(order):,} records")
+                self._part(path, order[part], references, threshold)
+            tables.append(pq.read_table(path))
+            seconds += float((tables[-1].schema.metadata or {}).get(_SECONDS, b"0"))
+            self.log(f"{part.stop:,} of {len(order):,} records")
         left_out = int((~valid).sum()) + self.subject.left_out
         return self._document(pa.concat_tables(tables), threshold, seconds, left_out)
 
@@ -151,11 +150,7 @@ class Certifier:
         self.log(text)
 
     def _part(
-        self,
-        path: Path,
-        rows: NDArray[np.int64],
-        references: Embeddings,
-        threshold: float,
+        self, path: Path, rows: NDArray[np.int64], references: Embeddings, threshold: float
     ) -> None:
         began = time.monotonic()
         found = [self._record(row, references[row], threshold) for row in rows]
@@ -194,32 +189,27 @@ class Certifier:
 
         The enrolments are kept: a run that goes on must hold records against the same.
         """
+        subject, options = self.subject, self.options
         path = self.folder / "enrolled.npy"
         if path.is_file():
             own = np.load(path)
         else:
-            faces = self.subject.faces if self.subject.originals is None else self.subject.originals
-            own = self._enrolled(faces)
+            faces = subject.faces if subject.originals is None else subject.originals
+            if self.enrolment is not None:
+                own = self.enrolment.embed(faces)
+            else:
+                how = options.sigma, options.enrolment_samples
+                own = np.stack([enrolled(self.model, face, *how) for face in faces])
             with in_one_step(str(path), mode=0o600) as file:
                 np.save(file, own)
-        if self.subject.originals is not None:
+        if subject.originals is not None:
             return own, np.ones(len(own), bool)
-        total, counts = np.zeros_like(own), np.zeros(len(own), int)
-        people: dict[str, list[int]] = {}
-        for row, who in enumerate(self.subject.people):
-            if who is not None:
-                people.setdefault(who, []).append(row)
-        for rows in people.values():
-            total[rows] = own[rows].sum(0) - own[rows]  # the others of the person
-            counts[rows] = len(rows) - 1
-        norms = np.linalg.norm(total, axis=1, keepdims=True)
-        return total / np.maximum(norms, 1e-12), (counts > 0) & (norms[:, 0] > 1e-6)
-
-    def _enrolled(self, faces: Faces) -> Embeddings:
-        if self.enrolment is not None:
-            return self.enrolment.embed(faces)
-        count, sigma = self.options.enrolment_samples, self.options.sigma
-        return np.stack([enrolled(self.model, face, sigma, count) for face in faces])
+        others, known = np.zeros_like(own), np.array([who is not None for who in subject.people])
+        people = np.array([str(who) for who in subject.people])
+        for who in np.unique(people[known]):
+            rows = np.flatnonzero(known & (people == who))
+            others[rows] = own[rows].sum(0) - own[rows]  # nothing, of the only one
+        return unit(others), np.linalg.norm(others, axis=1) > 1e-6
 
     def _threshold(self, references: Embeddings, valid: NDArray[np.bool_]) -> float:
         """As given, or that of the false-accept rate: votes of a few noisy copies of a record,
@@ -245,23 +235,18 @@ class Certifier:
                 f"comparisons of different people, and these records give {different:,}: give "
                 "--threshold, or a greater --far"
             )
-        votes = np.stack(
-            [
-                noisy_templates(self.model, self.subject.faces[row], self.options.sigma, _VOTES)
-                for row in known
-            ]
-        )
+        faces, sigma = self.subject.faces[known], self.options.sigma
+        votes = np.stack([noisy_templates(self.model, face, sigma, _VOTES) for face in faces])
         if different <= _PAIRS:
             a, b = np.nonzero(who[:, None] != who[None])
         else:
             a, b = self.rng.integers(0, len(known), (2, _PAIRS))
             a, b = a[who[a] != who[b]], b[who[a] != who[b]]
-        impostors = np.concatenate(
-            [
-                np.median(np.einsum("pvd,pd->pv", votes[a[part]], references[known[b[part]]]), 1)
-                for part in np.array_split(np.arange(len(a)), 1 + len(a) // 10_000)
-            ]
-        )
+
+        def scores(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.float32]:
+            return np.median(np.einsum("pvd,pd->pv", votes[a], references[known[b]]), 1)
+
+        impostors = in_chunks(scores, a, b, size=10_000)
         threshold = float(np.quantile(impostors, 1 - self.options.far, method="higher"))
         threshold, self._comparisons = float(np.nextafter(threshold, 2)), len(impostors)
         with in_one_step(str(path)) as file:

@@ -18,19 +18,18 @@ Decides = Callable[[Faces], "np.ndarray"]
 """Faces to a bool each: decided as claimed."""
 
 
-def jpeg_quality(face: Faces, decides: Decides, lowest: int = LOWEST_QUALITY) -> int | None:
+def jpeg_quality(face: Faces, decides: Decides) -> int | None:
     """The lowest quality from which on, up to 100, all hold; None: 100 does not."""
-    qualities = range(100, lowest - 1, -1)
-    encodings = (Encoding("jpeg", quality) for quality in qualities)
+    encodings = (Encoding("jpeg", quality) for quality in range(100, LOWEST_QUALITY - 1, -1))
     holds = decides(np.stack([code.decode(code.encode(face)) for code in encodings]))
     count = _leading(holds)
     return 101 - count if count else None
 
 
-def brightness(face: Faces, decides: Decides, most: int = MOST_BRIGHTNESS) -> int | None:
+def brightness(face: Faces, decides: Decides) -> int | None:
     """The most grey levels by which brightness may go up or down, every step of which holds;
     None: the picture as it is does not."""
-    steps = np.arange(most + 1)[:, None, None, None]
+    steps = np.arange(MOST_BRIGHTNESS + 1)[:, None, None, None]
     up = np.clip(face[None].astype(int) + steps, 0, 255).astype(np.uint8)
     down = np.clip(face[None].astype(int) - steps, 0, 255).astype(np.uint8)
     count = _leading(decides(up) & decides(down))

@@ -19,7 +19,6 @@ numbers that float32 holds exactly; the model is taken as the function that it c
 """
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -29,7 +28,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 from scipy.stats import beta, norm
 
-from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
+from ppfr_ops.imaging.arrays import FACE_SIZE, Faces, chunks
 from ppfr_ops.recognizers import Embeddings, Recognizer
 
 BATCH = 32
@@ -41,7 +40,6 @@ _UNSURE = np.int16(-32768)
 class Certificate:
     """Of one decision. ``radius`` None: abstained."""
 
-    hits: int
     at_least: float
     radius: float | None
 
@@ -54,7 +52,7 @@ def certificate(hits: int, samples: int, sigma: float, alpha: float) -> Certific
     """
     alpha -= samples * PIXELS * off_by(sigma)
     low = float(beta.ppf(alpha, hits, samples - hits + 1)) if hits and alpha > 0 else 0.0
-    return Certificate(hits, low, sigma * float(norm.ppf(low)) if low > 0.5 else None)
+    return Certificate(low, sigma * float(norm.ppf(low)) if low > 0.5 else None)
 
 
 def reach(samples: int, sigma: float, alpha: float) -> float:
@@ -76,7 +74,7 @@ def samples_for(radius: float, sigma: float, alpha: float) -> int:
 
 
 @lru_cache(maxsize=4)
-def _table(sigma: float) -> tuple[NDArray[np.int16], NDArray[np.uint64], NDArray[np.int16], int]:
+def _table(sigma: float) -> tuple[NDArray[np.int16], NDArray[np.uint64], NDArray[np.int16]]:
     """Rounded Gaussian noise, grey levels, by a uniform number of 64 bits.
 
     Returns:
@@ -95,18 +93,18 @@ def _table(sigma: float) -> tuple[NDArray[np.int16], NDArray[np.uint64], NDArray
     low = np.searchsorted(ends, first, "right")
     high = np.searchsorted(ends, first | np.uint64((1 << 48) - 1), "right")
     fast = np.where(low == high, noises[low], _UNSURE).astype(np.int16)
-    return fast, ends, noises, len(ends)
+    return fast, ends, noises
 
 
 def off_by(sigma: float) -> float:
     """Total variation between a pixel's noise and rounded Gaussian noise, at most: a unit of 2^-64
     at every end of a share."""
-    return _table(sigma)[3] * 2.0**-63
+    return len(_table(sigma)[1]) * 2.0**-63
 
 
 def rounded_noise(sigma: float, count: int) -> NDArray[np.int16]:
     """``round(N(0, (255 sigma)^2))``, grey levels, ``count``, from the system's generator."""
-    fast, ends, noises, _ = _table(sigma)
+    fast, ends, noises = _table(sigma)
     cipher = Cipher(algorithms.AES(os.urandom(32)), modes.CTR(bytes(16))).encryptor()
     heads = np.frombuffer(cipher.update(bytes(2 * count)), np.uint16)
     found = fast[heads]
@@ -134,9 +132,8 @@ def noisy(face: Faces, sigma: float, count: int) -> NDArray[np.float32]:
 
 def noisy_templates(model: Recognizer, face: Faces, sigma: float, count: int) -> Embeddings:
     """Templates of noisy copies, float32 ``count x D``, unit length."""
-    return np.concatenate(
-        [model.embed_pixels(noisy(face, sigma, size)) for size in _batches(count)]
-    )
+    sizes = (part.stop - part.start for part in chunks(count, BATCH))
+    return np.concatenate([model.embed_pixels(noisy(face, sigma, size)) for size in sizes])
 
 
 def enrolled(model: Recognizer, face: Faces, sigma: float, count: int) -> NDArray[np.float32]:
@@ -150,8 +147,3 @@ def decided(
 ) -> NDArray[np.bool_]:
     """Which templates are decided as claimed."""
     return (templates @ reference >= threshold) == match
-
-
-def _batches(count: int) -> Iterator[int]:
-    for start in range(0, count, BATCH):
-        yield min(BATCH, count - start)

@@ -13,8 +13,14 @@ from ppfr_ops.contracts.surrogate import Fit, SurrogateCard
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Faces, in_chunks
 from ppfr_ops.lab.distill import collecting, heads, students
-from ppfr_ops.lab.distill.cleaning import Cleaner, cleaning_loss
-from ppfr_ops.lab.distill.denoising import Denoised, Enrolment, map_behind, wiener
+from ppfr_ops.lab.distill.denoising import (
+    Cleaner,
+    Denoised,
+    Enrolment,
+    cleaning_loss,
+    map_behind,
+    wiener,
+)
 from ppfr_ops.lab.distill.reading import Reader, pixels
 from ppfr_ops.lab.distill.saving import PublicEnsemble, save, save_enrolment
 from ppfr_ops.lab.distill.scoring import of_scores

@@ -5,6 +5,7 @@ Faces stay in memory; names and places serve to resolve pairs and mappings and a
 
 import hashlib
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -77,7 +78,8 @@ def pixels_sha256(images: Faces) -> str:
     return hashlib.sha256(images.tobytes()).hexdigest()
 
 
-def _decode(rows: list[dict[str, Any] | None], what: str) -> Faces:
+def decoded(rows: list[dict[str, Any] | None], what: str) -> Faces:
+    """The pictures of image structs. Raises UserError: one is no aligned face."""
     images = np.empty((len(rows), FACE_SIZE, FACE_SIZE, 3), np.uint8)
     for i, row in enumerate(rows):
         try:
@@ -126,7 +128,7 @@ def read_faces(path: str, what: str) -> FaceSet:
     }
     names = [(row or {}).get("path") or "" for row in rows]
     sums = [sum_of((row or {}).get("bytes")) for row in rows]
-    return FaceSet(_decode(rows, what), names, identities, attributes, origins, sums)
+    return FaceSet(decoded(rows, what), names, identities, attributes, origins, sums)
 
 
 def read_sanitized(
@@ -159,7 +161,7 @@ def read_sanitized(
     published = np.zeros_like(gallery.images)
     there = np.zeros(len(gallery), bool)
     where = owner[mine]
-    published[where] = _decode(table.column("image").take(pa.array(mine)).to_pylist(), "sanitized")
+    published[where] = decoded(table.column("image").take(pa.array(mine)).to_pylist(), "sanitized")
     there[where] = True
     return published, there
 
@@ -201,7 +203,7 @@ def read_released(path: str, identity_column: str) -> tuple[list[str], Faces, li
     people: list[str | None] = [None] * len(ids)
     if identity_column in table.column_names:
         people = [None if p is None else str(p) for p in table.column(identity_column).to_pylist()]
-    return ids, _decode(table.column("image").to_pylist(), "release"), people
+    return ids, decoded(table.column("image").to_pylist(), "release"), people
 
 
 @dataclass(frozen=True)
@@ -291,3 +293,11 @@ def evenly(count: int, wanted: int) -> NDArray[np.int64]:
     if wanted >= count:
         return np.arange(count)
     return np.linspace(0, count - 1, wanted).round().astype(np.int64)
+
+
+def rows_of(identities: Sequence[str]) -> dict[str, list[int]]:
+    """Places of everybody's photos, in the order given."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for place, name in enumerate(identities):
+        found[name].append(place)
+    return found

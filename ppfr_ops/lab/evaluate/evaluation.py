@@ -1,11 +1,14 @@
 """From a run of the stages to ``evaluation.json``."""
 
+import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,10 +27,11 @@ from ppfr_ops.contracts.evaluation import (
     Releases,
     Utility,
 )
+from ppfr_ops.errors import UserError
 from ppfr_ops.lab.evaluate.data import FaceSet
 from ppfr_ops.lab.evaluate.released import read_release_folder
 from ppfr_ops.lab.evaluate.remarks import remarks, told_by_the_set
-from ppfr_ops.lab.evaluate.run import Run
+from ppfr_ops.lab.evaluate.run import Run, write_text
 from ppfr_ops.lab.evaluate.settings import Mode
 from ppfr_ops.lab.evaluate.stages import stages
 from ppfr_ops.lab.evaluate.structure import Attacked, structure_attack
@@ -254,3 +258,34 @@ def _leaks(parts: dict[str, Any]) -> dict[str, float | None]:
         "inference_above_chance": _worst(t.network.balanced_accuracy - t.chance for t in told),
         "other_release_accuracy": _worst(t.different_keys.accuracy for t in across),
     }
+
+
+# -- its folder -----------------------------------------------------------------------------
+
+
+def claim(out: Path, facts: dict[str, Any], force: bool) -> None:
+    """Go on with what an earlier run of the same evaluation left in ``out``, or start over."""
+    mark = out / "stages" / "facts.json"
+    wanted = json.loads(json.dumps(facts))
+    if mark.is_file() and json.loads(mark.read_text()) == wanted:
+        return
+    if out.exists() and any(out.iterdir()):
+        if not force or not (mark.is_file() or (out / "evaluation.json").is_file()):
+            raise UserError(
+                f"{out} holds something else; choose another --out"
+                + (" or start over with --force" if mark.is_file() else "")
+            )
+        for name in ("stages", "tables", "plots", "checkpoints"):
+            shutil.rmtree(out / name, ignore_errors=True)
+        (out / "evaluation.json").unlink(missing_ok=True)
+    write_text(mark, json.dumps(wanted))
+
+
+def withdraw(out: Path) -> None:
+    """Leave nothing of a run that wrong input ended, unless a stage of it is worth going on."""
+    stages = [path.name for path in (out / "stages").iterdir()]
+    if stages == ["facts.json"] and not (out / "checkpoints").exists():
+        shutil.rmtree(out / "stages")
+        shutil.rmtree(out / "tables", ignore_errors=True)
+        if not any(out.iterdir()):
+            out.rmdir()

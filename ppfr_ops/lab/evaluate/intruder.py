@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ppfr_ops.contracts.intruder import Attempt, IntruderRecord
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import unit
-from ppfr_ops.lab.evaluate.attacks.structure_maps import means
+from ppfr_ops.lab.evaluate.attacks.structure_pictures import means
 from ppfr_ops.lab.evaluate.data import FaceSet, read_faces
 from ppfr_ops.lab.evaluate.released import (
     Released,

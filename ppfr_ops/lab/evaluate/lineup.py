@@ -22,7 +22,7 @@ from ppfr_ops.contracts.lineup import Answers, LineUp
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.codec import Encoding
-from ppfr_ops.lab.evaluate.data import FaceSet
+from ppfr_ops.lab.evaluate.data import FaceSet, rows_of
 
 AGE_APART = 5
 """Years: a stranger is alike in age within so many."""
@@ -60,9 +60,7 @@ def draw_trials(
     """
     if gallery.identities is None:
         raise UserError("gallery: no column identity, needed to know who is who")
-    photos: dict[str, list[int]] = {}
-    for index, name in enumerate(gallery.identities):
-        photos.setdefault(name, []).append(index)
+    photos = rows_of(gallery.identities)
     able = [name for name, rows in photos.items() if len(rows) > 1]
     if not able:
         raise UserError("gallery: nobody has two photos")
@@ -167,15 +165,15 @@ def sheets(
     return pages
 
 
-def interval(found: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Clopper-Pearson: the exact interval of a binomial rate.
+def interval(found: int, trials: int) -> tuple[float, float]:
+    """Clopper-Pearson: the exact interval of a binomial rate at 95 %.
 
     Raises:
         ValueError: not 0 <= found <= trials, or no trials.
     """
     if not 0 <= found <= trials or trials == 0:
         raise ValueError(f"{found} of {trials}")
-    low, high = binomtest(found, trials).proportion_ci(confidence, method="exact")
+    low, high = binomtest(found, trials).proportion_ci(0.95, method="exact")
     return float(low), float(high)
 
 

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ppfr_ops.imaging.arrays import unit
+from ppfr_ops.lab.evaluate.data import rows_of
 from ppfr_ops.recognizers import Embeddings
 
 SINGLING_OUT_CHANCE = math.exp(-1)
@@ -56,10 +57,7 @@ def linkage_sets(identities: Sequence[str]) -> LinkageSets:
     Raises:
         ValueError: nobody has two photos.
     """
-    photos: dict[str, list[int]] = {}
-    for index, identity in enumerate(identities):
-        photos.setdefault(identity, []).append(index)
-    people = list(photos.values())
+    people = list(rows_of(identities).values())
     rows = [row for row, images in enumerate(people) if len(images) >= 2]
     if not rows:
         raise ValueError("linkage needs people with at least two photos in the gallery")

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 
 from ppfr_ops.contracts.manifest import ReleaseManifest
 from ppfr_ops.errors import UserError
-from ppfr_ops.imaging.arrays import FACE_SIZE, Faces
-from ppfr_ops.imaging.codec import ImageError, decode
+from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.lab.evaluate.attacks.structure import Ints, Seen, Source
+from ppfr_ops.lab.evaluate.data import decoded
 from ppfr_ops.release.tables import NAME
 from ppfr_ops.sanitize.mapping import pair
 from ppfr_ops.source.coarsening import coarsened, parse
@@ -217,9 +217,9 @@ def faces_in(files: Sequence[Any], what: str = "--structure-pictures") -> Faces:
     """
     try:
         rows = [row for file in files for row in _rows(file, True)["image"].to_pylist()]
-        return np.stack([decode(row["bytes"], size=(FACE_SIZE, FACE_SIZE)) for row in rows])
-    except (OSError, KeyError, TypeError, ValueError, ImageError, pa.ArrowException):
-        raise UserError(f"{what}: a picture that is no aligned face") from None
+    except (OSError, KeyError, ValueError, pa.ArrowException):
+        raise UserError(f"{what}: no pictures") from None
+    return decoded(rows, what)
 
 
 def read_truth(

@@ -76,7 +76,6 @@ class Run:
         log: takes a line of progress.
         show_faces: also draw grids of original, published and recovered faces.
         identities: photos of other people with identity labels, for the stage ``training``.
-        key: of the release that ``published`` is; None: unknown, or a key of the evaluation's own.
         attacked: the release that the stage ``structure`` looks at.
     """
 
@@ -94,7 +93,6 @@ class Run:
         log: Log,
         show_faces: bool = False,
         identities: FaceSet | None = None,
-        key: bytes | None = None,
         attacked: Attacked | None = None,
     ) -> None:
         self.show_faces, self.identities, self.attacked = show_faces, identities, attacked
@@ -112,7 +110,6 @@ class Run:
             self.held = np.flatnonzero(held)
         self._given = published
         self._shown: dict[int, Faces] = {}
-        self._key = key
 
     # --- names, random streams, files ---------------------------------------------------------
 
@@ -216,13 +213,11 @@ class Run:
 
     @property
     def release_key(self) -> bytes:
-        """The key of the release under evaluation.
+        """The key of the release under evaluation: one of its own.
 
         Raises:
             Skip: it was published by others, under a key that is not here.
         """
-        if self._key is not None:
-            return self._key
         if self._given is not None and self.publisher is not None and self.publisher.keyed:
             raise Skip("needs the key of the release")
         return key(self.settings.seed, "the release")

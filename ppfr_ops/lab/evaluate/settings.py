@@ -89,16 +89,11 @@ def settings_of(mode: str, options: dict[str, Any]) -> tuple[Settings, Mode]:
         UserError: a size that there is not, or of a wrong form.
     """
     base = QUICK if mode == "quick" else FULL
-    names = (
-        "seed",
-        "attack_steps",
-        "side_steps",
-        "attack_seconds",
-        "test_faces",
-        "averaging_faces",
-        "pairs_per_fold",
-    )
-    changes = {name: options[name] for name in names if options[name] is not None}
+    changes = {
+        name: options[name]
+        for name in Settings.model_fields
+        if name != "attacks" and options.get(name) is not None
+    }
     changes |= _sizes(options["sizes"])
     if options["attacks"] is not None:
         wanted = [name for name in options["attacks"].split(",") if name not in ("", "none")]

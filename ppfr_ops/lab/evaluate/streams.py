@@ -21,6 +21,6 @@ def stream(seed: int, name: str, number: int = 0) -> np.random.Generator:
     return np.random.default_rng([seed, *np.frombuffer(digest, "<u4").tolist()])
 
 
-def key(seed: int, name: str, number: int = 0) -> bytes:
+def key(seed: int, name: str) -> bytes:
     """A key of 32 bytes for a release that exists only inside this evaluation."""
-    return hashlib.sha256(f"ppfr evaluation key|{seed}|{name}|{number}".encode()).digest()
+    return hashlib.sha256(f"ppfr evaluation key|{seed}|{name}|0".encode()).digest()

@@ -17,10 +17,11 @@ from ppfr_ops.lab.evaluate.attacks.structure import (
     dealt,
     within_sizes,
 )
-from ppfr_ops.lab.evaluate.attacks.structure_faces import by_cosines, clusters
-from ppfr_ops.lab.evaluate.attacks.structure_maps import (
+from ppfr_ops.lab.evaluate.attacks.structure_pictures import (
+    by_cosines,
     by_hints,
     by_map,
+    clusters,
     drawn,
     known_pairs,
     reader,

@@ -214,15 +214,9 @@ def excess(planes: Tensor, bound: float) -> Tensor:
     return F.relu(planes.amax(1) - bound).mean() + 0.05 * F.relu(planes - bound).sum(1).mean()
 
 
-@dataclass(frozen=True)
-class Rivals:
-    """Templates that a picture must not be taken for.
-
-    ``own``: boolean ``N x len(templates)``, where they are of the very face and don't count.
-    """
-
-    templates: Tensor
-    own: Tensor
+Rivals = tuple[Tensor, Tensor]
+"""Templates that a picture must not be taken for, and boolean ``N x len(templates)``, where they
+are of the very face and don't count."""
 
 
 class Trainer:
@@ -432,8 +426,8 @@ class Trainer:
         pictures = None
         if surrogate.name in self.recent:
             templates, whose = self.recent[surrogate.name]
-            pictures = Rivals(templates, whose[None] == index[:, None])
-        return pictures, Rivals(originals, self.train[None] == index[:, None])
+            pictures = templates, whose[None] == index[:, None]
+        return pictures, (originals, self.train[None] == index[:, None])
 
     def _remember(self, name: str, templates: Tensor, index: Tensor) -> None:
         before = self.recent.get(name, (templates[:0], index[:0]))
@@ -593,7 +587,8 @@ def _contrast(
     scores = a @ b.T / temperature
     forth = scores
     if rivals is not None:
-        more = (a @ rivals.templates.T / temperature).masked_fill(rivals.own, -math.inf)
+        templates, own = rivals
+        more = (a @ templates.T / temperature).masked_fill(own, -math.inf)
         forth = torch.cat([scores, more], 1)
     return (F.cross_entropy(forth, same) + F.cross_entropy(scores.T, same)) / 2
 

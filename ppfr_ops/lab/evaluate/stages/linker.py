@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from ppfr_ops.contracts.evaluation import KnownPairs, Linker
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.lab.evaluate.attacks.linker import Frame, Known, Search, Taught, known_pairs
+from ppfr_ops.lab.evaluate.data import rows_of
 from ppfr_ops.lab.evaluate.run import NEEDS_METHOD, Run
 from ppfr_ops.lab.evaluate.stages.base import Skip, stage
 from ppfr_ops.recognizers import Embeddings
@@ -13,11 +14,8 @@ from ppfr_ops.recognizers import Embeddings
 
 def whole_people(identities: list[str], most: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """At most ``most`` faces, all photos of some people; indices, sorted."""
-    photos: dict[str, list[int]] = {}
-    for index, name in enumerate(identities):
-        photos.setdefault(name, []).append(index)
     chosen: list[int] = []
-    people = list(photos.values())
+    people = list(rows_of(identities).values())
     for place in rng.permutation(len(people)):
         if len(chosen) + len(people[place]) <= most:
             chosen += people[place]
