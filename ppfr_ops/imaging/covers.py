@@ -69,7 +69,7 @@ class Head:
         """The upright rectangle around the head and what is near it, in half axes."""
         x, y, half_x, half_y = self.ellipse
         far = reach * np.array([half_x, half_y]) * [[-1, -1], [-1, 1], [1, -1], [1, 1]]
-        return clip(_back(self.matrix, far + np.array([x, y])), self.shape)
+        return clip(put_back(self.matrix, far + np.array([x, y])), self.shape)
 
     @property
     def share(self) -> NDArray[np.float32]:
@@ -144,6 +144,7 @@ def clip(points: NDArray[np.floating], shape: tuple[int, ...]) -> tuple[slice, s
     return slice(y0, y1), slice(x0, x1)
 
 
-def _back(matrix: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
+def put_back(matrix: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points, ``N x 2``, before a transform."""
     back = np.asarray(cv2.invertAffineTransform(matrix), np.float64)
     return np.asarray(points @ back[:, :2].T + back[:, 2], np.float64)

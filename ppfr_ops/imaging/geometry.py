@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces, Picture
-from ppfr_ops.imaging.covers import HEAD, Cover, Head, clip, cover_head, put_face
+from ppfr_ops.imaging.covers import HEAD, Cover, Head, clip, cover_head, put_back, put_face
 from ppfr_ops.imaging.detector import Detections
 from ppfr_ops.imaging.portraits import Portrait, fill_around, put_portrait, yaw
 
@@ -114,8 +114,7 @@ def _window(matrix: NDArray[np.float64], shape: Sequence[int], side: float) -> t
     """The part of a picture that a square of the template with half of ``side`` around covers."""
     low, high = -side / 2, FACE_SIZE + side / 2
     corners = np.array([[low, low], [low, high], [high, low], [high, high]])
-    back = np.asarray(cv2.invertAffineTransform(matrix), np.float64)
-    return clip(corners @ back[:, :2].T + back[:, 2], tuple(shape))
+    return clip(put_back(matrix, corners), tuple(shape))
 
 
 _FORESHORTENED = 1.6

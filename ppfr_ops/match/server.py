@@ -8,14 +8,13 @@ import hashlib
 import hmac
 import secrets
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import tenseal.sealapi as seal
-from numpy.typing import NDArray
 
 from .accounts import Accounts
 from .bfv import DEGREE, Buffer, ParameterError
@@ -74,88 +73,56 @@ class Matcher:
         self.accounts = accounts
         self.threshold = threshold_integer(accounts.policy.threshold)
         self.recognizer = name_digest(gallery.recognizer)
-        self._templates = gallery.templates
+        self.templates = gallery.templates
         dimensions = gallery.templates.shape[1]
         width = 1 << (dimensions - 1).bit_length()
         self.verification = Layout(DEGREE // width, dimensions, width)
-        self._rows: dict[bytes, list[int]] = {}
+        self.rows: dict[bytes, list[int]] = defaultdict(list)
         for row, name in enumerate(gallery.names):
-            self._rows.setdefault(name_digest(name), []).append(row)
-        most = max(len(rows) for rows in self._rows.values())
+            self.rows[name_digest(name)].append(row)
+        most = max(len(rows) for rows in self.rows.values())
         if most > self.verification.records and "verify" in accounts.policy.modes:
             raise MatchError(
                 f"a name has {most} records; a verification compares with "
                 f"{self.verification.records} at most"
             )
         self.scorer = scorer or LocalScorer(gallery)
-        self._computing = threading.Lock()
+        self.computing = threading.Lock()
 
     def layout(self, mode: str) -> Layout:
         return self.verification if mode == "verify" else self.scorer.layout
 
-    def open(self, hello: Hello, client: str) -> "_Question":
-        """Count the query and get ready. Raises Refused."""
-        verify = hello.mode == "verify"
-        self.accounts.spend(client, hello.mode, hello.name.hex() if verify else "")
-        # a name that nobody has is compared as well, with no record that counts: who is enrolled is
-        # nothing that a client learns by asking
-        rows = self._rows.get(hello.name, []) if verify else []
-        layout = self.layout(hello.mode)
-        counted = np.zeros(layout.records, np.bool_)
-        counted[: len(rows) if verify else len(self._templates)] = True
-        which = not verify and self.accounts.policy.reveal == "id"
-        return _Question(self, hello.mode, rows, layout, counted, which)
 
-    def results(self, mode: str, rows: list[int], probe: Buffer) -> Iterable[seal.Ciphertext]:
-        if mode == "identify":
-            return self.scorer(probe)
-        packed = PackedGallery.pack(self._templates[rows or [0]], self.verification)
-        return products(read_probe(probe, self.verification), packed)
-
-
-@dataclass(repr=False)
-class _Question:
-    """A query on its way; what the server keeps of it between frames."""
-
-    matcher: Matcher
-    mode: str
-    rows: list[int]
-    layout: Layout
-    counted: NDArray[np.bool_]
-    which: bool
-    masks: NDArray[np.int64] | None = None
-    dealer: TransferSender | None = None
-    session: bytes = b""
-
-    @property
-    def accept(self) -> Accept:
-        return Accept(self.layout, self.which, self.matcher.recognizer)
-
-    def query(self, payload: bytearray, nonce: bytes) -> bytes:
-        view = memoryview(payload)
-        public = read_public(view[:PUBLIC_BYTES], nonce)
-        point = view[-POINT_BYTES:]
-        self.dealer = TransferSender(nonce, point)
-        self.session = session_digest(nonce, point, self.dealer.points)
-        with self.matcher._computing:
-            probe = view[PUBLIC_BYTES:-POINT_BYTES]
-            results = self.matcher.results(self.mode, self.rows, probe)
-            sent, self.masks = mask(results, public, self.layout)
-        return sent + self.dealer.points
-
-    def answer(self, payload: bytearray) -> bytes:
-        assert self.dealer is not None and self.masks is not None
-        with self.matcher._computing:
-            labels = self.dealer.labels(payload, LENGTH * self.layout.records)
-            return garble(
-                self.session,
-                self.dealer.difference,
-                labels,
-                self.masks,
-                self.matcher.threshold,
-                self.counted,
-                self.which,
-            )
+def _answer(link: Link, matcher: Matcher, hello: Hello, client: str, nonce: bytes) -> None:
+    """One query, counted before anything is computed for it."""
+    verify, policy = hello.mode == "verify", matcher.accounts.policy
+    matcher.accounts.spend(client, hello.mode, hello.name.hex() if verify else "")
+    # a name that nobody has is compared as well, with no record that counts: who is enrolled is
+    # nothing that a client learns by asking
+    rows = matcher.rows.get(hello.name, []) if verify else []
+    layout, which = matcher.layout(hello.mode), not verify and policy.reveal == "id"
+    counted = np.zeros(layout.records, np.bool_)
+    counted[: len(rows) if verify else len(matcher.templates)] = True
+    sizes = Sizes.of(layout, which)
+    link.send(Kind.ACCEPT, Accept(layout, which, matcher.recognizer).pack())
+    asked = memoryview(link.receive(Kind.QUERY, sizes.query))
+    public, point = read_public(asked[:PUBLIC_BYTES], nonce), asked[-POINT_BYTES:]
+    dealer = TransferSender(nonce, point)
+    with matcher.computing:
+        probe = asked[PUBLIC_BYTES:-POINT_BYTES]
+        if verify:
+            packed = PackedGallery.pack(matcher.templates[rows or [0]], layout)
+            results: Iterable[seal.Ciphertext] = products(read_probe(probe, layout), packed)
+        else:
+            results = matcher.scorer(probe)
+        sent, masks = mask(results, public, layout)
+    link.send(Kind.MASKED, sent + dealer.points)
+    choices = link.receive(Kind.CHOICES, sizes.choices)
+    with matcher.computing:
+        labels = dealer.labels(choices, LENGTH * layout.records)
+        session = session_digest(nonce, point, dealer.points)
+        told = garble(session, dealer.difference, labels, masks, matcher.threshold, counted, which)
+    link.send(Kind.ANSWER, told)
 
 
 def who(
@@ -193,11 +160,7 @@ def serve_session(
         if client is None:
             raise Refused(Reason.UNKNOWN_CLIENT)
         with admitted(client):
-            question = matcher.open(hello, client)
-            sizes = Sizes.of(question.layout, question.which)
-            link.send(Kind.ACCEPT, question.accept.pack())
-            link.send(Kind.MASKED, question.query(link.receive(Kind.QUERY, sizes.query), nonce))
-            link.send(Kind.ANSWER, question.answer(link.receive(Kind.CHOICES, sizes.choices)))
+            _answer(link, matcher, hello, client, nonce)
     except Refused as refusal:
         link.refuse(refusal.reason)
     except ParameterError:
