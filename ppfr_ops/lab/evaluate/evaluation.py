@@ -28,7 +28,7 @@ from ppfr_ops.contracts.evaluation import (
     Utility,
 )
 from ppfr_ops.errors import UserError
-from ppfr_ops.lab.evaluate.data import FaceSet
+from ppfr_ops.lab.evaluate.data import FaceSet, pixels_sha256
 from ppfr_ops.lab.evaluate.released import read_release_folder
 from ppfr_ops.lab.evaluate.remarks import remarks, told_by_the_set
 from ppfr_ops.lab.evaluate.run import Run, write_text
@@ -48,13 +48,13 @@ _SIZED = (
 
 def facts(run: Run, encoding: str) -> dict[str, Any]:
     """What makes an evaluation this one and no other: digests and settings, nothing of the data."""
-    publisher, given = run.publisher, run.given_sha256
+    publisher = run.publisher
     return {
         "method_digest": publisher.anonymizer.digest() if publisher else None,
         "gallery": run.gallery.sha256(),
         "attack_faces": run.attack_faces.sha256() if run.attack_faces else None,
         "identities": run.identities.sha256() if run.identities else None,
-        "published": given,
+        "published": None if run.given is None else pixels_sha256(run.given),
         "models": {name: (model.spec.digest(), role) for name, (model, role) in run.models.items()},
         "encoding": encoding,
         "settings": run.settings.model_dump(mode="json"),

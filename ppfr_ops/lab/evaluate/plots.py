@@ -34,10 +34,9 @@ def _columns(folder: Path, name: str) -> dict[str, NDArray[Any]] | None:
     return {column: table.column(column).to_numpy() for column in table.column_names}
 
 
-def draw_all(document: dict[str, Any], folder: Path) -> list[Path]:
+def draw_all(document: dict[str, Any], folder: Path) -> None:
     """ROC curves, score distributions, disclosure histogram and recovery curves, as PNG files in
-    ``folder/plots``; returns what was drawn."""
-    drawn = []
+    ``folder/plots``."""
     models = list(document["utility"] or {})
     scores = _columns(folder, "scores")
     if models and scores is not None:
@@ -50,8 +49,7 @@ def draw_all(document: dict[str, Any], folder: Path) -> list[Path]:
             axis.grid(alpha=0.3)
         axes[0][0].set_ylabel("TAR")
         axes[0][0].legend(loc="upper left", fontsize=8)
-        drawn.append(folder / "plots" / "roc.png")
-        _save(figure, drawn[-1])
+        _save(figure, folder / "plots" / "roc.png")
 
         figure, axes = plt.subplots(
             2, len(models), figsize=(4.2 * len(models), 5.2), squeeze=False, sharex="col"
@@ -66,8 +64,7 @@ def draw_all(document: dict[str, Any], folder: Path) -> list[Path]:
                 axis.set_title(f"{model}, {'before' if row == 0 else 'after'}", fontsize=10)
             axes[1][column].set_xlabel("similarity")
         axes[0][0].legend(fontsize=8)
-        drawn.append(folder / "plots" / "scores.png")
-        _save(figure, drawn[-1])
+        _save(figure, folder / "plots" / "scores.png")
 
     table = _columns(folder, "disclosure")
     if table is not None:
@@ -79,8 +76,7 @@ def draw_all(document: dict[str, Any], folder: Path) -> list[Path]:
         axis.hist(table["disclosure"], bins, alpha=0.7, color="C0", label="what is published")
         axis.set(xlabel="disclosure (0 nothing, 1 everything seen)", ylabel="faces")
         axis.legend(fontsize=8)
-        drawn.append(folder / "plots" / "disclosure.png")
-        _save(figure, drawn[-1])
+        _save(figure, folder / "plots" / "disclosure.png")
 
     recovery = document["recovery"]
     if recovery:
@@ -92,9 +88,7 @@ def draw_all(document: dict[str, Any], folder: Path) -> list[Path]:
         axis.set(xlabel="attack steps", ylabel="SSIM of recovered held-back faces")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
-        drawn.append(folder / "plots" / "recovery.png")
-        _save(figure, drawn[-1])
-    return drawn
+        _save(figure, folder / "plots" / "recovery.png")
 
 
 def privacy_utility_plane(rows: list[dict[str, Any]], path: Path) -> None:

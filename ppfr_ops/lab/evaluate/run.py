@@ -6,7 +6,6 @@ a run that was stopped goes on where it was. Faces stay in memory, only figures 
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -17,9 +16,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from ppfr_ops.imaging.arrays import Faces, chunks
+from ppfr_ops.imaging.arrays import Faces, in_chunks
 from ppfr_ops.lab.evaluate.attacks.networks import mean_face
-from ppfr_ops.lab.evaluate.data import FaceSet, Pairs, evenly, pixels_sha256
+from ppfr_ops.lab.evaluate.data import FaceSet, Pairs, evenly
 from ppfr_ops.lab.evaluate.measured import disclosures, likeness
 from ppfr_ops.lab.evaluate.plots import face_grid
 from ppfr_ops.lab.evaluate.pool import Pool
@@ -49,15 +48,6 @@ class Kept(BaseModel):
     seconds: float
     result: Any
     skipped: dict[str, str] = {}
-
-
-@dataclass(frozen=True)
-class Floor:
-    """The attacker who learned nothing: the mean training face in place of a recovered one."""
-
-    ssim: float
-    psnr: float
-    disclosure: float
 
 
 class Run:
@@ -108,7 +98,7 @@ class Run:
             held = np.arange(len(attack_faces)) % 10 == 9
             self.training = attack_faces.images[~held]
             self.held = np.flatnonzero(held)
-        self._given = published
+        self.given = published
         self._shown: dict[int, Faces] = {}
 
     # --- names, random streams, files ---------------------------------------------------------
@@ -193,11 +183,6 @@ class Run:
         self.skipped[name] = reason
         self.log(f"  not {name}: {reason}")
 
-    @property
-    def given_sha256(self) -> str | None:
-        """sha256 of the pixels of the pictures that were published by others, if any."""
-        return None if self._given is None else pixels_sha256(self._given)
-
     # --- what is published --------------------------------------------------------------------
 
     @property
@@ -218,7 +203,7 @@ class Run:
         Raises:
             Skip: it was published by others, under a key that is not here.
         """
-        if self._given is not None and self.publisher is not None and self.publisher.keyed:
+        if self.given is not None and self.publisher is not None and self.publisher.keyed:
             raise Skip("needs the key of the release")
         return key(self.settings.seed, "the release")
 
@@ -230,30 +215,24 @@ class Run:
     def published(self, index: NDArray[np.int64]) -> Faces:
         """What is published for faces ``index`` of the gallery, each with a draw of its own; a
         face is published once, for the stage that asks first."""
-        if self._given is not None:
-            return self._given[index]
+        if self.given is not None:
+            return self.given[index]
         new = np.array([i for i in index if i not in self._shown], np.int64)
         if len(new):
             self.log(f"  publishing {len(new)} faces of the gallery")
-            for i, picture in zip(
-                new, self.publish_gallery(self.release, "published: the gallery", new), strict=True
-            ):
-                self._shown[int(i)] = picture
+            pictures = self.publish_gallery(self.release, "published: the gallery", new)
+            self._shown.update(zip(new.tolist(), pictures, strict=True))
         return np.stack([self._shown[int(i)] for i in index])
 
     def publish_gallery(self, world: Publisher, purpose: str, index: NDArray[np.int64]) -> Faces:
         """Faces ``index`` of the gallery in a world, every face with draws of its own for one
         purpose."""
         draws = [world.draws(1, self.stream(purpose, int(i))) for i in index]
-        parts = [
-            world(
-                self.gallery.images[index[part]],
-                np.concatenate(draws[part]),
-                self.labels(index[part]),
-            )
-            for part in chunks(len(index), 32)
-        ]
-        return np.concatenate(parts)
+
+        def publish(index: NDArray[np.int64], draws: NDArray[np.float32]) -> Faces:
+            return world(self.gallery.images[index], draws, self.labels(index))
+
+        return in_chunks(publish, index, np.concatenate(draws), size=32)
 
     @cached_property
     def pool(self) -> Pool:
@@ -283,9 +262,8 @@ class Run:
     def pair_places(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Faces of the gallery that take part in pairs, and the places in them of both sides."""
         index = self.pairs.images()
-        place = np.full(len(self.gallery), -1)
-        place[index] = np.arange(len(index))
-        return index, place[self.pairs.a], place[self.pairs.b]
+        a, b = (np.searchsorted(index, side) for side in (self.pairs.a, self.pairs.b))
+        return index, a, b
 
     @cached_property
     def thresholds(self) -> dict[str, float]:
@@ -325,16 +303,14 @@ class Run:
         return mean_face(self.training)
 
     @cached_property
-    def floor(self) -> Floor:
-        """What the mean training face gets on the test faces."""
+    def floor(self) -> dict[str, float]:
+        """What the attacker who learned nothing gets on the test faces, with the mean training
+        face in place of a recovered one: ``floor_ssim``, ``floor_psnr``, ``floor_disclosure``."""
         truth = self.gallery.images[evenly(len(self.gallery), self.settings.test_faces)]
         mean = np.broadcast_to(self.mean_face, truth.shape)
-        like = likeness(truth, mean)
-        return Floor(
-            float(like["ssim"].mean()),
-            float(like["psnr"].mean()),
-            float(disclosures(truth, mean).mean()),
-        )
+        like = {**likeness(truth, mean), "disclosure": disclosures(truth, mean)}
+        names = ("ssim", "psnr", "disclosure")
+        return {f"floor_{name}": float(like[name].mean()) for name in names}
 
 
 def write_text(path: Path, text: str) -> None:

@@ -148,7 +148,7 @@ class Attacker(ABC):
             {"face": index, "rec_ssim": like["ssim"], "rec_psnr": like["psnr"], "disclosure": seen},
         )
         flat, rise = flattened(attack.curve)
-        floor = run.floor.ssim
+        floor = run.floor["floor_ssim"]
         return Recovery(
             knows=self.knows,
             net=attack.net + ("+templates" if attack.context else ""),

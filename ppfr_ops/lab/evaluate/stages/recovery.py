@@ -21,9 +21,7 @@ def recovery(run: Run) -> RecoverySummary:
     best = strongest(found)
     lead = found[best].figures
     return RecoverySummary(
-        floor_ssim=run.floor.ssim,
-        floor_psnr=run.floor.psnr,
-        floor_disclosure=run.floor.disclosure,
+        **run.floor,
         test_faces=min(run.settings.test_faces, len(run.gallery)),
         best=best,
         rec_ssim=lead.rec_ssim,

@@ -7,15 +7,14 @@ from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.lab.evaluate.attacks.linker import Search
 from ppfr_ops.lab.evaluate.attacks.regeneration import Decoder, differentiable
 from ppfr_ops.lab.evaluate.data import evenly
-from ppfr_ops.lab.evaluate.run import NEEDS_METHOD, Run
+from ppfr_ops.lab.evaluate.run import Run
 from ppfr_ops.lab.evaluate.stages.base import Skip, stage
 from ppfr_ops.lab.evaluate.stages.linker import whole_people
 
 
 @stage("a decoder with an identity loss, judged by FR models that it was not trained with")
 def regeneration(run: Run) -> Regeneration:
-    if run.publisher is None or run.attack_faces is None:
-        raise Skip(NEEDS_METHOD)
+    pool = run.pool
     modules = {name: differentiable(run.model(name)) for name in run.names}
     teachers = {
         name: (run.model(name), module)
@@ -26,9 +25,9 @@ def regeneration(run: Run) -> Regeneration:
     if not teachers or not unseen:
         raise Skip("needs a TorchScript FR model (--fr) to train with and another to judge")
     settings = run.settings
-    count = min(settings.regeneration_faces, len(run.pool.order))
-    faces, seen = run.pool.originals(count), run.pool.published(count)
-    both = {name: run.pool.templates(run.model(name), count) for name in teachers}
+    count = min(settings.regeneration_faces, len(pool.order))
+    faces, seen = pool.originals(count), pool.published(count)
+    both = {name: pool.templates(run.model(name), count) for name in teachers}
     known = np.concatenate([after for _, after in both.values()], 1)
     targets = {name: before for name, (before, _) in both.items()}
     decoder = Decoder(teachers, known.shape[1], settings.seed, settings.batch)
