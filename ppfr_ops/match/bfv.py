@@ -36,7 +36,6 @@ _HEADER = struct.Struct("<HBBBBHQ")
 _CIPHERTEXT = struct.Struct("<4QBQQQdQ")
 _PLAINTEXT = struct.Struct("<4QQd")
 _COUNT = struct.Struct("<Q")
-_SEEDED = (1 << 64) - 1
 _BLAKE2XB = 1
 
 

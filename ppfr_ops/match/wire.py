@@ -176,7 +176,10 @@ class Link:
         if version != VERSION:
             raise Refused(Reason.VERSION)
         if got == Kind.REFUSED and kind % 2 and size == REFUSED_BYTES:
-            raise Refused(self._reason())
+            code = bytearray(REFUSED_BYTES)
+            self._read(memoryview(code))
+            (reason,) = _REFUSED.unpack(code)
+            raise Refused(Reason(reason) if reason in list(Reason) else Reason.INTERNAL)
         if nonce != self.nonce or number != self._received:
             raise Refused(Reason.REPLAY)
         if got != kind:
@@ -187,12 +190,6 @@ class Link:
         self._read(memoryview(payload))
         self._received += 1
         return payload
-
-    def _reason(self) -> Reason:
-        code = bytearray(REFUSED_BYTES)
-        self._read(memoryview(code))
-        (number,) = _REFUSED.unpack(code)
-        return Reason(number) if number in list(Reason) else Reason.INTERNAL
 
     def refuse(self, reason: Reason) -> None:
         self.send(Kind.REFUSED, _REFUSED.pack(reason))

@@ -2,7 +2,6 @@
 
 import hashlib
 import secrets
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.lab.queries.account import BudgetSpent
@@ -104,32 +102,19 @@ def scores(asker: QueryClient, faces: Faces, pairs: NDArray[np.int64], workers: 
 
 def _ask_all(numbers: Sequence[int], ask: Callable[[int], T], workers: int) -> dict[int, T]:
     """Answers by number. Every process begins at another place, so that two that share an account
-    seldom ask for the same; what one has asked the other finds answered."""
-    found: dict[int, T] = {}
-    if not numbers:
-        return found
-    begin = secrets.randbelow(len(numbers))
-    waiting = iter([*numbers[begin:], *numbers[:begin]])
-    lock, over = threading.Lock(), threading.Event()
-    errors: list[UserError] = []
+    seldom ask for the same; what one has asked the other finds answered. The first failure ends
+    it."""
 
-    def work() -> None:
-        while not over.is_set():
-            with lock:
-                number = next(waiting, None)
-            if number is None:
-                return
-            try:
-                found[number] = ask(number)
-            except BudgetSpent:
-                continue  # what was answered before costs nothing
-            except UserError as error:
-                errors.append(error)
-                over.set()
+    def answered(number: int) -> tuple[int, T] | None:
+        try:
+            return number, ask(number)
+        except BudgetSpent:
+            return None  # what was answered before costs nothing: go on
 
-    with ThreadPoolExecutor(workers) as pool:
-        for future in [pool.submit(work) for _ in range(workers)]:
-            future.result()
-    if errors:
-        raise errors[0]
-    return found
+    begin = secrets.randbelow(max(len(numbers), 1))
+    pool = ThreadPoolExecutor(workers)
+    try:
+        found = pool.map(answered, [*numbers[begin:], *numbers[:begin]])
+        return dict(each for each in found if each is not None)
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -12,7 +12,7 @@ from torch.nn import functional
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.lab.distill.denoising import Denoised
 from ppfr_ops.lab.distill.reading import opened, pixels
-from ppfr_ops.lab.training.checkpoints import Checkpoint
+from ppfr_ops.lab.training.checkpoints import Checkpoint, set_rate
 from ppfr_ops.recognizers import Embeddings
 
 SIZES = {"small": (16, 24, 48, 96), "medium": (32, 48, 96, 192)}
@@ -155,10 +155,8 @@ def train(
     wanted, mean = torch.from_numpy(target), 0.0
     student.train(isinstance(student, Student))
     while (now := spent + time.monotonic() - begun) < seconds:
-        for group in optimizer.param_groups:
-            group["lr"] = (
-                rate * min(1, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * now / seconds))
-            )
+        falls = 0.5 + 0.5 * math.cos(math.pi * now / seconds)
+        set_rate(optimizer, rate * min(1, (step + 1) / 50) * falls)
         places = torch.randint(len(faces), (batch,))
         clean = _seen(faces, places)
         loss = loss_of(clean, _noisy(clean, noise, even), wanted[places], now / seconds)

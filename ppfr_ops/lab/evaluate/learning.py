@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ppfr_ops.imaging.arrays import Faces, in_chunks
 from ppfr_ops.lab.evaluate.streams import stream
 from ppfr_ops.lab.evaluate.templates import Log
-from ppfr_ops.lab.training.checkpoints import Checkpoint
+from ppfr_ops.lab.training.checkpoints import Checkpoint, set_rate
 from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.torchscript import bf16_pays
 
@@ -58,8 +58,8 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         for step in range(done, steps):
             warm = min(1.0, (step + 1) / max(1, steps // 20))
-            for group in optimizer.param_groups:
-                group["lr"] = rate * warm * (0.02 + 0.49 * (1 + math.cos(math.pi * step / steps)))
+            cosine = 1 + math.cos(math.pi * step / steps)
+            set_rate(optimizer, rate * warm * (0.02 + 0.49 * cosine))
             rng = stream(seed, f"training: {name}", step)
             torch.manual_seed(int(rng.integers(2**31)))
             loss = loss_of(rng)

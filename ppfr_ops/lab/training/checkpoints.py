@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ppfr_ops.methods.stochastic_local.networks import similarities
 from ppfr_ops.store.atomic import in_one_step
 
 
@@ -61,6 +62,12 @@ class Checkpoint:
         return found
 
 
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """The learning rate of all that it moves."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
 def moved(images: Tensor, angle: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:
     """A similarity transform of every picture, its border repeated.
 
@@ -70,9 +77,6 @@ def moved(images: Tensor, angle: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:
         zoom: ``N``, factors.
         shift: ``N x 2``, in halves of a side.
     """
-    cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
-    theta = torch.stack(
-        [torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1
-    )
+    theta = similarities(angle, zoom, shift)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

@@ -16,7 +16,6 @@ import copy
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,12 +29,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from ppfr_ops import torchscript
-from ppfr_ops.imaging.arrays import Faces
+from ppfr_ops.imaging.arrays import Faces, chunks
 from ppfr_ops.imaging.measures import disclosure, disclosure_planes, luminance, ssim
 from ppfr_ops.lab.evaluate.attacks.networks import Attacker, recovery_loss, to_tensor
-from ppfr_ops.lab.training.checkpoints import Checkpoint, follow, moved
+from ppfr_ops.lab.training.checkpoints import Checkpoint, follow, moved, set_rate
 from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.methods.stochastic_local import Codes, Model, save_weights
+from ppfr_ops.methods.stochastic_local.files import SETTINGS
 from ppfr_ops.methods.stochastic_local.networks import (
     DrawLayout,
     Generator,
@@ -142,13 +142,9 @@ def load_surrogate(name: str, path: Path, faces: Faces, train: Tensor, device: s
                 layer.bfloat16()
         embed = encoder
     with torch.inference_mode():
-        parts = [embed(_pixels(faces[i : i + 64]).to(device)) for i in range(0, len(faces), 64)]
+        parts = [embed(to_tensor(faces[part]).to(device) * 255) for part in chunks(len(faces))]
     embeddings = torch.cat(parts).clone()
     return Surrogate(name, embed, embeddings, embeddings[train].mean(0))
-
-
-def _pixels(faces: Faces) -> Tensor:
-    return to_tensor(faces) * 255
 
 
 def diversify(images: Tensor, generator: torch.Generator, harsh: bool = False) -> Tensor:
@@ -173,8 +169,7 @@ def diversify(images: Tensor, generator: torch.Generator, harsh: bool = False) -
 
     turn, scale, move = (0.07, 0.07, 0.045) if harsh else (0.05, 0.04, 0.03)
     angle, zoom = normal(count) * turn, torch.exp(normal(count) * scale)
-    shift = normal(count, 2) * move
-    images = moved(images, angle, zoom, shift)
+    images = moved(images, angle, zoom, normal(count, 2) * move)
     lowest, span = (0.4, 0.7) if harsh else (0.5, 0.6)
     images = 0.5 + (images - 0.5) * (lowest + span * uniform(count, 1, 1, 1))
     blur, noise, sigma, mirror = torch.rand(4, generator=generator).tolist()
@@ -261,17 +256,10 @@ class Trainer:
         self.code.std.copy_((source.embeddings[self.train] - source.mean).std(0))
         self.codes = self.code(source.embeddings)
         torch.manual_seed(config.seed)
-        generator = Generator(
-            config.sigma if config.disrupt else 0.0,
-            config.field if config.disrupt else 0.0,
-            config.warp,
-            config.pose,
-            config.colour,
-            config.mirror,
-            config.refine,
-            sees_face=not config.bottleneck,
-        )
-        self.generator = place(generator, device)
+        given = {name: getattr(config, name) for name in SETTINGS}
+        if not config.disrupt:
+            given |= {"sigma": 0.0, "field": 0.0}
+        self.generator = place(Generator(**given, sees_face=not config.bottleneck), device)
         self.generator.out.weight.data *= 4  # logits of some contrast from the first step on
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
@@ -335,14 +323,11 @@ class Trainer:
         follow(self.average, self.generator, self.step, 0.995)
         return {"step": self.step, **log}
 
-    def _rate(self, value: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = value
-
     def _sketch(self) -> dict[str, Any]:
         config = self.config
         done = self.step / config.sketch_steps
-        self._rate(config.sketch_lr * min(1.0, (self.step + 1) / 30) * (1 - 0.8 * done))
+        rate = config.sketch_lr * min(1.0, (self.step + 1) / 30) * (1 - 0.8 * done)
+        set_rate(self.optimizer, rate)
         index, faces = self._batch(2 * config.batch)
         target = self._target(faces)
         draws = self._draws(len(index))
@@ -360,7 +345,8 @@ class Trainer:
         config, count = self.config, self.config.batch
         step = self.step - config.sketch_steps * config.local
         cosine = 0.5 * (1 + math.cos(math.pi * step / config.match_steps))
-        self._rate(config.match_lr * min(1.0, (step + 1) / 50) * (0.97 * cosine + 0.03))
+        rate = config.match_lr * min(1.0, (step + 1) / 50) * (0.97 * cosine + 0.03)
+        set_rate(self.optimizer, rate)
         index, faces = self._batch(count)
         noise = torch.rand(2 * count, 1, generator=self.random) * 2 * config.code_noise
         jitter = noise * torch.randn(2 * count, 128, generator=self.random)
@@ -431,11 +417,9 @@ class Trainer:
 
     def _remember(self, name: str, templates: Tensor, index: Tensor) -> None:
         before = self.recent.get(name, (templates[:0], index[:0]))
-        keep = self.config.rivals
-        self.recent[name] = (
-            torch.cat([templates, before[0]])[:keep],
-            torch.cat([index, before[1]])[:keep],
-        )
+        pairs = zip((templates, index), before, strict=True)
+        first, second = (torch.cat(pair)[: self.config.rivals] for pair in pairs)
+        self.recent[name] = first, second
 
     def _adversary(self, drawn: Tensor, faces: Tensor) -> Tensor:
         """Let the reconstructor learn, then say how much of the faces it gets back (SSIM)."""
@@ -461,7 +445,7 @@ class Trainer:
         index = self.validation[:count]
         faces = self.faces[index.numpy()]
         source = self.surrogates[0]
-        batches = [slice(i, i + 64) for i in range(0, len(index), 64)]
+        batches = list(chunks(len(index)))
         views = []
         for seed, seen in enumerate((faces, np.ascontiguousarray(faces[:, :, ::-1]))):
             random = torch.Generator().manual_seed(seed)
@@ -551,17 +535,16 @@ class Trainer:
             entry = self.advance()
             if self.step % 20 == 0 or self.step == self.steps:
                 log({**entry, "seconds": round(time.monotonic() - began, 1)})
+            due = time.monotonic() - saved > self.config.checkpoint_seconds
             if self.phase == "match" and (
                 self.step % self.config.validate_every == 0 or self.step == self.steps
             ):
-                result = self.validate()
+                due, result = True, self.validate()
                 log({"validation": result})
                 if result["score"] > self.best.get("score", -math.inf):
                     self.best = result
                     self.export(folder / "best.safetensors")
-                self.save(checkpoint)
-                saved = time.monotonic()
-            if time.monotonic() - saved > self.config.checkpoint_seconds:
+            if due:
                 self.save(checkpoint)
                 saved = time.monotonic()
         return self.best
@@ -576,7 +559,7 @@ class Trainer:
         }
         draft = path.with_suffix(".part")
         save_weights(draft, self.encoder, self.code, self.average, about)
-        os.replace(draft, path)
+        draft.replace(path)
 
 
 def _contrast(

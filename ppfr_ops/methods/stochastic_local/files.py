@@ -20,7 +20,8 @@ from ppfr_ops.methods.stochastic_local.networks import CODE_SIZE, Generator, Ide
 from ppfr_ops.methods.stochastic_local.sface import FEATURE_SIZE
 
 PARTS = ("encoder", "codes", "generator")
-_SETTINGS = ("sigma", "field", "warp", "pose", "colour", "mirror", "refine")
+SETTINGS = ("sigma", "field", "warp", "pose", "colour", "mirror", "refine")
+"""How a generator is built."""
 
 
 class Codes(nn.Module):
@@ -80,7 +81,7 @@ def save_weights(
             shape = (-1,) + (1,) * (value.dim() - 1)
             tensors[name] = (value / scale.view(shape)).round().to(torch.int8).contiguous()
             tensors[f"{name}.scale"] = scale.float().contiguous()
-    settings = {key: getattr(generator, key) for key in _SETTINGS}
+    settings = {key: getattr(generator, key) for key in SETTINGS}
     metadata = {"about": json.dumps(about), "format": "1", "generator": json.dumps(settings)}
     save_file(tensors, path, metadata=metadata)
 

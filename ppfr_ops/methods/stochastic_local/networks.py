@@ -308,6 +308,13 @@ def _bicubic(length: int) -> Tensor:
     return F.interpolate(rows, size, mode="bicubic", align_corners=False)[0, :, :, 0].T.contiguous()
 
 
+def similarities(angle: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:
+    """Similarity transforms, ``N x 2 x 3``, by angles (radians), factors, and shifts, ``N x 2``."""
+    cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
+    rows = (torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1))
+    return torch.stack(rows, 1)
+
+
 def _warp_grid(warp: Tensor, pose: Tensor) -> Tensor:
     """Sampling grid ``N x 112 x 112 x 2`` of a smooth displacement (px) and a pose.
 
@@ -317,10 +324,6 @@ def _warp_grid(warp: Tensor, pose: Tensor) -> Tensor:
     shift = pose[:, :2] * 2.5 * 2 / FACE_SIZE
     angle = pose[:, 2] * math.radians(4)
     zoom = torch.exp(pose[:, 3] * 0.04)
-    cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
-    theta = torch.stack(
-        [torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1
-    )
-    size = (FACE_SIZE, FACE_SIZE)
-    grid = F.affine_grid(theta, [len(pose), 1, *size], align_corners=False)
+    size = [len(pose), 1, FACE_SIZE, FACE_SIZE]
+    grid = F.affine_grid(similarities(angle, zoom, shift), size, align_corners=False)
     return grid + _enlarged(warp).permute(0, 2, 3, 1) * (2 / FACE_SIZE)

@@ -33,7 +33,7 @@ from ppfr_ops.lab.evaluate.attacks.networks import (
 )
 from ppfr_ops.lab.evaluate.measured import likeness
 from ppfr_ops.lab.evaluate.streams import stream
-from ppfr_ops.lab.training.checkpoints import Checkpoint, follow
+from ppfr_ops.lab.training.checkpoints import Checkpoint, follow, set_rate
 from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.sanitize.prefetch import prefetch
 from ppfr_ops.torchscript import bf16_pays
@@ -170,9 +170,7 @@ class RecoveryAttack:
         self.model.train()
         try:
             for target, view in upcoming:
-                rate = self._rate(steps, ending)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
+                set_rate(optimizer, self._rate(steps, ending))
                 recovered = self._forward(self.model, *self._split(view))
                 loss = recovery_loss(recovered, to_tensor(target).to(self.device))
                 optimizer.zero_grad(set_to_none=True)
