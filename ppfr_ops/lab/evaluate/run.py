@@ -126,6 +126,17 @@ class Run:
         """Where the training of the part ``name`` is saved until its result is."""
         return self.folder / "checkpoints" / f"{name}.pt"
 
+    def how(self, name: str, steps: int) -> dict[str, Any]:
+        """How the network of the part ``name`` is trained: arguments of ``learning.fit``."""
+        seed, checkpoint = self.settings.seed, self.checkpoint(name)
+        return {
+            "steps": steps,
+            "seed": seed,
+            "name": name,
+            "checkpoint": checkpoint,
+            "log": self.log,
+        }
+
     def show(self, name: str, **rows: Faces) -> None:
         """Draw ten faces of each row, if faces may be shown."""
         if self.show_faces:

@@ -10,7 +10,7 @@ one that finds most, for a claim is worth what the best attack on it was worth.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ppfr_ops.contracts.evaluation import Found, KnownPairs
+from ppfr_ops.imaging.arrays import unit
 from ppfr_ops.lab.evaluate.learning import fit, new
-from ppfr_ops.lab.evaluate.templates import Log
 from ppfr_ops.recognizers import Embeddings
 
 Matrix = NDArray[np.float32]
@@ -55,9 +55,7 @@ class Frame:
 
     def one(self, templates: Sequence[Embeddings], place: int) -> Matrix:
         """Those of one model, by its place."""
-        centred = templates[place] - self.centres[place]
-        length = np.linalg.norm(centred, axis=1, keepdims=True)
-        return np.asarray(centred / np.maximum(length, 1e-9), np.float32)
+        return unit(templates[place] - self.centres[place])
 
 
 @dataclass(frozen=True)
@@ -100,8 +98,9 @@ class Search:
 class _Reader(nn.Module):
     """Templates of the picture to templates of the original; begins as the identity."""
 
-    def __init__(self, size: int, hidden: int = 768) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
+        hidden = 768
         last = nn.Linear(hidden, size)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
@@ -124,21 +123,12 @@ class Taught:
 
     Args:
         seen, originals: templates of the pairs in their frames, ``N x D``.
-        steps, seed, name, checkpoint, log: of :func:`ppfr_ops.lab.evaluate.learning.fit`.
+        how: of :func:`ppfr_ops.lab.evaluate.learning.fit`.
     """
 
-    def __init__(
-        self,
-        seen: Matrix,
-        originals: Matrix,
-        steps: int,
-        seed: int,
-        name: str,
-        checkpoint: Path | None = None,
-        log: Log | None = None,
-    ) -> None:
+    def __init__(self, seen: Matrix, originals: Matrix, **how: Any) -> None:
         inputs, targets = torch.from_numpy(seen), torch.from_numpy(originals)
-        model = new(lambda: _Reader(seen.shape[1]), seed)
+        model = new(lambda: _Reader(seen.shape[1]), how["seed"])
         size = min(256, len(seen))
 
         def loss_of(rng: np.random.Generator) -> Tensor:
@@ -148,7 +138,7 @@ class Taught:
             near = F.cross_entropy(scores / 0.05, torch.arange(size))
             return near + 1 - scores.diagonal().mean()
 
-        fit(model, loss_of, steps, seed, name, 1e-3, 0.05, checkpoint, log)
+        fit(model, loss_of, weight_decay=0.05, **how)
         self.model = model
 
     @torch.inference_mode()
@@ -187,18 +177,14 @@ def known_pairs(known: Known, search: Search) -> KnownPairs:
         known: what the attacker has.
         search: who is who.
     """
-    best: KnownPairs | None = None
+    tried: dict[str, Found] = {}
     for kernel in KERNELS:
-        tried = {f"backward, {kernel}": _backward(known, kernel)}
+        tried[f"backward, {kernel}"] = search.found(_backward(known, kernel))
         for frame in known.originals:
-            tried[f"forward, {kernel}, {frame}"] = _forward(known, kernel, frame)
-        for attack, scores in tried.items():
-            found = search.found(scores)
-            rate = found.same_photo + found.another_photo
-            if best is None or rate > best.same_photo + best.another_photo:
-                best = KnownPairs(pairs=len(known.seen), attack=attack, **found.model_dump())
-    assert best is not None
-    return best
+            scores = _forward(known, kernel, frame)
+            tried[f"forward, {kernel}, {frame}"] = search.found(scores)
+    best = max(tried, key=lambda name: tried[name].same_photo + tried[name].another_photo)
+    return KnownPairs(pairs=len(known.seen), attack=best, **tried[best].model_dump())
 
 
 def _backward(known: Known, kernel: str) -> Matrix:
@@ -226,12 +212,10 @@ def _regress(
     def right(ridge: float) -> float:
         weights = _solve(gram[np.ix_(~held, ~held)], wanted[~held], ridge)
         guess = gram[np.ix_(held, ~held)] @ weights
-        lengths = np.linalg.norm(guess, axis=1) * np.linalg.norm(wanted[held], axis=1)
-        return float(((guess * wanted[held]).sum(1) / np.maximum(lengths, 1e-12)).mean())
+        return float((unit(guess) * unit(wanted[held])).sum(1).mean())
 
     weights = _solve(gram, wanted, max(RIDGES, key=right))
-    guess = kernel(queries @ inputs.T) @ weights
-    return np.asarray(guess / np.maximum(np.linalg.norm(guess, axis=1, keepdims=True), 1e-12))
+    return unit(kernel(queries @ inputs.T) @ weights)
 
 
 def _solve(gram: Matrix, targets: Matrix, ridge: float) -> Matrix:

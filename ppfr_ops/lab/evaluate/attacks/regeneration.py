@@ -7,6 +7,7 @@ notice such faces; anyone who holds a recogniser does.
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,6 @@ from ppfr_ops.lab.evaluate.attacks.networks import (
     to_uint8,
 )
 from ppfr_ops.lab.evaluate.learning import fit, new
-from ppfr_ops.lab.evaluate.templates import Log
 from ppfr_ops.recognizers import Embeddings, Recognizer
 from ppfr_ops.torchscript import bf16_pays
 
@@ -67,9 +67,8 @@ class Decoder:
         seed: int,
         batch: int = 32,
     ) -> None:
-        self.teachers, self.seed, self.batch = teachers, seed, batch
+        self.teachers, self.batch = teachers, batch
         model = new(lambda: Attacker("unet", 3, context), seed)
-        assert isinstance(model, Attacker)
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
@@ -82,9 +81,7 @@ class Decoder:
         known: Embeddings,
         originals: Faces,
         targets: Mapping[str, Embeddings],
-        steps: int,
-        checkpoint: Path | None = None,
-        log: Log | None = None,
+        **how: Any,
     ) -> None:
         """Train on pairs.
 
@@ -93,7 +90,7 @@ class Decoder:
             known: templates of them, ``N x context``.
             originals: uint8, as ``seen``.
             targets: templates of the originals by each teacher.
-            steps, checkpoint, log: of :func:`ppfr_ops.lab.evaluate.learning.fit`.
+            how: of :func:`ppfr_ops.lab.evaluate.learning.fit`.
         """
         first = slice(0, 256)
         context = torch.from_numpy(known)
@@ -114,7 +111,7 @@ class Decoder:
                 loss = loss + IDENTITY_WEIGHT / len(self.teachers) * (1 - likeness)
             return loss
 
-        fit(self.model, loss_of, steps, self.seed, "regeneration", 1e-3, 1e-4, checkpoint, log)
+        fit(self.model, loss_of, weight_decay=1e-4, **how)
 
     def _draw(self, seen: Faces, known: Embeddings) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays("cpu")):

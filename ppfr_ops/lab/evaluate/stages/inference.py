@@ -135,8 +135,8 @@ def _network(
                 )
         return loss
 
-    steps = run.settings.inference_steps
-    fit(model, loss_of, steps, run.settings.seed, name, 2e-3, 0.05, run.checkpoint(name), run.log)
+    how = run.how(name, run.settings.inference_steps)
+    fit(model, loss_of, rate=2e-3, weight_decay=0.05, **how)
     heads = np.split(model.read(read), np.cumsum(widths)[:-1], axis=1)
     told = {}
     for (attribute, groups), scores in zip(kept.items(), heads, strict=True):

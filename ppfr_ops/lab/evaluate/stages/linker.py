@@ -46,15 +46,7 @@ def linker(run: Run) -> Linker:
         name: search.found(after.one(probes, i) @ before.one(originals, i).T)
         for i, name in enumerate(run.names)
     }
-    network = Taught(
-        after(seen),
-        before(faces),
-        settings.linker_steps,
-        settings.seed,
-        "linker",
-        run.checkpoint("linker"),
-        run.log,
-    )
+    network = Taught(after(seen), before(faces), **run.how("linker", settings.linker_steps))
     taught = search.found(network.guess(queries) @ gallery.T)
     return Linker(
         gallery=len(index),

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppfr_ops.contracts.look import Look, Looked, Varied
-from ppfr_ops.imaging.arrays import Faces
+from ppfr_ops.imaging.arrays import Faces, unit
 from ppfr_ops.imaging.look import INNER, landmarks
 from ppfr_ops.lab.evaluate.run import Run
 from ppfr_ops.lab.evaluate.stages.base import Skip, stage
@@ -66,8 +66,7 @@ def pixels(faces: Faces) -> NDArray[np.float32]:
     """28 by 28 px, centred, of length 1."""
     small = np.stack([cv2.resize(f, (28, 28), interpolation=cv2.INTER_AREA) for f in faces])
     found = small.reshape(len(small), -1).astype(np.float32)
-    found -= found.mean(1, keepdims=True)
-    return np.asarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9))
+    return unit(found - found.mean(1, keepdims=True))
 
 
 def gradients(faces: Faces) -> NDArray[np.float32]:
@@ -84,8 +83,7 @@ def gradients(faces: Faces) -> NDArray[np.float32]:
         corners = (cells[:-1, :-1], cells[1:, :-1], cells[:-1, 1:], cells[1:, 1:])
         blocks = np.concatenate(corners, -1)
         found.append((blocks / (np.linalg.norm(blocks, axis=-1, keepdims=True) + 1e-3)).ravel())
-    centred = np.stack(found) - np.mean(found, 0)
-    return np.asarray(centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9))
+    return unit(np.stack(found) - np.mean(found, 0))
 
 
 def auc(templates: NDArray[np.float32], who: NDArray[np.int64]) -> float | None:

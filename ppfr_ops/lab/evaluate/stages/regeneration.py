@@ -31,15 +31,8 @@ def regeneration(run: Run) -> Regeneration:
     known = np.concatenate([after for _, after in both.values()], 1)
     targets = {name: before for name, (before, _) in both.items()}
     decoder = Decoder(teachers, known.shape[1], settings.seed, settings.batch)
-    decoder.train(
-        seen,
-        known,
-        faces,
-        targets,
-        settings.regeneration_steps,
-        run.checkpoint("regeneration"),
-        run.log,
-    )
+    how = run.how("regeneration", settings.regeneration_steps)
+    decoder.train(seen, known, faces, targets, **how)
     index = _tested(run)
     shown = run.published(index)
     context = np.concatenate([run.embed(name, shown, "regeneration") for name in teachers], 1)

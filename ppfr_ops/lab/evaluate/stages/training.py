@@ -100,7 +100,7 @@ def taught(run: Run, name: str, learn: Faces, photos: Photos, steps: int) -> _Re
         loss: torch.Tensor = model(faces, torch.from_numpy(who[index]))
         return loss
 
-    fit(model, loss_of, steps, run.settings.seed, name, 2e-3, 0.05, run.checkpoint(name), run.log)
+    fit(model, loss_of, rate=2e-3, weight_decay=0.05, **run.how(name, steps))
     return model
 
 
