@@ -77,9 +77,9 @@ def read_release_folder(folder: str) -> Released:
     named = "identity" in table.column_names
     whose = table["identity"].to_pylist() if named else ids
     whose = [record if name is None else name for name, record in zip(whose, ids, strict=True)]
-    labels, numbers = np.unique(np.array(whose, object).astype(str), return_inverse=True)
-    seen = Seen(np.array(shards), numbers.reshape(-1), _tuples(table, kept), ids)
-    return Released(seen, labels.tolist(), named, kept, tuple(files), _manifest(root))
+    labels, numbers = _numbered(whose)
+    seen = Seen(np.array(shards), numbers, _tuples(table, kept), ids)
+    return Released(seen, labels, named, kept, tuple(files), _manifest(root))
 
 
 def _files(root: Path) -> list[Any]:
@@ -154,11 +154,11 @@ def read_source(path: str, identity_column: str, release: Released) -> Known:
         for row in range(part.num_rows)
     ]
     own = [label(name) or f"row {place}" for name, place in zip(who, places, strict=True)]
-    labels, people = np.unique(np.array(own, object).astype(str), return_inverse=True)
+    labels, people = _numbered(own)
     blocks = [number for number, part in enumerate(tables) for _ in range(part.num_rows)]
     rows = {place: number for number, place in enumerate(places)}
-    source = Source(people.reshape(-1), np.array(blocks), _tuples(table, release.kept))
-    return Known(source, labels.tolist(), rows, tuple(files))
+    source = Source(people, np.array(blocks), _tuples(table, release.kept))
+    return Known(source, labels, rows, tuple(files))
 
 
 def joined(versions: Sequence[tuple[Released, Known]]) -> tuple[Released, Known]:
@@ -168,8 +168,8 @@ def joined(versions: Sequence[tuple[Released, Known]]) -> tuple[Released, Known]
     last: Released = releases[-1]
     shown = [found.seen for found in releases]
     known = [found.source for found in sources]
-    labels, pseudonyms = _labelled([(r.labels, r.seen.pseudonyms) for r in releases])
-    names, people = _labelled([(k.labels, k.source.people) for k in sources])
+    labels, pseudonyms = _numbered([r.labels[n] for r in releases for n in r.seen.pseudonyms])
+    names, people = _numbered([k.labels[n] for k in sources for n in k.source.people])
     starts = np.cumsum([0, *(len(source.people) for source in known)]).tolist()
     rows = {
         place: start + row
@@ -193,9 +193,9 @@ def joined(versions: Sequence[tuple[Released, Known]]) -> tuple[Released, Known]
     )
 
 
-def _labelled(parts: Sequence[tuple[Sequence[str], Ints]]) -> tuple[list[str], Ints]:
-    texts = np.concatenate([np.array(labels)[numbers] for labels, numbers in parts])
-    found, numbers = np.unique(texts, return_inverse=True)
+def _numbered(names: Sequence[Any]) -> tuple[list[str], Ints]:
+    """Names that there are, sorted, and the place of each in them."""
+    found, numbers = np.unique(np.array(names, object).astype(str), return_inverse=True)
     return found.tolist(), numbers.reshape(-1)
 
 

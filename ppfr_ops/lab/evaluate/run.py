@@ -128,14 +128,8 @@ class Run:
 
     def how(self, name: str, steps: int) -> dict[str, Any]:
         """How the network of the part ``name`` is trained: arguments of ``learning.fit``."""
-        seed, checkpoint = self.settings.seed, self.checkpoint(name)
-        return {
-            "steps": steps,
-            "seed": seed,
-            "name": name,
-            "checkpoint": checkpoint,
-            "log": self.log,
-        }
+        told = {"seed": self.settings.seed, "checkpoint": self.checkpoint(name), "log": self.log}
+        return {"name": name, "steps": steps, **told}
 
     def show(self, name: str, **rows: Faces) -> None:
         """Draw ten faces of each row, if faces may be shown."""

@@ -126,11 +126,11 @@ def _with_pictures(
     codes = _codes(found, pictures, log)
     if codes is not None:
         views["the generator's codes"] = codes
-
-    def by_cosine(source: Source, seen: Seen) -> Claims:
-        return by_cosines(source, seen, originals[0], published[0])
-
-    attacks: dict[str, Attack] = {"cosines among a person's pictures": by_cosine}
+    attacks: dict[str, Attack] = {
+        "cosines among a person's pictures": partial(
+            by_cosines, originals=originals[0], published=published[0]
+        )
+    }
     for what, view in views.items():
         for count in _KNOWN_PAIRS:
             pairs = known_pairs(truth or {}, count) if found.named else {}

@@ -32,20 +32,16 @@ Publish = Callable[[Faces, NDArray[np.int64], np.random.Generator], View | tuple
 _FOLD = 4  # px: pixel-unshuffle in front of every network
 
 
-def _norm(channels: int) -> nn.Module:
-    return nn.GroupNorm(8, channels)
-
-
 class _Block(nn.Module):
     """Pre-activation residual block, two 3x3 convolutions."""
 
     def __init__(self, channels: int, dilation: int = 1) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            _norm(channels),
+            nn.GroupNorm(8, channels),
             nn.SiLU(),
             nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation),
-            _norm(channels),
+            nn.GroupNorm(8, channels),
             nn.SiLU(),
             nn.Conv2d(channels, channels, 3, padding=1),
         )
@@ -63,9 +59,9 @@ def _up(channels_in: int, channels_out: int) -> nn.Module:
 class _UNet(nn.Module):
     """Trunk over 28x28, 14x14 and 7x7 with skips; about 2 M parameters."""
 
-    def __init__(self, channels: int, widths: tuple[int, int, int] = (48, 96, 192)) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        a, b, c = widths
+        a, b, c = 48, 96, 192
         self.stem = nn.Sequential(nn.Conv2d(channels, a, 3, padding=1), _Block(a))
         self.down1 = nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), _Block(b))
         self.down2 = nn.Sequential(nn.Conv2d(b, c, 3, stride=2, padding=1), _Block(c), _Block(c))
@@ -73,8 +69,7 @@ class _UNet(nn.Module):
         self.dec1 = nn.Sequential(nn.Conv2d(2 * b, b, 3, padding=1), _Block(b))
         self.up0 = _up(b, a)
         self.dec0 = nn.Sequential(nn.Conv2d(2 * a, a, 3, padding=1), _Block(a))
-        self.width = a
-        self.coarse = c * 7 * 7
+        self.width, self.coarse = a, c * 7 * 7
 
     def forward(self, x: Tensor, coarse_extra: Tensor | None = None) -> Tensor:
         fine = self.stem(x)
@@ -89,19 +84,18 @@ class _UNet(nn.Module):
 class _Residual(nn.Module):
     """Bottleneck at 14x14 with a dilated residual trunk, no skips; about 2 M parameters."""
 
-    def __init__(self, channels: int, width: int = 128, blocks: int = 6) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.width = 48
+        width, blocks = 128, 6
+        self.width, self.coarse = 48, 0
         self.body = nn.Sequential(
             nn.Conv2d(channels, width, 4, stride=2, padding=1),
             *(_Block(width, dilation=(1, 2, 4)[i % 3]) for i in range(blocks)),
-            _norm(width),
+            nn.GroupNorm(8, width),
             nn.SiLU(),
             nn.ConvTranspose2d(width, self.width, 4, stride=2, padding=1),
             _Block(self.width),
         )
-
-        self.coarse = 0
 
     def forward(self, x: Tensor, coarse_extra: Tensor | None = None) -> Tensor:
         return self.body(x)
@@ -136,9 +130,8 @@ class Attacker(nn.Module):
             self.known = nn.Sequential(
                 nn.Linear(context, 384), nn.SiLU(), nn.Linear(384, self.trunk.coarse)
             )
-        direct = folded if net == "unet" else 0
-        self.direct = direct
-        self.head = nn.Conv2d(self.trunk.width + direct, 3 * _FOLD**2, 3, padding=1)
+        self.direct = folded if net == "unet" else 0
+        self.head = nn.Conv2d(self.trunk.width + self.direct, 3 * _FOLD**2, 3, padding=1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
         self.register_buffer("mean", torch.full((1, channels, 1, 1), 0.5))
@@ -170,8 +163,9 @@ class Attacker(nn.Module):
         features = self.trunk(folded, extra)
         if self.direct:
             features = torch.cat([features, folded[:, : self.direct]], 1)
-        out = F.pixel_shuffle(self.head(F.silu(features) if not self.direct else features), _FOLD)
-        return self.base + out.float()
+        else:
+            features = F.silu(features)
+        return self.base + F.pixel_shuffle(self.head(features), _FOLD).float()
 
 
 def recovery_loss(recovered: Tensor, originals: Tensor) -> Tensor:
