@@ -19,6 +19,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -162,15 +163,11 @@ def map_behind(
     log(f"map: templates of {len(faces):,} faces")
     with torch.inference_mode():
         x = in_chunks(behind, faces, size=32).astype(np.float64)
-    centre, offset = x.mean(0), target.mean(0, dtype=np.float64)
-    y = x - centre
-    gram = y.T @ y
-    gram += _RIDGE * len(y) / len(gram) * np.eye(len(gram))
-    weights = np.linalg.solve(gram, y.T @ (target - offset))
+    fitted = Ridge(_RIDGE * len(x) / x.shape[1]).fit(x, target - target.mean(0, dtype=np.float64))
     with torch.no_grad():
-        network.map.weight.copy_(torch.from_numpy(weights.T))
+        network.map.weight.copy_(torch.from_numpy(fitted.coef_))
         # the mean is taken away, not put back: cosines of centred templates tell people apart
-        network.map.bias.copy_(torch.from_numpy(-centre @ weights))
+        network.map.bias.copy_(torch.from_numpy(fitted.intercept_))
 
 
 # -- the learned one ------------------------------------------------------------------------

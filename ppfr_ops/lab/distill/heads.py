@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
+from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -193,19 +194,15 @@ def _ridges(features: Features, target: Embeddings, strengths: Sequence[float]) 
     first = empty(features, target.shape[1])
     with torch.inference_mode():
         x = first.blocks(torch.from_numpy(features.joined)).double().numpy()
-    t = target.astype(np.float64)
-    centre, offset = x.mean(0), t.mean(0)
-    y = x - centre
-    gram, onto = y.T @ y, y.T @ (t - offset)
     # relative to the mean variance of a feature, so that the same strengths serve any recogniser
-    unit = np.trace(gram) / len(gram) * np.eye(len(gram))
+    unit_strength = len(x) * x.var(0).mean()
     found = []
     for strength in strengths:
-        weights = np.linalg.solve(gram + strength * unit, onto)
+        fitted = Ridge(strength * unit_strength).fit(x, target.astype(np.float64))
         head = deepcopy(first)
         with torch.no_grad():
-            head.linear.weight.copy_(torch.from_numpy(weights.T))
-            head.linear.bias.copy_(torch.from_numpy(offset - centre @ weights))
+            head.linear.weight.copy_(torch.from_numpy(fitted.coef_))
+            head.linear.bias.copy_(torch.from_numpy(fitted.intercept_))
         found.append(head.eval())
     return found
 

@@ -30,6 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.special import logsumexp
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces, unit
 from ppfr_ops.lab.evaluate.attacks.structure import (
@@ -318,22 +321,14 @@ def reader(
         the last quarter of the pictures, which it was not taught on.
     """
     held = len(codes) * 3 // 4
-    mean, spread = templates[:held].mean(0), templates[:held].std(0) + 1e-6
-    middle = codes[:held].mean(0)
-
-    def seen(some: NDArray[np.float32]) -> Floats:
-        return np.asarray((some - mean) / spread, float)
-
-    inputs = seen(templates[:held])
-    inner = inputs.T @ inputs
-    inner[np.diag_indices_from(inner)] += 0.1 * np.trace(inner) / len(inner)
-    matrix = np.linalg.solve(inner, inputs.T @ (codes[:held] - middle))
+    wanted = codes - codes[:held].mean(0)
+    learned = make_pipeline(StandardScaler(), Ridge(0.1 * held, fit_intercept=False))
+    learned.fit(templates[:held], wanted[:held])
 
     def read(some: NDArray[np.float32]) -> NDArray[np.float32]:
-        return (seen(some) @ matrix).astype(np.float32)
+        return np.asarray(learned.predict(some), np.float32)
 
-    ours, theirs = read(templates[held:]), codes[held:] - middle
-    return read, float((unit(ours) * unit(theirs)).sum(1).mean())
+    return read, float((unit(read(templates[held:])) * unit(wanted[held:])).sum(1).mean())
 
 
 def known_pairs(truth: Claims, count: int, seed: int = 0) -> Claims:
