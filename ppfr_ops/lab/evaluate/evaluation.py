@@ -18,13 +18,8 @@ from pydantic import BaseModel
 from ppfr_ops.contracts.evaluation import (
     Data,
     Evaluation,
-    Eye,
     Headline,
-    Inference,
-    Linker,
     Model,
-    Regeneration,
-    Releases,
     Utility,
 )
 from ppfr_ops.errors import UserError
@@ -239,11 +234,8 @@ def _worst(values: Iterable[float]) -> float | None:
 
 def _leaks(parts: dict[str, Any]) -> dict[str, float | None]:
     """The worst of what the later stages found."""
-    linker: Linker | None = parts["linker"]
-    eye: Eye | None = parts["eye"]
-    regeneration: Regeneration | None = parts["regeneration"]
-    inference: Inference | None = parts["inference"]
-    releases: Releases | None = parts["releases"]
+    names = ("linker", "eye", "regeneration", "inference", "releases")
+    linker, eye, regeneration, inference, releases = (parts[name] for name in names)
     found = [linker.taught, *linker.untaught.values()] if linker else []
     views = [view for sizes in eye.models.values() for view in sizes.values()] if eye else []
     taken = regeneration.unseen.values() if regeneration else ()
