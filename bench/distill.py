@@ -121,8 +121,8 @@ def transfer(options, cache, features_of, target, head, shown, labels, pairs, sc
         given = dict(change.split("=") for change in changes)
         publisher = Publisher(create(name, given), Encoding("jpeg", 95))
         rng = np.random.default_rng(0)
-        # one release: one key for all its pictures, and everybody is who they are
-        world = publisher.under(rng.bytes(32)).among(shown)
+        # one release: one key for all its pictures
+        world = publisher.under(rng.bytes(32))
         published = world.publish(shown, rng, labels)
         mine = scores_of(heads.run(head, features_of(published, text).joined))
         theirs = scores_of(cache.embed(target, published, text))
