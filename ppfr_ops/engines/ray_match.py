@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tenseal.sealapi as seal
 
-from ..match.bfv import Buffer, ParameterError, ring, seeded_bytes
+from ..match.bfv import SEEDED_BYTES, Buffer, ParameterError, ring
 from ..match.gallery import Gallery
 from ..match.packing import Integers, Layout
 from ..match.scores import PackedGallery, products, read_probe
@@ -75,7 +75,7 @@ class RayScorer:
 
     def __call__(self, probe: Buffer) -> Iterator[seal.Ciphertext]:
         """A ciphertext a block. Raises ParameterError: a probe of a wrong size."""
-        if len(probe) != self.layout.slices * seeded_bytes():
+        if len(probe) != self.layout.slices * SEEDED_BYTES:
             raise ParameterError("a probe of a wrong size")
         for asked in [worker.scores.remote(bytes(probe)) for worker in self._parts]:
             try:

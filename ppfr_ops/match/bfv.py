@@ -30,6 +30,10 @@ PRIME_BITS = (60, 60, 60)
 security allows at N = 8192 (Homomorphic Encryption Standard, 2018, table 1)."""
 SCORE_BITS = 26
 SEED_BYTES = 64
+SEEDED_BYTES = 2 * DEGREE * 8 + SEED_BYTES
+"""Of a fresh ciphertext on the wire."""
+RESULT_BYTES = 2 * DEGREE * 8
+"""Of a result on the wire: two polynomials modulo one prime."""
 
 _MAGIC, _VERSION = 0xA15E, (16, 4, 3)
 _HEADER = struct.Struct("<HBBBBHQ")
@@ -138,7 +142,7 @@ class Ring:
         """Encrypt under the secret key; the second polynomial travels as its seed.
 
         Returns:
-            ``seeded_bytes`` bytes: 2 N words of the first polynomial, then the seed.
+            ``SEEDED_BYTES`` bytes: 2 N words of the first polynomial, then the seed.
         """
         head = _CIPHERTEXT.size + _HEADER.size + _COUNT.size
         count = 2 * DEGREE
@@ -152,7 +156,7 @@ class Ring:
         Raises:
             ParameterError: as :meth:`ciphertext`.
         """
-        if len(data) != seeded_bytes():
+        if len(data) != SEEDED_BYTES:
             raise ParameterError("a seeded ciphertext of a wrong size")
         words = np.frombuffer(data, "<u8", 2 * DEGREE)
         self._check(words, 2)
@@ -201,16 +205,6 @@ class Ring:
         both = self.ciphertext(np.stack([words, words]), primes, ntt=True)
         self.evaluator.multiply_plain_inplace(both, plain)
         return self.words(both)[0]
-
-
-def seeded_bytes() -> int:
-    """Bytes of a fresh ciphertext on the wire."""
-    return 2 * DEGREE * 8 + SEED_BYTES
-
-
-def result_bytes() -> int:
-    """Bytes of a result on the wire: two polynomials modulo one prime."""
-    return 2 * DEGREE * 8
 
 
 @cache

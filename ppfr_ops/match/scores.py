@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 
 from .bfv import (
     DEGREE,
+    RESULT_BYTES,
     SCORE_BITS,
+    SEEDED_BYTES,
     Buffer,
     ParameterError,
     Words,
     public_randomness,
-    result_bytes,
     ring,
-    seeded_bytes,
     small_noise,
     uniform,
 )
@@ -74,7 +74,7 @@ class QueryKey:
         Raises:
             ParameterError: wrong length, a word out of range.
         """
-        if len(data) != layout.blocks * result_bytes():
+        if len(data) != layout.blocks * RESULT_BYTES:
             raise ParameterError("results of a wrong size")
         decryptor = seal.Decryptor(ring().context, self.secret)
         rows = []
@@ -103,7 +103,7 @@ def read_probe(data: Buffer, layout: Layout) -> list[seal.Ciphertext]:
     Raises:
         ParameterError: wrong length, a word out of range.
     """
-    bfv, size = ring(), seeded_bytes()
+    bfv, size = ring(), SEEDED_BYTES
     if len(data) != layout.slices * size:
         raise ParameterError("a probe of a wrong size")
     view, probe = memoryview(data), []

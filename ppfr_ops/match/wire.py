@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
-from .bfv import DEGREE, PRIME_BITS, SCORE_BITS, Buffer, result_bytes, ring, seeded_bytes
+from .bfv import DEGREE, PRIME_BITS, RESULT_BYTES, SCORE_BITS, SEEDED_BYTES, Buffer, ring
 from .comparison import DROPPED_BITS, LENGTH, answer_bytes
 from .errors import Reason, Refused
 from .packing import SCALE, Layout
@@ -128,8 +128,8 @@ class Sizes:
     @classmethod
     def of(cls, layout: Layout, which: bool) -> "Sizes":
         return cls(
-            PUBLIC_BYTES + layout.slices * seeded_bytes() + POINT_BYTES,
-            layout.blocks * result_bytes() + POINTS_BYTES,
+            PUBLIC_BYTES + layout.slices * SEEDED_BYTES + POINT_BYTES,
+            layout.blocks * RESULT_BYTES + POINTS_BYTES,
             message_bytes(LENGTH * layout.records),
             answer_bytes(layout.records, which),
         )

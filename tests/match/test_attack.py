@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tenseal.sealapi as seal
 
-from ppfr_ops.match.bfv import DEGREE, result_bytes, ring, uniform
+from ppfr_ops.match.bfv import DEGREE, RESULT_BYTES, ring, uniform
 from ppfr_ops.match.packing import Layout, quantise
 from ppfr_ops.match.scores import (
     PackedGallery,
@@ -105,6 +105,6 @@ def test_no_key_of_the_clients_shows_what_the_second_polynomial_was_multiplied_b
     seen = []
     for _ in range(2):
         sent, _ = mask(products(read_probe(probe, layout), packed), public, layout)
-        assert len(sent) == result_bytes()
+        assert len(sent) == RESULT_BYTES
         seen.append(np.frombuffer(sent, "<u8").reshape(2, DEGREE))
     assert not (seen[0] == seen[1]).any()  # both polynomials differ from time to time

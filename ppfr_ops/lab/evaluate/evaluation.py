@@ -63,7 +63,6 @@ def evaluate(
     """Run the stages and put their parts together.
 
     Args:
-        run: what is judged.
         label: its name in tables.
         known: :func:`facts` of the run.
         mode: which settings these are.

@@ -50,10 +50,7 @@ def draw_trials(
     are enough of them.
 
     Args:
-        gallery: with identities.
-        trials: how many.
         candidates: photographs to choose from, the person's included.
-        rng: of the choice.
 
     Raises:
         UserError: no identities, nobody with two photos, or too few people.
@@ -117,7 +114,6 @@ def page(
     """The test as one HTML file with everything in it.
 
     Args:
-        trials: the trials.
         shown: what is shown in each, uint8 ``T x 112 x 112 x 3``.
         gallery: originals, uint8.
         kind: what ``shown`` is.

@@ -97,7 +97,6 @@ def privacy_utility_plane(rows: list[dict[str, Any]], path: Path) -> None:
     Args:
         rows: ``label``, ``accuracy``, ``rec_ssim``, ``floor_ssim``, ``disclosure`` and
             ``other_person`` each; None where not measured.
-        path: PNG file.
     """
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True)
     planes = (

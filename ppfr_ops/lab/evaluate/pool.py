@@ -26,14 +26,8 @@ on them."""
 
 @dataclass
 class Pool:
-    """Pairs without end: after the last face it begins again, with other keys and draws.
-
-    Args:
-        faces: of others than those that are judged.
-        method: as everybody has it.
-        stream: random numbers by purpose and number.
-        cache: of templates.
-    """
+    """Pairs without end, of faces of others than those that are judged: after the last face it
+    begins again, with other keys and draws."""
 
     faces: FaceSet
     method: Publisher

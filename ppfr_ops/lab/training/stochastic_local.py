@@ -218,11 +218,9 @@ class Trainer:
     """One run: state, a step of either phase, validation, checkpoint.
 
     Args:
-        config: what to do.
         faces: uint8 ``M x 112 x 112 x 3``; every tenth is kept back for validation.
         surrogates: TorchScript files by name; the first to be dlib's, whose network is the
             encoder as well.
-        device: where it runs.
 
     Raises:
         ValueError: too few faces, or no surrogate that can serve as the encoder.

@@ -171,12 +171,7 @@ class Known:
 def known_pairs(known: Known, search: Search) -> KnownPairs:
     """The best of many regressions: from picture to original, and from original to picture with
     every frame of the originals, each with all of :data:`KERNELS`. The strength of the ridge is
-    chosen on a fifth of the pairs.
-
-    Args:
-        known: what the attacker has.
-        search: who is who.
-    """
+    chosen on a fifth of the pairs."""
     tried: dict[str, Found] = {}
     for kernel in KERNELS:
         tried[f"backward, {kernel}"] = search.found(_backward(known, kernel))
