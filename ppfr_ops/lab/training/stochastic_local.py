@@ -373,9 +373,8 @@ class Trainer:
             first, second = found[:count], found[count:]
             pictures, originals = self._rivals(surrogate, index)
             pair = _contrast(first, second, same, config.temperature, pictures)
-            original = _contrast(first, target, same, config.temperature, originals)
-            original += _contrast(second, target, same, config.temperature, originals)
-            original = original / 2
+            how = (target, same, config.temperature, originals)
+            original = (_contrast(first, *how) + _contrast(second, *how)) / 2
             if config.rivals:
                 self._remember(surrogate.name, first.detach(), index)
             loss = loss + identity + 0.5 * pair + 0.5 * original
