@@ -407,3 +407,12 @@ def test_a_head_that_is_turned_is_covered_to_its_back(yaw_by: float) -> None:
     behind = (middle - across[0], across[-1] - middle)[:: 1 if yaw_by > 0 else -1]
     assert behind[0] > 1.5 * 70 * 1.22 > 0.9 * behind[1]
     assert behind[0] > behind[1] + 5
+
+
+def test_a_wide_blur_in_fewer_pixels_is_the_same_blur() -> None:
+    noise = np.random.default_rng(3).normal(0, 1, (300, 401, 3)).astype(np.float32)
+    rough = cv2.GaussianBlur(noise, (0, 0), 4) * 100
+    for sigma in (5.0, 13.0, 40.0):
+        plain = cv2.GaussianBlur(rough, (0, 0), sigma)
+        apart = np.abs(portraits._blurred(rough, sigma) - plain)
+        assert apart.mean() < 0.1 * plain.std(), sigma

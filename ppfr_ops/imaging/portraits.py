@@ -114,12 +114,22 @@ def fill_around(picture: Picture, hidden: NDArray[np.bool_], head: Head) -> Pict
     # Of what is known alone, so that the edge of what is not is no texture.
     sigma = _FINE / np.hypot(*head.matrix[0, :2])
     given = (there > 0).astype(np.float32)
-    mass = np.asarray(cv2.GaussianBlur(given, (0, 0), sigma), np.float32)
-    mean = cv2.GaussianBlur(mirrored * given[..., None], (0, 0), sigma)
+    mass, mean = _blurred(given, sigma), _blurred(mirrored * given[..., None], sigma)
     fine = mirrored - mean / np.maximum(mass, 1e-3)[..., None]
     share = given * np.asarray(_ramp(2 * mass - 1) * _ramp((head.radius - 0.5) / 0.6))
     fine = np.clip(fine, -_TEXTURE, _TEXTURE) * share[..., None]
     return np.asarray(np.clip(smooth + fine, 0, 255), np.uint8)
+
+
+def _blurred(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """A Gaussian blur; a wide one, which would take seconds, in fewer pixels."""
+    fewer = max(1, int(sigma / 6))
+    if fewer == 1:
+        return np.asarray(cv2.GaussianBlur(values, (0, 0), sigma), np.float32)
+    size = values.shape[1::-1]
+    small = cv2.resize(values, [-(-side // fewer) for side in size], interpolation=cv2.INTER_AREA)
+    soft = cv2.GaussianBlur(small, (0, 0), sigma / fewer)
+    return np.asarray(cv2.resize(soft, size, interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _smooth_around(picture: Picture, hidden: NDArray[np.bool_], head: Head) -> NDArray[np.float32]:
