@@ -182,16 +182,23 @@ def read_bundle(data: bytes | None) -> Bundle | None:
         return None
 
 
-def bundle_fault(found: Bundle, manifest: bytes, key: PublicKey) -> str | None:
-    """What is wrong with a bundle; None if nothing.
+def signature_fault(data: bytes | None, manifest: bytes, key: PublicKey) -> str | None:
+    """What is wrong with the signature of a release; None if nothing.
 
     Args:
+        data: the bundle; None: there is none.
         manifest: of the release, as it lies there. That the statement is the release's in all else
             has to be looked at besides.
 
     Raises:
         InvalidSignature: it is not of this manifest, or not by this key.
     """
+    if data is None:
+        return "there is no signature"
+    found = read_bundle(data)
+    if found is None:
+        more = data.lstrip().startswith(b'{\n "mediaType"')
+        return "holds more than a signature" if more else "is no readable signature"
     if found.verificationMaterial.publicKey.hint != _hint(key):
         raise InvalidSignature
     (signed,) = found.dsseEnvelope.signatures

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from ppfr_ops.contracts.dead_letters import DEAD_LETTERS_SCHEMA
 from ppfr_ops.contracts.detections import detections_schema
@@ -16,15 +15,15 @@ from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.release.attestation import PublicKey
 from ppfr_ops.release.files import check_shards
 from ppfr_ops.release.findings import Finding
-from ppfr_ops.release.listing import Unlisted, files_of, packed, unpacked
+from ppfr_ops.release.listing import Unlisted, files_of, packed, read_told, unpacked
 from ppfr_ops.release.looking import (
     LARGEST_UNSIGNED_SHARD,
     TOO_MUCH,
-    LimitError,
     looked_at,
     table_faults,
 )
-from ppfr_ops.release.signing import read_seal, seal_holds, unlike_seal
+from ppfr_ops.release.signing import read_seal, unlike_seal
+from ppfr_ops.sandbox import LimitError
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
 from ppfr_ops.store.ledger import LEDGER, Ledger
 
@@ -53,9 +52,8 @@ def check(
     yield from faults
     trusted = public_key is not None and not faults
     ledger.trusts_copies = trusted
-    try:
-        manifest = Manifest.model_validate_json(ledger.read_bytes(EVIDENCE, "manifest.json") or b"")
-    except (ValidationError, RecursionError):
+    manifest = ledger.model(Manifest, EVIDENCE, "manifest.json")
+    if manifest is None:
         yield Finding(_MANIFEST, "does not have the form of a manifest")
         return
     entries = ledger.entries()
@@ -110,7 +108,7 @@ def _check_seal(
         if public_key is not None:
             yield Finding(_SEAL, "is missing or damaged")
         return
-    if public_key is not None and not seal_holds(found, public_key):
+    if public_key is not None and not found.is_by(public_key):
         yield Finding(_SEAL, "is not what was sealed, or another key sealed it")
     if found.version != release.version:
         yield Finding(_SEAL, f"is of version {found.version}, the release is {release.version}")
@@ -160,30 +158,21 @@ def _check_orphans(
 def _check_shard(
     folder: Folder, manifest: Manifest, kind: Kind, shard: Shard, trusted: bool
 ) -> tuple[list[str] | None, list[Finding]]:
-    size = folder.size(shard.path)
-    if size is None:
-        return None, [Finding(shard.path, "is missing")]
-    if size != shard.bytes:
-        return None, [Finding(shard.path, f"{size} bytes, the manifest says {shard.bytes}")]
-    if size > LARGEST_UNSIGNED_SHARD and not trusted:
-        return None, [Finding(shard.path, TOO_MUCH)]
-    data = bytes(folder.fs.cat_file(folder.path(shard.path)))
-    findings = []
-    if hashlib.sha256(data).hexdigest() != shard.sha256:
-        findings.append(Finding(shard.path, "its sha256 is not that in the manifest"))
     names = [model.name for model in manifest.recognizers]
     expected = {
         "dead_letters": DEAD_LETTERS_SCHEMA,
         "metrics": metrics_schema(names, manifest.options.get("output_faces") == "in-place"),
         "detections": detections_schema(names),
     }[kind]
+    most = None if trusted else LARGEST_UNSIGNED_SHARD
     try:
-        ids, faults = looked_at(
-            table_faults, data, expected, kind, shard.rows, trusted=trusted and not findings
-        )
+        data = read_told(folder, shard, shard.path, most=most, too_large=TOO_MUCH)
+        ids, faults = looked_at(table_faults, data, expected, kind, shard.rows, trusted=trusted)
+    except Unlisted as fault:
+        ids, faults = None, [str(fault)]
     except LimitError:
         ids, faults = None, [TOO_MUCH]
-    return ids, findings + [Finding(shard.path, fault) for fault in faults]
+    return ids, [Finding(shard.path, fault) for fault in faults]
 
 
 def _check_ids(

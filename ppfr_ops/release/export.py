@@ -13,9 +13,8 @@ from ppfr_ops.contracts.manifest import SUMS, ReleaseManifest
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.codec import Encoding
-from ppfr_ops.release.files import PHOTOGRAPHS, read_sums, sums_text
-from ppfr_ops.release.listing import Unlisted, files_of, read_files
-from ppfr_ops.release.publish import read_release
+from ppfr_ops.release.files import PHOTOGRAPHS, read_lists, sums_text
+from ppfr_ops.release.listing import Unlisted, files_of
 from ppfr_ops.store.files import inside
 from ppfr_ops.store.folder import RELEASE, Folder
 from ppfr_ops.store.shards import read_table
@@ -39,25 +38,14 @@ class Release:
     def __init__(self, output: str) -> None:
         self.folder = Folder(output)
         self.place = (RELEASE,) if self.folder.exists(RELEASE, "manifest.json") else ()
-        found = read_release(self.folder, *self.place) if self.place else self._alone()
+        found = self.folder.model(ReleaseManifest, *self.place, "manifest.json")
         if found is None:
             raise UserError("no readable manifest.json: not an output, or its run has not finished")
         self.manifest = found
-        listing = found.listing
         try:
-            self.shards = read_files(self.folder, found, *self.place)
-            self.sums = None
-            if listing.path == SUMS:
-                self.sums = read_sums(self.folder, listing, *self.place)
+            self.shards, self.sums = read_lists(self.folder, found, *self.place)
         except Unlisted as fault:
             raise UserError(f"the list of the release {fault}; see ppfr verify") from None
-
-    def _alone(self) -> ReleaseManifest | None:
-        data = self.folder.read_bytes("manifest.json")
-        try:
-            return None if data is None else ReleaseManifest.model_validate_json(data)
-        except ValueError:
-            return None
 
     def pictures(self) -> Iterator[tuple[str, str | None, bytes]]:
         """Name (of a record its id with a suffix), pseudonym of the person if there is a column of

@@ -14,20 +14,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Literal
 
+import pyarrow as pa
+
 from ppfr_ops.contracts.ledger import PHOTOGRAPHS as SHARDS
 from ppfr_ops.contracts.ledger import LedgerEntry
-from ppfr_ops.contracts.manifest import SUMS, Listing
+from ppfr_ops.contracts.manifest import SUMS, Listing, ReleaseManifest
 from ppfr_ops.release.findings import Finding
 from ppfr_ops.release.foreign import Mark
-from ppfr_ops.release.listing import LARGEST, Unlisted, read_listed
+from ppfr_ops.release.listing import LARGEST, Unlisted, read_files, read_told
 from ppfr_ops.release.looking import (
     LARGEST_UNSIGNED_SHARD,
     TOO_MUCH,
-    LimitError,
     looked_at,
     photographs_in,
     picture_fault,
 )
+from ppfr_ops.sandbox import LimitError
 from ppfr_ops.store.folder import RELEASE, Folder, LedgerError
 from ppfr_ops.store.ledger import NO_DATE, Ledger
 from ppfr_ops.store.shards import read_table
@@ -167,12 +169,12 @@ def read_sums(folder: Folder, told: Listing, *place: str, most: int = LARGEST) -
 
     Args:
         place: of the release in the folder.
-        most: as ``read_listed`` has it.
+        most: as ``read_told`` has it.
 
     Raises:
         Unlisted: it is not what the manifest says, or lists what may not be there.
     """
-    data = read_listed(folder, told, *place, SUMS, most=most)
+    data = read_told(folder, told, *place, SUMS, most=most)
     sums: dict[str, str] = {}
     try:
         lines = data.decode("utf-8").split("\n")
@@ -194,6 +196,21 @@ def read_sums(folder: Folder, told: Listing, *place: str, most: int = LARGEST) -
     if sums_text(sums) != data:
         raise Unlisted("is not written as such lists are")
     return sums
+
+
+def read_lists(
+    folder: Folder, manifest: ReleaseManifest, *place: str, most: int = LARGEST
+) -> tuple[pa.Table, dict[str, str] | None]:
+    """What a release lists: its shards, as ``read_files`` gives them; and of a release of files the
+    photographs, as ``read_sums`` does.
+
+    Raises:
+        Unlisted: as of these.
+    """
+    shards = read_files(folder, manifest, *place, most=most)
+    if manifest.listing.path != SUMS:
+        return shards, None
+    return shards, read_sums(folder, manifest.listing, *place, most=most)
 
 
 def _unescaped(text: str) -> str:
@@ -245,27 +262,17 @@ def check_shards(
         if (shard := entry.shards.get("data")) is None:
             continue
         known.add(shard.path)
-        size = ledger.size(shard.path)
-        if size is None or size != shard.bytes:
-            said = "is missing" if size is None else f"{size} bytes, the ledger says {shard.bytes}"
-            yield Finding(shard.path, said)
-            continue
-        if size > LARGEST_UNSIGNED_SHARD and not trusted:
-            yield Finding(shard.path, TOO_MUCH)
-            continue
-        data = bytes(ledger.fs.cat_file(ledger.path(shard.path)))
-        if hashlib.sha256(data).hexdigest() != shard.sha256:
-            yield Finding(shard.path, "its sha256 is not that in the ledger")
-            continue
+        most = None if trusted else LARGEST_UNSIGNED_SHARD
         try:
-            inside = looked_at(photographs_in, data, trusted=trusted)
+            data = read_told(
+                ledger, shard, shard.path, most=most, too_large=TOO_MUCH, by="the ledger"
+            )
+            for name, path, digest in looked_at(photographs_in, data, trusted=trusted):
+                paths[name], digests[name] = path, digest
+        except Unlisted as fault:
+            yield Finding(shard.path, str(fault))
         except LimitError:
             yield Finding(shard.path, TOO_MUCH)
-            continue
-        if inside is None:
-            yield Finding(shard.path, "is no readable Parquet file")
-        for name, path, digest in inside or ():
-            paths[name], digests[name] = path, digest
     for name in ledger.names(*SHARDS.split("/")):
         if f"{SHARDS}/{name}" not in known:
             yield Finding(f"{SHARDS}/{name}", "is in no ledger entry")

@@ -30,15 +30,23 @@ _SHA256 = r"^[0-9a-f]{64}$"
 
 
 class Unlisted(ValueError):
-    """A list that is not what its document says; one line, without the name of the file."""
+    """A file that is not what a document says of it; one line, without the name of the file."""
 
 
-class Claims(Protocol):
+class Told(Protocol):
+    """What a document says of a file."""
+
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def sha256(self) -> str: ...
+
+
+class Claims(Told, Protocol):
     """What a document says of a list."""
 
-    bytes: int
-    sha256: str
-    rows: int
+    @property
+    def rows(self) -> int: ...
 
 
 def write_rows(folder: Folder, rows: pa.Table, *place: str) -> dict[str, Any]:
@@ -60,11 +68,21 @@ def write_rows(folder: Folder, rows: pa.Table, *place: str) -> dict[str, Any]:
     return {"bytes": hashed.count, "sha256": hashed.digest.hexdigest(), "rows": rows.num_rows}
 
 
-def read_listed(folder: Folder, told: Claims, *place: str, most: int = LARGEST) -> bytes:
-    """The bytes of a list.
+def read_told(
+    folder: Folder,
+    told: Told,
+    *place: str,
+    most: int | None,
+    too_large: str = "is larger than any list of what lies there",
+    by: str = "the manifest",
+) -> bytes:
+    """The bytes of a file. Whatever is not what was made is given to no reader: one may crash on
+    it.
 
     Args:
-        most: bytes that it may have.
+        most: bytes that it may have; None: as many as are told.
+        too_large: what is said of more.
+        by: the document.
 
     Raises:
         Unlisted: it is not there, or not what the document says.
@@ -73,12 +91,12 @@ def read_listed(folder: Folder, told: Claims, *place: str, most: int = LARGEST) 
     if size is None:
         raise Unlisted("is missing")
     if size != told.bytes:
-        raise Unlisted(f"{size} bytes, the manifest says {told.bytes}")
-    if size > most:
-        raise Unlisted("is larger than any list of what lies there")
+        raise Unlisted(f"{size} bytes, {by} says {told.bytes}")
+    if most is not None and size > most:
+        raise Unlisted(too_large)
     data = bytes(folder.fs.cat_file(folder.path(*place)))
     if hashlib.sha256(data).hexdigest() != told.sha256:
-        raise Unlisted("its sha256 is not that in the manifest")
+        raise Unlisted(f"its sha256 is not that in {by}")
     return data
 
 
@@ -88,12 +106,12 @@ def read_rows(
     """Read a list.
 
     Args:
-        most: as ``read_listed`` has it.
+        most: as ``read_told`` has it.
 
     Raises:
         Unlisted: it is not there, or not what the document says, or of another form.
     """
-    data = read_listed(folder, told, *place, most=most)
+    data = read_told(folder, told, *place, most=most)
     try:
         # The digest above is anybody's where nobody signed it.
         with pq.ParquetFile(io.BytesIO(data)) as file:
@@ -172,7 +190,7 @@ def read_files(
 
     Args:
         place: of the release in the folder.
-        most: as ``read_listed`` has it.
+        most: as ``read_told`` has it.
 
     Raises:
         Unlisted: the file is not what the manifest says, or what it lists is not what may be in it.

@@ -19,9 +19,9 @@ from ppfr_ops.contracts.records import FACE_COLUMNS, RESERVED_COLUMNS, records_s
 from ppfr_ops.imaging.credentials import can_check, credentials_fault
 from ppfr_ops.imaging.scans import fills_its_scan
 from ppfr_ops.release.foreign import Mark, bears_credentials, foreign_part, mark_of
-from ppfr_ops.release.listing import packed
+from ppfr_ops.release.listing import Unlisted, packed
 from ppfr_ops.release.standalone.parquet import Unreadable, is_filled, read_footer
-from ppfr_ops.sandbox import LimitError, Sandbox
+from ppfr_ops.sandbox import Sandbox
 from ppfr_ops.store.shards import read_table
 
 BEYOND = "holds figures of originals, which the epsilon that is claimed does not cover"
@@ -96,8 +96,12 @@ def shard_faults(
     return names, [*found, *_picture_faults(manifest, table)]
 
 
-def photographs_in(data: bytes) -> list[tuple[str, str, str]] | None:
-    """Of every photograph in a shard its record, path and sha256; None: they cannot be read."""
+def photographs_in(data: bytes) -> list[tuple[str, str, str]]:
+    """Of every photograph in a shard its record, path and sha256.
+
+    Raises:
+        Unlisted: they cannot be read.
+    """
     try:
         table = read_table(data, ["record_id", "image"])
         cells = zip(table["record_id"].to_pylist(), table["image"], strict=True)
@@ -106,7 +110,7 @@ def photographs_in(data: bytes) -> list[tuple[str, str, str]] | None:
             for name, cell in cells
         ]
     except (pa.ArrowException, OSError, TypeError, KeyError):
-        return None
+        raise Unlisted(UNREADABLE) from None
 
 
 def _expected_schema(manifest: ReleaseManifest, found: pa.Schema) -> pa.Schema:
@@ -188,15 +192,3 @@ def table_faults(
         found.append(f"{table.num_rows} rows, the manifest says {rows}")
     ids = table["record_id"].to_pylist() if "record_id" in table.column_names else None
     return ids, found
-
-
-__all__ = [
-    "BEYOND",
-    "LARGEST_UNSIGNED_SHARD",
-    "TOO_MUCH",
-    "LimitError",
-    "looked_at",
-    "picture_fault",
-    "shard_faults",
-    "table_faults",
-]

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-from pydantic import ValidationError
 
 from ppfr_ops.contracts.ledger import LedgerEntry, Shard
 from ppfr_ops.contracts.manifest import (
@@ -115,11 +114,7 @@ def rotten(ledger: Ledger, entries: Iterable[LedgerEntry], read_all: bool = True
 
 def read_release(folder: Folder, *place: str) -> ReleaseManifest | None:
     """A release's manifest; None if there is none, or none that can be read."""
-    data = folder.read_bytes(*(place or (RELEASE,)), "manifest.json")
-    try:
-        return None if data is None else ReleaseManifest.model_validate_json(data)
-    except (ValidationError, RecursionError):
-        return None
+    return folder.model(ReleaseManifest, *(place or (RELEASE,)), "manifest.json")
 
 
 def write_release(

@@ -8,48 +8,42 @@ by the owner's next run."""
 import base64
 import contextlib
 import hashlib
-import json
 import re
 import secrets
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, Self, cast
 
 import pyarrow as pa
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from ppfr_ops.contracts.ledger import Count, Digest
-from ppfr_ops.contracts.manifest import SUMS, ReleaseManifest
+from ppfr_ops.contracts.manifest import ReleaseManifest
 from ppfr_ops.errors import UserError
 from ppfr_ops.release.attestation import (
     SIGNATURE,
     PrivateKey,
     PublicKey,
-    bundle_fault,
     check_signature,
     der,
     known,
-    read_bundle,
     sign_statement,
     signature_of,
     statement,
 )
-from ppfr_ops.release.files import read_sums
-from ppfr_ops.release.listing import Unlisted, read_files, read_rows, write_rows
+from ppfr_ops.release.files import read_lists
+from ppfr_ops.release.listing import Unlisted, read_rows, write_rows
 from ppfr_ops.store.earlier import EARLIER, forget, forget_unlike
 from ppfr_ops.store.entries import batched
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
 from ppfr_ops.store.ledger import LEDGER, Ledger
 from ppfr_ops.store.private import read_private
 
-_LONGEST = 1024
-"""Bytes of a bare signature."""
-
 
 class Signature(BaseModel):
-    """A bare signature, of a seal; releases bore it before they bore statements."""
+    """A bare signature, of a document of the evidence."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -58,9 +52,33 @@ class Signature(BaseModel):
     """Ed25519: 32 bytes; ECDSA: DER."""
     signature: str = Field(pattern=r"^[A-Za-z0-9+/]{86,190}={0,2}$")
 
-    def text(self) -> bytes:
-        """The one way to write it."""
-        return (json.dumps(self.model_dump(), indent=1) + "\n").encode()
+    def holds(self, data: bytes, key: PublicKey) -> bool:
+        """Whether it is of this data by this key, and names it."""
+        try:
+            check_signature(base64.b64decode(self.signature), data, key)
+        except (InvalidSignature, ValueError):
+            return False
+        return self.public_key == _named(key)
+
+
+class Signed(BaseModel):
+    """A document of the evidence that may be signed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    signature: Signature | None = None
+
+    def _signed(self) -> bytes:
+        return self.model_dump_json(exclude={"signature"}).encode()
+
+    def signed_by(self, key: PrivateKey | None) -> Self:
+        """The same, signed; None: as it is."""
+        made = None if key is None else make_signature(self._signed(), key)
+        return self.model_copy(update={"signature": made})
+
+    def is_by(self, key: PublicKey) -> bool:
+        """Whether this key signed it."""
+        return self.signature is not None and self.signature.holds(self._signed(), key)
 
 
 _KINDS = "of the kinds Ed25519, P-256, P-384 or P-521"
@@ -119,12 +137,10 @@ def sign_release(ledger: Ledger, manifest: ReleaseManifest, key: PrivateKey) -> 
         UserError: the list of the shards is not that of the manifest.
     """
     try:
-        shards, photographs = read_files(ledger, manifest, RELEASE), None
-        if manifest.listing.path == SUMS:
-            photographs = read_sums(ledger, manifest.listing, RELEASE)
+        lists = read_lists(ledger, manifest, RELEASE)
     except Unlisted as fault:
         raise UserError(f"the release's list of files {fault}; see ppfr verify") from None
-    bundle = sign_statement(statement(manifest, shards, photographs), key)
+    bundle = sign_statement(statement(manifest, *lists), key)
     ledger.put(bundle.text(), RELEASE, SIGNATURE)
 
 
@@ -141,33 +157,6 @@ def sign(output: str, key: PrivateKey) -> None:
     sign_release(ledger, ReleaseManifest.model_validate_json(data), key)
     found = read_seal(ledger)
     seal(ledger, found.version if found is not None else 1, key)
-
-
-def signature_fault(signature: bytes | None, data: bytes, key: PublicKey) -> str | None:
-    """What is wrong with a signature of ``data``, a bare one or a statement about a manifest; None
-    if nothing.
-
-    Raises:
-        InvalidSignature: it is one, and not of this data by this key.
-    """
-    if signature is None:
-        return "there is no signature"
-    if (bundle := read_bundle(signature)) is not None:
-        return bundle_fault(bundle, data, key)
-    if signature.lstrip().startswith(b'{\n "mediaType"'):
-        return "holds more than a signature"
-    if len(signature) > _LONGEST:
-        return "is larger than a signature"
-    try:
-        found = Signature.model_validate_json(signature)
-    except (ValidationError, ValueError, RecursionError):
-        return "is no readable signature"
-    if found.text() != signature:
-        return "holds more than a signature"
-    check_signature(base64.b64decode(found.signature), data, key)
-    if found.public_key != _named(key):
-        return "names another key than the one that signed"
-    return None
 
 
 # -- the seal of the evidence ---------------------------------------------------------------
@@ -194,10 +183,8 @@ class EntryList(BaseModel):
     rows: Count
 
 
-class Seal(BaseModel):
+class Seal(Signed):
     """``evidence/seal.json``."""
-
-    model_config = ConfigDict(extra="forbid")
 
     version: int = Field(ge=0)
     """Of the release, when this was written."""
@@ -209,11 +196,6 @@ class Seal(BaseModel):
     """sha256 of the settings of the run, hex."""
     listing: EntryList
     """Where the digests of the entries are."""
-    signature: Signature | None = None
-
-    def signed(self) -> bytes:
-        """What the signature is of."""
-        return self.model_dump_json(exclude={"signature"}).encode()
 
 
 def seal(ledger: Ledger, version: int, key: PrivateKey | None) -> None:
@@ -237,10 +219,9 @@ def seal(ledger: Ledger, version: int, key: PrivateKey | None) -> None:
         run=_digest(ledger, *LEDGER, "run.json"),
         listing=EntryList(path=name, **write_rows(ledger, rows, EVIDENCE, name)),
     )
-    if key is not None:
-        made = made.model_copy(update={"signature": make_signature(made.signed(), key)})
     ledger.still_mine()
-    ledger.put(made.model_dump_json(indent=1).encode(), EVIDENCE, "seal.json")
+    sealed = made.signed_by(key).model_dump_json(indent=1)
+    ledger.put(sealed.encode(), EVIDENCE, "seal.json")
     for other in ledger.names(EVIDENCE):
         if _LIST.fullmatch(other) and other != name:
             ledger.remove(EVIDENCE, other)
@@ -248,21 +229,7 @@ def seal(ledger: Ledger, version: int, key: PrivateKey | None) -> None:
 
 def read_seal(folder: Folder) -> Seal | None:
     """None if there is none, or none that can be read."""
-    data = folder.read_bytes(EVIDENCE, "seal.json")
-    try:
-        return None if data is None else Seal.model_validate_json(data)
-    except (ValidationError, RecursionError):
-        return None
-
-
-def seal_holds(found: Seal, key: PublicKey) -> bool:
-    """Whether a seal is signed by this key."""
-    try:
-        return found.signature is not None and (
-            signature_fault(found.signature.text(), found.signed(), key) is None
-        )
-    except InvalidSignature:
-        return False
+    return folder.model(Seal, EVIDENCE, "seal.json")
 
 
 def unlike_seal(ledger: Ledger, found: Seal) -> list[str]:
@@ -302,7 +269,7 @@ def drop_unsealed_units(ledger: Ledger, key: PrivateKey) -> str | None:
     found = read_seal(ledger)
     entries = ledger.entries()
     unlike = None
-    if found is not None and seal_holds(found, key.public_key()):
+    if found is not None and found.is_by(key.public_key()):
         with contextlib.suppress(Unlisted):
             unlike = unlike_seal(ledger, found)
     if unlike is None:

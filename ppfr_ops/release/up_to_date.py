@@ -18,13 +18,10 @@ import re
 from collections.abc import Iterable
 from itertools import islice
 
-from cryptography.exceptions import InvalidSignature
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from ppfr_ops.contracts.ledger import SHARD_PLACES
 from ppfr_ops.contracts.manifest import Manifest
 from ppfr_ops.release.attestation import PrivateKey
-from ppfr_ops.release.signing import Signature, make_signature, signature_fault
+from ppfr_ops.release.signing import Signed
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder, Listed
 from ppfr_ops.store.ledger import LEDGER, Ledger
 
@@ -42,10 +39,8 @@ _SWEPT = ((EVIDENCE, "staging"), (*LEDGER, "attempts"))
 """Folders that are empty, unless a worker outlived its run; a run that looks sweeps them."""
 
 
-class UpToDate(BaseModel):
+class UpToDate(Signed):
     """``evidence/ledger/settled.json``."""
-
-    model_config = ConfigDict(extra="forbid")
 
     command: str
     """Digest of what the run was asked for, and of its input."""
@@ -55,11 +50,6 @@ class UpToDate(BaseModel):
     """By folder, digest of the listing before the shards in it were read."""
     documents: dict[str, str]
     """By folder, digest of the listing of the manifests and what belongs to them."""
-    signature: Signature | None = None
-
-    def signed(self) -> bytes:
-        """What the signature is of."""
-        return self.model_dump_json(exclude={"signature"}).encode()
 
 
 def shards_as_listed(folder: Folder) -> dict[str, str]:
@@ -93,10 +83,8 @@ def mark_up_to_date(
         shards=shards,
         documents=_documents(folder),
     )
-    if key is not None:
-        made = made.model_copy(update={"signature": make_signature(made.signed(), key)})
     folder.still_mine()
-    folder.put(made.model_dump_json(indent=1).encode(), *_PLACE)
+    folder.put(made.signed_by(key).model_dump_json(indent=1).encode(), *_PLACE)
 
 
 def unmark_up_to_date(folder: Ledger) -> None:
@@ -114,27 +102,14 @@ def up_to_date(folder: Folder, command: str, key: PrivateKey | None) -> Manifest
     Returns:
         The owner's manifest. None: all has to be looked at.
     """
-    data = folder.read_bytes(*_PLACE)
-    try:
-        found = None if data is None else UpToDate.model_validate_json(data)
-    except (ValidationError, RecursionError):
+    found = folder.model(UpToDate, *_PLACE)
+    if found is None or found.command != command or _strays(folder):
         return None
-    if found is None or found.command != command or not _bears(found, key):
-        return None
-    if _strays(folder):
+    if found.signature is not None if key is None else not found.is_by(key.public_key()):
         return None
     if found.documents != _documents(folder) or found.shards != shards_as_listed(folder):
         return None
     return found.manifest
-
-
-def _bears(found: UpToDate, key: PrivateKey | None) -> bool:
-    if key is None or found.signature is None:
-        return key is None and found.signature is None
-    try:
-        return signature_fault(found.signature.text(), found.signed(), key.public_key()) is None
-    except InvalidSignature:
-        return False
 
 
 def _strays(folder: Folder) -> bool:

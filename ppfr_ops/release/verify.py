@@ -11,7 +11,6 @@ first; what does not bear one that was asked for is unfolded in a child process,
 (``looking``).
 """
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -21,24 +20,29 @@ import pyarrow as pa
 from cryptography.exceptions import InvalidSignature
 from pydantic import ValidationError
 
-from ppfr_ops.contracts.manifest import FILES, SUMS, File, ReleaseManifest
+from ppfr_ops.contracts.manifest import FILES, File, ReleaseManifest
 from ppfr_ops.errors import UserError
 from ppfr_ops.release import evidence
-from ppfr_ops.release.attestation import SIGNATURE, PublicKey, read_bundle, statement
-from ppfr_ops.release.files import PHOTOGRAPHS, check_files, read_sums
+from ppfr_ops.release.attestation import (
+    SIGNATURE,
+    PublicKey,
+    read_bundle,
+    signature_fault,
+    statement,
+)
+from ppfr_ops.release.files import PHOTOGRAPHS, check_files, read_lists
 from ppfr_ops.release.findings import Finding
 from ppfr_ops.release.foreign import mark_of
-from ppfr_ops.release.listing import LARGEST, Unlisted, files_of, read_files, twice
+from ppfr_ops.release.listing import LARGEST, Unlisted, files_of, read_told, twice
 from ppfr_ops.release.looking import (
     BEYOND,
     LARGEST_UNSIGNED_SHARD,
     TOO_MUCH,
-    LimitError,
     looked_at,
     shard_faults,
 )
-from ppfr_ops.release.signing import signature_fault
 from ppfr_ops.release.standalone.folder import room, walk
+from ppfr_ops.sandbox import LimitError
 from ppfr_ops.store.entries import HashSet
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
 from ppfr_ops.store.ledger import Ledger
@@ -117,15 +121,12 @@ def verify(
         yield Finding("manifest.json", found)
     yield from odd
     listing = manifest.listing.path
-    photographs = None
     try:
         if listing in bad:
             return
         # Anybody's word is worth a list of the files that are there, and no larger one.
         most = LARGEST if trusted else min(LARGEST, room(_names(folder, place)))
-        shards = read_files(folder, manifest, *place, most=most)
-        if listing == SUMS:
-            photographs = read_sums(folder, manifest.listing, *place, most=most)
+        shards, photographs = read_lists(folder, manifest, *place, most=most)
     except Unlisted as fault:
         yield Finding(listing, str(fault))
         return
@@ -147,11 +148,8 @@ def verify(
 def manifest_of(output: str) -> ReleaseManifest | None:
     """Of the release in an output or release folder, unchecked; None: it cannot be read."""
     folder = Folder(output)
-    for place in ((RELEASE,), ()):
-        manifest = _parse(folder.read_bytes(*place, "manifest.json") or b"")
-        if isinstance(manifest, ReleaseManifest):
-            return manifest
-    return None
+    found = folder.model(ReleaseManifest, RELEASE, "manifest.json")
+    return found or folder.model(ReleaseManifest, "manifest.json")
 
 
 _UNKNOWN = "is not in the manifest"
@@ -279,15 +277,17 @@ def _check_files(seen: Release, bad: set[str]) -> Iterator[Finding]:
     for file in seen.files():
         if file.path in bad:
             continue
-        data, fault = _read(seen, file)
-        if fault is not None:
-            yield Finding(file.path, fault)
-        if data is None or not file.path.startswith("data/"):
-            continue
+        most = None if seen.trusted else LARGEST_UNSIGNED_SHARD
+        place = (*seen.place, file.path)
         try:
+            data = read_told(seen.folder, file, *place, most=most, too_large=TOO_MUCH)
+            if not file.path.startswith("data/"):
+                continue
             ids, faults = looked_at(
                 shard_faults, data, seen.manifest, file.rows, trusted=seen.trusted
             )
+        except Unlisted as fault:
+            ids, faults = None, [str(fault)]
         except LimitError:
             ids, faults = None, [TOO_MUCH]
         yield from (Finding(file.path, fault) for fault in faults)
@@ -295,19 +295,3 @@ def _check_files(seen: Release, bad: set[str]) -> Iterator[Finding]:
             seen.ids[file.path] = ids
     for record, path, before in twice(seen.ids):
         yield Finding(path, f"record {record} is in {before} too")
-
-
-def _read(seen: Release, file: File) -> tuple[bytes | None, str | None]:
-    """The bytes of a file, and what is wrong with it: one of the two."""
-    size = seen.folder.size(*seen.place, file.path)
-    if size is None:
-        return None, "is missing"
-    if size != file.bytes:
-        return None, f"{size} bytes, the manifest says {file.bytes}"
-    if size > LARGEST_UNSIGNED_SHARD and not seen.trusted:
-        return None, TOO_MUCH
-    data = bytes(seen.folder.fs.cat_file(seen.folder.path(*seen.place, file.path)))
-    if hashlib.sha256(data).hexdigest() != file.sha256:
-        # Whatever it is, it is not what was made: a reader may crash on it.
-        return None, "its sha256 is not that in the manifest"
-    return data, None

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from ppfr_ops.privacy import Loss
 from ppfr_ops.store.folder import EVIDENCE, Folder, LedgerError
@@ -165,13 +165,13 @@ class Account:
         return total, _after(names)
 
     def _read(self, name: str) -> Charge:
-        try:
-            return Charge.model_validate(self.folder.read(*self.place, name))
-        except ValidationError:
+        found = self.folder.model(Charge, *self.place, name)
+        if found is None:
             raise LedgerError(
                 f"the privacy account has a damaged charge, or lost it, {name!a}: nobody can say "
                 "any more who has spent what"
-            ) from None
+            )
+        return found
 
 
 def _file(number: int) -> str:

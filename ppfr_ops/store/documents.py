@@ -304,11 +304,8 @@ class Documents(Secret):
         """By unit id; one that is damaged is as if it were not there."""
         found = {}
         for name in self.names(*LEDGER, "tombstones"):
-            try:
-                stone = Tombstone.model_validate(self.read(*LEDGER, "tombstones", name))
-            except ValidationError:
-                continue
-            if name == f"{stone.unit}.json":
+            stone = self.model(Tombstone, *LEDGER, "tombstones", name)
+            if stone is not None and name == f"{stone.unit}.json":
                 found[stone.unit] = stone
         return found
 

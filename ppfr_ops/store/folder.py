@@ -13,13 +13,16 @@ import secrets
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from fsspec.implementations.local import LocalFileSystem
+from pydantic import BaseModel, ValidationError
 
 from ppfr_ops.errors import UserError
 from ppfr_ops.store.atomic import in_one_step, sync_folder
 from ppfr_ops.store.storage import RetryingFileSystem, StoreError, open_store
+
+Model = TypeVar("Model", bound=BaseModel)
 
 RELEASE, EVIDENCE = "release", "evidence"
 """What leaves, and what stays."""
@@ -216,6 +219,14 @@ class Folder:
         """A JSON document of ours; None if it is not there, or not whole."""
         data = self.read_bytes(*parts)
         return None if data is None else parse(data)
+
+    def model(self, kind: type[Model], *parts: str) -> Model | None:
+        """A document of ours as a model; None if it is not there, or does not have its form."""
+        data = self.read_bytes(*parts)
+        try:
+            return None if data is None else kind.model_validate_json(data)
+        except (ValidationError, RecursionError):
+            return None
 
     def write(self, document: Mapping[str, Any], *parts: str) -> None:
         self.put(json.dumps(dict(document), indent=1).encode(), *parts)

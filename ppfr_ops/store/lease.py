@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from ppfr_ops.store.folder import Folder
 from ppfr_ops.store.ledger import LEDGER, LedgerError
@@ -136,10 +136,7 @@ def _place(fence: int) -> tuple[str, ...]:
 
 
 def _read(ledger: Folder, fence: int) -> _Document | None:
-    try:
-        return _Document.model_validate(ledger.read(*_place(fence)))
-    except ValidationError:
-        return None
+    return ledger.model(_Document, *_place(fence))
 
 
 def _write(ledger: Folder, fence: int, released: bool) -> None:

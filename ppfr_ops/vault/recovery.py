@@ -18,7 +18,7 @@ import pyarrow as pa
 from ppfr_ops.contracts.ledger import Shard
 from ppfr_ops.release.attestation import PublicKey
 from ppfr_ops.release.listing import Unlisted
-from ppfr_ops.release.signing import read_seal, seal_holds, sealed_entries, unlike_seal
+from ppfr_ops.release.signing import read_seal, sealed_entries, unlike_seal
 from ppfr_ops.source.units import record_id
 from ppfr_ops.store.ledger import LEDGER, Ledger, read_table
 from ppfr_ops.vault.keys import KeyService
@@ -392,7 +392,7 @@ def _unlike(ledger: Ledger, key: PublicKey | None) -> list[str]:
         VaultError: the evidence is not signed by the key, or its list is not what was sealed.
     """
     found = read_seal(ledger)
-    if key is not None and (found is None or not seal_holds(found, key)):
+    if key is not None and (found is None or not found.is_by(key)):
         raise VaultError("the evidence of the output is not signed by this key")
     if found is None:
         return []

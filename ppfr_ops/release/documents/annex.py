@@ -8,8 +8,6 @@ the intruder's record; what was not measured is said to be so.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
 from ppfr_ops.contracts.evaluation import Evaluation
 from ppfr_ops.contracts.intruder import Attempt, IntruderRecord, luck
 from ppfr_ops.contracts.manifest import ReleaseManifest
@@ -41,11 +39,7 @@ def _means(attempt: Attempt) -> str:
 
 def read_intruder(folder: Folder, release: ReleaseManifest) -> IntruderRecord | None:
     """What ``ppfr intruder`` found on this very release; None: nothing that can be read."""
-    data = folder.read_bytes(EVIDENCE, "intruder.json")
-    try:
-        found = None if data is None else IntruderRecord.model_validate_json(data)
-    except (ValidationError, RecursionError):
-        return None
+    found = folder.model(IntruderRecord, EVIDENCE, "intruder.json")
     return found if found is not None and found.release == release.release else None
 
 
