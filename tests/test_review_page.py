@@ -3,11 +3,14 @@
 import asyncio
 import base64
 import csv
+import io
 import json
 import shutil
 import subprocess
+import tarfile
 import threading
 import time
+import zipfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,13 +18,17 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ppfr_ops import sample
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding
-from ppfr_ops.review.serving import Queue, read_queue, serve
+from ppfr_ops.review.serving import Queue, read_original, read_queue, serve
 from ppfr_ops.review.verdicts import read_verdicts
+from ppfr_ops.source.plan import Columns, plan, read_unit, sources
 from ppfr_ops.source.sums import is_of, sum_of
 
 aiohttp = pytest.importorskip("aiohttp")
@@ -271,3 +278,36 @@ def test_a_queue_of_another_form_is_refused(tmp_path: Path) -> None:
     (tmp_path / "queue.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="--review-out"):
         read_queue(str(tmp_path / "queue.csv"), {}, {})
+
+
+@pytest.mark.parametrize("kind", ["tree", "tar", "tar.gz", "zip", "parquet", "arrow", "numpy"])
+def test_a_picture_of_any_format_is_shown(tmp_path: Path, kind: str) -> None:
+    drawn = sample.faces(3)
+    pictures = [Encoding("png").encode(face) for face in drawn]
+    names = [f"x/{number}.png" for number in range(3)]
+    if kind == "tree":
+        for number, picture in enumerate(pictures):
+            (tmp_path / f"{number}.png").write_bytes(picture)
+    elif kind == "zip":
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            for name, picture in zip(names, pictures, strict=True):
+                archive.writestr(name, picture)
+    elif kind == "numpy":
+        np.save(tmp_path / "a.npy", drawn)
+    elif kind == "parquet":
+        table = pa.table({"image": pictures, "other": pictures})
+        pq.write_table(table, tmp_path / "a.parquet", row_group_size=2)
+    elif kind == "arrow":
+        table = pa.table({"image": pictures})
+        with pa.ipc.new_stream(tmp_path / "a.arrow", table.schema) as stream:
+            stream.write_table(table, 2)
+    else:
+        with tarfile.open(tmp_path / f"a.{kind}", "w:gz" if kind == "tar.gz" else "w:") as tar:
+            for name, picture in zip(names, pictures, strict=True):
+                member = tarfile.TarInfo(name)
+                member.size = len(picture)
+                tar.addfile(member, io.BytesIO(picture))
+    planned = plan(str(tmp_path), Columns(image="image" if kind == "parquet" else None))
+    (unit,) = planned.units
+    found = [read_original(*place, "image") for place in sources(planned, unit)]
+    assert found == read_unit(planned, unit)["image"].to_pylist() and len(found) == 3

@@ -1,7 +1,5 @@
 """Certificates in words, for people who do not know the method; and where a release has them."""
 
-from pydantic import ValidationError
-
 from ppfr_ops.contracts.certificates import Certification
 from ppfr_ops.errors import UserError
 from ppfr_ops.store.folder import EVIDENCE, Folder
@@ -17,11 +15,12 @@ def read_all(output: Folder) -> list[Certification]:
     """
     found = []
     for name in output.names(EVIDENCE, FOLDER):
-        data = output.read_bytes(EVIDENCE, FOLDER, name, DOCUMENT)
-        try:
-            found += [] if data is None else [Certification.model_validate_json(data)]
-        except ValidationError:
-            raise UserError(f"evidence/{FOLDER}/{name}/{DOCUMENT} is damaged") from None
+        place = (EVIDENCE, FOLDER, name, DOCUMENT)
+        if output.exists(*place):
+            one = output.model(Certification, *place)
+            if one is None:
+                raise UserError(f"{'/'.join(place)} is damaged")
+            found.append(one)
     return found
 
 

@@ -2,7 +2,8 @@
 a policy. Reads no picture."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -23,7 +24,7 @@ from ppfr_ops.contracts.policy import Policy
 from ppfr_ops.contracts.privacy_audit import DOCUMENT, PrivacyAudit
 from ppfr_ops.errors import UserError
 from ppfr_ops.release.listing import Unlisted, files_of, read_files
-from ppfr_ops.release.publish import read_release
+from ppfr_ops.release.publish import owners_manifest, read_release
 from ppfr_ops.release.singled import SinglingOut, singled
 from ppfr_ops.source.coarsening import parse
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
@@ -168,16 +169,10 @@ def open_release(output: str) -> Release:
         output: fsspec URL or path of a folder that ``ppfr sanitize`` finished.
 
     Raises:
-        ReleaseError: there is no manifest, or a shard of figures is missing or unreadable.
+        UserError: there is no manifest, or a shard of figures is missing or unreadable.
     """
     folder = Ledger(output)
-    raw = folder.read_bytes(EVIDENCE, "manifest.json")
-    if raw is None:
-        raise ReleaseError("no evidence/manifest.json: not an output, or its run has not finished")
-    try:
-        manifest = Manifest.model_validate_json(raw)
-    except (ValidationError, RecursionError):
-        raise ReleaseError("evidence/manifest.json is damaged; see ppfr verify") from None
+    manifest = owners_manifest(folder)
     told = read_release(folder)
     if told is None:
         raise ReleaseError("release/manifest.json is missing or damaged; see ppfr verify")
@@ -203,6 +198,20 @@ def open_release(output: str) -> Release:
         raise ReleaseError(f"release/{FILES}: {fault}") from None
     except (pa.ArrowException, KeyError):
         raise ReleaseError("the shards do not fit together; see ppfr verify") from None
+
+
+@contextmanager
+def _opened(folder: Folder, *place: str) -> Iterator[pq.ParquetFile]:
+    """A shard.
+
+    Raises:
+        ReleaseError: it is missing or unreadable.
+    """
+    try:
+        with folder.reading(*place) as data, pq.ParquetFile(data) as file:
+            yield file
+    except (OSError, pa.ArrowException):
+        raise ReleaseError(f"{'/'.join(place)} cannot be read; see ppfr verify") from None
 
 
 def faces_of(
@@ -234,14 +243,10 @@ def singled_of(folder: Folder, manifest: Manifest) -> SinglingOut | None:
         names = [_PERSON, _LOOK, *(f"keep.{name}" for name in names[1:])]
         shards = [(*_PLAN, name) for name in folder.names(*_PLAN) if name.endswith(_ROWS)]
     for shard in shards:
-        try:
-            with folder.fs.open(folder.path(*shard), "rb") as file:
-                part = pq.ParquetFile(file)
-                if _PERSON not in part.schema_arrow.names:
-                    return None
-                found.append(part.read([n for n in names if n in part.schema_arrow.names]))
-        except (OSError, pa.ArrowException):
-            raise ReleaseError(f"{'/'.join(shard[1:])} cannot be read; see ppfr verify") from None
+        with _opened(folder, *shard) as part:
+            if _PERSON not in part.schema_arrow.names:
+                return None
+            found.append(part.read([n for n in names if n in part.schema_arrow.names]))
     return singled(pa.concat_tables(found)) if found else None
 
 
@@ -256,11 +261,8 @@ def read_all(folder: Folder, units: Iterable[LedgerEntry], kind: Kind) -> pa.Tab
     for unit in units:
         if kind not in unit.shards and (kind == "dead_letters" or unit.stage != "whole"):
             continue
-        shard = unit.shards[kind]
-        try:
-            found.append(read_table(folder.fs.cat_file(folder.path(shard.path))))
-        except (OSError, pa.ArrowException):
-            raise ReleaseError(f"{shard.path} cannot be read; see ppfr verify") from None
+        with _opened(folder, unit.shards[kind].path) as file:
+            found.append(file.read())
     if found:
         return pa.concat_tables(found)
     empty = {"metrics": metrics_schema(), "detections": detections_schema()}
@@ -273,11 +275,9 @@ def _audited(folder: Folder, manifest: Manifest) -> PrivacyAudit | None:
     Raises:
         ReleaseError: it does not have the form of one.
     """
-    data = folder.read_bytes(EVIDENCE, DOCUMENT)
-    try:
-        found = None if data is None else PrivacyAudit.model_validate_json(data)
-    except (ValidationError, RecursionError):
-        raise ReleaseError(f"evidence/{DOCUMENT} is damaged; ppfr audit-privacy makes it") from None
+    found = folder.model(PrivacyAudit, EVIDENCE, DOCUMENT)
+    if found is None and folder.exists(EVIDENCE, DOCUMENT):
+        raise ReleaseError(f"evidence/{DOCUMENT} is damaged; ppfr audit-privacy makes it")
     same = found is not None and found.method_digest == manifest.method.digest
     return found if same else None
 
@@ -286,11 +286,8 @@ def _columns(folder: Folder, entries: Mapping[str, LedgerEntry]) -> pa.Schema:
     shard = next((one.shards["data"] for one in entries.values() if "data" in one.shards), None)
     if shard is None:
         return pa.schema([])
-    try:
-        with folder.fs.open(folder.path(shard.path), "rb") as file:
-            return pq.read_schema(file)
-    except (OSError, pa.ArrowException):
-        raise ReleaseError(f"{shard.path} cannot be read; see ppfr verify") from None
+    with _opened(folder, shard.path) as file:
+        return file.schema_arrow
 
 
 def _examples(

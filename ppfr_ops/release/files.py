@@ -8,7 +8,6 @@ digest.
 
 import hashlib
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -29,6 +28,7 @@ from ppfr_ops.release.looking import (
     photographs_in,
     picture_fault,
 )
+from ppfr_ops.release.standalone.folder import lines_of
 from ppfr_ops.sandbox import LimitError
 from ppfr_ops.store.folder import RELEASE, Folder, LedgerError
 from ppfr_ops.store.ledger import NO_DATE, Ledger
@@ -39,7 +39,6 @@ PHOTOGRAPHS = "photographs"
 
 Names = Literal["keep", "number"]
 
-_LINE = re.compile(rf"(\\?)([0-9a-f]{{64}})  ({PHOTOGRAPHS}/[^\0\n\r]+)")
 _ESCAPED = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
 _LONGEST = 255
 """Bytes of a file's name."""
@@ -175,24 +174,16 @@ def read_sums(folder: Folder, told: Listing, *place: str, most: int = LARGEST) -
         Unlisted: it is not what the manifest says, or lists what may not be there.
     """
     data = read_told(folder, told, *place, SUMS, most=most)
-    sums: dict[str, str] = {}
     try:
-        lines = data.decode("utf-8").split("\n")
-    except UnicodeDecodeError:
-        raise Unlisted("is not UTF-8") from None
-    if lines.pop() != "":
-        raise Unlisted("breaks off")
-    for line in lines:
-        found = _LINE.fullmatch(line)
-        if found is None:
-            raise Unlisted("has a line that lists no photograph")
-        escaped, digest, path = found.groups()
-        path = _unescaped(path) if escaped else path
-        if any(part in ("", ".", "..") for part in path.split("/")):
+        sums = dict(lines_of(data))
+    except ValueError:
+        raise Unlisted("has a line that lists no photograph") from None
+    for path in sums:
+        above, *parts = path.split("/")
+        if above != PHOTOGRAPHS or any(part in ("", ".", "..") for part in parts) or not parts:
             raise Unlisted("lists a path that leads elsewhere")
-        sums[path] = digest
-    if len(sums) != told.rows or len(lines) != told.rows:
-        raise Unlisted(f"lists {len(lines)} photographs, the manifest says {told.rows}")
+    if len(sums) != told.rows:
+        raise Unlisted(f"lists {len(sums)} photographs, the manifest says {told.rows}")
     if sums_text(sums) != data:
         raise Unlisted("is not written as such lists are")
     return sums
@@ -211,11 +202,6 @@ def read_lists(
     if manifest.listing.path != SUMS:
         return shards, None
     return shards, read_sums(folder, manifest.listing, *place, most=most)
-
-
-def _unescaped(text: str) -> str:
-    signs = {"\\": "\\", "n": "\n", "r": "\r"}
-    return re.sub(r"\\(.)", lambda found: signs.get(found[1], found[0]), text)
 
 
 # -- verification ---------------------------------------------------------------------------

@@ -117,6 +117,20 @@ def read_release(folder: Folder, *place: str) -> ReleaseManifest | None:
     return folder.model(ReleaseManifest, *(place or (RELEASE,)), "manifest.json")
 
 
+def owners_manifest(folder: Folder) -> Manifest:
+    """The manifest in the evidence.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    if not folder.exists(EVIDENCE, "manifest.json"):
+        raise UserError("no evidence/manifest.json: not an output, or its run has not finished")
+    found = folder.model(Manifest, EVIDENCE, "manifest.json")
+    if found is None:
+        raise UserError("evidence/manifest.json is damaged; see ppfr verify")
+    return found
+
+
 def write_release(
     ledger: Ledger,
     manifest: Manifest,

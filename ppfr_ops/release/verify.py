@@ -41,7 +41,7 @@ from ppfr_ops.release.looking import (
     looked_at,
     shard_faults,
 )
-from ppfr_ops.release.standalone.folder import room, walk
+from ppfr_ops.release.standalone.folder import odd, room, walk
 from ppfr_ops.sandbox import LimitError
 from ppfr_ops.store.entries import HashSet
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
@@ -97,10 +97,10 @@ def verify(
     place: tuple[str, ...] = (RELEASE,) if folder.exists(RELEASE, "manifest.json") else ()
     if not folder.exists(*place, "manifest.json"):
         raise UserError("no manifest.json: not an output, or its run has not finished")
-    odd = list(_odd(folder, place))
-    bad = {finding.file for finding in odd}
+    strange = list(_odd(folder, place))
+    bad = {finding.file for finding in strange}
     if "manifest.json" in bad:
-        yield from odd
+        yield from strange
         return
     size = folder.size(*place, "manifest.json") or 0
     raw = folder.read_bytes(*place, "manifest.json") or b""
@@ -119,7 +119,7 @@ def verify(
     if manifest.version < min_version:
         found = f"is version {manifest.version}, expected: {min_version} or later"
         yield Finding("manifest.json", found)
-    yield from odd
+    yield from strange
     listing = manifest.listing.path
     try:
         if listing in bad:
@@ -166,13 +166,9 @@ def _odd(folder: Folder, place: tuple[str, ...]) -> Iterator[Finding]:
         yield Finding("manifest.json", "lies in a folder that is a symbolic link")
         return
     for name, item in walk(root):
-        if item.is_symlink():
-            yield Finding(name, "is a symbolic link")
-        elif item.is_dir():
-            if name not in _FOLDERS and not name.startswith(f"{PHOTOGRAPHS}/"):
-                yield Finding(name, "is a folder that does not belong there")
-        elif not item.is_file(follow_symlinks=False):
-            yield Finding(name, "is no plain file")
+        is_ours = name in _FOLDERS or name.startswith(f"{PHOTOGRAPHS}/")
+        if (reason := odd(item, is_ours)) is not None:
+            yield Finding(name, reason)
 
 
 def _names(folder: Folder, place: tuple[str, ...]) -> Iterator[str]:

@@ -18,18 +18,20 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import pyarrow.parquet as pq
 from PIL import Image
 
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import ImageError, decode
 from ppfr_ops.review.verdicts import digest_of, read_verdicts
+from ppfr_ops.source.plan import Columns, Plan, plan, read_unit
 from ppfr_ops.source.sums import marked, sum_of
+from ppfr_ops.source.units import suffix
 from ppfr_ops.store.storage import open_store
 
 PAGE = Path(__file__).parent / "page.html"
@@ -40,6 +42,9 @@ _MOST_BYTES = 1 << 20
 """Of a request."""
 _MARK = re.compile(r"[0-9a-f]{32}:[0-9a-f]{32}|[0-9a-f]{64}")
 _UNTOLD = ("source", "row", "other")
+_IN_ARCHIVE = re.compile(r"(.+?\.(?:tar|tar\.gz|tgz|zip))(?:#|!/)", re.IGNORECASE | re.DOTALL)
+"""What the source of a picture begins with that is in an archive."""
+_TABLES = (".parquet", ".parq", ".pq")
 
 
 @dataclass
@@ -215,34 +220,24 @@ def read_original(source: str, row: int, image_column: str) -> bytes:
     Raises:
         OSError, ValueError: it is not there any more.
     """
-    path, _, member = source.partition(".tar#")
-    if member:
-        import tarfile
-
-        fs, root = open_store(f"{path}.tar")
-        with fs.open(root) as file, tarfile.open(fileobj=file) as archive:
-            for entry in archive:
-                if entry.name.startswith(f"{member}.") or entry.name == member:
-                    found = archive.extractfile(entry)
-                    data = b"" if found is None else found.read()
-                    if not entry.name.endswith((".json", ".txt", ".cls")):
-                        return data
-        raise ValueError("not in the archive")
-    fs, root = open_store(source)
-    if source.endswith(".parquet"):
-        with fs.open(root) as file:
-            parquet = pq.ParquetFile(file)
-            for group in range(parquet.num_row_groups):
-                count = parquet.metadata.row_group(group).num_rows
-                if row < count:
-                    value = parquet.read_row_group(group, [image_column])[image_column][row].as_py()
-                    found = value["bytes"] if isinstance(value, dict) else value
-                    if isinstance(found, bytes):
-                        return found
-                    break
-                row -= count
+    archive = _IN_ARCHIVE.match(source)
+    path = archive[1] if archive else source
+    try:
+        planned = _rows_of(path, image_column if suffix(path) in _TABLES else None)
+    except UserError:  # no file of rows, and of no picture's name
+        fs, root = open_store(path)
+        return bytes(fs.cat_file(root))
+    unit = next((unit for unit in planned.units if unit.start == row), None)
+    found = None if unit is None else read_unit(planned, unit)["image"][0].as_py()
+    if not isinstance(found, bytes):
         raise ValueError("no picture in that row")
-    return bytes(fs.cat_file(root))
+    return found
+
+
+@lru_cache(maxsize=4)
+def _rows_of(path: str, image_column: str | None) -> Plan:
+    """A file, every row a unit."""
+    return plan(path, Columns(image=image_column), unit_rows=1)
 
 
 def serve(queue: Queue, port: int = 0, reviewer: str = "owner") -> tuple[ThreadingHTTPServer, str]:

@@ -13,7 +13,7 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.source.kept import kept_field
 from ppfr_ops.source.labels import stored_text
 from ppfr_ops.source.picture_types import holds_pictures, is_image, is_list
-from ppfr_ops.source.reader import Listing, MissingColumnError
+from ppfr_ops.source.reader import Chosen, Listing, MissingColumnError
 from ppfr_ops.source.sandboxed import Sandboxed
 from ppfr_ops.source.units import READ_ERROR, Columns, Plan, damage_ends_it, errors
 
@@ -32,16 +32,14 @@ class Columnar(Sandboxed):
         """Of a file; in the sandbox."""
         raise NotImplementedError
 
-    def columns(
-        self, listing: Listing, paths: Sequence[str], columns: Columns
-    ) -> tuple[Columns, tuple[pa.Field, ...]]:
+    def columns(self, listing: Listing, paths: Sequence[str], columns: Columns) -> Chosen:
         """As most of the files have them: a few all over the listing are asked, so that a bad one
         does not decide for all.
 
         Raises:
             UserError: no file can be read, or none has the columns.
         """
-        found: list[tuple[Columns, tuple[pa.Field, ...]]] = []
+        found: list[Chosen] = []
         refusal = UserError(f"none of the input's {self.what} can be read")
         readable = False
         for path in dict.fromkeys(paths[len(paths) * place // _ASKED] for place in range(_ASKED)):
@@ -56,9 +54,7 @@ class Columnar(Sandboxed):
         return max(found, key=found.count)
 
 
-def _chosen(
-    schema: pa.Schema, columns: Columns, format_of_lists: str
-) -> tuple[Columns, tuple[pa.Field, ...]]:
+def _chosen(schema: pa.Schema, columns: Columns, format_of_lists: str) -> Chosen:
     pictures = [item.name for item in schema if is_image(item.type)]
     deeper = [i.name for i in schema if holds_pictures(i.type) and not is_image(i.type)]
     image = columns.image

@@ -9,7 +9,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from ppfr_ops.source.archive import BrokenError
-from ppfr_ops.source.reader import Cutting, Listing, Reader, Record, as_texts, few, table_of
+from ppfr_ops.source.reader import Chosen, Cutting, Listing, Reader, Record, as_texts, few, table_of
 from ppfr_ops.source.units import (
     Columns,
     Plan,
@@ -37,17 +37,15 @@ class FileRows(Reader):
         """
         raise NotImplementedError
 
-    def records(
-        self, file: IO[bytes], plan: Plan, start: int, offset: int
-    ) -> Iterator[Record | None]:
-        """The rows from number ``start`` on, which begins at ``offset``; None: a row that cannot be
-        read."""
+    def records(self, file: IO[bytes], plan: Plan, unit: Unit) -> Iterator[Record | None]:
+        """The rows from a unit's first on; None: a row that cannot be read."""
         raise NotImplementedError
 
     def names(self, file: IO[bytes], plan: Plan) -> set[str]:
         """Columns that a file has beside the pictures."""
         found: set[str] = set()
-        for record in islice(self.records(file, plan, 0, 0), ASKED):
+        first = Unit("", self.name, (), 0, 0)
+        for record in islice(self.records(file, plan, first), ASKED):
             found |= set() if record is None else record.values.keys()
         return found
 
@@ -56,9 +54,7 @@ class FileRows(Reader):
         with open_file(fs, path) as file:
             yield file
 
-    def columns(
-        self, listing: Listing, paths: Sequence[str], columns: Columns
-    ) -> tuple[Columns, tuple[pa.Field, ...]]:
+    def columns(self, listing: Listing, paths: Sequence[str], columns: Columns) -> Chosen:
         there: set[str] | None = None
         plan = Plan("", self.name, (), columns, ())
         for path in few(paths) if columns.beside else ():
@@ -97,8 +93,7 @@ class FileRows(Reader):
         lost = errors(plan, ["unreadable_row"])
         tables: list[pa.Table] = []
         with damage_ends_it(), self.opened(fs, unit.sources[0]) as file:
-            found = self.records(file, plan, unit.start, unit.offset)
-            for record in islice(found, count):
+            for record in islice(self.records(file, plan, unit), count):
                 table = lost
                 with damage_ends_it():
                     table = lost if record is None else table_of(plan, [record])

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from ppfr_ops.errors import UserError
-from ppfr_ops.source.reader import Listing, Record, as_texts, few, table_of
+from ppfr_ops.source.reader import Chosen, Listing, Record, as_texts, few, table_of
 from ppfr_ops.source.sandboxed import Counted, Sandboxed
 from ppfr_ops.source.stacks import are_pictures, as_png
 from ppfr_ops.source.units import Columns, Plan, damage_ends_it, errors, most_rows, open_file
@@ -37,9 +37,7 @@ class HDF5(Sandboxed):
     what = "HDF5 files"
     suffixes = frozenset({".h5", ".hdf5"})
 
-    def columns(
-        self, listing: Listing, paths: Sequence[str], columns: Columns
-    ) -> tuple[Columns, tuple[pa.Field, ...]]:
+    def columns(self, listing: Listing, paths: Sequence[str], columns: Columns) -> Chosen:
         if importlib.util.find_spec("h5py") is None:
             raise UserError("HDF5 files need pip install ppfr-sanitizer[formats]")
         there: set[str] = set()

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from ppfr_ops.source.columnar import Columnar, rows_of, wanted
-from ppfr_ops.source.reader import Listing
+from ppfr_ops.source.reader import Chosen, Listing
 from ppfr_ops.source.sandboxed import Counted
 from ppfr_ops.source.tables import FRAGMENT, opening, sandbox
 from ppfr_ops.source.units import Columns, Plan, damage_ends_it, errors
@@ -25,9 +25,7 @@ class LanceDataset(Columnar):
     suffixes = frozenset({FRAGMENT})
     sandbox = sandbox
 
-    def columns(
-        self, listing: Listing, paths: Sequence[str], columns: Columns
-    ) -> tuple[Columns, tuple[pa.Field, ...]]:
+    def columns(self, listing: Listing, paths: Sequence[str], columns: Columns) -> Chosen:
         return super().columns(listing, [listing.url], columns)
 
     def schema(self, fs: Any, path: str) -> pa.Schema:

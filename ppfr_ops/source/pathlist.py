@@ -4,11 +4,9 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-import pyarrow as pa
-
 from ppfr_ops.errors import UserError
 from ppfr_ops.source.labels import read_labels
-from ppfr_ops.source.reader import Cutting, Listing
+from ppfr_ops.source.reader import Chosen, Cutting, Listing
 from ppfr_ops.source.tree import Images
 from ppfr_ops.source.units import Columns, Unit, even, shared_out
 
@@ -21,9 +19,7 @@ class PathList(Images):
     suffixes = frozenset({".csv", ".tsv", ".jsonl"})
     fallback = True
 
-    def columns(
-        self, listing: Listing, paths: Sequence[str], columns: Columns
-    ) -> tuple[Columns, tuple[pa.Field, ...]]:
+    def columns(self, listing: Listing, paths: Sequence[str], columns: Columns) -> Chosen:
         named = list(read_labels(listing.fs, tuple(paths)).rows)
         return super().columns(listing, named, replace(columns, labels=tuple(paths)))
 

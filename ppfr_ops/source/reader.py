@@ -42,6 +42,10 @@ class File:
     """Changes when the file does."""
 
 
+Chosen = tuple[Columns, tuple[pa.Field, ...]]
+"""The columns with what was left open filled in, and the types of those to keep."""
+
+
 def stamp_of(info: Mapping[str, Any]) -> str:
     """What changes when a file does: its size, and its digest, ETag or modification time."""
     names = (
@@ -134,10 +138,8 @@ class Reader:
         """What is not read of these files, by what it is, and how many there are."""
         return {}
 
-    def columns(
-        self, listing: Listing, paths: Sequence[str], columns: Columns
-    ) -> tuple[Columns, tuple[pa.Field, ...]]:
-        """The columns with what was left open filled in, and the types of those to keep.
+    def columns(self, listing: Listing, paths: Sequence[str], columns: Columns) -> Chosen:
+        """Where things are in these files.
 
         Raises:
             MissingColumnError: one is not there.
@@ -185,9 +187,7 @@ def few(paths: Sequence[str]) -> Iterable[str]:
     return dict.fromkeys((*paths[:3], paths[-1]))
 
 
-def as_texts(
-    columns: Columns, there: Collection[str] | None, what: str = "the input"
-) -> tuple[Columns, tuple[pa.Field, ...]]:
+def as_texts(columns: Columns, there: Collection[str] | None, what: str = "the input") -> Chosen:
     """What ``Reader.columns`` gives of a format whose columns are texts.
 
     Args:

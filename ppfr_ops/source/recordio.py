@@ -11,7 +11,7 @@ from ppfr_ops.imaging.decoding import MAX_BYTES
 from ppfr_ops.source.archive import BrokenError
 from ppfr_ops.source.filerows import FileRows
 from ppfr_ops.source.reader import Listing, Record
-from ppfr_ops.source.units import Plan, suffix
+from ppfr_ops.source.units import Plan, Unit, suffix
 
 _MAGIC = 0xCED7230A
 _HEAD = struct.Struct("<IfQQ")
@@ -40,10 +40,8 @@ class RecordIO(FileRows):
             if size > 0:
                 yield offset, size
 
-    def records(
-        self, file: IO[bytes], plan: Plan, start: int, offset: int
-    ) -> Iterator[Record | None]:
-        for _, count, parts in _records(file, offset):
+    def records(self, file: IO[bytes], plan: Plan, unit: Unit) -> Iterator[Record | None]:
+        for _, count, parts in _records(file, unit.offset):
             size = sum(length for _, length in parts) - _HEAD.size - 4 * count
             if size <= 0:
                 continue

@@ -16,7 +16,7 @@ from ppfr_ops.source.archive import BrokenError
 from ppfr_ops.source.filerows import FileRows
 from ppfr_ops.source.labels import stored_text
 from ppfr_ops.source.reader import Record
-from ppfr_ops.source.units import Plan
+from ppfr_ops.source.units import Plan, Unit
 
 _LABELS = "iufbUS"
 _MOST_LABEL_BYTES = 2**28
@@ -37,13 +37,11 @@ class Stack(FileRows):
         if not whole:
             raise BrokenError
 
-    def records(
-        self, file: IO[bytes], plan: Plan, start: int, offset: int
-    ) -> Iterator[Record | None]:
+    def records(self, file: IO[bytes], plan: Plan, unit: Unit) -> Iterator[Record | None]:
         arrays = _arrays(file)
         stack = _stack(arrays, plan.columns.image)
         labels = _labels(arrays, stack, plan)
-        for number, picture in enumerate(stack.pictures(start), start):
+        for number, picture in enumerate(stack.pictures(unit.start), unit.start):
             values = {name: column[number] for name, column in labels.items()}
             if labels.keys() >= set(plan.columns.beside):
                 yield Record(as_png(picture), values=values)

@@ -6,15 +6,13 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import IO, Any
 
-import pyarrow as pa
-
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.decoding import MAX_BYTES
 from ppfr_ops.source.archive import BrokenError, Member, members
 from ppfr_ops.source.filerows import ASKED, FileRows
 from ppfr_ops.source.labels import json_text, parsed_json
 from ppfr_ops.source.paths import in_archive
-from ppfr_ops.source.reader import Cutting, Listing, Record, as_texts, few
+from ppfr_ops.source.reader import Chosen, Cutting, Listing, Record, as_texts, few
 from ppfr_ops.source.units import (
     IMAGE_SUFFIXES,
     Columns,
@@ -147,9 +145,7 @@ class WebDataset(FileRows):
         if current is not None:
             yield current
 
-    def columns(
-        self, listing: Listing, paths: Sequence[str], columns: Columns
-    ) -> tuple[Columns, tuple[pa.Field, ...]]:
+    def columns(self, listing: Listing, paths: Sequence[str], columns: Columns) -> Chosen:
         there: set[str] = set()
         pictures = several = samples = 0
         no_picture = replace(columns, image="")
@@ -178,10 +174,8 @@ class WebDataset(FileRows):
     def cut(self, listing: Listing, paths: Sequence[str], cutting: Cutting) -> Iterator[Unit]:
         return super().cut(listing, paths, replace(cutting, least=1))
 
-    def records(
-        self, file: IO[bytes], plan: Plan, start: int, offset: int
-    ) -> Iterator[Record | None]:
-        for sample in self.samples(file, offset, plan.columns):
+    def records(self, file: IO[bytes], plan: Plan, unit: Unit) -> Iterator[Record | None]:
+        for sample in self.samples(file, unit.offset, plan.columns):
             record = None
             with damage_ends_it():
                 record = sample.record(plan.columns)

@@ -13,7 +13,7 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.decoding import MAX_BYTES
 from ppfr_ops.source.labels import Labels, beside, json_text, read_labels
 from ppfr_ops.source.paths import refuse_unclear
-from ppfr_ops.source.reader import Cutting, Listing, MissingColumnError, Reader
+from ppfr_ops.source.reader import Chosen, Cutting, Listing, MissingColumnError, Reader
 from ppfr_ops.source.units import (
     FEW_PICTURES,
     IMAGE_SUFFIXES,
@@ -77,9 +77,7 @@ class Images(Reader):
     by_place = False  # where a picture stands in the listing is no part of what it is
     by_path = frozenset({FOLDER_COLUMN})
 
-    def columns(
-        self, listing: Listing, paths: Sequence[str], columns: Columns
-    ) -> tuple[Columns, tuple[pa.Field, ...]]:
+    def columns(self, listing: Listing, paths: Sequence[str], columns: Columns) -> Chosen:
         """The folder's name, and what labels say."""
         tables = columns.labels or beside(tuple(listing.files))
         there = [FOLDER_COLUMN]

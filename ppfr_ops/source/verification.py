@@ -11,7 +11,7 @@ from ppfr_ops.imaging.decoding import MAX_BYTES
 from ppfr_ops.source.archive import BrokenError
 from ppfr_ops.source.filerows import FileRows
 from ppfr_ops.source.reader import Listing, Record
-from ppfr_ops.source.units import Plan, damage_ends_it, open_file
+from ppfr_ops.source.units import Plan, Unit, damage_ends_it, open_file
 
 Place = tuple[int, int]
 
@@ -53,9 +53,7 @@ class Verification(FileRows):
             if isinstance(place, tuple):
                 yield 0, place[1]
 
-    def records(
-        self, file: IO[bytes], plan: Plan, start: int, offset: int
-    ) -> Iterator[Record | None]:
+    def records(self, file: IO[bytes], plan: Plan, unit: Unit) -> Iterator[Record | None]:
         pictures: list[Place] = []
         same: list[bool] = []
         try:
@@ -67,7 +65,7 @@ class Verification(FileRows):
         except BrokenError:
             same = []
         told = 2 * len(same) == len(pictures)
-        for number, (place, length) in enumerate(pictures[start:], start):
+        for number, (place, length) in enumerate(pictures[unit.start :], unit.start):
             values = {"pair": str(number // 2)}
             if told:
                 values["same"] = str(same[number // 2])

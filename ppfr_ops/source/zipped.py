@@ -9,15 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO, Any, cast
 
-import pyarrow as pa
-
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.decoding import MAX_BYTES
 from ppfr_ops.source.archive import BrokenError
 from ppfr_ops.source.filerows import FileRows
 from ppfr_ops.source.listing import HIDDEN
 from ppfr_ops.source.paths import in_archive, refuse_unclear
-from ppfr_ops.source.reader import Listing, Record
+from ppfr_ops.source.reader import Chosen, Listing, Record
 from ppfr_ops.source.tar import WebDataset, hidden
 from ppfr_ops.source.units import (
     IMAGE_SUFFIXES,
@@ -42,9 +40,7 @@ class Zip(FileRows):
     suffixes = frozenset({".zip"})
     by_path = frozenset({"folder"})
 
-    def columns(
-        self, listing: Listing, paths: Sequence[str], columns: Columns
-    ) -> tuple[Columns, tuple[pa.Field, ...]]:
+    def columns(self, listing: Listing, paths: Sequence[str], columns: Columns) -> Chosen:
         found = super().columns(listing, paths, columns)
         if columns.identity == "folder":
             try:
@@ -74,11 +70,9 @@ class Zip(FileRows):
         if not _complete(file, archive):
             raise BrokenError
 
-    def records(
-        self, file: IO[bytes], plan: Plan, start: int, offset: int
-    ) -> Iterator[Record | None]:
+    def records(self, file: IO[bytes], plan: Plan, unit: Unit) -> Iterator[Record | None]:
         archive, pictures = _pictures(file)
-        for info in pictures[start:]:
+        for info in pictures[unit.start :]:
             folder: str | None = storable(os.path.basename(os.path.dirname(_name(info))))
             data, code = None, "unreadable_file"
             if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):

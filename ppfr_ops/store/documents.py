@@ -30,6 +30,7 @@ from ppfr_ops.store.entries import (
     unit_in,
 )
 from ppfr_ops.store.folder import EVIDENCE, LARGEST_DOCUMENT, LedgerError
+from ppfr_ops.store.lease import newest
 from ppfr_ops.store.secret import LEDGER, Secret
 
 COMPACTED = (*LEDGER, "entries.parquet")
@@ -88,11 +89,7 @@ class Documents(Secret):
 
     def fenced_off(self) -> bool:
         """Whether another run has taken over, or the output was removed."""
-        if self.fence is None:
-            return False
-        names = [name.removesuffix(".json") for name in self.names(*LEDGER, "lease")]
-        fences = [int(name) for name in names if name.isdecimal()]
-        return max(fences, default=-1) != self.fence
+        return self.fence is not None and newest(self) != self.fence
 
     def still_mine(self) -> None:
         """Before anything that was published is changed.

@@ -107,19 +107,16 @@ class Folder:
 
     def names(self, *parts: str) -> list[str]:
         """What a folder holds, sorted; nothing if it is not there."""
-        return self._names(*parts)
-
-    def paths(self, *parts: str) -> list[str]:
-        """Paths of what a folder holds, sorted; none if it is not there."""
-        return [self.path(*parts, name) for name in self._names(*parts)]
-
-    def _names(self, *parts: str) -> list[str]:
         if not self.local:
             return sorted(name for name, _ in self.listing(*parts))
         try:
             return sorted(os.listdir(self.path(*parts)))
         except (FileNotFoundError, NotADirectoryError):
             return []
+
+    def paths(self, *parts: str) -> list[str]:
+        """Paths of what a folder holds, sorted; none if it is not there."""
+        return [self.path(*parts, name) for name in self.names(*parts)]
 
     def files(self, *parts: str) -> dict[str, "Listed"]:
         """The files that a folder holds, by name."""

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from ppfr_ops.store.folder import Folder
-from ppfr_ops.store.ledger import LEDGER, LedgerError
+from ppfr_ops.store.folder import Folder, LedgerError
+from ppfr_ops.store.secret import LEDGER
 
 BEAT_SECONDS = 5.0
 EXPIRY_SECONDS = 30.0

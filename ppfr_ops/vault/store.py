@@ -109,7 +109,8 @@ class Vault:
         """What is destroyed here must lie here."""
         if not self.files.local:
             return
-        places: list[tuple[str, ...]] = [(os.path.basename(path),) for path in self.files.paths()]
+        there = os.listdir(self.files.path()) if self.files.exists() else []
+        places: list[tuple[str, ...]] = [(name,) for name in sorted(there)]
         places += [("keys", name) for name in self.files.names("keys")]
         places += [("generations", name) for name in self.files.names("generations")]
         for place in places:

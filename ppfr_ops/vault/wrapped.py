@@ -2,13 +2,13 @@
 
 import contextlib
 import os
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator
 
 from ppfr_ops.store.files import Files
 from ppfr_ops.vault.generations import NAME, Generation
 from ppfr_ops.vault.sealing import Place, Refused, unit_key, unwrap, wrap
 from ppfr_ops.vault.shards import Damaged, Entry, Keys
-from ppfr_ops.vault.shredding import overwrite, to_overwrite
 
 SUFFIX = ".parquet"
 _FOLDER = "keys"
@@ -50,23 +50,26 @@ class WrappedKeys:
     def put(self, generation: str, keys: Keys) -> None:
         """Write a unit's keys; what they were before is overwritten."""
         place = (_FOLDER, generation, f"{keys.unit}.{keys.copy}{SUFFIX}")
-        path = self._files.path(*place)
         data = keys.to_bytes()
-        self._still_mine()
-        old = to_overwrite(path) if self._files.local else None
-        self._files.put(data, *place)
-        if old is not None:
-            overwrite(old)
+        with self._overwriting(*place):
+            self._files.put(data, *place)
 
     def shred(self, generation: str, name: str) -> None:
         """Destroy a file."""
-        path = self._files.path(_FOLDER, generation, name)
-        self._still_mine()
-        old = to_overwrite(path) if self._files.local else None
-        with contextlib.suppress(IsADirectoryError):  # nothing of ours
+        with (
+            self._overwriting(_FOLDER, generation, name),
+            contextlib.suppress(IsADirectoryError),  # nothing of ours
+        ):
             self._files.remove(_FOLDER, generation, name)
+
+    @contextlib.contextmanager
+    def _overwriting(self, *place: str) -> Iterator[None]:
+        """The block takes a file from its place; then what it held is destroyed."""
+        self._still_mine()
+        old = _to_overwrite(self._files.path(*place)) if self._files.local else None
+        yield
         if old is not None:
-            overwrite(old)
+            _overwrite(old)
 
     def clear(self, generation: str, needed_in: str | None = None) -> None:
         """Destroy all keys of a generation.
@@ -133,3 +136,28 @@ def unwrapped(keys: Keys, release: str, key: bytes) -> dict[str, bytes | None]:
         place = Place(release, name, each.picture)
         found[name] = None if each.key is None else unwrap(each.key, under, place)
     return found
+
+
+def _to_overwrite(path: str) -> int | None:
+    """A file that is about to go, open for writing; None if there is none, or it is not the vault's
+    alone: a link, or a file of several names, is somebody else's too."""
+    try:
+        old = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    found = os.fstat(old)
+    if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+        return old
+    os.close(old)
+    return None
+
+
+def _overwrite(descriptor: int) -> None:
+    """Zeros over a file that has no name any more, and close it: the best that can be done. A file
+    system that copies on write, a flash disk, a snapshot or a backup may keep the old bytes;
+    against that helps rotating to a new master and destroying the old one (``docs/vault.md``)."""
+    try:
+        os.pwrite(descriptor, bytes(os.fstat(descriptor).st_size), 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

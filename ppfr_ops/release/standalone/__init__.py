@@ -9,6 +9,7 @@ from importlib import resources
 
 PARTS = (
     "imaging/marks.py",
+    "release/findings.py",
     "release/foreign.py",
     "release/standalone/parquet.py",
     "release/standalone/folder.py",

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
+from ppfr_ops.release.findings import printable
 from ppfr_ops.release.foreign import Mark, foreign_part, mark_of
 from ppfr_ops.release.standalone.folder import (
     LIST,
@@ -19,6 +20,7 @@ from ppfr_ops.release.standalone.folder import (
     File,
     Release,
     check_names,
+    lines_of,
     once,
     room,
     unlike,
@@ -46,8 +48,6 @@ Anyone who can change a release can change this file in it: compare its sha256 w
 that you got elsewhere, or use that copy.
 """
 
-_LINE = re.compile(r"(\\?)([0-9a-f]{64})  ([^\0]+)")
-_ESCAPES = {"\\": "\\", "n": "\n", "r": "\r"}
 _ITSELF = "verify.py"
 _ID = re.compile(rb"[0-9a-f]{32}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -157,7 +157,10 @@ def _read_list(seen: Release) -> bool:
             return False
         try:
             file.seek(0)
-            found = list(_shards(file, told["bytes"]) if name == LIST else _photographs(file))
+            if name == LIST:
+                found = list(_shards(file, told["bytes"]))
+            else:  # each is one record
+                found = [File(path, None, digest, 1) for path, digest in lines_of(file.read())]
         except (Unreadable, Unsupported, ValueError, TypeError):
             seen.find(name, "is no readable list")
             return False
@@ -176,21 +179,6 @@ def _shards(file: BinaryIO, size: int) -> Iterator[File]:
     columns = [list(read_column(file, footer, name)) for name in names]
     for path, rows, length, digest in zip(*columns, strict=True):
         yield File(_text(path), _number(length), _text(digest), _number(rows))
-
-
-def _photographs(file: BinaryIO) -> Iterator[File]:
-    """As ``sha256sum --check`` reads them: each is one record."""
-    lines = file.read().decode("utf-8").split("\n")
-    if lines.pop():
-        raise ValueError
-    for line in lines:
-        found = _LINE.fullmatch(line)
-        if found is None:
-            raise ValueError
-        escaped, digest, path = found.groups()
-        if escaped:
-            path = re.sub(r"\\([\\nr])", lambda sign: _ESCAPES[sign[1]], path)
-        yield File(path, None, digest, 1)
 
 
 def _text(value: bytes | None) -> str:
@@ -317,17 +305,12 @@ def main(arguments: Iterable[str] | None = None) -> int:
         print(json.dumps({**told, "unchecked": seen.unchecked}, indent=2))
         return 1 if findings else 0
     for name, reason in seen.findings:
-        print(_printable(f"{name}: {reason}"))
+        print(printable(f"{name}: {reason}"))
     for what, count in seen.unchecked.items():
-        print(_printable(f"not checked: {what}" + (f" ({count} files)" if count > 1 else "")))
+        print(printable(f"not checked: {what}" + (f" ({count} files)" if count > 1 else "")))
     if not seen.findings:
         print(f"all that was checked holds (version {version})")
     return 1 if seen.findings else 0
-
-
-def _printable(text: str) -> str:
-    """Without what would colour or clear a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ This module needs Python's standard library alone, as all of ``release.standalon
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple
@@ -13,6 +14,8 @@ LIST, SUMS = "files.pq", "SHA256SUMS"
 """What lists the shards of a release, or its photographs."""
 
 _OWN = ("manifest.json", "manifest.sig")
+_LINE = re.compile(r"(\\?)([0-9a-f]{64})  ([^\0]+)")
+_ESCAPES = {"\\": "\\", "n": "\n", "r": "\r"}
 _LARGEST_TEXT = 1 << 26
 
 
@@ -97,15 +100,43 @@ def check_names(seen: Release) -> None:
         parts = path.split("/")
         folders.update("/".join(parts[:depth]) for depth in range(1, len(parts)))
     for name, item in walk(seen.root):
-        if item.is_symlink():
-            seen.find(name, "is a symbolic link")
-        elif item.is_dir():
-            if name not in folders:
-                seen.find(name, "is a folder that does not belong there")
-        elif not item.is_file(follow_symlinks=False):
-            seen.find(name, "is no plain file")
-        elif name not in listed and name not in own:
-            seen.find(name, "is not in the manifest")
+        reason = odd(item, name in folders)
+        if reason is None and not item.is_dir() and name not in listed and name not in own:
+            reason = "is not in the manifest"
+        if reason is not None:
+            seen.find(name, reason)
+
+
+def odd(item: "os.DirEntry[str]", is_ours: bool) -> str | None:
+    """Why something is neither a plain file nor a folder of a release; None: it is one.
+
+    Args:
+        is_ours: whether a folder of that name belongs there.
+    """
+    if item.is_symlink():
+        return "is a symbolic link"
+    if item.is_dir():
+        return None if is_ours else "is a folder that does not belong there"
+    return None if item.is_file(follow_symlinks=False) else "is no plain file"
+
+
+def lines_of(text: bytes) -> Iterator[tuple[str, str]]:
+    """Path and sha256 of every line of ``SHA256SUMS``, as ``sha256sum --check`` reads them.
+
+    Raises:
+        ValueError: there is something else.
+    """
+    lines = text.decode("utf-8").split("\n")
+    if lines.pop():
+        raise ValueError
+    for line in lines:
+        found = _LINE.fullmatch(line)
+        if found is None:
+            raise ValueError
+        escaped, digest, path = found.groups()
+        if escaped:
+            path = re.sub(r"\\([\\nr])", lambda sign: _ESCAPES[sign[1]], path)
+        yield path, digest
 
 
 def walk(root: str) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
