@@ -86,7 +86,7 @@ def tried(output: str, url: str, master: str) -> tuple[set[str], set[str], int]:
 
 def opens(url: str, master: str) -> bool:
     try:
-        Vault(url).require()[1].key(FileKey(read_master(master)))
+        Vault(url).require().key(FileKey(read_master(master)))
     except WrongKey:
         return False
     return True

@@ -21,7 +21,7 @@ from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.release.figures import Figures, assess, figure
-from ppfr_ops.release.forecast import forecast, percentile_ranks
+from ppfr_ops.release.forecast import forecast, percentile_interval
 from ppfr_ops.sample import faces
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.options import SanitizeOptions
@@ -292,7 +292,8 @@ def test_a_hostile_policy_is_one_line(text: str, reason: str) -> None:
 @pytest.mark.parametrize(("count", "share"), [(400, 0.99), (64, 0.5), (200, 0.05), (64, 0.99)])
 def test_a_percentile_lies_between_its_ranks_as_often_as_is_said(count, share) -> None:
     """Exactly, not by simulation: P(rank below or at, rank above) from the binomial."""
-    low, high = percentile_ranks(count, share)
+    ends = percentile_interval(np.arange(1.0, count + 1), share)
+    low, high = (int(end) if np.isfinite(end) else 0 for end in ends)
     below = binom.cdf(low - 1, count, share) if low else 0.0  # X_(low) is above the percentile
     above = binom.sf(high - 1, count, share) if high else 0.0  # X_(high) is below it
     assert below <= 0.025 and above <= 0.025

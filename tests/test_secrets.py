@@ -134,7 +134,7 @@ def secretive(tmp_path: Path) -> Job:
             identity_column="who",
         )
     )
-    vault = Access("file:///vault", "r", Generation("g", "salt", "check", "r", 0), os.urandom(32))
+    vault = Access("file:///vault", Generation("g", "salt", "check", "r", 0), os.urandom(32))
     own = {"key": os.urandom(32), "pseudonym_key": os.urandom(32), "vault": vault}
     return replace(job, secrets={"mask": os.urandom(16)}, **own)
 

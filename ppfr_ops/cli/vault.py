@@ -194,7 +194,7 @@ def rotate(url: str, key: str, new_key: str, who: str | None) -> int:
 
 def _opens(vault: Vault, service: KeyService) -> bool:
     try:
-        vault.require()[1].key(service)
+        vault.require().key(service)
     except WrongKey:
         return False
     return True

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ppfr_ops.contracts.policy import Policy
 from ppfr_ops.release.figures import Figures, figure
@@ -59,12 +60,7 @@ def _interval(name: str, figures: Figures) -> tuple[float, float]:
     metric, _, kind = name.rpartition("_")
     values = figures.values(metric)
     if kind.startswith("p") and kind[1:].isdigit() and len(values):
-        low, high = percentile_ranks(len(values), int(kind[1:]) / 100)
-        ordered = np.sort(values)
-        return (
-            float(ordered[low - 1]) if low else -np.inf,
-            float(ordered[high - 1]) if high else np.inf,
-        )
+        return percentile_interval(values, int(kind[1:]) / 100)
     # The extremes of a sample say nothing about those of the whole.
     if len(values) < 8 or kind != "mean":
         return float("nan"), float("nan")
@@ -79,25 +75,19 @@ def _interval(name: str, figures: Figures) -> tuple[float, float]:
     return float(spread.low), float(spread.high)
 
 
-def percentile_ranks(count: int, share: float) -> tuple[int, int]:
-    """Ranks of the order statistics that enclose a percentile with 95 % confidence, each end with
-    97.5 %, whatever the distribution (Conover, Practical Nonparametric Statistics, 3.2): how many
-    of ``count`` values lie below the percentile is binomial.
+def percentile_interval(values: NDArray[np.float64], share: float) -> tuple[float, float]:
+    """The order statistics that enclose a percentile with 95 % confidence, each end with 97.5 %,
+    whatever the distribution (Conover, Practical Nonparametric Statistics, 3.2).
 
     Args:
-        count: values in the sample.
+        values: the sample; ``N``.
         share: of the values below the percentile, 0 to 1, both excluded.
 
     Returns:
-        The ranks, from 1; 0: there is no such rank, the sample is too small.
+        Lower and upper end; infinite where the sample is too small to have one.
     """
-    from scipy.stats import binom
+    from scipy.stats import quantile_test
 
-    tail = (1 - CONFIDENCE) / 2
-    # P(X_(r) <= q) = P(B >= r): the largest r for which that is 97.5 % or more.
-    low = int(binom.ppf(tail, count, share))
-    while low > 0 and binom.sf(low - 1, count, share) < 1 - tail:
-        low -= 1
-    # P(X_(s) >= q) = P(B <= s - 1): the smallest s for which that is 97.5 % or more.
-    high = int(binom.ppf(1 - tail, count, share)) + 1
-    return low, high if high <= count else 0
+    found = quantile_test(values, p=share).confidence_interval(CONFIDENCE)
+    low = -np.inf if np.isnan(found.low) else float(found.low)
+    return low, np.inf if np.isnan(found.high) else float(found.high)

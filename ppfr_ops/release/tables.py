@@ -6,14 +6,14 @@ the signature speaks of their data files too; Lance has a format of its own.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
 
 import pyarrow as pa
 
-from ppfr_ops.errors import UserError, missing_extra
+from ppfr_ops.errors import UserError
 from ppfr_ops.release.export import Release
+from ppfr_ops.source.tables import in_one_line
 from ppfr_ops.store.files import inside
 from ppfr_ops.store.folder import Folder
 from ppfr_ops.store.ledger import NO_DATE
@@ -49,23 +49,9 @@ def export_table(output: str, target: str, kind: Kind) -> int:
         raise UserError("FOLDER is not empty; choose another for the table")
     if release.sums is not None:
         raise UserError("a release of picture files has no records that a table could hold")
-    with _one_line(kind):
+    why = f"{kind} may have no type as one of the columns that were kept"
+    with in_one_line("the table cannot be written", why):
         return _WRITERS[kind](release, Path(folder.root).resolve())
-
-
-@contextmanager
-def _one_line(kind: str) -> Iterator[None]:
-    try:
-        yield
-    except UserError:
-        raise
-    except ImportError as error:
-        raise missing_extra(error) or error from None
-    except Exception as error:
-        raise UserError(
-            f"the table cannot be written ({type(error).__name__}): {kind} may have no type as one "
-            "of the columns that were kept"
-        ) from None
 
 
 def _shards(release: Release, root: Path) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import islice
 from typing import IO, Any
 
@@ -85,8 +84,9 @@ class FileRows(Reader):
             for start, stop in list(ranges(sizes, most, cutting.unit_bytes)) or [(0, 0)]:
                 if start == stop and damaged is None:
                     break  # an empty file
-                unit = Unit("", self.name, (path,), start, stop, offsets[start] if offsets else 0)
-                yield replace(unit, damaged=damaged if stop == len(offsets) else None)
+                offset = offsets[start] if offsets else 0
+                lost = damaged if stop == len(offsets) else None
+                yield Unit("", self.name, (path,), start, stop, offset, lost)
 
     def read(self, fs: Any, plan: Plan, unit: Unit) -> pa.Table:
         count = unit.stop - unit.start

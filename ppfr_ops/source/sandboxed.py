@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from ppfr_ops.sandbox import LimitError, Sandbox, sandbox
 from ppfr_ops.source.reader import Cutting, Listing, Reader
-from ppfr_ops.source.units import Plan, Unit, damage_ends_it, errors, in_file, shared_out
+from ppfr_ops.source.units import Plan, Unit, damage_ends_it, errors, even, shared_out
 
 _SECONDS = 60.0
 _MAX_DEATHS = 8
@@ -68,7 +68,11 @@ class Sandboxed(Reader):
             most = shared_out(rows * len(paths), cutting.unit_rows, cutting.least)
             if cutting.unit_bytes is not None:
                 most = max(1, min(most, cutting.unit_bytes * found.rows // max(1, found.size)))
-            yield from in_file(self.name, path, rows, most, found.damaged)
+            for start, stop in list(even(rows, most)) or [(0, 0)]:
+                if start == stop and found.damaged is None:
+                    break  # an empty file
+                damaged = found.damaged if stop == rows else None
+                yield Unit("", self.name, (path,), start, stop, damaged=damaged)
 
     def read(self, fs: Any, plan: Plan, unit: Unit) -> pa.Table:
         """Rows at which the reading process dies are found by halving; after a few deaths all that

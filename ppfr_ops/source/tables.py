@@ -8,7 +8,7 @@ and are read as such, by workers that need none of these libraries.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from urllib.parse import unquote
 
@@ -35,11 +35,11 @@ sandbox = Sandbox(4 << 30)
 
 
 @contextmanager
-def opening(kind: str) -> Iterator[None]:
+def in_one_line(what: str, why: str) -> Iterator[None]:
     """What the library of a kind of tables raises, as one line for the user.
 
     Raises:
-        UserError: the table cannot be read, or the library is not installed.
+        UserError: the table cannot be read or written, or the library is not installed.
     """
     try:
         yield
@@ -50,10 +50,13 @@ def opening(kind: str) -> Iterator[None]:
     except Exception as error:
         if passes(error):
             raise
-        raise UserError(
-            f"the {kind} table cannot be read at that version ({type(error).__name__}): is there "
-            "such a version, and can this version of the library read it?"
-        ) from None
+        raise UserError(f"{what} ({type(error).__name__}): {why}") from None
+
+
+def opening(kind: str) -> AbstractContextManager[None]:
+    """As ``in_one_line``, of a table that is read."""
+    why = "is there such a version, and can this version of the library read it?"
+    return in_one_line(f"the {kind} table cannot be read at that version", why)
 
 
 def listing_of_table(kind: str, fs: Any, root: str, url: str, version: int | None) -> Listing:

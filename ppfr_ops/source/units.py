@@ -264,20 +264,6 @@ def even(rows: int, most: int) -> Iterator[tuple[int, int]]:
         yield rows * piece // pieces, rows * (piece + 1) // pieces
 
 
-def in_file(format: str, path: str, rows: int, most: int, damaged: str | None) -> Iterator[Unit]:
-    """Units of a file of many rows.
-
-    Args:
-        most: rows of a unit.
-        damaged: reason code of what the file loses at its end; None: it is whole.
-    """
-    for start, stop in list(even(rows, most)) or [(0, 0)]:
-        if start == stop and damaged is None:
-            break  # an empty file
-        last = damaged if stop == rows else None
-        yield Unit("", format, (path,), start, stop, damaged=last)
-
-
 def shared_out(rows: int, most: int, units: int, few: int = _FEW) -> int:
     """Rows of a unit, at most, if there are to be so many units of an input of so many rows: then
     workers have something to share. Never under ``few`` for that reason."""

@@ -51,8 +51,8 @@ class Generation:
         return cls(secrets.token_hex(4), salt.hex(), key_check(key), release, number), key
 
     @classmethod
-    def parse(cls, raw: dict[str, Any]) -> "tuple[str, Generation]":
-        """The release and the generation of a document.
+    def parse(cls, raw: dict[str, Any]) -> "Generation":
+        """The generation of a document.
 
         Raises:
             VaultError: it is damaged, or of another version.
@@ -60,12 +60,11 @@ class Generation:
         try:
             if raw["format"] not in (FORMAT, _OLDER):
                 raise VaultError(f"the vault has format {raw['format']}, needed: {FORMAT}")
-            release, given = str(raw["release"]), {"number": 0, **raw["generation"]}
-            found = cls(release=release, **given)
+            found = cls(release=str(raw["release"]), **{"number": 0, **raw["generation"]})
             whole = NAME.fullmatch(found.name) and len(bytes.fromhex(found.salt)) == 32
             if not whole or not isinstance(found.number, int):
                 raise VaultError("vault.json is damaged")
-            return release, found
+            return found
         except VaultError:
             raise
         except (KeyError, TypeError, ValueError):
@@ -75,10 +74,6 @@ class Generation:
         """As ``parse`` reads it."""
         about = {name: value for name, value in vars(self).items() if name != "release"}
         return {"format": FORMAT, "release": self.release, "generation": about}
-
-    def renumbered(self, number: int) -> "Generation":
-        """The same, as that of this number."""
-        return replace(self, number=number)
 
     def key(self, service: KeyService) -> bytes:
         """The key.
@@ -131,7 +126,7 @@ class Generations:
         raw = self._files.read(*_place(number))
         if raw is None:
             raise VaultError(f"generation {number} of the vault's keys is damaged")
-        return Generation.parse(raw)[1].renumbered(number)
+        return replace(Generation.parse(raw), number=number)
 
 
 def _place(number: int) -> tuple[str, str]:

@@ -167,7 +167,8 @@ class Opened:
             raise VaultError("there is no output here")
         if SETTING not in settings:
             raise VaultError("the output was made without a vault")
-        self.release, generation = vault.require()
+        generation = vault.require()
+        self.release = generation.release
         if settings[SETTING] != self.release:
             raise VaultError("output and vault are of different releases")
         self.key = b"" if service is None else generation.key(service)

@@ -48,12 +48,16 @@ class Access:
     """What it takes to seal: goes to every worker, and holds the vault's key, never the master."""
 
     url: str = field(repr=False)
-    release: str
     generation: Generation = field(repr=False)
     key: bytes = field(repr=False)
     fence: int | None = None
     """Of the lease on the vault; nothing is sealed once there is a higher one. None: none is
     held."""
+
+    @property
+    def release(self) -> str:
+        """Whose originals are sealed."""
+        return self.generation.release
 
 
 class Vault:
@@ -87,8 +91,8 @@ class Vault:
 
     # -- which vault this is ------------------------------------------------------------------
 
-    def describe(self) -> tuple[str, Generation] | None:
-        """Release and generation; None if there is no vault yet.
+    def describe(self) -> Generation | None:
+        """The latest generation; None if there is no vault yet.
 
         Raises:
             VaultError: there is something else.
@@ -99,11 +103,11 @@ class Vault:
             if self.files.fs.exists(self.files.path(_DOCUMENT)):
                 raise VaultError("vault.json is damaged")
             return None
-        release, first = Generation.parse(raw)
+        first = Generation.parse(raw)
         latest = self.generations.latest() or first
-        if latest.release != release:
+        if latest.release != first.release:
             raise VaultError("the vault's generations are of different releases")
-        return release, latest
+        return latest
 
     def _refuse_links(self) -> None:
         """What is destroyed here must lie here."""
@@ -117,7 +121,7 @@ class Vault:
             if os.path.islink(self.files.path(*place)):
                 raise VaultError(f"{'/'.join(place)!a} in the vault is a symbolic link")
 
-    def require(self) -> tuple[str, Generation]:
+    def require(self) -> Generation:
         """As ``describe``.
 
         Raises:
@@ -137,13 +141,11 @@ class Vault:
         """
         found = self.describe()
         if found is not None:
-            release, generation = found
-            return Access(self.url, release, generation, generation.key(service), self.fence)
+            return Access(self.url, found, found.key(service), self.fence)
         if self.files.names():
             raise VaultError("the vault's folder is not empty, and no vault")
-        release = secrets.token_hex(16)
-        generation, key = Generation.new(service, release, 0)
-        return Access(self.url, release, generation, key, self.fence)
+        generation, key = Generation.new(service, secrets.token_hex(16), 0)
+        return Access(self.url, generation, key, self.fence)
 
     def establish(self, access: Access) -> None:
         """Make the vault, unless it is there.
@@ -153,7 +155,7 @@ class Vault:
         """
         if self.describe() is None:
             self.files.create(access.generation.document(), _DOCUMENT)
-        if self.require()[0] != access.release:
+        if self.require().release != access.release:
             raise VaultError("another run has made a vault here")
 
     def current(self, access: Access) -> Access:
@@ -162,9 +164,8 @@ class Vault:
         Raises:
             VaultError: the vault's key was changed since.
         """
-        release, generation = self.require()
-        known = access.generation
-        if (release, generation.name) != (access.release, known.name):
+        generation, known = self.require(), access.generation
+        if (generation.release, generation.name) != (known.release, known.name):
             raise VaultError("the keys of the vault were rotated meanwhile; run again")
         return replace(access, generation=generation, fence=self.fence)
 
@@ -172,8 +173,7 @@ class Vault:
 
     def copies(self) -> set[tuple[str, str]]:
         """Unit and copy of what is committed."""
-        _, generation = self.require()
-        return {parts_of(name) for name in self.files.names("keys", generation.name)}
+        return {parts_of(name) for name in self.files.names("keys", self.require().name)}
 
     def commit(
         self,
@@ -229,8 +229,7 @@ class Vault:
             published: unit and copy of every entry in the output's ledger.
         """
         self.recover()
-        _, generation = self.require()
-        names = self.files.names("sealed") + self.files.names("keys", generation.name)
+        names = self.files.names("sealed") + self.files.names("keys", self.require().name)
         gone = {parts for parts in map(parts_of, names) if parts not in published}
         for unit, copy in sorted(gone):
             self.discard(unit, copy)
@@ -242,8 +241,7 @@ class Vault:
         Raises:
             Damaged: they are missing or not readable.
         """
-        _, generation = self.require()
-        return self._wrapped.read(generation.name, unit, copy)
+        return self._wrapped.read(self.require().name, unit, copy)
 
     def sealed(self, unit: str, copy: str, wanted: set[str]) -> Iterator[tuple[str, Sealed]]:
         """A unit's sealed originals, those of the entries that are wanted.
@@ -269,11 +267,11 @@ class Vault:
         revocation.
         """
         self._still_mine()
-        _, generation = self.require()
+        generation = self.require()
         self.files.remove_half_written()
         known = {each.name for each in self._all()}
         if unfinished := [name for name in self._wrapped.folders() if name not in known]:
-            generation = generation.renumbered(generation.number + 1)
+            generation = replace(generation, number=generation.number + 1)
             self._begin(generation)
             for folder in unfinished:
                 self._wrapped.clear(folder)
@@ -286,7 +284,7 @@ class Vault:
     def _all(self) -> list[Generation]:
         """Every generation that there was."""
         raw = self.files.read(_DOCUMENT)
-        first = [] if raw is None else [Generation.parse(raw)[1]]
+        first = [] if raw is None else [Generation.parse(raw)]
         return first + self.generations.all()
 
     def _begin(self, generation: Generation) -> None:
@@ -318,13 +316,13 @@ class Vault:
             Refused, Damaged: a key does not unwrap; nothing was changed.
         """
         self.recover()
-        release, generation = self.require()
+        generation = self.require()
         before = generation.key(old)
         first = self.files.read(_DOCUMENT) or {}
         if first.get("format") != FORMAT:  # a tool that knows vault.json alone must refuse it now
             self._still_mine()
             self.files.write({**first, "format": FORMAT}, _DOCUMENT)
-        after, key = Generation.new(new, release, generation.number + 1)
+        after, key = Generation.new(new, generation.release, generation.number + 1)
         count = 0
         for unit, copy in sorted(self.copies()):
             count += self._wrapped.rewrap(unit, copy, (generation, before), (after, key))
@@ -337,7 +335,7 @@ class Vault:
         """Wrap what a rotation that died on its last steps left under the old master; returns how
         many keys."""
         self.recover()
-        _, generation = self.require()
+        generation = self.require()
         count = self._complete(old, generation, generation.key(new))
         self.recover()
         return count
@@ -357,7 +355,7 @@ class Vault:
 
     def _revoke(self, entries: set[str]) -> int:
         """In every generation; of what the latest has, returns how many there were."""
-        latest, unreadable, count = self.require()[1].name, False, 0
+        latest, unreadable, count = self.require().name, False, 0
         for generation in self._wrapped.folders():
             for unit, copy in sorted(map(parts_of, self.files.names("keys", generation))):
                 try:

@@ -178,11 +178,11 @@ def test_a_rotation_in_the_midst_of_a_sealing_is_noticed_or_takes_it_along(
 def test_old_keys_go_only_where_the_new_ones_were_read_back(world: World) -> None:
     vault = world.vault
     vault.rotate(FileKey(MASTER), FileKey(NEW))
-    current = vault.require()[1]
+    current = vault.require()
     # an older generation of which the latest lacks a unit, and has another one damaged
     older = Files(world.url)
     names = older.names("keys", current.name)
-    first = vault.generations.all()[0].renumbered(0)
+    first = replace(vault.generations.all()[0], number=0)
     folder = Path(world.url, "keys", Vault(world.url)._all()[0].name)
     folder.mkdir()
     for name in names:
@@ -241,7 +241,7 @@ def test_a_rotation_goes_by_what_it_reads_back(
 
 
 def test_a_revocation_is_not_over_while_a_file_of_keys_cannot_be_read(world: World) -> None:
-    vault, latest = world.vault, world.vault.require()[1].name
+    vault, latest = world.vault, world.vault.require().name
     unit, copy = sorted(vault.copies())[0]
     path = Path(world.url, "keys", latest, f"{unit}.{copy}.parquet")
     held, gone = path.read_bytes(), f"{unit}-000003"
