@@ -24,7 +24,7 @@ from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.release.foreign import foreign_part
 from ppfr_ops.release.listing import Unlisted, read_files, read_rows
 from ppfr_ops.release.looking import picture_fault
-from ppfr_ops.release.signing import _ENTRIES_SCHEMA, SIGNATURE, EntryList, make_signature
+from ppfr_ops.release.signing import _ENTRIES_SCHEMA, EntryList, sign
 from ppfr_ops.release.standalone.check import check
 from ppfr_ops.release.verify import verify
 from ppfr_ops.sample import faces
@@ -182,8 +182,7 @@ def test_a_large_manifest_is_read_if_it_is_signed(
     ]
     key = Ed25519PrivateKey.generate()
     place = output / "release"
-    signature = make_signature((place / "manifest.json").read_bytes(), key)
-    (place / SIGNATURE).write_bytes(signature.text())
+    sign(str(output), key)
     found = list(verify(str(place), key.public_key()))
     assert found == []
     assert len(list(verify(str(place), Ed25519PrivateKey.generate().public_key()))) == 2
