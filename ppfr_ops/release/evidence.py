@@ -15,15 +15,13 @@ from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.release.attestation import PublicKey
 from ppfr_ops.release.files import check_shards
 from ppfr_ops.release.findings import Finding
-from ppfr_ops.release.listing import Unlisted, files_of, packed, read_told, unpacked
+from ppfr_ops.release.listing import Unlisted, files_of, packed, unpacked
 from ppfr_ops.release.looking import (
-    LARGEST_UNSIGNED_SHARD,
-    TOO_MUCH,
     looked_at,
+    read_shard,
     table_faults,
 )
 from ppfr_ops.release.signing import read_seal, unlike_seal
-from ppfr_ops.sandbox import LimitError
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
 from ppfr_ops.store.ledger import LEDGER, Ledger
 
@@ -164,14 +162,11 @@ def _check_shard(
         "metrics": metrics_schema(names, manifest.options.get("output_faces") == "in-place"),
         "detections": detections_schema(names),
     }[kind]
-    most = None if trusted else LARGEST_UNSIGNED_SHARD
     try:
-        data = read_told(folder, shard, shard.path, most=most, too_large=TOO_MUCH)
+        data = read_shard(folder, shard, shard.path, trusted=trusted)
         ids, faults = looked_at(table_faults, data, expected, kind, shard.rows, trusted=trusted)
     except Unlisted as fault:
         ids, faults = None, [str(fault)]
-    except LimitError:
-        ids, faults = None, [TOO_MUCH]
     return ids, [Finding(shard.path, fault) for fault in faults]
 
 

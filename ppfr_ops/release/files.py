@@ -22,14 +22,12 @@ from ppfr_ops.release.findings import Finding
 from ppfr_ops.release.foreign import Mark
 from ppfr_ops.release.listing import LARGEST, Unlisted, read_files, read_told
 from ppfr_ops.release.looking import (
-    LARGEST_UNSIGNED_SHARD,
-    TOO_MUCH,
     looked_at,
     photographs_in,
     picture_fault,
+    read_shard,
 )
 from ppfr_ops.release.standalone.folder import lines_of
-from ppfr_ops.sandbox import LimitError
 from ppfr_ops.store.folder import RELEASE, Folder, LedgerError
 from ppfr_ops.store.ledger import NO_DATE, Ledger
 from ppfr_ops.store.shards import read_table
@@ -248,17 +246,12 @@ def check_shards(
         if (shard := entry.shards.get("data")) is None:
             continue
         known.add(shard.path)
-        most = None if trusted else LARGEST_UNSIGNED_SHARD
         try:
-            data = read_told(
-                ledger, shard, shard.path, most=most, too_large=TOO_MUCH, by="the ledger"
-            )
+            data = read_shard(ledger, shard, shard.path, trusted=trusted, by="the ledger")
             for name, path, digest in looked_at(photographs_in, data, trusted=trusted):
                 paths[name], digests[name] = path, digest
         except Unlisted as fault:
             yield Finding(shard.path, str(fault))
-        except LimitError:
-            yield Finding(shard.path, TOO_MUCH)
     for name in ledger.names(*SHARDS.split("/")):
         if f"{SHARDS}/{name}" not in known:
             yield Finding(f"{SHARDS}/{name}", "is in no ledger entry")

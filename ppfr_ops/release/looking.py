@@ -19,9 +19,10 @@ from ppfr_ops.contracts.records import FACE_COLUMNS, RESERVED_COLUMNS, records_s
 from ppfr_ops.imaging.credentials import can_check, credentials_fault
 from ppfr_ops.imaging.scans import fills_its_scan
 from ppfr_ops.release.foreign import Mark, bears_credentials, foreign_part, mark_of
-from ppfr_ops.release.listing import Unlisted, packed
+from ppfr_ops.release.listing import Told, Unlisted, packed, read_told
 from ppfr_ops.release.standalone.parquet import Unreadable, is_filled, read_footer
-from ppfr_ops.sandbox import Sandbox
+from ppfr_ops.sandbox import LimitError, Sandbox
+from ppfr_ops.store.folder import Folder
 from ppfr_ops.store.shards import read_table
 
 BEYOND = "holds figures of originals, which the epsilon that is claimed does not cover"
@@ -40,22 +41,36 @@ _LEAST_SECONDS, _SECONDS_A_BYTE = 5.0, 1 / (1 << 20)
 T = TypeVar("T")
 
 
+def read_shard(
+    folder: Folder, told: Told, *place: str, trusted: bool, by: str = "the manifest"
+) -> bytes:
+    """As ``read_told``.
+
+    Args:
+        trusted: whether somebody who is trusted has signed it.
+    """
+    most = None if trusted else LARGEST_UNSIGNED_SHARD
+    return read_told(folder, told, *place, most=most, too_large=TOO_MUCH, by=by)
+
+
 def looked_at(function: Callable[..., T], data: bytes, *args: Any, trusted: bool) -> T:
     """Call one of the functions below.
 
     Args:
-        data: of the file.
-        trusted: whether somebody who is trusted has signed it.
+        data: as ``read_shard`` gives it.
+        trusted: as of ``read_shard``.
 
     Raises:
-        LimitError: it takes too much.
+        Unlisted: it takes too much.
     """
     if trusted:
         return function(data, *args)
     seconds = _LEAST_SECONDS + len(data) * _SECONDS_A_BYTE
-    return _sandbox((len(data) * _MEMORY_A_BYTE).bit_length()).call(
-        function, data, *args, seconds=seconds
-    )
+    box = _sandbox((len(data) * _MEMORY_A_BYTE).bit_length())
+    try:
+        return box.call(function, data, *args, seconds=seconds)
+    except LimitError:
+        raise Unlisted(TOO_MUCH) from None
 
 
 @lru_cache(maxsize=4)

@@ -33,16 +33,14 @@ from ppfr_ops.release.attestation import (
 from ppfr_ops.release.files import PHOTOGRAPHS, check_files, read_lists
 from ppfr_ops.release.findings import Finding
 from ppfr_ops.release.foreign import mark_of
-from ppfr_ops.release.listing import LARGEST, Unlisted, files_of, read_told, twice
+from ppfr_ops.release.listing import LARGEST, Unlisted, files_of, twice
 from ppfr_ops.release.looking import (
     BEYOND,
-    LARGEST_UNSIGNED_SHARD,
-    TOO_MUCH,
     looked_at,
+    read_shard,
     shard_faults,
 )
 from ppfr_ops.release.standalone.folder import odd, room, walk
-from ppfr_ops.sandbox import LimitError
 from ppfr_ops.store.entries import HashSet
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
 from ppfr_ops.store.ledger import Ledger
@@ -248,13 +246,8 @@ def _check_list(seen: Release) -> Iterator[Finding]:
     for path, count in sorted(Counter(paths).items()):
         if count > 1:
             yield Finding("manifest.json", f"lists {path} twice")
-    shards = [file.path for file in manifest.files if file.rows is not None]
-    if shards:
+    if any(file.rows is not None for file in manifest.files):
         yield Finding("manifest.json", f"lists shards, which are in {FILES}")
-    if shards != sorted(shards):
-        yield Finding("manifest.json", "lists shards in another order than that of their names")
-    if any(not path.startswith("data/") for path in shards):
-        yield Finding("manifest.json", "gives rows of what is no shard")
     if manifest.method.claims_epsilon:
         aggregates = {
             "metrics": manifest.metrics,
@@ -273,10 +266,8 @@ def _check_files(seen: Release, bad: set[str]) -> Iterator[Finding]:
     for file in seen.files():
         if file.path in bad:
             continue
-        most = None if seen.trusted else LARGEST_UNSIGNED_SHARD
-        place = (*seen.place, file.path)
         try:
-            data = read_told(seen.folder, file, *place, most=most, too_large=TOO_MUCH)
+            data = read_shard(seen.folder, file, *seen.place, file.path, trusted=seen.trusted)
             if not file.path.startswith("data/"):
                 continue
             ids, faults = looked_at(
@@ -284,8 +275,6 @@ def _check_files(seen: Release, bad: set[str]) -> Iterator[Finding]:
             )
         except Unlisted as fault:
             ids, faults = None, [str(fault)]
-        except LimitError:
-            ids, faults = None, [TOO_MUCH]
         yield from (Finding(file.path, fault) for fault in faults)
         if ids is not None:
             seen.ids[file.path] = ids
