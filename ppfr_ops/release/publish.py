@@ -151,7 +151,7 @@ def write_release(
     before = read_release(ledger)
     if listing is None:
         listing = Listing(**write_rows(ledger, shards, RELEASE, FILES))
-    files = [_verifier(ledger)]
+    files = [_put(ledger, standalone.text(), VERIFIER)]
     if before is not None and before.listing == listing:
         files = [*_documents(ledger, before), *files]
     else:
@@ -212,10 +212,7 @@ def write_documents(
     written = []
     for name, text in documents.items():
         ledger.still_mine()
-        data = text.encode()
-        ledger.put(data, RELEASE, name)
-        digest = hashlib.sha256(data).hexdigest()
-        written.append(File(path=name, bytes=len(data), sha256=digest, rows=None))
+        written.append(_put(ledger, text, name))
     kept = [file for file in before.files if file.path not in documents]
     made = before.model_copy(
         update={
@@ -243,11 +240,12 @@ VERIFIER = "verify.py"
 """In every release: checks it with Python's standard library alone (``release.standalone``)."""
 
 
-def _verifier(ledger: Ledger) -> File:
-    data = standalone.text().encode()
-    ledger.put(data, RELEASE, VERIFIER)
+def _put(ledger: Ledger, text: str, name: str) -> File:
+    """A document of the release, as its manifest lists it."""
+    data = text.encode()
+    ledger.put(data, RELEASE, name)
     digest = hashlib.sha256(data).hexdigest()
-    return File(path=VERIFIER, bytes=len(data), sha256=digest, rows=None)
+    return File(path=name, bytes=len(data), sha256=digest, rows=None)
 
 
 def _next_version(ledger: Ledger, before: ReleaseManifest | None) -> int:

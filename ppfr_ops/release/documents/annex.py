@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ppfr_ops.contracts.evaluation import Evaluation
 from ppfr_ops.contracts.intruder import Attempt, IntruderRecord, luck
 from ppfr_ops.contracts.manifest import ReleaseManifest
-from ppfr_ops.release.documents.cards import Publication, environment
+from ppfr_ops.release.documents.cards import Publication, rendered
 from ppfr_ops.release.documents.modes import mode_of
 from ppfr_ops.release.documents.required import Required
 from ppfr_ops.release.figures import Release
@@ -74,28 +74,25 @@ def render(
     """
     mode = mode_of(release.manifest)
     wp216 = list(_wp216(release, evaluation))
-    return (
-        environment()
-        .get_template("annex.html.j2")
-        .render(
-            publication=publication,
-            manifest=release.manifest,
-            mode=mode,
-            passed=passed,
-            why=why,
-            required=required,
-            wp216=wp216,
-            intruder=intruder,
-            ico=_ico(intruder),
-            means=_means,
-            luck=luck,
-            tried=_tried(release, evaluation, intruder),
-            controller=OWNER,
-            officer=OFFICER,
-            photographs=release.manifest.options.get("output_faces") == "in-place",
-            kept=[str(name) for name in release.manifest.options.get("keep_columns", [])],
-            unmeasured=[row.question for row in wp216 if row.found == _NOT],
-        )
+    return rendered(
+        "annex.html.j2",
+        publication=publication,
+        manifest=release.manifest,
+        mode=mode,
+        passed=passed,
+        why=why,
+        required=required,
+        wp216=wp216,
+        intruder=intruder,
+        ico=_ico(intruder),
+        means=_means,
+        luck=luck,
+        tried=_tried(release, evaluation, intruder),
+        controller=OWNER,
+        officer=OFFICER,
+        photographs=release.manifest.options.get("output_faces") == "in-place",
+        kept=[str(name) for name in release.manifest.options.get("keep_columns", [])],
+        unmeasured=[row.question for row in wp216 if row.found == _NOT],
     )
 
 

@@ -42,8 +42,8 @@ class Publication:
     version: str = "1.0.0"
 
 
-def environment() -> jinja2.Environment:
-    """Templates of this package; whatever they are given is escaped in HTML. Filters:
+def rendered(template: str, **values: Any) -> str:
+    """A document by a template of this package; whatever it is given is escaped in HTML. Filters:
     ``breakable`` lets a long name break after its underscores, ``said`` says a value in words."""
     made = jinja2.Environment(
         loader=jinja2.PackageLoader("ppfr_ops.release.documents"),
@@ -55,7 +55,7 @@ def environment() -> jinja2.Environment:
     made.filters["breakable"] = lambda text: Markup("_<wbr>").join(str(text).split("_"))
     made.filters["said"] = _said
     made.filters["markdown"] = markdown
-    return made
+    return made.get_template(template).render(**values)
 
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
@@ -83,15 +83,12 @@ def _said(value: Any) -> str:
 
 def columns(release: Release) -> list[tuple[str, str, str]]:
     """Name, type and meaning of every published column."""
-    return [(field.name, _type_name(field), _meaning(field.metadata)) for field in release.columns]
+    kinds = {"image": "image"}
+    return [(f.name, kinds.get(f.name, str(f.type)), _meaning(f)) for f in release.columns]
 
 
-def _type_name(field: pa.Field) -> str:
-    return "image" if field.name == "image" else str(field.type)
-
-
-def _meaning(metadata: dict[bytes, bytes] | None) -> str:
-    return (metadata or {}).get(b"description", b"").decode()
+def _meaning(field: pa.Field) -> str:
+    return (field.metadata or {}).get(b"description", b"").decode()
 
 
 def linkage_in_words(evaluation: Evaluation | None, made: Manifest | ReleaseManifest) -> str:
@@ -128,20 +125,17 @@ def dataset_card(
         "tags": ["face-recognition", "privacy", "pseudonymised", told.method.name],
         "configs": [{"config_name": "default", "data_files": "data/*.parquet"}],
     }
-    return (
-        environment()
-        .get_template("README.md.j2")
-        .render(
-            front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(),
-            publication=publication,
-            told=told,
-            columns=columns(release),
-            least=LEAST_RECORDS,
-            linkage=linkage_in_words(evaluation, told),
-            mode=mode_of(told),
-            evaluation=evaluation,
-            checks=checks or [],
-        )
+    return rendered(
+        "README.md.j2",
+        front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(),
+        publication=publication,
+        told=told,
+        columns=columns(release),
+        least=LEAST_RECORDS,
+        linkage=linkage_in_words(evaluation, told),
+        mode=mode_of(told),
+        evaluation=evaluation,
+        checks=checks or [],
     )
 
 
@@ -256,7 +250,7 @@ def _field(field: pa.Field) -> dict[str, Any]:
         "@type": "cr:Field",
         "@id": f"records/{field.name}",
         "name": field.name,
-        "description": _meaning(field.metadata),
+        "description": _meaning(field),
         "dataType": kind,
         "source": source,
     }

@@ -32,8 +32,8 @@ from ppfr_ops.release.certificates import in_words
 from ppfr_ops.release.documents.cards import (
     Publication,
     columns,
-    environment,
     linkage_in_words,
+    rendered,
 )
 from ppfr_ops.release.documents.modes import mode_of
 from ppfr_ops.release.documents.required import requirements, verdict
@@ -82,35 +82,32 @@ def render(
     plots = [_histogram(name, release.values(name), policy) for name in release.measured]
     if evaluation is not None and evaluation.recovery is not None:
         plots.append(_recovery(evaluation))
-    return (
-        environment()
-        .get_template("report.html.j2")
-        .render(
-            publication=publication,
-            release=release,
-            manifest=release.manifest,
-            passed=passed,
-            why=why,
-            required=required,
-            mode=mode,
-            findings=findings,
-            plots=plots,
-            utility=_utility(release, evaluation),
-            worst=_worst(release),
-            reasons=[
-                (code, text, "held back" if code in QUARANTINE else "failed", count)
-                for (code, text), count in by_reason(release).most_common()
-            ],
-            columns=columns(release),
-            linkage=linkage_in_words(evaluation, release.manifest),
-            evaluation=evaluation,
-            same_method=evaluation is not None
-            and evaluation.method_digest == release.manifest.method.digest,
-            pairs=_sample_pairs(release.manifest.method, release.manifest.options, load_method),
-            signature=signature,
-            certified=[in_words(found) for found in certified],
-            promise=_promise(release),
-        )
+    return rendered(
+        "report.html.j2",
+        publication=publication,
+        release=release,
+        manifest=release.manifest,
+        passed=passed,
+        why=why,
+        required=required,
+        mode=mode,
+        findings=findings,
+        plots=plots,
+        utility=_utility(release, evaluation),
+        worst=_worst(release),
+        reasons=[
+            (code, text, "held back" if code in QUARANTINE else "failed", count)
+            for (code, text), count in by_reason(release).most_common()
+        ],
+        columns=columns(release),
+        linkage=linkage_in_words(evaluation, release.manifest),
+        evaluation=evaluation,
+        same_method=evaluation is not None
+        and evaluation.method_digest == release.manifest.method.digest,
+        pairs=_sample_pairs(release.manifest.method, release.manifest.options, load_method),
+        signature=signature,
+        certified=[in_words(found) for found in certified],
+        promise=_promise(release),
     )
 
 
