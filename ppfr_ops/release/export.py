@@ -22,7 +22,7 @@ from ppfr_ops.store.shards import read_table
 CELL = 256
 """Side of a picture on a contact sheet, px."""
 
-_GAP = 8
+_GAP, _ACROSS = 8, 6
 
 
 class Release:
@@ -145,21 +145,20 @@ def _digest(folder: Folder, name: str) -> str:
     return hashlib.sha256(folder.fs.cat_file(folder.path(name))).hexdigest()
 
 
-def contact_sheet(columns: Sequence[Sequence[Picture]], across: int = 6) -> Picture:
+def contact_sheet(columns: Sequence[Sequence[Picture]]) -> Picture:
     """A sheet of pictures.
 
     Args:
         columns: what stands above each other: before and after, or one alone; uint8
             ``H x W x 3``, RGB, of any size.
-        across: columns beside each other.
     """
     deep = max(len(column) for column in columns)
     cell = CELL + _GAP
-    rows = -(-len(columns) // across)
-    wide = min(across, len(columns)) * cell + _GAP
+    rows = -(-len(columns) // _ACROSS)
+    wide = min(_ACROSS, len(columns)) * cell + _GAP
     sheet = np.full((rows * (deep * cell + _GAP) + _GAP, wide, 3), 255, np.uint8)
     for number, column in enumerate(columns):
-        row, place = divmod(number, across)
+        row, place = divmod(number, _ACROSS)
         for level, picture in enumerate(column):
             shown = _fitted(picture)
             height, width = shown.shape[:2]

@@ -51,7 +51,8 @@ def export_table(output: str, target: str, kind: Kind) -> int:
         raise UserError("a release of picture files has no records that a table could hold")
     why = f"{kind} may have no type as one of the columns that were kept"
     with in_one_line("the table cannot be written", why):
-        return _WRITERS[kind](release, Path(folder.root).resolve())
+        _WRITERS[kind](release, Path(folder.root).resolve())
+    return sum(release.shards["rows"].to_pylist())
 
 
 def _shards(release: Release, root: Path) -> list[Path]:
@@ -66,22 +67,15 @@ def _shards(release: Release, root: Path) -> list[Path]:
     return copies
 
 
-def _rows(paths: list[Path]) -> int:
-    import pyarrow.parquet as pq
-
-    return sum(pq.read_metadata(path).num_rows for path in paths)
-
-
-def _delta(release: Release, root: Path) -> int:
+def _delta(release: Release, root: Path) -> None:
     os.environ.setdefault("RUST_LOG", "error")
     from deltalake import convert_to_deltalake
 
-    copies = _shards(release, root)
+    _shards(release, root)
     convert_to_deltalake(str(root))
-    return _rows(copies)
 
 
-def _iceberg(release: Release, root: Path) -> int:
+def _iceberg(release: Release, root: Path) -> None:
     import pyarrow.parquet as pq
     from pyiceberg.catalog.sql import SqlCatalog
 
@@ -92,10 +86,9 @@ def _iceberg(release: Release, root: Path) -> int:
     table = catalog.create_table(NAME, schema=schema, location=f"file://{root}")
     table.add_files([f"file://{copy}" for copy in copies])
     catalog.close()
-    return _rows(copies)
 
 
-def _lance(release: Release, root: Path) -> int:
+def _lance(release: Release, root: Path) -> None:
     os.environ.setdefault("LANCE_LOG", "error")
     import lance
 
@@ -110,7 +103,7 @@ def _lance(release: Release, root: Path) -> int:
             yield from table.to_batches()
 
     reader = pa.RecordBatchReader.from_batches(first.schema, batches())
-    return int(lance.write_dataset(reader, str(root), mode="create").count_rows())
+    lance.write_dataset(reader, str(root), mode="create")
 
 
 _WRITERS = {"delta": _delta, "iceberg": _iceberg, "lance": _lance}

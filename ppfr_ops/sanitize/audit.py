@@ -110,11 +110,7 @@ def audit(
     found = Audit(rows=planned.rows)
     found.findings += _accounted(ledger, entries, planned)
     if sample and not found.findings and options.get("reads_faces", True):
-        again = _measured_again(ledger, manifest, entries, planned, key, recognizers, sample)
-        for record, finding in again:
-            found.measured += record
-            if finding is not None:
-                found.findings.append(finding)
+        _measure_again(found, ledger, manifest, entries, planned, key, recognizers, sample)
     return found
 
 
@@ -196,7 +192,8 @@ def _read(ledger: Ledger, shard: Shard, columns: list[str] | None = None) -> pa.
 # -- a sample, measured again ---------------------------------------------------------------
 
 
-def _measured_again(
+def _measure_again(
+    found: Audit,
     ledger: Ledger,
     manifest: Manifest,
     entries: Mapping[str, LedgerEntry],
@@ -204,8 +201,7 @@ def _measured_again(
     key: bytes | None,
     recognizers: Sequence[Recognizer],
     sample: int,
-) -> Iterator[tuple[int, Finding | None]]:
-    """(records measured, finding or None), a few at a time."""
+) -> None:
     chance = random.SystemRandom()
     by_id = {unit.id: unit for unit in planned.units}
     filled = [unit for unit, entry in entries.items() if entry.shards["data"].rows]
@@ -220,12 +216,9 @@ def _measured_again(
         inside = _rows_inside(ledger.ids, by_id[unit.unit], seen)
         crops = manifest.options.get("output_faces") == "crops"
         again = _Again(unit.shards, before, tables["data"], tables["metrics"], seen, inside, crops)
-        findings = [
-            *again.copied(sorted(rows), key if planned.columns.identity else None),
-            *again.figures(sorted(rows), recognizers),
-        ]
-        yield len(rows), None
-        yield from ((0, finding) for finding in findings)
+        found.measured += len(rows)
+        found.findings += again.copied(sorted(rows), key if planned.columns.identity else None)
+        found.findings += again.figures(sorted(rows), recognizers)
 
 
 @dataclass(frozen=True)

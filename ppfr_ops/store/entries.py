@@ -237,8 +237,8 @@ class HashSet:
         return len(self._sorted)
 
 
-def batched(things: Iterable[T], most: int = BLOCK) -> Iterator[list[T]]:
+def batched(things: Iterable[T]) -> Iterator[list[T]]:
     """Things, some at a time."""
     left = iter(things)
-    while some := list(islice(left, most)):
+    while some := list(islice(left, BLOCK)):
         yield some

@@ -48,7 +48,6 @@ Anyone who can change a release can change this file in it: compare its sha256 w
 that you got elsewhere, or use that copy.
 """
 
-_ITSELF = "verify.py"
 _ID = re.compile(rb"[0-9a-f]{32}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _BEHIND = "whether bytes follow the pixels within a JPEG's scan: ppfr verify finds them"
@@ -102,16 +101,17 @@ def check(root: str, public_key: str | None = None, min_version: int = 0) -> Rel
 def _read_manifest(seen: Release) -> bool:
     try:
         found = json.loads(seen.raw, object_pairs_hook=once)
-        files = [
+        every = [
             File(str(item["path"]), int(item["bytes"]), str(item["sha256"]), item.get("rows"))
-            for item in found["files"]
+            for item in (*found["files"], found["listing"])
         ]
+        files = every[:-1]
         numbers = [found["version"], found["records"], *(file.rows or 0 for file in files)]
         options, figures = found["options"], found["method"]["figures"]
         parts = (options, figures, found["metrics"])
         if not all(isinstance(number, int) and number >= 0 for number in numbers):
             raise TypeError
-        if not all(isinstance(part, dict) for part in parts) or not all(map(_sound, files)):
+        if not all(isinstance(part, dict) for part in parts) or not all(map(_sound, every)):
             raise TypeError
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         seen.find("manifest.json", "does not have the form of a manifest, or says a thing twice")
@@ -139,10 +139,7 @@ def _sound(file: File) -> bool:
 
 def _read_list(seen: Release) -> bool:
     """What lies beside the manifest and lists the shards, or the photographs."""
-    name = seen.listing
-    if name is None:
-        return True
-    told = seen.manifest["listing"]
+    name, told = seen.listing, seen.manifest["listing"]
     file = seen.opened(name) if name in (LIST, SUMS) else None
     if file is None:
         seen.find(name, "is missing, or no plain file")
@@ -215,10 +212,7 @@ def _check_file(seen: Release, told: File) -> None:
             except Unreadable:
                 seen.find(told.path, "is no readable Parquet file")
             except Unsupported as way:
-                if any(other.path == _ITSELF for other in seen.files):
-                    seen.find(told.path, f"is stored {way}, which shards are not")
-                else:  # of a release from before there was this verifier
-                    seen.leave(f"shards that are stored {way}: ids and pictures in them")
+                seen.find(told.path, f"is stored {way}, which shards are not")
 
 
 def _foreign(seen: Release, data: bytes) -> str | None:

@@ -47,10 +47,9 @@ class Release:
         self.ids: dict[bytes, str] = {}
 
     @property
-    def listing(self) -> str | None:
+    def listing(self) -> str:
         """The name of the list that lies beside the manifest."""
-        told = self.manifest.get("listing")
-        return None if told is None else str(told["path"])
+        return str(self.manifest["listing"]["path"])
 
     def find(self, name: str, reason: str) -> None:
         self.findings.append((name, reason))
@@ -94,7 +93,7 @@ def room(names: Iterable[str]) -> int:
 
 def check_names(seen: Release) -> None:
     listed = {file.path for file in seen.files}
-    own = {*_OWN, seen.listing} if seen.listing else set(_OWN)
+    own = {*_OWN, seen.listing}
     folders = {"data"}
     for path in listed:
         parts = path.split("/")

@@ -57,9 +57,10 @@ def check_signature(seen: Release, public_key: str | None) -> None:
 
 
 def _check_statement(seen: Release, named: dict[str, str]) -> None:
-    wanted = {"manifest.json": hashlib.sha256(seen.raw).hexdigest()}
-    if seen.listing is not None:
-        wanted[seen.listing] = str(seen.manifest["listing"].get("sha256"))
+    wanted = {
+        "manifest.json": hashlib.sha256(seen.raw).hexdigest(),
+        seen.listing: str(seen.manifest["listing"].get("sha256")),
+    }
     every = {file.path: file.sha256 for file in seen.files}
     few = {file["path"]: file["sha256"] for file in seen.manifest["files"]}
     if named.get("manifest.json") != wanted["manifest.json"]:
