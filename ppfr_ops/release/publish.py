@@ -1,6 +1,7 @@
 """What is written when all units are done: the owner's manifest, the release's, and the seal."""
 
 import hashlib
+import io
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,7 +33,6 @@ from ppfr_ops.store.ledger import DOCUMENTS, Ledger
 _THREADS = 4
 _WAITING = 64
 """Entries whose shards are read, or wait for it."""
-_CHUNK = 1 << 20
 _AT_ONCE = 64 << 20
 """Bytes of a shard that is fetched in one piece, at most."""
 
@@ -77,18 +77,14 @@ def looked_at(
     there = HashSet((path, file.size, file.md5) for path, file in listed if file.md5 is not None)
 
     def sound(shard: Shard) -> bool:
-        digest, size = hashlib.sha256(), 0
+        path = ledger.path(shard.path)
+        at_once = not ledger.local and shard.bytes <= _AT_ONCE  # one request
         try:
-            if not ledger.local and shard.bytes <= _AT_ONCE:  # one request
-                data = ledger.fs.cat_file(ledger.path(shard.path))
-                return len(data) == shard.bytes and hashlib.sha256(data).hexdigest() == shard.sha256
-            with ledger.fs.open(ledger.path(shard.path), "rb") as file:
-                while block := file.read(_CHUNK):
-                    digest.update(block)
-                    size += len(block)
+            with io.BytesIO(ledger.fs.cat_file(path)) if at_once else ledger.fs.open(path) as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                return file.tell() == shard.bytes and digest == shard.sha256
         except OSError:
             return False
-        return size == shard.bytes and digest.hexdigest() == shard.sha256
 
     def all_sound(entry: LedgerEntry) -> bool:
         return all(
