@@ -36,7 +36,7 @@ class _Sample:
     members: dict[str, Member] = field(default_factory=dict)
     """By what stands behind the key, in small letters."""
     bodies: dict[str, bytes] = field(default_factory=dict)
-    """Of the only picture, and of the last member of each of the fields."""
+    """Of the last picture, and of the last member of each of the fields."""
 
     @property
     def size(self) -> int:
@@ -49,9 +49,7 @@ class _Sample:
 
     def pictures(self, wanted: str | None) -> list[str]:
         """The members that are pictures."""
-        if wanted is not None:
-            return [name for name in self.members if name == wanted.lower()]
-        return [name for name in self.members if suffix(f"x.{name}") in IMAGE_SUFFIXES]
+        return [name for name in self.members if _is_picture(name, wanted)]
 
     def hold(self, file: IO[bytes], name: str, columns: Columns) -> None:
         """Read a member, as long as it is asked for and can be what it is called."""
@@ -59,7 +57,7 @@ class _Sample:
         # As WebDataset decodes: by what stands after the last dot of an extension.
         kind = name.rpartition(".")[2]
         asked = [(kind, MAX_TEXT_BYTES)] if columns.beside and kind in _FIELDS else []
-        if self.pictures(columns.image) == [name]:
+        if _is_picture(name, columns.image):
             asked.append((_IMAGE, MAX_BYTES))
         for part, most in asked:
             self.bodies.pop(part, None)
@@ -99,6 +97,12 @@ class _Sample:
         for key, value in parsed.items() if isinstance(parsed, dict) else ():
             values[key] = json_text(value)
         return values
+
+
+def _is_picture(name: str, wanted: str | None) -> bool:
+    if wanted is not None:
+        return name == wanted.lower()
+    return suffix(f"x.{name}") in IMAGE_SUFFIXES
 
 
 def hidden(name: str) -> bool:
