@@ -231,8 +231,12 @@ class Generator:
         self._people.clear()
 
     def looked_at(self, styles: torch.Tensor, fast: bool = False) -> "Sight":
-        """A picture with a border, as it is judged."""
-        return self._sight(self.drawn(styles, fast)[0])
+        """A picture with a border, as it is judged; what is damaged is not told of fewer features."""
+        picture, features = self.drawn(styles, fast)
+        seen = self._sight(picture)
+        if not fast:
+            seen.sound = min(seen.sound, self.looks.whole(features))
+        return seen
 
     def _sight(self, picture: NDArray[np.uint8]) -> "Sight":
         points, score = self.landmarks(picture)
