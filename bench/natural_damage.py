@@ -30,6 +30,7 @@ PENALTY, KIND_PENALTY, PASSED, A_SHEET = 1e4, 3e3, 0.7, 112
 @torch.inference_mode()
 def draw(generator: Generator, count: int, path: Path) -> None:
     rng, looks = np.random.default_rng(10_100), generator.looks
+    looks.most = np.inf  # whatever was taken for damaged before
     yaw = len(BANDS) + list(LAWS).index("yaw")
     features, people, shown = [], [], []
     for _ in range(count):

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 from ppfr_ops.imaging.geometry import similarity
 from ppfr_ops.methods.natural import _BORDER, STILL, Generator, files
-from ppfr_ops.methods.natural.looks import LARGEST, LAWS, by_layer
+from ppfr_ops.methods.natural.looks import GRID, LARGEST, LAWS, by_layer
 from ppfr_ops.methods.natural.network import LAYERS, STYLE, Mapping
 
 FACES, GRADIENTS, A_FILE, SEEN = 1024, 200, 256, 40
@@ -157,9 +157,10 @@ def blank() -> dict[str, torch.Tensor]:
     tensors |= {
         "mean": Mapping(files.read("natural.mapping"))(z).mean(0),
         "crowd": torch.zeros(2, STYLE + 1),
+        "damage": torch.zeros(STYLE * GRID**2),
     }
     tensors |= {"seen": torch.zeros(STYLE, SEEN), "back": torch.zeros(SEEN, STYLE)}
-    return tensors | {"radius": torch.ones(())}
+    return tensors | {"radius": torch.ones(()), "most": torch.tensor(torch.inf)}
 
 
 def main() -> None:
