@@ -9,7 +9,7 @@ by regression, with an edge beyond which as many lie as are of the kind. Women a
 the tenth of people that was held out; only what is told well is kept.
 
 ``--shares``: who is drawn, beside LFW's people and those of ``ids_aligned``, one photo each, by the
-same heads: ridges on the templates of sface, mobileface and mfn128 for UTKFace's labels, with edges
+same heads: ridges on the templates of sface and mobileface for UTKFace's labels, with edges
 beyond which as many of UTKFace lie as are of the kind; how often they are right on a quarter of it
 that was held back is said. Dark skin by the cheeks' colour; of drawn people also what styles tell.
 """
@@ -115,7 +115,7 @@ def by_default(count: int) -> tuple[np.ndarray, np.ndarray]:
 def shares(shared: Path, count: int) -> None:
     parts = sorted((shared / "data" / "utk_aligned").glob("*.parquet"))
     table = pa.concat_tables([pq.read_table(part) for part in parts])
-    table = table.take(np.random.default_rng(0).permutation(len(table))[:2000])
+    table = table.take(np.random.default_rng(0).permutation(len(table))[:1000])
     known = np.stack([decode(row["bytes"]) for row in table["image"].to_pylist()])
     age, sex = (np.nan_to_num(table[c].to_numpy().astype(float), nan=-1) for c in ("age", "gender"))
     generator = Generator("cpu")
@@ -126,7 +126,7 @@ def shares(shared: Path, count: int) -> None:
     styles = {}
     styles["the generator"], sets["the generator"] = people(generator, count, 98)
     sets["by default"], styles["by default"] = by_default(count)
-    names = ("sface", "mobileface", "mfn128")
+    names = ("sface", "mobileface")
     x, *others = (
         np.concatenate(list(templates(shared / "models", faces, names).values()), 1)
         for faces in (known, *sets.values())
