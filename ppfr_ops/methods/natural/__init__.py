@@ -231,7 +231,7 @@ class Generator:
         self._people.clear()
 
     def looked_at(self, styles: torch.Tensor, fast: bool = False) -> "Sight":
-        """A picture with a border, as it is judged; what is damaged is not told of fewer features."""
+        """A picture with a border, as it is judged; damage is not told of fewer features."""
         picture, features = self.drawn(styles, fast)
         seen = self._sight(picture)
         if not fast:
