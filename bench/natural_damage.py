@@ -18,7 +18,8 @@ import torch
 from natural_people import ridge
 from PIL import Image
 
-from ppfr_ops.methods.natural import _OTHER, Generator, files
+from ppfr_ops.methods.natural import _OTHER, files
+from ppfr_ops.methods.natural.generator import Generator
 from ppfr_ops.methods.natural.looks import ATTRIBUTES, BANDS, LAWS, OTHERS, on_grid
 from ppfr_ops.methods.natural.network import STYLE
 from ppfr_ops.methods.portrait import _VARIATION

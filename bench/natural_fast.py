@@ -27,7 +27,8 @@ from ppfr_ops.imaging.edges import EdgeFaces
 from ppfr_ops.imaging.look import shape
 from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.methods.base import Context
-from ppfr_ops.methods.natural import _OTHER, EARLY, Generator, _part, files
+from ppfr_ops.methods.natural import _OTHER, files
+from ppfr_ops.methods.natural.generator import EARLY, Generator, part_of
 from ppfr_ops.methods.natural.looks import ATTRIBUTES, OTHERS, on_grid
 from ppfr_ops.methods.natural.network import STYLE, Head, Synthesis, _head, _unwavelet
 from ppfr_ops.methods.natural.steering import TURNS
@@ -110,9 +111,9 @@ def line(seen: Tensor, wanted: Tensor, ridge: float = 1e-4) -> tuple[Tensor, Ten
 @torch.no_grad()
 def begun_with(generator: Generator, tensors: dict[str, Tensor], count: int) -> dict[str, Tensor]:
     """The narrower network's tensors, fitted layer by layer on some drawn pictures."""
-    full = Synthesis(_part(tensors, "synthesis."), torch.float32)
+    full = Synthesis(part_of(tensors, "synthesis."), torch.float32)
     head = Head()
-    head.load_state_dict(_part(tensors, "head."))
+    head.load_state_dict(part_of(tensors, "head."))
     rng = torch.Generator().manual_seed(5)
     styles = [drawn_styles(generator, rng)[None] for _ in range(count)]
     places = {n: [torch.randperm(n * n, generator=rng)[:300] for _ in styles] for n in (32, 64)}
@@ -154,7 +155,7 @@ def begun_with(generator: Generator, tensors: dict[str, Tensor], count: int) -> 
     wide = chosen(seen[1], seen[1] @ kernels[1][bands].T, WIDE)
     outs, ins = (wide, bands, middle, ends), (torch.arange(128), wide, groups, middle)
 
-    found = _part(tensors, "synthesis.")
+    found = part_of(tensors, "synthesis.")
     for layer, rows in ((9, wide), (10, bands), (11, groups), (12, middle)):
         for name in (f"affine.{layer}", f"offset.{layer}"):
             found[name] = found[name][rows].clone()
@@ -205,9 +206,9 @@ class Student(nn.Module):
 
     def __init__(self, tensors: dict[str, Tensor], mean: Tensor) -> None:
         super().__init__()
-        self.net = Synthesis(_part(tensors, "synthesis."), torch.float32)
+        self.net = Synthesis(part_of(tensors, "synthesis."), torch.float32)
         self.head, self.mean = Head(HIDDEN, NARROW), mean
-        self.head.load_state_dict(_part(tensors, "head."))
+        self.head.load_state_dict(part_of(tensors, "head."))
         parts = {f"synthesis.{k}": v for k, v in self.net.named_parameters() if is_own(k)}
         self.taught = parts | {f"head.{k}": v for k, v in self.head.named_parameters()}
         for value in self.taught.values():

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 
 from ppfr_ops.imaging.geometry import similarity
-from ppfr_ops.methods.natural import _BORDER, STILL, Generator, files
+from ppfr_ops.methods.natural import files
+from ppfr_ops.methods.natural.generator import BORDER, STILL, Generator
 from ppfr_ops.methods.natural.looks import GRID, LARGEST, LAWS, by_layer
 from ppfr_ops.methods.natural.network import LAYERS, STYLE, Mapping
 
@@ -54,7 +55,7 @@ def draw(generator: Generator, path: Path, seed: int) -> None:
     for row, each in enumerate(bands):
         given = by_layer(each) + generator.looks.mean
         seen = generator.looked_at(given)
-        marks[row], crops[row] = seen.landmarks - _BORDER, seen.aligned(STILL)
+        marks[row], crops[row] = seen.landmarks - BORDER, seen.aligned(STILL)
     np.savez(path, groups=bands.numpy(), marks=marks, crops=crops)
 
 

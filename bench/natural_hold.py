@@ -22,7 +22,8 @@ from torch import Tensor
 
 from ppfr_ops.imaging.geometry import similarity
 from ppfr_ops.memory import keep_freed_memory
-from ppfr_ops.methods.natural import _OTHER, Generator, files
+from ppfr_ops.methods.natural import _OTHER, files
+from ppfr_ops.methods.natural.generator import Generator
 from ppfr_ops.methods.natural.looks import ATTRIBUTES, OTHERS
 from ppfr_ops.methods.natural.network import STYLE
 from ppfr_ops.methods.natural.quality import sound

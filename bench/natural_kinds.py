@@ -30,7 +30,8 @@ from sklearn.metrics import roc_auc_score
 from ppfr_ops.draws import system_draws
 from ppfr_ops.imaging.decoding import decode
 from ppfr_ops.methods.base import Context
-from ppfr_ops.methods.natural import STILL, Generator, Natural, files
+from ppfr_ops.methods.natural import Natural, files
+from ppfr_ops.methods.natural.generator import STILL, Generator
 from ppfr_ops.methods.natural.looks import ATTRIBUTES, MIX, OTHERS
 from ppfr_ops.methods.natural.network import STYLE
 from ppfr_ops.methods.registry import create

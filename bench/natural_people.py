@@ -20,7 +20,8 @@ import torch
 from natural import jpeg
 from PIL import Image
 
-from ppfr_ops.methods.natural import STILL, TRIES, Generator, Natural, camera, files, looks
+from ppfr_ops.methods.natural import TRIES, Natural, camera, files, looks
+from ppfr_ops.methods.natural.generator import STILL, Generator
 from ppfr_ops.methods.natural.looks import ATTRIBUTES, OTHERS
 from ppfr_ops.methods.natural.network import LAYERS, STYLE
 from ppfr_ops.methods.registry import create

@@ -56,7 +56,8 @@ def fit(work: Path) -> None:
     import torch
     import torch.nn.functional as F
 
-    from ppfr_ops.methods.natural import Generator, files
+    from ppfr_ops.methods.natural import files
+    from ppfr_ops.methods.natural.generator import Generator
     from ppfr_ops.methods.natural.network import Silhouette
 
     torch.manual_seed(0)

@@ -166,7 +166,7 @@ _BY_FILE: dict[str, list[tuple[str, str, str]]] = {
         ("nan=_FAR, posinf=_FAR", "nan=0.0, posinf=_FAR", BOUNDS),
         ("limit = method.disclosure_limit if max_disclosure is None else max_disclosure", "limit = max_disclosure", BOUNDS),
         ("limit = method.disclosure_limit if max_disclosure is None else max_disclosure", "limit = method.disclosure_limit", BOUNDS),
-        ("if measured and not self.metrics <= measured.keys():", "if False:", BOUNDS),
+        ("values = measured[item.metric].astype(np.float64)", "values = measured.get(item.metric, np.zeros(count)).astype(np.float64)", BOUNDS),
         ("over = np.flatnonzero(left > 0).tolist()", "over = np.flatnonzero(left > 1).tolist()", BOUNDS),
         ("        if not method.selects:\n            return cls()", "        if False:\n            return cls()", "tests/test_bounds.py -k held_to"),
     ],

@@ -26,7 +26,7 @@ def follow(average: nn.Module, network: nn.Module, step: int, most: float) -> No
 
 
 class Checkpoint:
-    """Where a training is saved, whole or not at all, and gone on with.
+    """Where a training is saved, whole or not at all, and resumed.
 
     Args:
         path: of the file; None: nothing is saved.
