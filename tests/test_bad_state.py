@@ -11,6 +11,7 @@ from test_ledger import SETTINGS, commit, opened
 
 from ppfr_ops.cli.status import look
 from ppfr_ops.contracts.ledger import LedgerEntry
+from ppfr_ops.release import publish
 from ppfr_ops.release.publish import looked_at, rotten
 from ppfr_ops.release.signing import drop_unsealed_units, seal
 from ppfr_ops.store.lease import Lease
@@ -168,6 +169,25 @@ def test_finish_finds_a_shard_that_rots_or_goes(tmp_path: Path) -> None:
     data[len(data) // 2] ^= 1
     first.write_bytes(data)  # of the same size
     (tmp_path / entries[2].shards["metrics"].path).unlink()
+    assert rotten(ledger, entries) == ["u0", "u2"]
+
+
+@pytest.mark.parametrize("at_once", [0, 1 << 20])
+def test_finish_finds_a_shard_that_rots_in_a_store(
+    monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(publish, "_AT_ONCE", at_once)
+    fs = fsspec.filesystem("memory")
+    if fs.exists("/rots"):
+        fs.rm("/rots", recursive=True)
+    ledger = opened("memory://rots")
+    entries = [commit(ledger, f"u{number}") for number in range(3)]
+    assert rotten(ledger, entries) == []
+    first = ledger.path(entries[0].shards["data"].path)
+    data = bytearray(fs.cat_file(first))
+    data[len(data) // 2] ^= 1
+    fs.pipe_file(first, bytes(data))  # of the same size
+    fs.rm_file(ledger.path(entries[2].shards["metrics"].path))
     assert rotten(ledger, entries) == ["u0", "u2"]
 
 

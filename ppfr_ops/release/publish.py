@@ -1,7 +1,6 @@
 """What is written when all units are done: the owner's manifest, the release's, and the seal."""
 
 import hashlib
-import io
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,6 +32,7 @@ from ppfr_ops.store.ledger import DOCUMENTS, Ledger
 _THREADS = 4
 _WAITING = 64
 """Entries whose shards are read, or wait for it."""
+_CHUNK = 1 << 20
 _AT_ONCE = 64 << 20
 """Bytes of a shard that is fetched in one piece, at most."""
 
@@ -78,11 +78,16 @@ def looked_at(
 
     def sound(shard: Shard) -> bool:
         path = ledger.path(shard.path)
-        at_once = not ledger.local and shard.bytes <= _AT_ONCE  # one request
         try:
-            with io.BytesIO(ledger.fs.cat_file(path)) if at_once else ledger.fs.open(path) as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-                return file.tell() == shard.bytes and digest == shard.sha256
+            if not ledger.local and shard.bytes <= _AT_ONCE:  # one request
+                data = ledger.fs.cat_file(path)
+                return len(data) == shard.bytes and hashlib.sha256(data).hexdigest() == shard.sha256
+            digest, size = hashlib.sha256(), 0
+            with ledger.fs.open(path, "rb") as file:
+                while block := file.read(_CHUNK):
+                    digest.update(block)
+                    size += len(block)
+            return size == shard.bytes and digest.hexdigest() == shard.sha256
         except OSError:
             return False
 
