@@ -481,6 +481,25 @@ def test_lists_of_pictures(struct: bool, kind: str, tmp_path: Path) -> None:
     assert found["read_error"].null_count == 7
 
 
+def test_a_file_of_lists_among_others_is_dead_letters(tmp_path: Path) -> None:
+    """A row of it is no record: as many records as rows would lose the other pictures unsaid."""
+    for name in "ab":
+        pq.write_table(pa.table({"image": [b"1", b"2"]}), tmp_path / f"{name}.parquet")
+    lists = pa.array([[b"3", b"4", b"5"], [b"6"]], pa.list_(pa.binary()))
+    pq.write_table(pa.table({"image": lists}), tmp_path / "c.parquet")
+    chosen = plan(str(tmp_path), Columns())
+    found = read_unit(chosen, chosen.units[-1])
+    assert found["image"].to_pylist() == [None, None]
+    assert found["read_error"].to_pylist() == ["unreadable_row"] * 2
+
+
+def test_a_column_that_is_called_like_a_part_of_the_pictures_is_another(tmp_path: Path) -> None:
+    table = pa.table({"image": [b"1", b"2"], "image.bytes": [b"3", b"4"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    chosen = plan(str(tmp_path), Columns())
+    assert read_unit(chosen, chosen.units[0])["image"].to_pylist() == [b"1", b"2"]
+
+
 def test_one_damaged_stack_does_not_decide_for_all(tmp_path: Path) -> None:
     """A dataset that damage made look like pictures, in one file of three."""
     h5py = pytest.importorskip("h5py")

@@ -26,6 +26,7 @@ import pytest
 from ppfr_ops import sample
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding
+from ppfr_ops.review import serving
 from ppfr_ops.review.serving import Queue, read_original, read_queue, serve
 from ppfr_ops.review.verdicts import read_verdicts
 from ppfr_ops.source.plan import Columns, plan, read_unit, sources
@@ -311,3 +312,12 @@ def test_a_picture_of_any_format_is_shown(tmp_path: Path, kind: str) -> None:
     (unit,) = planned.units
     found = [read_original(*place, "image") for place in sources(planned, unit)]
     assert found == read_unit(planned, unit)["image"].to_pylist() and len(found) == 3
+
+
+def test_a_table_that_is_not_read_as_rows_is_not_fetched_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq.write_table(pa.table({"other": [1, 2]}), tmp_path / "a.parquet")
+    monkeypatch.setattr(serving, "open_store", lambda path: pytest.fail("fetched"))
+    with pytest.raises(ValueError, match="not in that file"):
+        read_original(f"{tmp_path}/a.parquet", 0, "image")

@@ -2,9 +2,11 @@
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +18,8 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.sandbox import Sandbox
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.source.listing import listing_of
+from ppfr_ops.source.parquet import ParquetLists
 from ppfr_ops.source.plan import Columns, Plan, plan, read_unit, sources
 from ppfr_ops.store.ledger import NO_DATE
 from ppfr_ops.store.storage import open_store
@@ -268,6 +272,18 @@ def test_deletion_vectors_of_delta_are_honoured(
     after = plan(str(tmp_path), WHO, key=b"k" * 32)
     assert ids(before).isdisjoint(ids(after))
     assert before.units[0].source.files == after.units[0].source.files  # type: ignore[union-attr]
+
+
+def test_lists_of_pictures_of_a_table_that_has_deleted_rows_are_refused(tmp_path: Path) -> None:
+    """Rows are deleted by their places, and of lists the pictures are counted."""
+    lists = pa.array([[b"1", b"2", b"3"], [b"4"], [b"5", b"6"]], pa.list_(pa.binary()))
+    pq.write_table(pa.table({"image": lists}), tmp_path / "a.parquet")
+    listing = listing_of(str(tmp_path))
+    paths = list(listing.files)
+    assert ParquetLists().columns(listing, paths, Columns())[0].image == "image"
+    with_deleted = replace(listing, deleted={paths[0]: np.array([1])})
+    with pytest.raises(UserError, match="rows of the table are deleted"):
+        ParquetLists().columns(with_deleted, paths, Columns())
 
 
 def bitmap(rows: list[int]) -> bytes:

@@ -15,6 +15,7 @@ from ppfr_ops.contracts.records import IMAGE_TYPE
 from ppfr_ops.errors import UserError
 from ppfr_ops.source import plan as units
 from ppfr_ops.source.plan import Columns, plan, read_unit
+from ppfr_ops.source.tar import WebDataset
 
 KEY = b"0123456789abcdef"
 
@@ -200,13 +201,16 @@ def test_several_or_no_pictures_in_a_sample(tmp_path: Path) -> None:
         for name in ("1.left.jpg", "1.right.jpg", "2.json", "3.left.jpg"):
             info = tarfile.TarInfo(name)
             info.size = 2
-            tar.addfile(info, io.BytesIO(b"{}"))
+            tar.addfile(info, io.BytesIO(name.replace(".", "").encode()))
     chosen = plan(str(tmp_path), Columns())
     table = read_unit(chosen, chosen.units[0])
     assert table["read_error"].to_pylist() == ["several_images", None, None]
-    assert table["image"].to_pylist() == [None, None, b"{}"]
+    assert table["image"].to_pylist() == [None, None, b"3l"]
     chosen = plan(str(tmp_path), Columns(image="left.jpg"))
-    assert everything(chosen) == [b"{}", None, b"{}"]
+    assert everything(chosen) == [b"1l", None, b"3l"]
+    with open(tmp_path / "a.tar", "rb") as file:  # of several pictures none is needed
+        held = [sample.bodies for sample in WebDataset().samples(file, 0, Columns())]
+    assert held == [{"image": b"1l"}, {}, {"image": b"3l"}]
 
 
 def test_sources_name_every_row(tmp_path: Path) -> None:

@@ -224,7 +224,10 @@ def read_original(source: str, row: int, image_column: str) -> bytes:
     path = archive[1] if archive else source
     try:
         planned = _rows_of(path, image_column if suffix(path) in _TABLES else None)
-    except UserError:  # no file of rows, and of no picture's name
+    except UserError:
+        if archive or suffix(path) in _TABLES:
+            raise ValueError("not in that file") from None
+        # No file of rows, and of no picture's name.
         fs, root = open_store(path)
         return bytes(fs.cat_file(root))
     unit = next((unit for unit in planned.units if unit.start == row), None)

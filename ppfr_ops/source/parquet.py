@@ -11,10 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from ppfr_ops.errors import UserError
 from ppfr_ops.source.columnar import Columnar, of_lists, rows_of, wanted
-from ppfr_ops.source.reader import Listing
+from ppfr_ops.source.picture_types import is_list
+from ppfr_ops.source.reader import Chosen, Listing
 from ppfr_ops.source.sandboxed import Counted
 from ppfr_ops.source.units import (
+    Columns,
     Plan,
     Unit,
     damage_ends_it,
@@ -35,6 +38,7 @@ class Parquet(Columnar):
     what = "Parquet files"
     suffixes = frozenset({".parquet", ".parq", ".pq"})
     lists = "parquet-lists"
+    count_seconds = 10.0  # of a footer alone
     batch_rows = 256
 
     def claims(self, listing: Listing) -> list[str]:
@@ -95,8 +99,11 @@ class Parquet(Columnar):
             # A buffer makes pyarrow stream pages; without one it holds whole column chunks.
             opened = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
             image, *others = wanted(plan)
-            if any(opened.schema_arrow.get_field_index(name) < 0 for name in (image, *others)):
+            schema = opened.schema_arrow
+            if any(schema.get_field_index(name) < 0 for name in (image, *others)):
                 return errors(plan, ["missing_column"] * (stop - start))
+            if self.lists and is_list(schema.field(image).type):
+                raise ValueError("a row is no record")
             leaves = [_leaf(opened.metadata, image), *others]
             first = 0
             for group, rows in enumerate(self.groups(opened.metadata, size, image)[0]):
@@ -131,6 +138,14 @@ class ParquetLists(Parquet):
     lists = ""
     batch_rows = 16
 
+    def columns(self, listing: Listing, paths: Sequence[str], columns: Columns) -> Chosen:
+        if listing.deleted:  # by the rows' places, and here pictures are counted
+            raise UserError(
+                "rows of the table are deleted, and lists of pictures cannot be read without them: "
+                "rewrite its files first (delta: REORG TABLE ... APPLY (PURGE))"
+            )
+        return super().columns(listing, paths, columns)
+
     def schema(self, fs: Any, path: str) -> pa.Schema:
         return of_lists(super().schema(fs, path))
 
@@ -160,5 +175,8 @@ def _paths(metadata: pq.FileMetaData) -> Sequence[str]:
 
 def _leaf(metadata: pq.FileMetaData, image: str) -> str:
     """The path of the column that holds the bytes of the pictures."""
-    found = [path for path in _paths(metadata) if path == image or path.startswith(f"{image}.")]
+    paths = _paths(metadata)
+    if image in paths:
+        return image
+    found = [path for path in paths if path.startswith(f"{image}.")]
     return min((path for path in found if path.endswith(".bytes")), key=len, default=found[0])

@@ -31,6 +31,7 @@ class Sandboxed(Reader):
     """A format whose files are read by a process that may die."""
 
     sandbox: ClassVar[Sandbox] = sandbox
+    count_seconds: ClassVar[float] = _SECONDS
 
     def count(self, fs: Any, path: str, image: str | None) -> Counted:
         """Rows of a file; in the sandbox.
@@ -59,7 +60,8 @@ class Sandboxed(Reader):
         for path in paths:
             found = Counted(0, 0, "unreadable_unit")
             with damage_ends_it():
-                found = self.apart(self.count, listing.fs, path, image)
+                seconds = self.count_seconds
+                found = self.apart(self.count, listing.fs, path, image, seconds=seconds)
             yield path, found
 
     def cut(self, listing: Listing, paths: Sequence[str], cutting: Cutting) -> Iterator[Unit]:

@@ -74,7 +74,7 @@ def listing_of_table(kind: str, fs: Any, root: str, url: str, version: int | Non
         return _KINDS[kind](fs, root, url, version)
 
 
-def apart(library: str, ask: Callable[..., Any], *args: Any, seconds: float = _SECONDS) -> Any:
+def apart(library: str, ask: Callable[..., Any], *args: Any) -> Any:
     """What a library in Rust says, asked in a process of its own: its threads do not survive a
     fork, and hostile metadata make it panic.
 

@@ -36,7 +36,9 @@ class _Sample:
     members: dict[str, Member] = field(default_factory=dict)
     """By what stands behind the key, in small letters."""
     bodies: dict[str, bytes] = field(default_factory=dict)
-    """Of the last picture, and of the last member of each of the fields."""
+    """Of the first picture, and of the last member of each of the fields."""
+    found: int = 0
+    """Pictures that came by."""
 
     @property
     def size(self) -> int:
@@ -58,7 +60,9 @@ class _Sample:
         kind = name.rpartition(".")[2]
         asked = [(kind, MAX_TEXT_BYTES)] if columns.beside and kind in _FIELDS else []
         if _is_picture(name, columns.image):
-            asked.append((_IMAGE, MAX_BYTES))
+            self.found += 1
+            if self.found == 1:  # of several none is needed
+                asked.append((_IMAGE, MAX_BYTES))
         for part, most in asked:
             self.bodies.pop(part, None)
             if member.whole and member.size <= most:
