@@ -86,6 +86,9 @@ def test_a_stopped_attack_goes_on(tmp_path: Path, faces: Faces) -> None:
     np.testing.assert_array_equal(third.recover(faces[:2]), again.recover(faces[:2]))
     with pytest.raises(ValueError, match="another configuration"):
         RecoveryAttack(batch=8, seed=1).train(faces, show, 8, checkpoint=path)
+    torch.save({"identity": {}, "step": 4}, path)  # as an earlier version wrote it
+    with pytest.raises(ValueError, match="another configuration"):
+        RecoveryAttack(batch=8).train(faces, show, 8, checkpoint=path)
 
 
 def test_a_time_limit_ends_it(faces: Faces) -> None:

@@ -249,6 +249,15 @@ def test_half_of_the_people_are_women_where_nothing_is_asked_for() -> None:
     assert dict(method(mix="women=0").shares) == {"women": 0.0}
 
 
+def test_whoever_is_drawn_where_nothing_is_asked_for_is_in_the_digest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = [create(name).digest() for name in ("natural", "portrait")]
+    monkeypatch.setattr("ppfr_ops.methods.natural.DEFAULT_MIX", {"women": 0.25})
+    after = [create(name).digest() for name in ("natural", "portrait")]
+    assert not set(before) & set(after)
+
+
 def _parts(text: str) -> list[tuple[str, str, str]]:
     return sorted(part.partition("=") for part in text.split(","))
 

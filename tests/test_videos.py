@@ -292,6 +292,21 @@ def test_other_options_or_an_output_in_the_input_are_refused(tmp_path: Path) -> 
         sanitize_videos(tmp_path / "in", tmp_path / "in" / "out", Knowing(clip), VideoSettings())
 
 
+def test_a_version_that_draws_other_people_goes_on_with_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first half of a clip would show one person, the other half another."""
+    clip, place = Clip(6), tmp_path / "out"
+    clip.write(tmp_path / "in" / "clip.mp4")
+    settings = VideoSettings(style="virtual")
+    monkeypatch.setattr(PortraitHeads, "sitter", lambda *_: None)
+    sanitize_videos(tmp_path / "in", place, Knowing(clip), settings)
+    sanitize_videos(tmp_path / "in", place, Knowing(clip), settings)
+    monkeypatch.setattr("ppfr_ops.methods.natural.DEFAULT_MIX", {"women": 0.25})
+    with pytest.raises(UserError, match="other options or people"):
+        sanitize_videos(tmp_path / "in", place, Knowing(clip), settings)
+
+
 def test_faces_that_cross_stay_two_tracks() -> None:
     tracker = Tracker(gap=10)
     for frame in range(40):

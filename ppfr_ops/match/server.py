@@ -110,17 +110,20 @@ def _answer(link: Link, matcher: Matcher, hello: Hello, client: str, nonce: byte
     dealer = TransferSender(nonce, point)
     with matcher.computing:
         probe = asked[PUBLIC_BYTES:-POINT_BYTES]
+        results: Iterable[seal.Ciphertext]
         if verify:
-            packed = PackedGallery.pack(matcher.templates[rows or [0]], layout)
-            results: Iterable[seal.Ciphertext] = products(read_probe(probe, layout), packed)
+            records = matcher.templates[rows or [0]]
+            results = products(read_probe(probe, layout), PackedGallery.pack(records, layout))
         else:
             results = matcher.scorer(probe)
         sent, masks = mask(results, public, layout)
     link.send(Kind.MASKED, sent + dealer.points)
+    session = session_digest(nonce, point, dealer.points)
+    # Tens of megabytes, which no client that takes its time is to hold.
+    del asked, public, point, probe, results, sent
     choices = link.receive(Kind.CHOICES, sizes.choices)
     with matcher.computing:
         labels = dealer.labels(choices, LENGTH * layout.records)
-        session = session_digest(nonce, point, dealer.points)
         told = garble(session, dealer.difference, labels, masks, matcher.threshold, counted, which)
     link.send(Kind.ANSWER, told)
 

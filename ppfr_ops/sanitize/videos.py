@@ -33,6 +33,7 @@ from ppfr_ops.imaging.covers import Cover
 from ppfr_ops.imaging.detector import Checked, Detections, Detector
 from ppfr_ops.imaging.geometry import Treatment, cover
 from ppfr_ops.imaging.tracking import Track, Tracker, filled, scene_changes
+from ppfr_ops.methods.registry import create
 from ppfr_ops.store.atomic import in_one_step
 
 if TYPE_CHECKING:
@@ -137,17 +138,18 @@ def sanitize_videos(
     done = []
     for path in find_videos(source):
         name = path.relative_to(root)
-        result = _one(path, name, release, evidence, Checked(detector), settings)
-        told(result)
-        done.append(result)
+        done.append(_one(path, name, release, evidence, Checked(detector), settings))
+        told(done[-1])
     _write_documents(output, done)
     return done
 
 
 def _same_settings(place: Path, settings: VideoSettings) -> None:
-    wanted = asdict(settings)
+    # A clip that was begun by a version that draws other people would go on with somebody else.
+    people = {"people": create("portrait").digest()} if settings.style == "virtual" else {}
+    wanted = asdict(settings) | people
     if place.exists() and json.loads(place.read_text()) != wanted:
-        raise UserError("the output was made with other options; give the same, or another output")
+        raise UserError("the output was made with other options or people; take another output")
     _write_text(place, json.dumps(wanted))
 
 
@@ -219,8 +221,7 @@ def _look(
     frames = video.read_frames(path, stream.quarter_turns, last)
     while batch := list(islice(frames, min(BATCH, settings.segment))):
         part, before = _segment(batch, frames, before, detector, settings)
-        place = work / f"segment-{number:06d}.npz"
-        with in_one_step(str(place)) as file:
+        with in_one_step(str(work / f"segment-{number:06d}.npz")) as file:
             np.savez(file, **part)  # type: ignore[arg-type]
         number += 1
         yield part

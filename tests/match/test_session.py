@@ -2,6 +2,7 @@
 
 import json
 import socket
+import weakref
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from ppfr_ops.match.gallery import Gallery
 from ppfr_ops.match.packing import quantise
 from ppfr_ops.match.server import Matcher
 from ppfr_ops.match.transport import link_over
-from ppfr_ops.match.wire import HELLO_BYTES, Kind
+from ppfr_ops.match.wire import HELLO_BYTES, Kind, Link
 
 from .conftest import DIMENSIONS, Wire, unit
 
@@ -54,6 +55,26 @@ def test_transcripts_of_match_and_no_match_are_alike(make_matcher, templates, re
     assert [match for match, _ in seen] == [True, False]
     assert seen[0][1] == seen[1][1]
     assert len(seen[0][1]) == 14  # seven frames, header and payload
+
+
+@pytest.mark.parametrize("name", [None, "p006"])
+def test_no_query_is_kept_while_a_client_takes_its_time(make_matcher, templates, name, monkeypatch):
+    class Payload(bytearray):
+        """One that can be referred to weakly."""
+
+    queries, left, receive = [], [], Link.receive
+
+    def watched(link, kind, length):
+        if kind == Kind.CHOICES:
+            left.append(queries[0]())
+        payload = Payload(receive(link, kind, length))
+        if kind == Kind.QUERY:
+            queries.append(weakref.ref(payload))
+        return payload
+
+    monkeypatch.setattr(Link, "receive", watched)
+    assert Wire(make_matcher()).ask(likeness(templates, 12), name=name).match
+    assert left == [None]
 
 
 def test_a_name_that_nobody_has_looks_like_any_other(make_matcher):

@@ -55,7 +55,7 @@ class Checkpoint:
         if self.path is None or not self.path.is_file():
             return None
         found: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
-        if found["config"] != self.config:
+        if found.get("config") != self.config:
             raise ValueError(f"{self.path.name} belongs to another configuration")
         for name, part in self.parts.items():
             part.load_state_dict(found["states"][name])
