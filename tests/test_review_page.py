@@ -312,6 +312,20 @@ def test_a_picture_of_any_format_is_shown(tmp_path: Path, kind: str) -> None:
     (unit,) = planned.units
     found = [read_original(*place, "image") for place in sources(planned, unit)]
     assert found == read_unit(planned, unit)["image"].to_pylist() and len(found) == 3
+    if kind != "tree":
+        with pytest.raises(ValueError, match="no picture in that row"):
+            read_original(next(sources(planned, unit))[0], 3, "image")
+
+
+def test_a_picture_far_behind_is_found_at_once(tmp_path: Path) -> None:
+    """A file is not cut into as many units as it has rows."""
+    rows = [b"%d" % number for number in range(100_000)]
+    pq.write_table(pa.table({"image": rows}), tmp_path / "a.parquet", row_group_size=1000)
+    source = f"{tmp_path}/a.parquet"
+    assert [read_original(source, row, "image") for row in (0, 15, 16, 54_321, 99_999)] == [
+        b"0", b"15", b"16", b"54321", b"99999"
+    ]  # fmt: skip
+    assert len(serving._rows_of(source, "image").units) <= 100_000 // serving._ROWS + 1
 
 
 def test_a_table_that_is_not_read_as_rows_is_not_fetched_whole(

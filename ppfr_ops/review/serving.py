@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import threading
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -41,6 +42,8 @@ LONGEST_SIDE = 1600
 _MOST_BYTES = 1 << 20
 """Of a request."""
 _MARK = re.compile(r"[0-9a-f]{32}:[0-9a-f]{32}|[0-9a-f]{64}")
+_ROWS = 16
+"""That are read for one."""
 _UNTOLD = ("source", "row", "other")
 _IN_ARCHIVE = re.compile(r"(.+?\.(?:tar|tar\.gz|tgz|zip))(?:#|!/)", re.IGNORECASE | re.DOTALL)
 """What the source of a picture begins with that is in an archive."""
@@ -230,8 +233,9 @@ def read_original(source: str, row: int, image_column: str) -> bytes:
         # No file of rows, and of no picture's name.
         fs, root = open_store(path)
         return bytes(fs.cat_file(root))
-    unit = next((unit for unit in planned.units if unit.start == row), None)
-    found = None if unit is None else read_unit(planned, unit)["image"][0].as_py()
+    unit = planned.units[max(0, bisect_right(planned.units, row, key=lambda one: one.start) - 1)]
+    rows = read_unit(planned, unit)["image"].to_pylist() if 0 <= row < unit.stop else []
+    found = rows[row - unit.start] if rows else None
     if not isinstance(found, bytes):
         raise ValueError("no picture in that row")
     return found
@@ -239,8 +243,8 @@ def read_original(source: str, row: int, image_column: str) -> bytes:
 
 @lru_cache(maxsize=4)
 def _rows_of(path: str, image_column: str | None) -> Plan:
-    """A file, every row a unit."""
-    return plan(path, Columns(image=image_column), unit_rows=1)
+    """A file, in units that are read for one of their rows."""
+    return plan(path, Columns(image=image_column), unit_rows=_ROWS)
 
 
 def serve(queue: Queue, port: int = 0, reviewer: str = "owner") -> tuple[ThreadingHTTPServer, str]:
