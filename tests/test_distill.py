@@ -122,6 +122,26 @@ class Layers(torch.nn.Module):
         return torch.nn.functional.normalize(self.last(self.first(faces).relu()).flatten(1), dim=1)
 
 
+def test_nothing_is_asked_after_a_failure_however_long_another_answer_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ppfr_ops.lab.distill.collecting.secrets.randbelow", lambda count: 0)
+    asked, failed = [], threading.Event()
+
+    def ask(number: int) -> int:
+        asked.append(number)
+        if number == 1:
+            failed.set()
+            raise UserError("refused")
+        failed.wait()
+        threading.Event().wait(0.1)
+        return number
+
+    with pytest.raises(UserError, match="refused"):
+        collecting._ask_all(range(500), ask, 2)
+    assert len(asked) <= 3
+
+
 def test_what_the_last_layer_reads(world: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = Layers().eval()

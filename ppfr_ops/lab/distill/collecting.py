@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -105,11 +106,18 @@ def _ask_all(numbers: Sequence[int], ask: Callable[[int], T], workers: int) -> d
     seldom ask for the same; what one has asked the other finds answered. The first failure ends
     it."""
 
+    over = threading.Event()
+
     def answered(number: int) -> tuple[int, T] | None:
+        if over.is_set():
+            return None
         try:
             return number, ask(number)
         except BudgetSpent:
             return None  # what was answered before costs nothing: go on
+        except BaseException:
+            over.set()  # at once, however long another takes
+            raise
 
     begin = secrets.randbelow(max(len(numbers), 1))
     pool = ThreadPoolExecutor(workers)
