@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
@@ -35,7 +36,9 @@ READER = create("stochastic-local", {"identity": "virtual"})
 
 def cosines(a: Faces, b: Faces) -> np.ndarray[Any, Any]:
     """Of the encoder's features, which serves as a recogniser here; ``len(a) x len(b)``."""
-    return READER.features(a) @ READER.features(b).T  # type: ignore[attr-defined,no-any-return]
+    model = READER.model()  # type: ignore[attr-defined]
+    with torch.inference_mode():
+        return (model.encode(a) @ model.encode(b).T).cpu().numpy()  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="module")

@@ -152,7 +152,7 @@ def _click(name: str, field: FieldInfo) -> Callable[[Callable[..., Any]], Callab
         "metavar": noted["metavar"],
     }
     if field.default not in (None, PydanticUndefined, (), {}):
-        settings["default"] = field.default
+        settings |= {"default": field.default, "show_default": True}
     names = flag(name, field)
     if kind is bool:
         settings["is_flag"] = True
