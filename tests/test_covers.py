@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from click.testing import CliRunner
 from test_photographs import PLACES, photograph
 
@@ -21,6 +22,7 @@ from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.codec import Encoding, decode
 from ppfr_ops.imaging.detector import Detections
 from ppfr_ops.imaging.portraits import Portrait, lit, yaw
+from ppfr_ops.methods.natural.network import Synthesis
 from ppfr_ops.methods.portrait import PortraitHeads, Seen
 from ppfr_ops.methods.registry import create
 from ppfr_ops.sanitize.grouping import features_of
@@ -389,6 +391,33 @@ def test_a_label_is_one_drawn_person_who_turns_without_jumps() -> None:
     near = [np.abs(one - other).mean() for one, other in pairwise(turned[:3])]
     far = np.abs(turned[0] - turned[3]).mean()
     assert 0 < max(near) < far / 3
+
+
+def test_a_head_is_drawn_as_large_as_it_is_needed_and_is_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the largest features that are computed."""
+    heads, sides, features = create("portrait"), [0], Synthesis.features
+    assert isinstance(heads, PortraitHeads)
+    heads = heads.with_secrets({"identity-key": bytes(32)})
+    draws = np.random.default_rng(5).standard_normal((1, heads.draw_size)).astype(np.float32)
+
+    def noted(net: Synthesis, styles: torch.Tensor, side: int, *seen: torch.Tensor) -> torch.Tensor:
+        sides.append(side)
+        return features(net, styles, side, *seen)
+
+    monkeypatch.setattr(Synthesis, "features", noted)
+    small: list[Picture] = []
+    for scale, size, side in (0.8, 128, 64), (1.5, 256, 256), (3.0, 512, 256), (6.0, 1024, 512):
+        sides.clear()
+        marks = (geometry.TEMPLATE * scale).astype(np.float32)
+        seen = Seen(np.full((112, 112, 3), 144, np.uint8), marks)
+        made = heads.portraits([seen], draws)[0]
+        assert made is not None and made.picture.shape[1] == size and max(sides) == side
+        reduced = cv2.resize(made.picture, (128, 152), interpolation=cv2.INTER_AREA)
+        small.append(np.asarray(reduced, np.uint8))
+    away = [np.abs(small[-1].astype(float) - other).mean() for other in small]
+    assert max(away[1:]) < 8 and away[0] < 16
 
 
 @pytest.mark.parametrize("yaw_by", [0.35, -0.35])

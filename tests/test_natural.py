@@ -2,6 +2,7 @@
 
 import io
 import os
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,15 @@ from ppfr_ops.errors import UserError
 from ppfr_ops.imaging import look
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.detector import CenterFace
+from ppfr_ops.imaging.geometry import align
+from ppfr_ops.imaging.portraits import skin_colour, yaw
 from ppfr_ops.invent import invent
 from ppfr_ops.keys import IDENTITY, derive
 from ppfr_ops.methods.base import Context
-from ppfr_ops.methods.codes import KEY_SIZE
+from ppfr_ops.methods.codes import KEY_SIZE, normals
 from ppfr_ops.methods.codes import person as whose
 from ppfr_ops.methods.natural import SIZES, Natural, files
+from ppfr_ops.methods.natural.generator import PEOPLE_TRIED
 from ppfr_ops.methods.natural.looks import KINDS, LAWS
 from ppfr_ops.methods.natural.network import LAYERS, STYLE
 from ppfr_ops.methods.natural.quality import redness
@@ -247,6 +251,45 @@ def test_half_of_the_people_are_women_where_nothing_is_asked_for() -> None:
     assert (women ^ men).all() and abs(women.mean() - 0.5) < 3 * (0.25 / 300) ** 0.5
     assert dict(method(mix="dark=1").shares) == {"women": 0.5, "dark": 1.0}
     assert dict(method(mix="women=0").shares) == {"women": 0.0}
+
+
+def test_candidates_are_looked_over_together_and_are_those_of_one_by_one() -> None:
+    """To the bit: among others a style is rounded otherwise, and nobody may be somebody else."""
+    chosen, key = method(), derive(KEY, IDENTITY, KEY_SIZE)
+    generator, name = chosen.generator(), whose("somebody", draws(1)[0])
+    with torch.inference_mode():
+        women = next(
+            yes
+            for each in generator.candidates(key, name, chosen.shares)
+            for yes in (True, False)
+            if generator.looks.is_of(each, {"women": yes})
+        )
+        alone = (
+            generator.looks.person(generator.style(each))
+            for number in range(400)
+            for each in [normals(key, "natural person", number.to_bytes(2, "big") + name, STYLE)]
+        )
+        known = [each for each in alone if generator.looks.is_of(each, {"women": women})]
+        known = [each for each in known[:PEOPLE_TRIED] if not generator.looks.crowded(each)]
+        found = list(islice(generator.candidates(key, name, chosen.shares), len(known)))
+    assert 5 < len(known) == len(found)
+    assert all(torch.equal(one, other) for one, other in zip(known, found, strict=True))
+
+
+def test_what_a_picture_will_be_like_is_told_before_it_is_drawn() -> None:
+    """How far its head is turned and how bright its skin is, of the same looks."""
+    generator, told, seen = method().generator(), [], []
+    with torch.inference_mode():
+        for styles in method().styles([None] * 16, draws(16, 8)):
+            each = torch.from_numpy(styles[:13])
+            picture, _ = generator.drawn(each)
+            marks, score = generator.landmarks(picture)
+            if score:
+                told.append(generator.foretold(each[None])[1][0, 4:].numpy())
+                bright = np.log(skin_colour(align(picture, marks[None])[0]) + 10).mean()
+                seen.append([yaw(marks), bright])
+    both = np.corrcoef(np.array(told).T, np.array(seen).T)
+    assert len(seen) >= 14 and both[0, 2] > 0.8 and both[1, 3] > 0.6
 
 
 def test_whoever_is_drawn_where_nothing_is_asked_for_is_in_the_digest(

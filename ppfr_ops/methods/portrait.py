@@ -8,6 +8,7 @@ its skin, rounded (``imaging.portraits``). Who the drawn person is depends on no
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import cv2
@@ -17,7 +18,7 @@ from pydantic import Field
 
 from ppfr_ops.imaging.arrays import Faces, Picture
 from ppfr_ops.imaging.geometry import align, whole_head
-from ppfr_ops.imaging.portraits import Portrait, light, lit, skin_colour, yaw
+from ppfr_ops.imaging.portraits import Portrait, light, lit, rounded, skin_colour, yaw
 from ppfr_ops.methods.base import Anonymizer, Context
 from ppfr_ops.methods.codes import normals
 from ppfr_ops.methods.registry import create, register
@@ -34,10 +35,17 @@ none, and how many are asked for at most; from three renderings of one person.""
 _VARIATION = 0.7
 """Of the method natural: nobody has to look alike here, and less of it is sounder."""
 
-_PEOPLE, _MOST_CUT, _MOST_ASTRAY, _MOST_LIGHT = 6, 0.33, 0.12, 0.35
-"""How many are drawn before the best of them is taken; what of the upper edge of the
-picture somebody may cover; by how much ``yaw`` may differ from what was asked for, and by
-how much brighter or darker, as a logarithm, somebody may have to be made."""
+_PEOPLE, _LOOKS_TRIED, _DRAWN = 24, 6, 5
+"""Among how many people one is sought for a face, and among how many looks of somebody who has a
+label; and how many of these are drawn before the best of them is taken."""
+
+_MOST_CUT, _MOST_ASTRAY, _MOST_LIGHT = 0.33, 0.12, 0.35
+"""What of the upper edge of the picture somebody may cover; by how much ``yaw`` may differ from
+what was asked for, and by how much brighter or darker, as a logarithm, somebody may have to be
+made."""
+
+_TOLD = np.array([0.565, 0.169, 0.257, 0.095, 0.038, 0.123])
+"""How far ``Generator.foretold`` is astray, one deviation of each."""
 
 _EDGE, _CROWN, _HIGH = 7, 10, 24
 """Of a picture of 128 px, px: over so many a head fades out towards the sides; so many rows are
@@ -220,12 +228,13 @@ class Sitter:
             with torch.inference_mode():
                 generator, styles = self._natural.generator(), self.person.styles
                 picture, shape = self.person.picture, self.person.silhouette
+                features = self.person.features
                 if not self._still:
                     styles = self.person.styles_at(self._natural, number * _BETWEEN)
                     picture, features = generator.drawn(styles)
                     shape = _in_one_piece(generator.silhouette(features), self.person.landmarks)
                 if self.size != len(picture):
-                    picture = generator.picture(styles, self.size)
+                    picture = generator.picture(styles, self.size, seen=features)
             shown = lit(picture, self.skin, self.person.skin)
             size = (self.size, self.size)
             wide = np.asarray(cv2.resize(shape, size, interpolation=cv2.INTER_CUBIC), np.float32)
@@ -276,14 +285,16 @@ def _cut_out(
 
 @dataclass(frozen=True)
 class _Person:
-    """Somebody drawn: label and look, of which come the styles, float32 ``13 x 512``; the picture
-    of 128 px, and of it the landmarks, ``5 x 2``, the silhouette and the mean colour of the skin,
-    ``3``; and how well they fit, 1 and more is good enough."""
+    """Somebody drawn: who, centred, ``512``, and the look, of which come the styles, float32
+    ``13 x 512``; the picture of 128 px, and of it the features at 64 px, the landmarks, ``5 x 2``,
+    the silhouette and the mean colour of the skin, ``3``; and how well they fit, 1 and more is good
+    enough."""
 
-    label: str
+    who: "torch.Tensor"
     look: NDArray[np.float32]
     styles: "torch.Tensor"
     picture: Picture
+    features: "torch.Tensor"
     landmarks: NDArray[np.float32]
     silhouette: NDArray[np.float32]
     skin: NDArray[np.float64]
@@ -291,18 +302,18 @@ class _Person:
 
     def styles_at(self, natural: "Natural", steps: float) -> "torch.Tensor":
         """In the same look, turned otherwise."""
-        return _styles(natural, self.label, self.look, steps)
+        return _styles(natural, self.who, self.look, steps)
 
 
 def _styles(
-    natural: "Natural", label: str, look: NDArray[np.float32], steps: float
+    natural: "Natural", who: "torch.Tensor", look: NDArray[np.float32], steps: float
 ) -> "torch.Tensor":
     """A person in a look, turned by so many deviations, ``13 x 512``."""
     from ppfr_ops.methods.natural.looks import LAWS, WIDEST
     from ppfr_ops.methods.natural.network import DEPTH
 
     turned = float(np.clip(steps / (LAWS["yaw"].spread * natural.variation), -WIDEST, WIDEST))
-    return next(natural.tries(label, look, {"yaw": turned}))[:DEPTH]
+    return natural.look_of(who, look, 0, {"yaw": turned})[:DEPTH]
 
 
 def _people(
@@ -312,20 +323,38 @@ def _people(
     skin: NDArray[np.float64],
     label: str | None,
 ) -> Iterator[_Person]:
-    """People turned as is wanted, up to the first that fits; with a label one person in several
-    looks. Nothing of the face has a part in who they are but how far it is turned and the rounded
-    colour of its skin, and nothing at all with a label."""
-    from ppfr_ops.methods.natural.looks import DRAW
-    from ppfr_ops.methods.natural.quality import sound
+    """People turned as is wanted, up to the first that fits, those first of whom that is told
+    before they are drawn; with a label one person in several looks. Nothing of the face has a part
+    in who they are but how far it is turned and the rounded colour of its skin, and nothing at all
+    with a label."""
+    import torch
 
-    generator, seed = natural.generator(), hashlib.sha256(draw.tobytes())
-    for number in range(_PEOPLE):
-        look = draw[:DRAW].copy()
-        if number:
-            look = normals(seed.digest(), "portrait look", bytes([number]), DRAW)
-        name = label or f"{seed.hexdigest()} {number}"
-        styles = _styles(natural, name, look, _steps(turned))
-        picture, features = generator.drawn(styles)
+    from ppfr_ops.methods.natural.looks import DRAW
+    from ppfr_ops.methods.natural.quality import plain, sound
+
+    generator, count = natural.generator(), _LOOKS_TRIED if label else _PEOPLE
+    people = repeat(natural.person(label, draw)) if label else natural.strangers(draw)
+    seed = hashlib.sha256(draw.tobytes()).digest()
+    others = normals(seed, "portrait look", b"", count - 1, DRAW)
+    sought = list(zip((draw[:DRAW], *others), people, strict=False))
+    each = torch.stack([_styles(natural, who, look, _steps(turned)) for look, who in sought])
+    early, told = generator.foretold(each)
+    whole, *least, cut, astray, bright = told.double().numpy().T
+    goal = 0.0 if label else np.log(rounded(skin) + 10).mean()
+    spare = np.stack(
+        [
+            whole,
+            *(each - 1 for each in least),
+            _MOST_CUT - cut,
+            _MOST_ASTRAY - abs(astray - turned),
+            _MOST_LIGHT - abs(bright - goal) * (not label),
+        ]
+    )
+    chances = torch.special.log_ndtr(torch.from_numpy(spare / _TOLD[:, None])).sum(0)
+    reached = _AHEAD + _TURN * _steps(turned)
+    for number in chances.argsort(descending=True, stable=True)[:_DRAWN].tolist():
+        (look, who), styles = sought[number], each[number]
+        picture, features = generator.drawn(styles, seen=early[number : number + 1])
         marks, score = generator.landmarks(picture)
         if not score:
             continue
@@ -333,18 +362,17 @@ def _people(
         if silhouette.mean() < 0.1:
             continue
         crop = align(picture, marks[None])[0]
-        good = min(sound(crop, marks, score), generator.looks.whole(features))
+        good = min(sound(crop, marks, score), plain(crop), generator.looks.whole(features))
         # A person's own skin is what it is.
         own = skin_colour(crop)
         brighter = 0.0 if label else abs(np.log(light(skin, own)))
-        astray = abs(yaw(marks) - turned)
         fit = min(
             good,
             _MOST_CUT / max(float(silhouette[:2].mean()), 1e-6),
-            _MOST_ASTRAY / max(astray, 1e-6),
+            _MOST_ASTRAY / max(abs(yaw(marks) - reached), 1e-6),
             _MOST_LIGHT / max(brighter, 1e-6),
         )
-        yield _Person(name, look, styles, picture, marks, silhouette, own, float(fit))
+        yield _Person(who, look, styles, picture, features, marks, silhouette, own, float(fit))
         if fit >= 1:
             return
 

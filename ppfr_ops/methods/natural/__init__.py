@@ -216,7 +216,7 @@ class Natural(Anonymizer):
             if steps:
                 first, steps = self._sought(whose, draw, steps, aim)
             for number in range(first, first + TRIES):
-                styles = self._styles(whose, draw, number, steps)
+                styles = self.look_of(whose, draw, number, steps)
                 sight = generator.looked_at(styles, self._fast)
                 found.append((sight.sound, sight, styles))
                 if sight.sound >= 1:
@@ -235,7 +235,7 @@ class Natural(Anonymizer):
         number, best, found = 0, np.inf, (0, steps)
         for _ in range(SOUGHT):
             before = dict(steps)
-            told = self.generator().pose(self._styles(whose, draw, number, before))
+            told = self.generator().pose(self.look_of(whose, draw, number, before))
             missed = steering.steer(steps, told, aim)
             if missed < best:
                 best, found = missed, (number, before)
@@ -244,34 +244,32 @@ class Natural(Anonymizer):
             number += steps == before
         return found
 
-    def tries(
-        self,
-        label: str | None,
-        draw: NDArray[np.float32],
-        steps: Mapping[str, float] = look.NO_AIM,
-    ) -> Iterator[torch.Tensor]:
-        """Styles of looks of a person, ``14 x 512``, one after the other; the first is that of the
-        draw, the others are drawn by it. ``steps``: normals of ``LAWS`` that are not drawn."""
-        whose = self.person(label, draw)
-        for number in range(TRIES):
-            yield self._styles(whose, draw, number, steps)
+    def strangers(self, draw: NDArray[np.float32]) -> Iterator[torch.Tensor]:
+        """Whom a draw without a label could stand for, one after the other: styles, centred,
+        ``512``. No picture of theirs was looked at."""
+        return self.generator().candidates(*self._whose(None, draw))
 
     def person(self, label: str | None, draw: NDArray[np.float32]) -> torch.Tensor:
         """Who a label, or without one a draw, stands for: a style, centred, ``512``."""
+        return self.generator().person(*self._whose(label, draw))
+
+    def _whose(self, label: str | None, draw: NDArray[np.float32]) -> tuple[bytes, bytes, Mix]:
         key = check_key(derive(self.secret("identity-key"), IDENTITY, KEY_SIZE))
-        return self.generator().person(key, person_name(label, draw[: looks.DRAW]), self.shares)
+        return key, person_name(label, draw[: looks.DRAW]), self.shares
 
     @property
     def _fast(self) -> bool:
         return self.quality == "fast"
 
-    def _styles(
+    def look_of(
         self,
         whose: torch.Tensor,
         draw: NDArray[np.float32],
         number: int,
         steps: Mapping[str, float],
     ) -> torch.Tensor:
+        """Styles of a person in a look of a draw, ``14 x 512``: in the draw's own, 0, or one that
+        is drawn by it. ``steps``: normals of ``LAWS`` that are not drawn."""
         chosen = draw[: looks.DRAW].copy()
         if number:
             seed = hashlib.sha256(chosen.tobytes()).digest()

@@ -3,8 +3,8 @@
 ``natural.mapping`` and ``natural`` (synthesis up to 64 px, the head for 128 px) are what a face of
 112 px takes; ``natural.large`` (up to 1024 px) is read when a larger picture is asked for.
 ``natural.fast`` (half as many channels at 64 px and in the head) is read for quick ones.
-``natural.looks`` (``looks.py``) and ``natural.silhouette`` (it cuts heads out) hold what was fitted
-on drawn pictures.
+``natural.looks`` (``looks.py``), ``natural.silhouette`` (it cuts heads out) and ``natural.covers``
+(the head for 512 px; what a picture will be like) hold what was fitted on drawn pictures.
 """
 
 import hashlib
@@ -23,6 +23,8 @@ LARGE, FAST = "natural.large", "natural.fast"
 """What larger pictures take, and quick ones (``bench/natural_fast.py``)."""
 SILHOUETTE = "natural.silhouette"
 """What tells a drawn person from what is behind (``bench/natural_silhouette.py``)."""
+COVERS = "natural.covers"
+"""The head for 512 px, and lines that foretell a picture (``bench/natural_covers.py``)."""
 
 
 def save(name: str, tensors: Mapping[str, Tensor], exact: bool = False) -> None:
@@ -72,6 +74,6 @@ def digest() -> str:
     """sha256 over all files' digests, hex."""
     each = [
         hashlib.sha256((WEIGHTS / f"{name}.safetensors").read_bytes()).digest()
-        for name in (*SMALL, LARGE, FAST, SILHOUETTE)
+        for name in (*SMALL, LARGE, FAST, SILHOUETTE, COVERS)
     ]
     return hashlib.sha256(b"".join(each)).hexdigest()

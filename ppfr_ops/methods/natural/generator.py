@@ -25,6 +25,10 @@ PEOPLE_TRIED, PEOPLE_SEEN = 64, 8
 looked at."""
 MOST_NUMBERS = 20_000
 """Styles that are looked over for somebody of the kinds that ``mix`` asks for."""
+MOST_SHOWN = 512
+"""Side of what the larger head shows, px; a picture of 1024 px the whole network alone does."""
+_BLOCK = 32
+"""Of these, so many are looked over at once."""
 _SMALL, _KEPT, EARLY = 128, 20_000, 16
 BORDER = 16
 """Around a picture of 128 px before a detector sees it, px."""
@@ -53,11 +57,36 @@ class Generator:
 
     def _drawing(self, tensors: Mapping[str, torch.Tensor]) -> tuple[Synthesis, Head]:
         """The network up to 64 px and what shows that at 128 px."""
-        head = Head(len(tensors["head.a.bias"]), len(tensors["head.m.bias"]))
-        head.load_state_dict(part_of(tensors, "head."))
+        network = Synthesis(part_of(tensors, "synthesis."), self.precision).to(self.device)
+        return network, self._head(part_of(tensors, "head."))
+
+    def _head(self, tensors: Mapping[str, torch.Tensor]) -> Head:
+        head = Head(len(tensors["a.bias"]), len(tensors["m.bias"]))
+        head.load_state_dict(tensors)
         head.requires_grad_(False).to(self.device, self.precision)
         head.to(memory_format=LAST)  # type: ignore[call-overload]
-        return Synthesis(part_of(tensors, "synthesis."), self.precision).to(self.device), head
+        return head
+
+    @lru_cache(maxsize=1)  # noqa: B019 - there is one generator a device
+    def _covers(self) -> dict[str, torch.Tensor]:
+        return files.read(files.COVERS)
+
+    @lru_cache(maxsize=1)  # noqa: B019 - there is one generator a device
+    def _larger(self) -> Head:
+        """What shows features at 256 px at 512 px."""
+        return self._head(part_of(self._covers(), "head."))
+
+    def foretold(self, styles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What pictures of styles ``N x 13 x 512`` will be like, told by their features at 16 px.
+
+        Returns:
+            Those features; and ``N x 6``: logarithm of ``Looks.whole``, ``quality.plain`` and
+            ``quality.sound``, what of the upper edge the person covers, ``portraits.yaw``, and the
+            logarithm of the skin's brightness.
+        """
+        features = self.synthesis.features(styles.to(self.device), EARLY)
+        seen = torch.stack([on_grid(each[None].float().cpu()) for each in features])
+        return features, seen @ self._covers()["told"].T + self._covers()["told.middle"]
 
     @lru_cache(maxsize=1)  # noqa: B019 - there is one generator a device
     def _quick(self) -> dict[str, torch.Tensor]:
@@ -94,14 +123,12 @@ class Generator:
             return self._people[known]
         seen: list[torch.Tensor] = []
         fits = False
-        for tried, chosen in enumerate(self.candidates(key, whose, mix)):
-            if tried < PEOPLE_TRIED and self.looks.crowded(chosen):
-                continue
+        for chosen in self.candidates(key, whose, mix):
             seen.append(chosen)
             fits = self.fit(chosen, 1.0) >= 1
             if fits or len(seen) == PEOPLE_SEEN:
                 break
-        if seen and not fits:
+        if not fits:
             chosen = max(seen, key=self.fit)
         if len(self._people) >= _KEPT:
             self._people.pop(next(iter(self._people)))
@@ -121,18 +148,30 @@ class Generator:
 
     def candidates(self, key: bytes, whose: bytes, mix: Mix) -> Iterator[torch.Tensor]:
         """Styles that key and person give one after the other, ``512`` each, centred and as far
-        from the mean as people lie: those that are of the kinds that the person is to be of; if
-        none of very many is, the last."""
+        from the mean as people lie: those that are of the kinds that the person is to be of and not
+        crowded; if none of very many is, the last."""
         drawn = torch.special.ndtr(torch.from_numpy(normals(key, "natural mix", whose, len(MIX))))
         shares = dict(zip(MIX, drawn.tolist(), strict=True))
         wanted = {name: shares[name] < share for name, share in mix}
-        none = True
-        for number in range(MOST_NUMBERS):
-            name = number.to_bytes(2, "big") + whose
-            found = self.looks.person(self.style(normals(key, "natural person", name, STYLE)))
-            if self.looks.is_of(found, wanted) or (none and number == MOST_NUMBERS - 1):
+        tried, none, last = 0, True, None
+        for first in range(0, MOST_NUMBERS, _BLOCK):
+            z = np.stack(
+                [
+                    normals(key, "natural person", number.to_bytes(2, "big") + whose, STYLE)
+                    for number in range(first, min(first + _BLOCK, MOST_NUMBERS))
+                ]
+            )
+            for row, each in zip(z, self.looks.person(self.style(z)), strict=True):
+                if not self.looks.is_of(each, wanted):
+                    continue
+                last, tried = row, tried + 1
+                if tried <= PEOPLE_TRIED and self.looks.crowded(each):
+                    continue
                 none = False
-                yield found
+                # Among others a style is rounded otherwise.
+                yield self.looks.person(self.style(row))
+        if none:
+            yield self.looks.person(self.style(z[-1] if last is None else last))
 
     @lru_cache(maxsize=1)  # noqa: B019 - there is one generator a device
     def _silhouette(self) -> Silhouette:
@@ -147,31 +186,45 @@ class Generator:
         return np.asarray(shares.float().cpu().numpy(), np.float32)
 
     def drawn(
-        self, styles: torch.Tensor, fast: bool = False
+        self, styles: torch.Tensor, fast: bool = False, seen: torch.Tensor | None = None
     ) -> tuple[NDArray[np.uint8], torch.Tensor]:
         """One picture, uint8 ``128 x 128 x 3``, of styles ``14 x 512``, and its features at 64 px,
-        ``1 x 512 x 64 x 64``; ``fast``: fewer."""
-        features = self._features(styles, fast)
+        ``1 x 512 x 64 x 64``; ``fast``: fewer; ``seen``: those of fewer pixels, if they are known.
+        """
+        features = self._features(styles, fast, seen)
         return self._shown(styles, features, fast), features
 
-    def _features(self, styles: torch.Tensor, fast: bool = False) -> torch.Tensor:
+    def _features(
+        self, styles: torch.Tensor, fast: bool = False, seen: torch.Tensor | None = None
+    ) -> torch.Tensor:
         synthesis = self.fast()[0] if fast else self.synthesis
-        return synthesis.features(styles[None].to(self.device), 64)
+        return synthesis.features(styles[None].to(self.device), 64, seen)
 
     def _shown(
         self, styles: torch.Tensor, features: torch.Tensor, fast: bool = False
     ) -> NDArray[np.uint8]:
-        head = self.fast()[1] if fast else self.head
-        return pixels(head(features, ((styles[11] - self.looks.mean) / 0.5)[None].to(self.device)))
+        return pixels((self.fast()[1] if fast else self.head)(features, self._by(styles)))
 
-    def picture(self, styles: torch.Tensor, size: int, fast: bool = False) -> NDArray[np.uint8]:
-        """One picture, uint8 ``size x size x 3``, of styles ``14 x 512``."""
+    def _by(self, styles: torch.Tensor) -> torch.Tensor:
+        """What a head takes of styles."""
+        return ((styles[11] - self.looks.mean) / 0.5)[None].to(self.device)
+
+    def picture(
+        self,
+        styles: torch.Tensor,
+        size: int,
+        fast: bool = False,
+        seen: torch.Tensor | None = None,
+    ) -> NDArray[np.uint8]:
+        """One picture, uint8 ``size x size x 3``, of styles ``14 x 512``; ``seen``: its features at
+        64 px, if they are known."""
         if size == _SMALL:
-            return self.drawn(styles, fast)[0]
-        y = self.large()(styles[None].to(self.device))
-        if y.shape[-1] != size:
-            y = torch.nn.functional.interpolate(y, size=(size, size), mode="area")
-        return pixels(y)
+            return self.drawn(styles, fast, seen)[0]
+        each = styles[None].to(self.device)
+        if size > MOST_SHOWN:
+            return pixels(self.large()(each, seen))
+        y = self._larger()(self.large().features(each, MOST_SHOWN // 2, seen), self._by(styles))
+        return pixels(torch.nn.functional.avg_pool2d(y, MOST_SHOWN // size))
 
     def landmarks(self, picture: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
         """Five landmarks of the face in the middle, ``5 x 2``, and the detector's score; NaN and 0

@@ -159,7 +159,7 @@ class Looks:
         return math.exp(self.most - float(on_grid(features.float().cpu()) @ self.damage))
 
     def person(self, style: Tensor) -> Tensor:
-        """A style, centred, ``512``, to the person's."""
+        """A style, centred, ``512`` or ``N x 512``, to the person's."""
         own = style @ self.seen
         far = self._on_sphere(own)
         far = self._on_sphere(far + self.apart(far))
@@ -167,7 +167,7 @@ class Looks:
 
     def _on_sphere(self, own: Tensor) -> Tensor:
         far = own.clamp(-LARGEST, LARGEST)
-        return far * (RADIUS * self.radius / far.norm().clamp_min(1e-6))
+        return far * (RADIUS * self.radius / far.norm(dim=-1, keepdim=True).clamp_min(1e-6))
 
     def styles(
         self,

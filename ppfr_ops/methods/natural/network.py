@@ -1,8 +1,8 @@
 """MobileStyleGAN: a normal to a style, styles by layer to a photograph of nobody.
 
 After Belousov, "MobileStyleGAN: A Lightweight Convolutional Neural Network for High-Fidelity Image
-Synthesis" (arXiv 2104.04767). Differentiable, with a style for every layer, and cut at 64 px, where
-a small head shows what the whole network would, at 128 px.
+Synthesis" (arXiv 2104.04767). Differentiable, with a style for every layer, and cut at 64 and at
+256 px, where a small head shows what the whole network would, at twice that.
 """
 
 from functools import lru_cache
@@ -107,15 +107,19 @@ class Synthesis(nn.Module):
         scales = _head(side).to(scale) @ torch.stack([around, scale.flatten(1)], 1)
         return x * scales.unflatten(1, (side, side)).permute(0, 3, 1, 2)
 
-    def features(self, styles: Tensor, resolution: int) -> Tensor:
+    def features(self, styles: Tensor, resolution: int, seen: Tensor | None = None) -> Tensor:
         """``N x 512 x resolution x resolution`` (fewer channels above 64 px), in the weights'
-        precision."""
+        precision; ``seen``: those of fewer pixels, to go on from."""
         styles = styles.to(self.start[0].dtype)
-        x = self._scaled(self.start[0].expand(len(styles), -1, -1, -1), styles, 0)
-        x = self._shown(F.conv2d(x, self.kernels[0], self._bias(0), padding=1), 0)
-        x = x.contiguous(memory_format=LAST)
-        layer = kernel = number = 1
-        for _ in range(resolution.bit_length() - 3):
+        x, done = seen, 0
+        if x is not None:
+            done = x.shape[-1].bit_length() - 3
+        else:
+            x = self._scaled(self.start[0].expand(len(styles), -1, -1, -1), styles, 0)
+            x = self._shown(F.conv2d(x, self.kernels[0], self._bias(0), padding=1), 0)
+            x = x.contiguous(memory_format=LAST)
+        layer, kernel, number = 1 + 3 * done, 1 + 4 * done, 1 + 2 * done
+        for _ in range(resolution.bit_length() - 3 - done):
             x = _unwavelet(self._scaled(x, styles, layer))
             layer += 1
             for _ in range(2):
@@ -133,17 +137,18 @@ class Synthesis(nn.Module):
         """With the layer's noise, rectified; in place, for that is most of the time."""
         return F.leaky_relu_(x.add_(self.noise[number]), 0.2)
 
-    def forward(self, styles: Tensor) -> Tensor:
-        """``N x 3 x 1024 x 1024``, -1..1."""
-        x = self.features(styles, 512)
+    def forward(self, styles: Tensor, seen: Tensor | None = None) -> Tensor:
+        """``N x 3 x 1024 x 1024``, -1..1; ``seen`` as for ``features``."""
+        x = self.features(styles, 512, seen)
         x = self._scaled(x, styles.to(x.dtype), 22)
         shown = F.conv2d(x, self.kernels[-1]) + self.biases[-1]
         return _unwavelet(shown.float())
 
 
 class Head(nn.Module):
-    """Features at 64 px, and the style of layer 11, centred and divided by 0.5, to a picture of
-    128 px, ``N x 3 x 128 x 128`` in -1..1: what the whole network would show, reduced."""
+    """Features, and the style of layer 11, centred and divided by 0.5, to a picture of twice as
+    many pixels a side, ``N x 3 x side x side`` in -1..1: what the whole network would show,
+    reduced."""
 
     def __init__(self, width: int = 96, channels: int = 512) -> None:
         super().__init__()
