@@ -24,7 +24,7 @@ from ppfr_ops.memory import keep_freed_memory
 from ppfr_ops.methods import portrait
 from ppfr_ops.methods.natural import files
 from ppfr_ops.methods.natural.generator import EARLY, Generator
-from ppfr_ops.methods.natural.looks import on_grid
+from ppfr_ops.methods.natural.looks import DRAW, on_grid
 from ppfr_ops.methods.natural.network import DEPTH, Head, _unwavelet, pixels
 from ppfr_ops.methods.natural.quality import plain, sound
 from ppfr_ops.methods.portrait import PortraitHeads
@@ -198,9 +198,9 @@ def foretold(work: Path, count: int) -> dict[str, Tensor]:
     for _ in range(0 if path.is_file() else count):
         draw = rng.standard_normal(natural.draw_size).astype(np.float32)
         turned = float(np.clip(rng.normal(0, TURNS), -0.35, 0.35))
-        styles = portrait._styles(
-            natural, next(natural.strangers(draw)), draw, portrait._steps(turned)
-        )
+        look = draw[None, :DRAW]
+        who, steps = [next(natural.strangers(draw))], portrait._steps(turned)
+        styles = portrait._styles(natural, who, look, steps)[0]
         early = generator.synthesis.features(styles[None], EARLY)
         picture, features = generator.drawn(styles, seen=early)
         marks, score = generator.landmarks(picture)

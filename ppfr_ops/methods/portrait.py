@@ -8,7 +8,7 @@ its skin, rounded (``imaging.portraits``). Who the drawn person is depends on no
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import cv2
@@ -35,12 +35,13 @@ none, and how many are asked for at most; from three renderings of one person.""
 _VARIATION = 0.7
 """Of the method natural: nobody has to look alike here, and less of it is sounder."""
 
-_PEOPLE, _LOOKS_TRIED, _DRAWN = 24, 6, 5
+_PEOPLE, _LOOKS_TRIED, _DRAWN = 32, 6, 6
 """Among how many people one is sought for a face, and among how many looks of somebody who has a
 label; and how many of these are drawn before the best of them is taken."""
 
-_MOST_CUT, _MOST_ASTRAY, _MOST_LIGHT = 0.33, 0.12, 0.35
-"""What of the upper edge of the picture somebody may cover; by how much ``yaw`` may differ from
+_WHOLE, _MOST_CUT, _MOST_ASTRAY, _MOST_LIGHT = 1.5, 0.33, 0.12, 0.35
+"""How surely a picture has to be whole, more than where a person's plain picture was looked at as
+well; what of the upper edge of the picture somebody may cover; by how much ``yaw`` may differ from
 what was asked for, and by how much brighter or darker, as a logarithm, somebody may have to be
 made."""
 
@@ -302,18 +303,18 @@ class _Person:
 
     def styles_at(self, natural: "Natural", steps: float) -> "torch.Tensor":
         """In the same look, turned otherwise."""
-        return _styles(natural, self.who, self.look, steps)
+        return _styles(natural, [self.who], self.look[None], steps)[0]
 
 
 def _styles(
-    natural: "Natural", who: "torch.Tensor", look: NDArray[np.float32], steps: float
+    natural: "Natural", people: Sequence["torch.Tensor"], looks: NDArray[np.float32], steps: float
 ) -> "torch.Tensor":
-    """A person in a look, turned by so many deviations, ``13 x 512``."""
+    """People in looks, all turned by so many deviations, ``N x 13 x 512``."""
     from ppfr_ops.methods.natural.looks import LAWS, WIDEST
     from ppfr_ops.methods.natural.network import DEPTH
 
     turned = float(np.clip(steps / (LAWS["yaw"].spread * natural.variation), -WIDEST, WIDEST))
-    return natural.look_of(who, look, 0, {"yaw": turned})[:DEPTH]
+    return natural.looks_of(people, looks, {"yaw": turned})[:, :DEPTH]
 
 
 def _people(
@@ -334,17 +335,18 @@ def _people(
 
     generator, count = natural.generator(), _LOOKS_TRIED if label else _PEOPLE
     people = repeat(natural.person(label, draw)) if label else natural.strangers(draw)
-    seed = hashlib.sha256(draw.tobytes()).digest()
+    seed, sought = hashlib.sha256(draw.tobytes()).digest(), list(islice(people, count))
     others = normals(seed, "portrait look", b"", count - 1, DRAW)
-    sought = list(zip((draw[:DRAW], *others), people, strict=False))
-    each = torch.stack([_styles(natural, who, look, _steps(turned)) for look, who in sought])
+    looks = np.concatenate([draw[None, :DRAW], others])[: len(sought)]
+    each = _styles(natural, sought, looks, _steps(turned))
     early, told = generator.foretold(each)
     whole, *least, cut, astray, bright = told.double().numpy().T
+    bound = 1.0 if label else _WHOLE
     goal = 0.0 if label else np.log(rounded(skin) + 10).mean()
     spare = np.stack(
         [
-            whole,
-            *(each - 1 for each in least),
+            whole - np.log(bound),
+            *(value - 1 for value in least),
             _MOST_CUT - cut,
             _MOST_ASTRAY - abs(astray - turned),
             _MOST_LIGHT - abs(bright - goal) * (not label),
@@ -353,7 +355,7 @@ def _people(
     chances = torch.special.log_ndtr(torch.from_numpy(spare / _TOLD[:, None])).sum(0)
     reached = _AHEAD + _TURN * _steps(turned)
     for number in chances.argsort(descending=True, stable=True)[:_DRAWN].tolist():
-        (look, who), styles = sought[number], each[number]
+        who, look, styles = sought[number], looks[number], each[number]
         picture, features = generator.drawn(styles, seen=early[number : number + 1])
         marks, score = generator.landmarks(picture)
         if not score:
@@ -362,12 +364,12 @@ def _people(
         if silhouette.mean() < 0.1:
             continue
         crop = align(picture, marks[None])[0]
-        good = min(sound(crop, marks, score), plain(crop), generator.looks.whole(features))
+        good = min(sound(crop, marks, score), plain(crop), generator.looks.whole(features) / bound)
         # A person's own skin is what it is.
         own = skin_colour(crop)
         brighter = 0.0 if label else abs(np.log(light(skin, own)))
         fit = min(
-            good,
+            good**3,  # who leans or shines a little too much is better than who is broken
             _MOST_CUT / max(float(silhouette[:2].mean()), 1e-6),
             _MOST_ASTRAY / max(abs(yaw(marks) - reached), 1e-6),
             _MOST_LIGHT / max(brighter, 1e-6),

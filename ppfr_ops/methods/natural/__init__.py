@@ -216,7 +216,7 @@ class Natural(Anonymizer):
             if steps:
                 first, steps = self._sought(whose, draw, steps, aim)
             for number in range(first, first + TRIES):
-                styles = self.look_of(whose, draw, number, steps)
+                styles = self._styles(whose, draw, number, steps)
                 sight = generator.looked_at(styles, self._fast)
                 found.append((sight.sound, sight, styles))
                 if sight.sound >= 1:
@@ -235,7 +235,7 @@ class Natural(Anonymizer):
         number, best, found = 0, np.inf, (0, steps)
         for _ in range(SOUGHT):
             before = dict(steps)
-            told = self.generator().pose(self.look_of(whose, draw, number, before))
+            told = self.generator().pose(self._styles(whose, draw, number, before))
             missed = steering.steer(steps, told, aim)
             if missed < best:
                 best, found = missed, (number, before)
@@ -247,7 +247,7 @@ class Natural(Anonymizer):
     def strangers(self, draw: NDArray[np.float32]) -> Iterator[torch.Tensor]:
         """Whom a draw without a label could stand for, one after the other: styles, centred,
         ``512``. No picture of theirs was looked at."""
-        return self.generator().candidates(*self._whose(None, draw))
+        return self.generator().candidates(*self._whose(None, draw), exact=False)
 
     def person(self, label: str | None, draw: NDArray[np.float32]) -> torch.Tensor:
         """Who a label, or without one a draw, stands for: a style, centred, ``512``."""
@@ -261,23 +261,32 @@ class Natural(Anonymizer):
     def _fast(self) -> bool:
         return self.quality == "fast"
 
-    def look_of(
+    def _styles(
         self,
         whose: torch.Tensor,
         draw: NDArray[np.float32],
         number: int,
         steps: Mapping[str, float],
     ) -> torch.Tensor:
-        """Styles of a person in a look of a draw, ``14 x 512``: in the draw's own, 0, or one that
-        is drawn by it. ``steps``: normals of ``LAWS`` that are not drawn."""
-        chosen = draw[: looks.DRAW].copy()
+        chosen = draw[: looks.DRAW]
         if number:
             seed = hashlib.sha256(chosen.tobytes()).digest()
             chosen = normals(seed, "natural look", bytes([number]), looks.DRAW)
-        generator, others = self.generator(), chosen[: OTHERS * STYLE].reshape(OTHERS, STYLE)
-        drawn = _OTHER * generator.style(others)
-        rest = torch.from_numpy(chosen[OTHERS * STYLE :])
-        return generator.looks.styles(whose, drawn, rest, self.variation, steps)
+        return self.looks_of([whose], chosen[None], steps)[0]
+
+    def looks_of(
+        self,
+        people: Sequence[torch.Tensor],
+        draws: NDArray[np.float32],
+        steps: Mapping[str, float] = look.NO_AIM,
+    ) -> torch.Tensor:
+        """Styles of people, each in a look of its own, ``N x 14 x 512``. ``draws``: ``N x DRAW``;
+        ``steps``: normals of ``LAWS`` that are not drawn."""
+        generator = self.generator()
+        others, rest = np.split(draws, [OTHERS * STYLE], axis=1)
+        drawn = (_OTHER * generator.style(others.reshape(-1, STYLE))).view(-1, OTHERS, STYLE)
+        each = zip(people, drawn, torch.from_numpy(rest), strict=True)
+        return torch.stack([generator.looks.styles(*one, self.variation, steps) for one in each])
 
 
 @lru_cache(maxsize=1)

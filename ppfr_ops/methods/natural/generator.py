@@ -146,10 +146,13 @@ class Generator:
         seen = self._sight(self._shown(styles, features))
         return seen.sound and min(seen.sound, whole, plain(seen.aligned(STILL)))
 
-    def candidates(self, key: bytes, whose: bytes, mix: Mix) -> Iterator[torch.Tensor]:
+    def candidates(
+        self, key: bytes, whose: bytes, mix: Mix, exact: bool = True
+    ) -> Iterator[torch.Tensor]:
         """Styles that key and person give one after the other, ``512`` each, centred and as far
         from the mean as people lie: those that are of the kinds that the person is to be of and not
-        crowded; if none of very many is, the last."""
+        crowded; if none of very many is, the last. ``exact``: as they are one by one; among others
+        a style is rounded otherwise."""
         drawn = torch.special.ndtr(torch.from_numpy(normals(key, "natural mix", whose, len(MIX))))
         shares = dict(zip(MIX, drawn.tolist(), strict=True))
         wanted = {name: shares[name] < share for name, share in mix}
@@ -168,8 +171,7 @@ class Generator:
                 if tried <= PEOPLE_TRIED and self.looks.crowded(each):
                     continue
                 none = False
-                # Among others a style is rounded otherwise.
-                yield self.looks.person(self.style(row))
+                yield self.looks.person(self.style(row)) if exact else each
         if none:
             yield self.looks.person(self.style(z[-1] if last is None else last))
 
