@@ -21,13 +21,17 @@ from typing import Any
 import click
 import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.codec import decode
-from ppfr_ops.imaging.geometry import protect
-from ppfr_ops.sanitize.photographs.finder import build_detector
+from ppfr_ops.imaging.geometry import cover
+from ppfr_ops.review.queue import doubts
+from ppfr_ops.sanitize.items import Item
+from ppfr_ops.sanitize.photographs.faces import place
+from ppfr_ops.sanitize.photographs.finder import Finder, Photograph
 from ppfr_ops.sanitize.photographs.options import PhotographOptions
 
 CLASSES = ("upright", "turned", "upside down", "cut", "cut and turned", "small", "crowded")
@@ -150,14 +154,17 @@ Tool = Callable[[Picture], tuple[Mask, bool]]
 
 def ours() -> Tool:
     options = PhotographOptions(output_faces="in-place", cover="blur")
-    detector = build_detector(options)
+    finder = Finder(options, {})
+    letters = pa.table({"code": [], "record_id": []})
 
     def work(picture: Picture) -> tuple[Mask, bool]:
-        found = detector([picture])[0]
-        done = protect(picture, found, lambda crops: np.full_like(crops, 128))
-        near = 1.5 * options.face_sure
-        queued = len(found) == 0 or bool((found.scores < near).any() or found.second.any())
-        return done.changed, queued
+        (done,) = finder([Item("", 0, picture, {})], [{}], [None])
+        if not isinstance(done, Photograph):  # held back
+            return np.zeros(picture.shape[:2], bool), True
+        each = enumerate(done.treatments)
+        rows = [place("", i, done.faces, i, treatment, done.doubt) for i, treatment in each]
+        _, changed = cover(picture, *done.covered, {})
+        return changed, bool(doubts(pa.Table.from_pylist(rows), letters, options.face_sure))
 
     return work
 

@@ -11,7 +11,7 @@ from hypothesis import given as examples
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from ppfr_ops.imaging import covers, geometry
+from ppfr_ops.imaging import covers, faint, geometry
 from ppfr_ops.imaging import detector as faces
 from ppfr_ops.imaging.arrays import Faces, Picture
 from ppfr_ops.imaging.codec import decode
@@ -194,3 +194,43 @@ def test_a_second_network_sees_turned_faces_inside() -> None:
     boxes = network(canvas, network.whole(canvas, 400)[1:], np.zeros((0, 4), np.float32))
     assert len(boxes) == 1
     assert np.abs((boxes[0, :2] + boxes[0, 2:]) / 2 - (200, 150)).max() < 12
+
+
+def scene(small: bool) -> Picture:
+    """A drawn face, and a small one that lies on its side and hardly differs from the wall."""
+    canvas = np.full((300, 400, 3), 120, np.uint8)
+    head = cv2.ellipse(np.zeros((112, 112), np.uint8), (56, 56), (50, 56), 0, 0, 360, 255, -1)
+    placed = ((112, (120, 150), 0, 1.0), (40, (320, 100), 90, 0.15))[: 1 + small]
+    for face, (side, (x, y), angle, contrast) in zip(drawn(2, seed=11), placed, strict=False):
+        turn = cv2.getRotationMatrix2D((56, 56), angle, side / 112)
+        turn[:, 2] += (x - 56, y - 56)
+        there = cv2.warpAffine(head, turn, (400, 300)) > 127
+        flat = cv2.warpAffine(face, turn, (400, 300), flags=cv2.INTER_AREA).astype(float) - 120
+        canvas[there] = (120 + contrast * flat[there]).astype(np.uint8)
+    return canvas
+
+
+def test_a_head_that_is_hardly_seen_is_told_of() -> None:
+    plain, doubtful = faces.CenterFace(quick=True)([scene(False), scene(True)])
+    assert plain.scores.max() > 0.85 and plain.faint is not None and len(plain.faint) == 0
+    assert len(doubtful) == 1 and doubtful.faint is not None
+    (place,) = doubtful.faint
+    assert np.abs((place[:2] + place[2:4]) / 2 - (320, 100)).max() < 15 and place[4] > 0.04
+
+
+def test_faint_places_are_weighed_by_all_that_looked() -> None:
+    def look(*rows: tuple[float, ...]) -> np.ndarray:
+        return np.array(rows, np.float32).reshape(-1, 5)
+
+    picture, none = np.zeros((200, 300, 3), np.uint8), look()
+    first = look((10, 10, 50, 50, 0.1), (100, 100, 140, 140, 0.3), (280, 0, 400, 100, 0.9))
+    second = look((12, 12, 52, 52, 0.25), (200, 100, 240, 140, 0.2))
+    known = look((105, 105, 145, 145, 1))[:, :4]
+    boxes, told = faint.places(picture, [first, second], none, known)
+    # what is known and what lies beyond the edge is none; what both show is one place
+    assert boxes.tolist() == [[12, 12, 52, 52], [200, 100, 240, 140]]
+    assert np.allclose(told, [[0.25, 0.1, 0, 40], [0.2, 0, 0, 40]])
+    more = faint.places(picture, [first, second], look((200, 100, 240, 140, 0.19)), known)[1]
+    alone, both = faint.chances(told)[1], faint.chances(more)[1]
+    assert alone < both < 0.5 and faint.chances(told)[0] > alone
+    assert faint.doubtful(picture, [none, none], none, known).shape == (0, 5)

@@ -97,7 +97,8 @@ def build(
     output: str = "crops", verdicts: dict[str, Review] | None = None, **options: Any
 ) -> Sanitizer[Any]:
     more = {name: options.pop(name) for name in KIT if name in options}
-    chosen = PhotographOptions(output_faces=output, detector="test_photographs:Marked", **options)
+    options = {"detector": "test_photographs:Marked", **options}
+    chosen = PhotographOptions(output_faces=output, **options)
     method = create("signed-field", {})
     run = RunContext(method, Encoding("png"), draws=seeded_draws(1), batch_size=2, **more)
     finder = Finder(chosen, verdicts or {}, 1)
@@ -328,6 +329,39 @@ def test_the_worst_doubt_comes_first() -> None:
     ]
     settled = doubts(tables.detections, tables.dead_letters, 0.35, {"u-000001"})
     assert [doubt.source_id for doubt in settled] == ["u-000000"]
+
+
+class Faintly(Marked):
+    """It sees one head more in every picture, faintly: as likely as the picture's second pixel has
+    it, in hundredths."""
+
+    def __call__(self, pictures: Any) -> list[faces.Detections]:
+        places = [np.array([[220, 10, 240, 34, p[0, 1, 0] / 100]], np.float32) for p in pictures]
+        found = super().__call__(pictures)
+        return [replace(one, faint=place) for one, place in zip(found, places, strict=True)]
+
+
+def faintly(count: int, chance: int) -> Picture:
+    picture = photograph(count)
+    picture[0, 1, 0] = chance
+    return picture
+
+
+@pytest.mark.parametrize("output", ["crops", "in-place"])
+def test_what_may_be_a_head_is_asked_about_or_covered(output: str) -> None:
+    pictures = [faintly(2, 1), faintly(1, 3), faintly(1, 7), faintly(0, 7), faintly(1, 40)]
+    tables = build(output, detector="test_photographs:Faintly")(unit(pictures), "u")
+    waiting = doubts(tables.detections, tables.dead_letters, 0.35)
+    queue = [(each.source_id, each.reason) for each in waiting]
+    asked = [("u-000003", "no face found"), ("u-000002", "there may be a head more")]
+    if output == "crops":  # of which nothing but faces is published
+        assert queue == [asked[0], ("u-000004", asked[1][1]), asked[1]]
+        assert len(tables.detections) == 5
+        return
+    assert queue == asked, "neither what is unlikely, nor a faint face, nor what is covered"
+    shares = [row["changed_share"] for row in tables.metrics.to_pylist()]
+    assert shares[3] > shares[2] + 0.005 and shares[2] == shares[1]
+    assert len(tables.detections) == 5, "a spare cover is no face"
 
 
 @pytest.mark.parametrize(

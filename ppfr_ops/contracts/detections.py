@@ -40,6 +40,14 @@ FACE_FIELDS = (
 )
 """Also the columns that ``data/`` has beside the picture where a record is a face."""
 
+DOUBT = described(
+    "doubt",
+    pa.float32(),
+    "how likely the likeliest place of the photograph that is not covered is a head",
+    "1",
+    "0 to 1, or null where the detector does not tell",
+)
+
 
 def detections_schema(recognizers: Sequence[str] = ()) -> pa.Schema:
     """Schema of a detections shard.
@@ -50,6 +58,7 @@ def detections_schema(recognizers: Sequence[str] = ()) -> pa.Schema:
     fields = [
         described("record_id", pa.string(), "the record in data/ that shows the face"),
         *FACE_FIELDS,
+        DOUBT,
         *metric_fields(recognizers),
     ]
     return versioned("detections", fields)

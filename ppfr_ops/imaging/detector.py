@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.boxes import common, overlap
 from ppfr_ops.imaging.edges import EdgeFaces, shares, unknown
+from ppfr_ops.imaging.faint import doubtful
 from ppfr_ops.imaging.views import STILL, View, by_quarters, close, seen_by, tiled, unusual
 
 CENTERFACE = Path(__file__).parent / "centerface" / "centerface.onnx"
@@ -46,13 +47,15 @@ class Detections:
 
     ``boxes`` float32 ``N x 4``; ``landmarks`` float32 ``N x 5 x 2``, NaN where there are none;
     ``scores`` float32 ``N``, 0 to 1; ``second`` bool ``N``, whether it took a second look to find
-    the face.
+    the face. ``faint`` float32 ``M x 5``: where else there may be a head, boxes and how likely, 0
+    to 1; None where the detector does not tell.
     """
 
     boxes: NDArray[np.float32]
     landmarks: NDArray[np.float32]
     scores: NDArray[np.float32]
     second: NDArray[np.bool_]
+    faint: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -123,6 +126,9 @@ class Checked:
             if (faces.boxes[:, 2:] <= faces.boxes[:, :2]).any():
                 raise ValueError("a box without area")
             points = np.isnan(faces.landmarks)
+            faint = faces.faint
+            if faint is not None and not (np.shape(faint)[1:] == (5,) and np.isfinite(faint).all()):
+                raise ValueError("faint places that are none")
             if np.isinf(faces.landmarks).any() or (points.any((1, 2)) != points.all((1, 2))).any():
                 raise ValueError("landmarks that are there in part")
         return found
@@ -220,8 +226,7 @@ class CenterFace:
         bare = [i for i, faces in enumerate(found) if self.thorough or not len(self._sure(faces))]
         views = {i: unusual(pictures[i], self.side) for i in bare}
         found = self._again(pictures, found, views)
-        each = zip(pictures, seen, found, strict=True)
-        return [self._sure(self._with_edges(at, places[1:], faces)) for at, places, faces in each]
+        return [self._at_last(*each) for each in zip(pictures, seen, found, strict=True)]
 
     def _at_first(self, picture: Picture, seen: Sequence[NDArray[np.float32]]) -> Detections:
         """What another network sees: faces, and places to look at closely. What only a turned look
@@ -264,18 +269,19 @@ class CenterFace:
         each = list(zip(views, shown, strict=True))[1:]
         return [view for view, places in each if every or len(unknown(places, picture, known))]
 
-    def _with_edges(
+    def _at_last(
         self, picture: Picture, seen: Sequence[NDArray[np.float32]], faces: Detections
     ) -> Detections:
-        """With what another network sees besides: it has no landmarks, so that it is covered,
-        and only just the score of a face, so that it is in the review queue."""
+        """With what another network sees besides: it has no landmarks, so that it is covered, and
+        only just the score of a face; and what else may be one."""
         sure = self._sure(faces)
-        boxes = self._edges(picture, seen, sure.boxes)
+        boxes = self._edges(picture, seen[1:], sure.boxes)
         points = np.full((len(boxes), 5, 2), np.nan, np.float32)
         scores = np.full(len(boxes), self._least, np.float32)
-        return Detections.join(
-            [faces, Detections(boxes, points, scores, np.ones(len(boxes), bool))]
-        )
+        more = Detections(boxes, points, scores, np.ones(len(boxes), bool))
+        every, rest = Detections.join([sure, more]), faces.scores <= self.threshold
+        other = np.column_stack([faces.boxes[rest], faces.scores[rest]])
+        return replace(every, faint=doubtful(picture, seen, other, every.boxes))
 
     @property
     def _least(self) -> np.float32:

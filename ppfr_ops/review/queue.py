@@ -25,6 +25,11 @@ _HELD = {
 }
 """Why a photograph that was held back is looked at, by the code of its dead letter."""
 
+_ASKED, _CERTAIN = 0.04, 0.85
+"""How likely a head must be that is not covered, and which score the best face must have, that
+nobody has to look. In made scenes nearly all heads that stay bare are in such photographs, and in
+others none more than elsewhere: a face that was hard to find is covered (docs/faces.md)."""
+
 
 @dataclass(frozen=True)
 class Doubt:
@@ -33,7 +38,7 @@ class Doubt:
     source_id: str
     reason: str
     score: float
-    """Of the face that is doubted; 0 where none was found."""
+    """Of the face that is doubted, or how likely there is no head more; 0 where none was found."""
     faces: int
 
 
@@ -46,9 +51,11 @@ def doubts(
 ) -> list[Doubt]:
     """The review queue: worst first.
 
-    Photographs in which nothing was found, or faces that no box of the owner covers; in which a
-    face was found with a score near the threshold (under ``sure`` and half as much again), or by a
-    second look only; and in which the detector does not see a box's face.
+    Photographs in which nothing was found, or faces that no box of the owner covers. Of others the
+    detector tells how likely a head is that is not covered (``doubt``): those where it is
+    ``_ASKED``, or no face scores ``_CERTAIN``. Where it does not tell, those in which a face was
+    found with a score near the threshold (under ``sure`` and half as much again) or by a second
+    look only, or the detector does not see a box's face.
 
     Args:
         detections, dead_letters: of the whole output.
@@ -60,12 +67,21 @@ def doubts(
     for letter in dead_letters.to_pylist():
         if letter["code"] in _HELD and letter["record_id"] not in done:
             queue.append(Doubt(letter["record_id"], _HELD[letter["code"]], 0.0, 0))
-    names = ("source_id", "score", "second_look", "treatment")
+    names = ("source_id", "score", "second_look", "treatment", "doubt")
     faces: dict[str, list[tuple[float, bool, str]]] = defaultdict(list)
-    for source, *face in zip(*(detections[name].to_pylist() for name in names), strict=True):
+    told: dict[str, float | None] = {}
+    for source, *face, doubt in zip(*(detections[n].to_pylist() for n in names), strict=True):
         faces[source].append((face[0], face[1], face[2]))
+        told[source] = doubt
     for source, found in faces.items():
         if source in done:
+            continue
+        doubt = told[source]
+        if doubt is not None:
+            best = max((score for score, *_ in found), default=0)
+            if doubt >= _ASKED or best < _CERTAIN:
+                reason = "there may be a head more" if doubt >= _ASKED else "no face is certain"
+                queue.append(Doubt(source, reason, min(1 - doubt, best), len(found)))
             continue
         unsure = [score for score, *_ in found if score < 1.5 * sure]
         seconds = [score for score, second, _ in found if second]

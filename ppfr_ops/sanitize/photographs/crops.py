@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ppfr_ops.contracts.detections import FACE_FIELDS, detections_schema
+from ppfr_ops.contracts.detections import DOUBT, FACE_FIELDS, detections_schema
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.detector import Detections
 from ppfr_ops.imaging.geometry import cut, transforms
@@ -49,7 +49,7 @@ class FaceCrops(FaceRecords[Crop]):
             named = self.find.options.photo_label == "all" or len(faces) == 0
             main = -1 if named else main_face(faces, photograph.pixels.shape)
             for i, crop in enumerate(crops):
-                where = place(name, i, faces, i, photograph.treatments[i])
+                where = place(name, i, faces, i, photograph.treatments[i], photograph.doubt)
                 ident = f"{name}-f{i:03d}"
                 own = named or i == main
                 yield Crop(ident, photograph.row, crop, photograph.context, place=where, named=own)
@@ -61,8 +61,8 @@ class FaceCrops(FaceRecords[Crop]):
 
     def detections(self, results: Results[Crop]) -> pa.Table:
         columns: dict[str, list[Any]] = {"record_id": [crop.record_id for crop in results.items]}
-        for item in FACE_FIELDS:
-            columns[item.name] = [crop.place[item.name] for crop in results.items]
+        for each in (*FACE_FIELDS, DOUBT):
+            columns[each.name] = [crop.place[each.name] for crop in results.items]
         return detections_table(self.detections_schema, columns, results.metrics)
 
     def check(self, faces: Faces) -> None:

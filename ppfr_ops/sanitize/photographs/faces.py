@@ -38,9 +38,9 @@ def pixelated(crops: Faces) -> Faces:
 
 
 def place(
-    source: str, number: int, faces: Detections, i: int, treatment: Treatment
+    source: str, number: int, faces: Detections, i: int, treatment: Treatment, doubt: float | None
 ) -> dict[str, Any]:
-    """The columns ``FACE_FIELDS`` of a face."""
+    """The columns ``FACE_FIELDS`` of a face, and ``DOUBT`` of its photograph."""
     marks = faces.landmarks[i].ravel()
     return {
         "source_id": source,
@@ -50,6 +50,7 @@ def place(
         "score": float(faces.scores[i]),
         "second_look": bool(faces.second[i]),
         "treatment": treatment,
+        "doubt": doubt,
     }
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Picture
@@ -29,6 +30,10 @@ GROUP_PIXELS = 32_000_000
 
 GROUP_PICTURES = 32
 
+_COVERED = 0.15
+"""From which chance on a place that is no face is covered as well: a spare patch is cheaper than a
+head, and than somebody's minute."""
+
 
 @dataclass(frozen=True)
 class Photograph(Item):
@@ -36,6 +41,20 @@ class Photograph(Item):
 
     faces: Detections = field(default_factory=Detections.empty)
     treatments: tuple[Treatment, ...] = ()
+    spare: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    """Boxes that may hold a head, and are covered where whole photographs are published."""
+    doubt: float | None = None
+    """How likely the likeliest place that is not covered is a head; None: the detector does not
+    tell, or its word does not count."""
+
+    @property
+    def covered(self) -> tuple[Detections, list[Treatment]]:
+        """Faces and spare boxes, and what is to be done to each."""
+        count = len(self.spare)
+        points, scores = np.full((count, 5, 2), np.nan, np.float32), np.zeros(count, np.float32)
+        more = Detections(self.spare, points, scores, np.ones(count, bool))
+        every = Detections.join([self.faces, more])
+        return every, [*self.treatments, *[because("covered", "no_landmarks")] * count]
 
 
 def build_detector(options: PhotographOptions, threads: int = 0) -> Detector:
@@ -192,7 +211,18 @@ class Finder:
             item.format,
             faces,
             tuple(treatments),
+            *self._spare(detected),
         )
+
+    def _spare(self, detected: Detections) -> tuple[NDArray[np.float32], float | None]:
+        """``Photograph.spare`` and ``Photograph.doubt``."""
+        options, boxes = self.options, np.zeros((0, 4), np.float32)
+        if detected.faint is None or {"boxes", "regions"} & options.given.keys():
+            return boxes, None
+        chances, likely = detected.faint[:, 4], detected.faint[:, 4] >= _COVERED
+        if options.output_faces == "in-place":
+            boxes, chances = detected.faint[likely, :4], chances[~likely]
+        return boxes, float(chances.max(initial=0))
 
     def _treated(
         self,

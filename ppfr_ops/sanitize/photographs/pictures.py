@@ -128,12 +128,13 @@ class WholePictures(PublishingMode[Photograph]):
 
     def detections(self, results: Results[Photograph]) -> pa.Table:
         columns: dict[str, list[Any]] = {
-            name: [] for name in ("record_id", *(item.name for item in FACE_FIELDS))
+            name: [] for name in ("record_id", *(item.name for item in FACE_FIELDS), "doubt")
         }
         for item in results.items:
             for i, treatment in enumerate(item.treatments):
                 columns["record_id"].append(item.record_id)
-                for name, value in place(item.record_id, i, item.faces, i, treatment).items():
+                where = place(item.record_id, i, item.faces, i, treatment, item.doubt)
+                for name, value in where.items():
                     columns[name].append(value)
         measured = [part for part in results.faces if part]
         return detections_table(self.detections_schema, columns, measured)
@@ -250,7 +251,7 @@ class WholePictures(PublishingMode[Photograph]):
     def _cover(self, item: Photograph, published: Drawn) -> tuple[Picture, NDArray[np.bool_]]:
         background = self.find.options.background
         style = self.cover or "blur"
-        return cover(item.pixels, item.faces, item.treatments, published, background, style)
+        return cover(item.pixels, *item.covered, published, background, style)
 
     # -- judging --------------------------------------------------------------------------------
 

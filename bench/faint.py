@@ -1,0 +1,87 @@
+"""Weights by which faint places are taken for heads (``imaging.faint``): fitted to made scenes.
+
+    python bench/faint.py ../shared/data/ids_aligned ../shared/data/cfp_aligned --scenes 250
+
+Scenes as in ``bare_faces.py``, of each folder at 800x600 and 500x375 px. A place that no face
+covers is a head if it shares a third of the smaller box with a head that is not covered. Half of
+the scenes fit, the other half tells how often places of a chance were heads; then all of them fit
+the weights that are printed. Nothing of LFW belongs here.
+"""
+
+from pathlib import Path
+from unittest import mock
+
+import click
+import numpy as np
+from bare_faces import Faces, Scene, scene, smaller
+from numpy.typing import NDArray
+
+from ppfr_ops.imaging import detector as detecting
+from ppfr_ops.imaging.faint import places
+from ppfr_ops.imaging.geometry import cover, treat
+
+Floats = NDArray[np.float64]
+
+
+def fitted(known: Floats, heads: Floats, ridge: float = 1.0) -> Floats:
+    """Weights of one and of every column, logistic, by Newton's method."""
+    middle, spread = known.mean(0), known.std(0)
+    columns = np.column_stack([np.ones(len(known)), (known - middle) / spread])
+    penalty = ridge * np.array([0.0, *[1.0] * known.shape[1]])
+    weights = np.zeros(columns.shape[1])
+    for _ in range(50):
+        chance = 1 / (1 + np.exp(-columns @ weights))
+        slope = columns.T @ (chance - heads) + penalty * weights
+        curve = (columns.T * (chance * (1 - chance))) @ columns + np.diag(penalty)
+        weights -= np.linalg.solve(curve, slope)
+    rest = weights[1:] / spread
+    return np.array([weights[0] - rest @ middle, *rest])
+
+
+def rows(made: Scene, detector: detecting.CenterFace) -> list[list[float]]:
+    """Of every faint place what is weighed, and whether it is a head that is not covered."""
+    told = lambda *given: np.column_stack(places(*given))  # noqa: E731
+    with mock.patch.object(detecting, "doubtful", told):
+        found = detector([made.picture])[0]
+    _, changed = cover(made.picture, found, treat(found), {})
+    bare = [np.argwhere(mask) for _, mask in made.faces if changed[mask].mean() < 0.9]
+    boxes = [(*spots.min(0)[::-1], *(spots.max(0)[::-1] + 1)) for spots in bare]
+    out = []
+    for place in found.faint if found.faint is not None else ():
+        is_head = any(shared(place[:4], np.array(box, float)) > 0.35 for box in boxes)
+        logs = np.log(np.maximum(place[4:7], 0.05))
+        out.append([*logs, np.log(place[7] / 40), float(is_head)])
+    return out
+
+
+def shared(box: Floats, other: Floats) -> float:
+    both = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
+    least = min(np.prod(each[2:] - each[:2]) for each in (box, other))
+    return float(np.prod(np.clip(both, 0, None)) / least)
+
+
+@click.command()
+@click.argument("folders", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.option("--scenes", default=250, show_default=True, help="of each folder and size")
+@click.option("--seed", default=101, show_default=True)
+def main(folders: tuple[Path, ...], scenes: int, seed: int) -> None:
+    detector, table, half = detecting.CenterFace(threads=1, quick=True), [], []
+    for folder in folders:
+        faces = Faces(folder)
+        for number in range(scenes):
+            for by in (1, 1.6):
+                more = rows(smaller(scene(faces, number, seed), by), detector)
+                table += more
+                half += [number % 2] * len(more)
+    values, other = np.array(table), np.array(half) == 1
+    weights = fitted(values[~other, :4], values[~other, 4])
+    chance = 1 / (1 + np.exp(-weights[0] - values[:, :4] @ weights[1:]))
+    print("| chance | places of the other half | heads among them |\n| --- | --- | --- |")
+    for low, high in ((0, 0.01), (0.01, 0.04), (0.04, 0.15), (0.15, 0.4), (0.4, 1)):
+        some = other & (low <= chance) & (chance < high)
+        print(f"| {low} to {high} | {some.sum()} | {int(values[some, 4].sum())} |")
+    print(len(values), "places:", fitted(values[:, :4], values[:, 4]).round(2).tolist())
+
+
+if __name__ == "__main__":
+    main()
