@@ -163,7 +163,7 @@ def ours() -> Tool:
             return np.zeros(picture.shape[:2], bool), True
         each = enumerate(done.treatments)
         rows = [place("", i, done.faces, i, treatment, done.doubt) for i, treatment in each]
-        _, changed = cover(picture, *done.covered, {})
+        _, changed = cover(picture, done.faces, done.treatments, {})
         return changed, bool(doubts(pa.Table.from_pylist(rows), letters, options.face_sure))
 
     return work

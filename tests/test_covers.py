@@ -241,6 +241,38 @@ def test_where_a_head_was_its_surroundings_go_on_and_no_other_head_is_read() -> 
     assert (portraits.fill_around(picture, everything, heads[0]) == 128).all()
 
 
+def test_a_black_corner_is_no_background() -> None:
+    """Nor does a photograph of which little but a black corner is seen have no colours."""
+    picture = np.full((320, 320, 3), (150, 120, 90), np.uint8)
+    head = covers.Head(picture.shape, geometry.transforms(found())[0])
+    hidden = np.zeros(picture.shape[:2], bool)
+    hidden[head.window] |= head.share > 0
+    corner = np.add.outer(np.arange(320), np.arange(320)) < 190
+    picture[corner & ~hidden] = 2
+    assert portraits.fill_around(picture, hidden, head).min() > 60
+    night = np.full((320, 320, 3), 2, np.uint8)
+    night[:40] = 90
+    assert portraits.fill_around(night, hidden, head).mean() < 40
+    red = replace(portrait(), picture=np.full((256, 256, 3), (180, 60, 60), np.uint8))
+    night[:40] = 2
+    canvas, _ = geometry.cover(night, found(), ["anonymized"], {0: red})
+    assert np.ptp(canvas[head.window].astype(int), axis=2).max() > 60
+
+
+def test_beside_a_drawn_head_what_shows_no_face_is_filled() -> None:
+    """A blur would show colours of what it covers."""
+    picture = np.full((320, 480, 3), 120, np.uint8)
+    faces = found(0.8, (60, 120))
+    box, marks = np.float32([[360, 120, 420, 190]]), np.full((1, 5, 2), np.nan, np.float32)
+    other = Detections(box, marks, np.ones(1, np.float32), np.ones(1, bool))
+    picture[120:190, 360:420] = (255, 0, 0)
+    treatments = ["anonymized", "covered_no_landmarks"]
+    done, _ = geometry.cover(picture, Detections.join([faces, other]), treatments, {0: portrait()})
+    assert np.ptp(done[140:170, 375:405].astype(int), axis=2).max() < 20
+    blurred, _ = geometry.cover(picture, other, treatments[1:], {})
+    assert np.ptp(blurred[140:170, 375:405].astype(int), axis=2).min() > 40
+
+
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_the_larger_of_two_drawn_heads_stands_in_front(order: tuple[int, int]) -> None:
     picture, sizes = np.full((400, 480, 3), 120, np.uint8), (0.8, 1.1)

@@ -249,12 +249,12 @@ def cover(
         if not head.empty:
             hidden[head.window] |= head.share > 0
     for i in shown:
-        if i in boxed:
-            cover_head(canvas, changed, boxed[i], style)
-        face, around = published.get(i), None
-        if isinstance(face, Portrait):
-            around = fill_around(picture, hidden, heads[i])
-        cover_head(canvas, changed, heads[i], style, around)
+        face = published.get(i)
+        # Beside drawn heads a blur in the colours of another would be seen.
+        fills = i in drawn or (bool(drawn) and treatments[i].endswith("no_landmarks"))
+        for head in (*([boxed[i]] if i in boxed else []), heads[i]):
+            around = fill_around(picture, hidden, head) if fills else None
+            cover_head(canvas, changed, head, style, around)
         if isinstance(face, np.ndarray):
             put_face(canvas, Head(canvas.shape, matrices[i]), face)
     size = np.prod(faces.boxes[:, 2:] - faces.boxes[:, :2], axis=1)

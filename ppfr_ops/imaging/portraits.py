@@ -29,6 +29,10 @@ there it is stretched."""
 _NECK, _GONE, _SIDE = 121.0, 145.0, 25.0
 """From where to where a drawn neck fades out, and half of its breadth."""
 
+_BLACK, _BRIGHT = 12, 48
+"""Grey levels under which a pixel may be of a black frame, and from which on it shows whether there
+are colours in a photograph."""
+
 _SKIN = (slice(58, 84), slice(30, 82))
 """Cheeks and nose in an aligned face: what the colour of a drawn face is matched to."""
 
@@ -135,7 +139,11 @@ def _blurred(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
 def _smooth_around(picture: Picture, hidden: NDArray[np.bool_], head: Head) -> NDArray[np.float32]:
     """The mean of what is known by its distance; what is beside counts more than what is below."""
     window = head.around(_WIDE)
-    part, known = picture[window], (~hidden[window]).astype(np.float32)
+    part, seen = picture[window], ~hidden[window]
+    black = seen & (part.max(2) < _BLACK)
+    if 2 * black.sum() < seen.sum():  # a black frame or corner is no background; a dark night is
+        seen &= ~black
+    known = seen.astype(np.float32)
     height, width = known.shape
     cell = max(height, width) / _GRID
     size = (max(2, round(width / cell)), max(2, round(height / cell)))
@@ -187,8 +195,9 @@ def put_portrait(
     window = head.around(_WIDE)
     part, known = picture[window], ~hidden[window]
     red, green, blue = (picture[::3, ::3, channel][~hidden[::3, ::3]] for channel in range(3))
-    colours = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
-    if colours.size and np.percentile(colours, 98) < 12:  # a photograph without colours
+    brightest = np.maximum(np.maximum(red, green), blue)
+    colours = (brightest - np.minimum(np.minimum(red, green), blue))[brightest >= _BRIGHT]
+    if colours.size >= 64 and np.percentile(colours, 98) < 12:  # a photograph without colours
         warped = np.repeat(warped[..., 1:2], 3, axis=2)
     soft, noise = _as_sharp(np.asarray(warped, np.uint8), part, known)
     put = cv2.blendLinear(soft, canvas[head.window], seen, 1 - seen).astype(np.float32)

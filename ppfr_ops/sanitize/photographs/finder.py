@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Picture
@@ -41,20 +40,11 @@ class Photograph(Item):
 
     faces: Detections = field(default_factory=Detections.empty)
     treatments: tuple[Treatment, ...] = ()
-    spare: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))
-    """Boxes that may hold a head, and are covered where whole photographs are published."""
+    spare: int = 0
+    """How many of these are no faces, but may be heads."""
     doubt: float | None = None
     """How likely the likeliest place that is not covered is a head; None: the detector does not
     tell, or its word does not count."""
-
-    @property
-    def covered(self) -> tuple[Detections, list[Treatment]]:
-        """Faces and spare boxes, and what is to be done to each."""
-        count = len(self.spare)
-        points, scores = np.full((count, 5, 2), np.nan, np.float32), np.zeros(count, np.float32)
-        more = Detections(self.spare, points, scores, np.ones(count, bool))
-        every = Detections.join([self.faces, more])
-        return every, [*self.treatments, *[because("covered", "no_landmarks")] * count]
 
 
 def build_detector(options: PhotographOptions, threads: int = 0) -> Detector:
@@ -191,7 +181,9 @@ class Finder:
         if detected is None:
             return "detector_failed", ""
         try:
-            faces, treatments, bare = self._treated(item, known, detected, verdict)
+            spare, doubt = self._spare(detected)
+            every = Detections.join([detected, spare])
+            faces, treatments, bare = self._treated(item, known, every, verdict)
         except (ValueError, TypeError) as error:
             # Only what ``detector.given`` and ``given`` say is known to hold numbers at most.
             return "wrong_boxes", str(error) if type(error) is ValueError else "not boxes"
@@ -211,18 +203,23 @@ class Finder:
             item.format,
             faces,
             tuple(treatments),
-            *self._spare(detected),
+            len(spare),
+            doubt,
         )
 
-    def _spare(self, detected: Detections) -> tuple[NDArray[np.float32], float | None]:
-        """``Photograph.spare`` and ``Photograph.doubt``."""
-        options, boxes = self.options, np.zeros((0, 4), np.float32)
-        if detected.faint is None or {"boxes", "regions"} & options.given.keys():
-            return boxes, None
-        chances, likely = detected.faint[:, 4], detected.faint[:, 4] >= _COVERED
-        if options.output_faces == "in-place":
-            boxes, chances = detected.faint[likely, :4], chances[~likely]
-        return boxes, float(chances.max(initial=0))
+    def _spare(self, detected: Detections) -> tuple[Detections, float | None]:
+        """What may be a head, and is covered in whole photographs; and ``Photograph.doubt``."""
+        options, faint = self.options, detected.faint
+        if faint is None or {"boxes", "regions"} & options.given.keys():
+            return Detections.empty(), None
+        likely = faint[:, 4] >= _COVERED
+        if options.output_faces == "crops" or len(detected) == 0:
+            likely[:] = False
+        boxes, count = faint[likely, :4], int(likely.sum())
+        points = np.full((count, 5, 2), np.nan, np.float32)
+        scores = np.minimum(faint[likely, 4], np.float32(options.face_threshold))
+        rest = float(faint[~likely, 4].max(initial=0))
+        return Detections(boxes, points, scores, np.ones(count, bool)), rest
 
     def _treated(
         self,

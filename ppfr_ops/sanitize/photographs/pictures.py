@@ -251,7 +251,7 @@ class WholePictures(PublishingMode[Photograph]):
     def _cover(self, item: Photograph, published: Drawn) -> tuple[Picture, NDArray[np.bool_]]:
         background = self.find.options.background
         style = self.cover or "blur"
-        return cover(item.pixels, *item.covered, published, background, style)
+        return cover(item.pixels, item.faces, item.treatments, published, background, style)
 
     # -- judging --------------------------------------------------------------------------------
 
@@ -300,7 +300,7 @@ class WholePictures(PublishingMode[Photograph]):
                 found = each.metrics[name][_judged(item)] if name in each.metrics else np.zeros(0)
                 worst = np.min if name.startswith("id_cosine_") else np.max
                 values[name].append(float(worst(found)) if len(found) else np.nan)
-            values["faces"].append(len(item.faces))
+            values["faces"].append(len(item.faces) - item.spare)
             sizes = item.faces.sizes
             values["smallest_face"].append(float(sizes.min()) if len(sizes) else np.nan)
             values["changed_share"].append(each.changed)
