@@ -163,7 +163,7 @@ def detectors(wheels: Path, sets: dict[str, np.ndarray]) -> None:
 
 def speed(rounds: int = 3, faces: int = 32) -> None:
     """Version 2, ``fast`` and ``full`` in turn, a new person every eighth face; then pictures of
-    256 and 1024 px, which the whole network draws in either quality."""
+    256 and 1024 px, which are the same in either quality."""
     torch.set_num_threads(1)
     made = {
         "version 2": create("stochastic-local", {"identity": "virtual", "variation": 0}),

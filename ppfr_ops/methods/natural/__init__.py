@@ -186,8 +186,8 @@ class Natural(Anonymizer):
 
         Args:
             styles: float32 ``N x 14 x 512``.
-            size: 128, 256, 512 or 1024. 128 is drawn by the head of the small network; the others
-                by the whole network, reduced.
+            size: 128, 256, 512 or 1024. 1024 is what the whole network draws, the others what heads
+                show of its features at 64 and 256 px.
 
         Raises:
             ValueError: another size.

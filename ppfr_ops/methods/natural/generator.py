@@ -85,7 +85,7 @@ class Generator:
             logarithm of the skin's brightness.
         """
         features = self.synthesis.features(styles.to(self.device), EARLY)
-        seen = torch.stack([on_grid(each[None].float().cpu()) for each in features])
+        seen = on_grid(features.float().cpu()).view(len(styles), -1)
         return features, seen @ self._covers()["told"].T + self._covers()["told.middle"]
 
     @lru_cache(maxsize=1)  # noqa: B019 - there is one generator a device

@@ -219,8 +219,9 @@ class Looks:
 
 
 def on_grid(features: Tensor) -> Tensor:
-    """Of one picture, ``1 x 512 x side x side``, averaged over the cells of a coarse grid, flat."""
-    return torch.nn.functional.adaptive_avg_pool2d(features, GRID).flatten()
+    """Of pictures, ``N x 512 x side x side``, averaged over the cells of a coarse grid, flat; of
+    one without its first dimension."""
+    return torch.nn.functional.adaptive_avg_pool2d(features, GRID).flatten(1).squeeze(0)
 
 
 def _sided(value: Tensor, most: float, edge: float, least: float) -> Tensor:
