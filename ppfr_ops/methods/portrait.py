@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from ppfr_ops.methods.natural import Natural
+    from ppfr_ops.methods.natural.traits import Traits
 
 _TURN, _AHEAD, _WIDEST = 0.176, -0.03, 1.8
 """How much ``yaw`` moves for one deviation of the generator's own pictures, where it stands at
@@ -204,6 +205,8 @@ class Sitter:
 
     def turned(self, wanted: float) -> Portrait:
         """The person, turned as far as is wanted or as is possible."""
+        from ppfr_ops.methods.natural import camera
+
         step = self._middle + _EASED * (_steps(wanted) - self._middle)
         place = step / _BETWEEN
         low = round(place) if self._still else int(np.floor(place))
@@ -213,8 +216,7 @@ class Sitter:
             other, shape = self._at(low + 1)
             picture = np.asarray(cv2.addWeighted(picture, 1 - share, other, share, 0), np.uint8)
             silhouette = (1 - share) * silhouette + np.float32(share) * shape
-        marks = np.array([np.polyval(line, step) for line in self._curve.T]).reshape(5, 2)
-        points, unit = self._on_picture(marks), self.size // 128
+        points, unit = camera.placed(self._marks(step), self.person.own), self.size // 128
         matrix, _ = whole_head(points, np.concatenate([points.min(0), points.max(0)]))
         matrix[:, 2] -= matrix[:, 1] * unit * _HIGH
         return Portrait(picture, np.asarray(silhouette, np.float32), matrix, self._seed)
@@ -222,6 +224,8 @@ class Sitter:
     def _at(self, number: int) -> tuple[Picture, NDArray[np.float32]]:
         """Picture and silhouette at a step; so many are kept that one who sways needs no others."""
         import torch
+
+        from ppfr_ops.methods.natural import camera
 
         if number not in self._drawn:
             if (len(self._drawn) + 1) * self.size**2 > _KEPT:
@@ -238,13 +242,18 @@ class Sitter:
                     picture = generator.picture(styles, self.size, seen=features)
             shown = lit(picture, self.skin, self.person.skin)
             size = (self.size, self.size)
-            wide = np.asarray(cv2.resize(shape, size, interpolation=cv2.INTER_CUBIC), np.float32)
-            self._drawn[number] = _crowned(*_cut_out(shown, wide), self.size // 128)
+            wide = cv2.resize(255 * shape, size, interpolation=cv2.INTER_CUBIC)
+            both = np.dstack([shown, wide.clip(0, 255).round().astype(np.uint8)])
+            step = self._middle if self._still else number * _BETWEEN
+            both, _ = camera.turned(both, self._marks(step), np.zeros(2), self.person.own)
+            shown, shape = both[..., :3], np.asarray(both[..., 3] / 255, np.float32)
+            self._drawn[number] = _crowned(*_cut_out(shown, shape), self.size // 128)
         return self._drawn[number]
 
-    def _on_picture(self, marks: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Landmarks of a picture of 128 px on one of this size."""
-        return np.asarray((marks + 0.5) * (self.size / 128) - 0.5, np.float64)
+    def _marks(self, step: float) -> NDArray[np.float32]:
+        """Landmarks of the picture at a step, before the person's traits are shown, ``5 x 2``."""
+        marks = np.array([np.polyval(line, step) for line in self._curve.T]).reshape(5, 2)
+        return np.asarray((marks + 0.5) * (self.size / 128) - 0.5, np.float32)
 
 
 def _steps(turned: float) -> float:
@@ -288,8 +297,8 @@ def _cut_out(
 class _Person:
     """Somebody drawn: who, centred, ``512``, and the look, of which come the styles, float32
     ``13 x 512``; the picture of 128 px, and of it the features at 64 px, the landmarks, ``5 x 2``,
-    the silhouette and the mean colour of the skin, ``3``; and how well they fit, 1 and more is good
-    enough."""
+    the silhouette and the mean colour of the skin, ``3``; how well they fit, 1 and more is good
+    enough; and what the face has of its own, which no part of the picture shows yet."""
 
     who: "torch.Tensor"
     look: NDArray[np.float32]
@@ -300,6 +309,7 @@ class _Person:
     silhouette: NDArray[np.float32]
     skin: NDArray[np.float64]
     fit: float
+    own: "Traits"
 
     def styles_at(self, natural: "Natural", steps: float) -> "torch.Tensor":
         """In the same look, turned otherwise."""
@@ -332,6 +342,7 @@ def _people(
 
     from ppfr_ops.methods.natural.looks import DRAW
     from ppfr_ops.methods.natural.quality import plain, sound
+    from ppfr_ops.methods.natural.traits import field
 
     generator, count = natural.generator(), _LOOKS_TRIED if label else _PEOPLE
     people = repeat(natural.person(label, draw)) if label else natural.strangers(draw)
@@ -340,6 +351,7 @@ def _people(
     looks = np.concatenate([draw[None, :DRAW], others])[: len(sought)]
     each = _styles(natural, sought, looks, _steps(turned))
     early, told = generator.foretold(each)
+    face = field(natural.traits(label, draw))
     whole, *least, cut, astray, bright = told.double().numpy().T
     bound = 1.0 if label else _WHOLE
     goal = 0.0 if label else np.log(rounded(skin) + 10).mean()
@@ -374,7 +386,9 @@ def _people(
             _MOST_ASTRAY / max(abs(yaw(marks) - reached), 1e-6),
             _MOST_LIGHT / max(brighter, 1e-6),
         )
-        yield _Person(who, look, styles, picture, features, marks, silhouette, own, float(fit))
+        yield _Person(
+            who, look, styles, picture, features, marks, silhouette, own, float(fit), face
+        )
         if fit >= 1:
             return
 

@@ -26,10 +26,10 @@ from ppfr_ops.keys import IDENTITY, derive
 from ppfr_ops.methods.base import Anonymizer, Context, Output
 from ppfr_ops.methods.codes import KEY_SIZE, check_key, normals
 from ppfr_ops.methods.codes import person as person_name
-from ppfr_ops.methods.natural import camera, files, looks, steering
+from ppfr_ops.methods.natural import camera, files, looks, steering, traits
 from ppfr_ops.methods.natural.generator import Generator, Mix, load
 from ppfr_ops.methods.natural.looks import MIX, OTHERS
-from ppfr_ops.methods.natural.network import STYLE
+from ppfr_ops.methods.natural.network import DEPTH, STYLE
 from ppfr_ops.methods.natural.steering import Sight
 from ppfr_ops.methods.registry import register
 
@@ -176,16 +176,21 @@ class Natural(Anonymizer):
             draws: float32 ``N x draw_size``, standard normals.
 
         Returns:
-            float32 ``N x 14 x 512``.
+            float32 ``N x 15 x 512``: of the layers, of what is around the head, and the person's
+            traits (``traits``; the first numbers of the row).
         """
-        chosen = [self._best(*each)[1].numpy() for each in zip(labels, draws, strict=True)]
-        return np.stack(chosen) if chosen else np.zeros((0, 14, STYLE), np.float32)
+        chosen = np.zeros((len(labels), DEPTH + 2, STYLE), np.float32)
+        for row, label, draw in zip(chosen, labels, draws, strict=True):
+            row[:-1] = self._best(label, draw)[1].numpy()
+            row[-1, : traits.NUMBERS] = self.traits(label, draw)
+        return chosen
 
     def render(self, styles: NDArray[np.float32], size: int = 256) -> Rendered:
         """Whole pictures, head and background, and where their faces lie.
 
         Args:
-            styles: float32 ``N x 14 x 512``.
+            styles: float32 ``N x 15 x 512``, or fewer rows: without traits, and with the head's
+                style around it, too.
             size: 128, 256, 512 or 1024. 1024 is what the whole network draws, the others what heads
                 show of its features at 64 and 256 px.
 
@@ -200,8 +205,13 @@ class Natural(Anonymizer):
         scores = np.zeros(len(styles), np.float32)
         with torch.inference_mode():
             for row, each in enumerate(styles):
-                pictures[row] = generator.picture(torch.from_numpy(each), size, self._fast)
-                landmarks[row], scores[row] = generator.landmarks(pictures[row])
+                of = torch.from_numpy(each[: DEPTH + 1])
+                picture = generator.picture(of, size, self._fast)
+                points, scores[row] = generator.landmarks(picture)
+                if scores[row] and len(each) > len(of):
+                    own = traits.field(each[-1, : traits.NUMBERS])
+                    picture, points = camera.turned(picture, points, steering.STILL[:2], own)
+                pictures[row], landmarks[row] = picture, points
         return Rendered(pictures, landmarks, scores)
 
     def _best(
@@ -221,7 +231,9 @@ class Natural(Anonymizer):
                 found.append((sight.sound, sight, styles))
                 if sight.sound >= 1:
                     break
-        return max(found, key=lambda each: each[0])[1:]
+        best = max(found, key=lambda each: each[0])
+        best[1].face = traits.field(self.traits(label, draw))
+        return best[1:]
 
     def _sought(
         self,
@@ -247,15 +259,19 @@ class Natural(Anonymizer):
     def strangers(self, draw: NDArray[np.float32]) -> Iterator[torch.Tensor]:
         """Whom a draw without a label could stand for, one after the other: styles, centred,
         ``512``. No picture of theirs was looked at."""
-        return self.generator().candidates(*self._whose(None, draw), exact=False)
+        return self.generator().candidates(*self._whose(None, draw), self.shares, exact=False)
 
     def person(self, label: str | None, draw: NDArray[np.float32]) -> torch.Tensor:
         """Who a label, or without one a draw, stands for: a style, centred, ``512``."""
-        return self.generator().person(*self._whose(label, draw))
+        return self.generator().person(*self._whose(label, draw), self.shares)
 
-    def _whose(self, label: str | None, draw: NDArray[np.float32]) -> tuple[bytes, bytes, Mix]:
+    def traits(self, label: str | None, draw: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What that person's face has of its own beside the style, float32 ``20``."""
+        return traits.drawn(*self._whose(label, draw))
+
+    def _whose(self, label: str | None, draw: NDArray[np.float32]) -> tuple[bytes, bytes]:
         key = check_key(derive(self.secret("identity-key"), IDENTITY, KEY_SIZE))
-        return key, person_name(label, draw[: looks.DRAW]), self.shares
+        return key, person_name(label, draw[: looks.DRAW])
 
     @property
     def _fast(self) -> bool:

@@ -7,7 +7,7 @@ in ``ids_aligned`` and ``cfp_aligned`` (``bench/natural_camera.py``); side light
 far as recognisers still take the pictures for one person, which is less.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import cv2
 import numpy as np
@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from ppfr_ops.imaging.arrays import FACE_SIZE
 from ppfr_ops.imaging.geometry import similarity
 from ppfr_ops.imaging.look import INNER, NO_AIM
+from ppfr_ops.methods.natural import traits
+from ppfr_ops.methods.natural.traits import Traits
 
 DRAW = 16
 """Normals of a draw that a photo is taken by."""
 PLACES = -DRAW + 5, -DRAW + 10
 """Of a draw, the normals of the light's side and of brightness."""
-YAW, PITCH = 0.1, 0.03
+YAW, PITCH = 0.18, 0.045
 """Radians that the head is turned by, one deviation."""
 GAMMA, SATURATION, BRIGHTNESS, SHARPNESS = 0.2, 0.3, 0.14, 0.3
 """Exponent of grey values, saturation and brightness, in logarithms; sharpening."""
@@ -37,7 +39,7 @@ that it is turned by, px."""
 _Y, _X = np.mgrid[:FACE_SIZE, :FACE_SIZE].astype(np.float32) / ((FACE_SIZE - 1) / 2) - 1
 _HALVES = (0.56, 0.7)
 """By how much a slope of 1 parts the two halves of the inner face, across and down."""
-_ROUNDS, _STEP = 5, 4
+_ROUNDS, _STEPS = 5, 40
 
 Points = NDArray[np.float64]
 
@@ -48,27 +50,71 @@ def wide(draw: NDArray[np.float32], variation: float) -> NDArray[np.float64]:
 
 
 def turned(
-    picture: NDArray[np.uint8], landmarks: NDArray[np.float32], draw: NDArray[np.float64]
+    picture: NDArray[np.uint8],
+    landmarks: NDArray[np.float32],
+    draw: NDArray[np.float64],
+    face: Traits | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """A head seen from another side, by the depth that heads have.
 
     Args:
-        picture: uint8 ``H x W x 3``.
+        picture: uint8 ``H x W x 3``, or more channels, of which the first three are colours.
         landmarks: of its face, ``5 x 2``.
         draw: two numbers of :func:`wide`: to the side, up.
+        face: the person's traits, which are shown before the head is turned.
 
     Returns:
         Picture and landmarks.
     """
-    yaw, pitch = YAW * draw[0], PITCH * draw[1]
-    if not yaw and not pitch:
+    if not draw.any() and face is None:
         return picture, landmarks
+    matrix, moved = similarity(landmarks), _mover(landmarks, draw, face)
+    height, width = picture.shape[:2]
+    step = max(width // _STEPS, 1)
+    # Smooth, so it is sought at the middle of every few pixels, and enlarged.
+    rows, columns = np.mgrid[:height:step, :width:step] + (step - 1) / 2
+    wanted = np.stack([columns, rows], -1)
+    source = wanted.copy()
+    for _ in range(_ROUNDS):
+        source += wanted - moved(source)
+
+    def enlarged(values: NDArray[np.floating]) -> NDArray[np.float32]:
+        small = np.asarray(values, np.float32)
+        size = columns.shape[1] * step, columns.shape[0] * step
+        large = cv2.resize(small, size, interpolation=cv2.INTER_CUBIC)[:height, :width]
+        return np.asarray(large, np.float32)
+
+    away = enlarged(source - wanted)
+    places = away + np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(
+        np.float32
+    )
+    seen = cv2.remap(
+        picture, places[..., 0], places[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )
+    if face is not None:
+        tones = traits.at(face[..., 2:], source @ matrix[:, :2].T + matrix[:, 2])
+        colours = cv2.multiply(seen[..., :3], cv2.exp(enlarged(tones)), dtype=cv2.CV_8U)
+        seen = np.dstack([colours, seen[..., 3:]])
+    return seen.astype(np.uint8), moved(landmarks.astype(np.float64)).astype(np.float32)
+
+
+def placed(landmarks: NDArray[np.floating], face: Traits) -> NDArray[np.float64]:
+    """Where the landmarks of a face lie, ``5 x 2``, once the person's traits are shown."""
+    return _mover(landmarks, np.zeros(2), face)(np.asarray(landmarks, np.float64))
+
+
+def _mover(
+    landmarks: NDArray[np.floating], draw: NDArray[np.float64], face: Traits | None
+) -> Callable[[Points], Points]:
+    """Where points of a picture come to lie, as :func:`turned` moves them."""
+    yaw, pitch = YAW * draw[0], PITCH * draw[1]
     matrix = similarity(landmarks)
     back = np.linalg.inv(matrix[:, :2])
 
     def moved(points: Points) -> Points:
-        """Where points of the picture come to lie."""
-        x, y = np.moveaxis(points @ matrix[:, :2].T + matrix[:, 2], -1, 0)
+        there = points @ matrix[:, :2].T + matrix[:, 2]
+        own = 0.0 if face is None else traits.at(face[..., :2], there)
+        x, y = np.moveaxis(there + own, -1, 0)
         r = ((x - 56) / 48) ** 2 + ((y - 66) / 64) ** 2
         z = _DEEP * np.exp(-0.9 * r) - _AXIS
         z += _NOSE * np.exp(-(((x - 56) / 7) ** 2) - ((y - 71) / 10) ** 2)
@@ -76,24 +122,10 @@ def turned(
             (x - 56) * (np.cos(yaw) - 1) + z * np.sin(yaw),
             (y - 68) * (np.cos(pitch) - 1) + z * np.sin(pitch),
         )
-        found: Points = points + np.stack(by, -1) @ back.T
+        found: Points = points + (own + np.stack(by, -1)) @ back.T
         return found
 
-    height, width = picture.shape[:2]
-    # Smooth, so it is sought at the middle of every few pixels, and enlarged.
-    rows, columns = np.mgrid[:height:_STEP, :width:_STEP] + (_STEP - 1) / 2
-    wanted = np.stack([columns, rows], -1)
-    source = wanted.copy()
-    for _ in range(_ROUNDS):
-        source += wanted - moved(source)
-    away = cv2.resize(
-        (source - wanted).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
-    )
-    field = away + np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
-    seen = cv2.remap(
-        picture, field[..., 0], field[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-    )
-    return seen.astype(np.uint8), moved(landmarks.astype(np.float64)).astype(np.float32)
+    return moved
 
 
 def taken(

@@ -21,6 +21,8 @@ SMALL = ("natural.mapping", "natural", "natural.looks")
 """Files that every picture takes."""
 LARGE, FAST = "natural.large", "natural.fast"
 """What larger pictures take, and quick ones (``bench/natural_fast.py``)."""
+TRAITS = "natural.traits"
+"""How the traits of a person's face are mixed (``bench/natural_traits.py``)."""
 SILHOUETTE = "natural.silhouette"
 """What tells a drawn person from what is behind (``bench/natural_silhouette.py``)."""
 COVERS = "natural.covers"
@@ -74,6 +76,6 @@ def digest() -> str:
     """sha256 over all files' digests, hex."""
     each = [
         hashlib.sha256((WEIGHTS / f"{name}.safetensors").read_bytes()).digest()
-        for name in (*SMALL, LARGE, FAST, SILHOUETTE, COVERS)
+        for name in (*SMALL, TRAITS, LARGE, FAST, SILHOUETTE, COVERS)
     ]
     return hashlib.sha256(b"".join(each)).hexdigest()

@@ -12,13 +12,14 @@ from ppfr_ops.imaging.arrays import FACE_SIZE
 from ppfr_ops.imaging.geometry import align
 from ppfr_ops.imaging.look import EDGES, NO_AIM, shape
 from ppfr_ops.methods.natural import camera, looks
+from ppfr_ops.methods.natural.traits import Traits
 
 SLOPES = {"yaw": (-0.03, 0.11), "pitch": (0.565, 0.0105)}
 """Where a feature stands when nothing is asked for, and what a normal of it adds; means of 16
 people."""
 FURTHEST = {"yaw": 2.3, "pitch": 1.8}
 """Normals that are asked for at most."""
-TURNS = {"yaw": (0.054, 1.9), "pitch": (0.013, 4.0)}
+TURNS = {"yaw": (0.097, 1.06), "pitch": (0.0195, 2.7)}
 """What the camera's turning by 1 adds, and by how much it turns at most."""
 NEAR = {"yaw": 0.01, "pitch": 0.004}
 """What may be missing beyond what a turn adds."""
@@ -33,11 +34,12 @@ STILL = np.zeros(camera.DRAW)
 @dataclass
 class Sight:
     """A picture of 128 px with a border, its landmarks in it, ``5 x 2``, and how sound it is: 1 and
-    more is good enough, 0: no face."""
+    more is good enough, 0: no face; and what the person's face has of its own."""
 
     picture: NDArray[np.uint8]
     landmarks: NDArray[np.float32]
     sound: float = 0.0
+    face: Traits | None = None
 
     def aligned(
         self, draw: NDArray[np.float64], aim: Mapping[str, float] = NO_AIM
@@ -46,7 +48,7 @@ class Sight:
         if not np.isfinite(self.landmarks).all():
             return np.zeros((FACE_SIZE, FACE_SIZE, 3), np.uint8)
         to = turn(draw[:2], shape(self.landmarks), aim)
-        picture, points = camera.turned(self.picture, self.landmarks, to)
+        picture, points = camera.turned(self.picture, self.landmarks, to, self.face)
         return camera.taken(align(picture, points[None])[0], draw[2:], aim)
 
 
