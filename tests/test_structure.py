@@ -322,9 +322,21 @@ def test_codes_of_the_public_generator_are_read_back_from_its_pictures() -> None
     assert cosine > 0.8
     found = read(templates[300:].astype(np.float32))
     assert np.corrcoef(found.ravel(), codes[300:].ravel())[0, 1] > 0.8
-    method = create("stochastic-local", {"identity": "virtual"})
-    pictures, drew = drawn(method, 2)
-    assert pictures.shape == (2, 112, 112, 3) and drew.shape[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "numbers"),
+    [
+        ("stochastic-local", {"identity": "virtual"}, None),
+        ("natural", {"keep_look": "light"}, 512 + 20),
+    ],
+)
+def test_codes_of_pictures_are_those_they_were_drawn_from(
+    name: str, options: dict[str, str], numbers: int | None
+) -> None:
+    pictures, drew = drawn(create(name, options), 2)
+    assert pictures.shape == (2, 112, 112, 3) and drew.dtype == np.float32
+    assert drew.shape == (2, numbers or drew.shape[1])
     assert not np.allclose(drew[0], drew[1])
 
 

@@ -298,13 +298,14 @@ def drawn(method: Any, count: int) -> tuple[Faces, NDArray[np.float32]]:
     draws = rng.standard_normal((count, method.draw_size)).astype(np.float32)
     labels = [str(number) for number in range(count)]
     blank = np.zeros((count, FACE_SIZE, FACE_SIZE, 3), np.uint8)
-    pictures = method.anonymize_with(blank, draws, Context({"identity": labels}))
-    own, whose = derive(key, IDENTITY), [person(label, draws[0]) for label in labels]
+    context = Context({"identity": labels, "look": [None] * count})
+    pictures = method.anonymize_with(blank, draws, context)
     if method.name == "natural":
-        generator = method.generator()
-        codes = np.stack([generator.person(own, name).numpy() for name in whose])
+        each = list(zip(labels, draws, strict=True))
+        codes = np.stack([np.append(method.person(*of), method.traits(*of)) for of in each])
     else:
-        codes = virtual(own, whose, method.model().generator.code_size)
+        whose = [person(label, draws[0]) for label in labels]
+        codes = virtual(derive(key, IDENTITY), whose, method.model().generator.code_size)
     return pictures, codes
 
 
