@@ -188,6 +188,16 @@ def test_weights_that_are_missing_or_of_another_kind_are_named(
         files.read("natural")
 
 
+def test_the_digest_is_of_every_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(files, "WEIGHTS", tmp_path)
+    digests = set()
+    for name in ("natural", "natural.traits", "natural.later"):
+        for content in (b"one", b"other"):
+            (tmp_path / f"{name}.safetensors").write_bytes(content)
+            digests.add(files.digest())
+    assert len(digests) == 6
+
+
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared: models")
 def test_photos_of_a_person_are_alike_to_a_recogniser_and_strangers_are_not(
     pictures: Faces,

@@ -2,7 +2,8 @@
 original face is turned, in its light, and cut out of what is behind them.
 
 What is read of a face: how far it is turned to the side, its place and size, and the mean colour of
-its skin, rounded (``imaging.portraits``). Who the drawn person is depends on nothing of it.
+its skin, rounded (``imaging.portraits``). Who stands for a label depends on nothing of it; where
+there is none, somebody is sought by turn and colour among people whom the draw gives.
 """
 
 import hashlib

@@ -1,10 +1,11 @@
-"""The generator's weights: 8 bits a weight with a scale a row, in three files below 8 MiB each.
+"""The generator's weights: 8 bits a weight with a scale a row, in files below 8 MiB each.
 
 ``natural.mapping`` and ``natural`` (synthesis up to 64 px, the head for 128 px) are what a face of
 112 px takes; ``natural.large`` (up to 1024 px) is read when a larger picture is asked for.
-``natural.fast`` (half as many channels at 64 px and in the head) is read for quick ones.
-``natural.looks`` (``looks.py``), ``natural.silhouette`` (it cuts heads out) and ``natural.covers``
-(the head for 512 px; what a picture will be like) hold what was fitted on drawn pictures.
+``natural.fast`` (fewer channels at 64 px and in the head) is read for quick ones.
+``natural.looks`` (``looks.py``), ``natural.traits`` (``traits.py``), ``natural.silhouette`` (it
+cuts heads out) and ``natural.covers`` (the head for 512 px; what a picture will be like) hold what
+was fitted on drawn pictures.
 """
 
 import hashlib
@@ -17,8 +18,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 WEIGHTS = Path(__file__).parent / "weights"
-SMALL = ("natural.mapping", "natural", "natural.looks")
-"""Files that every picture takes."""
 LARGE, FAST = "natural.large", "natural.fast"
 """What larger pictures take, and quick ones (``bench/natural_fast.py``)."""
 TRAITS = "natural.traits"
@@ -74,8 +73,6 @@ def read(name: str) -> dict[str, Tensor]:
 
 def digest() -> str:
     """sha256 over all files' digests, hex."""
-    each = [
-        hashlib.sha256((WEIGHTS / f"{name}.safetensors").read_bytes()).digest()
-        for name in (*SMALL, TRAITS, LARGE, FAST, SILHOUETTE, COVERS)
-    ]
+    paths = sorted(WEIGHTS.glob("*.safetensors"))
+    each = [hashlib.sha256(path.read_bytes()).digest() for path in paths]
     return hashlib.sha256(b"".join(each)).hexdigest()

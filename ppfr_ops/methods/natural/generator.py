@@ -25,11 +25,13 @@ PEOPLE_TRIED, PEOPLE_SEEN = 64, 8
 looked at."""
 MOST_NUMBERS = 20_000
 """Styles that are looked over for somebody of the kinds that ``mix`` asks for."""
-MOST_SHOWN = 512
-"""Side of what the larger head shows, px; a picture of 1024 px the whole network alone does."""
 _BLOCK = 32
 """Of these, so many are looked over at once."""
-_SMALL, _KEPT, EARLY = 128, 20_000, 16
+MOST_SHOWN = 512
+"""Side of what the larger head shows, px; a picture of 1024 px the whole network alone does."""
+EARLY = 16
+"""Features that tell what a picture will be like, px."""
+_SMALL, _KEPT = 128, 20_000
 BORDER = 16
 """Around a picture of 128 px before a detector sees it, px."""
 _MIDDLE, _FAR = (64.0, 77.0), 14.0
