@@ -1,6 +1,7 @@
 """Alignment, covering heads, CenterFace on real photographs."""
 
 import glob
+import tracemalloc
 from pathlib import Path
 
 import cv2
@@ -234,3 +235,15 @@ def test_faint_places_are_weighed_by_all_that_looked() -> None:
     alone, both = faint.chances(told)[1], faint.chances(more)[1]
     assert alone < both < 0.5 and faint.chances(told)[0] > alone
     assert faint.doubtful(picture, [none, none], none, known).shape == (0, 5)
+
+
+def test_thousands_of_faint_places_need_little_memory() -> None:
+    """Noise gives them; a table of all by all would be hundreds of MB."""
+    spots = np.indices((50, 60)).reshape(2, -1).T.astype(np.float32) * 16
+    look = np.column_stack([spots, spots + 12, np.full(len(spots), 0.1, np.float32)])
+    none = np.zeros((0, 5), np.float32)
+    tracemalloc.start()
+    boxes, _ = faint.places(np.zeros((960, 960, 3), np.uint8), [look, none], none, none[:, :4])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(boxes) == 3000 and peak < 20e6

@@ -57,12 +57,11 @@ def places(
     order = np.flatnonzero(free)
     order = order[np.argsort(-seen[order, 4], kind="stable")]
     seen, which = seen[order], which[order]
-    same = _shared(seen, seen) > _SAME
     left, boxes, told = np.ones(len(seen), bool), [], []
     for i in range(len(seen)):
         if not left[i]:
             continue
-        mine = left & same[i]
+        mine = left & (_shared(seen[i : i + 1], seen)[0] > _SAME)
         left &= ~mine
         best = np.zeros(len(looks) + 1, np.float32)
         np.maximum.at(best, which[mine], seen[mine, 4])
