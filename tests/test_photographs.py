@@ -30,7 +30,7 @@ from ppfr_ops.imaging import geometry
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.codec import Encoding, decode
 from ppfr_ops.methods.registry import create
-from ppfr_ops.review.queue import doubts, inert
+from ppfr_ops.review.queue import counts, doubts, inert
 from ppfr_ops.review.verdicts import Review, read_verdicts
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.options import SanitizeOptions
@@ -186,6 +186,8 @@ def test_every_face_of_a_photograph_is_held_to_the_policy(bound: str, published:
         assert tables.detections["id_cosine_x"].to_pylist() == [1.0, 0.0]
 
 
+_INSIDE_OUT = np.array([[240, 34, 220, 10, 0.5]], np.float32)
+
 FAULTS: dict[str, Callable[[faces.Detections], list[faces.Detections]]] = {
     "no answer": lambda found: [],
     "a box of no number": lambda found: [replace(found, boxes=found.boxes * np.nan)],
@@ -193,6 +195,7 @@ FAULTS: dict[str, Callable[[faces.Detections], list[faces.Detections]]] = {
     "a box inside out": lambda found: [replace(found, boxes=found.boxes[:, ::-1])],
     "a score of no number": lambda found: [replace(found, scores=found.scores * np.nan)],
     "half a landmark": lambda found: [replace(found, landmarks=_half(found.landmarks))],
+    "a faint place inside out": lambda found: [replace(found, faint=_INSIDE_OUT)],
     "too few boxes": lambda found: [replace(found, boxes=found.boxes[:1])],
 }
 
@@ -363,6 +366,18 @@ def test_what_may_be_a_head_is_asked_about_or_covered(output: str) -> None:
     assert shares[3] > shares[2] + 0.005 and shares[2] == shares[1]
     assert len(tables.detections) == 6, "what is covered stands in the evidence"
     assert [row["faces"] for row in tables.metrics.to_pylist()] == [2, 1, 1, 1]
+    assert tables.detections["treatment"].to_pylist()[-1] == "covered_faint"
+    sizes = tables.metrics["smallest_face"].to_pylist()
+    assert sizes[3] == sizes[2] > 24, "and is no face"
+    found = counts(tables.detections, waiting, (), 0.35)
+    assert (found.photographs, found.faces, found.covered, found.unsure) == (4, 5, 5, 1)
+
+
+def test_the_queue_of_an_output_of_before_there_were_doubts() -> None:
+    tables = build("in-place")(unit([photograph(2), photograph(1)]), "u")
+    before = tables.detections.drop_columns("doubt")
+    (doubt,) = doubts(before, tables.dead_letters, 0.35)
+    assert (doubt.source_id, doubt.reason) == ("u-000000", "the detector is not sure")
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ FACE_FIELDS = (
 DOUBT = described(
     "doubt",
     pa.float32(),
-    "how likely the likeliest place of the photograph that is not covered is a head",
+    "how likely the likeliest place of the photograph that is not covered is a head; likelier ones "
+    "are rows whose treatment is covered_faint, and count as no faces",
     "1",
     "0 to 1, or null where the detector does not tell",
 )

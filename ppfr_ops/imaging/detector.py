@@ -24,7 +24,7 @@ CENTERFACE = Path(__file__).parent / "centerface" / "centerface.onnx"
 
 _TURNED_SIDE, _SMALL_TURNED_SIDE = 384, 128
 """Longest side of a picture that is looked at turned by quarters, px: half of it, within these. It
-costs as much again as the upright look. A face that only this look shows is in the review queue."""
+costs as much again as the upright look."""
 _HINT, _CONFIRMED, _MOST_HINTS = 0.35, 0.75, 6
 """From this share of the threshold on a place is looked at closely, and is a face if it then scores
 that share where the edge cuts it, or all elsewhere; and places of a picture, at most."""
@@ -127,7 +127,11 @@ class Checked:
                 raise ValueError("a box without area")
             points = np.isnan(faces.landmarks)
             faint = faces.faint
-            if faint is not None and not (np.shape(faint)[1:] == (5,) and np.isfinite(faint).all()):
+            if faint is not None and not (
+                np.shape(faint)[1:] == (5,)
+                and np.isfinite(faint).all()
+                and (faint[:, 2:4] > faint[:, :2]).all()
+            ):
                 raise ValueError("faint places that are none")
             if np.isinf(faces.landmarks).any() or (points.any((1, 2)) != points.all((1, 2))).any():
                 raise ValueError("landmarks that are there in part")

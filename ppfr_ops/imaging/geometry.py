@@ -38,6 +38,7 @@ Treatment = Literal[
     "covered_unsure",
     "covered_no_landmarks",
     "covered_by_verdict",
+    "covered_faint",
     "pixelated_small",
     "pixelated_unsure",
     "pixelated_no_landmarks",
@@ -46,6 +47,8 @@ Treatment = Literal[
 ]
 """What was done to a face; all but the last hide it. Whole photographs have ``covered``, faces that
 are cut out ``pixelated``."""
+
+_FACELESS = "covered_no_landmarks", "covered_faint"
 
 
 def similarity(points: ArrayLike) -> NDArray[np.float64]:
@@ -251,7 +254,7 @@ def cover(
     for i in shown:
         face = published.get(i)
         # Beside drawn heads a blur in the colours of another would be seen.
-        fills = i in drawn or (bool(drawn) and treatments[i].endswith("no_landmarks"))
+        fills = i in drawn or (bool(drawn) and treatments[i] in _FACELESS)
         for head in (*([boxed[i]] if i in boxed else []), heads[i]):
             around = fill_around(picture, hidden, head) if fills else None
             cover_head(canvas, changed, head, style, around)

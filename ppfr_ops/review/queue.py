@@ -67,6 +67,8 @@ def doubts(
     for letter in dead_letters.to_pylist():
         if letter["code"] in _HELD and letter["record_id"] not in done:
             queue.append(Doubt(letter["record_id"], _HELD[letter["code"]], 0.0, 0))
+    if "doubt" not in detections.column_names:  # of an output of detections/2
+        detections = detections.append_column("doubt", pa.nulls(len(detections)))
     names = ("source_id", "score", "second_look", "treatment", "doubt")
     faces: dict[str, list[tuple[float, bool, str]]] = defaultdict(list)
     told: dict[str, float | None] = {}
@@ -81,7 +83,8 @@ def doubts(
             best = max((score for score, *_ in found), default=0)
             if doubt >= _ASKED or best < _CERTAIN:
                 reason = "there may be a head more" if doubt >= _ASKED else "no face is certain"
-                queue.append(Doubt(source, reason, min(1 - doubt, best), len(found)))
+                count = sum(treatment != "covered_faint" for *_, treatment in found)
+                queue.append(Doubt(source, reason, min(1 - doubt, best), count))
             continue
         unsure = [score for score, *_ in found if score < 1.5 * sure]
         seconds = [score for score, second, _ in found if second]
@@ -101,6 +104,7 @@ def counts(
     Args:
         detections, settled, sure: as ``doubts`` has them.
     """
+    detections = detections.filter(pc.not_equal(detections["treatment"], "covered_faint"))
     kept = pc.sum(pc.equal(detections["treatment"], "left_alone")).as_py() or 0
     doubted = pc.or_(pc.less(detections["score"], sure), detections["second_look"])
     return PhotographCounts(

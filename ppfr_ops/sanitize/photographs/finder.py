@@ -40,8 +40,6 @@ class Photograph(Item):
 
     faces: Detections = field(default_factory=Detections.empty)
     treatments: tuple[Treatment, ...] = ()
-    spare: int = 0
-    """How many of these are no faces, but may be heads."""
     doubt: float | None = None
     """How likely the likeliest place that is not covered is a head; None: the detector does not
     tell, or its word does not count."""
@@ -184,6 +182,7 @@ class Finder:
             spare, doubt = self._spare(detected)
             every = Detections.join([detected, spare])
             faces, treatments, bare = self._treated(item, known, every, verdict)
+            treatments[len(detected) : len(every)] = ["covered_faint"] * len(spare)
         except (ValueError, TypeError) as error:
             # Only what ``detector.given`` and ``given`` say is known to hold numbers at most.
             return "wrong_boxes", str(error) if type(error) is ValueError else "not boxes"
@@ -203,7 +202,6 @@ class Finder:
             item.format,
             faces,
             tuple(treatments),
-            len(spare),
             doubt,
         )
 

@@ -300,8 +300,9 @@ class WholePictures(PublishingMode[Photograph]):
                 found = each.metrics[name][_judged(item)] if name in each.metrics else np.zeros(0)
                 worst = np.min if name.startswith("id_cosine_") else np.max
                 values[name].append(float(worst(found)) if len(found) else np.nan)
-            values["faces"].append(len(item.faces) - item.spare)
-            sizes = item.faces.sizes
+            sure = np.array([each != "covered_faint" for each in item.treatments], bool)
+            values["faces"].append(float(sure.sum()))
+            sizes = item.faces.sizes[sure]
             values["smallest_face"].append(float(sizes.min()) if len(sizes) else np.nan)
             values["changed_share"].append(each.changed)
         if self.run.level == "full":
