@@ -22,6 +22,7 @@ from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.codec import Encoding, decode
 from ppfr_ops.imaging.detector import Detections
 from ppfr_ops.imaging.portraits import Portrait, lit, yaw
+from ppfr_ops.methods.natural.generator import Generator
 from ppfr_ops.methods.natural.network import Synthesis
 from ppfr_ops.methods.portrait import PortraitHeads, Seen
 from ppfr_ops.methods.registry import create
@@ -450,6 +451,34 @@ def test_a_head_is_drawn_as_large_as_it_is_needed_and_is_the_same(
         small.append(np.asarray(reduced, np.uint8))
     away = [np.abs(small[-1].astype(float) - other).mean() for other in small]
     assert max(away[1:]) < 8 and away[0] < 16
+
+
+@pytest.mark.parametrize(("wanted", "nearest"), [(0.1, 0.1), (0.6, 0.287)])
+def test_who_is_turned_nearest_to_what_can_be_is_drawn_first(
+    monkeypatch: pytest.MonkeyPatch, wanted: float, nearest: float
+) -> None:
+    """Nobody goes farther where the original is turned farther than drawn heads can be."""
+    foretold, drawn = Generator.foretold, Generator.drawn
+    told = torch.tensor([1.0, 2.0, 2.0, 0.0, 0.0, np.log(154.0)]).repeat(32, 1)
+    told[:, 4], order = torch.linspace(-0.3, 0.7, 32), list[torch.Tensor]()
+
+    def as_told(self: Generator, styles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        order.append(styles)
+        return foretold(self, styles)[0], told
+
+    def noted(self: Generator, styles: torch.Tensor, seen: torch.Tensor) -> object:
+        order.append(styles)
+        return drawn(self, styles, seen=seen)
+
+    monkeypatch.setattr(Generator, "foretold", as_told)
+    monkeypatch.setattr(Generator, "drawn", noted)
+    heads = create("portrait").with_secrets({"identity-key": bytes(32)})
+    assert isinstance(heads, PortraitHeads)
+    draw = np.random.default_rng(6).standard_normal(heads.draw_size).astype(np.float32)
+    heads.sitter(draw, (wanted,), np.full(3, 144.0), 28.0)
+    every, first = order[:2]
+    turned = told[(every == first).flatten(1).all(1), 4]
+    assert turned.item() == pytest.approx(nearest, abs=0.02)
 
 
 @pytest.mark.parametrize("yaw_by", [0.35, -0.35])

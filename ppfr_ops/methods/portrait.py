@@ -354,19 +354,18 @@ def _people(
     early, told = generator.foretold(each)
     face = field(natural.traits(label, draw))
     whole, *least, cut, astray, bright = told.double().numpy().T
-    bound = 1.0 if label else _WHOLE
+    bound, reached = 1.0 if label else _WHOLE, _AHEAD + _TURN * _steps(turned)
     goal = 0.0 if label else np.log(rounded(skin) + 10).mean()
     spare = np.stack(
         [
             whole - np.log(bound),
             *(value - 1 for value in least),
             _MOST_CUT - cut,
-            _MOST_ASTRAY - abs(astray - turned),
+            _MOST_ASTRAY - abs(astray - reached),
             _MOST_LIGHT - abs(bright - goal) * (not label),
         ]
     )
     chances = torch.special.log_ndtr(torch.from_numpy(spare / _TOLD[:, None])).sum(0)
-    reached = _AHEAD + _TURN * _steps(turned)
     for number in chances.argsort(descending=True, stable=True)[:_DRAWN].tolist():
         who, look, styles = sought[number], looks[number], each[number]
         picture, features = generator.drawn(styles, seen=early[number : number + 1])
