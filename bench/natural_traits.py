@@ -25,7 +25,7 @@ from ppfr_ops.methods.registry import create
 from ppfr_ops.recognizers import Recognizer, RecognizerSpec
 
 THRESHOLDS = {"sface": 0.410, "mobileface": 0.482, "dlib": 0.929, "mfn128": 0.377}
-FAR, UNIT, STRENGTH = 1e-3, 1.5, 1.15
+FAR, UNIT, STRENGTH = 1e-3, 1.5, 1.3
 """The last: of a person's traits together; by eye nothing looks made up."""
 
 
