@@ -184,6 +184,25 @@ def test_keys_boxes_undo_and_a_reload(served: tuple[Queue, str], tmp_path: Path)
 
 
 @pytest.mark.slow
+def test_faces_that_are_no_surer_than_the_doubt_are_orange(
+    served: tuple[Queue, str], tmp_path: Path
+) -> None:
+    async def session() -> None:
+        async with browser(tmp_path, served[1]) as page:
+            await page.until("picture !== null")
+            boxes = [[20 * n, 10, 20 * n + 15, 25, s] for n, s in enumerate((0.3, 0.5, 0.9))]
+            drawn = (
+                f"shown[at].boxes = {boxes}; shown[at].score = 0.5; const made = [];"
+                "const stroke = ink.strokeRect.bind(ink);"
+                "ink.strokeRect = (...r) => { made.push(ink.strokeStyle); stroke(...r); };"
+                "draw(); made.filter(colour => colour !== '#000000')"
+            )
+            assert await page.value(drawn) == ["#ff9d2e", "#ff9d2e", "#ffffff"]
+
+    asyncio.run(session())
+
+
+@pytest.mark.slow
 def test_a_phone_shows_all_of_it(served: tuple[Queue, str], tmp_path: Path) -> None:
     async def session() -> None:
         async with browser(tmp_path, served[1], width=390) as page:
