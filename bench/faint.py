@@ -5,7 +5,8 @@
 Scenes as in ``bare_faces.py``, of each folder at 800x600 and 500x375 px. A place that no face
 covers is a head if it shares a third of the smaller box with a head that is not covered. Half of
 the scenes fit, the other half tells how often places of a chance were heads; then all of them fit
-the weights that are printed. Nothing of LFW belongs here.
+the weights that are printed; those of ``imaging.faint`` were fitted so to the scenes that
+docs/faces.md lists (*who is asked about*). Nothing of LFW belongs here.
 """
 
 from pathlib import Path
