@@ -152,7 +152,7 @@ def at(field: NDArray[np.float32], places: NDArray[np.floating]) -> NDArray[np.f
     """What a field, ``SIDE x SIDE x C``, says at places of the aligned face, ``... x 2``: ``... x
     C``; beyond its edge the edge goes on."""
     found = (np.asarray(places, np.float32) - LEAST) / STEP
-    rows = found.reshape(len(found), -1, 2) if found.ndim == 3 else found.reshape(1, -1, 2)
+    rows = found.reshape(-1, found.shape[-2], 2)
     said = cv2.remap(
         field, rows[..., 0], rows[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
