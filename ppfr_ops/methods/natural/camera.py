@@ -23,7 +23,7 @@ DRAW = 16
 """Normals of a draw that a photo is taken by."""
 PLACES = -DRAW + 5, -DRAW + 10
 """Of a draw, the normals of the light's side and of brightness."""
-YAW, PITCH = 0.26, 0.045
+YAW, PITCH = 0.23, 0.045
 """Radians that the head is turned by, one deviation."""
 GAMMA, SATURATION, BRIGHTNESS, SHARPNESS = 0.2, 0.3, 0.14, 0.3
 """Exponent of grey values, saturation and brightness, in logarithms; sharpening."""

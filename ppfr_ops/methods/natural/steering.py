@@ -19,7 +19,7 @@ SLOPES = {"yaw": (-0.03, 0.11), "pitch": (0.565, 0.0105)}
 people."""
 FURTHEST = {"yaw": 2.3, "pitch": 1.8}
 """Normals that are asked for at most."""
-TURNS = {"yaw": (0.14, 0.73), "pitch": (0.0195, 2.7)}
+TURNS = {"yaw": (0.124, 0.83), "pitch": (0.0195, 2.7)}
 """What the camera's turning by 1 adds, and by how much it turns at most."""
 NEAR = {"yaw": 0.01, "pitch": 0.004}
 """What may be missing beyond what a turn adds."""
