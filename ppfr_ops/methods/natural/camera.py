@@ -39,7 +39,9 @@ that it is turned by, px."""
 _Y, _X = np.mgrid[:FACE_SIZE, :FACE_SIZE].astype(np.float32) / ((FACE_SIZE - 1) / 2) - 1
 _HALVES = (0.56, 0.7)
 """By how much a slope of 1 parts the two halves of the inner face, across and down."""
-_ROUNDS, _STEPS = 5, 40
+_ROUNDS, _STEPS, _FARTHEST = 5, 40, 0.45
+"""Of turning: rounds in which sources are sought, places on a side, and the most
+radians: beyond them a head would fold."""
 
 Points = NDArray[np.float64]
 
@@ -107,7 +109,7 @@ def _mover(
     landmarks: NDArray[np.floating], draw: NDArray[np.float64], face: Traits | None
 ) -> Callable[[Points], Points]:
     """Where points of a picture come to lie, as :func:`turned` moves them."""
-    yaw, pitch = YAW * draw[0], PITCH * draw[1]
+    yaw, pitch = np.clip([YAW * draw[0], PITCH * draw[1]], -_FARTHEST, _FARTHEST)
     matrix = similarity(landmarks)
     back = np.linalg.inv(matrix[:, :2])
 
