@@ -100,7 +100,7 @@ def colours(x: Plane, y: Plane) -> dict[str, tuple[Plane, tuple[float, ...], flo
         "sockets light": (_eyes(x, y, lambda u, v, _: _near(u, v + 4, 11, 5)), _LIGHT, 0.12),
         "under the eyes": (_eyes(x, y, lambda u, v, _: _near(u, v - 9, 10, 4)), _LIGHT, 0.10),
         "lips light": (_near(off, y - 93, 12, 5), _LIGHT, 0.14),
-        "lips red": (_near(off, y - 93, 12, 5), _RED, 0.25),
+        "lips red": (_near(off, y - 93, 12, 5), _RED, 0.12),
         "cheeks red": (_near(side - 23, y - 78, 10, 9), _RED, 0.12),
         "chin light": (_near(off, y - 104, 26, 9), _LIGHT, 0.14),
         "upper lip light": (_near(off, y - 83, 12, 4), _LIGHT, 0.12),
