@@ -113,8 +113,7 @@ class Checked:
             ValueError: it did not answer for every picture, or a box has no area, or a number is
                 none.
         """
-        found = list(self._detector(pictures))
-        if len(found) != len(pictures):
+        if len(found := list(self._detector(pictures))) != len(pictures):
             raise ValueError("not as many answers as pictures")
         for faces in found:
             count = len(faces)
@@ -126,12 +125,9 @@ class Checked:
             if (faces.boxes[:, 2:] <= faces.boxes[:, :2]).any():
                 raise ValueError("a box without area")
             points = np.isnan(faces.landmarks)
-            faint = faces.faint
-            if faint is not None and not (
-                np.shape(faint)[1:] == (5,)
-                and np.isfinite(faint).all()
-                and (faint[:, 2:4] > faint[:, :2]).all()
-            ):
+            faint = np.zeros((0, 5)) if faces.faint is None else faces.faint
+            shaped = np.shape(faint)[1:] == (5,) and np.isfinite(faint).all()
+            if not shaped or (faint[:, 2:4] <= faint[:, :2]).any():
                 raise ValueError("faint places that are none")
             if np.isinf(faces.landmarks).any() or (points.any((1, 2)) != points.all((1, 2))).any():
                 raise ValueError("landmarks that are there in part")
@@ -281,8 +277,8 @@ class CenterFace:
         sure = self._sure(faces)
         boxes = self._edges(picture, seen[1:], sure.boxes)
         points = np.full((len(boxes), 5, 2), np.nan, np.float32)
-        scores = np.full(len(boxes), self._least, np.float32)
-        more = Detections(boxes, points, scores, np.ones(len(boxes), bool))
+        scores, second = np.full(len(boxes), self._least), np.ones(len(boxes), bool)
+        more = Detections(boxes, points, scores, second)
         every, rest = Detections.join([sure, more]), faces.scores <= self.threshold
         other = np.column_stack([faces.boxes[rest], faces.scores[rest]])
         return replace(every, faint=doubtful(picture, seen, other, every.boxes))
