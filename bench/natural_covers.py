@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from natural_fast import drawn_styles, edges
+from natural_fast import drawn_styles, edges, told_by
 from PIL import Image
 from torch import Tensor
 
@@ -217,19 +217,12 @@ def foretold(work: Path, count: int) -> dict[str, Tensor]:
         np.savez(path, seen=np.stack(seen), found=np.array(found, np.float32))
     x, y = (torch.from_numpy(np.load(path)[name]) for name in ("seen", "found"))
 
-    def line(rows: Tensor) -> tuple[Tensor, Tensor]:
-        middle, spread, mean = x[rows].mean(0), x[rows].std(0) + 1e-6, y[rows].mean(0)
-        a = (x[rows] - middle) / spread
-        dual = torch.linalg.solve(a @ a.T + RIDGE * torch.eye(len(a)), y[rows] - mean)
-        weights = (a.T @ dual).T / spread
-        return weights, mean - weights @ middle
-
     held = torch.arange(len(x)) % 5 == 0
-    weights, middle = line(~held)
+    weights, middle = told_by(x[~held], y[~held], RIDGE)
     told = x[held] @ weights.T + middle
     r = [np.corrcoef(told[:, k], y[held][:, k])[0, 1] for k in range(y.shape[1])]
     print(f"{len(x)} pictures, held out: r {np.round(r, 3)}, astray {(told - y[held]).std(0)}")
-    weights, middle = line(torch.arange(len(x)) >= 0)
+    weights, middle = told_by(x, y, RIDGE)
     return {"told": weights, "told.middle": middle}
 
 

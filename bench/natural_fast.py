@@ -108,6 +108,15 @@ def line(seen: Tensor, wanted: Tensor, ridge: float = 1e-4) -> tuple[Tensor, Ten
     return weights.float(), (target - weights @ middle).float(), left
 
 
+def told_by(x: Tensor, y: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
+    """A ridge on standardised columns, by its dual: weights, and what is added."""
+    middle, spread, mean = x.mean(0), x.std(0) + 1e-6, y.mean(0)
+    a = (x - middle) / spread
+    dual = torch.linalg.solve(a @ a.T + penalty * torch.eye(len(a)), y - mean)
+    weights = (a.T @ dual).T / spread
+    return weights, mean - weights @ middle
+
+
 @torch.no_grad()
 def begun_with(generator: Generator, tensors: dict[str, Tensor], count: int) -> dict[str, Tensor]:
     """The narrower network's tensors, fitted layer by layer on some drawn pictures."""
@@ -287,21 +296,14 @@ def early(generator: Generator, styles: Tensor, shown: Tensor) -> dict[str, Tens
     x, y = torch.stack(seen), torch.tensor(turned, dtype=torch.float32)
     fitted = torch.arange(len(x)) % 10 > 0
 
-    def line(rows: Tensor) -> tuple[Tensor, Tensor]:
-        middle, spread, mean = x[rows].mean(0), x[rows].std(0) + 1e-6, y[rows].mean(0)
-        a = (x[rows] - middle) / spread
-        dual = torch.linalg.solve(a @ a.T + RIDGE * torch.eye(len(a)), y[rows] - mean)
-        weights = (a.T @ dual).T / spread
-        return weights, mean - weights @ middle
-
-    weights, middle = line(fitted)
+    weights, middle = told_by(x[fitted], y[fitted], RIDGE)
     told = x[~fitted] @ weights.T + middle
     held = [np.corrcoef(told[:, k], y[~fitted][:, k])[0, 1] for k in range(len(TURNS))]
     left = (told - y[~fitted]).std(0).tolist()
     print(
         f"{list(TURNS)} told at 16 px, held out: r {np.round(held, 3)}, astray {np.round(left, 4)}"
     )
-    weights, middle = line(torch.arange(len(x)))
+    weights, middle = told_by(x, y, RIDGE)
     return {"pose": weights, "pose.middle": middle}
 
 

@@ -15,7 +15,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ppfr_ops.imaging.arrays import Picture
-from ppfr_ops.imaging.boxes import common
+from ppfr_ops.imaging.boxes import alike, common
 from ppfr_ops.imaging.views import View, around, by_quarters, framed, seen_by
 
 YUNET = Path(__file__).parent / "yunet" / "yunet.onnx"
@@ -194,8 +194,4 @@ def unknown(
 
 def shares(box: NDArray[np.float32], others: NDArray[np.float32]) -> bool:
     """Whether a third of the smaller of two boxes is in both."""
-    if len(others) == 0:
-        return False
-    areas = np.prod(others[:, 2:] - others[:, :2], axis=1)
-    least = np.minimum(areas, np.prod(box[2:] - box[:2]))
-    return bool((common(box, others) > 0.3 * least).any())
+    return len(others) > 0 and bool(alike(box, others).any())

@@ -9,15 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppfr_ops.imaging.arrays import Picture
+from ppfr_ops.imaging.boxes import alike
+from ppfr_ops.imaging.edges import unknown
 
 _WEIGHTS = (7.06, 1.27, 0.82, 1.90, -1.08)
 """Of one, and of the logarithms of the highest and the second highest score of a place among the
 small network's looks, of the highest of the other's, and of its longer side in 40 px; logistic.
 ``bench/faint.py`` fits them to heads left bare in made scenes."""
 
-_LEAST, _SAME, _WITHIN = 0.05, 0.3, 0.2
-"""Score of what a look does not show; share of the smaller of two boxes that is in both where they
-are one place; and of a box that lies in the picture."""
+_LEAST = 0.05
+"""Score of what a look does not show."""
 
 
 def doubtful(
@@ -49,19 +50,15 @@ def places(
         other's, and longer side, px, ``N x 4``.
     """
     seen = np.concatenate([each[:, :5] for each in (*looks, other)])
-    which = np.repeat(np.arange(len(looks) + 1), [len(each) for each in (*looks, other)])
-    frame = np.array([[0, 0, *picture.shape[1::-1]]], np.float32)
-    free = _areas(seen) * _WITHIN <= _both(seen, frame)[:, 0]
-    if len(known):
-        free &= _shared(seen, known).max(1) <= _SAME
-    order = np.flatnonzero(free)
-    order = order[np.argsort(-seen[order, 4], kind="stable")]
-    seen, which = seen[order], which[order]
+    which = np.repeat(np.arange(len(looks) + 1.0), [len(each) for each in (*looks, other)])
+    free = unknown(np.column_stack([seen, which]).astype(np.float32), picture, known)
+    free = free[np.argsort(-free[:, 4], kind="stable")]
+    seen, which = free[:, :5], free[:, 5].astype(int)
     left, boxes, told = np.ones(len(seen), bool), [], []
     for i in range(len(seen)):
         if not left[i]:
             continue
-        mine = left & (_shared(seen[i : i + 1], seen)[0] > _SAME)
+        mine = left & alike(seen[i, :4], seen[:, :4])
         left &= ~mine
         best = np.zeros(len(looks) + 1, np.float32)
         np.maximum.at(best, which[mine], seen[mine, 4])
@@ -76,20 +73,3 @@ def chances(told: NDArray[np.float32]) -> NDArray[np.float32]:
     scores = np.log(np.maximum(told[:, :3], _LEAST))
     logit = _WEIGHTS[0] + scores @ _WEIGHTS[1:4] + _WEIGHTS[4] * np.log(told[:, 3] / 40)
     return (1 / (1 + np.exp(-logit))).astype(np.float32)
-
-
-def _areas(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), np.float32)
-
-
-def _both(boxes: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Area of every box that is also in every other, ``N x M``."""
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:4], others[None, :, 2:4])
-    return np.asarray(np.prod(np.clip(high - low, 0, None), axis=2), np.float32)
-
-
-def _shared(boxes: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The same as a share of the smaller one."""
-    least = np.minimum(_areas(boxes)[:, None], _areas(others)[None])
-    return np.asarray(_both(boxes, others) / np.maximum(least, 1e-6), np.float32)
