@@ -1,11 +1,12 @@
 """``--keep-look``: how well drawn pictures follow a kept look, and what it gives away.
 
-    python bench/natural_look.py ../shared [--drawn 300] [--keep pose,light]
+    python bench/natural_look.py ../shared [--drawn 300 | --drawn 0] [--keep pose,light]
 
 Followed: ``cfp_aligned``, frontal photographs, nothing of which the bins were set by. Given away:
 LFW, all 7,701 photographs. Whoever holds all of them ranks them, or the people, by a record's look,
-known exactly (the worst case), and by the look of the published picture, as a detector sees it. A
-person's records are also taken together: by the very photographs, and by others of the person.
+known exactly (the worst case), noised, and by the look of the published picture, as a detector sees
+it. A person's records are also taken together: by the very photographs, and by others of them.
+``--drawn 0``: by the bins alone, in a minute.
 """
 
 import argparse
@@ -88,6 +89,33 @@ def exact(looks: np.ndarray, who: np.ndarray, kept: str) -> None:
           f"(chance {1 / len(several):.4f})")  # fmt: skip
 
 
+def noised(looks: np.ndarray, who: np.ndarray, kept: str, epsilon: float) -> None:
+    """By bins that went through randomised response, by whoever knows all photographs and the
+    table: exactly, for a record; for all records of a person, drawn once."""
+    rows = [row for part in kept.split(",") for row in map(NAMES.index, look.PARTS[part])]
+    told = np.ones((1, 1))
+    size = 1
+    known = np.zeros(len(looks), np.int64)
+    for row in rows:  # the channel from what is seen (the last of each feature: nothing) to cells
+        bins = len(look.EDGES[NAMES[row]]) - 1
+        table = [look.response(bins, epsilon / len(rows), true) for true in (*range(bins), None)]
+        told = np.kron(told, np.array(table) / look.WHOLE)
+        known = known * (bins + 1) + np.where(looks[:, row] < 0, bins, looks[:, row])
+        size *= bins
+    each = told[known]
+    own = np.unique(who, return_inverse=True)[1]
+    rng = np.random.default_rng(0)
+    several = [np.flatnonzero(own == k) for k in range(own.max() + 1) if (own == k).sum() > 3]
+    logs = np.log(np.stack([each[photos].mean(0) for photos in several]))
+    right = [
+        (logs[:, [rng.choice(size, p=each[photo]) for photo in photos]].sum(1)).argmax() == k
+        for k, photos in enumerate(several)
+    ]
+    print(f"{kept}, epsilon {epsilon:g} a record: very photo first "
+          f"{each.max(0).sum() / len(own):.5f}; all of a person's together, by the very "
+          f"photos {np.mean(right):.3f} first")  # fmt: skip
+
+
 def linked(x: np.ndarray, seen: np.ndarray, who: np.ndarray, count: int, keep: str) -> None:
     """By what a detector sees of published pictures."""
     rows = np.random.default_rng(1).permutation(np.flatnonzero(np.isfinite(seen).all(1)))[:count]
@@ -110,7 +138,8 @@ def main() -> None:
     asked.add_argument("--keep", default="pose,light")
     given = asked.parse_args()
     torch.set_num_threads(1)
-    followed(given.shared, given.drawn, given.keep)
+    if given.drawn:
+        followed(given.shared, given.drawn, given.keep)
     x, who, _ = rows_of(given.shared, "lfw_aligned")
     seen = values(x)
     looks = np.stack([
@@ -119,6 +148,10 @@ def main() -> None:
     ], 1)  # fmt: skip
     for kept in (*look.PARTS, ",".join(look.PARTS)):
         exact(looks, who, kept)
+        for epsilon in (1.0, 2.0, 4.0, 8.0):
+            noised(looks, who, kept, epsilon)
+    if not given.drawn:
+        return
     for keep in ("", given.keep):
         linked(x, seen, who, given.drawn, keep)
 

@@ -205,6 +205,7 @@ OTHERWISE: dict[str, tuple[dict[str, Any], Any]] = {
     "identity": ({"identity_column": "who"}, "virtual"),
     "variation": (VIRTUAL, 0.9),
     "keep_look": ({}, "light"),
+    "look_epsilon": ({"keep_look": "light"}, 2.0),
     "seed": ({}, 8),
     "batch_size": ({}, 0),
 }

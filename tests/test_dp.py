@@ -284,7 +284,9 @@ def test_the_unit_person_holds_where_records_are_made(tmp_path: Path) -> None:
     assert sum(entry.records for entry in entries) == 3
     assert sum((Counter(e.dead_letters) for e in entries), Counter()) == {"unlabelled": 2}
     # And should one come that far, it is not paid for by nobody.
-    job = SimpleNamespace(build_method=lambda: SimpleNamespace(guarantee=lambda: promised))
+    job = SimpleNamespace(
+        build_method=lambda: SimpleNamespace(guarantee=lambda: promised, kept_look=())
+    )
     promised = SimpleNamespace(unit="person", loss=Loss(1.0), photos=9)
     nobodys = SimpleNamespace(records=pa.table({"identity": ["a", None]}))
     with pytest.raises(UserError, match="has no identity"):

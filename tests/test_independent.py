@@ -14,8 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from independent import METHOD, SIZES, inline, options, records, released, rows_of, run, write
 
+from ppfr_ops.cli.report import main as report_command
 from ppfr_ops.contracts.manifest import ReleaseManifest
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding, decode
@@ -28,6 +30,8 @@ from ppfr_ops.sanitize import dealing, looking, run_context, worker
 from ppfr_ops.sanitize.conductor import conduct
 from ppfr_ops.sanitize.events import ignore
 from ppfr_ops.sanitize.prepare import prepare
+from ppfr_ops.store.account import Account
+from ppfr_ops.store.folder import Folder
 from ppfr_ops.store.ledger import Ledger
 
 
@@ -240,6 +244,60 @@ def test_a_kept_look_goes_with_its_row_and_nothing_else_of_the_photo_does(tmp_pa
     assert told is not None and (told.people, told.singled_out, told.structure_k) == (3, 1, 1)
 
 
+def noted_looks(output: Path, source: Path, **more: Any) -> dict[Any, list[str]]:
+    """What a plan has of looks, by person; nothing is drawn."""
+
+    def only_looks(job: Any, todo: list[int]) -> Any:
+        if job.stage == "draw":
+            raise KeyboardInterrupt
+        yield from inline(job, todo)
+
+    chosen = {"method": "natural", "keep_columns": (), "size_anonymity": 1, "keep_look": "light"}
+    with pytest.raises(KeyboardInterrupt):
+        conduct(options(source, output, **(chosen | more)), only_looks, "inline", ignore)
+    found: dict[Any, list[str]] = {}
+    for part in (output / "evidence/ledger/plan").glob("*.rows.parquet"):
+        for row in pq.read_table(part).to_pylist():
+            found.setdefault(row["identity"], []).append(row["look"])
+    return {person: sorted(looks) for person, looks in found.items()}
+
+
+def test_a_noised_look_is_drawn_once_and_paid_for_once(tmp_path: Path) -> None:
+    """Whichever run notes it: a new one, in other units and another order, is told the same."""
+    key = tmp_path / "key"
+    key.write_bytes(bytes(range(32)))
+    key.chmod(0o600)
+    source = write(tmp_path / "in", rows_of([6, 9, 30])[:-2])
+    more = {"look_epsilon": 1.0, "identity_key_file": str(key), "seed": None}
+    exact = noted_looks(tmp_path / "exact", source, **(more | {"look_epsilon": None}))
+    first = noted_looks(tmp_path / "out", source, privacy_budget=50.0, **more)
+    assert first != exact and {len(looks) for looks in first.values()} == {6, 9, 30}
+    assert noted_looks(tmp_path / "out", source, privacy_budget=50.0, **more) == first
+    sort_anew(source)
+    again = noted_looks(tmp_path / "again", source, unit_rows=7, **more)
+    named = [looks for looks in first.values() if len(looks) > 1]
+    assert sorted(named) == sorted(looks for looks in again.values() if len(looks) > 1)
+    balance = Account(Folder(str(tmp_path / "out"))).balance()
+    assert sorted(balance.epsilon(who) for who in balance.losses) == [6, 9, 30]
+    with pytest.raises(UserError, match=r"1 of 3 people would overdraw; .* would come to 30"):
+        noted_looks(tmp_path / "over", source, privacy_budget=29.0, **more)
+
+
+def test_a_release_says_what_it_tells_of_looks(tmp_path: Path) -> None:
+    source, told = write(tmp_path / "in", rows_of([3])), tmp_path / "out"
+    more = {"keep_look": "pose,light", "look_epsilon": 2.0, "keep_columns": ()}
+    run(options(source, told, method="natural", size_anonymity=1, **more))
+    made = ReleaseManifest.model_validate_json(released(told)["manifest.json"])
+    assert made.method.private and made.method.figures["epsilon"] == 2
+    assert "no other feature" in mode_of(made).words
+    done = CliRunner().invoke(report_command, [str(told)])
+    assert done.exit_code in (0, 3), done.output
+    card = released(told)["README.md"].decode()
+    assert "Epsilon 2, delta 0, of a record (replace one), by k-ary randomised response" in card
+    assert "what they tell of a photo is bounded by epsilon 2, of a person by" in card
+    assert not list(verify(str(told)))
+
+
 def sort_anew(source: Path) -> None:
     """The same rows in the same files, in another order."""
     for path in source.iterdir():
@@ -307,6 +365,8 @@ def test_what_cannot_be_read_is_a_dead_letter_and_counted(tmp_path: Path) -> Non
         ({"method": "blur", "discard_key": True}, "held against them"),
         ({"keep_look": "light", "discard_key": True}, "or keep a look, can be held"),
         ({"method": "blur", "keep_look": "pose"}, "--keep-look: method blur draws no look"),
+        ({"method": "blur", "look_epsilon": 1.0}, "--look-epsilon: method blur draws no look"),
+        ({"method": "natural", "look_epsilon": 1.0}, "look_epsilon goes with keep_look"),
         ({"method": "natural", "keep_look": "hair"}, "there is no part 'hair'; there are pose"),
     ],
 )

@@ -1,7 +1,9 @@
 """Natural people: nothing of a face is read, batches do not matter, pictures are whole faces."""
 
 import io
+import math
 import os
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import torch
 from click.testing import CliRunner
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.stats import chi2
 
 from ppfr_ops.cli.invent import main as invent_command
 from ppfr_ops.errors import UserError
@@ -69,6 +72,44 @@ def test_a_kept_look_is_followed_and_changes_nobody() -> None:
     unknown = Context({"identity": ["a"], "look": ["----"]})
     drawn = method(keep_look="pose")(NOBODY, draws(1), unknown)
     assert (drawn == shown(["a"])).all(), "nothing that is kept: as drawn"
+
+
+@pytest.mark.parametrize("epsilon", [1e-3 / 4, 0.5, 2.0, 16.0, 64.0])
+@pytest.mark.parametrize("bins", [3, 5])
+def test_no_bin_is_told_more_likely_than_epsilon_allows(bins: int, epsilon: float) -> None:
+    """By the very weights that are drawn by, exactly; a face that nobody found among them."""
+    bound = Decimal(epsilon).exp()
+    rows = [look.response(bins, epsilon, true) for true in (None, *range(bins))]
+    assert all(sum(row) == look.WHOLE and min(row) > 0 for row in rows)
+    for told in zip(*rows, strict=True):
+        assert Decimal(max(told)) <= bound * min(told)
+    meant = math.exp(epsilon) / (math.exp(epsilon) + bins - 1)
+    assert rows[1][0] / look.WHOLE == pytest.approx(meant, rel=1e-3)
+
+
+def test_bins_are_told_as_often_as_the_table_says() -> None:
+    """A chi-square that chance exceeds once in 10 million, of 4,000 photos; and by which key."""
+    faces = np.random.default_rng(0).integers(0, 256, (4000, 112, 112, 3), np.uint8)
+    looks = ["4-02"] * 2000 + ["0120"] * 2000
+    kept = ("pose", "light")
+    told = look.noised(faces, looks, kept, 6.0, os.urandom(32))
+    assert look.noised(faces[:9], looks[:9], kept, 6.0, KEY) != told[:9]
+    for start, seen in ((0, looks[0]), (2000, looks[-1])):
+        for place, name in enumerate(look.EDGES):
+            found = [int(each[place]) for each in told[start : start + 2000]]
+            bins = len(look.EDGES[name]) - 1
+            true = None if seen[place] == "-" else int(seen[place])
+            meant = 2000 * np.array(look.response(bins, 1.5, true)) / look.WHOLE
+            far = np.square(np.bincount(found, minlength=bins) - meant) / meant
+            assert far.sum() < chi2.isf(1e-8, bins - 1)
+    light = look.noised(faces[:1], ["----"], ("light",), 6.0, KEY)[0]
+    assert light[:2] == "--" and light[2:].isdigit(), "what is not kept is not made up"
+
+
+@pytest.mark.parametrize("epsilon", [0.0, -1.0, 65.0, float("nan")])
+def test_no_epsilon_is_refused(epsilon: float) -> None:
+    with pytest.raises(UserError, match="look_epsilon"):
+        method(keep_look="light", look_epsilon=epsilon)
 
 
 @pytest.mark.parametrize(

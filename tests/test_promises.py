@@ -52,7 +52,8 @@ without a model, a key or a policy; those are below."""
 OF_TREES = {"names", "output_form", "identity_from", "labels"}
 OF_FILES = {"fr", "identity_column", "identity_key_file", "policy"}
 OF_MARKS = {"invisible_mark", "c2pa_training"}
-OF_VIRTUAL_PEOPLE = {"identity", "variation", "keep_look", "size_rounding", "size_anonymity"}
+OF_VIRTUAL_PEOPLE = {"identity", "variation", "keep_look", "look_epsilon"}
+OF_VIRTUAL_PEOPLE |= {"size_rounding", "size_anonymity"}
 
 PHOTOGRAPHS: dict[str, Any] = {
     "output_faces": "in-place",

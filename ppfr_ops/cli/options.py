@@ -40,6 +40,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "method_options",
         "variation",
         "keep_look",
+        "look_epsilon",
         "output_form",
         "names",
         "output_format",

@@ -4,8 +4,12 @@ A look is a text with a digit a feature, in the order of ``EDGES``: which bin, f
 nothing is known or kept.
 """
 
-from collections.abc import Collection, Mapping
+import hashlib
+import math
+from bisect import bisect
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
+from itertools import accumulate
 
 import cv2
 import numpy as np
@@ -38,6 +42,9 @@ _AT_EDGE = 0.2
 
 BORDER = 24
 """Around an aligned face before a detector sees it, px."""
+
+WHOLE = 2**53
+"""What the weights of ``response`` add up to."""
 
 INNER = (slice(20, 100), slice(25, 87))
 """Of an aligned face what is never background."""
@@ -101,6 +108,50 @@ def noted(faces: Faces, kept: Collection[str]) -> list[str]:
         values = shading(face) | ({} if marks is None else shape(marks))
         looks.append("".join(_bin(name, values[name]) if name in wanted else "-" for name in EDGES))
     return looks
+
+
+def response(bins: int, epsilon: float, true: int | None) -> list[int]:
+    """How likely each bin is told, out of ``WHOLE``: k-ary randomised response (Kairouz, Oh and
+    Viswanath, arXiv 1407.1338). No two rows of the table differ at a bin by more than e^epsilon,
+    rounding included.
+
+    Args:
+        bins: how many there are.
+        epsilon: of this feature, 1e-4 to 64.
+        true: None: nothing is known, and all are alike.
+    """
+    if true is None:
+        return [WHOLE // bins + (place < WHOLE % bins) for place in range(bins)]
+    other = math.ceil(WHOLE / (math.exp(epsilon) + bins - 1)) + 1
+    return [WHOLE - (bins - 1) * other if place == true else other for place in range(bins)]
+
+
+def noised(
+    faces: Faces, looks: Sequence[str], kept: Collection[str], epsilon: float, key: bytes
+) -> list[str]:
+    """Looks, each bin of which went through ``response``: what is told of a photo's look is
+    ``epsilon``-private. Draws are a function of key and photo, so that who notes it once more, or
+    has it twice, averages nothing out.
+
+    Args:
+        faces: uint8 ``N x 112 x 112 x 3``, as for ``noted``.
+        looks: as ``noted`` gives them, ``N``.
+        kept: parts that are kept; their features share epsilon evenly.
+        key: 32 bytes of the system's, which stays with the owner.
+    """
+    wanted = [name for part in kept for name in PARTS[part]]
+    found = []
+    for face, look in zip(faces, looks, strict=True):
+        raw = hashlib.shake_256(key + face.tobytes()).digest(8 * len(EDGES))
+        draws = np.frombuffer(raw, ">u8") >> np.uint64(11)
+        bins = list(look)
+        for place, name in enumerate(EDGES):
+            if name in wanted:
+                true = None if look[place] == "-" else int(look[place])
+                table = response(len(EDGES[name]) - 1, epsilon / len(wanted), true)
+                bins[place] = str(bisect(list(accumulate(table)), int(draws[place])))
+        found.append("".join(bins))
+    return found
 
 
 def _bin(name: str, value: float) -> str:

@@ -38,7 +38,11 @@ def charge(
     given = job.build_method().guarantee()
     if account is None or given is None:
         return
-    people = Counter(name for name in tables.records["identity"].to_pylist() if name is not None)
+    noted = tables.records["identity"].to_pylist()
+    if job.build_method().kept_look:  # is paid for when it is noted, not when it is dealt out
+        whose = [] if tables.look is None else tables.look["person"].to_pylist()
+        noted = [code and code.hex() for code in whose]
+    people = Counter(name for name in noted if name is not None)
     if given.unit == "person" and people.total() != tables.records.num_rows:
         raise UserError("epsilon is per person, and a record has no identity")
     release = ledger.ids.release()

@@ -58,6 +58,7 @@ OPTIONS = (
     "align",
     "variation",
     "keep_look",
+    "look_epsilon",
     "seed",
 )
 """Options of ``SanitizeOptions`` that make sense without input and output of one's own."""

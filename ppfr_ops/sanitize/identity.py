@@ -26,12 +26,13 @@ _FIELDS = {
     "identity": "cannot show another person",
     "variation": "cannot show another person",
     "keep_look": "draws no look (natural does)",
+    "look_epsilon": "draws no look (natural does)",
 }
 
 
 def resolved(options: SanitizeOptions, whole: bool = True) -> SanitizeOptions:
-    """The options with ``--identity``, ``--variation`` and ``--keep-look`` as options of the
-    method.
+    """The options with ``--identity``, ``--variation``, ``--keep-look`` and ``--look-epsilon`` as
+    options of the method.
 
     Args:
         whole: whether a release is made at once, and not a batch by anyone who calls.

@@ -102,6 +102,17 @@ class SanitizeOptions(Options):
         default_text="none: all of it is drawn",
         metavar="PARTS",
     )
+    look_epsilon: float | None = option(
+        None,
+        "Differential privacy for --keep-look: each bin goes through randomised response, and what "
+        "is told of a photo's look costs this much (natural). It is of a photo, not of a person "
+        "who has many.",
+        shapes=True,
+        manifest=False,
+        default_text="none: bins are kept as they are",
+        ge=1e-3,
+        le=64,
+    )
     discard_key: bool = option(
         False,
         "When all is done, remove the key that the run made for its release: nobody can say any "

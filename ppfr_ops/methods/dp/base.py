@@ -25,6 +25,16 @@ FIGURES = (
     Figure("privacy_unit", "whose change epsilon speaks of: record or person", type=pa.string()),
 )  # fmt: skip
 
+PROMISED = (
+    *FIGURES,
+    Figure("sound", "whether the claimed epsilon is the true one", type=pa.bool_()),
+    Figure("claimed_epsilon", "what is claimed, where that is something else", "1", "0 or more",
+           pa.float64()),
+    Figure("record_epsilon", "epsilon of one record", "1", "0 or more", pa.float64()),
+    Figure("photos", "photos of a person that epsilon covers", type=pa.int64()),
+    Figure("scope", "what the guarantee is about", type=pa.string()),
+)  # fmt: skip
+
 _NAMES = {
     "laplace": "Laplace, L1, discrete (OpenDP)",
     "gaussian": "analytic Gaussian, L2, discrete (OpenDP)",
@@ -41,15 +51,7 @@ class Private(Anonymizer):
     may_publish_metrics = False
     spends = Spending("epsilon", "1", "privacy budget of a person, over records and releases")
     record_figures = FIGURES
-    release_figures = (
-        *FIGURES,
-        Figure("sound", "whether the claimed epsilon is the true one", type=pa.bool_()),
-        Figure("claimed_epsilon", "what is claimed, where that is something else", "1", "0 or more",
-               pa.float64()),
-        Figure("record_epsilon", "epsilon of one record", "1", "0 or more", pa.float64()),
-        Figure("photos", "photos of a person that epsilon covers", type=pa.int64()),
-        Figure("scope", "what the guarantee is about", type=pa.string()),
-    )  # fmt: skip
+    release_figures = PROMISED
 
     epsilon: float = Field(
         ge=1e-3, le=1e6, allow_inf_nan=False, description="privacy loss of the unit; has no default"
@@ -110,30 +112,34 @@ class Private(Anonymizer):
 
     def about_release(self) -> dict[str, Any]:
         given = self.guarantee()
-        scope = "the face, given its label" if given.label_only else "the record's picture"
-        return self._told(given) | {
-            "sound": not given.unsound,
-            "claimed_epsilon": given.claimed_epsilon,
-            "record_epsilon": given.loss.epsilon(self.delta),
-            "photos": given.photos,
-            "scope": f"{scope}; labels and kept columns are outside of it",
-        }
+        about = "the face, given its label" if given.label_only else "the record's picture"
+        return promised(given, about)
 
     def figures(self, count: int) -> dict[str, NDArray[Any]]:
         """``record_figures``: the same for all, and known before any face was seen."""
-        told = self._told(self.guarantee())
-        return {name: np.full(count, value) for name, value in told.items()}
+        told = promised(self.guarantee(), "")
+        return {item.name: np.full(count, told[item.name]) for item in FIGURES}
 
-    @staticmethod
-    def _told(given: Guarantee) -> dict[str, Any]:
-        return {
-            "epsilon": float(given.epsilon),
-            "delta": float(given.delta),
-            "adjacency": ADJACENCY,
-            "mechanism": given.mechanism,
-            "clip_radius": float(given.clip_radius),
-            "privacy_unit": given.unit,
-        }
+
+def promised(given: Guarantee, about: str) -> dict[str, Any]:
+    """The values of ``PROMISED``, known before any face was seen.
+
+    Args:
+        about: what the guarantee is about, in words.
+    """
+    return {
+        "epsilon": float(given.epsilon),
+        "delta": float(given.delta),
+        "adjacency": ADJACENCY,
+        "mechanism": given.mechanism,
+        "clip_radius": float(given.clip_radius),
+        "privacy_unit": given.unit,
+        "sound": not given.unsound,
+        "claimed_epsilon": given.claimed_epsilon,
+        "record_epsilon": given.loss.epsilon(given.delta),
+        "photos": given.photos,
+        "scope": f"{about}; labels and kept columns are outside of it",
+    }
 
 
 NOTHING = Guarantee(0.0, 0.0, _NAMES["none"], 0.0, "record", Loss())

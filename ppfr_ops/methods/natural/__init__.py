@@ -12,12 +12,12 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging import look
@@ -26,12 +26,14 @@ from ppfr_ops.keys import IDENTITY, derive
 from ppfr_ops.methods.base import Anonymizer, Context, Output
 from ppfr_ops.methods.codes import KEY_SIZE, check_key, normals
 from ppfr_ops.methods.codes import person as person_name
+from ppfr_ops.methods.dp.base import PROMISED, Private, promised
 from ppfr_ops.methods.natural import camera, files, looks, steering, traits
 from ppfr_ops.methods.natural.generator import Generator, Mix, load
 from ppfr_ops.methods.natural.looks import MIX, OTHERS
 from ppfr_ops.methods.natural.network import DEPTH, STYLE
 from ppfr_ops.methods.natural.steering import Sight
 from ppfr_ops.methods.registry import register
+from ppfr_ops.privacy import Guarantee, Loss
 
 SIZES = (128, 256, 512, 1024)
 """Sides of pictures that ``render`` gives."""
@@ -76,6 +78,8 @@ class Natural(Anonymizer):
         "identity-key": "decides which virtual people the pictures show"
     }
     wants = ("identity", "look")
+    spends = Private.spends
+    release_figures = PROMISED
 
     variation: float = Field(
         1.0,
@@ -101,12 +105,25 @@ class Natural(Anonymizer):
         description="parts of a photo's look that its picture has too, coarsely, such as "
         "pose,light: of " + ", ".join(look.PARTS) + "; empty: none, all of it is drawn",
     )
+    look_epsilon: float | None = Field(
+        None,
+        ge=1e-3,
+        le=64,
+        description="privacy loss of a photo's look, whose bins then go through randomised "
+        "response; none: they are kept as they are",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where it runs")
 
     @field_validator("keep_look")
     @classmethod
     def _parts(cls, text: str) -> str:
         return look.parts(text)
+
+    @model_validator(mode="after")
+    def _of_a_look(self) -> Self:
+        if self.look_epsilon is not None and not self.keep_look:
+            raise ValueError("look_epsilon goes with keep_look: there is nothing else to noise")
+        return self
 
     @field_validator("mix")
     @classmethod
@@ -125,8 +142,28 @@ class Natural(Anonymizer):
 
     def options(self) -> dict[str, Any]:
         quick = "" if self.quality == "full" else self.quality
-        beside = {"mix": self.mix, "keep_look": self.keep_look, "quality": quick}
-        return {"variation": self.variation} | {name: text for name, text in beside.items() if text}
+        beside: dict[str, str | float | None] = {"mix": self.mix, "quality": quick}
+        beside |= {"keep_look": self.keep_look, "look_epsilon": self.look_epsilon}
+        return {"variation": self.variation} | {name: each for name, each in beside.items() if each}
+
+    def guarantee(self) -> Guarantee | None:
+        if self.look_epsilon is None:
+            return None
+        how = "k-ary randomised response of each bin of the look"
+        return Guarantee(self.look_epsilon, 0.0, how, 0.0, "record", Loss(pure=self.look_epsilon))
+
+    def about_release(self) -> dict[str, Any]:
+        given = self.guarantee()
+        about = "what is kept of a photo's look, whose photo it is and how many there are given"
+        return {} if given is None else promised(given, about)
+
+    def context_of(self, faces: Faces, labels: Sequence[str | None]) -> Context:
+        found = super().context_of(faces, labels).columns
+        if self.look_epsilon is None:
+            return Context(found)
+        key = derive(self.secret("identity-key"), "noise on looks")
+        noised = look.noised(faces, found["look"], self.kept_look, self.look_epsilon, key)
+        return Context({**found, "look": noised})
 
     @property
     def shares(self) -> Mix:

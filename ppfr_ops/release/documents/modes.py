@@ -81,13 +81,18 @@ CHANGED = Mode(
 
 def mode_of(made: Manifest | ReleaseManifest) -> Mode:
     """The mode of a release."""
-    if made.method.private:
+    kept = str(made.method.options.get("keep_look", "")).replace(",", " and ")
+    if made.method.private and not kept:
         return PRIVATE
     if made.options.get("reads_faces") is False:
-        kept = str(made.method.options.get("keep_look", "")).replace(",", " and ")
         if not kept:
             return NOBODY
         of_photo = f"Of its photo a picture has the {kept}, in a few bins, and nothing else."
+        if made.method.private:
+            of_photo += (
+                " Bins are noised by randomised response: what they tell of a photo is bounded by "
+                f"epsilon {made.method.figures['epsilon']:g}, of a person by that times the photos."
+            )
         return replace(
             NOBODY,
             words=f"{NOBODY.words.replace('no feature', 'no other feature')} {of_photo}",
