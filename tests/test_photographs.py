@@ -19,7 +19,7 @@ from driving import drive
 from ppfr_ops import sample
 from ppfr_ops.cli.sanitize import main
 from ppfr_ops.cli.verify import main as verify
-from ppfr_ops.contracts.detections import detections_schema
+from ppfr_ops.contracts.detections import DOUBT_FIELDS, detections_schema
 from ppfr_ops.contracts.metrics import metrics_schema
 from ppfr_ops.contracts.policy import parse
 from ppfr_ops.contracts.records import records_schema
@@ -30,7 +30,7 @@ from ppfr_ops.imaging import geometry
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.codec import Encoding, decode
 from ppfr_ops.methods.registry import create
-from ppfr_ops.review.queue import counts, doubts, inert
+from ppfr_ops.review.queue import counts, doubts, faint_places, inert
 from ppfr_ops.review.verdicts import Review, read_verdicts
 from ppfr_ops.sanitize.job import Job, Status
 from ppfr_ops.sanitize.options import SanitizeOptions
@@ -357,6 +357,11 @@ def test_what_may_be_a_head_is_asked_about_or_covered(output: str) -> None:
     waiting = doubts(tables.detections, tables.dead_letters, 0.35)
     queue = [(each.source_id, each.reason) for each in waiting]
     asked = [("u-000003", "no face found"), ("u-000002", "there may be a head more")]
+    where = [220.0, 10.0, 240.0, 34.0]
+    covered = float(output == "in-place")
+    shown = {"u-000002": [[*where, 0.0]], "u-000004": [[*where, covered]]}
+    assert faint_places(tables.detections) == shown
+    assert not {item.name for item in DOUBT_FIELDS} & set(tables.records.column_names)
     if output == "crops":  # of which nothing but faces is published
         assert queue == [asked[0], ("u-000004", asked[1][1]), asked[1]]
         assert len(tables.detections) == 5
@@ -375,7 +380,8 @@ def test_what_may_be_a_head_is_asked_about_or_covered(output: str) -> None:
 
 def test_the_queue_of_an_output_of_before_there_were_doubts() -> None:
     tables = build("in-place")(unit([photograph(2), photograph(1)]), "u")
-    before = tables.detections.drop_columns("doubt")
+    before = tables.detections.drop_columns(["doubt", "doubt_box"])
+    assert faint_places(before) == {}
     (doubt,) = doubts(before, tables.dead_letters, 0.35)
     assert (doubt.source_id, doubt.reason) == ("u-000000", "the detector is not sure")
 

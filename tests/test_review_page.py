@@ -48,7 +48,8 @@ def queue_of(folder: Path, count: int) -> Queue:
             row = (f"u-{number:04d}", "no face found", "0.1", 1, str(place), 0, "", "")
             writer.writerow(row)
     boxes = {f"u-{number:04d}": [[100.0, 90.0, 220.0, 250.0]] for number in range(count)}
-    return Queue(read_queue(str(folder / "queue.csv"), boxes, {}), folder / "verdicts.csv")
+    faint = {"u-0000": [[300.0, 40.0, 360.0, 110.0, 0.0], [10.0, 10.0, 60.0, 60.0, 1.0]]}
+    return Queue(read_queue(str(folder / "queue.csv"), boxes, {}, faint), folder / "verdicts.csv")
 
 
 @pytest.fixture
@@ -192,12 +193,42 @@ def test_faces_that_are_no_surer_than_the_doubt_are_orange(
             await page.until("picture !== null")
             boxes = [[20 * n, 10, 20 * n + 15, 25, s] for n, s in enumerate((0.3, 0.5, 0.9))]
             drawn = (
-                f"shown[at].boxes = {boxes}; shown[at].score = 0.5; const made = [];"
-                "const stroke = ink.strokeRect.bind(ink);"
+                f"shown[at].boxes = {boxes}; shown[at].score = 0.5; shown[at].faint = [];"
+                "const made = [];const stroke = ink.strokeRect.bind(ink);"
                 "ink.strokeRect = (...r) => { made.push(ink.strokeStyle); stroke(...r); };"
                 "draw(); made.filter(colour => colour !== '#000000')"
             )
             assert await page.value(drawn) == ["#ff9d2e", "#ff9d2e", "#ffffff"]
+
+    asyncio.run(session())
+
+
+@pytest.mark.slow
+def test_places_that_may_be_heads_are_dashed_where_they_lie(
+    served: tuple[Queue, str], tmp_path: Path
+) -> None:
+    async def session() -> None:
+        async with browser(tmp_path, served[1]) as page:
+            await page.until("picture !== null")
+            drawn = (
+                "(() => { const made = [], stroke = ink.strokeRect.bind(ink), [s, x, y] = scale();"
+                "ink.strokeRect = (...r) => { if (ink.getLineDash().length) made.push(["
+                "ink.strokeStyle, Math.round((r[0] - x) / s), Math.round(r[2] / s)]);"
+                " stroke(...r); };"
+                "draw(); return made; })()"
+            )
+            assert await page.value(drawn) == [["#ff9d2e", 300, 60], ["#ffffff", 10, 50]]
+            inside = (
+                "[...ink.getImageData(...(([s, x, y]) => [x + 300 * s, y + 75 * s - 10, 1, 20])"
+            )
+            inside += "(scale()), ).data]"
+            orange = await page.value(inside)
+            rows = [orange[n : n + 3] for n in range(0, len(orange), 4)]
+            assert any(r > 240 and 140 < g < 175 and b < 90 for r, g, b in rows), "is seen"
+            assert "1 found" in await page.value("$('list').textContent")
+            await page.key("j")
+            await page.until("picture !== null && at === 1")
+            assert await page.value(drawn) == []
 
     asyncio.run(session())
 
@@ -297,7 +328,7 @@ def test_two_reviewers_at_once_lose_nothing(tmp_path: Path) -> None:
 def test_a_queue_of_another_form_is_refused(tmp_path: Path) -> None:
     (tmp_path / "queue.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="--review-out"):
-        read_queue(str(tmp_path / "queue.csv"), {}, {})
+        read_queue(str(tmp_path / "queue.csv"), {}, {}, {})
 
 
 @pytest.mark.parametrize("kind", ["tree", "tar", "tar.gz", "zip", "parquet", "arrow", "numpy"])

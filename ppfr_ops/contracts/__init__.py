@@ -32,7 +32,7 @@ VERSIONS = {
     "records": "2",
     "metrics": "2",
     "dead_letters": "2",
-    "detections": "3",
+    "detections": "4",
     "look": "2",
     "ledger": "2",
     "certificates": "2",

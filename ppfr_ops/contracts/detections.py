@@ -40,13 +40,22 @@ FACE_FIELDS = (
 )
 """Also the columns that ``data/`` has beside the picture where a record is a face."""
 
-DOUBT = described(
-    "doubt",
-    pa.float32(),
-    "how likely the likeliest place of the photograph that is not covered is a head; likelier ones "
-    "are rows whose treatment is covered_faint, and count as no faces",
-    "1",
-    "0 to 1, or null where the detector does not tell",
+DOUBT_FIELDS = (
+    described(
+        "doubt",
+        pa.float32(),
+        "how likely the likeliest place of the photograph that is not covered is a head; likelier "
+        "ones are rows whose treatment is covered_faint, and count as no faces",
+        "1",
+        "0 to 1, or null where the detector does not tell",
+    ),
+    described(
+        "doubt_box",
+        pa.list_(pa.float32()),
+        "that place, as box has it",
+        "px",
+        "null: there is none",
+    ),
 )
 
 
@@ -59,7 +68,7 @@ def detections_schema(recognizers: Sequence[str] = ()) -> pa.Schema:
     fields = [
         described("record_id", pa.string(), "the record in data/ that shows the face"),
         *FACE_FIELDS,
-        DOUBT,
+        *DOUBT_FIELDS,
         *metric_fields(recognizers),
     ]
     return versioned("detections", fields)

@@ -17,7 +17,7 @@ import secrets
 import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -63,6 +63,8 @@ class Item:
     """That are covered: x0, y0, x1, y1, and the score."""
     other: str = ""
     """Digest of a verdict that does not count, because it is of another picture."""
+    faint: list[list[float]] = field(default_factory=list)
+    """Places that may be heads, as ``queue.faint_places`` has them."""
     verdict: str = ""
     original: str = ""
     """Of the verdict, as ``Review`` has it."""
@@ -71,12 +73,15 @@ class Item:
 
 
 def read_queue(
-    path: str, boxes: Mapping[str, list[list[float]]], others: Mapping[str, str]
+    path: str,
+    boxes: Mapping[str, list[list[float]]],
+    others: Mapping[str, str],
+    faint: Mapping[str, list[list[float]]],
 ) -> list[Item]:
     """What ``--review-out`` wrote.
 
     Args:
-        boxes, others: by ``source_id``, as ``Item`` has them.
+        boxes, others, faint: by ``source_id``, as ``Item`` has them.
 
     Raises:
         UserError: it is something else.
@@ -92,6 +97,7 @@ def read_queue(
                     int(row["row"]),
                     boxes.get(row["source_id"], []),
                     others.get(row["source_id"], ""),
+                    faint.get(row["source_id"], []),
                 )
                 for row in csv.DictReader(file)
             ]

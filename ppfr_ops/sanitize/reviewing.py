@@ -2,7 +2,7 @@
 
 from ppfr_ops.errors import UserError
 from ppfr_ops.release.figures import read_all
-from ppfr_ops.review.queue import doubts, places
+from ppfr_ops.review.queue import doubts, faint_places, places
 from ppfr_ops.review.serving import Item, read_queue
 from ppfr_ops.review.verdicts import of_others
 from ppfr_ops.sanitize.originals import planned
@@ -26,12 +26,14 @@ def items_of(
     ledger = Ledger(output)
     found = read_all(ledger, ledger.entries().values(), "detections")
     boxes: dict[str, list[list[float]]] = {}
-    columns = (found[name].to_pylist() for name in ("source_id", "box", "score"))
-    for name, box, score in zip(*columns, strict=True):
-        boxes.setdefault(name, []).append([*box, score])
+    columns = (found[name].to_pylist() for name in ("source_id", "box", "score", "treatment"))
+    for name, box, score, treatment in zip(*columns, strict=True):
+        if treatment != "covered_faint":
+            boxes.setdefault(name, []).append([*box, score])
+    faint = faint_places(found)
     others = of_others(ledger.entries().values())
     if source is None:
-        return read_queue(str(queue), boxes, others)
+        return read_queue(str(queue), boxes, others, faint)
     _, manifest, plan, _ = planned(output, source, key_file)
     if "face_sure" not in manifest.options:
         raise UserError("the run was not of photographs (--faces detect)")
@@ -46,6 +48,7 @@ def items_of(
             *where[each.source_id],
             boxes.get(each.source_id, []),
             others.get(each.source_id, ""),
+            faint.get(each.source_id, []),
         )
         for each in doubted
         if each.source_id in where

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ppfr_ops.contracts.detections import DOUBT, FACE_FIELDS, detections_schema
+from ppfr_ops.contracts.detections import DOUBT_FIELDS, FACE_FIELDS, detections_schema
 from ppfr_ops.imaging.arrays import Faces
 from ppfr_ops.imaging.detector import Detections
 from ppfr_ops.imaging.geometry import cut, transforms
@@ -61,7 +61,7 @@ class FaceCrops(FaceRecords[Crop]):
 
     def detections(self, results: Results[Crop]) -> pa.Table:
         columns: dict[str, list[Any]] = {"record_id": [crop.record_id for crop in results.items]}
-        for each in (*FACE_FIELDS, DOUBT):
+        for each in (*FACE_FIELDS, *DOUBT_FIELDS):
             columns[each.name] = [crop.place[each.name] for crop in results.items]
         return detections_table(self.detections_schema, columns, results.metrics)
 

@@ -38,9 +38,14 @@ def pixelated(crops: Faces) -> Faces:
 
 
 def place(
-    source: str, number: int, faces: Detections, i: int, treatment: Treatment, doubt: float | None
+    source: str,
+    number: int,
+    faces: Detections,
+    i: int,
+    treatment: Treatment,
+    doubt: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The columns ``FACE_FIELDS`` of a face, and ``DOUBT`` of its photograph."""
+    """The columns ``FACE_FIELDS`` of a face, and ``DOUBT_FIELDS`` of its photograph."""
     marks = faces.landmarks[i].ravel()
     return {
         "source_id": source,
@@ -50,7 +55,7 @@ def place(
         "score": float(faces.scores[i]),
         "second_look": bool(faces.second[i]),
         "treatment": treatment,
-        "doubt": doubt,
+        **doubt,
     }
 
 

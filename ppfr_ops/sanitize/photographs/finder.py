@@ -33,6 +33,8 @@ _COVERED = 0.15
 """From which chance on a place that is no face is covered as well: a spare patch is cheaper than a
 head, and than somebody's minute."""
 
+_UNTOLD: Mapping[str, Any] = {"doubt": None, "doubt_box": None}
+
 
 @dataclass(frozen=True)
 class Photograph(Item):
@@ -40,9 +42,8 @@ class Photograph(Item):
 
     faces: Detections = field(default_factory=Detections.empty)
     treatments: tuple[Treatment, ...] = ()
-    doubt: float | None = None
-    """How likely the likeliest place that is not covered is a head; None: the detector does not
-    tell, or its word does not count."""
+    doubt: Mapping[str, Any] = field(default_factory=lambda: _UNTOLD)
+    """``DOUBT_FIELDS``; None: the detector does not tell, or its word does not count."""
 
 
 def build_detector(options: PhotographOptions, threads: int = 0) -> Detector:
@@ -205,19 +206,21 @@ class Finder:
             doubt,
         )
 
-    def _spare(self, detected: Detections) -> tuple[Detections, float | None]:
+    def _spare(self, detected: Detections) -> tuple[Detections, Mapping[str, Any]]:
         """What may be a head, and is covered in whole photographs; and ``Photograph.doubt``."""
         options, faint = self.options, detected.faint
         if faint is None or {"boxes", "regions"} & options.given.keys():
-            return Detections.empty(), None
+            return Detections.empty(), _UNTOLD
         likely = faint[:, 4] >= _COVERED
         if options.output_faces == "crops" or len(detected) == 0:
             likely[:] = False
         boxes, count = faint[likely, :4], int(likely.sum())
         points = np.full((count, 5, 2), np.nan, np.float32)
         scores = np.minimum(faint[likely, 4], np.float32(options.face_threshold))
-        rest = float(faint[~likely, 4].max(initial=0))
-        return Detections(boxes, points, scores, np.ones(count, bool)), rest
+        rest = faint[~likely]
+        best = rest[rest[:, 4].argmax()].tolist() if len(rest) else [None, 0.0]
+        doubt = {"doubt": best[-1], "doubt_box": best[:4] if len(rest) else None}
+        return Detections(boxes, points, scores, np.ones(count, bool)), doubt
 
     def _treated(
         self,

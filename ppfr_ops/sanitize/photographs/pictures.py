@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ppfr_ops.contracts.detections import FACE_FIELDS, detections_schema
+from ppfr_ops.contracts.detections import DOUBT_FIELDS, FACE_FIELDS, detections_schema
 from ppfr_ops.contracts.metrics import METRICS
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces, Picture
@@ -128,7 +128,7 @@ class WholePictures(PublishingMode[Photograph]):
 
     def detections(self, results: Results[Photograph]) -> pa.Table:
         columns: dict[str, list[Any]] = {
-            name: [] for name in ("record_id", *(item.name for item in FACE_FIELDS), "doubt")
+            name: [] for name in ("record_id", *(f.name for f in (*FACE_FIELDS, *DOUBT_FIELDS)))
         }
         for item in results.items:
             for i, treatment in enumerate(item.treatments):
