@@ -16,6 +16,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.codec import decode
 from ppfr_ops.imaging.geometry import cover
-from ppfr_ops.review.queue import doubts
+from ppfr_ops.review.queue import Doubt, doubts
 from ppfr_ops.sanitize.items import Item
 from ppfr_ops.sanitize.photographs.faces import place
 from ppfr_ops.sanitize.photographs.finder import Finder, Photograph
@@ -149,9 +150,8 @@ def smaller(made: Scene, by: float) -> Scene:
     return Scene(np.asarray(picture, np.uint8), faces)
 
 
-Tool = Callable[[Picture], tuple[Mask, float | None]]
-"""What it changed of a picture, and the score by which it stands in a queue, worst (0) first; None:
-it stands in none."""
+Tool = Callable[[Picture], tuple[Mask, Doubt | None]]
+"""What it changed of a picture, and how it stands in a queue; None: in none."""
 
 
 def ours() -> Tool:
@@ -159,15 +159,15 @@ def ours() -> Tool:
     finder = Finder(options, {})
     letters = pa.table({"code": [], "record_id": []})
 
-    def work(picture: Picture) -> tuple[Mask, float | None]:
+    def work(picture: Picture) -> tuple[Mask, Doubt | None]:
         (done,) = finder([Item("", 0, picture, {})], [{}], [None])
         if not isinstance(done, Photograph):  # held back
-            return np.zeros(picture.shape[:2], bool), 0.0
+            return np.zeros(picture.shape[:2], bool), Doubt("", "held back", 0, 0)
         each = enumerate(done.treatments)
         rows = [place("", i, done.faces, i, treatment, done.doubt) for i, treatment in each]
         _, changed = cover(picture, done.faces, done.treatments, {})
         queue = doubts(pa.Table.from_pylist(rows), letters, options.face_sure)
-        return changed, queue[0].score if queue else None
+        return changed, queue[0] if queue else None
 
     return work
 
@@ -178,7 +178,7 @@ def theirs() -> Tool:
 
     network = Network(backend="onnxrt")
 
-    def work(picture: Picture) -> tuple[Mask, float | None]:
+    def work(picture: Picture) -> tuple[Mask, Doubt | None]:
         canvas = picture.copy()
         found, _ = network(canvas, threshold=0.2)
         anonymize_frame(
@@ -191,9 +191,10 @@ def theirs() -> Tool:
 
 
 def line(made: Scene, tool: Tool) -> dict[str, object]:
-    changed, score = tool(made.picture)
+    changed, doubt = tool(made.picture)
     shares = [[kind, round(float(changed[mask].mean()), 3)] for kind, mask in made.faces]
-    return {"faces": shares, "queued": score is not None, "score": score}
+    asked = {"reason": doubt.reason, "score": doubt.score} if doubt else {}
+    return {"faces": shares, "queued": doubt is not None, **asked}
 
 
 @click.command()
@@ -250,15 +251,17 @@ def table(rows: list[dict[str, Any]], tools: list[str]) -> None:
     queued = sum(row["ours"]["queued"] for row in rows)
     print(json.dumps({"scenes": len(rows), "queued": queued}))
     waiting = sorted(
-        (row["ours"] for row in rows if row["ours"]["queued"]), key=lambda r: r["score"]
+        (row["ours"] for row in rows if row["ours"]["queued"]), key=itemgetter("score")
     )
-    bare = np.array([any(share < 0.9 for _, share in row["faces"]) for row in waiting])
-    if bare.any() and not bare.all():
-        ranks = np.arange(1, len(bare) + 1)[bare]
-        early = 1 - (ranks.mean() - (bare.sum() + 1) / 2) / (~bare).sum()
-        half = bare[: len(bare) // 2].sum()
-        print(json.dumps({"bare": int(bare.sum()), "in the first half": int(half),
-                          "auc": round(float(early), 3)}))  # fmt: skip
+    for reason in ("", *sorted({row["reason"] for row in waiting})):
+        order = [row for row in waiting if reason in row["reason"]]
+        bare = np.array([any(share < 0.9 for _, share in row["faces"]) for row in order])
+        if bare.any() and not bare.all():
+            ranks = np.arange(1, len(bare) + 1)[bare]
+            auc = 1 - (ranks.mean() - (bare.sum() + 1) / 2) / (~bare).sum()
+            first = int(bare[: len(bare) // 2].sum())
+            found = f"{bare.sum()} with a bare head, {first} of them in its first half"
+            print(f"{reason or 'all'}: {len(bare)}, {found}, auc {auc:.3f}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """Weights by which faint places are taken for heads (``imaging.faint``): fitted to made scenes.
 
-    python bench/faint.py ../shared/data/ids_aligned ../shared/data/cfp_aligned --scenes 250
+    python bench/faint.py ../shared/data
 
-Scenes as in ``bare_faces.py``, of each folder at 800x600 and 500x375 px. A place that no face
-covers is a head if it shares a third of the smaller box with a head that is not covered. Half of
-the scenes fit, the other half tells how often places of a chance were heads; then all of them fit
-the weights that are printed; those of ``imaging.faint`` were fitted so to the scenes that
-docs/faces.md lists (*who is asked about*). Nothing of LFW belongs here.
+Scenes as in ``bare_faces.py``, those by which docs/faces.md says who is asked about (``SETS``). A
+place that no face covers is a head if it is ``alike`` one that is not covered. Half of the scenes
+fit, the other half tells how often places of a chance were heads; then all of them fit the weights
+that are printed. Nothing of LFW belongs here.
 """
 
 from pathlib import Path
@@ -14,14 +13,16 @@ from unittest import mock
 
 import click
 import numpy as np
-from bare_faces import Faces, Scene, scene, smaller
+from bare_faces import CLASSES, Faces, Scene, scene, smaller
 from numpy.typing import NDArray
 
 from ppfr_ops.imaging import detector as detecting
-from ppfr_ops.imaging.faint import places
+from ppfr_ops.imaging import faint
+from ppfr_ops.imaging.boxes import alike
 from ppfr_ops.imaging.geometry import cover, treat
 
 Floats = NDArray[np.float64]
+HARD = ("cut and turned", "small", "turned", "upside down")
 
 
 def fitted(known: Floats, heads: Floats, ridge: float = 1.0) -> Floats:
@@ -41,7 +42,7 @@ def fitted(known: Floats, heads: Floats, ridge: float = 1.0) -> Floats:
 
 def rows(made: Scene, detector: detecting.CenterFace) -> list[list[float]]:
     """Of every faint place what is weighed, and whether it is a head that is not covered."""
-    told = lambda *given: np.column_stack(places(*given))  # noqa: E731
+    told = lambda *given: np.column_stack(faint.places(*given))  # noqa: E731
     with mock.patch.object(detecting, "doubtful", told):
         found = detector([made.picture])[0]
     _, changed = cover(made.picture, found, treat(found), {})
@@ -49,31 +50,31 @@ def rows(made: Scene, detector: detecting.CenterFace) -> list[list[float]]:
     boxes = [(*spots.min(0)[::-1], *(spots.max(0)[::-1] + 1)) for spots in bare]
     out = []
     for place in found.faint if found.faint is not None else ():
-        is_head = any(shared(place[:4], np.array(box, float)) > 0.35 for box in boxes)
-        logs = np.log(np.maximum(place[4:7], 0.05))
+        is_head = alike(place[:4], np.array(boxes, float).reshape(-1, 4)).any()
+        logs = np.log(np.maximum(place[4:7], faint.LEAST))
         out.append([*logs, np.log(place[7] / 40), float(is_head)])
     return out
 
 
-def shared(box: Floats, other: Floats) -> float:
-    both = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
-    least = min(np.prod(each[2:] - each[:2]) for each in (box, other))
-    return float(np.prod(np.clip(both, 0, None)) / least)
+SETS = (
+    ("ids_aligned", 300, 101, 1.0, HARD),
+    ("ids_aligned", 300, 102, 1.6, CLASSES[:-1]),
+    ("cfp_aligned", 200, 103, 1.0, CLASSES[:-1]),
+    ("cfp_aligned", 200, 106, 1.6, HARD),
+)
+"""Folder, scenes, seed, how many times smaller than 800x600 px, classes."""
 
 
 @click.command()
-@click.argument("folders", nargs=-1, type=click.Path(exists=True, path_type=Path))
-@click.option("--scenes", default=250, show_default=True, help="of each folder and size")
-@click.option("--seed", default=101, show_default=True)
-def main(folders: tuple[Path, ...], scenes: int, seed: int) -> None:
+@click.argument("data", type=click.Path(exists=True, path_type=Path))
+def main(data: Path) -> None:
     detector, table, half = detecting.CenterFace(threads=1, quick=True), [], []
-    for folder in folders:
-        faces = Faces(folder)
+    for folder, scenes, seed, by, classes in SETS:
+        faces = Faces(data / folder)
         for number in range(scenes):
-            for by in (1, 1.6):
-                more = rows(smaller(scene(faces, number, seed), by), detector)
-                table += more
-                half += [number % 2] * len(more)
+            more = rows(smaller(scene(faces, number, seed, classes), by), detector)
+            table += more
+            half += [number % 2] * len(more)
     values, other = np.array(table), np.array(half) == 1
     weights = fitted(values[~other, :4], values[~other, 4])
     chance = 1 / (1 + np.exp(-weights[0] - values[:, :4] @ weights[1:]))

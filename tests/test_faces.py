@@ -17,6 +17,7 @@ from ppfr_ops.imaging import detector as faces
 from ppfr_ops.imaging.arrays import Faces, Picture
 from ppfr_ops.imaging.codec import decode
 from ppfr_ops.imaging.edges import EdgeFaces
+from ppfr_ops.imaging.video import detector_of_videos
 from ppfr_ops.sample import faces as drawn
 
 NOISE = np.random.default_rng(5)
@@ -213,6 +214,10 @@ def scene(small: bool) -> Picture:
 
 def test_a_head_that_is_hardly_seen_is_told_of() -> None:
     plain, doubtful = faces.CenterFace(quick=True)([scene(False), scene(True)])
+    of_frames = detector_of_videos(0.2)
+    (untold,) = of_frames([scene(True)])
+    assert untold.faint is None, "nobody asks about frames"
+    assert (untold.boxes == faces.CenterFace(side=1280)([scene(True)])[0].boxes).all()
     assert plain.scores.max() > 0.85 and plain.faint is not None and len(plain.faint) == 0
     assert len(doubtful) == 1 and doubtful.faint is not None
     (place,) = doubtful.faint

@@ -15,6 +15,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -29,9 +30,11 @@ from ppfr_ops.contracts.records import IMAGE_TYPE
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import decode
 from ppfr_ops.sample import faces
+from ppfr_ops.sandbox import LimitError
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.source import formats
 from ppfr_ops.source.plan import Columns, plan, read_unit, sources
+from ppfr_ops.source.sandboxed import Sandboxed
 
 __all__ = ["short_tmp"]
 
@@ -345,6 +348,24 @@ def test_the_same_release_from_every_format(tmp_path: Path) -> None:
         found = released(folder, column, kind)
         wanted = wanted or found
         assert found == wanted and sum(map(len, found.elements())) == FACES, kind
+
+
+def test_a_unit_whose_reader_never_ends_costs_minutes_and_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = [jpeg(face) for face in faces(2)] * 40
+    pq.write_table(pa.table({"image": cells}), tmp_path / "a.parquet")
+    made = plan(str(tmp_path), Columns())
+    given: list[float] = []
+
+    def endless(*args: Any, seconds: float) -> Any:
+        given.append(seconds)
+        raise LimitError("time")
+
+    monkeypatch.setattr(Sandboxed, "apart", endless)
+    table = read_unit(made, made.units[0])
+    assert table["read_error"].to_pylist() == ["unreadable_row"] * 80
+    assert given[0] == 60 and min(given) >= 10 and sum(given) <= 180
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])

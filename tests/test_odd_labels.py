@@ -5,11 +5,13 @@ import json
 import os
 import unicodedata
 import zipfile
+from datetime import date
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pictures import FACE, saved
 from PIL import Image
@@ -23,7 +25,7 @@ from ppfr_ops.release.verify import verify
 from ppfr_ops.sample import faces
 from ppfr_ops.sanitize.options import SanitizeOptions
 from ppfr_ops.source.labels import label
-from ppfr_ops.source.plan import Columns, plan
+from ppfr_ops.source.plan import Columns, plan, read_unit
 
 WHO = Columns(identity="who")
 
@@ -76,6 +78,51 @@ def test_pictures_that_only_the_labels_know_are_said(tmp_path: Path) -> None:
     (tmp_path / "metadata.csv").write_text("file_name,who\n0.jpg,Jane\n1.jpg,Joe\n2.jpg,Jim\n")
     left = {"named by the labels, and not there": 2}
     assert plan(str(tmp_path), WHO).left_out == left
+
+
+@pytest.mark.parametrize("ours", ["NFC", "NFD"])
+def test_a_file_is_found_in_either_form_of_unicode(tmp_path: Path, ours: str) -> None:
+    """As a Mac writes names, and as people type them; a name as it is written comes first."""
+    theirs = {"NFC": "NFD", "NFD": "NFC"}[ours]
+    names = ["José/ä.jpg", "Zoë.jpg", "plain.jpg"]
+    write(tmp_path, *(unicodedata.normalize(ours, name) for name in names))
+    rows = [f"{unicodedata.normalize(theirs, name)},w{n}" for n, name in enumerate(names)]
+    (tmp_path / "metadata.csv").write_text("\n".join(["file_name,who", *rows, "gone.jpg,w9"]))
+    assert sorted(map(str, people(tmp_path))) == ["w0", "w1", "w2"]
+    assert plan(str(tmp_path), WHO).left_out == {"named by the labels, and not there": 1}
+    both = [unicodedata.normalize(form, names[1]) for form in ("NFC", "NFD")]
+    write(tmp_path, *both)
+    lines = ["file_name,who", rows[0], rows[2], f"{both[0]},composed", f"{both[1]},apart"]
+    (tmp_path / "metadata.csv").write_text("\n".join(lines))
+    assert sorted(map(str, people(tmp_path))) == ["apart", "composed", "w0", "w2"]
+
+
+@pytest.mark.parametrize("coding", ["utf-16", "utf-16-be"])
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.tsv", "metadata.jsonl"])
+def test_a_table_in_utf_16_is_read(tmp_path: Path, name: str, coding: str) -> None:
+    write(tmp_path, "0.jpg", "1.jpg")
+    text = "file_name,who\r\n0.jpg,Zoë\r\n1.jpg,李\r\n"
+    if name.endswith("jsonl"):
+        text = '{"file_name": "0.jpg", "who": "Zoë"}\n{"file_name": "1.jpg", "who": "李"}'
+    data = text.replace(",", "\t").encode(coding) if name.endswith("tsv") else text.encode(coding)
+    mark = b"\xfe\xff" if coding.endswith("be") else b""
+    (tmp_path / name).write_bytes(mark + data)
+    assert people(tmp_path) == ["Zoë", "李"]
+
+
+def test_a_parquet_table_beside_the_pictures_says_what_is_in_them(tmp_path: Path) -> None:
+    write(tmp_path, "0.jpg", "b/1.jpg")
+    columns = {"file_name": ["0.jpg", "b/1.jpg"], "who": [7, 8.0], "born": [date(1980, 1, 2)] * 2}
+    pq.write_table(pa.table(columns), tmp_path / "metadata.parquet")
+    assert people(tmp_path) == ["7", "8"]
+    made = plan(str(tmp_path), Columns(identity="who", keep=("born",)))
+    assert read_unit(made, made.units[0])["keep.born"].to_pylist() == ["1980-01-02"] * 2
+    write(tmp_path, "2.jpg")
+    with pytest.raises(UserError, match="say nothing of 1 of 3 pictures"):
+        plan(str(tmp_path), WHO)
+    (tmp_path / "metadata.parquet").write_bytes(b"PAR1" + bytes(50) + b"PAR1")
+    with pytest.raises(UserError, match="the labels cannot be read"):
+        plan(str(tmp_path), WHO)
 
 
 def test_a_name_in_two_forms_of_unicode_is_one_person(tmp_path: Path) -> None:

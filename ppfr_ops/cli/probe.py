@@ -9,9 +9,8 @@ from ppfr_ops.cli.console import console
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.keys import derive
-from ppfr_ops.release.publish import read_release
+from ppfr_ops.release.publish import owners_manifest, read_release
 from ppfr_ops.sanitize.identity import release_key
-from ppfr_ops.sanitize.originals import owners_manifest
 from ppfr_ops.sanitize.prepare import owner_key, read_key
 from ppfr_ops.sanitize.probe_account import BUDGET, ProbeAccount
 from ppfr_ops.sanitize.probes import method_of, people_asked_for, probes

@@ -185,6 +185,7 @@ class CenterFace:
         once: look at the picture upright only, for faces that are known to be so.
         quick: leave out small pictures in which the other network surely sees upright faces and
             nothing else: its landmarks are a little less exact.
+        tells: say where else there may be a head.
     """
 
     def __init__(
@@ -195,6 +196,7 @@ class CenterFace:
         threads: int = 0,
         once: bool = False,
         quick: bool = False,
+        tells: bool = True,
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 4
@@ -204,7 +206,7 @@ class CenterFace:
         self._network = ort.InferenceSession(CENTERFACE, options)
         self._input = self._network.get_inputs()[0].name
         self.threshold, self.side, self.thorough, self.once = threshold, side, thorough, once
-        self.quick = quick and not thorough
+        self.quick, self.tells = quick and not thorough, tells
         if not once:
             self._edges = EdgeFaces(threads, threshold)
 
@@ -280,6 +282,8 @@ class CenterFace:
         scores, second = np.full(len(boxes), self._least), np.ones(len(boxes), bool)
         more = Detections(boxes, points, scores, second)
         every, rest = Detections.join([sure, more]), faces.scores <= self.threshold
+        if not self.tells:
+            return every
         other = np.column_stack([faces.boxes[rest], faces.scores[rest]])
         return replace(every, faint=doubtful(picture, seen, other, every.boxes))
 

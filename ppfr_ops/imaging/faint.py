@@ -17,7 +17,7 @@ _WEIGHTS = (7.06, 1.27, 0.82, 1.90, -1.08)
 small network's looks, of the highest of the other's, and of its longer side in 40 px; logistic.
 ``bench/faint.py`` fits them to heads left bare in made scenes."""
 
-_LEAST = 0.05
+LEAST = 0.05
 """Score of what a look does not show."""
 
 
@@ -70,6 +70,6 @@ def places(
 
 def chances(told: NDArray[np.float32]) -> NDArray[np.float32]:
     """How likely places are heads, by what ``places`` tells of them; 0 to 1, ``N``."""
-    scores = np.log(np.maximum(told[:, :3], _LEAST))
+    scores = np.log(np.maximum(told[:, :3], LEAST))
     logit = _WEIGHTS[0] + scores @ _WEIGHTS[1:4] + _WEIGHTS[4] * np.log(told[:, 3] / 40)
     return (1 / (1 + np.exp(-logit))).astype(np.float32)

@@ -26,8 +26,9 @@ from ppfr_ops.imaging.detector import Detections
 from ppfr_ops.imaging.geometry import cut, transforms
 from ppfr_ops.recognizers import Recognizer
 from ppfr_ops.release.findings import Finding
+from ppfr_ops.release.publish import owners_manifest
 from ppfr_ops.sanitize.measuring import measure
-from ppfr_ops.sanitize.originals import owners_manifest, planned_anew
+from ppfr_ops.sanitize.originals import planned_anew
 from ppfr_ops.sanitize.prepare import owner_key
 from ppfr_ops.sanitize.run_context import pseudonyms
 from ppfr_ops.source.plan import Columns, Plan, Unit, read_unit, record_id

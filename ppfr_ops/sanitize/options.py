@@ -186,7 +186,7 @@ class SanitizeOptions(Options):
     labels: str | None = owners_file(
         "Table that says of picture files what is in them: CSV, TSV or JSON lines with a column "
         "file_name (or path), of paths below the input; its other columns can be named as "
-        "columns. metadata.csv and metadata.jsonl beside the pictures are read without this.",
+        "columns. metadata.csv, .jsonl and .parquet beside the pictures are read without this.",
         shapes=True,
     )
     strict: bool = option(

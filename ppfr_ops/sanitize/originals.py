@@ -5,32 +5,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 
-from pydantic import ValidationError
-
 from ppfr_ops.contracts.manifest import Manifest
 from ppfr_ops.errors import UserError
 from ppfr_ops.release.files import named
+from ppfr_ops.release.publish import owners_manifest
 from ppfr_ops.sanitize.fingerprints import Fingerprints
 from ppfr_ops.sanitize.prepare import owner_key, read_key
 from ppfr_ops.source.plan import Columns, Plan, plan, read_unit, record_id
-from ppfr_ops.store.folder import EVIDENCE
 from ppfr_ops.store.ledger import Ledger
 from ppfr_ops.store.shards import read_table
-
-
-def owners_manifest(ledger: Ledger) -> Manifest:
-    """The manifest in the evidence.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
-    raw = ledger.read_bytes(EVIDENCE, "manifest.json")
-    if raw is None:
-        raise UserError("no evidence/manifest.json: only its owner can say what it was made of")
-    try:
-        return Manifest.model_validate_json(raw)
-    except (ValidationError, RecursionError):
-        raise UserError("evidence/manifest.json does not have the form of a manifest") from None
 
 
 def planned(

@@ -7,6 +7,7 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from ppfr_ops.errors import UserError
+from ppfr_ops.source.labels import beside
 from ppfr_ops.source.listing import said
 from ppfr_ops.source.reader import Listing, Reader
 from ppfr_ops.source.units import suffix
@@ -92,6 +93,9 @@ def chosen(listing: Listing, wanted: str) -> tuple[Reader, list[str]]:
             raise UserError(f"the input holds no file of the format {wanted}")
         return reader, paths
     found = [(each, each.claims(listing)) for each in readers().values() if each.auto]
+    if any(paths for reader, paths in found if reader.name == "images"):
+        tables = beside(tuple(listing.files))  # say what is in the pictures
+        found = [(each, [path for path in paths if path not in tables]) for each, paths in found]
     present = [(reader, paths) for reader, paths in found if paths and not reader.fallback]
     present = present or [(reader, paths) for reader, paths in found if paths]
     if len(present) > 1:

@@ -1,7 +1,9 @@
 """Labels: of one value one text, however files store it; and tables that say of pictures what is in
-them: ``metadata.csv`` or ``.jsonl`` of an imagefolder, CelebA's lines of name and label.
+them: ``metadata.csv``, ``.jsonl`` or ``.parquet`` of an imagefolder, CelebA's lines of name and
+label.
 """
 
+import codecs
 import csv
 import io
 import json
@@ -14,14 +16,20 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import pyarrow.parquet as pq
+
 from ppfr_ops.errors import UserError
+from ppfr_ops.sandbox import LimitError, sandbox
 from ppfr_ops.source.reader import stamp_of
 from ppfr_ops.source.units import open_file, storable
 
 NAMES = ("file_name", "path", "image_path", "filepath", "filename", "file", "image", "image_id")
 """Columns of a table that may hold the pictures' names, the first that is there."""
 
-BESIDE = ("metadata.csv", "metadata.jsonl", "metadata.tsv", "identity_CelebA.txt")
+BESIDE = (
+    *("metadata.csv", "metadata.jsonl", "metadata.tsv", "metadata.parquet"),
+    "identity_CelebA.txt",
+)
 """Tables that are looked for beside the pictures, or in a folder above them."""
 
 MAX_TABLE_BYTES = 2**30
@@ -91,9 +99,9 @@ def parsed_json(text: str | bytes) -> Any:
 
 def json_text(value: Any) -> str | None:
     """A value of JSON as a column has it: an object is one, in whatever order it is written."""
-    if value is None:
-        return None
-    return storable(value if isinstance(value, str) else json.dumps(value, sort_keys=True))
+    if isinstance(value, list | dict | float | int):
+        return storable(json.dumps(value, sort_keys=True, default=stored_text))
+    return stored_text(value)
 
 
 def beside(files: Sequence[str]) -> tuple[str, ...]:
@@ -107,10 +115,17 @@ class Labels(NamedTuple):
     columns: tuple[str, ...]
     rows: Mapping[str, Mapping[str, Any]]
     """By the picture's path, in order."""
+    composed: Mapping[str, str]
+    """Paths beyond ASCII, by their composed form (NFC): a Mac decomposes the names of files."""
 
     def of(self, path: str) -> Mapping[str, Any] | None:
         """The row of a picture, however its path is written; None: there is none."""
-        return self.rows.get(os.path.normpath(path))
+        return self.rows.get(self.named(path))
+
+    def named(self, path: str) -> str:
+        """The path of a picture as the tables have it, if they name it."""
+        place = os.path.normpath(path)
+        return place if place in self.rows else self.composed.get(_composed(place), place)
 
 
 def read_labels(fs: Any, paths: tuple[str, ...], pictures: str | None = None) -> Labels:
@@ -140,24 +155,26 @@ def _read(fs: Any, paths: tuple[str, ...], pictures: str | None, stamps: tuple[s
             if rows.setdefault(place, values) != values:
                 raise UserError("the labels: two lines of one picture say different things")
             columns.update(dict.fromkeys(values))
-    return Labels(tuple(columns), rows)
+    return Labels(tuple(columns), rows, {_composed(p): p for p in rows if not p.isascii()})
+
+
+def _composed(path: str) -> str:
+    return unicodedata.normalize("NFC", path)
 
 
 def _lines(fs: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        with open_file(fs, path) as file:
-            data = file.read(MAX_TABLE_BYTES + 1)
-        if len(data) > MAX_TABLE_BYTES:
-            raise UserError("the labels: a table of more than 1 GiB; Parquet holds it better")
-        text = data.decode("utf-8-sig")
-        found = list(_parsed(text, path))
+        if path.endswith(".parquet"):
+            found = sandbox.call(_stored, fs, path, seconds=60.0)
+        else:
+            found = list(_parsed(_text(fs, path), path))
     except UserError:
         raise
     except csv.Error:
         raise UserError(
             "the labels cannot be read: a quote has no end, or text behind it"
         ) from None
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+    except (OSError, RuntimeError, ValueError, LimitError) as error:
         raise UserError(f"the labels cannot be read ({type(error).__name__})") from None
     if not found:
         return
@@ -170,6 +187,21 @@ def _lines(fs: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         raise UserError(f"the labels: {nameless} of {len(found)} lines name no picture")
     for row in found:
         yield _place(str(row[name])), {key: value for key, value in row.items() if key != name}
+
+
+def _stored(fs: Any, path: str) -> list[dict[str, Any]]:
+    """The rows of a Parquet file; in the sandbox."""
+    with open_file(fs, path) as file:
+        return list(pq.read_table(file).to_pylist())
+
+
+def _text(fs: Any, path: str) -> str:
+    with open_file(fs, path) as file:
+        data = file.read(MAX_TABLE_BYTES + 1)
+    if len(data) > MAX_TABLE_BYTES:
+        raise UserError("the labels: a table of more than 1 GiB; Parquet holds it better")
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return data.decode("utf-16" if wide else "utf-8-sig")
 
 
 def _place(name: str) -> str:

@@ -11,7 +11,8 @@ from ppfr_ops.sandbox import LimitError, Sandbox, sandbox
 from ppfr_ops.source.reader import Cutting, Listing, Reader
 from ppfr_ops.source.units import Plan, Unit, damage_ends_it, errors, even, shared_out
 
-_SECONDS = 60.0
+_SECONDS, _LEAST_SECONDS = 60.0, 10.0
+"""That a range of rows may take; half of them half as many, but enough to begin at all."""
 _MAX_DEATHS = 8
 
 T = TypeVar("T")
@@ -80,21 +81,23 @@ class Sandboxed(Reader):
         """Rows at which the reading process dies are found by halving; after a few deaths all that
         is left is given up."""
         parts = {-1: errors(plan, [])}
-        ranges = [(unit.start, unit.stop)] if unit.start < unit.stop else []
+        ranges = [(unit.start, unit.stop, _SECONDS)] if unit.start < unit.stop else []
         deaths = 0
         # What a child needs of a plan; it may have a million units.
         slim = replace(plan, units=(), deleted={})
         while ranges:
-            start, stop = ranges.pop()
+            start, stop, seconds = ranges.pop()
             try:
-                parts[start] = self.apart(self.read_rows, fs, slim, unit.sources[0], start, stop)
+                given = slim, unit.sources[0], start, stop
+                parts[start] = self.apart(self.read_rows, fs, *given, seconds=seconds)
             except LimitError:
                 deaths += 1
                 if deaths >= _MAX_DEATHS or stop - start == 1:
                     parts[start] = errors(plan, ["unreadable_row"] * (stop - start))
                 else:
                     middle = (start + stop) // 2
-                    ranges += [(middle, stop), (start, middle)]
+                    less = max(_LEAST_SECONDS, seconds / 2)
+                    ranges += [(middle, stop, less), (start, middle, less)]
         return pa.concat_tables([parts[start] for start in sorted(parts)])
 
 

@@ -123,7 +123,7 @@ class Images(Reader):
             READ_ERROR: pa.array([code for _, code in found], pa.string()),
         }
         told = plan.columns
-        labels = Labels((), {})
+        labels = Labels((), {}, {})
         if told.labels and set(told.beside) - {FOLDER_COLUMN}:
             labels = read_labels(fs, told.labels, _pictures_of(plan.root, told))
         rows = [
@@ -143,8 +143,8 @@ class Images(Reader):
         """Pictures that tables beside them name, and that are not there."""
         if not columns.labels or columns.labels_given:
             return {}
-        named = read_labels(listing.fs, columns.labels, None).rows
-        return Counter({GONE: len(named.keys() - set(map(os.path.normpath, paths)))})
+        labels = read_labels(listing.fs, columns.labels, None)
+        return Counter({GONE: len(labels.rows.keys() - set(map(labels.named, paths)))})
 
     def files(self, unit: Unit) -> Sequence[str]:
         return unit.sources
