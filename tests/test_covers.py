@@ -22,6 +22,7 @@ from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.codec import Encoding, decode
 from ppfr_ops.imaging.detector import Detections
 from ppfr_ops.imaging.portraits import Portrait, lit, yaw
+from ppfr_ops.methods import portrait as portrait_method
 from ppfr_ops.methods.natural.generator import Generator
 from ppfr_ops.methods.natural.network import Synthesis
 from ppfr_ops.methods.portrait import PortraitHeads, Seen
@@ -499,10 +500,32 @@ def test_a_head_that_is_turned_is_covered_to_its_back(yaw_by: float) -> None:
     assert behind[0] > behind[1] + 5
 
 
-def test_a_wide_blur_in_fewer_pixels_is_the_same_blur() -> None:
-    noise = np.random.default_rng(3).normal(0, 1, (300, 401, 3)).astype(np.float32)
-    rough = cv2.GaussianBlur(noise, (0, 0), 4) * 100
-    for sigma in (5.0, 13.0, 40.0):
-        plain = cv2.GaussianBlur(rough, (0, 0), sigma)
-        apart = np.abs(portraits._blurred(rough, sigma) - plain)
-        assert apart.mean() < 0.1 * plain.std(), sigma
+def test_clothes_go_on_below_the_shoulders_and_what_is_behind_above_them() -> None:
+    picture = np.full((320, 320, 3), 200, np.uint8)
+    head = covers.Head(picture.shape, geometry.transforms(found())[0])
+    hidden = np.zeros(picture.shape[:2], bool)
+    hidden[head.window] |= head.share > 0
+    (first, *_), (*_, last) = np.nonzero(hidden.any(1))[0], np.nonzero(hidden.any(1))[0]
+    picture[last - (last - first) // 10 :] = (20, 40, 120)
+    fill = portraits.fill_around(picture, hidden, head).astype(int)
+    beside = np.abs(head.x - covers.HEAD[0]) < 15
+    assert np.abs(fill - 200)[beside & (head.y < 110)].max() < 40
+    assert np.abs(fill - (20, 40, 120))[beside & (head.y > 125)].max() < 40
+
+
+def test_a_drawn_head_leaves_its_clothes_and_has_a_neck() -> None:
+    picture = np.full((128, 128, 3), (30, 40, 160), np.uint8)
+    silhouette = np.zeros((128, 128), np.float32)
+    silhouette[100:] = 1
+    marks = (geometry.TEMPLATE - 56) / 1.12 + (64, 58)
+    middle = int(marks[:, 0].mean()), int(marks[:, 1].mean()) - 4
+    cv2.ellipse(picture, middle, (40, 56), 0, 0, 360, (70, 50, 40), -1)
+    cv2.ellipse(silhouette, middle, (40, 56), 0, 0, 360, 1, -1)
+    cv2.ellipse(picture, middle, (28, 44), 0, 0, 360, (200, 150, 130), -1)
+    shape, made, tone = portrait_method._bare(
+        picture, silhouette, marks.astype(np.float32), np.array([200.0, 150, 130])
+    )
+    assert shape[115:, :20].max() < 0.05 and shape[115:, 108:].max() < 0.05
+    assert shape[126, middle[0]] > 0.95 and made[126, middle[0]] > 0.9
+    assert (tone == 0.78 * np.array([200, 150, 130])).all() and made[:80].max() < 0.05
+    assert shape[middle[1]].max() > 0.95

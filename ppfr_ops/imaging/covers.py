@@ -71,6 +71,12 @@ class Head:
         far = reach * np.array([half_x, half_y]) * [[-1, -1], [-1, 1], [1, -1], [1, 1]]
         return clip(put_back(self.matrix, far + np.array([x, y])), self.shape)
 
+    def holds(self, point: NDArray[np.floating]) -> bool:
+        """Whether a point of the photograph, x and y, lies in the ellipse."""
+        x, y, half_x, half_y = self.ellipse
+        across, down = self.matrix @ [*point, 1.0] - [x, y]
+        return bool(np.hypot(across / half_x, down / half_y) <= 1)
+
     @property
     def share(self) -> NDArray[np.float32]:
         """How much of the cover is seen: 1 all over the head, 0 beyond its margin."""

@@ -255,8 +255,10 @@ def cover(
         face = published.get(i)
         # Beside drawn heads a blur in the colours of another would be seen.
         fills = i in drawn or (bool(drawn) and treatments[i] in _FACELESS)
+        middle = faces.boxes[i].reshape(2, 2).mean(0)
+        fills = fills or any(heads[n].holds(middle) for n in drawn)
         for head in (*([boxed[i]] if i in boxed else []), heads[i]):
-            around = fill_around(picture, hidden, head) if fills else None
+            around = fill_around(picture, hidden, head, i in drawn) if fills else None
             cover_head(canvas, changed, head, style, around)
         if isinstance(face, np.ndarray):
             put_face(canvas, Head(canvas.shape, matrices[i]), face)

@@ -14,20 +14,23 @@ from ppfr_ops.imaging.covers import HEAD, MARGIN, Head
 _WIDE = 1.6
 """How far around a head its surroundings are looked at, in its half axes."""
 
-_GRID, _DOWN, _POWER = 48, 2.0, 2.0
-"""Cells of the longer side that surroundings are continued on; how much farther what is above or
-below is than what is beside, squared; and how much less what is farther counts, by its square."""
+_GRID, _ABOVE, _BELOW, _POWER = 48, 2.0, 4.0, 2.0
+"""Cells of the longer side that surroundings are continued on; how much farther what is above and
+what is below is than what is beside, squared; and how much less what is farther counts, by its
+square."""
 
-_FINE, _TEXTURE = 8.0, 14.0
-"""Texture is finer than so many of the template's pixels, and flatter than so many grey levels:
-whole things, mirrored, would be seen to be."""
+_NECK, _THROAT, _SLOPE, _HEM = 22.0, 118.0, 38.0, 2.5
+"""Where shoulders begin, aside and down, in the template's pixels; at which angle around the head
+they most often end, from straight below; and over how many pixels they go over into what is behind
+them."""
 
 _CHIN, _LAST = 119.0, 9.0
 """Where a drawn neck begins, in the template's pixels, and how much of it lies in the picture; from
 there it is stretched."""
 
-_NECK, _GONE, _SIDE = 121.0, 145.0, 25.0
-"""From where to where a drawn neck fades out, and half of its breadth."""
+_GONE, _SIDE, _SOFT = 139.0, 25.0, 5.0
+"""Where a drawn neck ends, in the middle, before the clothes; half of its breadth, beyond which
+hair ends behind the shoulders; and over how many pixels it fades out."""
 
 _BLACK, _BRIGHT = 12, 48
 """Grey levels under which a pixel may be of a black frame, and from which on it shows whether there
@@ -97,72 +100,102 @@ def lit(drawn: Picture, skin: NDArray[np.float64], own: NDArray[np.float64]) -> 
     return np.asarray(np.clip(drawn * gain, 0, 255), np.uint8)
 
 
-def fill_around(picture: Picture, hidden: NDArray[np.bool_], head: Head) -> Picture:
-    """What lies around a head, smoothly continued to where it was, with the fine texture that lies
-    beyond its edge, mirrored; as large as its window.
+def fill_around(
+    picture: Picture, hidden: NDArray[np.bool_], head: Head, person: bool = True
+) -> Picture:
+    """What lies around a head, smoothly continued to where it was; as large as its window. The mean
+    of what is known by its distance, of clothes below the shoulders and of what is behind above
+    them; what is beside counts more than what is above or below.
 
     Args:
         hidden: bool ``H x W``, all heads and their margins: of those pixels nothing is read.
+        person: whether shoulders are looked for.
     """
     if head.empty:
         return picture[head.window]
-    smooth = _smooth_around(picture, hidden, head)
-    known = cv2.erode((~hidden).astype(np.uint8), np.ones((3, 3), np.uint8))
-    x, y = head.ellipse[:2]
-    far = 2 * (1 + MARGIN) / np.maximum(head.radius, 0.5) - 1
-    (ax, ay, a0), (bx, by, b0) = cv2.invertAffineTransform(head.matrix).astype(np.float32)
-    across, down = x + (head.x - x) * far, y + (head.y - y) * far
-    places = ax * across + ay * down + a0, bx * across + by * down + b0
-    mirrored = cv2.remap(picture, *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    there = cv2.remap(known, *places, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
-    # Of what is known alone, so that the edge of what is not is no texture.
-    sigma = _FINE / np.hypot(*head.matrix[0, :2])
-    given = (there > 0).astype(np.float32)
-    mass, mean = _blurred(given, sigma), _blurred(mirrored * given[..., None], sigma)
-    fine = mirrored - mean / np.maximum(mass, 1e-3)[..., None]
-    share = given * np.asarray(_ramp(2 * mass - 1) * _ramp((head.radius - 0.5) / 0.6))
-    fine = np.clip(fine, -_TEXTURE, _TEXTURE) * share[..., None]
-    return np.asarray(np.clip(smooth + fine, 0, 255), np.uint8)
+    field, given = _cells(picture, hidden, head)
+    if not given.any():
+        return np.full((*head.x.shape, 3), 128, np.uint8)
+    dressed, line = _shoulders(field, given, head) if person else (0 * field[..., 0], head.y)
+    height, width = given.shape
+    down, across = np.ogrid[1 - height : height, 1 - width : width]
+    near = np.maximum(np.where(down > 0, _ABOVE, _BELOW) * down**2 + across**2, 1) ** -_POWER
+
+    def continued(cells: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Cells, ``H x W x C``, from those that have weight to the others, in pixels."""
+        some = np.dstack([cells, np.ones_like(weight)]) * weight[..., None]
+        sums = fftconvolve(some, near[..., None], "same", axes=(0, 1))
+        mean = sums[..., :-1] / np.maximum(sums[..., -1:], 1e-9)
+        return _in_window(np.where(weight[..., None] > 0.5, cells, mean), head)
+
+    clothes, behind = (
+        continued(field, (given * part if (given * part).any() else given).astype(np.float32))
+        for part in (dressed, 1 - dressed)
+    )
+    share = np.clip((head.y - line) / _HEM + 0.5, 0, 1)[..., None]
+    mixed = share * clothes + (1 - share) * behind
+    return np.asarray(np.clip(mixed, 0, 255), np.uint8)
 
 
-def _blurred(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-    """A Gaussian blur; a wide one, which would take seconds, in fewer pixels."""
-    fewer = max(1, int(sigma / 6))
-    if fewer == 1:
-        return np.asarray(cv2.GaussianBlur(values, (0, 0), sigma), np.float32)
-    size = values.shape[1::-1]
-    small = cv2.resize(values, [-(-side // fewer) for side in size], interpolation=cv2.INTER_AREA)
-    soft = cv2.GaussianBlur(small, (0, 0), sigma / fewer)
-    return np.asarray(cv2.resize(soft, size, interpolation=cv2.INTER_LINEAR), np.float32)
-
-
-def _smooth_around(picture: Picture, hidden: NDArray[np.bool_], head: Head) -> NDArray[np.float32]:
-    """The mean of what is known by its distance; what is beside counts more than what is below."""
+def _cells(
+    picture: Picture, hidden: NDArray[np.bool_], head: Head
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Mean colours of cells around a head, float32 ``H x W x 3``, and where any is known."""
     window = head.around(_WIDE)
     part, seen = picture[window], ~hidden[window]
     black = seen & (part.max(2) < _BLACK)
     if 2 * black.sum() < seen.sum():  # a black frame or corner is no background; a dark night is
         seen &= ~black
-    known = seen.astype(np.float32)
-    height, width = known.shape
+    height, width = seen.shape
     cell = max(height, width) / _GRID
     size = (max(2, round(width / cell)), max(2, round(height / cell)))
-    weight = cv2.resize(known, size, interpolation=cv2.INTER_AREA)
-    small = cv2.resize(part * known[..., None], size, interpolation=cv2.INTER_AREA)
-    given = weight > 0.05
-    if not given.any():
-        return np.full((*head.x.shape, 3), 128, np.float32)
-    field = small / np.maximum(weight, 1e-6)[..., None]
-    down, across = np.ogrid[1 - size[1] : size[1], 1 - size[0] : size[0]]
-    near = np.maximum(_DOWN * down**2 + across**2, 1) ** -_POWER
-    known_there = np.dstack([field, np.ones_like(weight)]) * given[..., None]
-    sums = fftconvolve(known_there.astype(np.float64), near[..., None], "same", axes=(0, 1))
-    field[~given] = (sums[..., :3] / sums[..., 3:])[~given]
-    wide = cv2.resize(field, (width, height), interpolation=cv2.INTER_CUBIC)
-    rows, columns = head.window
-    top, left = rows.start - window[0].start, columns.start - window[1].start
-    inner = wide[top : top + head.x.shape[0], left : left + head.x.shape[1]]
-    return np.asarray(inner, np.float32)
+    known = cv2.resize(seen.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    some = part * seen[..., None].astype(np.float32)
+    small = cv2.resize(some, size, interpolation=cv2.INTER_AREA)
+    return np.asarray(small / np.maximum(known, 1e-6)[..., None], np.float32), known > 0.05
+
+
+def _in_window(cells: NDArray[np.floating], head: Head) -> NDArray[np.float32]:
+    """Of cells what lies in a head's window, in pixels."""
+    (rows, columns), (high, wide) = head.window, head.around(_WIDE)
+    size = (wide.stop - wide.start, high.stop - high.start)
+    full = cv2.resize(cells.astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
+    top, left = rows.start - high.start, columns.start - wide.start
+    return np.asarray(full[top : top + head.x.shape[0], left : left + head.x.shape[1]], np.float32)
+
+
+def _shoulders(
+    field: NDArray[np.float32], given: NDArray[np.bool_], head: Head
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """How much of a cell lies below the shoulders, and where these are in a head's window, in the
+    template's rows. On either side they go from the neck to where what is seen around the head
+    changes most on the way up."""
+    high, wide = head.around(_WIDE)
+    rows = (np.arange(given.shape[0]) + 0.5) * (high.stop - high.start) / given.shape[0] - 0.5
+    columns = (np.arange(given.shape[1]) + 0.5) * (wide.stop - wide.start) / given.shape[1] - 0.5
+    places = np.dstack(np.meshgrid(columns + wide.start, rows + high.start))
+    across, down = np.moveaxis(places @ head.matrix[:, :2].T + head.matrix[:, 2], 2, 0)
+    x, y, half_x, half_y = head.ellipse
+    angles = np.degrees(np.arctan2((across - x) / half_x, (down - y) / half_y))
+    below, line = np.zeros(given.shape, np.float32), np.full_like(head.x, _THROAT)
+    steps = np.arange(20, 95, 3)
+    for side in (-1, 1):
+        changes = np.zeros(len(steps))
+        for number, angle in enumerate(steps):
+            away = np.where(given, side * angles - angle, np.inf)
+            low, above = (away > -22) & (away <= 0), (away > 0) & (away < 35)
+            if low.sum() > 1 and above.sum() > 1:
+                changes[number] = np.linalg.norm(field[low].mean(0) - field[above].mean(0))
+        # Not the largest alone, so that the frames of a video do not jump from one to another.
+        sure = (changes * np.exp(-(((steps - _SLOPE) / 30) ** 2)) + 1e-3) ** 16
+        found = float((steps * sure).sum() / sure.sum())
+        below += (side * angles >= 0) * np.clip((found - side * angles) / 8 + 0.5, 0, 1)
+        turn, far = np.radians(found), side * (head.x - HEAD[0])
+        end = side * (x - HEAD[0]) + (1 + MARGIN) * half_x * np.sin(turn)
+        along = np.clip((far - _NECK) / max(end - _NECK, 1), 0, 1)
+        drop = y + (1 + MARGIN) * half_y * np.cos(turn) - _THROAT
+        line += np.where(far > 0, along * drop, 0).astype(np.float32)
+    return below.clip(0, 1), line
 
 
 def put_portrait(
@@ -188,10 +221,12 @@ def put_portrait(
     x = back[0, 0] * head.x + back[0, 1] * down + back[0, 2]
     y = back[1, 0] * head.x + back[1, 1] * down + back[1, 2]
     warped = cv2.remap(drawn, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    seen = cv2.remap(shares, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-    seen = seen * head.share * _ramp((_GONE - head.y) / (_GONE - _NECK))
-    breadth = _SIDE + 40 * _ramp((_CHIN - head.y) / 24)
-    seen *= 1 - _ramp((np.abs(head.x - HEAD[0]) - breadth) / 12)
+    seen = cv2.remap(shares, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    line = _shoulders(*_cells(picture, hidden, head), head)[1]
+    aside = np.abs(head.x - HEAD[0])
+    end = _GONE - 12 * (aside / _SIDE) ** 2
+    inner = _ramp((_SIDE + 3 - aside) / 6)
+    seen = seen * head.share * _ramp((inner * end + (1 - inner) * line - head.y) / _SOFT + 0.5)
     window = head.around(_WIDE)
     part, known = picture[window], ~hidden[window]
     red, green, blue = (picture[::3, ::3, channel][~hidden[::3, ::3]] for channel in range(3))

@@ -60,8 +60,14 @@ picture to the next, a fiftieth of the eyes' distance for the nose; pixels of pi
 kept; and how far the head turns from its middle, as a share of how far the original does: one who
 turns less stays more alike (sface between the pictures of eight people .859 for .817)."""
 
-_EYES = 31 / 128
-"""Distance of the eyes in a drawn picture, of its side."""
+_HEADS, _EYES = 1.12, 31 / 128
+"""The template's pixels for one of a drawn picture of 128 px, and the distance of the eyes in it,
+of its side."""
+
+_NECK, _ALIKE, _SHADE = 27.0, 11.0, 0.78
+"""Half of a neck's breadth, in the template's pixels; how far colours of hair or skin may lie from
+those of the head, in Lab with a lightness that counts .4; and how bright a made neck is, of the
+skin."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +224,7 @@ class Sitter:
             picture = np.asarray(cv2.addWeighted(picture, 1 - share, other, share, 0), np.uint8)
             silhouette = (1 - share) * silhouette + np.float32(share) * shape
         points, unit = camera.placed(self._marks(step), self.person.own), self.size // 128
-        matrix, _ = whole_head(points, np.concatenate([points.min(0), points.max(0)]))
+        matrix = _placed(points, unit)
         matrix[:, 2] -= matrix[:, 1] * unit * _HIGH
         return Portrait(picture, np.asarray(silhouette, np.float32), matrix, self._seed)
 
@@ -235,26 +241,31 @@ class Sitter:
                 generator, styles = self._natural.generator(), self.person.styles
                 picture, shape = self.person.picture, self.person.silhouette
                 features = self.person.features
+                step = self._middle if self._still else number * _BETWEEN
                 if not self._still:
-                    styles = self.person.styles_at(self._natural, number * _BETWEEN)
+                    styles = self.person.styles_at(self._natural, step)
                     picture, features = generator.drawn(styles)
                     shape = _in_one_piece(generator.silhouette(features), self.person.landmarks)
+                shape, made, tone = _bare(picture, shape, self._marks(step, 128), self.person.skin)
                 if self.size != len(picture):
                     picture = generator.picture(styles, self.size, seen=features)
-            shown = lit(picture, self.skin, self.person.skin)
             size = (self.size, self.size)
-            wide = cv2.resize(255 * shape, size, interpolation=cv2.INTER_CUBIC)
+            wide, neck = (
+                cv2.resize(each, size, interpolation=cv2.INTER_CUBIC)
+                for each in (255 * shape, made)
+            )
+            picture = np.asarray(picture + neck.clip(0, 1)[..., None] * (tone - picture), np.uint8)
+            shown = lit(picture, self.skin, self.person.skin)
             both = np.dstack([shown, wide.clip(0, 255).round().astype(np.uint8)])
-            step = self._middle if self._still else number * _BETWEEN
             both, _ = camera.turned(both, self._marks(step), np.zeros(2), self.person.own)
             shown, shape = both[..., :3], np.asarray(both[..., 3] / 255, np.float32)
             self._drawn[number] = _crowned(*_cut_out(shown, shape), self.size // 128)
         return self._drawn[number]
 
-    def _marks(self, step: float) -> NDArray[np.float32]:
+    def _marks(self, step: float, side: int | None = None) -> NDArray[np.float32]:
         """Landmarks of the picture at a step, before the person's traits are shown, ``5 x 2``."""
         marks = np.array([np.polyval(line, step) for line in self._curve.T]).reshape(5, 2)
-        return np.asarray((marks + 0.5) * (self.size / 128) - 0.5, np.float32)
+        return np.asarray((marks + 0.5) * ((side or self.size) / 128) - 0.5, np.float32)
 
 
 def _steps(turned: float) -> float:
@@ -272,6 +283,51 @@ def _in_one_piece(
     own = (pieces == pieces[down, across]) & (solid > 0)
     kept = cv2.GaussianBlur(cv2.dilate(own.astype(np.float32), _disc(13)), (0, 0), 1.0)
     return np.asarray(silhouette * kept, np.float32)
+
+
+def _bare(
+    picture: Picture,
+    silhouette: NDArray[np.float32],
+    marks: NDArray[np.float32],
+    skin: NDArray[np.float64],
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
+    """A silhouette of 128 px without clothes, for the photograph has its own: beside and below the
+    face stays what has colours of hair and skin, and a neck; how much of a pixel has to be made
+    neck; and of which colour, ``3``."""
+    (ax, ay, a0), (bx, by, b0) = _placed(marks)
+    across, down = np.arange(128.0), np.arange(128.0)[:, None]
+    x, y = ax * across + ay * down + a0 - 56, bx * across + by * down + b0
+    lab = cv2.cvtColor(picture, cv2.COLOR_RGB2LAB).astype(np.float32) * np.array(
+        [0.4, 1, 1], np.float32
+    )
+    low = (np.hypot(x / 37, (y - 66) / 57) > 1) & (y > 84)
+    neck = low & (abs(x) < _NECK) & (y > 100)
+    face, head = np.hypot(x / 26, (y - 72) / 36) < 1, (silhouette > 0.8) & (y < 76)
+    kept = np.ones_like(silhouette)
+    for where, alike in ((neck, lab[face]), (low & ~neck, lab[head])):
+        if where.any() and len(alike) > 64:
+            apart = lab[where][:, None] - alike[:: len(alike) // 64]
+            kept[where] = np.sort(np.linalg.norm(apart, axis=2), axis=1)[:, 1] < _ALIKE
+    bare = picture[neck & (kept > 0)]
+    tone = bare.mean(0) if 3 * len(bare) > neck.sum() else _SHADE * skin
+    # The last rows are what the neck is continued with.
+    made = cv2.morphologyEx(neck * np.maximum(1 - kept, y > 121), cv2.MORPH_CLOSE, _disc(5))
+    closed = cv2.morphologyEx(cv2.medianBlur(kept, 5), cv2.MORPH_CLOSE, _disc(9))
+    opened = np.maximum(cv2.morphologyEx(closed, cv2.MORPH_OPEN, _disc(7)), neck)
+    shape = silhouette * cv2.GaussianBlur(opened, (0, 0), 1)
+    shape = np.maximum(shape, cv2.GaussianBlur(neck.astype(np.float32), (0, 0), 1.5))
+    made = cv2.GaussianBlur(made.astype(np.float32), (0, 0), 2)
+    return _in_one_piece(shape, marks), np.asarray(made, np.float32), tone
+
+
+def _placed(marks: NDArray[np.floating], unit: float = 1.0) -> NDArray[np.float64]:
+    """From a drawn picture to the template. Heads are as large in all of them, however far apart
+    eyes and mouth are. ``unit``: its pixels for one of 128."""
+    corners = np.concatenate([marks.min(0), marks.max(0)]).astype(np.float32)
+    matrix, _ = whole_head(marks, corners)
+    linear = matrix[:, :2] / np.hypot(*matrix[0, :2]) * (_HEADS / unit)
+    middle = np.asarray(marks, np.float64)[[0, 1, 3, 4]].mean(0)
+    return np.column_stack([linear, matrix @ [*middle, 1] - linear @ middle])
 
 
 def _disc(side: int) -> NDArray[np.uint8]:
