@@ -1,11 +1,15 @@
-"""Teach ``natural`` what drawn heads of photographs take: ``natural.covers``.
+"""Teach ``natural`` what drawn heads of photographs take, ``natural.covers``, and faces of 112 px,
+``natural.sharp``.
 
-    python bench/natural_covers.py WORK [--pictures 400] [--steps 1200] [--people 1600] [--save]
+    python bench/natural_covers.py WORK [--side 512] [--pictures 400] [--steps 1200]
+        [--people 1600] [--save]
+    python bench/natural_covers.py WORK --side 256 --steps 1500 [--save]
 
 A head that shows pictures of 512 px, and lines that foretell by features at 16 px what a picture
-will be like. The head sees the network's features at half that size and is taught by what the whole
-network shows, reduced: pixels and their edges. Drawn people alone. WORK keeps the
-pictures, and sheets to look at: the whole network's above, the head's below.
+will be like; a head that shows pictures of 256 px. Heads see the network's features at half that
+size and are taught by what the whole network shows, reduced: pixels and their edges. Drawn people
+alone. WORK, another for each side, keeps the pictures, and sheets to look at: the whole network's
+above, the head's below.
 """
 
 import argparse
@@ -29,10 +33,10 @@ from ppfr_ops.methods.natural.network import DEPTH, Head, _unwavelet, pixels
 from ppfr_ops.methods.natural.quality import plain, sound
 from ppfr_ops.methods.portrait import PortraitHeads
 
-SIDE, WIDTH, CHANNELS = 512, 32, 128
-"""Of the picture; channels of the head and of the features. A head for 256 px, on features at 128
-px, was softer and showed edges twice."""
-CROP, BATCH, HELD = 64, 8, 20
+CHANNELS = {512: (32, 128), 256: (64, 256)}
+"""By side of the picture: channels of the head and of the features. Whole pictures of 256 px are
+those of 512 px reduced: the head for 256 px is softer, which is not seen in crops of 112 px."""
+CROP, BATCH, HELD = {512: 64, 256: 48}, 8, 20
 """Of the features, side of what a step sees; how many a step; pictures held out."""
 EDGES = 2.0
 """Weight of edges, beside pixels."""
@@ -42,21 +46,21 @@ counts as that."""
 
 
 @torch.no_grad()
-def pictures(work: Path, count: int) -> None:
+def pictures(work: Path, count: int, side: int) -> None:
     """Features, pictures, and the style that shapes them, kept in files."""
     if (work / "styles.npy").is_file():
         return
     generator, rng = Generator("cpu"), torch.Generator().manual_seed(11)
     network, styles = generator.large(), []
-    shape = (count, SIDE // 2, SIDE // 2, CHANNELS)
+    shape = (count, side // 2, side // 2, CHANNELS[side][1])
     kept = np.lib.format.open_memmap(work / "features.npy", "w+", np.int16, shape)
-    shown = np.lib.format.open_memmap(work / "pictures.npy", "w+", np.uint8, (count, SIDE, SIDE, 3))
+    shown = np.lib.format.open_memmap(work / "pictures.npy", "w+", np.uint8, (count, side, side, 3))
     for row in range(count):
         each = drawn_styles(generator, rng)
         each = each[:DEPTH] if row % 2 else each  # as in photographs, or with a style around
-        seen = network.features(each[None], SIDE // 2)
+        seen = network.features(each[None], side // 2)
         kept[row] = seen[0].permute(1, 2, 0).contiguous().view(torch.int16).numpy()
-        shown[row] = pixels(F.avg_pool2d(network(each[None], seen), 1024 // SIDE))
+        shown[row] = pixels(F.avg_pool2d(network(each[None], seen), 1024 // side))
         styles.append((each[11] - generator.looks.mean) / 0.5)
         if row % 50 == 49:
             print(row + 1, "pictures", flush=True)
@@ -74,7 +78,7 @@ def shown(picture: np.ndarray) -> Tensor:
 @torch.no_grad()
 def read(head: Head, work: Path, step: int) -> None:
     """Figures of the pictures held out, in bfloat16 as they are drawn, and a sheet."""
-    quick = Head(WIDTH, CHANNELS)
+    quick = Head(len(head.a.bias), len(head.m.bias))
     quick.load_state_dict(head.state_dict())
     quick.bfloat16().to(memory_format=torch.channels_last)
     seen, wanted = (
@@ -102,8 +106,9 @@ def read(head: Head, work: Path, step: int) -> None:
 def begun(seen: np.ndarray, wanted: np.ndarray, styles: Tensor) -> Head:
     """A head with the scales of the network's next layer, whose last step is the best by least
     squares."""
-    head, generator = Head(WIDTH, CHANNELS), Generator("cpu")
-    layer = 3 * (SIDE // 2).bit_length() - 8
+    side = wanted.shape[1]
+    head, generator = Head(*CHANNELS[side]), Generator("cpu")
+    layer = 3 * (side // 2).bit_length() - 8
     affine, offset = (
         part[layer].float() for part in (generator.large().affine, generator.large().offset)
     )
@@ -113,7 +118,7 @@ def begun(seen: np.ndarray, wanted: np.ndarray, styles: Tensor) -> Head:
     head.m2.bias.fill_(1.0)
     rng, x, y = torch.Generator().manual_seed(1), [], []
     for row in range(HELD, min(HELD + 120, len(styles))):
-        places = torch.randperm(SIDE * SIDE // 4, generator=rng)[:300]
+        places = torch.randperm(side * side // 4, generator=rng)[:300]
         scaled = features(seen[row : row + 1]).float() * head.m(styles[row])[None, :, None, None]
         hidden = F.leaky_relu(head.b(F.leaky_relu(head.a(scaled), 0.2)), 0.2)
         x.append(torch.cat([scaled, hidden], 1).flatten(2)[0].T[places])
@@ -129,7 +134,7 @@ def begun(seen: np.ndarray, wanted: np.ndarray, styles: Tensor) -> Head:
     eye = torch.eye(12)[:, :, None, None]
     bands = _unwavelet(eye).flatten(1).double()  # band to the 12 numbers of four pixels
     found = weights @ torch.linalg.inv(bands)
-    parts = found[:-1].T[:, :, None, None].split([CHANNELS, WIDTH], 1)
+    parts = found[:-1].T[:, :, None, None].split([len(head.m.bias), len(head.a.bias)], 1)
     head.lin.weight.copy_(parts[0])
     head.o.weight.copy_(parts[1])
     head.lin.bias.copy_(found[-1])
@@ -144,7 +149,7 @@ def teach(work: Path, steps: int, rate: float) -> dict[str, Tensor]:
         *(np.load(work / f"{name}.npy", mmap_mode="r") for name in ("features", "pictures")),
     )
     styles = torch.from_numpy(np.load(work / "styles.npy"))
-    head = begun(seen, wanted, styles)
+    head, crop = begun(seen, wanted, styles), CROP[wanted.shape[1]]
     optimiser = torch.optim.AdamW(
         [
             {"params": [v], "size": float(v.detach().square().mean().sqrt()) + 1e-3}
@@ -160,9 +165,9 @@ def teach(work: Path, steps: int, rate: float) -> dict[str, Tensor]:
             share = 0.01 + 0.495 * (1 + np.cos(np.pi * step / steps))
             group["lr"] = rate * group["size"] * min(1, (step + 1) / 50) * share
         rows = rng.integers(HELD, len(styles), BATCH)
-        x, y = rng.integers(0, SIDE // 2 - CROP + 1, (2, BATCH))
+        x, y = rng.integers(0, seen.shape[1] - crop + 1, (2, BATCH))
         cut = [
-            (r, slice(b, b + CROP), slice(a, a + CROP)) for r, a, b in zip(rows, x, y, strict=True)
+            (r, slice(b, b + crop), slice(a, a + crop)) for r, a, b in zip(rows, x, y, strict=True)
         ]
         double = [
             (r, slice(2 * b.start, 2 * b.stop), slice(2 * a.start, 2 * a.stop)) for r, b, a in cut
@@ -182,7 +187,7 @@ def teach(work: Path, steps: int, rate: float) -> dict[str, Tensor]:
         if (step + 1) % 50 == 0:
             print(step + 1, round(127.5 * float(loss.detach()), 3), flush=True)
         if (step + 1) % 500 == 0 or step + 1 == steps:
-            averaged = Head(WIDTH, CHANNELS)
+            averaged = Head(*CHANNELS[wanted.shape[1]])
             averaged.load_state_dict(mean)
             read(averaged, work, step + 1)
             torch.save(mean, work / "head.pt")
@@ -229,6 +234,7 @@ def foretold(work: Path, count: int) -> dict[str, Tensor]:
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     asked.add_argument("work", type=Path)
+    asked.add_argument("--side", type=int, choices=CHANNELS, default=512)
     asked.add_argument("--pictures", type=int, default=400)
     asked.add_argument("--steps", type=int, default=1200)
     asked.add_argument("--rate", type=float, default=1e-2)
@@ -239,11 +245,15 @@ def main() -> None:
     keep_freed_memory()
     given.work.mkdir(exist_ok=True)
     if not given.save:
-        pictures(given.work, given.pictures)
+        pictures(given.work, given.pictures, given.side)
         teach(given.work, given.steps, given.rate)
-        foretold(given.work, given.people)
+        if given.side == 512:
+            foretold(given.work, given.people)
         return
     taught = torch.load(given.work / "head.pt", weights_only=True)
+    if given.side == 256:
+        files.save(files.SHARP, taught)
+        return
     kept = {f"head.{name}": value for name, value in taught.items()}
     files.save(files.COVERS, kept | foretold(given.work, given.people))
 

@@ -25,14 +25,21 @@ PLACES = -DRAW + 5, -DRAW + 10
 """Of a draw, the normals of the light's side and of brightness."""
 YAW, PITCH = 0.23, 0.045
 """Radians that the head is turned by, one deviation."""
-GAMMA, SATURATION, BRIGHTNESS, SHARPNESS = 0.2, 0.3, 0.14, 0.3
-"""Exponent of grey values, saturation and brightness, in logarithms; sharpening."""
+GAMMA, VIVID, SATURATION, BRIGHTNESS = 0.2, 0.08, 0.3, 0.14
+"""Exponent of grey values, saturation (mean and spread) and brightness, in logarithms."""
+LENS, BLUR = 0.7, 0.35
+"""Of the blur that a lens and few pixels leave, its deviation, px of 112: mean, and spread."""
+SKIN, CAST = (0.29, -0.16), 0.2
+"""Red and blue of a face by its green, logarithms, as photographs have them; and how far from it a
+face may be by itself, before a camera's tint: beyond, lips and all else drown in orange."""
 SIDE, ABOVE, BENT, TINT, TINT_SIDE = 0.22, 0.1, 0.08, 0.08, 0.08
 """Logarithms: left half of the face by its right one, upper by lower; light that is no plane; red
 and blue by green, in all and from left to right."""
+KNEE = 0.65
+"""Brightness of 1 beyond which it is held back, as film does."""
 GREY = 1.88
 """From where on a normal gives a photo without colours: 3 of 100."""
-_WIDEST, _SHARPER = 1.9, 0.4
+_WIDEST = 1.9
 _DEEP, _NOSE, _AXIS = 50.0, 10.0, 20.0
 """Of a head of which the crop of 112 px is full: depth, the nose's beyond it, and that of the axis
 that it is turned by, px."""
@@ -142,33 +149,42 @@ def taken(
     """
     sharp, gamma, colour, side, above, red, blue, tint, bright, grey, *bent = draw[: DRAW - 2]
     if not draw.any() and not aim:
-        return _sharper(crop, 0.0)
-    sharper, values = _sharper(crop, sharp), (np.arange(256) + 0.5) / 256
-    before = values[sharper[INNER]].mean()
-    pixels = (values ** np.exp(GAMMA * gamma))[sharper]
+        return crop
+    seen, values = blurred(crop, LENS + BLUR * sharp), (np.arange(256) + 0.5) / 256
+    before = values[seen[INNER]].mean()
+    pixels = (values ** np.exp(GAMMA * gamma))[seen]
     luma = pixels @ np.array([0.299, 0.587, 0.114])
-    coloured = np.exp(SATURATION * colour) if grey < GREY else 0.0
+    coloured = np.exp(VIVID + SATURATION * colour) if grey < GREY else 0.0
     pixels = np.maximum(luma[..., None] + (pixels - luma[..., None]) * coloured, 1e-3)
     light = _plane(luma, aim.get("side", SIDE * side), ABOVE * above)
     for amount, shape in zip(bent, (_X * _X, _X * _Y, _Y * _Y), strict=False):
         light = light + BENT * amount * shape
     pixels *= np.exp(light)[..., None]
     if coloured:
+        pixels *= _no_cast(pixels[INNER].mean((0, 1)))
         pixels[..., 0] *= np.exp(TINT * red + TINT_SIDE * tint * _X[0])
         pixels[..., 2] *= np.exp(TINT * blue - TINT_SIDE * tint * _X[0])
     wanted = aim.get("brightness", 256 * before * np.exp(BRIGHTNESS * bright)) / 256
     pixels *= min(wanted, 0.75) / pixels[INNER].mean()
-    high = pixels > 0.8
-    pixels[high] = 0.8 + 0.2 * np.tanh((pixels[high] - 0.8) / 0.2)
+    high = pixels > KNEE
+    pixels[high] = KNEE + (1 - KNEE) * np.tanh((pixels[high] - KNEE) / (1 - KNEE))
     return (pixels * 256 - 0.5).clip(0, 255).round().astype(np.uint8)
 
 
-def _sharper(crop: NDArray[np.uint8], draw: float) -> NDArray[np.uint8]:
-    """Sharper by what the enlarging of 128 px took, as sharp as photographs are; or less so."""
-    pixels = crop.astype(np.float32)
-    amount = min(max(_SHARPER + SHARPNESS * draw, -0.5), 1.3)
-    pixels += amount * (pixels - cv2.GaussianBlur(pixels, (0, 0), 1.0))
-    return pixels.clip(0, 255).round().astype(np.uint8)
+def blurred(crop: NDArray[np.uint8], deviation: float) -> NDArray[np.uint8]:
+    """As a lens shows it; sharpened where the deviation is below 0, as cameras do."""
+    if deviation > 0.2:
+        return np.asarray(cv2.GaussianBlur(crop, (0, 0), deviation), np.uint8)
+    soft = cv2.GaussianBlur(crop, (0, 0), 1.0)
+    more = max(0.0, -deviation)
+    return np.asarray(cv2.addWeighted(crop, 1 + more, soft, -more, 0), np.uint8)
+
+
+def _no_cast(colour: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a face's mean colour has to be multiplied by so that it is skin's."""
+    own = np.log(colour[[0, 2]] / colour[1]) - SKIN
+    red, blue = np.exp(CAST * np.tanh(own / CAST) - own)
+    return np.array([red, 1.0, blue])
 
 
 def _plane(luma: NDArray[np.float64], side: float, above: float) -> NDArray[np.float64]:

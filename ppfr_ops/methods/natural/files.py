@@ -1,7 +1,8 @@
 """The generator's weights: 8 bits a weight with a scale a row, in files below 8 MiB each.
 
-``natural.mapping`` and ``natural`` (synthesis up to 64 px, the head for 128 px) are what a face of
-112 px takes; ``natural.large`` (up to 1024 px) is read when a larger picture is asked for.
+``natural.mapping`` and ``natural`` (synthesis up to 64 px, the head for 128 px) are what looks are
+judged by; ``natural.large`` (up to 1024 px) and ``natural.sharp`` (the head for 256 px on features
+at 128 px) show those that are taken.
 ``natural.fast`` (fewer channels at 64 px and in the head) is read for quick ones.
 ``natural.looks`` (``looks.py``), ``natural.traits`` (``traits.py``), ``natural.silhouette`` (it
 cuts heads out) and ``natural.covers`` (the head for 512 px; what a picture will be like) hold what
@@ -24,6 +25,8 @@ TRAITS = "natural.traits"
 """How the traits of a person's face are mixed (``bench/natural_traits.py``)."""
 SILHOUETTE = "natural.silhouette"
 """What tells a drawn person from what is behind (``bench/natural_silhouette.py``)."""
+SHARP = "natural.sharp"
+"""The head for crops of 112 px (``bench/natural_covers.py``)."""
 COVERS = "natural.covers"
 """The head for 512 px, and lines that foretell a picture (``bench/natural_covers.py``)."""
 

@@ -33,7 +33,7 @@ EARLY = 16
 """Features that tell what a picture will be like, px."""
 _SMALL, _KEPT = 128, 20_000
 BORDER = 16
-"""Around a picture of 128 px before a detector sees it, px."""
+"""Around a picture of 128 px before a detector sees it, px; around a larger one as much of it."""
 _MIDDLE, _FAR = (64.0, 77.0), 14.0
 """Of a picture of 128 px: where the middle of the face's landmarks lies, and how far from it one is
 somebody else, px."""
@@ -77,6 +77,11 @@ class Generator:
     def _larger(self) -> Head:
         """What shows features at 256 px at 512 px."""
         return self._head(part_of(self._covers(), "head."))
+
+    @lru_cache(maxsize=1)  # noqa: B019 - there is one generator a device
+    def _sharper(self) -> Head:
+        """What shows features at 128 px at 256 px: enough for crops of 112 px."""
+        return self._head(files.read(files.SHARP))
 
     def foretold(self, styles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What pictures of styles ``N x 13 x 512`` will be like, told by their features at 16 px.
@@ -254,18 +259,23 @@ class Generator:
         seen = self._sight(picture)
         if not fast:
             seen.sound = min(seen.sound, self.looks.whole(features))
-        return seen
+        if fast or seen.sound < 1:
+            return seen
+        # What there is to see at 128 px is looked at first, for most of the time goes into more.
+        more = self.large().features(styles[None].to(self.device), _SMALL, features)
+        found = self._sight(pixels(self._sharper()(more, self._by(styles))))
+        return found if found.sound else seen
 
     def _sight(self, picture: NDArray[np.uint8]) -> Sight:
         points, score = self.landmarks(picture)
-        seen = Sight(_bordered(picture), points + BORDER)
+        seen = Sight(_bordered(picture), points + BORDER * (picture.shape[0] // _SMALL))
         if score:
             seen.sound = sound(seen.aligned(STILL), points, score)
         return seen
 
 
 def _bordered(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    side = (BORDER,) * 4
+    side = (BORDER * (picture.shape[0] // _SMALL),) * 4
     return cv2.copyMakeBorder(picture, *side, cv2.BORDER_REPLICATE).astype(np.uint8)
 
 

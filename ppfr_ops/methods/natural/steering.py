@@ -23,6 +23,8 @@ TURNS = {"yaw": (0.124, 0.83), "pitch": (0.0195, 2.7)}
 """What the camera's turning by 1 adds, and by how much it turns at most."""
 NEAR = {"yaw": 0.01, "pitch": 0.004}
 """What may be missing beyond what a turn adds."""
+ENLARGED, _LARGE = 0.4, 256
+"""What is sharpened of a picture of fewer pixels a side, for its crop is enlarged."""
 _SHARE = 0.8
 """Of what is missing that is added for the next one."""
 
@@ -33,8 +35,8 @@ STILL = np.zeros(camera.DRAW)
 
 @dataclass
 class Sight:
-    """A picture of 128 px with a border, its landmarks in it, ``5 x 2``, and how sound it is: 1 and
-    more is good enough, 0: no face; and what the person's face has of its own."""
+    """A picture of 128 or 256 px with a border, its landmarks in it, ``5 x 2``, and how sound it
+    is: 1 and more is good enough, 0: no face; and what the person's face has of its own."""
 
     picture: NDArray[np.uint8]
     landmarks: NDArray[np.float32]
@@ -49,7 +51,10 @@ class Sight:
             return np.zeros((FACE_SIZE, FACE_SIZE, 3), np.uint8)
         to = turn(draw[:2], shape(self.landmarks), aim)
         picture, points = camera.turned(self.picture, self.landmarks, to, self.face)
-        return camera.taken(align(picture, points[None])[0], draw[2:], aim)
+        crop = align(picture, points[None])[0]
+        if len(picture) < _LARGE:
+            crop = camera.blurred(crop, -ENLARGED)
+        return camera.taken(crop, draw[2:], aim)
 
 
 def places(draw: NDArray[np.float32]) -> dict[str, float]:
