@@ -31,6 +31,9 @@ MOST_SHOWN = 512
 """Side of what the larger head shows, px; a picture of 1024 px the whole network alone does."""
 EARLY = 16
 """Features that tell what a picture will be like, px."""
+SHARP_SOUND = 0.75
+"""The bounds of ``quality.sound`` are for 128 px; where more is to be seen, so much of them is
+enough, or twice as many looks would be drawn."""
 _SMALL, _KEPT = 128, 20_000
 BORDER = 16
 """Around a picture of 128 px before a detector sees it, px; around a larger one as much of it."""
@@ -264,6 +267,7 @@ class Generator:
         # What there is to see at 128 px is looked at first, for most of the time goes into more.
         more = self.large().features(styles[None].to(self.device), _SMALL, features)
         found = self._sight(pixels(self._sharper()(more, self._by(styles))))
+        found.sound /= SHARP_SOUND
         return found if found.sound else seen
 
     def _sight(self, picture: NDArray[np.uint8]) -> Sight:
