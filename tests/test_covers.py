@@ -275,6 +275,18 @@ def test_beside_a_drawn_head_what_shows_no_face_is_filled() -> None:
     assert np.ptp(blurred[140:170, 375:405].astype(int), axis=2).min() > 40
 
 
+def test_what_is_doubtful_in_a_drawn_head_is_filled_and_no_blur_in_its_colours() -> None:
+    picture, faces, other = np.full((320, 320, 3), 120, np.uint8), found(), found(0.4, (185, 165))
+    x0, y0, x1, y1 = other.boxes[0].astype(int)
+    picture[y0:y1, x0:x1] = (255, 0, 0)
+    both, treatments = Detections.join([faces, other]), ["anonymized", "covered_unsure"]
+    done, _ = geometry.cover(picture, both, treatments, {0: portrait()})  # type: ignore[arg-type]
+    beside = done[y0:y1, 226:236].astype(int)
+    assert np.ptp(beside, axis=2).max() < 20
+    blurred, _ = geometry.cover(picture, both, treatments, {})  # type: ignore[arg-type]
+    assert np.ptp(blurred[y0:y1, 226:236].astype(int), axis=2).max() > 40
+
+
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_the_larger_of_two_drawn_heads_stands_in_front(order: tuple[int, int]) -> None:
     picture, sizes = np.full((400, 480, 3), 120, np.uint8), (0.8, 1.1)
