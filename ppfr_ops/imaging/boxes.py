@@ -20,10 +20,12 @@ def common(box: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.f
     return area
 
 
-def alike(box: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Whether a third of the smaller of a box and every other is in both; ``N``."""
+def alike(
+    box: NDArray[np.float32], boxes: NDArray[np.float32], least_share: float = 0.3
+) -> NDArray[np.bool_]:
+    """Whether more than such a share of the smaller of a box and every other is in both; ``N``."""
     least = np.minimum(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), np.prod(box[2:] - box[:2]))
-    return np.asarray(common(box, boxes) > 0.3 * least)
+    return np.asarray(common(box, boxes) > least_share * least)
 
 
 def covered(box: NDArray[np.float32], boxes: NDArray[np.float32], least: float = 0.5) -> bool:
