@@ -75,9 +75,7 @@ Examples:
     "Repeatable, oldest first.",
 )
 @click.option(
-    "--source-identity",
-    default="identity",
-    help="Column of --source that says who is in a row.",
+    "--source-identity", default="identity", help="Column of --source that says who is in a row."
 )
 @click.option(
     "--structure-pictures",

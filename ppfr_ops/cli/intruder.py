@@ -53,12 +53,7 @@ def main(output: str, as_json: bool, **options: Any) -> int:
         raise UserError("no release/manifest.json: not an output, or its run has not finished")
     models = [Recognizer(RecognizerSpec.parse(text)) for text in options["fr"]]
     record = intrude(
-        output,
-        options["candidates"],
-        models,
-        options["mapping"],
-        options["identity_column"],
-        log,
+        output, options["candidates"], models, options["mapping"], options["identity_column"], log
     )
     folder.put((record.model_dump_json(indent=1) + "\n").encode(), EVIDENCE, "intruder.json")
     echo(record.model_dump_json(indent=1) if as_json else record.in_words)

@@ -59,11 +59,7 @@ def main() -> None:
     help="Let in a client that made its own keys: its certificate. Needs one --client.",
 )
 def keygen(
-    folder: Path,
-    clients: tuple[str, ...],
-    hosts: tuple[str, ...],
-    token: bool,
-    admit: Path | None,
+    folder: Path, clients: tuple[str, ...], hosts: tuple[str, ...], token: bool, admit: Path | None
 ) -> int:
     """Make keys: FOLDER/owner for the server, FOLDER/<client> for every client.
 
@@ -125,8 +121,9 @@ def enrol(
     from ppfr_ops.match.gallery import Gallery
     from ppfr_ops.match.keys import OwnerFolder
     from ppfr_ops.match.packing import quantise
-    from ppfr_ops.match.templates import Embedder, array_digest, from_array, from_parquet
+    from ppfr_ops.match.templates import Embedder, from_array, from_parquet
     from ppfr_ops.match.transport import gallery_path
+    from ppfr_ops.methods.base import file_digest
 
     paths = [Path(name) for text in inputs for name in sorted(glob.glob(text)) or [text]]
     missing = [path.name for path in paths if not path.is_file()]
@@ -136,7 +133,8 @@ def enrol(
     if paths[0].suffix == ".npy":
         if len(paths) > 1:
             raise UserError("one .npy file makes a gallery")
-        enrolled, digest = from_array(paths[0], names), array_digest(paths[0])
+        # The FR model of ready-made templates is unknown: the file stands for it.
+        enrolled, digest = from_array(paths[0], names), f"templates:{file_digest(paths[0])}"
     else:
         embedder = Embedder(fr)
         enrolled = from_parquet(paths, embedder, image_column, identity_column)
@@ -204,12 +202,7 @@ def serve(folder: Path, keys: Path, listen: str, partitions: int, **policy: Any)
 @_fr
 @click.option("--server", default="localhost:7443", metavar="HOST:PORT")
 @click.option("--name", help="Verify against the records of this name; without it: identify.")
-@click.option(
-    "--row",
-    type=click.IntRange(0),
-    default=0,
-    help="Row of a Parquet or .npy file.",
-)
+@click.option("--row", type=click.IntRange(0), default=0, help="Row of a Parquet or .npy file.")
 @click.option(
     "--most-mib",
     type=click.IntRange(1),
@@ -217,13 +210,7 @@ def serve(folder: Path, keys: Path, listen: str, partitions: int, **policy: Any)
     help="Give up before a query that would move more; 700 for a gallery of 10^6 x 128.",
 )
 def query(
-    probe: Path,
-    keys: Path,
-    fr: str,
-    server: str,
-    name: str | None,
-    row: int,
-    most_mib: int,
+    probe: Path, keys: Path, fr: str, server: str, name: str | None, row: int, most_mib: int
 ) -> int:
     """Ask whether the face in PROBE matches: an aligned picture, a Parquet or an .npy file."""
     from ppfr_ops.match.keys import ClientFolder

@@ -10,7 +10,7 @@ from ppfr_ops.cli.terminal import log
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.imaging.decoding import ImageError, decode
-from ppfr_ops.release.export import Release, contact_sheet, encode_sheet
+from ppfr_ops.release.export import Release, contact_sheet
 from ppfr_ops.sanitize.originals import originals
 from ppfr_ops.store.files import inside
 
@@ -47,7 +47,7 @@ def main(output: str, source: str | None, key: str | None, count: int, target: s
                 column.insert(0, decode(before[name]))
             except (ImageError, KeyError):
                 column.insert(0, column[0] * 0)
-    data = encode_sheet(contact_sheet(columns))
+    data = Encoding("png").encode(contact_sheet(columns))
     mode = 0o600 if source is not None else 0o644
     with open(target, "wb", opener=lambda path, flags: os.open(path, flags, mode)) as file:
         file.write(data)

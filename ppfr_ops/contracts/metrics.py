@@ -107,11 +107,6 @@ PICTURE_FIELDS = (
 """Of photographs that are published whole."""
 
 
-def is_sampled(column: str) -> bool:
-    """Whether a column tells of the method, not of the record, and is measured on a sample."""
-    return column == "residual_faces" or (column in METRICS and METRICS[column].sampled)
-
-
 def is_measure(column: str) -> bool:
     """Whether a column has the name of a measure of originals."""
     pictures = {field.name for field in PICTURE_FIELDS}

@@ -26,11 +26,9 @@ class Bound(Document):
 
     def holds(self, value: float) -> bool:
         """Whether a value meets it; NaN never does."""
-        return {
-            "<=": value <= self.value,
-            ">=": value >= self.value,
-            "==": value == self.value,
-        }[self.sign]
+        return {"<=": value <= self.value, ">=": value >= self.value, "==": value == self.value}[
+            self.sign
+        ]
 
 
 def _parse(value: object) -> object:

@@ -261,11 +261,7 @@ def _ray(address: str | None) -> Iterator[None]:
     # What workers import is what is imported here; of themselves they look where Ray was started.
     os.environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))
     # Ray prints a screenful on stdout for every worker that dies; the statuses say it in a line.
-    with (
-        open(os.devnull, "w") as nowhere,
-        redirect_stdout(nowhere),
-        private_session() as folder,
-    ):
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), private_session() as folder:
         import ray
 
         try:

@@ -83,10 +83,7 @@ def shape(points: NDArray[np.floating]) -> dict[str, float]:
     marks = np.asarray(points, np.float64)
     eyes, lips = marks[:2].mean(0), marks[3:].mean(0)
     height = max(float((lips - eyes) @ (lips - eyes)), 1e-6)
-    return {
-        "yaw": yaw(marks),
-        "pitch": float((marks[2] - eyes) @ (lips - eyes)) / height,
-    }
+    return {"yaw": yaw(marks), "pitch": float((marks[2] - eyes) @ (lips - eyes)) / height}
 
 
 def shading(face: Picture) -> dict[str, float]:

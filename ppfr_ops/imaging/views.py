@@ -148,12 +148,8 @@ def seen_by(
         rest = (height - top - part.shape[0], width - left - part.shape[1])
         view = cv2.copyMakeBorder(part, top, rest[0], left, rest[1], cv2.BORDER_REFLECT_101)
     else:
-        view = cv2.warpAffine(
-            picture, matrix, (width, height), flags=_flag(matrix), borderMode=cv2.BORDER_REFLECT_101
-        )
+        # Shrinking warps average, or they would skip pixels.
+        how = cv2.INTER_AREA if np.hypot(*matrix[0, :2]) < 0.6 else cv2.INTER_LINEAR
+        size, border = (width, height), cv2.BORDER_REFLECT_101
+        view = cv2.warpAffine(picture, matrix, size, flags=how, borderMode=border)
     return view.astype(np.uint8, copy=False)
-
-
-def _flag(matrix: NDArray[np.float64]) -> int:
-    """Shrinking warps average, or they would skip pixels."""
-    return cv2.INTER_AREA if np.hypot(*matrix[0, :2]) < 0.6 else cv2.INTER_LINEAR

@@ -24,10 +24,7 @@ class MatchPolicy(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     threshold: float = option(
-        ...,
-        "Cosine from which on two templates match; every FR model has its own.",
-        ge=-1,
-        le=1,
+        ..., "Cosine from which on two templates match; every FR model has its own.", ge=-1, le=1
     )
     budget: int = option(100, "Queries a client may ask, ever.", ge=0)
     record_budget: int = option(

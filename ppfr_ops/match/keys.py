@@ -72,9 +72,7 @@ def make_certificate(
         builder = builder.add_extension(alternatives, critical=False)
     certificate = builder.sign(key, hashes.SHA256())
     private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return private, certificate.public_bytes(serialization.Encoding.PEM)
 

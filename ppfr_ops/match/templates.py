@@ -4,7 +4,6 @@
 be tried without a model; it knows a picture again, not a person.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -164,12 +163,6 @@ def from_array(path: Path, names: Path | None = None) -> Enrolled:
         raise MatchError(f"{len(array)} templates and {len(listed)} names")
     kept = [name for name, ok in zip(listed, good, strict=True) if ok]
     return Enrolled(array[good].astype(np.float32), kept, [int(i) for i in np.flatnonzero(~good)])
-
-
-def array_digest(path: Path) -> str:
-    """What stands for the FR model of ready-made templates: unknown, so the file's own sha256."""
-    with open(path, "rb") as file:
-        return "templates:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def probe(path: Path, embedder: Embedder | None, row: int = 0) -> NDArray[np.float32]:

@@ -18,13 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ppfr_ops.contracts.attestation import (
-    Facts,
-    Predicate,
-    ReleaseStatement,
-    Resource,
-    Subject,
-)
+from ppfr_ops.contracts.attestation import Facts, Predicate, ReleaseStatement, Resource, Subject
 from ppfr_ops.contracts.manifest import ReleaseManifest
 from ppfr_ops.release.listing import files_of
 
@@ -236,12 +230,6 @@ def known(key: object) -> bool:
     if isinstance(key, ec.EllipticCurvePrivateKey | ec.EllipticCurvePublicKey):
         return key.curve.name in ("secp256r1", "secp384r1", "secp521r1")
     return isinstance(key, Ed25519PrivateKey | Ed25519PublicKey)
-
-
-def der(key: PublicKey) -> bytes:
-    """A public key, DER."""
-    form = serialization.PublicFormat.SubjectPublicKeyInfo
-    return key.public_bytes(serialization.Encoding.DER, form)
 
 
 def _hint(key: PublicKey) -> str:

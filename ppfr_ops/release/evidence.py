@@ -16,11 +16,7 @@ from ppfr_ops.release.attestation import PublicKey
 from ppfr_ops.release.files import check_shards
 from ppfr_ops.release.findings import Finding
 from ppfr_ops.release.listing import Unlisted, files_of, packed, unpacked
-from ppfr_ops.release.looking import (
-    looked_at,
-    read_shard,
-    table_faults,
-)
+from ppfr_ops.release.looking import looked_at, read_shard, table_faults
 from ppfr_ops.release.signing import read_seal, unlike_seal
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
 from ppfr_ops.store.ledger import LEDGER, Ledger

@@ -12,7 +12,6 @@ import numpy as np
 from ppfr_ops.contracts.manifest import SUMS, ReleaseManifest
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Picture
-from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.release.files import PHOTOGRAPHS, read_lists, sums_text
 from ppfr_ops.release.listing import Unlisted, files_of
 from ppfr_ops.store.files import inside
@@ -88,10 +87,7 @@ class Release:
 
 
 def export(
-    output: str,
-    target: str,
-    names: Literal["keep", "number"] = "keep",
-    by_person: bool = False,
+    output: str, target: str, names: Literal["keep", "number"] = "keep", by_person: bool = False
 ) -> int:
     """Write the pictures of a release as a folder of files, with their ``SHA256SUMS``. Does what an
     earlier call did not come to do; removes nothing.
@@ -173,8 +169,3 @@ def _fitted(picture: Picture) -> Picture:
     size = tuple(max(1, round(side * scale)) for side in picture.shape[1::-1])
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(picture, size, interpolation=how), np.uint8)
-
-
-def encode_sheet(sheet: Picture) -> bytes:
-    """A sheet as PNG."""
-    return Encoding("png").encode(sheet)

@@ -19,7 +19,7 @@ from ppfr_ops.contracts.detections import detections_schema
 from ppfr_ops.contracts.evaluation import Evaluation
 from ppfr_ops.contracts.ledger import Kind, LedgerEntry, is_shard
 from ppfr_ops.contracts.manifest import FILES, Check, Counts, File, Manifest, ReleaseManifest
-from ppfr_ops.contracts.metrics import is_sampled, metrics_schema
+from ppfr_ops.contracts.metrics import METRICS, metrics_schema
 from ppfr_ops.contracts.policy import Policy
 from ppfr_ops.contracts.privacy_audit import DOCUMENT, PrivacyAudit
 from ppfr_ops.errors import UserError
@@ -395,7 +395,9 @@ def assess(policy: Policy, release: Figures, evaluation: Evaluation | None = Non
         holds = found is not None and bound.holds(found)
         metric = name.rpartition("_")[0]
         measured = len(release.values(metric))
-        sampled = is_sampled(metric) or release.sampled
+        # Whether it tells of the method, not of the record, and is measured on a sample.
+        of_method = metric == "residual_faces" or (metric in METRICS and METRICS[metric].sampled)
+        sampled = of_method or release.sampled
         if measured and sampled and release.count_missing(metric):
             name = f"{name} (of a sample of {measured:,})"
         checks.append(Check(name=name, bound=str(bound), found=found, holds=holds))

@@ -21,12 +21,7 @@ from ppfr_ops.contracts.manifest import SUMS, Listing, ReleaseManifest
 from ppfr_ops.release.findings import Finding
 from ppfr_ops.release.foreign import Mark
 from ppfr_ops.release.listing import LARGEST, Unlisted, read_files, read_told
-from ppfr_ops.release.looking import (
-    looked_at,
-    photographs_in,
-    picture_fault,
-    read_shard,
-)
+from ppfr_ops.release.looking import looked_at, photographs_in, picture_fault, read_shard
 from ppfr_ops.release.standalone.folder import lines_of
 from ppfr_ops.store.folder import RELEASE, Folder, LedgerError
 from ppfr_ops.store.ledger import NO_DATE, Ledger

@@ -8,12 +8,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ppfr_ops.imaging.marks import (
-    SOURCE_TYPES,
-    store_fault,
-    without_credentials,
-    without_mark,
-)
+from ppfr_ops.imaging.marks import SOURCE_TYPES, store_fault, without_credentials, without_mark
 
 _FRAME, _HUFFMAN, _QUANTIZATION, _SCAN = 0xC0, 0xC4, 0xDB, 0xDA
 _JPEG_ALLOWED = {_FRAME, _HUFFMAN, _QUANTIZATION, _SCAN}
@@ -73,11 +68,6 @@ def foreign_part(data: bytes, mark: Mark | None = None) -> str | None:
     if found is None and bare is None and mark.everywhere:
         return f"is not marked as {mark.source_type}"
     return found
-
-
-def bears_credentials(data: bytes) -> bool:
-    """Whether a picture has Content Credentials in their place."""
-    return without_credentials(data) is not None
 
 
 def _beside_pixels(data: bytes) -> str | None:

@@ -17,8 +17,9 @@ from ppfr_ops.contracts.manifest import ReleaseManifest
 from ppfr_ops.contracts.metrics import is_measure
 from ppfr_ops.contracts.records import FACE_COLUMNS, RESERVED_COLUMNS, records_schema, released
 from ppfr_ops.imaging.credentials import can_check, credentials_fault
+from ppfr_ops.imaging.marks import without_credentials
 from ppfr_ops.imaging.scans import fills_its_scan
-from ppfr_ops.release.foreign import Mark, bears_credentials, foreign_part, mark_of
+from ppfr_ops.release.foreign import Mark, foreign_part, mark_of
 from ppfr_ops.release.listing import Told, Unlisted, packed, read_told
 from ppfr_ops.release.standalone.parquet import Unreadable, is_filled, read_footer
 from ppfr_ops.sandbox import LimitError, Sandbox
@@ -172,7 +173,7 @@ def picture_fault(data: bytes, mark: Mark | None) -> str | None:
             fault = "damaged JPEG"
     if fault is not None or mark is None or not (mark.credentials and can_check()):
         return fault
-    if not bears_credentials(data):
+    if without_credentials(data) is None:
         return None  # a photograph in which no face was drawn
     return credentials_fault(data, mark.source_type, mark.training)
 

@@ -37,26 +37,9 @@ _AT_ONCE = 64 << 20
 """Bytes of a shard that is fetched in one piece, at most."""
 
 _TOLD_OPTIONS = (
-    "keep_columns",
-    "coarsen",
-    "identity",
-    "reads_faces",
-    "size_anonymity",
-    "size_rounding",
-    "output_format",
-    "quality",
-    "mark",
-    "c2pa",
-    "c2pa_training",
-    "invisible_mark",
-    "metrics",
-    "output_faces",
-    "no_face",
-    "background",
-    "cover",
-    "output_form",
-    "names",
-    "max_disclosure",
+    *("keep_columns", "coarsen", "identity", "reads_faces", "size_anonymity", "size_rounding"),
+    *("output_format", "quality", "mark", "c2pa", "c2pa_training", "invisible_mark", "metrics"),
+    *("output_faces", "no_face", "background", "cover", "output_form", "names", "max_disclosure"),
     "draws",
 )
 """Options that a release tells; the others name columns of the input, or tell how it was cut."""

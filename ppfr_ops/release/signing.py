@@ -27,7 +27,6 @@ from ppfr_ops.release.attestation import (
     PrivateKey,
     PublicKey,
     check_signature,
-    der,
     known,
     sign_statement,
     signature_of,
@@ -126,8 +125,10 @@ def make_signature(data: bytes, key: PrivateKey) -> Signature:
 
 
 def _named(key: PublicKey) -> str:
-    raw = key.public_bytes_raw() if isinstance(key, Ed25519PublicKey) else der(key)
-    return base64.b64encode(raw).decode()
+    if isinstance(key, Ed25519PublicKey):
+        return base64.b64encode(key.public_bytes_raw()).decode()
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return base64.b64encode(key.public_bytes(serialization.Encoding.DER, form)).decode()
 
 
 def sign_release(ledger: Ledger, manifest: ReleaseManifest, key: PrivateKey) -> None:

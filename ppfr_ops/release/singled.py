@@ -45,7 +45,8 @@ def singled(records: pa.Table, person: str = "identity") -> SinglingOut:
     values = np.zeros(len(codes), np.int64)
     for name in records.column_names:
         if name != person:
-            values = _together(values, _coded(records[name]))
+            pairs = np.stack([values, _coded(records[name])], 1)
+            values = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
     order = np.lexsort((values, codes))
     starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
     signs = Counter(part.tobytes() for part in np.split(values[order], starts[1:]))
@@ -66,9 +67,3 @@ def _coded(column: pa.ChunkedArray) -> NDArray[np.int64]:
     except (pa.ArrowException, AttributeError):  # lists, which Arrow does not encode
         texts: dict[str, int] = {}
         return np.array([texts.setdefault(repr(v), len(texts)) for v in column.to_pylist()])
-
-
-def _together(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Equal numbers for equal pairs."""
-    places = np.unique(np.stack([a, b], 1), axis=0, return_inverse=True)[1]
-    return places.reshape(-1).astype(np.int64)

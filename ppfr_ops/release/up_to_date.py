@@ -63,11 +63,7 @@ def shards_as_listed(folder: Folder) -> dict[str, str]:
 
 
 def mark_up_to_date(
-    folder: Ledger,
-    command: str,
-    manifest: Manifest,
-    shards: dict[str, str],
-    key: PrivateKey | None,
+    folder: Ledger, command: str, manifest: Manifest, shards: dict[str, str], key: PrivateKey | None
 ) -> None:
     """Note how all lies there, at the end of a run that is complete.
 
@@ -77,12 +73,7 @@ def mark_up_to_date(
     """
     if _strays(folder):
         return
-    made = UpToDate(
-        command=command,
-        manifest=manifest,
-        shards=shards,
-        documents=_documents(folder),
-    )
+    made = UpToDate(command=command, manifest=manifest, shards=shards, documents=_documents(folder))
     folder.still_mine()
     folder.put(made.signed_by(key).model_dump_json(indent=1).encode(), *_PLACE)
 

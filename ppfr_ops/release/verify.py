@@ -34,12 +34,7 @@ from ppfr_ops.release.files import PHOTOGRAPHS, check_files, read_lists
 from ppfr_ops.release.findings import Finding
 from ppfr_ops.release.foreign import mark_of
 from ppfr_ops.release.listing import LARGEST, Unlisted, files_of, twice
-from ppfr_ops.release.looking import (
-    BEYOND,
-    looked_at,
-    read_shard,
-    shard_faults,
-)
+from ppfr_ops.release.looking import BEYOND, looked_at, read_shard, shard_faults
 from ppfr_ops.release.standalone.folder import odd, room, walk
 from ppfr_ops.store.entries import HashSet
 from ppfr_ops.store.folder import EVIDENCE, RELEASE, Folder
@@ -216,10 +211,7 @@ def _parse(raw: bytes) -> ReleaseManifest | Finding:
 
 
 def _check_signature(
-    folder: Folder,
-    place: tuple[str, ...],
-    raw: bytes,
-    key: PublicKey,
+    folder: Folder, place: tuple[str, ...], raw: bytes, key: PublicKey
 ) -> Iterator[Finding]:
     try:
         fault = signature_fault(folder.read_bytes(*place, SIGNATURE), raw, key)

@@ -22,13 +22,7 @@ from ppfr_ops.sanitize.identity import makes_key, resolved, secrets_with, with_k
 from ppfr_ops.sanitize.job import Job
 from ppfr_ops.sanitize.marking import read_marks
 from ppfr_ops.sanitize.options import SanitizeOptions
-from ppfr_ops.sanitize.prepare import (
-    check_columns,
-    check_method,
-    owner_key,
-    read_key,
-    read_secrets,
-)
+from ppfr_ops.sanitize.prepare import check_columns, check_method, owner_key, read_key, read_secrets
 from ppfr_ops.sanitize.worker import build_sanitizer
 from ppfr_ops.source.kept import kept_field, refuse_pictures
 from ppfr_ops.source.labels import label
@@ -37,29 +31,10 @@ from ppfr_ops.source.units import storable
 from ppfr_ops.store.ids import new_secret
 
 OPTIONS = (
-    "method",
-    "method_options",
-    "accept_unsound",
-    "secrets",
-    "fr",
-    "output_format",
-    "quality",
-    "mark",
-    "c2pa",
-    "c2pa_key",
-    "c2pa_training",
-    "invisible_mark",
-    "batch_size",
-    "metrics",
-    "max_disclosure",
-    "identity_column",
-    "identity_key_file",
-    "identity",
-    "align",
-    "variation",
-    "keep_look",
-    "look_epsilon",
-    "seed",
+    *("method", "method_options", "accept_unsound", "secrets", "fr", "output_format", "quality"),
+    *("mark", "c2pa", "c2pa_key", "c2pa_training", "invisible_mark", "batch_size", "metrics"),
+    *("max_disclosure", "identity_column", "identity_key_file", "identity", "align", "variation"),
+    *("keep_look", "look_epsilon", "seed"),
 )
 """Options of ``SanitizeOptions`` that make sense without input and output of one's own."""
 

@@ -15,14 +15,7 @@ import pyarrow.parquet as pq
 
 from ppfr_ops.contracts.dead_letters import REASONS
 from ppfr_ops.contracts.ledger import LedgerEntry, Merged, is_shard
-from ppfr_ops.contracts.manifest import (
-    Counts,
-    Manifest,
-    Method,
-    Model,
-    PhotographCounts,
-    Verdict,
-)
+from ppfr_ops.contracts.manifest import Counts, Manifest, Method, Model, PhotographCounts, Verdict
 from ppfr_ops.methods.base import Anonymizer
 from ppfr_ops.options import digest, shown
 from ppfr_ops.release import figures

@@ -276,10 +276,7 @@ def _merged(
 
 
 def _joining(
-    pairs: NDArray[np.int64],
-    scores: Vectors,
-    counts: NDArray[np.int64],
-    frozen: NDArray[np.bool_],
+    pairs: NDArray[np.int64], scores: Vectors, counts: NDArray[np.int64], frozen: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows that are merged in a round, and which each goes into.
 

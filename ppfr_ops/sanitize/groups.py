@@ -185,7 +185,7 @@ class GroupOptions(Options):
     )
     known: str | None = owners_file(
         "An earlier file of groups. Its rows keep their groups; a row that it does not name joins "
-        "the group that it is nearest to, or opens one.",
+        "the group that it is nearest to, or opens one."
     )
 
 

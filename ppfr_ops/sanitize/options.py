@@ -81,7 +81,7 @@ class SanitizeOptions(Options):
     groups: str | None = owners_file(
         "File of groups, CSV or Parquet: which rows show the same person, as ppfr group writes it "
         "and a person may have corrected it. Instead of --identity-column. Of photographs (--cover "
-        "virtual): which faces, as ppfr group --faces detect writes it.",
+        "virtual): which faces, as ppfr group --faces detect writes it."
     )
     variation: float | None = option(
         None,
@@ -251,10 +251,10 @@ class SanitizeOptions(Options):
     c2pa: str | None = owners_file(
         "Sign every marked picture: Content Credentials (C2PA) under this chain of certificates, "
         "PEM, the signer's first. They say that a model made the picture, and no time. Needs "
-        "--c2pa-key.",
+        "--c2pa-key."
     )
     c2pa_key: str | None = owners_file(
-        "Private key of the first certificate of --c2pa (PEM, Ed25519 or a NIST curve).",
+        "Private key of the first certificate of --c2pa (PEM, Ed25519 or a NIST curve)."
     )
     c2pa_training: Literal["allowed", "notAllowed"] | None = option(
         None,
@@ -381,11 +381,11 @@ class SanitizeOptions(Options):
     )
     mapping: str | None = owners_file(
         "Write record_id, source and row to this Parquet file, for the owner's safe: it undoes the "
-        "pseudonyms.",
+        "pseudonyms."
     )
     signing_key: str | None = owners_file(
         "Private key (PEM, Ed25519 or a NIST curve) to sign the release with; ppfr verify "
-        "--public-key, release/verify.py and model_signing verify check the signature.",
+        "--public-key, release/verify.py and model_signing verify check the signature."
     )
     vault: str | None = owners_file(
         "Keep the original of every published record there, encrypted (docs/vault.md); ppfr erase "
@@ -394,7 +394,7 @@ class SanitizeOptions(Options):
     )
     vault_key: str | None = owners_file(
         "File of the master key of the vault (make one with: umask 077; openssl rand -hex 32 > "
-        "FILE), or MODULE:NAME of a key service. Without it what is in the vault is lost.",
+        "FILE), or MODULE:NAME of a key service. Without it what is in the vault is lost."
     )
     photographs: PhotographOptions | None = Field(None)
     """None: the input is aligned faces."""
@@ -405,12 +405,12 @@ class SanitizeOptions(Options):
     )
     review_out: str | None = owners_file(
         "With --faces detect: write a CSV of the photographs that a person should look at, worst "
-        "first. It names sources.",
+        "first. It names sources."
     )
     verdicts: str | None = owners_file(
         "With --faces detect: the CSV of --review-out, its column verdict filled in with ok, drop, "
         "or cover (boxes as [[x0, y0, x1, y1], …]). The photographs concerned are done anew; a "
-        "verdict of another picture than the one that is there is not heeded.",
+        "verdict of another picture than the one that is there is not heeded."
     )
 
     @property

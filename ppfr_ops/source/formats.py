@@ -15,20 +15,13 @@ from ppfr_ops.source.units import suffix
 GROUP = "ppfr.formats"
 
 _READERS = (
-    "ppfr_ops.source.arrow:ArrowFiles",
-    "ppfr_ops.source.arrow:ArrowLists",
-    "ppfr_ops.source.hdf5:HDF5",
-    "ppfr_ops.source.lance_table:LanceDataset",
-    "ppfr_ops.source.parquet:Parquet",
-    "ppfr_ops.source.parquet:ParquetLists",
-    "ppfr_ops.source.pathlist:PathList",
-    "ppfr_ops.source.recordio:RecordIO",
-    "ppfr_ops.source.stacks:Stack",
-    "ppfr_ops.source.tar:Tar",
-    "ppfr_ops.source.tar:WebDataset",
-    "ppfr_ops.source.tree:Images",
-    "ppfr_ops.source.verification:Verification",
-    "ppfr_ops.source.zipped:CompressedTar",
+    *("ppfr_ops.source.arrow:ArrowFiles", "ppfr_ops.source.arrow:ArrowLists"),
+    *("ppfr_ops.source.hdf5:HDF5", "ppfr_ops.source.lance_table:LanceDataset"),
+    *("ppfr_ops.source.parquet:Parquet", "ppfr_ops.source.parquet:ParquetLists"),
+    *("ppfr_ops.source.pathlist:PathList", "ppfr_ops.source.recordio:RecordIO"),
+    *("ppfr_ops.source.stacks:Stack", "ppfr_ops.source.tar:Tar"),
+    *("ppfr_ops.source.tar:WebDataset", "ppfr_ops.source.tree:Images"),
+    *("ppfr_ops.source.verification:Verification", "ppfr_ops.source.zipped:CompressedTar"),
     "ppfr_ops.source.zipped:Zip",
 )
 """The project's own, as ``module:Class``; to add a format is a file and a line here."""

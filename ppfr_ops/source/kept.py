@@ -23,17 +23,8 @@ MOST_NUMBERS = 2048
 """Numbers in a value, all lists in it together: the length of a template; a picture has more."""
 
 _MAGIC = (
-    b"\xff\xd8\xff",
-    b"\x89PNG",
-    b"GIF8",
-    b"RIFF",
-    b"BM",
-    b"II*\0",
-    b"MM\0*",
-    b"\0\0\0\x0cjP",
-    b"\0\0\0\x1cftyp",
-    b"\0\0\0 ftyp",
-    b"<svg",
+    *(b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP"),
+    *(b"\0\0\0\x1cftyp", b"\0\0\0 ftyp", b"<svg"),
 )
 _LEAST = 24
 """Characters from which on a text may be a picture; ``BM`` alone is somebody's initials."""
@@ -44,14 +35,8 @@ _ESCAPED = re.compile(r"(?:\\x[0-9a-fA-F]{2}){3,}")
 """Pictures as letters, within a text."""
 
 _SCALARS = (
-    pa.types.is_boolean,
-    pa.types.is_integer,
-    pa.types.is_floating,
-    pa.types.is_decimal,
-    pa.types.is_date,
-    pa.types.is_time,
-    pa.types.is_timestamp,
-    pa.types.is_duration,
+    *(pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal),
+    *(pa.types.is_date, pa.types.is_time, pa.types.is_timestamp, pa.types.is_duration),
 )
 _TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 _LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)

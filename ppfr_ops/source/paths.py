@@ -63,12 +63,11 @@ class PathColumns:
             self._pattern = compiled(identity_from)
         self._paths = paths
         if identity_from is not None:
-            self._refuse_strays(paths if rows is None else rows)
-
-    def _refuse_strays(self, paths: Iterable[str]) -> None:
-        follow = Counter(IDENTITY in self._named(path) for path in paths)
-        if strays := follow[False]:
-            raise UserError(f"--identity-from: {strays} of {follow.total()} paths do not follow it")
+            follow = [IDENTITY in self._named(path) for path in (paths if rows is None else rows)]
+            if strays := follow.count(False):
+                raise UserError(
+                    f"--identity-from: {strays} of {len(follow)} paths do not follow it"
+                )
 
     def parts(self, path: str) -> list[str]:
         """Of a path, below the root."""

@@ -49,13 +49,7 @@ Chosen = tuple[Columns, tuple[pa.Field, ...]]
 def stamp_of(info: Mapping[str, Any]) -> str:
     """What changes when a file does: its size, and its digest, ETag or modification time."""
     names = (
-        "ETag",
-        "etag",
-        "md5Hash",
-        "blob_id",
-        "mtime",
-        "LastModified",
-        "last_modified",
+        *("ETag", "etag", "md5Hash", "blob_id", "mtime", "LastModified", "last_modified"),
         "created",
     )
     version = next((info[name] for name in names if info.get(name) is not None), None)

@@ -315,10 +315,7 @@ def open_file(fs: Any, path: str) -> Iterator[IO[bytes]]:
 def errors(plan: Plan, codes: Sequence[str]) -> pa.Table:
     """Rows of which nothing but the reason is known."""
     count = len(codes)
-    data = {
-        "image": pa.nulls(count, pa.large_binary()),
-        READ_ERROR: pa.array(codes, pa.string()),
-    }
+    data = {"image": pa.nulls(count, pa.large_binary()), READ_ERROR: pa.array(codes, pa.string())}
     if plan.columns.identity:
         data["identity"] = pa.nulls(count, pa.string())
     for role in plan.columns.given:

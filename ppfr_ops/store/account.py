@@ -106,9 +106,7 @@ class Account:
         self._known: Balance | None = None
 
     def charge(
-        self,
-        charge: Charge,
-        allowed: Callable[[Balance, Charge], None] | None = None,
+        self, charge: Charge, allowed: Callable[[Balance, Charge], None] | None = None
     ) -> None:
         """Write a charge down. Returns when it is safe.
 

@@ -25,14 +25,7 @@ ATTEMPTS = 4
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 8.0
 _KEEPS_COPIES = ("simplecache", "filecache", "blockcache", "cached", "reference")
 _LIBRARIES = (
-    "botocore",
-    "aiobotocore",
-    "aiohttp",
-    "urllib3",
-    "requests",
-    "httpx2",
-    "azure",
-    "google",
+    *("botocore", "aiobotocore", "aiohttp", "urllib3", "requests", "httpx2", "azure", "google"),
 )
 _FINAL_TYPES = ("NoCredentialsError", "PartialCredentialsError", "ParamValidationError")
 _FINAL_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError)
@@ -97,7 +90,9 @@ class RetryingFileSystem:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._fs, name)
-        return _patient(value) if callable(value) else value
+        if not callable(value):
+            return value
+        return lambda *args, **kwargs: patiently(lambda: value(*args, **kwargs))
 
     def open(self, path: str, mode: str = "rb") -> "_PatientFile":
         """For reading; a whole object is written with ``pipe_file``."""
@@ -188,10 +183,6 @@ class _PatientFile(io.RawIOBase):
         if not self.closed:
             self._file.close()
         super().close()
-
-
-def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *args, **kwargs: patiently(lambda: method(*args, **kwargs))
 
 
 def patiently(call: Callable[[], T]) -> T:

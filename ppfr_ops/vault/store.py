@@ -176,11 +176,7 @@ class Vault:
         return {parts_of(name) for name in self.files.names("keys", self.require().name)}
 
     def commit(
-        self,
-        access: Access,
-        unit: str,
-        copy: str,
-        originals: Iterable[tuple[str, bytes, bytes]],
+        self, access: Access, unit: str, copy: str, originals: Iterable[tuple[str, bytes, bytes]]
     ) -> None:
         """Seal a unit's originals; they count once its keys are written, which is done last.
 

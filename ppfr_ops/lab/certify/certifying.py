@@ -11,12 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ppfr_ops.contracts.certificates import (
-    CERTIFICATES_SCHEMA,
-    RADII,
-    Certification,
-    CertifiedAt,
-)
+from ppfr_ops.contracts.certificates import CERTIFICATES_SCHEMA, RADII, Certification, CertifiedAt
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import Faces, chunks, in_chunks, unit
 from ppfr_ops.lab.certify.options import CertifyOptions

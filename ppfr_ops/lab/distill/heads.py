@@ -109,11 +109,7 @@ class Head(nn.Module):
     scale: Tensor
 
     def __init__(
-        self,
-        sizes: Sequence[int],
-        lengths: Sequence[float | None],
-        outputs: int,
-        hidden: int = 0,
+        self, sizes: Sequence[int], lengths: Sequence[float | None], outputs: int, hidden: int = 0
     ) -> None:
         super().__init__()
         self.sizes, self.lengths = list(sizes), list(lengths)

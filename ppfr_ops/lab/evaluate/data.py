@@ -27,10 +27,7 @@ from ppfr_ops.source.sums import Sum, sum_of
 GROUP_ATTRIBUTES = ("age", "gender", "ethnicity")
 _AGES = (0, 13, 20, 35, 50, 65)
 """First years of age groups."""
-_NAMES = {
-    "gender": ("male", "female"),
-    "ethnicity": ("White", "Black", "Asian", "Indian", "other"),
-}
+_NAMES = {"gender": ("male", "female"), "ethnicity": ("White", "Black", "Asian", "Indian", "other")}
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,9 @@ import numpy as np
 import torch
 from pydantic import BaseModel
 
-from ppfr_ops.contracts.evaluation import (
-    Data,
-    Evaluation,
-    Headline,
-    Model,
-    Utility,
-)
+from ppfr_ops.contracts.evaluation import Data, Evaluation, Headline, Model, Utility
 from ppfr_ops.errors import UserError
-from ppfr_ops.lab.evaluate.data import FaceSet, pixels_sha256
+from ppfr_ops.lab.evaluate.data import pixels_sha256
 from ppfr_ops.lab.evaluate.released import read_release_folder
 from ppfr_ops.lab.evaluate.remarks import remarks, told_by_the_set
 from ppfr_ops.lab.evaluate.run import Run, write_text
@@ -101,7 +95,9 @@ def evaluate(
             for name, (model, role) in run.models.items()
         },
         gallery=Data(faces=len(run.gallery), sha256=known["gallery"]),
-        attack_faces=_data(run.attack_faces, known["attack_faces"]),
+        attack_faces=Data(faces=len(run.attack_faces), sha256=known["attack_faces"])
+        if run.attack_faces
+        else None,
         seconds=run.seconds,
         headline=headline(run, parts),
         remarks=remarks(run, parts),
@@ -151,11 +147,7 @@ def _document(parts: dict[str, Any], **facts: Any) -> Evaluation:
     packages = {name: version(name) for name in ("torch", "onnxruntime", "numpy")}
     return Evaluation(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions={
-            "ppfr-sanitizer": __version__,
-            "python": platform.python_version(),
-            **packages,
-        },
+        versions={"ppfr-sanitizer": __version__, "python": platform.python_version(), **packages},
         machine={
             "processor": platform.machine(),
             "cores": str(os.cpu_count()),
@@ -165,10 +157,6 @@ def _document(parts: dict[str, Any], **facts: Any) -> Evaluation:
         **facts,
         **parts,
     )
-
-
-def _data(faces: FaceSet | None, sha256: str) -> Data | None:
-    return Data(faces=len(faces), sha256=sha256) if faces else None
 
 
 def _did(run: Run, parts: dict[str, Any]) -> list[str]:

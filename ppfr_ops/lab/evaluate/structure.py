@@ -164,12 +164,7 @@ def right(claims: Claims, truth: Claims | None) -> int | None:
 
 
 def judged(
-    name: str,
-    attack: Attack,
-    source: Source,
-    seen: Seen,
-    control: Seen,
-    truth: Claims | None,
+    name: str, attack: Attack, source: Source, seen: Seen, control: Seen, truth: Claims | None
 ) -> StructureAttack:
     """One attack, its control beside it, and what the luck of shared sizes comes to.
 

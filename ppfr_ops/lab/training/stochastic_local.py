@@ -491,11 +491,7 @@ class Trainer:
                 raise ValueError(f"{path.name} holds a generator of another make")
 
     def _checkpoint(self, path: Path) -> Checkpoint:
-        parts = {
-            "generator": self.generator,
-            "average": self.average,
-            "optimizer": self.optimizer,
-        }
+        parts = {"generator": self.generator, "average": self.average, "optimizer": self.optimizer}
         if self.adversary is not None:
             parts |= {"adversary": self.adversary, "its optimizer": self.adversary_optimizer}
         return Checkpoint(path, self.config.digest(), parts)

@@ -66,7 +66,8 @@ class Virtual(Drawn):
         size = self.generator().model().generator.code_size
         whose = [person(*each) for each in zip(context["identity"], draws, strict=True)]
         if self.reads_faces:
-            differs = self._differs(self.vectors(faces))
+            # Private, of length 1 again, whatever the noise.
+            differs = unit(self.mechanism().private(self.vectors(faces))).astype(np.float32)
             codes = people.virtual(key, whose, size, differs, self.variation)
         else:
             codes = people.virtual(key, whose, size)
@@ -74,7 +75,3 @@ class Virtual(Drawn):
 
     def vectors(self, faces: Faces) -> Vectors:
         return self.encoded(faces)
-
-    def _differs(self, features: Vectors) -> people.Vectors:
-        """Private, of length 1 again, whatever the noise; ``N x 128``."""
-        return unit(self.mechanism().private(features)).astype(np.float32)

@@ -332,8 +332,4 @@ def lineage_events(
 
 def _facet(schema: str, **values: Any) -> dict[str, Any]:
     name = schema.rpartition("/")[2]
-    return {
-        "_producer": PRODUCER,
-        "_schemaURL": f"{_FACETS}/{schema}.json#/$defs/{name}",
-        **values,
-    }
+    return {"_producer": PRODUCER, "_schemaURL": f"{_FACETS}/{schema}.json#/$defs/{name}", **values}

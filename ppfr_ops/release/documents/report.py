@@ -29,12 +29,7 @@ from ppfr_ops.draws import system_draws
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.methods.registry import create, methods, shown_to_given
 from ppfr_ops.release.certificates import in_words
-from ppfr_ops.release.documents.cards import (
-    Publication,
-    columns,
-    linkage_in_words,
-    rendered,
-)
+from ppfr_ops.release.documents.cards import Publication, columns, linkage_in_words, rendered
 from ppfr_ops.release.documents.modes import mode_of
 from ppfr_ops.release.documents.required import requirements, verdict
 from ppfr_ops.release.figures import QUARANTINE, Release, by_reason, figure
@@ -328,9 +323,7 @@ def _sample_pairs(
         faces = sample.faces(4, identities=4)
         ids = [f"sample-{index}" for index in range(len(faces))]
         after = anonymizer(
-            faces,
-            system_draws(ids, anonymizer.draw_size, 0),
-            anonymizer.context_of(faces, ids),
+            faces, system_draws(ids, anonymizer.draw_size, 0), anonymizer.context_of(faces, ids)
         )
         encoding = Encoding(options.get("output_format", "jpeg"), options.get("quality", 95))
         return [

@@ -39,11 +39,7 @@ class PhotographOptions(Options):
         default_text="blur; with --method or --method-option: method",
     )
     face_threshold: float = option(
-        0.2,
-        "Lowest score of the detector that counts as a face.",
-        shapes=True,
-        gt=0,
-        lt=1,
+        0.2, "Lowest score of the detector that counts as a face.", shapes=True, gt=0, lt=1
     )
     face_sure: float = option(
         0.35,

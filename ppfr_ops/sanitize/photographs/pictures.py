@@ -62,10 +62,7 @@ class WholePictures(PublishingMode[Photograph]):
     """
 
     def __init__(
-        self,
-        run: RunContext,
-        finder: Finder,
-        people: Mapping[str, Mapping[int, str]] | None = None,
+        self, run: RunContext, finder: Finder, people: Mapping[str, Mapping[int, str]] | None = None
     ) -> None:
         if run.method.record_figures:
             raise UserError(

@@ -3,7 +3,7 @@
 To everybody else the unit is a new one: one commit, one entry, the counts of all its records.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +68,9 @@ def unchanged(
     inside = _inside(ledger.ids, names, tables.detections)
     published = {inside[name] for name in tables.records["record_id"].to_pylist()}
     reviews = job.verdicts
-    retried = _dead(tables, job.options.retry_dead_letters)
+    letters = (tables.dead_letters[name].to_pylist() for name in ("record_id", "code"))
+    codes = job.options.retry_dead_letters
+    retried = {_photograph(name) for name, code in zip(*letters, strict=True) if code in codes}
 
     def stays(row: int, name: str) -> bool:
         if name in retried:
@@ -114,12 +116,6 @@ def _inside(ids: Ids, names: list[str], detections: pa.Table) -> dict[str, str]:
 def _photograph(name: str) -> str:
     """Id inside of a photograph, from its own or that of one of its faces."""
     return "-".join(name.split("-")[:2])
-
-
-def _dead(tables: Tables, codes: Collection[str]) -> set[str]:
-    """Photographs with a dead letter of these codes."""
-    columns = (tables.dead_letters[name].to_pylist() for name in ("record_id", "code"))
-    return {_photograph(name) for name, code in zip(*columns, strict=True) if code in codes}
 
 
 def _part(tables: Tables, inside: Mapping[str, str], wanted: Callable[[str], bool]) -> Tables:

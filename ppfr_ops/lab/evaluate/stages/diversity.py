@@ -18,7 +18,5 @@ def diversity(run: Run) -> Diversity:
     other = disclosures(y, z[run.strangers(index)])
     run.table("diversity", {"face": index, "draw_similarity": values, "other_face": other})
     return Diversity(
-        faces=len(index),
-        draw_similarity=float(values.mean()),
-        other_face=float(other.mean()),
+        faces=len(index), draw_similarity=float(values.mean()), other_face=float(other.mean())
     )

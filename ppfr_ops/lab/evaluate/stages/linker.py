@@ -67,11 +67,7 @@ def _templates(run: Run, faces: Faces, what: str) -> list[Embeddings]:
 
 
 def _curve(
-    run: Run,
-    before: Frame,
-    gallery: list[Embeddings],
-    probes: list[Embeddings],
-    search: Search,
+    run: Run, before: Frame, gallery: list[Embeddings], probes: list[Embeddings], search: Search
 ) -> list[KnownPairs]:
     """Known pairs of the release: other people's faces that were published in it."""
     sizes = [n for n in run.settings.known_pairs if n <= len(run.pool.order)]
