@@ -58,6 +58,11 @@ def option(
     )
 
 
+def decisive(default: Any, description: str, **more: Any) -> Any:
+    """An option of which another value gives another output, as ``option`` has it."""
+    return option(default, description, shapes=True, **more)
+
+
 def owners_file(description: str, metavar: str = "FILE", **more: Any) -> Any:
     """An option that names a file or place of the owner's, by default none."""
     return option(None, description, private=True, metavar=metavar, **more)

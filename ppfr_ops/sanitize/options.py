@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ppfr_ops.imaging.codec import Encoding
 from ppfr_ops.imaging.marks import SOURCE_TYPES
-from ppfr_ops.options import Options, option, owners_file
+from ppfr_ops.options import Options, decisive, option, owners_file
 from ppfr_ops.recognizers import RecognizerSpec
 from ppfr_ops.sanitize.photographs.options import PhotographOptions
 
@@ -37,44 +37,39 @@ class SanitizeOptions(Options):
         "what an installed package adds (docs/inputs.md). auto decides by the files' names.",
         manifest=True,
     )
-    align: Literal["check", "auto", "off", Template] = option(
+    align: Literal["check", "auto", "off", Template] = decisive(
         "check",
         "How the faces are aligned, if the input is aligned faces. check: look at the first, and "
         "say or refuse if their eyes are not in place. auto: what another known template aligned "
         "is turned into 112x112. A name: that template did. off: take them as they are.",
-        shapes=True,
         manifest=True,
     )
-    image_column: str | None = option(
+    image_column: str | None = decisive(
         None,
         "Column of the pictures: binary, or the image struct of Hugging Face datasets. WebDataset: "
         "extension of the pictures' files.",
-        shapes=True,
         manifest=False,
         metavar="NAME",
         default_text="image, or the only column that can be one",
     )
-    method: str = option(
+    method: str = decisive(
         "natural",
         "Method that anonymizes the faces: a name that ppfr methods lists, or MODULE:CLASS of your "
         "own.",
-        shapes=True,
         manifest=False,
     )
-    method_options: dict[str, str] = option(
+    method_options: dict[str, str] = decisive(
         {},
         "An option of the method (ppfr methods lists them). Repeatable.",
-        shapes=True,
         manifest=False,
         flag="--method-option",
         metavar="KEY=VALUE",
     )
-    identity: Literal["virtual", "original"] | None = option(
+    identity: Literal["virtual", "original"] | None = decisive(
         None,
         "Identity mode. virtual: people who do not exist, one for everybody in the input: "
         "by --identity-column, by --groups, or as the photos seem to belong together. original: "
         "the people themselves, whom every recogniser can then find (stochastic-local).",
-        shapes=True,
         manifest=False,
         default_text="virtual",
     )
@@ -83,31 +78,28 @@ class SanitizeOptions(Options):
         "and a person may have corrected it. Instead of --identity-column. Of photographs (--cover "
         "virtual): which faces, as ppfr group --faces detect writes it."
     )
-    variation: float | None = option(
+    variation: float | None = decisive(
         None,
         "How much photos of a virtual person differ. natural draws it, and nothing of the photo is "
         "kept; stochastic-local keeps so much of what the photos differ by, 0: nothing.",
-        shapes=True,
         manifest=False,
         default_text="the method's own (natural: 1; stochastic-local: 0)",
         ge=0,
         le=1,
     )
-    keep_look: str | None = option(
+    keep_look: str | None = decisive(
         None,
         "Parts of a photo's look that its picture has too, each in a few bins: pose, light "
         "(natural). What that tells of the photo: docs/natural.md.",
-        shapes=True,
         manifest=False,
         default_text="none: all of it is drawn",
         metavar="PARTS",
     )
-    look_epsilon: float | None = option(
+    look_epsilon: float | None = decisive(
         None,
         "Differential privacy for --keep-look: each bin goes through randomised response, and what "
         "is told of a photo's look costs this much (natural). It is of a photo, not of a person "
         "who has many.",
-        shapes=True,
         manifest=False,
         default_text="none: bins are kept as they are",
         ge=1e-3,
@@ -118,21 +110,19 @@ class SanitizeOptions(Options):
         "When all is done, remove the key that the run made for its release: nobody can say any "
         "more who is whom, or add to the release.",
     )
-    size_anonymity: int = option(
+    size_anonymity: int = decisive(
         10,
         "How many of the people who do not exist share each number of pictures, at least, so "
         "that nobody is found by the number of their photos. 1: numbers are left as they are, "
         "which gives away who has a number that nobody else has.",
-        shapes=True,
         ge=1,
         metavar="K",
     )
-    size_rounding: Literal["add", "split", "drop"] = option(
+    size_rounding: Literal["add", "split", "drop"] = decisive(
         "add",
         "How numbers of pictures are made alike. add: more pictures of a person are drawn, which "
         "takes no photo; split: anyone who has more than the K with most is several people first; "
         "drop: rows are left out, at random.",
-        shapes=True,
     )
     secrets: dict[str, str] = option(
         {},
@@ -143,43 +133,38 @@ class SanitizeOptions(Options):
         flag="--secret-file",
         metavar="ROLE=FILE",
     )
-    fr: tuple[str, ...] = option(
+    fr: tuple[str, ...] = decisive(
         (),
         "A face recognition model to measure with, ONNX or TorchScript. Repeatable.",
-        shapes=True,
         private=True,
         metavar="NAME=PATH",
     )
-    keep_columns: tuple[str, ...] = option(
+    keep_columns: tuple[str, ...] = decisive(
         (),
         "A column of the input to copy as it is. Repeatable. No other column is copied.",
-        shapes=True,
         flag="--keep-column",
         metavar="NAME",
     )
-    coarsen: tuple[str, ...] = option(
+    coarsen: tuple[str, ...] = decisive(
         (),
         "Make a kept column coarser, so that it singles out fewer people: NAME:bins=WIDTH for "
         "numbers, NAME:first=CHARACTERS for texts, NAME:only=VALUE|VALUE, NAME:by=year|quarter|"
         "month|day for times. Repeatable. ppfr report says how many people they single out.",
-        shapes=True,
         flag="--coarsen",
         metavar="NAME:HOW",
     )
-    identity_column: str | None = option(
+    identity_column: str | None = decisive(
         None,
         "Column that says who is in the picture; only keyed pseudonyms of it are published. For "
         "trees of picture files: folder.",
-        shapes=True,
         manifest=False,
         metavar="NAME",
     )
-    identity_from: str | None = option(
+    identity_from: str | None = decisive(
         None,
         "Where a picture's path says who is in it: 1 is the name of its folder, 2 of the folder "
         "above, or a pattern of paths below the input with {identity}, such as "
         "'{identity}/*/*.jpg' or '{identity}_*'.",
-        shapes=True,
         private=True,
         metavar="N|PATTERN",
     )
@@ -219,34 +204,28 @@ class SanitizeOptions(Options):
         default_text="an account of the output's own, kept in evidence/",
         metavar="URL",
     )
-    output_form: Literal["files", "parquet"] | None = option(
+    output_form: Literal["files", "parquet"] | None = decisive(
         None,
         "Form of the release. parquet: shards of records. files: photographs that are published "
         "in-place, as a tree of picture files like the input's, and a list of them, SHA256SUMS.",
-        shapes=True,
         default_text="files for photographs in-place of a folder of pictures, else parquet",
     )
-    names: Literal["keep", "number"] = option(
+    names: Literal["keep", "number"] = decisive(
         "keep",
         "What the files of a release are called. keep: folders and names stay, whatever they tell; "
         "number: 0001, 0002 and so on in one folder, in a random order.",
-        shapes=True,
     )
-    output_format: Literal["jpeg", "png", "webp", "same"] | None = option(
+    output_format: Literal["jpeg", "png", "webp", "same"] | None = decisive(
         None,
         "Format of the published pictures. same: JPEG, PNG and WebP stay what they are, anything "
         "else becomes PNG (photographs in-place).",
-        shapes=True,
         default_text="same in a release of files, else jpeg",
     )
-    quality: int = option(
-        95, "Quality of published JPEG and WebP pictures.", shapes=True, ge=1, le=100
-    )
-    mark: bool = option(
+    quality: int = decisive(95, "Quality of published JPEG and WebP pictures.", ge=1, le=100)
+    mark: bool = decisive(
         True,
         "Mark pictures with faces that a model drew as synthetic (IPTC's digital source type, XMP, "
         "the same bytes in every picture). --no-mark leaves it out.",
-        shapes=True,
     )
     c2pa: str | None = owners_file(
         "Sign every marked picture: Content Credentials (C2PA) under this chain of certificates, "
@@ -256,11 +235,10 @@ class SanitizeOptions(Options):
     c2pa_key: str | None = owners_file(
         "Private key of the first certificate of --c2pa (PEM, Ed25519 or a NIST curve)."
     )
-    c2pa_training: Literal["allowed", "notAllowed"] | None = option(
+    c2pa_training: Literal["allowed", "notAllowed"] | None = decisive(
         None,
         "What Content Credentials say of training machines with the pictures, and of mining them "
         "for data.",
-        shapes=True,
         manifest=False,
         default_text="nothing is said",
     )
@@ -281,11 +259,10 @@ class SanitizeOptions(Options):
     batch_size: int = option(
         32, "Faces that the method and the models get at a time.", ge=1, le=4096
     )
-    metrics: Level | None = option(
+    metrics: Level | None = decisive(
         None,
         "How much is measured on every record. basic leaves out disclosure and draw_similarity, "
         "which take most of the time; none measures nothing.",
-        shapes=True,
         default_text="full; none with --cover blur, mosaic or solid, unless a policy, "
         "--max-disclosure or --fr asks for more",
     )
@@ -301,18 +278,16 @@ class SanitizeOptions(Options):
     limit: int | None = option(
         None, "Take only this many rows, from the first.", manifest=True, ge=1
     )
-    seed: int | None = option(
+    seed: int | None = decisive(
         None,
         "Make the random draws reproducible. For tests ONLY: anyone who knows the seed can undo "
         "the method.",
-        shapes=True,
         private=True,
     )
-    max_disclosure: float | None = option(
+    max_disclosure: float | None = decisive(
         None,
         "Highest disclosure of a published record: one that discloses more is drawn again, and "
         "becomes a dead letter if no draw helps.",
-        shapes=True,
         default_text="the method's own limit (stochastic-local: 0.60)",
         gt=0,
         le=1,
