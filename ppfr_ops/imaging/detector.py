@@ -280,12 +280,11 @@ class CenterFace:
         boxes = self._edges(picture, seen[1:], sure.boxes)
         points = np.full((len(boxes), 5, 2), np.nan, np.float32)
         scores, second = np.full(len(boxes), self._least), np.ones(len(boxes), bool)
-        more = Detections(boxes, points, scores, second)
-        every, rest = Detections.join([sure, more]), faces.scores <= self.threshold
-        if not self.tells:
-            return every
-        other = np.column_stack([faces.boxes[rest], faces.scores[rest]])
-        return replace(every, faint=doubtful(picture, seen, other, every.boxes))
+        every = Detections.join([sure, Detections(boxes, points, scores, second)])
+        rest = faces.take(np.flatnonzero(faces.scores <= self.threshold))
+        other = np.column_stack([rest.boxes, rest.scores])
+        faint = doubtful(picture, seen, other, every.boxes) if self.tells else None
+        return replace(every, faint=faint)
 
     @property
     def _least(self) -> np.float32:
@@ -317,7 +316,9 @@ class CenterFace:
         out = list(found)
         for i, seen in zip(which, more, strict=True):
             first = self._sure(found[i])
-            lift = (seen.scores > enough) & _at_edge(seen.boxes, pictures[i])
+            corners, size = seen.boxes, np.array(pictures[i].shape[1::-1])
+            beyond = ((corners[:, :2] < 0) | (corners[:, 2:] > size)).any(1)
+            lift = (seen.scores > enough) & beyond
             seen.scores[lift] = np.maximum(seen.scores[lift], self._least)
             out[i] = suppress(Detections.join([found[i], seen]))
             for face, box in enumerate(out[i].boxes):
@@ -389,11 +390,6 @@ def _to_picture(faces: Detections, matrix: NDArray[np.float64]) -> Detections:
         half = half[:, ::-1]
     boxes = np.concatenate([centre - half, centre + half], 1)
     return replace(faces, boxes=boxes.astype(np.float32), landmarks=marks.astype(np.float32))
-
-
-def _at_edge(boxes: NDArray[np.float32], picture: Picture) -> NDArray[np.bool_]:
-    size = np.array(picture.shape[1::-1])
-    return np.asarray(((boxes[:, :2] < 0) | (boxes[:, 2:] > size)).any(1))
 
 
 def _within(faces: Detections, picture: Picture) -> Detections:
