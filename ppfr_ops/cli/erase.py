@@ -31,6 +31,14 @@ Exit codes: 0 finished; 2 refused (wrong key, wrong vault); 3 finished, but some
 """
 
 
+PUBLIC_KEY = click.option(
+    "--public-key",
+    metavar="FILE",
+    help="Of the owner's signature: only what it vouches for says which record is whose.",
+)
+WHO = click.option("--who", metavar="NAME", help="For the audit log. Default: the login name.")
+
+
 @click.command(cls=Command, epilog=EXAMPLES)
 @click.argument("output")
 @click.option("--vault", "url", required=True, metavar="URL", help="As given to the run.")
@@ -56,13 +64,9 @@ Exit codes: 0 finished; 2 refused (wrong key, wrong vault); 3 finished, but some
     metavar="PSEUDONYM",
     help="Only this person's records (column identity); repeatable.",
 )
-@click.option(
-    "--public-key",
-    metavar="FILE",
-    help="Of the owner's signature: only what it vouches for says which record is whose.",
-)
+@PUBLIC_KEY
 @click.option("--files", "as_files", is_flag=True, help="A file for each original, not Parquet.")
-@click.option("--who", metavar="NAME", help="For the audit log. Default: the login name.")
+@WHO
 def main(
     output: str,
     url: str,

@@ -8,7 +8,7 @@ import click
 
 from ppfr_ops.cli import Command
 from ppfr_ops.cli.console import console
-from ppfr_ops.cli.erase import locked, report
+from ppfr_ops.cli.erase import PUBLIC_KEY, WHO, locked, report
 from ppfr_ops.cli.terminal import echo
 from ppfr_ops.errors import UserError
 from ppfr_ops.release.signing import load_public_key
@@ -32,8 +32,8 @@ Examples:
   ppfr vault join shares/share-1 shares/share-3 shares/share-4 --out /safe/key
 """
 
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _VAULT = click.option("--vault", "url", required=True, metavar="URL", help="The vault.")
-_WHO = click.option("--who", metavar="NAME", help="For the audit log. Default: the login name.")
 
 
 def _key(name: str, text: str) -> Callable[[Any], Any]:
@@ -51,7 +51,7 @@ def main() -> None:
 @_VAULT
 @_key("--key", "The owner's master key.")
 @click.option("--head", metavar="DIGEST", help="Of the audit log, noted earlier: is it in there?")
-@_WHO
+@WHO
 def verify(output: str, url: str, key: str, head: str | None, who: str | None) -> int:
     """Prove that every record published in OUTPUT can be had back, without showing one.
 
@@ -83,23 +83,15 @@ def verify(output: str, url: str, key: str, head: str | None, who: str | None) -
 @_VAULT
 @click.option("--record", "records", multiple=True, metavar="ID", help="Repeatable.")
 @click.option("--person", "people", multiple=True, metavar="PSEUDONYM", help="Repeatable.")
-@click.option(
-    "--from-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Record ids, one a line.",
-)
+@click.option("--from-file", type=_FILE, help="Record ids, one a line.")
 @click.option("--all", "everything", is_flag=True, help="Every record.")
 @click.option(
     "--key",
     metavar="FILE",
     help="The master key: nothing is destroyed unless all keys in the vault are its own.",
 )
-@click.option(
-    "--public-key",
-    metavar="FILE",
-    help="Of the owner's signature: only what it vouches for says which record is whose.",
-)
-@_WHO
+@PUBLIC_KEY
+@WHO
 def revoke(
     output: str,
     url: str,
@@ -162,7 +154,7 @@ def revoke(
 @_VAULT
 @_key("--key", "The master key of the vault now.")
 @_key("--new-key", "The new master key.")
-@_WHO
+@WHO
 def rotate(url: str, key: str, new_key: str, who: str | None) -> int:
     """Wrap all keys anew under another master. What is sealed is not touched.
 
@@ -222,19 +214,13 @@ def split(key: str, of: int, needed: int, out: Path) -> int:
 
 
 @main.command(cls=Command)
-@click.argument(
-    "paths",
-    metavar="SHARE...",
-    nargs=-1,
-    required=True,
-    type=click.Path(exists=True, dir_okay=False),
-)
+@click.argument("paths", metavar="SHARE...", nargs=-1, required=True, type=_FILE)
 @click.option("--out", required=True, metavar="FILE", help="For the master; mode 0600.")
-def join(paths: tuple[str, ...], out: str) -> int:
+def join(paths: tuple[Path, ...], out: str) -> int:
     """Put a master together from its shares."""
 
     try:
-        texts = [Path(path).read_text("ascii") for path in paths]
+        texts = [path.read_text("ascii") for path in paths]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"a share cannot be read ({type(error).__name__})") from None
     write_new(out, shares.join([shares.parse(text) for text in texts]).hex() + "\n")

@@ -239,12 +239,7 @@ class StochasticLocal(Anonymizer):
         return out
 
     def _codes(
-        self,
-        model: Model,
-        faces: Faces,
-        draws: NDArray[np.float32],
-        context: Context,
-        part: slice,
+        self, model: Model, faces: Faces, draws: NDArray[np.float32], context: Context, part: slice
     ) -> Tensor:
         """The codes that are drawn, ``N x size``."""
         if self.identity == "original":
