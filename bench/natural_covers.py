@@ -22,6 +22,7 @@ from natural_fast import drawn_styles, edges, told_by
 from PIL import Image
 from torch import Tensor
 
+from ppfr_ops.imaging import silhouettes
 from ppfr_ops.imaging.geometry import align
 from ppfr_ops.imaging.portraits import skin_colour, yaw
 from ppfr_ops.memory import keep_freed_memory
@@ -211,7 +212,7 @@ def foretold(work: Path, count: int) -> dict[str, Tensor]:
         marks, score = generator.landmarks(picture)
         if not score:
             continue
-        silhouette = portrait._in_one_piece(generator.silhouette(features), marks)
+        silhouette = silhouettes.in_one_piece(generator.silhouette(features), marks)
         crop = align(picture, marks[None])[0]
         least = [min(each, MOST) for each in (plain(crop), sound(crop, marks, score))]
         skin = np.log(skin_colour(crop) + 10).mean()

@@ -17,12 +17,11 @@ from test_photographs import PLACES, photograph
 from ppfr_ops import sample
 from ppfr_ops.cli.sanitize import main
 from ppfr_ops.errors import UserError
-from ppfr_ops.imaging import covers, geometry, portraits
+from ppfr_ops.imaging import covers, geometry, portraits, silhouettes
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.codec import Encoding, decode
 from ppfr_ops.imaging.detector import Detections
 from ppfr_ops.imaging.portraits import Portrait, lit, yaw
-from ppfr_ops.methods import portrait as portrait_method
 from ppfr_ops.methods.natural.generator import Generator
 from ppfr_ops.methods.natural.network import Synthesis
 from ppfr_ops.methods.portrait import PortraitHeads, Seen
@@ -534,7 +533,7 @@ def test_a_drawn_head_leaves_its_clothes_and_has_a_neck() -> None:
     cv2.ellipse(picture, middle, (40, 56), 0, 0, 360, (70, 50, 40), -1)
     cv2.ellipse(silhouette, middle, (40, 56), 0, 0, 360, 1, -1)
     cv2.ellipse(picture, middle, (28, 44), 0, 0, 360, (200, 150, 130), -1)
-    shape, made, tone = portrait_method._bare(
+    shape, made, tone = silhouettes.bare(
         picture, silhouette, marks.astype(np.float32), np.array([200.0, 150, 130])
     )
     assert shape[115:, :20].max() < 0.05 and shape[115:, 108:].max() < 0.05

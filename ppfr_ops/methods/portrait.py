@@ -18,8 +18,17 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ppfr_ops.imaging.arrays import Faces, Picture
-from ppfr_ops.imaging.geometry import align, whole_head
+from ppfr_ops.imaging.geometry import align
 from ppfr_ops.imaging.portraits import Portrait, light, lit, rounded, skin_colour, yaw
+from ppfr_ops.imaging.silhouettes import (
+    EYES,
+    HIGH,
+    bare,
+    crowned,
+    cut_out,
+    in_one_piece,
+    placed,
+)
 from ppfr_ops.methods.base import Anonymizer, Context
 from ppfr_ops.methods.codes import normals
 from ppfr_ops.methods.registry import create, register
@@ -50,24 +59,11 @@ made."""
 _TOLD = np.array([0.565, 0.169, 0.257, 0.095, 0.038, 0.123])
 """How far ``Generator.foretold`` is astray, one deviation of each."""
 
-_EDGE, _CROWN, _HIGH = 7, 10, 24
-"""Of a picture of 128 px, px: over so many a head fades out towards the sides; so many rows are
-stretched to a crown where hair is cut off by the upper edge; and how many are added for it."""
-
 _LOOKS, _BETWEEN, _KEPT, _EASED = 5, 0.12, 32 * 512**2, 0.8
 """Of somebody who turns: pictures that landmarks are looked up in; deviations from one drawn
 picture to the next, a fiftieth of the eyes' distance for the nose; pixels of pictures that are
 kept; and how far the head turns from its middle, as a share of how far the original does: one who
 turns less stays more alike (sface between the pictures of eight people .859 for .817)."""
-
-_HEADS, _EYES = 1.12, 31 / 128
-"""The template's pixels for one of a drawn picture of 128 px, and the distance of the eyes in it,
-of its side."""
-
-_NECK, _ALIKE, _SHADE = 27.0, 11.0, 0.78
-"""Half of a neck's breadth, in the template's pixels; how far colours of hair or skin may lie from
-those of the head, in Lab with a lightness that counts .4; and how bright a made neck is, of the
-skin."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +157,7 @@ class PortraitHeads(Anonymizer):
             found = max(people, key=lambda person: person.fit, default=None)
         if found is None:
             return None
-        size = next((side for side in (128, 256, 512) if side * _EYES >= 0.9 * eyes), 1024)
+        size = next((side for side in (128, 256, 512) if side * EYES >= 0.9 * eyes), 1024)
         return Sitter(natural, found, size, skin, (min(turns), middle, max(turns)))
 
 
@@ -224,8 +220,8 @@ class Sitter:
             picture = np.asarray(cv2.addWeighted(picture, 1 - share, other, share, 0), np.uint8)
             silhouette = (1 - share) * silhouette + np.float32(share) * shape
         points, unit = camera.placed(self._marks(step), self.person.own), self.size // 128
-        matrix = _placed(points, unit)
-        matrix[:, 2] -= matrix[:, 1] * unit * _HIGH
+        matrix = placed(points, unit)
+        matrix[:, 2] -= matrix[:, 1] * unit * HIGH
         return Portrait(picture, np.asarray(silhouette, np.float32), matrix, self._seed)
 
     def _at(self, number: int) -> tuple[Picture, NDArray[np.float32]]:
@@ -245,8 +241,8 @@ class Sitter:
                 if not self._still:
                     styles = self.person.styles_at(self._natural, step)
                     picture, features = generator.drawn(styles)
-                    shape = _in_one_piece(generator.silhouette(features), self.person.landmarks)
-                shape, made, tone = _bare(picture, shape, self._marks(step, 128), self.person.skin)
+                    shape = in_one_piece(generator.silhouette(features), self.person.landmarks)
+                shape, made, tone = bare(picture, shape, self._marks(step, 128), self.person.skin)
                 if self.size != len(picture):
                     picture = generator.picture(styles, self.size, seen=features)
             size = (self.size, self.size)
@@ -259,7 +255,7 @@ class Sitter:
             both = np.dstack([shown, wide.clip(0, 255).round().astype(np.uint8)])
             both, _ = camera.turned(both, self._marks(step), np.zeros(2), self.person.own)
             shown, shape = both[..., :3], np.asarray(both[..., 3] / 255, np.float32)
-            self._drawn[number] = _crowned(*_cut_out(shown, shape), self.size // 128)
+            self._drawn[number] = crowned(*cut_out(shown, shape), self.size // 128)
         return self._drawn[number]
 
     def _marks(self, step: float, side: int | None = None) -> NDArray[np.float32]:
@@ -271,83 +267,6 @@ class Sitter:
 def _steps(turned: float) -> float:
     """By how many of the generator's deviations somebody has to be turned."""
     return float(np.clip((turned - _AHEAD) / _TURN, -_WIDEST, _WIDEST))
-
-
-def _in_one_piece(
-    silhouette: NDArray[np.float32], landmarks: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """A silhouette of 128 px without what does not hang together with the face."""
-    solid = cv2.erode((silhouette > 0.5).astype(np.uint8), _disc(7))
-    _, pieces = cv2.connectedComponents(solid)
-    across, down = landmarks.mean(0).round().astype(int)
-    own = (pieces == pieces[down, across]) & (solid > 0)
-    kept = cv2.GaussianBlur(cv2.dilate(own.astype(np.float32), _disc(13)), (0, 0), 1.0)
-    return np.asarray(silhouette * kept, np.float32)
-
-
-def _bare(
-    picture: Picture,
-    silhouette: NDArray[np.float32],
-    marks: NDArray[np.float32],
-    skin: NDArray[np.float64],
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
-    """A silhouette of 128 px without clothes, for the photograph has its own: beside and below the
-    face stays what has colours of hair and skin, and a neck; how much of a pixel has to be made
-    neck; and of which colour, ``3``."""
-    (ax, ay, a0), (bx, by, b0) = _placed(marks)
-    across, down = np.arange(128.0), np.arange(128.0)[:, None]
-    x, y = ax * across + ay * down + a0 - 56, bx * across + by * down + b0
-    lab = cv2.cvtColor(picture, cv2.COLOR_RGB2LAB).astype(np.float32) * np.array(
-        [0.4, 1, 1], np.float32
-    )
-    low = (np.hypot(x / 37, (y - 66) / 57) > 1) & (y > 84)
-    neck = low & (abs(x) < _NECK) & (y > 100)
-    face, head = np.hypot(x / 26, (y - 72) / 36) < 1, (silhouette > 0.8) & (y < 76)
-    kept = np.ones_like(silhouette)
-    for where, alike in ((neck, lab[face]), (low & ~neck, lab[head])):
-        if where.any() and len(alike) > 64:
-            apart = lab[where][:, None] - alike[:: len(alike) // 64]
-            kept[where] = np.sort(np.linalg.norm(apart, axis=2), axis=1)[:, 1] < _ALIKE
-    bare = picture[neck & (kept > 0)]
-    tone = bare.mean(0) if 3 * len(bare) > neck.sum() else _SHADE * skin
-    # The last rows are what the neck is continued with.
-    made = cv2.morphologyEx(neck * np.maximum(1 - kept, y > 121), cv2.MORPH_CLOSE, _disc(5))
-    closed = cv2.morphologyEx(cv2.medianBlur(kept, 5), cv2.MORPH_CLOSE, _disc(9))
-    opened = np.maximum(cv2.morphologyEx(closed, cv2.MORPH_OPEN, _disc(7)), neck)
-    shape = silhouette * cv2.GaussianBlur(opened, (0, 0), 1)
-    shape = np.maximum(shape, cv2.GaussianBlur(neck.astype(np.float32), (0, 0), 1.5))
-    made = cv2.GaussianBlur(made.astype(np.float32), (0, 0), 2)
-    return _in_one_piece(shape, marks), np.asarray(made, np.float32), tone
-
-
-def _placed(marks: NDArray[np.floating], unit: float = 1.0) -> NDArray[np.float64]:
-    """From a drawn picture to the template. Heads are as large in all of them, however far apart
-    eyes and mouth are. ``unit``: its pixels for one of 128."""
-    corners = np.concatenate([marks.min(0), marks.max(0)]).astype(np.float32)
-    matrix, _ = whole_head(marks, corners)
-    linear = matrix[:, :2] / np.hypot(*matrix[0, :2]) * (_HEADS / unit)
-    middle = np.asarray(marks, np.float64)[[0, 1, 3, 4]].mean(0)
-    return np.column_stack([linear, matrix @ [*middle, 1] - linear @ middle])
-
-
-def _disc(side: int) -> NDArray[np.uint8]:
-    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)), np.uint8)
-
-
-def _cut_out(
-    picture: Picture, silhouette: NDArray[np.float32]
-) -> tuple[Picture, NDArray[np.float32]]:
-    """A picture in which the edge of the person has the colours within, not those of what is
-    behind, and a silhouette that is a little smaller."""
-    inside = (silhouette > 0.9).astype(np.float32)
-    wide = 2.5 * len(picture) / 128
-    mass = cv2.GaussianBlur(inside, (0, 0), wide)[..., None]
-    within = cv2.GaussianBlur(picture * inside[..., None], (0, 0), wide) / np.maximum(mass, 1e-3)
-    share = np.clip((silhouette - 0.6) / 0.35, 0, 1)[..., None]
-    share = np.where(mass > 1e-2, share, 1)
-    edged = share * picture + (1 - share) * within
-    shrunk = np.clip((silhouette - 0.3) / 0.6, 0, 1)
-    return np.asarray(np.clip(edged, 0, 255), np.uint8), np.asarray(shrunk, np.float32)
 
 
 @dataclass(frozen=True)
@@ -428,7 +347,7 @@ def _people(
         marks, score = generator.landmarks(picture)
         if not score:
             continue
-        silhouette = _in_one_piece(generator.silhouette(features), marks)
+        silhouette = in_one_piece(generator.silhouette(features), marks)
         if silhouette.mean() < 0.1:
             continue
         crop = align(picture, marks[None])[0]
@@ -447,26 +366,3 @@ def _people(
         )
         if fit >= 1:
             return
-
-
-def _crowned(
-    picture: Picture, silhouette: NDArray[np.float32], unit: int
-) -> tuple[Picture, NDArray[np.float32]]:
-    """With more room above, where hair that the upper edge cuts off goes on, and ends round; and no
-    hard edge at the sides. ``unit``: the picture's pixels for one of 128."""
-    side, first = len(picture), unit * _CROWN
-    above = np.arange(first + unit * _HIGH, 0, -1, dtype=np.float32)
-    rows = np.concatenate([first * (1 - np.tanh(above / first)), np.arange(first, side)])
-    y = np.repeat(rows.astype(np.float32)[:, None], side, axis=1)
-    x = np.repeat(np.arange(side, dtype=np.float32)[None], len(rows), axis=0)
-    edge = cv2.BORDER_REPLICATE
-    taller = cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=edge)
-    shares = cv2.remap(silhouette, x, y, cv2.INTER_LINEAR, borderMode=edge)
-    across, line = np.arange(side), silhouette[first]
-    half = max(float(line.sum()) / 2, 1.0)
-    middle = float((line * across).sum() / max(float(line.sum()), 1e-6))
-    crown = np.hypot((x[: len(above)] - middle) / half, above[:, None] / (0.5 * half))
-    shares[: len(above)] *= np.clip((1.08 - crown) / 0.16, 0, 1)
-    near = np.minimum(across, across[::-1]) + 0.5
-    shares *= np.clip(near / (_EDGE * unit), 0, 1).astype(np.float32)
-    return np.asarray(taller, np.uint8), np.asarray(shares, np.float32)
