@@ -193,7 +193,7 @@ class Sitter:
         with torch.inference_mode():
             for step in () if self._still else np.linspace(low, high, _LOOKS):
                 found, score = generator.landmarks(
-                    generator.picture(person.styles_at(natural, step), 128)
+                    generator.drawn(person.styles_at(natural, step))[0]
                 )
                 if score:
                     places.append(float(step))
@@ -243,7 +243,7 @@ class Sitter:
                     picture, features = generator.drawn(styles)
                     shape = in_one_piece(generator.silhouette(features), self.person.landmarks)
                 shape, made, tone = bare(picture, shape, self._marks(step, 128), self.person.skin)
-                if self.size != len(picture):
+                if self._still or self.size != len(picture):
                     picture = generator.picture(styles, self.size, seen=features)
             size = (self.size, self.size)
             wide, neck = (

@@ -229,10 +229,12 @@ class Generator:
         seen: torch.Tensor | None = None,
     ) -> NDArray[np.uint8]:
         """One picture, uint8 ``size x size x 3``, of styles ``14 x 512``; ``seen``: its features at
-        64 px, if they are known."""
-        if size == _SMALL:
+        64 px, if they are known; ``fast``: for 128 px as ``drawn`` has it, less sharp."""
+        if size == _SMALL and fast:
             return self.drawn(styles, fast, seen)[0]
         each = styles[None].to(self.device)
+        if size == _SMALL:
+            return pixels(torch.nn.functional.avg_pool2d(self._sharp(styles, seen), 2))
         if size > MOST_SHOWN:
             return pixels(self.large()(each, seen))
         y = self._larger()(self.large().features(each, MOST_SHOWN // 2, seen), self._by(styles))
@@ -265,10 +267,15 @@ class Generator:
         if fast or seen.sound < 1:
             return seen
         # What there is to see at 128 px is looked at first, for most of the time goes into more.
-        more = self.large().features(styles[None].to(self.device), _SMALL, features)
-        found = self._sight(pixels(self._sharper()(more, self._by(styles))))
+        found = self._sight(pixels(self._sharp(styles, features)))
         found.sound /= SHARP_SOUND
         return found if found.sound else seen
+
+    def _sharp(self, styles: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
+        """At 256 px, for crops of 112 px, ``1 x 3 x 256 x 256``."""
+        features = self.large().features(styles[None].to(self.device), _SMALL, seen)
+        shown: torch.Tensor = self._sharper()(features, self._by(styles))
+        return shown
 
     def _sight(self, picture: NDArray[np.uint8]) -> Sight:
         points, score = self.landmarks(picture)
