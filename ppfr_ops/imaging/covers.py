@@ -20,6 +20,13 @@ blocks; solid: one colour, that of the surroundings."""
 HEAD = (56.0, 44.0, 70.0, 90.0)
 """Centre and half axes of the ellipse that covers hair, ears and chin, in the template's pixels."""
 
+OVAL = (56.0, 56.0, 46.0, 60.0)
+"""The same of what is always taken away of a head whose outline is looked for: face and ears."""
+
+_NEAR, _PERSON, _SURELY = 9.0, 0.1, 0.6
+"""Template's pixels beside a person that go, too; above which certainty a pixel may be of one; and
+the mean certainty within the oval below which an outline is not believed."""
+
 BEHIND = 45.0
 """Of a head that is turned, by its ``yaw``, how much more of the template's pixels the ellipse
 covers on the side of its back."""
@@ -64,6 +71,8 @@ class Head:
         self.x, self.y = (ax * across + a0) + ay * down, (bx * across + b0) + by * down
         if not self.empty:
             self.radius = cv2.magnitude((self.x - x) / half_x, (self.y - y) / half_y)
+        self.outline: NDArray[np.float32] | None = None
+        """How much of each pixel of the window has to go; None: all that the ellipse covers."""
 
     def around(self, reach: float) -> tuple[slice, slice]:
         """The upright rectangle around the head and what is near it, in half axes."""
@@ -82,6 +91,27 @@ class Head:
         """How much of the cover is seen: 1 all over the head, 0 beyond its margin."""
         linear = np.clip((1 + MARGIN - self.radius) / MARGIN, 0, 1)
         return np.asarray(linear * linear * (3 - 2 * linear), np.float32)
+
+    @property
+    def gone(self) -> NDArray[np.float32]:
+        """How much of each pixel of the original is taken away."""
+        return self.share if self.outline is None else self.share * self.outline
+
+    def outlined(self, person: NDArray[np.float32]) -> None:
+        """Take away no more than the person and what is near it.
+
+        Args:
+            person: float32, as large as the window: how surely each pixel shows a person, 0 to 1.
+        """
+        x, y, half_x, half_y = OVAL
+        far = cv2.magnitude((self.x - x) / half_x, (self.y - y) / half_y)
+        if self.empty or not (far < 1).any() or person[far < 1].mean() < _SURELY:
+            return
+        near = max(1, round(_NEAR / float(np.hypot(*self.matrix[0, :2]))))
+        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * near + 1, 2 * near + 1))
+        wide = np.clip(cv2.dilate(person, disc) / _PERSON - 1, 0, 1)
+        soft = cv2.GaussianBlur(wide, (0, 0), 0.4 * near)
+        self.outline = np.maximum(soft, np.clip((1 - far) / MARGIN + 1, 0, 1)).astype(np.float32)
 
 
 def fill(part: Picture, head: Head, style: Cover) -> Picture:
@@ -123,11 +153,11 @@ def cover_head(
     """
     if head.empty:
         return
-    part, share = canvas[head.window], head.share
+    part, share = canvas[head.window], head.gone
     if filled is None:
         filled = fill(part, head, style)
     canvas[head.window] = cv2.blendLinear(filled, part, share, 1 - share)
-    changed[head.window] |= share > 0
+    changed[head.window] |= head.share > 0
 
 
 def put_face(canvas: Picture, head: Head, face: NDArray[np.uint8]) -> None:

@@ -209,6 +209,10 @@ def _extent(points: NDArray[np.float64]) -> tuple[float, float]:
     return float(np.hypot(*across)), float(np.hypot(*down))
 
 
+_AROUND = 1.8
+"""How far around a head it is looked who stands there, in its half axes."""
+
+
 def cover(
     picture: Picture,
     faces: Detections,
@@ -216,10 +220,12 @@ def cover(
     published: Mapping[int, NDArray[np.uint8] | Portrait],
     background: Literal["keep", "blur", "black"] = "keep",
     style: Cover = "blur",
+    person_in: Callable[[Picture], NDArray[np.float32]] | None = None,
 ) -> tuple[Picture, NDArray[np.bool_]]:
     """Cover every head (``imaging.covers``); what the method made lies in the middle of the cover.
 
     Nothing of the original is mixed in within the ellipse ``HEAD``; only in the margin beyond it.
+    Before drawn people, with ``person_in``, that holds for what shows a person or is near it.
 
     Args:
         treatments: one a face.
@@ -227,6 +233,8 @@ def cover(
             ``112 x 112 x 3``, or a drawn person; all others are only covered, or left alone.
         background: what is not head: as it is, blurred, or black.
         style: of the covers.
+        person_in: of uint8 ``H x W x 3`` how surely each pixel shows a person, float32 ``H x W``, 0
+            to 1. Around drawn people what shows none stays as it is.
 
     Returns:
         The picture, and bool ``H x W``: inside a head or its margin, or changed background.
@@ -248,9 +256,16 @@ def cover(
             boxed[i] = Head(canvas.shape, _from_box(faces.boxes[i]))
     drawn = {i: each for i, each in published.items() if isinstance(each, Portrait)}
     hidden = np.zeros_like(changed)
+    for i in drawn if person_in else ():
+        rows, columns = heads[i].around(_AROUND)
+        top, left = heads[i].window[0].start - rows.start, heads[i].window[1].start - columns.start
+        if not heads[i].empty:
+            seen = person_in(picture[rows, columns])
+            height, width = heads[i].x.shape
+            heads[i].outlined(seen[top : top + height, left : left + width])
     for head in (*(heads[i] for i in shown), *boxed.values()) if drawn else ():
         if not head.empty:
-            hidden[head.window] |= head.share > 0
+            hidden[head.window] |= head.gone > 0
     for i in shown:
         face = published.get(i)
         # Beside drawn heads a blur in the colours of another would be seen.

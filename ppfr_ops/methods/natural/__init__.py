@@ -229,7 +229,7 @@ class Natural(Anonymizer):
             styles: float32 ``N x 15 x 512``, or fewer rows: without traits, and with the head's
                 style around it, too.
             size: 128, 256, 512 or 1024. 1024 is what the whole network draws, the others what heads
-                show of its features at 64 and 256 px.
+                show of its features at 128 and 256 px.
 
         Raises:
             ValueError: another size.

@@ -14,6 +14,7 @@ from ppfr_ops.contracts.metrics import METRICS
 from ppfr_ops.errors import UserError
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces, Picture
 from ppfr_ops.imaging.geometry import cover, cut, transforms
+from ppfr_ops.imaging.people_in import person_in
 from ppfr_ops.imaging.portraits import Portrait
 from ppfr_ops.methods.cover import HeadCover
 from ppfr_ops.methods.portrait import PortraitHeads, Seen
@@ -248,7 +249,9 @@ class WholePictures(PublishingMode[Photograph]):
     def _cover(self, item: Photograph, published: Drawn) -> tuple[Picture, NDArray[np.bool_]]:
         background = self.find.options.background
         style = self.cover or "blur"
-        return cover(item.pixels, item.faces, item.treatments, published, background, style)
+        return cover(
+            item.pixels, item.faces, item.treatments, published, background, style, person_in
+        )
 
     # -- judging --------------------------------------------------------------------------------
 
