@@ -23,6 +23,9 @@ HEAD = (56.0, 44.0, 70.0, 90.0)
 OVAL = (56.0, 56.0, 46.0, 60.0)
 """The same of what is always taken away of a head whose outline is looked for: face and ears."""
 
+_COLLAR = 126.0, 138.0
+"""Between these rows of the template a drawn neck goes over into the photograph's own."""
+
 _NEAR, _PERSON, _SURELY = 9.0, 0.1, 0.6
 """Template's pixels beside a person that go, too; above which certainty a pixel may be of one; and
 the mean certainty within the oval below which an outline is not believed."""
@@ -93,6 +96,12 @@ class Head:
         return np.asarray(linear * linear * (3 - 2 * linear), np.float32)
 
     @property
+    def above_collar(self) -> NDArray[np.float32]:
+        """1 down to below the chin, 0 from where clothes begin."""
+        first, last = _COLLAR
+        return np.asarray(np.clip((last - self.y) / (last - first), 0, 1), np.float32)
+
+    @property
     def gone(self) -> NDArray[np.float32]:
         """How much of each pixel of the original is taken away."""
         return self.share if self.outline is None else self.share * self.outline
@@ -111,7 +120,8 @@ class Head:
         disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * near + 1, 2 * near + 1))
         wide = np.clip(cv2.dilate(person, disc) / _PERSON - 1, 0, 1)
         soft = cv2.GaussianBlur(wide, (0, 0), 0.4 * near)
-        self.outline = np.maximum(soft, np.clip((1 - far) / MARGIN + 1, 0, 1)).astype(np.float32)
+        whole = np.maximum(soft, np.clip((1 - far) / MARGIN + 1, 0, 1))
+        self.outline = np.asarray(whole * self.above_collar, np.float32)
 
 
 def fill(part: Picture, head: Head, style: Cover) -> Picture:

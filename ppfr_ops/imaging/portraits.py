@@ -227,6 +227,8 @@ def put_portrait(
     end = _GONE - 12 * (aside / _SIDE) ** 2
     inner = _ramp((_SIDE + 3 - aside) / 6)
     seen = seen * head.share * _ramp((inner * end + (1 - inner) * line - head.y) / _SOFT + 0.5)
+    if head.outline is not None:
+        seen = seen * head.above_collar
     window = head.around(_WIDE)
     part, known = picture[window], ~hidden[window]
     red, green, blue = (picture[::3, ::3, channel][~hidden[::3, ::3]] for channel in range(3))
