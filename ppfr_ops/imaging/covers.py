@@ -26,7 +26,7 @@ OVAL = (56.0, 56.0, 46.0, 60.0)
 _COLLAR = 126.0, 138.0
 """Between these rows of the template a drawn neck goes over into the photograph's own."""
 
-_NEAR, _PERSON, _SURELY = 9.0, 0.1, 0.6
+_NEAR, _PERSON, _SURELY = 6.0, 0.1, 0.6
 """Template's pixels beside a person that go, too; above which certainty a pixel may be of one; and
 the mean certainty within the oval below which an outline is not believed."""
 

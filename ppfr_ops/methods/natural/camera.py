@@ -27,7 +27,7 @@ YAW, PITCH = 0.23, 0.045
 """Radians that the head is turned by, one deviation."""
 GAMMA, VIVID, SATURATION, BRIGHTNESS = 0.2, 0.08, 0.3, 0.14
 """Exponent of grey values, saturation (mean and spread) and brightness, in logarithms."""
-LENS, BLUR = 0.7, 0.35
+LENS, BLUR = 0.55, 0.35
 """Of the blur that a lens and few pixels leave, its deviation, px of 112: mean, and spread."""
 SKIN, CAST = (0.29, -0.16), 0.2
 """Red and blue of a face by its green, logarithms, as photographs have them; and how far from it a
