@@ -2,9 +2,12 @@
 
 A cover is an ellipse over the whole head, hair, ears and chin included, with a soft edge outside of
 the ellipse. Nothing within the ellipse depends on more of the head than a few mean colours, so that
-there is little that an attacker could bring back (``bench/covers.py`` attacks each).
+there is little that an attacker could bring back (``bench/covers.py`` attacks each). Before a drawn
+person less may go: what shows nobody, outside of the oval of face and ears, and what lies below the
+chin, stays as it is (``Head.outlined``).
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import cv2
@@ -12,6 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppfr_ops.imaging.arrays import FACE_SIZE, Picture
+
+PersonIn = Callable[[Picture], NDArray[np.float32]]
+"""Of uint8 ``H x W x 3`` how surely each pixel shows a person, float32 ``H x W``, 0 to 1."""
 
 Cover = Literal["blur", "mosaic", "solid"]
 """blur: a smooth field of a few colours of the head and its surroundings; mosaic: the same in soft
@@ -26,9 +32,10 @@ OVAL = (56.0, 56.0, 46.0, 60.0)
 _COLLAR = 126.0, 138.0
 """Between these rows of the template a drawn neck goes over into the photograph's own."""
 
-_NEAR, _PERSON, _SURELY = 6.0, 0.1, 0.6
-"""Template's pixels beside a person that go, too; above which certainty a pixel may be of one; and
-the mean certainty within the oval below which an outline is not believed."""
+_AROUND, _NEAR, _PERSON, _SURELY = 1.8, 6.0, 0.1, 0.6
+"""How far around a head it is looked who stands there, in its half axes; the template's pixels
+beside a person that go, too; from which certainty on a pixel may be of one; and the mean certainty
+within the oval below which an outline is not believed."""
 
 BEHIND = 45.0
 """Of a head that is turned, by its ``yaw``, how much more of the template's pixels the ellipse
@@ -106,15 +113,15 @@ class Head:
         """How much of each pixel of the original is taken away."""
         return self.share if self.outline is None else self.share * self.outline
 
-    def outlined(self, person: NDArray[np.float32]) -> None:
-        """Take away no more than the person and what is near it.
-
-        Args:
-            person: float32, as large as the window: how surely each pixel shows a person, 0 to 1.
-        """
+    def outlined(self, picture: Picture, person_in: PersonIn) -> None:
+        """Take away no more than the person in the photograph and what is near it."""
+        rows, columns = self.around(_AROUND)
+        top, left = self.window[0].start - rows.start, self.window[1].start - columns.start
+        height, width = self.x.shape
+        person = person_in(picture[rows, columns])[top : top + height, left : left + width]
         x, y, half_x, half_y = OVAL
         far = cv2.magnitude((self.x - x) / half_x, (self.y - y) / half_y)
-        if self.empty or not (far < 1).any() or person[far < 1].mean() < _SURELY:
+        if not (far < 1).any() or person[far < 1].mean() < _SURELY:
             return
         near = max(1, round(_NEAR / float(np.hypot(*self.matrix[0, :2]))))
         disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * near + 1, 2 * near + 1))

@@ -12,7 +12,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ppfr_ops.imaging.arrays import FACE_SIZE, Faces, Picture
-from ppfr_ops.imaging.covers import HEAD, Cover, Head, clip, cover_head, put_back, put_face
+from ppfr_ops.imaging.covers import (
+    HEAD,
+    Cover,
+    Head,
+    PersonIn,
+    clip,
+    cover_head,
+    put_back,
+    put_face,
+)
 from ppfr_ops.imaging.detector import Detections
 from ppfr_ops.imaging.portraits import Portrait, fill_around, put_portrait, yaw
 
@@ -209,10 +218,6 @@ def _extent(points: NDArray[np.float64]) -> tuple[float, float]:
     return float(np.hypot(*across)), float(np.hypot(*down))
 
 
-_AROUND = 1.8
-"""How far around a head it is looked who stands there, in its half axes."""
-
-
 def cover(
     picture: Picture,
     faces: Detections,
@@ -220,7 +225,7 @@ def cover(
     published: Mapping[int, NDArray[np.uint8] | Portrait],
     background: Literal["keep", "blur", "black"] = "keep",
     style: Cover = "blur",
-    person_in: Callable[[Picture], NDArray[np.float32]] | None = None,
+    person_in: PersonIn | None = None,
 ) -> tuple[Picture, NDArray[np.bool_]]:
     """Cover every head (``imaging.covers``); what the method made lies in the middle of the cover.
 
@@ -256,13 +261,9 @@ def cover(
             boxed[i] = Head(canvas.shape, _from_box(faces.boxes[i]))
     drawn = {i: each for i, each in published.items() if isinstance(each, Portrait)}
     hidden = np.zeros_like(changed)
-    for i in drawn if person_in else ():
-        rows, columns = heads[i].around(_AROUND)
-        top, left = heads[i].window[0].start - rows.start, heads[i].window[1].start - columns.start
-        if not heads[i].empty:
-            seen = person_in(picture[rows, columns])
-            height, width = heads[i].x.shape
-            heads[i].outlined(seen[top : top + height, left : left + width])
+    for head in (heads[i] for i in drawn if not heads[i].empty):
+        if person_in is not None:
+            head.outlined(picture, person_in)
     for head in (*(heads[i] for i in shown), *boxed.values()) if drawn else ():
         if not head.empty:
             hidden[head.window] |= head.gone > 0
