@@ -239,7 +239,7 @@ def put_portrait(
     soft, noise = _as_sharp(np.asarray(warped, np.uint8), part, known)
     put = cv2.blendLinear(soft, canvas[head.window], seen, 1 - seen).astype(np.float32)
     grain = np.random.default_rng(portrait.seed).standard_normal(seen.shape).astype(np.float32)
-    put += (noise * head.share * grain)[..., None]
+    put += (noise * np.maximum(head.gone, seen) * grain)[..., None]
     canvas[head.window] = np.clip(put, 0, 255)
 
 
