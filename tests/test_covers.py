@@ -570,3 +570,79 @@ def test_what_shows_nobody_stays_before_a_drawn_person() -> None:
     beside = (np.hypot((columns - 150) / 62, (rows - 130) / 80) < 1) & (rows < 100) & ~head
     ring = beside & (np.hypot((columns - 150) / 60, (rows - 135) / 79) > 1)
     assert near[ring].mean() > 0.5 > 0.05 > whole[ring].mean()
+
+
+def outlined(left: float, right: float, scale: float = 1.0, turned: float = 0.0) -> covers.Head:
+    """A head of which the network sees what lies between two columns of the template."""
+    side = int(300 * scale)
+    matrix = np.array([[1 / scale, 0, -90], [0, 1 / scale, -90]])
+    head = covers.Head((side, side), matrix, turned)
+
+    def person_in(part: Picture) -> NDArray[np.float32]:
+        x = (head.around(covers._AROUND)[1].start + np.arange(part.shape[1])) / scale - 90
+        return np.repeat(np.float32((x > left) & (x < right))[None], len(part), axis=0)
+
+    head.outlined(np.zeros((side, side, 3), np.uint8), person_in)
+    return head
+
+
+def test_the_outline_of_a_large_head_is_that_of_a_small_one() -> None:
+    small, large = (outlined(20, 90, scale).outline for scale in (1.0, 7.0))
+    assert small is not None and large is not None and 0.2 < small.mean() < 0.8
+    shrunk = cv2.resize(large, small.shape[::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(shrunk - small).mean() < 0.02
+
+
+@pytest.mark.parametrize("turned", [-0.5, 0.5])
+def test_the_ear_of_a_turned_head_goes_whatever_is_seen_of_it(turned: float) -> None:
+    """It is on the side of the head's back, farther from the face than of one who looks ahead."""
+    side = -np.sign(turned)
+    head = outlined(*((20, 200) if side < 0 else (-90, 92)), turned=turned)
+    assert head.outline is not None and head.outline.min() == 0
+    ear = (np.abs(head.x - 56 - side * 60) < 4) & (np.abs(head.y - 56) < 8)
+    assert ear.any() and head.gone[ear].min() > 0.99
+
+
+@pytest.mark.parametrize("background", ["blur", "black"])
+def test_around_a_drawn_head_nothing_stays_of_a_background_that_goes(background: str) -> None:
+    picture = NOISE.integers(60, 200, (320, 320, 3), np.uint8)
+
+    def done(**more: object) -> Picture:
+        given = (picture, found(), ["anonymized"], {0: portrait()})
+        return geometry.cover(*given, background=background, **more)[0]  # type: ignore[arg-type]
+
+    assert (done(person_in=face_alone) == done()).all()
+
+
+def face_alone(part: Picture) -> NDArray[np.float32]:
+    """Which pixels show a person, where it is the face in the middle alone."""
+    rows, columns = np.ogrid[: part.shape[0], : part.shape[1]]
+    middle = np.hypot(2 * rows / part.shape[0] - 1, 2 * columns / part.shape[1] - 1)
+    return np.asarray(middle < 0.35, np.float32)
+
+
+def test_what_the_outline_of_a_head_leaves_another_head_still_covers() -> None:
+    picture = NOISE.integers(60, 200, (320, 320, 3), np.uint8)
+    both = Detections.join([found(1.0, (60, 100)), found(0.5, (150, 140))])
+    large, small = (covers.Head(picture.shape, each) for each in geometry.transforms(both))
+    inside = np.zeros(picture.shape[:2], bool)
+    inside[small.window] = small.radius <= 1
+    large.outlined(picture, face_alone)
+    left = np.ones_like(inside)
+    left[large.window] = large.gone == 0
+    assert (left & inside)[large.window][large.radius < 1].any()
+    done = []
+    for _ in range(2):
+        picture[inside] = NOISE.integers(0, 256, (inside.sum(), 3), np.uint8)
+        given = (picture, both, ["anonymized", "covered_small"], {0: portrait()})
+        done.append(geometry.cover(*given, person_in=face_alone)[0])  # type: ignore[arg-type]
+    assert (done[0] == done[1]).all()
+
+
+def test_an_output_does_not_go_on_with_another_network_for_outlines(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = PortraitHeads().weights_digest()
+    (tmp_path / "other.onnx").write_bytes(b"another")
+    monkeypatch.setattr("ppfr_ops.methods.portrait.PERSONS", tmp_path / "other.onnx")
+    assert PortraitHeads().weights_digest() != before

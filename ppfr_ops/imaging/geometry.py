@@ -239,7 +239,7 @@ def cover(
         background: what is not head: as it is, blurred, or black.
         style: of the covers.
         person_in: of uint8 ``H x W x 3`` how surely each pixel shows a person, float32 ``H x W``, 0
-            to 1. Around drawn people what shows none stays as it is.
+            to 1. Around drawn people what shows none stays as it is, if the background does.
 
     Returns:
         The picture, and bool ``H x W``: inside a head or its margin, or changed background.
@@ -261,8 +261,8 @@ def cover(
             boxed[i] = Head(canvas.shape, _from_box(faces.boxes[i]))
     drawn = {i: each for i, each in published.items() if isinstance(each, Portrait)}
     hidden = np.zeros_like(changed)
-    for head in (heads[i] for i in drawn if not heads[i].empty):
-        if person_in is not None:
+    if person_in is not None and background == "keep":
+        for head in (heads[i] for i in drawn if not heads[i].empty):
             head.outlined(picture, person_in)
     for head in (*(heads[i] for i in shown), *boxed.values()) if drawn else ():
         if not head.empty:

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from ppfr_ops.imaging.arrays import Faces, Picture
 from ppfr_ops.imaging.geometry import align
+from ppfr_ops.imaging.people_in import PERSONS
 from ppfr_ops.imaging.portraits import Portrait, light, lit, rounded, skin_colour, yaw
 from ppfr_ops.imaging.silhouettes import (
     EYES,
@@ -29,7 +30,7 @@ from ppfr_ops.imaging.silhouettes import (
     in_one_piece,
     placed,
 )
-from ppfr_ops.methods.base import Anonymizer, Context
+from ppfr_ops.methods.base import Anonymizer, Context, file_digest
 from ppfr_ops.methods.codes import normals
 from ppfr_ops.methods.registry import create, register
 
@@ -93,7 +94,7 @@ class PortraitHeads(Anonymizer):
         return {}
 
     def weights_digest(self) -> str:
-        return self._natural.weights_digest()
+        return self._natural.weights_digest() + file_digest(PERSONS)
 
     @property
     def _natural(self) -> "Natural":
