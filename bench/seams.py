@@ -48,7 +48,7 @@ def pictures(given: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Pict
     people = [data for _, data in photographs(given.shared, given.lfw)]
     for number in range(max(given.scenes, len(streets), len(people))):
         if number < given.scenes:
-            yield f"scene-{number:04d}", lambda: scene(natural, rng, 2)
+            yield f"scene-{number:04d}", lambda: scene(natural, rng, 2)[0]
         for name, files in (("street", streets), ("lfw", people)):
             if number < len(files):
                 yield f"{name}-{number:04d}", lambda data=files[number]: opened(data)
