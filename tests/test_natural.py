@@ -106,6 +106,19 @@ def test_bins_are_told_as_often_as_the_table_says() -> None:
     assert light[:2] == "--" and light[2:].isdigit(), "what is not kept is not made up"
 
 
+def test_answers_with_two_epsilons_come_of_two_draws() -> None:
+    """Of one draw, some pairs of answers would be possible with one bin alone, whatever epsilon."""
+    faces = np.random.default_rng(0).integers(0, 256, (900, 112, 112, 3), np.uint8)
+    seen = set()
+    for bin_ in ("0", "2"):
+        told = (look.noised(faces, [f"--{bin_}-"] * 900, ("light",), e, KEY) for e in (0.5, 1.0))
+        seen.add(frozenset((one[2], other[2]) for one, other in zip(*told, strict=True)))
+    assert seen == {frozenset((a, b) for a in "012" for b in "012")}
+    alone = look.noised(faces[:9], ["--2-"] * 9, ("light",), 1.0, KEY)
+    more = look.noised(faces[:9], ["112-"] * 9, ("light", "pose"), 2.0, KEY)
+    assert [each[2] for each in alone] == [each[2] for each in more], "the same question again"
+
+
 @pytest.mark.parametrize("epsilon", [0.0, -1.0, 65.0, float("nan")])
 def test_no_epsilon_is_refused(epsilon: float) -> None:
     with pytest.raises(UserError, match="look_epsilon"):

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -50,11 +51,21 @@ def test_photos_are_counted_by_whose_they_are(tmp_path: Path) -> None:
     assert people_asked_for(unlabelled, None, str.upper) == {"": 12}
 
 
-@pytest.mark.parametrize("epsilon", [0, 4])
-def test_a_probe_that_would_spend_privacy_is_refused_and_says_what_to_use(epsilon: int) -> None:
-    method = create("dp-virtual", {"epsilon": epsilon})
+@pytest.mark.parametrize(
+    ("name", "options", "spends"),
+    [
+        ("dp-virtual", {"epsilon": 0}, False),
+        ("dp-virtual", {"epsilon": 4}, True),
+        ("natural", {"keep_look": "light"}, False),
+        ("natural", {"keep_look": "light", "look_epsilon": 4}, True),
+    ],
+)
+def test_a_probe_that_would_spend_privacy_is_refused_and_says_what_to_use(
+    name: str, options: dict[str, Any], spends: bool
+) -> None:
+    method = create(name, options)
     made = Method(name=method.name, options=method.options(), digest=method.digest())
-    if epsilon:
+    if spends:
         with pytest.raises(UserError, match="--privacy-account"):
             method_of(made, b"k" * 32)
     else:

@@ -127,8 +127,9 @@ def noised(
     faces: Faces, looks: Sequence[str], kept: Collection[str], epsilon: float, key: bytes
 ) -> list[str]:
     """Looks, each bin of which went through ``response``: what is told of a photo's look is
-    ``epsilon``-private. Draws are a function of key and photo, so that who notes it once more, or
-    has it twice, averages nothing out.
+    ``epsilon``-private. Draws are a function of key, photo and a feature's epsilon, so that who
+    notes it once more, or has it twice, averages nothing out; and with another epsilon they are
+    others, for two answers of one draw can tell the bin for sure.
 
     Args:
         faces: uint8 ``N x 112 x 112 x 3``, as for ``noted``.
@@ -137,15 +138,16 @@ def noised(
         key: 32 bytes of the system's, which stays with the owner.
     """
     wanted = [name for part in kept for name in PARTS[part]]
-    found = []
+    each, found = epsilon / len(wanted), []
     for face, look in zip(faces, looks, strict=True):
-        raw = hashlib.shake_256(key + face.tobytes()).digest(8 * len(EDGES))
+        told = key + np.float64(each).tobytes() + face.tobytes()
+        raw = hashlib.shake_256(told).digest(8 * len(EDGES))
         draws = np.frombuffer(raw, ">u8") >> np.uint64(11)
         bins = list(look)
         for place, name in enumerate(EDGES):
             if name in wanted:
                 true = None if look[place] == "-" else int(look[place])
-                table = response(len(EDGES[name]) - 1, epsilon / len(wanted), true)
+                table = response(len(EDGES[name]) - 1, each, true)
                 bins[place] = str(bisect(list(accumulate(table)), int(draws[place])))
         found.append("".join(bins))
     return found

@@ -40,8 +40,9 @@ def charge(
         return
     noted = tables.records["identity"].to_pylist()
     if job.build_method().kept_look:  # is paid for when it is noted, not when it is dealt out
-        whose = [] if tables.look is None else tables.look["person"].to_pylist()
-        noted = [code and code.hex() for code in whose]
+        if tables.look is None:
+            return
+        noted = [code and code.hex() for code in tables.look["person"].to_pylist()]
     people = Counter(name for name in noted if name is not None)
     if given.unit == "person" and people.total() != tables.records.num_rows:
         raise UserError("epsilon is per person, and a record has no identity")

@@ -43,7 +43,7 @@ def method_of(made: Method, key: bytes, load_method: str | None = None) -> Anony
         raise UserError("the release was made by another version of its method")
     if ROLE not in method.needed_secrets():
         raise UserError("the release shows the people themselves: any photo can be searched in it")
-    if method.reads_faces and method.guarantee() is not None:
+    if (method.reads_faces or method.kept_look) and method.guarantee() is not None:
         raise UserError(
             f"a probe by {made.name} would tell of the photo, and no account be charged for it: "
             "publish the photos with ppfr sanitize, with the release's own "
