@@ -361,6 +361,8 @@ def test_what_may_be_a_head_is_asked_about_or_covered(output: str) -> None:
     covered = float(output == "in-place")
     shown = {"u-000002": [[*where, 0.0]], "u-000004": [[*where, covered]]}
     assert faint_places(tables.detections) == shown
+    older = faint_places(tables.detections.drop_columns("doubt_box"))  # tells what is covered
+    assert older == ({"u-000004": shown["u-000004"]} if covered else {})
     assert not {item.name for item in DOUBT_FIELDS} & set(tables.records.column_names)
     if output == "crops":  # of which nothing but faces is published
         assert queue == [asked[0], ("u-000004", asked[1][1]), asked[1]]

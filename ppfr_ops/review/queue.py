@@ -100,15 +100,16 @@ def faint_places(detections: pa.Table) -> dict[str, list[list[float]]]:
     """Where photographs may have a head that is no face found, by ``source_id``: x0, y0, x1, y1,
     and 1 where it is covered, 0 where it is why somebody is asked."""
     found: dict[str, dict[tuple[float, ...], None]] = defaultdict(dict)
-    if "doubt_box" in detections.column_names:  # not of an output of detections/3
-        names = ("source_id", "box", "treatment", "doubt", "doubt_box")
-        for source, box, treatment, doubt, place in zip(
-            *(detections[name].to_pylist() for name in names), strict=True
-        ):
-            if treatment == "covered_faint":
-                found[source][*box, 1.0] = None
-            if place is not None and doubt >= _ASKED:
-                found[source][*place, 0.0] = None
+    for name in {"doubt", "doubt_box"} - {*detections.column_names}:  # of detections/3 or before
+        detections = detections.append_column(name, pa.nulls(len(detections)))
+    names = ("source_id", "box", "treatment", "doubt", "doubt_box")
+    for source, box, treatment, doubt, place in zip(
+        *(detections[name].to_pylist() for name in names), strict=True
+    ):
+        if treatment == "covered_faint":
+            found[source][*box, 1.0] = None
+        if place is not None and doubt >= _ASKED:
+            found[source][*place, 0.0] = None
     return {source: [list(each) for each in some] for source, some in found.items()}
 
 
