@@ -95,6 +95,9 @@ def test_a_file_is_found_in_either_form_of_unicode(tmp_path: Path, ours: str) ->
     lines = ["file_name,who", rows[0], rows[2], f"{both[0]},composed", f"{both[1]},apart"]
     (tmp_path / "metadata.csv").write_text("\n".join(lines))
     assert sorted(map(str, people(tmp_path))) == ["apart", "composed", "w0", "w2"]
+    (tmp_path / "metadata.csv").write_text("\n".join(lines[:-1]))
+    with pytest.raises(UserError, match="1 pictures are called as others are but for the form"):
+        plan(str(tmp_path), WHO)
 
 
 @pytest.mark.parametrize("coding", ["utf-16", "utf-16-be"])

@@ -87,7 +87,13 @@ class Images(Reader):
             wanted = {columns.identity, *columns.given.values()} & set(labels.columns)
             rows = [labels.of(path) for path in paths]
             unknown = sum(1 for row in rows if row is None or not wanted <= row.keys())
-            if unknown and set(columns.beside) - {FOLDER_COLUMN}:
+            asked = bool(set(columns.beside) - {FOLDER_COLUMN})
+            if asked and (twins := len(paths) - len({labels.named(path) for path in paths})):
+                raise UserError(
+                    f"the labels: {twins} pictures are called as others are but for the form of "
+                    "Unicode, and have one line with them: rename them, or add lines"
+                )
+            if unknown and asked:
                 raise UserError(
                     f"the labels say nothing of {unknown} of {len(paths)} pictures: add lines, or "
                     "take these pictures away"
