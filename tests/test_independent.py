@@ -295,6 +295,7 @@ def test_a_release_says_what_it_tells_of_looks(tmp_path: Path) -> None:
     card = released(told)["README.md"].decode()
     assert "Epsilon 2, delta 0, of a record (replace one), by k-ary randomised response" in card
     assert "what they tell of a photo is bounded by epsilon 2, of a person by" in card
+    assert "Nothing here depends on a photo but the look that a picture has of it" in card
     assert not list(verify(str(told)))
 
 
