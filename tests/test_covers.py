@@ -512,6 +512,19 @@ def test_a_head_that_is_turned_is_covered_to_its_back(yaw_by: float) -> None:
     assert behind[0] > behind[1] + 5
 
 
+@pytest.mark.parametrize("place", [(0, 0), (-1, 0), (-1, -1)])
+def test_what_little_is_known_far_away_is_continued_as_it_is(place: tuple[int, int]) -> None:
+    """A head that fills its picture leaves a corner; weights there are 1e-8 of those nearby."""
+    picture = np.full((320, 320, 3), 120, np.uint8)
+    head = covers.Head(picture.shape, geometry.transforms(found(1.0, (104, 110)))[0])
+    hidden = np.ones(picture.shape[:2], bool)
+    rows, columns = (range(320)[each] for each in head.around(portraits._WIDE))
+    y, x = rows[place[0]], columns[place[1]]
+    hidden[max(y - 8, 0) : y + 9, max(x - 8, 0) : x + 9] = False
+    fill = portraits.fill_around(picture, hidden, head).astype(int)
+    assert np.abs(fill - 120).max() <= 1
+
+
 def test_clothes_go_on_below_the_shoulders_and_what_is_behind_above_them() -> None:
     picture = np.full((320, 320, 3), 200, np.uint8)
     head = covers.Head(picture.shape, geometry.transforms(found())[0])

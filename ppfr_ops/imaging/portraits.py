@@ -123,7 +123,7 @@ def fill_around(
 
     def continued(cells: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
         """Cells, ``H x W x C``, from those that have weight to the others, in pixels."""
-        some = np.dstack([cells, np.ones_like(weight)]) * weight[..., None]
+        some = np.dstack([cells, np.ones_like(weight)]) * weight[..., None].astype(np.float64)
         sums = fftconvolve(some, near[..., None], "same", axes=(0, 1))
         mean = sums[..., :-1] / np.maximum(sums[..., -1:], 1e-9)
         return _in_window(np.where(weight[..., None] > 0.5, cells, mean), head)
