@@ -1,6 +1,6 @@
 """Fit what ``--mix`` tells people by: ``kind.*`` of ``natural.looks``.
 
-    python bench/natural_kinds.py ../shared WORK [--people 1500] [--shares]
+    python bench/natural_kinds.py ../shared WORK [--people 1500] [--shares] [--gap]
 
 Plain pictures of drawn people, nobody passed over. Age and ethnicity by heads on UTKFace's labels
 over sface's templates, skin by the cheeks' colour (ITA, degrees); each told off the person's style
@@ -12,6 +12,10 @@ the tenth of people that was held out; only what is told well is kept.
 same heads: ridges on the templates of sface and mobileface for UTKFace's labels, with edges
 beyond which as many of UTKFace lie as are of the kind; how often they are right on a quarter of it
 that was held back is said. Dark skin by the cheeks' colour; of drawn people also what styles tell.
+
+``--gap``: four photos each of people drawn by default; how often recognisers are right about pairs
+within a group, at the threshold that is best for all groups, as many pairs of strangers as of one
+person.
 """
 
 import argparse
@@ -101,13 +105,13 @@ def one_each(shared: Path, name: str, count: int) -> np.ndarray:
 
 
 @torch.inference_mode()
-def by_default(count: int) -> tuple[np.ndarray, np.ndarray]:
+def by_default(count: int, photos: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """People as they are published, and their styles, ``N x 512``."""
     method = create("natural").with_secrets({"identity-key": secrets.token_bytes(32)})
     assert isinstance(method, Natural)
-    draws, faces, styles = system_draws([""] * count, method.draw_size), [], []
+    draws, faces, styles = system_draws([""] * count * photos, method.draw_size), [], []
     for row, draw in enumerate(draws):
-        blank, label = np.zeros((1, 112, 112, 3), np.uint8), f"person {row}"
+        blank, label = np.zeros((1, 112, 112, 3), np.uint8), f"person {row // photos}"
         faces.append(jpeg(method(blank, draw[None], Context({"identity": [label]}))[0]))
         styles.append(method.person(label, draw).numpy())
     return np.stack(faces), np.stack(styles)
@@ -157,16 +161,48 @@ def shares(shared: Path, count: int) -> None:
         print(f"{name} by the styles:", ", ".join(each))
 
 
+def gap(shared: Path, count: int) -> None:
+    """Accuracy by sex and by skin, as styles tell them."""
+    faces, styles = by_default(count, 4)
+    who, kinds, rng = np.repeat(np.arange(count), 4), {}, np.random.default_rng(0)
+    for name in ("women", "dark"):
+        read = Generator("cpu").looks.kinds[name].numpy()
+        kinds[name] = styles @ read[:STYLE] > read[STYLE]
+    a, b = np.triu_indices(len(who), 1)
+    same = who[a] == who[b]
+    groups = {
+        f"{'' if value else 'not '}{name}": (of[a] == value) & (of[b] == value)
+        for name, of in kinds.items()
+        for value in (True, False)
+    }
+    chosen = {}
+    for name, of in groups.items():
+        strangers = rng.permutation(np.flatnonzero(of & ~same))[: (of & same).sum()]
+        chosen[name] = np.concatenate([np.flatnonzero(of & same), strangers])
+    names = ("faceres", "sface", "mobileface", "dlib", "mfn128")
+    for model, t in templates(shared / "models", faces, names).items():
+        scores = (t @ t.T)[a, b]
+        every = np.concatenate(list(chosen.values()))
+        tried = np.quantile(scores[every], np.linspace(0.2, 0.8, 601))
+        limit = max(tried, key=lambda x: ((scores[every] > x) == same[every]).mean())
+        right = {n: ((scores[rows] > limit) == same[rows]).mean() for n, rows in chosen.items()}
+        shown = ", ".join(f"{n} {v:.4f} ({len(chosen[n])} pairs)" for n, v in right.items())
+        print(f"{model}: {shown}", flush=True)
+
+
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     asked.add_argument("shared", type=Path)
     asked.add_argument("work", type=Path)
     asked.add_argument("--people", type=int, default=1500)
     asked.add_argument("--shares", action="store_true")
+    asked.add_argument("--gap", action="store_true")
     given = asked.parse_args()
     torch.set_num_threads(1)
     if given.shares:
         return shares(given.shared, given.people)
+    if given.gap:
+        return gap(given.shared, given.people)
     path = given.work / "kinds.npz"
     if not path.is_file():
         styles, crops = people(Generator("cpu"), given.people, 99)
