@@ -116,7 +116,6 @@ def fill_around(
     field, given = _cells(picture, hidden, head)
     if not given.any():
         return np.full((*head.x.shape, 3), 128, np.uint8)
-    dressed, line = _shoulders(field, given, head) if person else (0 * field[..., 0], head.y)
     height, width = given.shape
     down, across = np.ogrid[1 - height : height, 1 - width : width]
     near = np.maximum(np.where(down > 0, _ABOVE, _BELOW) * down**2 + across**2, 1) ** -_POWER
@@ -128,6 +127,9 @@ def fill_around(
         mean = sums[..., :-1] / np.maximum(sums[..., -1:], 1e-9)
         return _in_window(np.where(weight[..., None] > 0.5, cells, mean), head)
 
+    if not person:
+        return np.asarray(np.clip(continued(field, given.astype(np.float32)), 0, 255), np.uint8)
+    dressed, line = _shoulders(field, given, head)
     clothes, behind = (
         continued(field, (given * part if (given * part).any() else given).astype(np.float32))
         for part in (dressed, 1 - dressed)
