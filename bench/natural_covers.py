@@ -52,7 +52,7 @@ def pictures(work: Path, count: int, side: int) -> None:
     if (work / "styles.npy").is_file():
         return
     generator, rng = Generator("cpu"), torch.Generator().manual_seed(11)
-    network, styles = generator.large(), []
+    network, styles = generator.large, []
     shape = (count, side // 2, side // 2, CHANNELS[side][1])
     kept = np.lib.format.open_memmap(work / "features.npy", "w+", np.int16, shape)
     shown = np.lib.format.open_memmap(work / "pictures.npy", "w+", np.uint8, (count, side, side, 3))
@@ -111,7 +111,7 @@ def begun(seen: np.ndarray, wanted: np.ndarray, styles: Tensor) -> Head:
     head, generator = Head(*CHANNELS[side]), Generator("cpu")
     layer = 3 * (side // 2).bit_length() - 8
     affine, offset = (
-        part[layer].float() for part in (generator.large().affine, generator.large().offset)
+        part[layer].float() for part in (generator.large.affine, generator.large.offset)
     )
     head.m.weight.copy_(affine * 0.5)
     head.m.bias.copy_(offset + affine @ generator.looks.mean)

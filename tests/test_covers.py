@@ -234,13 +234,13 @@ def test_where_a_head_was_its_surroundings_go_on_and_no_other_head_is_read() -> 
     done = []
     for inside in (0, 255):
         picture[hidden] = inside
-        done.append([portraits.fill_around(picture, hidden, head) for head in heads])
+        done.append([portraits.Surroundings(picture, hidden, head).continued() for head in heads])
     for dark, light in zip(*done, strict=True):
         assert (dark == light).all() and dark.min() >= 74 and dark.max() <= 166
     left, right = (each.astype(float).mean() for each in done[0])
     assert left < right - 15
     everything = np.ones_like(hidden)
-    assert (portraits.fill_around(picture, everything, heads[0]) == 128).all()
+    assert (portraits.Surroundings(picture, everything, heads[0]).continued() == 128).all()
 
 
 def test_a_black_corner_is_no_background() -> None:
@@ -251,10 +251,10 @@ def test_a_black_corner_is_no_background() -> None:
     hidden[head.window] |= head.share > 0
     corner = np.add.outer(np.arange(320), np.arange(320)) < 190
     picture[corner & ~hidden] = 2
-    assert portraits.fill_around(picture, hidden, head).min() > 60
+    assert portraits.Surroundings(picture, hidden, head).continued().min() > 60
     night = np.full((320, 320, 3), 2, np.uint8)
     night[:40] = 90
-    assert portraits.fill_around(night, hidden, head).mean() < 40
+    assert portraits.Surroundings(night, hidden, head).continued().mean() < 40
     red = replace(portrait(), picture=np.full((256, 256, 3), (180, 60, 60), np.uint8))
     night[:40] = 2
     canvas, _ = geometry.cover(night, found(), ["anonymized"], {0: red})
@@ -521,7 +521,7 @@ def test_what_little_is_known_far_away_is_continued_as_it_is(place: tuple[int, i
     rows, columns = (range(320)[each] for each in head.around(portraits._WIDE))
     y, x = rows[place[0]], columns[place[1]]
     hidden[max(y - 8, 0) : y + 9, max(x - 8, 0) : x + 9] = False
-    fill = portraits.fill_around(picture, hidden, head).astype(int)
+    fill = portraits.Surroundings(picture, hidden, head).continued().astype(int)
     assert np.abs(fill - 120).max() <= 1
 
 
@@ -532,7 +532,7 @@ def test_clothes_go_on_below_the_shoulders_and_what_is_behind_above_them() -> No
     hidden[head.window] |= head.share > 0
     (first, *_), (*_, last) = np.nonzero(hidden.any(1))[0], np.nonzero(hidden.any(1))[0]
     picture[last - (last - first) // 10 :] = (20, 40, 120)
-    fill = portraits.fill_around(picture, hidden, head).astype(int)
+    fill = portraits.Surroundings(picture, hidden, head).continued().astype(int)
     beside = np.abs(head.x - covers.HEAD[0]) < 15
     assert np.abs(fill - 200)[beside & (head.y < 110)].max() < 40
     assert np.abs(fill - (20, 40, 120))[beside & (head.y > 125)].max() < 40

@@ -292,6 +292,9 @@ def test_a_release_says_what_it_tells_of_looks(tmp_path: Path) -> None:
     assert "no other feature" in mode_of(made).words
     done = CliRunner().invoke(report_command, [str(told)])
     assert done.exit_code in (0, 3), done.output
+    page = (told / "evidence" / "report.html").read_text()
+    assert "epsilon, by the proof</th><td>2.0" in page
+    assert "audit-privacy" not in page and "clip radius" not in page  # no picture shows the noise
     card = released(told)["README.md"].decode()
     assert "Epsilon 2, delta 0, of a record (replace one), by k-ary randomised response" in card
     assert "what they tell of a photo is bounded by epsilon 2, of a person by" in card

@@ -23,7 +23,9 @@ from ppfr_ops.imaging.codec import Encoding, ImageError, decode
 from ppfr_ops.imaging.decoding import orientation
 from ppfr_ops.release.verify import verify
 from ppfr_ops.sample import faces
+from ppfr_ops.sandbox import LimitError
 from ppfr_ops.sanitize.options import SanitizeOptions
+from ppfr_ops.source import labels
 from ppfr_ops.source.labels import label
 from ppfr_ops.source.plan import Columns, plan, read_unit
 
@@ -100,15 +102,15 @@ def test_a_file_is_found_in_either_form_of_unicode(tmp_path: Path, ours: str) ->
         plan(str(tmp_path), WHO)
 
 
-@pytest.mark.parametrize("coding", ["utf-16", "utf-16-be"])
+@pytest.mark.parametrize("coding", ["utf-16", "utf-16-be", "utf-32", "utf-32-be"])
 @pytest.mark.parametrize("name", ["metadata.csv", "metadata.tsv", "metadata.jsonl"])
-def test_a_table_in_utf_16_is_read(tmp_path: Path, name: str, coding: str) -> None:
+def test_a_table_in_wide_characters_is_read(tmp_path: Path, name: str, coding: str) -> None:
     write(tmp_path, "0.jpg", "1.jpg")
     text = "file_name,who\r\n0.jpg,Zoë\r\n1.jpg,李\r\n"
     if name.endswith("jsonl"):
         text = '{"file_name": "0.jpg", "who": "Zoë"}\n{"file_name": "1.jpg", "who": "李"}'
     data = text.replace(",", "\t").encode(coding) if name.endswith("tsv") else text.encode(coding)
-    mark = b"\xfe\xff" if coding.endswith("be") else b""
+    mark = "\ufeff".encode(coding) if coding.endswith("be") else b""
     (tmp_path / name).write_bytes(mark + data)
     assert people(tmp_path) == ["Zoë", "李"]
 
@@ -125,6 +127,21 @@ def test_a_parquet_table_beside_the_pictures_says_what_is_in_them(tmp_path: Path
         plan(str(tmp_path), WHO)
     (tmp_path / "metadata.parquet").write_bytes(b"PAR1" + bytes(50) + b"PAR1")
     with pytest.raises(UserError, match="the labels cannot be read"):
+        plan(str(tmp_path), WHO)
+
+
+@pytest.mark.parametrize("what", ["memory", "time", "crash"])
+def test_a_parquet_table_that_takes_too_much_is_refused_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    write(tmp_path, "0.jpg")
+    pq.write_table(pa.table({"file_name": ["0.jpg"], "who": [1]}), tmp_path / "metadata.parquet")
+
+    def takes_too_much(*_: object, **__: object) -> None:
+        raise LimitError(what)
+
+    monkeypatch.setattr(labels.sandbox, "call", takes_too_much)
+    with pytest.raises(UserError, match="the labels: a table that takes too much"):
         plan(str(tmp_path), WHO)
 
 

@@ -23,7 +23,7 @@ from ppfr_ops.imaging.covers import (
     put_face,
 )
 from ppfr_ops.imaging.detector import Detections
-from ppfr_ops.imaging.portraits import Portrait, fill_around, put_portrait, yaw
+from ppfr_ops.imaging.portraits import Portrait, Surroundings, put_portrait, yaw
 
 TEMPLATE = np.array(
     [
@@ -267,6 +267,7 @@ def cover(
     for head in (*(heads[i] for i in shown), *boxed.values()) if drawn else ():
         if not head.empty:
             hidden[head.window] |= head.gone > 0
+    behind: dict[int, Surroundings] = {}
     for i in shown:
         face = published.get(i)
         # Beside drawn heads a blur in the colours of another would be seen.
@@ -274,14 +275,19 @@ def cover(
         middle = faces.boxes[i].reshape(2, 2).mean(0)
         fills = fills or any(heads[n].holds(middle) for n in drawn)
         for head in (*([boxed[i]] if i in boxed else []), heads[i]):
-            around = fill_around(picture, hidden, head, i in drawn) if fills else None
-            cover_head(canvas, changed, head, style, around)
+            filled = None
+            if fills and not head.empty:
+                around = Surroundings(picture, hidden, head)
+                filled = around.continued(i in drawn)
+                if head is heads[i]:
+                    behind[i] = around
+            cover_head(canvas, changed, head, style, filled)
         if isinstance(face, np.ndarray):
             put_face(canvas, Head(canvas.shape, matrices[i]), face)
     size = np.prod(faces.boxes[:, 2:] - faces.boxes[:, :2], axis=1)
     for i in sorted(shown, key=lambda i: float(size[i])):  # who is nearest stands in front
-        if i in drawn:
-            put_portrait(canvas, picture, hidden, heads[i], drawn[i])
+        if i in drawn and i in behind:
+            put_portrait(canvas, behind[i], drawn[i])
     if background != "keep":
         rest = np.zeros_like(canvas)
         if background == "blur":

@@ -2,6 +2,7 @@
 what lies around the original head, continued to where it was."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -100,61 +101,68 @@ def lit(drawn: Picture, skin: NDArray[np.float64], own: NDArray[np.float64]) -> 
     return np.asarray(np.clip(drawn * gain, 0, 255), np.uint8)
 
 
-def fill_around(
-    picture: Picture, hidden: NDArray[np.bool_], head: Head, person: bool = True
-) -> Picture:
-    """What lies around a head, smoothly continued to where it was; as large as its window. The mean
-    of what is known by its distance, of clothes below the shoulders and of what is behind above
-    them; what is beside counts more than what is above or below.
+class Surroundings:
+    """What is seen around a head, in cells; nothing is read of what is hidden.
 
     Args:
-        hidden: bool ``H x W``, all heads and their margins: of those pixels nothing is read.
-        person: whether shoulders are looked for.
+        picture: the photograph.
+        hidden: bool ``H x W``, all heads and their margins.
+        head: not an empty one.
     """
-    if head.empty:
-        return picture[head.window]
-    field, given = _cells(picture, hidden, head)
-    if not given.any():
-        return np.full((*head.x.shape, 3), 128, np.uint8)
-    height, width = given.shape
-    down, across = np.ogrid[1 - height : height, 1 - width : width]
-    near = np.maximum(np.where(down > 0, _ABOVE, _BELOW) * down**2 + across**2, 1) ** -_POWER
 
-    def continued(cells: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Cells, ``H x W x C``, from those that have weight to the others, in pixels."""
-        some = np.dstack([cells, np.ones_like(weight)]) * weight[..., None].astype(np.float64)
-        sums = fftconvolve(some, near[..., None], "same", axes=(0, 1))
-        mean = sums[..., :-1] / np.maximum(sums[..., -1:], 1e-9)
-        return _in_window(np.where(weight[..., None] > 0.5, cells, mean), head)
+    def __init__(self, picture: Picture, hidden: NDArray[np.bool_], head: Head) -> None:
+        self.picture, self.hidden, self.head = picture, hidden, head
+        part, seen = picture[head.around(_WIDE)], ~hidden[head.around(_WIDE)]
+        black = seen & (part.max(2) < _BLACK)
+        if 2 * black.sum() < seen.sum():  # a black frame or corner is no background; a night is
+            seen &= ~black
+        height, width = seen.shape
+        cell = max(height, width) / _GRID
+        size = (max(2, round(width / cell)), max(2, round(height / cell)))
+        known = cv2.resize(seen.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+        some = part * seen[..., None].astype(np.float32)
+        small = cv2.resize(some, size, interpolation=cv2.INTER_AREA)
+        self.field = np.asarray(small / np.maximum(known, 1e-6)[..., None], np.float32)
+        """Mean colours of cells, float32 ``H x W x 3``."""
+        self.given = known > 0.05
+        """Where any is known, bool ``H x W``."""
 
-    if not person:
-        return np.asarray(np.clip(continued(field, given.astype(np.float32)), 0, 255), np.uint8)
-    dressed, line = _shoulders(field, given, head)
-    clothes, behind = (
-        continued(field, (given * part if (given * part).any() else given).astype(np.float32))
-        for part in (dressed, 1 - dressed)
-    )
-    share = np.clip((head.y - line) / _HEM + 0.5, 0, 1)[..., None]
-    mixed = share * clothes + (1 - share) * behind
-    return np.asarray(np.clip(mixed, 0, 255), np.uint8)
+    @cached_property
+    def shoulders(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return _shoulders(self.field, self.given, self.head)
 
+    def continued(self, person: bool = True) -> Picture:
+        """What lies around the head, smoothly continued to where it was; as large as its window.
+        The mean of what is known by its distance, of clothes below the shoulders and of what is
+        behind above them; what is beside counts more than what is above or below.
 
-def _cells(
-    picture: Picture, hidden: NDArray[np.bool_], head: Head
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Mean colours of cells around a head, float32 ``H x W x 3``, and where any is known."""
-    window = head.around(_WIDE)
-    part, seen = picture[window], ~hidden[window]
-    black = seen & (part.max(2) < _BLACK)
-    if 2 * black.sum() < seen.sum():  # a black frame or corner is no background; a dark night is
-        seen &= ~black
-    height, width = seen.shape
-    cell = max(height, width) / _GRID
-    size = (max(2, round(width / cell)), max(2, round(height / cell)))
-    known = cv2.resize(seen.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    some = part * seen[..., None].astype(np.float32)
-    small = cv2.resize(some, size, interpolation=cv2.INTER_AREA)
-    return np.asarray(small / np.maximum(known, 1e-6)[..., None], np.float32), known > 0.05
+        Args:
+            person: whether shoulders are looked for.
+        """
+        head, field, given = self.head, self.field, self.given
+        if not given.any():
+            return np.full((*head.x.shape, 3), 128, np.uint8)
+        height, width = given.shape
+        down, across = np.ogrid[1 - height : height, 1 - width : width]
+        near = np.maximum(np.where(down > 0, _ABOVE, _BELOW) * down**2 + across**2, 1) ** -_POWER
+
+        def smooth(cells: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+            """Cells, ``H x W x C``, from those that have weight to the others, in pixels."""
+            some = np.dstack([cells, np.ones_like(weight)]) * weight[..., None].astype(np.float64)
+            sums = fftconvolve(some, near[..., None], "same", axes=(0, 1))
+            mean = sums[..., :-1] / np.maximum(sums[..., -1:], 1e-9)
+            return _in_window(np.where(weight[..., None] > 0.5, cells, mean), head)
+
+        if not person:
+            return np.asarray(np.clip(smooth(field, given.astype(np.float32)), 0, 255), np.uint8)
+        dressed, line = self.shoulders
+        clothes, behind = (
+            smooth(field, (given * part if (given * part).any() else given).astype(np.float32))
+            for part in (dressed, 1 - dressed)
+        )
+        share = np.clip((head.y - line) / _HEM + 0.5, 0, 1)[..., None]
+        mixed = share * clothes + (1 - share) * behind
+        return np.asarray(np.clip(mixed, 0, 255), np.uint8)
 
 
 def _in_window(cells: NDArray[np.floating], head: Head) -> NDArray[np.float32]:
@@ -200,17 +208,13 @@ def _shoulders(
     return below.clip(0, 1), line
 
 
-def put_portrait(
-    canvas: Picture, picture: Picture, hidden: NDArray[np.bool_], head: Head, portrait: Portrait
-) -> None:
+def put_portrait(canvas: Picture, around: Surroundings, portrait: Portrait) -> None:
     """Put a drawn head before what was filled in, in place.
 
     Args:
         canvas: the photograph without the heads.
-        picture: the photograph, of which only what is not ``hidden`` is looked at.
     """
-    if head.empty:
-        return
+    picture, hidden, head = around.picture, around.hidden, around.head
     back = cv2.invertAffineTransform(portrait.matrix).astype(np.float32)
     drawn, shares = portrait.picture, portrait.silhouette
     # Pixels of the drawn picture for one of the photograph: average what would be skipped.
@@ -224,7 +228,7 @@ def put_portrait(
     y = back[1, 0] * head.x + back[1, 1] * down + back[1, 2]
     warped = cv2.remap(drawn, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     seen = cv2.remap(shares, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    line = _shoulders(*_cells(picture, hidden, head), head)[1]
+    line = around.shoulders[1]
     aside = np.abs(head.x - HEAD[0])
     end = _GONE - 12 * (aside / _SIDE) ** 2
     inner = _ramp((_SIDE + 3 - aside) / 6)

@@ -33,6 +33,10 @@ BESIDE = (
 """Tables that are looked for beside the pictures, or in a folder above them."""
 
 MAX_TABLE_BYTES = 2**30
+_TAKES = {"memory": "memory", "time": "time", "crash": "of the reader, which died of it"}
+_CODINGS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
+            (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))  # fmt: skip
+"""By the mark that a text begins with; that of UTF-16 begins that of UTF-32."""
 csv.field_size_limit(MAX_TABLE_BYTES)
 _WHOLE = re.compile(r"([+-]?\d+)\.0+")
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
@@ -174,7 +178,9 @@ def _lines(fs: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         raise UserError(
             "the labels cannot be read: a quote has no end, or text behind it"
         ) from None
-    except (OSError, RuntimeError, ValueError, LimitError) as error:
+    except LimitError as error:
+        raise UserError(f"the labels: a table that takes too much {_TAKES[error.what]}") from None
+    except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"the labels cannot be read ({type(error).__name__})") from None
     if not found:
         return
@@ -200,8 +206,9 @@ def _text(fs: Any, path: str) -> str:
         data = file.read(MAX_TABLE_BYTES + 1)
     if len(data) > MAX_TABLE_BYTES:
         raise UserError("the labels: a table of more than 1 GiB; Parquet holds it better")
-    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return data.decode("utf-16" if wide else "utf-8-sig")
+    return data.decode(
+        next((name for mark, name in _CODINGS if data.startswith(mark)), "utf-8-sig")
+    )
 
 
 def _place(name: str) -> str:

@@ -2,7 +2,7 @@
 styles."""
 
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import cv2
 import numpy as np
@@ -72,16 +72,16 @@ class Generator:
         head.to(memory_format=LAST)  # type: ignore[call-overload]
         return head
 
-    @lru_cache(maxsize=1)  # noqa: B019 - there is one generator a device
+    @cached_property
     def _covers(self) -> dict[str, torch.Tensor]:
         return files.read(files.COVERS)
 
-    @lru_cache(maxsize=1)  # noqa: B019 - there is one generator a device
+    @cached_property
     def _larger(self) -> Head:
         """What shows features at 256 px at 512 px."""
-        return self._head(part_of(self._covers(), "head."))
+        return self._head(part_of(self._covers, "head."))
 
-    @lru_cache(maxsize=1)  # noqa: B019 - there is one generator a device
+    @cached_property
     def _sharper(self) -> Head:
         """What shows features at 128 px at 256 px: enough for crops of 112 px."""
         return self._head(files.read(files.SHARP))
@@ -96,21 +96,21 @@ class Generator:
         """
         features = self.synthesis.features(styles.to(self.device), EARLY)
         seen = on_grid(features.float().cpu()).view(len(styles), -1)
-        return features, seen @ self._covers()["told"].T + self._covers()["told.middle"]
+        return features, seen @ self._covers["told"].T + self._covers["told.middle"]
 
-    @lru_cache(maxsize=1)  # noqa: B019 - there is one generator a device
+    @cached_property
     def _quick(self) -> dict[str, torch.Tensor]:
         return files.read(files.FAST)
 
-    @lru_cache(maxsize=1)  # noqa: B019 - there is one generator a device
+    @cached_property
     def fast(self) -> tuple[Synthesis, Head]:
         """The same with fewer channels where there are most pixels."""
-        return self._drawing(self.small | self._quick())
+        return self._drawing(self.small | self._quick)
 
     def pose(self, styles: torch.Tensor) -> dict[str, float]:
         """How a head will be turned, as ``imaging.look`` has it, told by its features at 16 px."""
         features = self.synthesis.features(styles[None].to(self.device), EARLY).float().cpu()
-        told = self._quick()["pose"] @ on_grid(features) + self._quick()["pose.middle"]
+        told = self._quick["pose"] @ on_grid(features) + self._quick["pose.middle"]
         return dict(zip(steering.TURNS, told.tolist(), strict=True))
 
     def style(self, z: NDArray[np.float32]) -> torch.Tensor:
@@ -118,7 +118,7 @@ class Generator:
         found: torch.Tensor = self.mapping(torch.from_numpy(np.atleast_2d(z))) - self.looks.mean
         return found.view(z.shape)
 
-    @lru_cache(maxsize=1)  # noqa: B019 - there is one generator a device
+    @cached_property
     def large(self) -> Synthesis:
         """The network up to 1024 px."""
         tensors = part_of(self.small, "synthesis.") | part_of(files.read(files.LARGE), "synthesis.")
@@ -185,7 +185,7 @@ class Generator:
         if none:
             yield self.looks.person(self.style(z[-1] if last is None else last))
 
-    @lru_cache(maxsize=1)  # noqa: B019 - there is one generator a device
+    @cached_property
     def _silhouette(self) -> Silhouette:
         net = Silhouette()
         net.load_state_dict(files.read(files.SILHOUETTE))
@@ -194,7 +194,7 @@ class Generator:
     def silhouette(self, features: torch.Tensor) -> NDArray[np.float32]:
         """How much of each pixel is the person and not what is behind, float32 ``128 x 128``, 0 to
         1, from the features of ``drawn``."""
-        shares = self._silhouette()(features).sigmoid()[0, 0]
+        shares = self._silhouette(features).sigmoid()[0, 0]
         return np.asarray(shares.float().cpu().numpy(), np.float32)
 
     def drawn(
@@ -209,13 +209,13 @@ class Generator:
     def _features(
         self, styles: torch.Tensor, fast: bool = False, seen: torch.Tensor | None = None
     ) -> torch.Tensor:
-        synthesis = self.fast()[0] if fast else self.synthesis
+        synthesis = self.fast[0] if fast else self.synthesis
         return synthesis.features(styles[None].to(self.device), 64, seen)
 
     def _shown(
         self, styles: torch.Tensor, features: torch.Tensor, fast: bool = False
     ) -> NDArray[np.uint8]:
-        return pixels((self.fast()[1] if fast else self.head)(features, self._by(styles)))
+        return pixels((self.fast[1] if fast else self.head)(features, self._by(styles)))
 
     def _by(self, styles: torch.Tensor) -> torch.Tensor:
         """What a head takes of styles."""
@@ -236,8 +236,8 @@ class Generator:
         if size == _SMALL:
             return pixels(torch.nn.functional.avg_pool2d(self._sharp(styles, seen), 2))
         if size > MOST_SHOWN:
-            return pixels(self.large()(each, seen))
-        y = self._larger()(self.large().features(each, MOST_SHOWN // 2, seen), self._by(styles))
+            return pixels(self.large(each, seen))
+        y = self._larger(self.large.features(each, MOST_SHOWN // 2, seen), self._by(styles))
         return pixels(torch.nn.functional.avg_pool2d(y, MOST_SHOWN // size))
 
     def landmarks(self, picture: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
@@ -273,8 +273,8 @@ class Generator:
 
     def _sharp(self, styles: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
         """At 256 px, for crops of 112 px, ``1 x 3 x 256 x 256``."""
-        features = self.large().features(styles[None].to(self.device), _SMALL, seen)
-        shown: torch.Tensor = self._sharper()(features, self._by(styles))
+        features = self.large.features(styles[None].to(self.device), _SMALL, seen)
+        shown: torch.Tensor = self._sharper(features, self._by(styles))
         return shown
 
     def _sight(self, picture: NDArray[np.uint8]) -> Sight:

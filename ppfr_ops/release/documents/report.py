@@ -139,19 +139,19 @@ def _promise(release: Release) -> list[tuple[str, str]]:
     rows = []
     if told["claimed_epsilon"] is not None:
         rows.append(("claimed epsilon", f"{told['claimed_epsilon']}: does not hold"))
-    rows += [
-        ("epsilon, by the proof", str(told["epsilon"])),
-        (
-            "epsilon, at least (audit)",
+    rows.append(("epsilon, by the proof", str(told["epsilon"])))
+    names = ["delta", "privacy_unit", "adjacency", "mechanism"]
+    if told["clip_radius"]:  # else bins of looks are noised, which pictures show only about
+        names.append("clip_radius")
+        audit = (
             "not audited: ppfr audit-privacy OUTPUT"
             if found is None
             else f"{found.epsilon_at_least:.3f} with confidence {found.confidence:g}: worst-case "
             f"neighbours, {found.trials:,} pictures of each, {found.hits:,} hits and "
             f"{found.false_alarms:,} false alarms of {found.counted:,} each"
-            + ("; ABOVE WHAT THE PROOF ALLOWS" if found.broken else ""),
-        ),
-    ]
-    names = ("delta", "privacy_unit", "adjacency", "mechanism", "clip_radius")
+            + ("; ABOVE WHAT THE PROOF ALLOWS" if found.broken else "")
+        )
+        rows.append(("epsilon, at least (audit)", audit))
     rows += [(name.replace("_", " "), str(told[name])) for name in names]
     kept = [str(name) for name in release.manifest.options.get("keep_columns", [])]
     scope = f"{told['scope']}" + (f": {', '.join(kept)}" if kept else "")
