@@ -17,14 +17,12 @@ import cv2
 import numpy as np
 import onnxruntime as ort
 import torch
-from natural import jpeg
 from PIL import Image
 
-from ppfr_ops.methods.natural import TRIES, Natural, camera, files, looks
-from ppfr_ops.methods.natural.generator import STILL, Generator
+from ppfr_ops.methods.natural import camera, files, traits
+from ppfr_ops.methods.natural.generator import STILL, Generator, load
 from ppfr_ops.methods.natural.looks import ATTRIBUTES, OTHERS
 from ppfr_ops.methods.natural.network import LAYERS, STYLE
-from ppfr_ops.methods.registry import create
 
 A_FILE, LABELLED = 256, 480
 THRESHOLDS = {"sface": 0.363, "mobileface": 0.367, "dlib": 0.922, "mfn128": 0.35}
@@ -33,10 +31,15 @@ those on CFP's people. For the score of crowds: ``STRICT``."""
 STRICT = {"sface": 0.4102, "mobileface": 0.4819, "dlib": 0.9289, "mfn128": 0.3768}
 """Those of FAR 1e-3 on four frontal photos of each of CFP's people and eight of each of
 ``ids_aligned`` together."""
-SOFT = {"sface": 0.025, "mobileface": 0.035, "dlib": 0.003, "mfn128": 0.025}
-WEIGHTS = {"sface": 1.0, "mobileface": 1.0, "dlib": 1.5, "mfn128": 1.0}
-CANDIDATES, PENALTY, SHARE = 400, 100.0, 0.2
-"""In a file; of the ridges of the score; the share of people that the method takes."""
+NEAR = {"sface": 0.363, "mobileface": 0.40, "dlib": 0.922, "mfn128": 0.35}
+"""From where on somebody is nearly taken for another: lower, so that more pairs tell."""
+SOFT = {"sface": 0.03, "mobileface": 0.04, "dlib": 0.004, "mfn128": 0.03}
+WEIGHTS = {"sface": 1.5, "mobileface": 0.7, "dlib": 1.3, "mfn128": 1.0}
+CANDIDATES, FILES, PENALTY, SHARE, AWAY = 200, 18, 100.0, 0.2, 0.8
+"""In a file, and files; of ridges; the share of people that the method takes; by how much a
+person's traits are shifted, in deviations of a number."""
+LENS = np.full(camera.DRAW, 1e-6)
+"""A camera straight ahead, with a lens and no more."""
 
 
 def ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> np.ndarray:
@@ -84,64 +87,134 @@ def draw(generator: Generator, models: Path, path: Path, seed: int) -> None:
 
 @torch.inference_mode()
 def candidates(models: Path, path: Path, seed: int) -> None:
-    """People of whom half are women and whom only the crowd's rule might pass over, and a photo of
-    each as the method gives them."""
-    method = create("natural").with_secrets({"identity-key": bytes(32)})
-    assert isinstance(method, Natural)
-    generator, rng = method.generator(), np.random.default_rng(70_000 + seed)
-    people, faces = [], []
+    """People of whom half are women and whom only the crowd's rule might pass over, and a plain
+    picture of each at 128 px, through a lens, with traits that have no shift."""
+    generator, rng = load("cpu"), np.random.default_rng(70_000 + seed)
+    people, own, faces = [], [], []
     while len(faces) < CANDIDATES:
         person = generator.looks.person(generator.style(rng.standard_normal(STYLE, np.float32)))
         if not generator.looks.is_of(person, {"women": len(faces) % 2 == 0}):
             continue
         if generator.fit(person, 1.0) < 1:
             continue
-        draw = rng.standard_normal(method.draw_size, np.float32)
-        tries = (generator.looked_at(method._styles(person, draw, n, {})) for n in range(TRIES))
-        shown = next((sight for sight in tries if sight.sound >= 1), None)
-        if shown is not None:
-            people.append(person.numpy())
-            faces.append(jpeg(shown.aligned(camera.wide(draw[looks.DRAW :], 1.0))))
-    found = templates(models, np.stack(faces), tuple(THRESHOLDS))
-    np.savez(path, people=np.stack(people), **found)
+        still = torch.zeros(OTHERS, STYLE), torch.zeros(ATTRIBUTES)
+        sight = generator._sight(generator.drawn(generator.looks.styles(person, *still, 0.0))[0])
+        numbers = rng.standard_normal(traits.NUMBERS)
+        own.append(numbers * np.sqrt(traits.NUMBERS) / np.linalg.norm(numbers))
+        sight.face = traits.field(own[-1])
+        people.append(person.numpy())
+        faces.append(sight.aligned(LENS))
+    found = templates(models, np.stack(faces), tuple(NEAR))
+    np.savez(path, people=np.stack(people), traits=np.stack(own), **found)
 
 
-def crowd(found: dict[str, np.ndarray], dark: np.ndarray) -> np.ndarray:
-    """Of men and of women, ``2 x 513``: what tells off the style how many of their sex somebody is
-    taken for, and the bound that ``SHARE`` of them stay below. Half of it is told by both sexes
-    together; it is freed of dark skin, or it would pass over more of the light."""
-    people, sexes = found["people"].astype(float), [np.arange(len(found["people"])) % 2 == 1]
-    sexes.append(~sexes[0])
-    alike = np.zeros((len(people), len(people)))
+def near(found: dict[str, np.ndarray]) -> np.ndarray:
+    """How nearly recognisers take one for the other, ``N x N``; 1 in the mean."""
+    alike = np.zeros((len(found["people"]),) * 2, np.float32)
     for name, weight in WEIGHTS.items():
         cosines = found[name] @ found[name].T
-        np.fill_diagonal(cosines, -1)
-        each = 1 / (1 + np.exp(((STRICT[name] - cosines) / SOFT[name]).clip(-30, 30)))
+        each = np.logaddexp(0, (cosines - NEAR[name]) / SOFT[name])
+        np.fill_diagonal(each, 0)
         alike += weight * each / each.mean()
-    centred, y = people.copy(), np.zeros(len(people))
-    for rows in sexes:
-        count = alike[np.ix_(rows, rows)].mean(1)
-        told = np.log(count + 0.01 * count.mean())
-        y[rows], centred[rows] = (
-            (told - told.mean()) / told.std(),
-            people[rows] - people[rows].mean(0),
-        )
-    both, lines = ridge(centred, y, PENALTY), []
-    for rows in sexes:
-        z = centred[rows]
-        own = both + ridge(z, y[rows] - z @ both, 2 * PENALTY)
-        skin = z @ dark
-        back = ridge(z, skin, PENALTY)
-        own -= np.cov(z @ own, skin)[0, 1] / np.cov(z @ back, skin)[0, 1] * back
-        lines.append(np.r_[own, np.quantile(people[rows] @ own, SHARE)])
-        stay = np.flatnonzero(rows)[people[rows] @ own <= lines[-1][-1]]
-        for name, threshold in STRICT.items():
-            shares = [
-                (t @ t.T)[np.triu_indices(len(t), 1)] > threshold
-                for t in (found[name][rows], found[name][stay])
-            ]
-            print(f"{name}: strangers {shares[0].mean():.5f}, who stay {shares[1].mean():.5f}")
-    return np.asarray(lines, np.float32)
+    return alike / sum(WEIGHTS.values())
+
+
+def crowd(
+    people: np.ndarray, own: np.ndarray, alike: np.ndarray, seen: np.ndarray, dark: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What tells off the style how nearly a man and a woman are taken for others: a line, ``2 x
+    512``, and what is quadratic in the directions that recognisers see, ``2 x 40 x 40``, freed of
+    dark skin, or it would pass over more of the light; and the same of traits, a line, ``20``."""
+    women = np.arange(len(people)) % 2 == 0
+    rows = np.stack([~women, women])
+    y, z = np.log(alike.mean(1) + 0.05 * alike.mean()), people.astype(float)
+    for each in rows:
+        y[each] = (y[each] - y[each].mean()) / y[each].std()
+        z[each] -= z[each].mean(0)
+    o = z @ seen
+    unit = o.std()
+    o /= unit
+    straight, bent = z @ z.T, o @ o.T / o.shape[1]
+    scales = 0.6 / np.diag(straight).mean(), 0.4 / np.diag(bent + 3 * bent**2).mean()
+    of_style = scales[0] * straight + scales[1] * (bent + 3 * bent**2)
+    of_style *= 0.5 + 0.5 * (women[:, None] == women)
+    both = 0.7 * of_style + 0.3 * own @ own.T / own.shape[1]
+    told = np.linalg.solve(both + 0.3 * np.eye(len(y)), y)
+    lines, squares = [], []
+    for each in rows:
+        part = 0.7 * told * (0.5 + 0.5 * each)
+        square = scales[1] * 3 * (o.T * part) @ o / (o.shape[1] * unit) ** 2
+        line = scales[0] * part @ z + scales[1] / (o.shape[1] * unit) * seen @ (part @ o)
+        middle = people[each].mean(0)
+        line -= 2 * seen @ square @ (middle @ seen)
+        skin = z[each] @ dark
+        score = people[each] @ line + squared(people[each] @ seen, square)
+        back = ridge(z[each], skin, PENALTY)
+        line -= np.cov(score, skin)[0, 1] / np.cov(z[each] @ back, skin)[0, 1] * back
+        lines.append(line)
+        squares.append(square)
+    return np.stack(lines), np.stack(squares), told @ own
+
+
+def squared(own: np.ndarray, square: np.ndarray) -> np.ndarray:
+    return np.einsum("na,ab,nb->n", own, square, own)
+
+
+def twice(
+    people: np.ndarray, own: np.ndarray, alike: np.ndarray, seen: np.ndarray, dark: np.ndarray
+) -> list[np.ndarray]:
+    """``crowd`` of all, and half as much of it by how nearly one is taken for those who stay then,
+    for who is passed over need not be kept apart from anybody."""
+    first = crowd(people, own, alike, seen, dark)
+    (_, men), (_, women) = stay(people, seen, *first[:2], 0.5)
+    weights, rows = np.zeros(len(people)), np.r_[men, women]
+    weights[rows] = shifted(own[rows], first[2])
+    weights += 0.05 * weights.mean()
+    then = crowd(people, own, alike * (weights / weights.mean()), seen, dark)
+    return [each + 0.5 * more for each, more in zip(first, then, strict=True)]
+
+
+def shifted(own: np.ndarray, way: np.ndarray) -> np.ndarray:
+    """How often traits are drawn with the shift, by how often without."""
+    return np.exp(-AWAY * own @ way / np.linalg.norm(way))
+
+
+def stay(
+    people: np.ndarray,
+    seen: np.ndarray,
+    lines: np.ndarray,
+    squares: np.ndarray,
+    share: float = SHARE,
+) -> list[tuple[float, np.ndarray]]:
+    """The bounds of men and of women that a share of them stay below, and who does."""
+    women, found = np.arange(len(people)) % 2, []
+    for sex in (1, 0):
+        rows = np.flatnonzero(women == sex)
+        score = people[rows] @ lines[1 - sex] + squared(people[rows] @ seen, squares[1 - sex])
+        bound = np.quantile(score, share)
+        found.append((bound, rows[score <= bound]))
+    return found
+
+
+def held_out(found: dict[str, np.ndarray], seen: np.ndarray, dark: np.ndarray) -> None:
+    """Strangers above the threshold, fitted on one half and read on the other."""
+    people, own, alike = found["people"], found["traits"], near(found)
+    pairs = np.random.default_rng(0).permutation(len(people) // 2)
+    halves = [np.sort(np.r_[2 * part, 2 * part + 1]) for part in np.array_split(pairs, 2)]
+    for fit, other in (halves, halves[::-1]):
+        lines, squares, way = twice(people[fit], own[fit], alike[np.ix_(fit, fit)], seen, dark)
+        (_, men), (_, women) = stay(people[other], seen, lines, squares)
+        kept = other[np.r_[men, women]]
+        among = {"all": (other, np.ones(len(other))), "who stay": (kept, np.ones(len(kept)))}
+        among["who stay, traits shifted"] = kept, shifted(own[kept], way)
+        for name, (rows, weights) in among.items():
+            shares = np.outer(weights, weights)
+            np.fill_diagonal(shares, 0)
+            told = []
+            for model, bound in [*STRICT.items(), *NEAR.items()]:
+                taken = found[model][rows] @ found[model][rows].T > bound
+                told.append(f"{model} {(shares * taken).sum() / shares.sum():.5f}")
+            print(f"{name}, {len(rows)}: {', '.join(told)}")
 
 
 def edges(faces: np.ndarray) -> np.ndarray:
@@ -224,14 +297,21 @@ def main() -> None:
         reads = held(faces, x, given.work / f"{name}.txt", bands, penalty)
         tensors[f"read.{name}"], tensors[f"move.{name}"] = (torch.from_numpy(v) for v in reads)
     files.save("natural.looks", tensors, exact=True)
-    paths = [given.work / f"candidates-{seed}.npz" for seed in range(2)]
+    paths = [given.work / f"candidates-{seed}.npz" for seed in range(FILES)]
     for seed, path in enumerate(paths):
         if not path.is_file():
             candidates(given.shared / "models", path, seed)
     parts = [np.load(path) for path in paths]
-    found = {name: np.concatenate([p[name] for p in parts]) for name in parts[0].files}
-    dark = tensors["kind.dark"][:STYLE].numpy().astype(float)
-    tensors["crowd"] = torch.from_numpy(crowd(found, dark))
+    names = ("people", "traits", *NEAR)
+    found = {name: np.concatenate([p[name] for p in parts]) for name in names}
+    dark, seen = tensors["kind.dark"][:STYLE].double().numpy(), tensors["seen"].double().numpy()
+    held_out(found, seen, dark)
+    lines, squares, way = twice(found["people"], found["traits"], near(found), seen, dark)
+    bounds = [[bound] for bound, _ in stay(found["people"], seen, lines, squares)]
+    tensors["crowd"] = torch.from_numpy(np.c_[lines, bounds])
+    tensors["bent"] = torch.from_numpy(squares)
+    shift = {"shift": torch.from_numpy(-AWAY * way / np.linalg.norm(way))}
+    files.save(files.TRAITS, files.read(files.TRAITS) | shift, exact=True)
     files.save("natural.looks", tensors, exact=True)
 
 

@@ -87,7 +87,8 @@ def main() -> None:
     }
     if given.people:
         units = np.eye(len(traits._units()))
-        traits._mixed = lambda: np.zeros((traits.NUMBERS, len(units)))  # type: ignore[assignment]
+        still = {"mixed": np.zeros((traits.NUMBERS, len(units))), "shift": np.zeros(traits.NUMBERS)}
+        traits._fitted = lambda: still  # type: ignore[assignment]
         seen, _ = sights(given.people, 1)
         moved: dict[str, list[np.ndarray]] = {name: [] for name in models}
         for unit in units:
@@ -96,8 +97,9 @@ def main() -> None:
                 more, less = (model.embed(way) for way in ways)
                 moved[name].append((more - less).mean(0) / (2 * UNIT))
         found = mixed({name: np.stack(each) for name, each in moved.items()})
-        files.save(files.TRAITS, {"mixed": torch.from_numpy(found)}, exact=True)
-        traits._mixed = lambda: found  # type: ignore[assignment]
+        still["mixed"] = found
+        kept = {name: torch.from_numpy(each) for name, each in still.items()}
+        files.save(files.TRAITS, kept, exact=True)  # the shift: bench/natural_people.py
     seen, who = sights(given.read, given.photos)
     own = [traits.field(traits.drawn(bytes(32), str(person).encode())) for person in who]
     for name, faces in (("without", [None] * len(who)), ("with traits", own)):

@@ -35,6 +35,8 @@ def test_key_and_label_decide_and_nothing_else() -> None:
 def test_nobody_is_plain_and_nobody_is_beyond_what_faces_are() -> None:
     people = [traits.drawn(bytes(32), f"{n}".encode()) for n in range(300)]
     assert np.allclose(np.linalg.norm(people, axis=1), traits.NUMBERS**0.5, atol=1e-4)
+    shift = traits._fitted()["shift"]
+    assert 0.5 < np.mean(people @ shift) / (shift @ shift) < 1.5  # not where people crowd
     fields = np.stack([traits.field(person) for person in people])
     inner = fields[:, 12:36, 12:36]
     assert np.abs(inner[..., :2]).max((1, 2, 3)).min() > 0.8

@@ -119,8 +119,9 @@ class Looks:
         self.seen, self.back = tensors["seen"], tensors["back"]
         """``512 x 40`` and ``40 x 512``: styles to what recognisers see of them, and back."""
         self.radius = float(tensors["radius"])
-        self.crowd = tensors["crowd"]
-        """``2 x 513``: of men and of women, what is read off a person, and the bound."""
+        self.crowd, self.bent = tensors["crowd"], tensors["bent"]
+        """``2 x 513`` and ``2 x 40 x 40``: of men and of women, what is read off a person, and the
+        bound; and what is quadratic in what recognisers see."""
         self.damage, self.most = tensors["damage"], float(tensors["most"])
         self.read = torch.stack([tensors[f"read.{name}"] for name in LAWS])
         self.move = torch.stack([tensors[f"move.{name}"] for name in LAWS])
@@ -150,8 +151,9 @@ class Looks:
 
     def crowded(self, person: Tensor) -> bool:
         """Whether recognisers would take somebody for too many others of the same sex."""
-        line = self.crowd[int(self._kind("women", person) > 0)]
-        return float(person @ line[:STYLE]) > float(line[STYLE])
+        sex, own = int(self._kind("women", person) > 0), person @ self.seen
+        told = person @ self.crowd[sex, :STYLE] + own @ self.bent[sex] @ own
+        return float(told) > float(self.crowd[sex, STYLE])
 
     def whole(self, features: Tensor) -> float:
         """How surely a picture is not damaged (smears, holes, hands and wires before the face),

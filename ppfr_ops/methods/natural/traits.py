@@ -126,20 +126,21 @@ def _units() -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=1)
-def _mixed() -> NDArray[np.float64]:
-    """Of the numbers that are drawn to traits, ``NUMBERS x 43``."""
-    return np.asarray(files.read(files.TRAITS)["mixed"].numpy(), np.float64)
+def _fitted() -> dict[str, NDArray[np.float64]]:
+    """``mixed``: of the numbers that are drawn to traits, ``NUMBERS x 43``; ``shift``: where the
+    numbers lie in the mean, away from where people crowd (``bench/natural_people.py``)."""
+    return {name: each.double().numpy() for name, each in files.read(files.TRAITS).items()}
 
 
 def drawn(key: bytes, whose: bytes) -> NDArray[np.float32]:
     """A person's numbers, on a sphere, float32 ``NUMBERS``; they depend on nothing else."""
-    found = normals(key, "natural traits", whose, NUMBERS).astype(np.float64)
+    found = normals(key, "natural traits", whose, NUMBERS) + _fitted()["shift"]
     return np.asarray(found * np.sqrt(NUMBERS) / np.linalg.norm(found), np.float32)
 
 
 def field(numbers: NDArray[np.floating]) -> Traits:
     """What a person's numbers do to an aligned face."""
-    return field_of(np.asarray(numbers, np.float64) @ _mixed())
+    return field_of(np.asarray(numbers, np.float64) @ _fitted()["mixed"])
 
 
 def field_of(amounts: NDArray[np.float64]) -> Traits:
