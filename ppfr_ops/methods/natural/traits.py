@@ -32,12 +32,8 @@ _EYES = ((38.3, 51.7, -1), (73.6, 51.6, 1))
 _LIGHT, _RED = (1.0, 1.0, 1.0), (0.3, -0.5, -0.4)
 
 
-def _bell(distance: Plane, wide: float) -> Plane:
-    return np.asarray(np.exp(-0.5 * np.square(distance / wide)))
-
-
 def _near(x: Plane, y: Plane, wide: float, high: float) -> Plane:
-    return _bell(x, wide) * _bell(y, high)
+    return np.asarray(np.exp(-0.5 * (np.square(x / wide) + np.square(y / high))))
 
 
 def _eyes(x: Plane, y: Plane, of: Callable[[Plane, Plane, int], Plane]) -> Plane:
