@@ -659,3 +659,34 @@ def test_an_output_does_not_go_on_with_another_network_for_outlines(
     (tmp_path / "other.onnx").write_bytes(b"another")
     monkeypatch.setattr("ppfr_ops.methods.portrait.PERSONS", tmp_path / "other.onnx")
     assert PortraitHeads().weights_digest() != before
+
+
+def test_what_may_be_no_head_takes_little_of_the_picture() -> None:
+    picture = np.random.default_rng(1).integers(0, 256, (250, 250, 3), np.uint8)
+    box, marks = np.float32([[-31, 150, 109, 271]]), np.full((1, 5, 2), np.nan, np.float32)
+    doubtful = Detections(box, marks, np.float32([0.2]), np.ones(1, bool))
+    surely = replace(doubtful, scores=np.float32([0.9]))
+    little, much = (
+        geometry.cover(picture, each, ["covered_no_landmarks"], {})[1]
+        for each in (doubtful, surely)
+    )
+    assert little[150:250, :109].mean() > 0.95, "the box is covered"
+    assert little.mean() < 0.4 < 0.6 < much.mean()
+
+
+def test_what_may_be_no_head_keeps_its_own_colours_beside_a_drawn_head() -> None:
+    """And none of the head that the drawn one takes the place of."""
+    picture = np.full((320, 480, 3), 120, np.uint8)
+    faces = found(0.8, (60, 120))
+    head = covers.Head(picture.shape, *geometry.whole_head(faces.landmarks[0], faces.boxes[0]))
+    picture[head.window][head.share > 0] = (0, 255, 0)
+    right = head.window[1].stop
+    picture[:, right:] = (200, 60, 60)
+    box = np.float32([[right - 10, 120, right + 60, 200]])
+    marks = np.full((1, 5, 2), np.nan, np.float32)
+    other = Detections(box, marks, np.float32([0.2]), np.ones(1, bool))
+    every, treatments = Detections.join([faces, other]), ["anonymized", "covered_no_landmarks"]
+    done, _ = geometry.cover(picture, every, treatments, {0: portrait()})
+    there = done[150:170, right + 5 : right + 45].astype(int)
+    assert (there[..., 0] >= there[..., 1]).all(), "no green"
+    assert np.ptp(there[:, -1], axis=1).min() > 40, "but red"

@@ -103,6 +103,12 @@ class Head:
         return np.asarray(linear * linear * (3 - 2 * linear), np.float32)
 
     @property
+    def area(self) -> float:
+        """Share of the photograph that the cover and its margin take."""
+        pixels = 0 if self.empty else np.count_nonzero(self.radius < 1 + MARGIN)
+        return pixels / max(self.shape[0] * self.shape[1], 1)
+
+    @property
     def above_collar(self) -> NDArray[np.float32]:
         """1 down to below the chin, 0 from where clothes begin."""
         first, last = _COLLAR
@@ -135,11 +141,14 @@ class Head:
         self.outline = np.asarray(whole * self.above_collar, np.float32)
 
 
-def fill(part: Picture, head: Head, style: Cover) -> Picture:
+def fill(
+    part: Picture, head: Head, style: Cover, known: NDArray[np.bool_] | None = None
+) -> Picture:
     """What covers a head; as large as the window around it.
 
     Args:
         part: the photograph in that window.
+        known: bool ``H x W``, the pixels whose colours a blur may have, some at least; None: all.
     """
     if style == "solid":
         ring = part[(head.radius > 1) & (head.radius <= 1 + MARGIN)]
@@ -150,6 +159,13 @@ def fill(part: Picture, head: Head, style: Cover) -> Picture:
     side = 2 * HEAD[2] * (1 + MARGIN) / np.hypot(*head.matrix[0, :2]) / CELLS
     count = (max(1, round(width / side)), max(1, round(height / side)))
     small = cv2.resize(part, count, interpolation=cv2.INTER_AREA)
+    if known is not None:
+        some = np.dstack([part, np.full_like(part[..., 0], 255)]) * known[..., None].astype(
+            np.float32
+        )
+        cells = cv2.resize(some, count, interpolation=cv2.INTER_AREA).reshape(*count[::-1], 4)
+        cells += 0.01 * some.mean((0, 1))  # of cells in which nothing is known
+        small = np.asarray(255 * cells[..., :3] / cells[..., 3:], np.uint8)
     if style == "blur":
         smooth = cv2.resize(
             small.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC

@@ -19,6 +19,7 @@ from ppfr_ops.imaging.covers import (
     PersonIn,
     clip,
     cover_head,
+    fill,
     put_back,
     put_face,
 )
@@ -58,6 +59,11 @@ Treatment = Literal[
 are cut out ``pixelated``."""
 
 _FACELESS = "covered_no_landmarks", "covered_faint"
+
+_DOUBTED, _MUCH, _ROOM = 0.35, 0.15, 0.8
+"""Score below which what no first look shows may be no head; share of the picture: where a whole
+head's cover would take more, that gets an ellipse over its box; and the half axes of that, in the
+box's sides."""
 
 
 def similarity(points: ArrayLike) -> NDArray[np.float64]:
@@ -246,41 +252,39 @@ def cover(
     """
     canvas, changed = picture.copy(), np.zeros(picture.shape[:2], bool)
     spared = np.zeros_like(changed)
-    matrices, each = transforms(faces), zip(faces.landmarks, faces.boxes, strict=True)
-    heads = [Head(canvas.shape, *whole_head(marks, box)) for marks, box in each]
-    boxed: dict[int, Head] = {}
+    matrices = transforms(faces)
+    heads, boxed, doubted = _heads(picture.shape, faces, treatments)
     shown: list[int] = []
     for i in range(len(faces) - 1, -1, -1):  # the best last, on top
         if treatments[i] == "left_alone":
             spared[clip(faces.boxes[i].reshape(2, 2), picture.shape)] = True
-            continue
-        shown.append(i)
-        # Landmarks of a poor detection may lie anywhere, so its box is covered at any rate.
-        sound = treatments[i] in ("anonymized", "covered")
-        if not sound or reach(faces.landmarks[i], faces.boxes[i]) < 1:
-            boxed[i] = Head(canvas.shape, _from_box(faces.boxes[i]))
+        else:
+            shown.append(i)
     drawn = {i: each for i, each in published.items() if isinstance(each, Portrait)}
-    hidden = np.zeros_like(changed)
+    hidden, replaced = np.zeros_like(changed), np.zeros_like(changed)
     if person_in is not None and background == "keep":
         for head in (heads[i] for i in drawn if not heads[i].empty):
             head.outlined(picture, person_in)
     for head in (*(heads[i] for i in shown), *boxed.values()) if drawn else ():
         if not head.empty:
             hidden[head.window] |= head.gone > 0
+    for head in (heads[i] for i in drawn if not heads[i].empty):
+        replaced[head.window] |= head.gone > 0
     behind: dict[int, Surroundings] = {}
     for i in shown:
         face = published.get(i)
-        # Beside drawn heads a blur in the colours of another would be seen.
-        fills = i in drawn or (bool(drawn) and treatments[i] in _FACELESS)
         middle = faces.boxes[i].reshape(2, 2).mean(0)
+        fills = i in drawn or (bool(drawn) and treatments[i] in _FACELESS and not doubted[i])
         fills = fills or any(heads[n].holds(middle) for n in drawn)
         for head in (*([boxed[i]] if i in boxed else []), heads[i]):
-            filled = None
+            filled, own = None, ~replaced[head.window]
             if fills and not head.empty:
                 around = Surroundings(picture, hidden, head)
                 filled = around.continued(i in drawn)
                 if head is heads[i]:
                     behind[i] = around
+            elif drawn and own.any():  # else a blur in the colours of another would be seen
+                filled = fill(picture[head.window], head, style, own)
             cover_head(canvas, changed, head, style, filled)
         if isinstance(face, np.ndarray):
             put_face(canvas, Head(canvas.shape, matrices[i]), face)
@@ -337,3 +341,31 @@ def _from_box(box: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.array(
         [[scale, 0, 56 - scale * middle[0]], [0, scale, 64 - scale * middle[1]]], np.float64
     )
+
+
+def _heads(
+    shape: tuple[int, ...], faces: Detections, treatments: Sequence[Treatment]
+) -> tuple[list[Head], dict[int, Head], NDArray[np.bool_]]:
+    """Of every face its head; of those whose landmarks may lie anywhere, as those of a poor
+    detection may, also one over the box; and bool ``N``, whether it may be no head."""
+    each = zip(faces.landmarks, faces.boxes, strict=True)
+    heads, boxed = [Head(shape, *whole_head(marks, box)) for marks, box in each], {}
+    sound = np.array([each in ("anonymized", "covered") for each in treatments], bool)
+    doubted = faces.second & (faces.scores < _DOUBTED) & ~sound
+    for i, box in enumerate(faces.boxes):
+        alone = treatments[i] == "left_alone"
+        if alone or (sound[i] and reach(faces.landmarks[i], box) == 1):
+            continue
+        boxed[i] = Head(shape, _from_box(box))
+        if doubted[i] and boxed[i].area > _MUCH:
+            del boxed[i]
+            heads[i] = Head(shape, _over_box(box))
+    return heads, boxed, doubted
+
+
+def _over_box(box: NDArray[np.float32]) -> NDArray[np.float64]:
+    """As if a head that may be turned any way filled the box: an ellipse around it."""
+    x, y, half_x, half_y = HEAD
+    scale = np.array([half_x, half_y]) / (_ROOM * np.maximum(box[2:] - box[:2], 1))
+    middle = np.array([x, y]) - scale * (box[:2] + box[2:]) / 2
+    return np.column_stack([np.diag(scale), middle])
