@@ -158,6 +158,7 @@ def blank() -> dict[str, torch.Tensor]:
     tensors |= {
         "mean": Mapping(files.read("natural.mapping"))(z).mean(0),
         "crowd": torch.zeros(2, STYLE + 1),
+        "bent": torch.zeros(2, SEEN, SEEN),
         "damage": torch.zeros(STYLE * GRID**2),
     }
     tensors |= {"seen": torch.zeros(STYLE, SEEN), "back": torch.zeros(SEEN, STYLE)}
