@@ -690,3 +690,35 @@ def test_what_may_be_no_head_keeps_its_own_colours_beside_a_drawn_head() -> None
     there = done[150:170, right + 5 : right + 45].astype(int)
     assert (there[..., 0] >= there[..., 1]).all(), "no green"
     assert np.ptp(there[:, -1], axis=1).min() > 40, "but red"
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_cover_beside_a_drawn_head_has_no_colour_of_what_lay_in_the_box_of_that(
+    style: covers.Cover,
+) -> None:
+    faces = found(0.8, (60, 120))
+    faces.boxes[0, 2] += 40  # farther than the head that its landmarks give
+    assert geometry.treat(faces) == ["anonymized"]
+    boxed = covers.Head((320, 480), geometry._from_box(faces.boxes[0]))
+    right = boxed.window[1].stop
+    box = np.float32([[right - 60, 120, right + 10, 200]])
+    marks = np.full((1, 5, 2), np.nan, np.float32)
+    every = Detections.join([faces, Detections(box, marks, np.ones(1, np.float32), [False])])
+    other, inside = covers.Head((320, 480), geometry._from_box(box[0])), np.zeros((320, 480), bool)
+    inside[other.window] = other.radius <= 1
+    picture, done = np.full((320, 480, 3), 120, np.uint8), []
+    for colour in ((0, 255, 0), (255, 0, 0)):
+        picture[boxed.window][boxed.share > 0] = colour
+        treatments = ["anonymized", "covered_small"]
+        canvas, _ = geometry.cover(picture, every, treatments, {0: portrait()}, style=style)
+        done.append(canvas[inside])
+    assert inside[:, right:].any() and (done[0] == done[1]).all()
+
+
+def test_what_is_much_higher_than_wide_is_not_seen_more_finely() -> None:
+    rows = np.arange(250) // 42 % 2 * 255
+    picture = np.broadcast_to(rows[:, None, None], (250, 250, 3)).astype(np.uint8)
+    box, marks = np.float32([[100, 0, 140, 250]]), np.full((1, 5, 2), np.nan, np.float32)
+    faces = Detections(box, marks, np.float32([0.2]), np.ones(1, bool))
+    done, _ = geometry.cover(picture, faces, ["covered_no_landmarks"], {})
+    assert np.ptp(done[:, 120].astype(int)) < 120, "stripes are not seen"

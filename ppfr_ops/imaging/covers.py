@@ -148,15 +148,16 @@ def fill(
 
     Args:
         part: the photograph in that window.
-        known: bool ``H x W``, the pixels whose colours a blur may have, some at least; None: all.
+        known: bool ``H x W``, the pixels whose colours it may have, some at least; None: all.
     """
     if style == "solid":
-        ring = part[(head.radius > 1) & (head.radius <= 1 + MARGIN)]
-        colour = np.median(ring if len(ring) else part.reshape(-1, 3), axis=0)
+        known = np.ones(part.shape[:2], bool) if known is None else known
+        ring = part[known & (head.radius > 1) & (head.radius <= 1 + MARGIN)]
+        colour = np.median(ring if len(ring) else part[known], axis=0)
         return np.broadcast_to(colour.astype(np.uint8), part.shape).copy()
     height, width = part.shape[:2]
-    # A head that is cut off by the edge is not seen more finely for it.
-    side = 2 * HEAD[2] * (1 + MARGIN) / np.hypot(*head.matrix[0, :2]) / CELLS
+    # A head that is cut off by the edge, or much higher than wide, is not seen more finely for it.
+    side = 2 * HEAD[2] * (1 + MARGIN) / np.hypot(*head.matrix.T[:2]).min() / CELLS
     count = (max(1, round(width / side)), max(1, round(height / side)))
     small = cv2.resize(part, count, interpolation=cv2.INTER_AREA)
     if known is not None:

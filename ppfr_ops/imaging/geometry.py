@@ -253,7 +253,8 @@ def cover(
     canvas, changed = picture.copy(), np.zeros(picture.shape[:2], bool)
     spared = np.zeros_like(changed)
     matrices = transforms(faces)
-    heads, boxed, doubted = _heads(picture.shape, faces, treatments)
+    covers, doubted = _heads(picture.shape, faces, treatments)
+    heads = [each[-1] for each in covers]
     shown: list[int] = []
     for i in range(len(faces) - 1, -1, -1):  # the best last, on top
         if treatments[i] == "left_alone":
@@ -265,25 +266,25 @@ def cover(
     if person_in is not None and background == "keep":
         for head in (heads[i] for i in drawn if not heads[i].empty):
             head.outlined(picture, person_in)
-    for head in (*(heads[i] for i in shown), *boxed.values()) if drawn else ():
-        if not head.empty:
-            hidden[head.window] |= head.gone > 0
-    for head in (heads[i] for i in drawn if not heads[i].empty):
-        replaced[head.window] |= head.gone > 0
+    for i in shown if drawn else ():
+        for head in (each for each in covers[i] if not each.empty):
+            gone = head.gone > 0
+            hidden[head.window] |= gone
+            replaced[head.window] |= gone & (i in drawn)
     behind: dict[int, Surroundings] = {}
     for i in shown:
         face = published.get(i)
         middle = faces.boxes[i].reshape(2, 2).mean(0)
         fills = i in drawn or (bool(drawn) and treatments[i] in _FACELESS and not doubted[i])
         fills = fills or any(heads[n].holds(middle) for n in drawn)
-        for head in (*([boxed[i]] if i in boxed else []), heads[i]):
+        for head in (each for each in covers[i] if not each.empty):
             filled, own = None, ~replaced[head.window]
-            if fills and not head.empty:
+            if fills or not own.any():
                 around = Surroundings(picture, hidden, head)
                 filled = around.continued(i in drawn)
                 if head is heads[i]:
                     behind[i] = around
-            elif drawn and own.any():  # else a blur in the colours of another would be seen
+            elif drawn:  # else a blur in the colours of another would be seen
                 filled = fill(picture[head.window], head, style, own)
             cover_head(canvas, changed, head, style, filled)
         if isinstance(face, np.ndarray):
@@ -345,22 +346,20 @@ def _from_box(box: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def _heads(
     shape: tuple[int, ...], faces: Detections, treatments: Sequence[Treatment]
-) -> tuple[list[Head], dict[int, Head], NDArray[np.bool_]]:
-    """Of every face its head; of those whose landmarks may lie anywhere, as those of a poor
-    detection may, also one over the box; and bool ``N``, whether it may be no head."""
-    each = zip(faces.landmarks, faces.boxes, strict=True)
-    heads, boxed = [Head(shape, *whole_head(marks, box)) for marks, box in each], {}
+) -> tuple[list[list[Head]], NDArray[np.bool_]]:
+    """Of every face its head, last; of those whose landmarks may lie anywhere, as those of a poor
+    detection may, before it one over the box; and bool ``N``, whether it may be no head."""
     sound = np.array([each in ("anonymized", "covered") for each in treatments], bool)
     doubted = faces.second & (faces.scores < _DOUBTED) & ~sound
-    for i, box in enumerate(faces.boxes):
-        alone = treatments[i] == "left_alone"
-        if alone or (sound[i] and reach(faces.landmarks[i], box) == 1):
-            continue
-        boxed[i] = Head(shape, _from_box(box))
-        if doubted[i] and boxed[i].area > _MUCH:
-            del boxed[i]
-            heads[i] = Head(shape, _over_box(box))
-    return heads, boxed, doubted
+    found = []
+    for i, (marks, box) in enumerate(zip(faces.landmarks, faces.boxes, strict=True)):
+        covers = [Head(shape, *whole_head(marks, box))]
+        if treatments[i] != "left_alone" and not (sound[i] and reach(marks, box) == 1):
+            covers.insert(0, Head(shape, _from_box(box)))
+            if doubted[i] and covers[0].area > _MUCH:
+                covers = [Head(shape, _over_box(box))]
+        found.append(covers)
+    return found, doubted
 
 
 def _over_box(box: NDArray[np.float32]) -> NDArray[np.float64]:
