@@ -51,7 +51,7 @@ _PEOPLE, _LOOKS_TRIED, _DRAWN = 32, 6, 6
 """Among how many people one is sought for a face, and among how many looks of somebody who has a
 label; and how many of these are drawn before the best of them is taken."""
 
-_WHOLE, _MOST_CUT, _MOST_ASTRAY, _MOST_LIGHT = 1.5, 0.33, 0.12, 0.35
+_WHOLE, _MOST_CUT, _MOST_ASTRAY, _MOST_LIGHT = 1.5, 0.15, 0.12, 0.35
 """How surely a picture has to be whole, more than where a person's plain picture was looked at as
 well; what of the upper edge of the picture somebody may cover; by how much ``yaw`` may differ from
 what was asked for, and by how much brighter or darker, as a logarithm, somebody may have to be

@@ -33,7 +33,7 @@ BESIDE = (
 """Tables that are looked for beside the pictures, or in a folder above them."""
 
 MAX_TABLE_BYTES = 2**30
-_TAKES = {"memory": "memory", "time": "time", "crash": "of the reader, which died of it"}
+_TAKES = {"memory": "memory", "time": "time", "crash": "of what reads it"}
 _CODINGS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
             (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))  # fmt: skip
 """By the mark that a text begins with; that of UTF-16 begins that of UTF-32."""
