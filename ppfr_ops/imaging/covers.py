@@ -159,11 +159,11 @@ def fill(
     # A head that is cut off by the edge, or much higher than wide, is not seen more finely for it.
     side = 2 * HEAD[2] * (1 + MARGIN) / np.hypot(*head.matrix.T[:2]).min() / CELLS
     count = (max(1, round(width / side)), max(1, round(height / side)))
-    small = cv2.resize(part, count, interpolation=cv2.INTER_AREA)
-    if known is not None:
-        some = np.dstack([part, np.full_like(part[..., 0], 255)]) * known[..., None].astype(
-            np.float32
-        )
+    if known is None:
+        small = cv2.resize(part, count, interpolation=cv2.INTER_AREA)
+    else:
+        each = known[..., None].astype(np.float32)
+        some = np.dstack([part, np.full_like(part[..., 0], 255)]) * each
         cells = cv2.resize(some, count, interpolation=cv2.INTER_AREA).reshape(*count[::-1], 4)
         cells += 0.01 * some.mean((0, 1))  # of cells in which nothing is known
         small = np.asarray(255 * cells[..., :3] / cells[..., 3:], np.uint8)
