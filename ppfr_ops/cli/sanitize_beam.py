@@ -49,11 +49,7 @@ def main(dry_run: bool, as_json: bool, beam_options: tuple[str, ...], **values: 
 
 
 def _beam_options(arguments: tuple[str, ...]) -> PipelineOptions:
-    """Beam's options. One that Beam does not know may be known to a portable runner, so it stays.
-
-    Raises:
-        UserError: not options at all, or of a wrong form.
-    """
+    """Beam's options. One that it does not know may be known to a portable runner, so it stays."""
     stray = [text for text in arguments if not text.startswith("-")]
     if stray and arguments[0] == stray[0]:
         raise UserError(f"unexpected argument {stray[0]!r}; Beam's options come after --")

@@ -161,11 +161,7 @@ def parse(text: str) -> Policy:
 
 
 def _refuse_twice(node: yaml.Node | None) -> None:
-    """A key that is there twice would count once, and nobody sees which.
-
-    Raises:
-        PolicyError: there is one.
-    """
+    """A key that is there twice would count once, and nobody sees which."""
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
             _refuse_twice(item)

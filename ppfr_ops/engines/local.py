@@ -42,11 +42,8 @@ class _Nursery:
         self._modules: tuple[str, ...] = ()
 
     def start(self, modules: tuple[str, ...] = ()) -> None:
-        """Start it if it does not run; it gets ready by itself.
-
-        Args:
-            modules: to import besides, ``needed`` for the work.
-        """
+        """Start it, with these modules imported besides, if it does not run; it gets ready by
+        itself."""
         if self._process is not None and self._process.poll() is None:
             return
         self._modules = modules or self._modules
@@ -98,11 +95,7 @@ class _Hand:
             self.pipe.send(unit)
 
     def hear(self) -> "Status | None":
-        """The next status; None: it lives, or it is ready.
-
-        Raises:
-            EOFError: it is dead.
-        """
+        """The next status; None: it lives, or it is ready; EOFError: it is dead."""
         try:
             said = self.pipe.recv()
         except OSError:
@@ -204,11 +197,7 @@ def _hand_out(waiting: deque[int], hands: list[_Hand], lost: Collection[int] = (
 
 
 def _given_up(hand: _Hand, deaths: dict[int | None, int]) -> bool:
-    """Count a death; whether there were too many of the unit that the worker was at.
-
-    Raises:
-        EngineError: too many workers died before they were ready.
-    """
+    """Count a death; whether there were too many of the unit that the worker was at."""
     unit = hand.units[0] if hand.ready and hand.units else None
     deaths[unit] = deaths.get(unit, 0) + 1
     if unit is None and deaths[unit] >= MAX_DEATHS:

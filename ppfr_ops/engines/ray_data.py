@@ -107,11 +107,7 @@ class SharedKey:
 
 
 def _given_key(key: SharedKey | bytes | None, needed: bool) -> bytes | None:
-    """The key of a worker.
-
-    Raises:
-        UserError: on Ray, it is not there, or came through the object store.
-    """
+    """The key of a worker."""
     if isinstance(key, SharedKey):
         return key.get()
     ray = sys.modules.get("ray")

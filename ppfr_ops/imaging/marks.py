@@ -163,11 +163,7 @@ def store_fault(store: bytes, source_type: str, training: str | None) -> str | N
 
 
 def _boxes(data: bytes, path: str, depth: int) -> Iterator[tuple[str, bytes]]:
-    """The contents of a store of manifests (JUMBF, ISO/IEC 19566-5), by their places in it.
-
-    Raises:
-        ValueError: it has another form.
-    """
+    """The contents of a store of manifests (JUMBF, ISO/IEC 19566-5), by their places in it."""
     place = 0
     while place < len(data):
         length, kind = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]

@@ -202,11 +202,7 @@ def open_release(output: str) -> Release:
 
 @contextmanager
 def _opened(folder: Folder, *place: str) -> Iterator[pq.ParquetFile]:
-    """A shard.
-
-    Raises:
-        ReleaseError: it is missing or unreadable.
-    """
+    """A shard that can be read."""
     try:
         with folder.reading(*place) as data, pq.ParquetFile(data) as file:
             yield file
@@ -270,11 +266,7 @@ def read_all(folder: Folder, units: Iterable[LedgerEntry], kind: Kind) -> pa.Tab
 
 
 def _audited(folder: Folder, manifest: Manifest) -> PrivacyAudit | None:
-    """None: there was no audit, or one of another method than made the output.
-
-    Raises:
-        ReleaseError: it does not have the form of one.
-    """
+    """None: there was no audit, or one of another method than made the output."""
     found = folder.model(PrivacyAudit, EVIDENCE, DOCUMENT)
     if found is None and folder.exists(EVIDENCE, DOCUMENT):
         raise ReleaseError(f"evidence/{DOCUMENT} is damaged; ppfr audit-privacy makes it")

@@ -120,11 +120,8 @@ def _end_of_scan(data: bytes, position: int) -> int:
 
 def _fills(marker: int, body: bytes, seen: set[int]) -> bool:
     """Whether a segment holds what belongs into it, and nothing more: one frame, and each table
-    once, of which a frame with three components has use for two of a kind.
-
-    Args:
-        seen: marker and number of what came before; is added to.
-    """
+    once, of which a frame with three components has use for two of a kind. ``seen``, marker and
+    number of what came before, is added to."""
     found, place = [0], 0
     if marker == _QUANTIZATION:
         found = []
@@ -180,11 +177,7 @@ def _foreign_in_png(data: bytes) -> str | None:
 
 
 def _pixel_bytes(header: bytes) -> int:
-    """Of the rows of a PNG, each with its filter.
-
-    Raises:
-        ValueError: it is of a kind that is not published: interlaced, say.
-    """
+    """Of the rows of a PNG, each with its filter, if it is of a kind that is published."""
     width, height = int.from_bytes(header[:4], "big"), int.from_bytes(header[4:8], "big")
     depth, colour, *rest = header[8:13]
     if colour not in _CHANNELS or rest != [0, 0, 0]:
@@ -193,11 +186,7 @@ def _pixel_bytes(header: bytes) -> int:
 
 
 def _inflated(inflater: "zlib._Decompress", body: memoryview, left: int) -> int:
-    """Bytes that a chunk unfolds to.
-
-    Raises:
-        ValueError: more than are left, or something follows them.
-    """
+    """Bytes that a chunk unfolds to, if these are not more than are left and nothing follows."""
     count, data = 0, bytes(body)
     while data:
         count += len(inflater.decompress(data, _INFLATED_AT_ONCE))

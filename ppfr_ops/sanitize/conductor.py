@@ -295,11 +295,7 @@ class _Run:
     def _concluded(
         self, job: Job, manifest: Manifest, faces: int, faults: Collection[str] = ()
     ) -> RunResult:
-        """The result of a run that left no unit undone.
-
-        Args:
-            faults: what is wrong with what earlier runs left.
-        """
+        """The result of a run that left no unit undone; faults are of what earlier runs left."""
         if changed := manifest.counts.respelled:
             self._say(
                 f"{counted(changed, 'row')} with a label that was read without blanks at its ends, "

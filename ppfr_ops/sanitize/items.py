@@ -128,11 +128,7 @@ def decoded(
 
 
 def _face(data: bytes, template: str) -> Picture:
-    """The aligned face of 112 x 112 px.
-
-    Raises:
-        ImageError: it cannot be decoded, or is of another shape.
-    """
+    """The aligned face of 112 x 112 px."""
     if template == "off":
         return decode(data, size=(FACE_SIZE, FACE_SIZE))
     from ppfr_ops.imaging.templates import shape_of, warped

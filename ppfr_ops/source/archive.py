@@ -163,11 +163,7 @@ def _after_map(file: IO[bytes], block: bytes, start: int, stored: int) -> tuple[
 
 
 def _after_zeros(file: IO[bytes], place: int, end: int) -> int | None:
-    """The next block that is not zero; None: there is none.
-
-    Raises:
-        BrokenError: something is there that no header can be, or the zeros take no end.
-    """
+    """The next block that is not zero; None: there is none. Zeros without end are damage."""
     passed = 0
     while place < end:
         file.seek(place)

@@ -60,11 +60,7 @@ class RecordIO(FileRows):
 
 
 def _records(file: IO[bytes], offset: int) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
-    """Offset, number of labels that follow the head, and places of the parts of every record.
-
-    Raises:
-        BrokenError: after the last whole one.
-    """
+    """Offset, number of labels that follow the head, and places of the parts of every record."""
     end = file.seek(0, 2)
     place = offset
     parts: list[tuple[int, int]] = []

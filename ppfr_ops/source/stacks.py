@@ -66,11 +66,7 @@ def are_pictures(shape: tuple[int, ...], dtype: Any) -> bool:
 
 
 class _Array:
-    """An array in a file, by its header.
-
-    Raises:
-        BrokenError: it has none.
-    """
+    """An array in a file, by its header."""
 
     def __init__(self, name: str, file: IO[bytes], size: int) -> None:
         try:

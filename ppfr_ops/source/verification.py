@@ -77,11 +77,7 @@ class Verification(FileRows):
 
 
 def _places(file: IO[bytes]) -> Iterator[Place | bool]:
-    """Where every picture lies, and the booleans, in order.
-
-    Raises:
-        BrokenError: the file ends, or goes on with another instruction.
-    """
+    """Where every picture lies, and the booleans, in order."""
     end = file.seek(0, 2)
     file.seek(0)
     memo: dict[int, Place | bool | None] = {}

@@ -240,11 +240,7 @@ class Documents(Secret):
 
     def _restored(self, entries: Entries) -> Entries:
         """Damaged entries of what cannot be made again are put back as the last run that ended
-        left them.
-
-        Raises:
-            LedgerError: that is not known.
-        """
+        left them."""
         names = [name.removesuffix(".json") for name in self.names(*LEDGER, "units")]
         bad = [n for n in names if n not in entries and UNIT.fullmatch(n) and not self.can_redo(n)]
         if not bad:

@@ -387,11 +387,7 @@ def _why_not(keys: Keys, entry: str, digests: Collection[bytes]) -> str | None:
 
 def _unlike(ledger: Ledger, key: PublicKey | None) -> list[str]:
     """Units whose entries are not those that were sealed (``release.signing``). Units committed
-    since the last seal are taken as they are, unless a key is asked for.
-
-    Raises:
-        VaultError: the evidence is not signed by the key, or its list is not what was sealed.
-    """
+    since the last seal are taken as they are, unless a key is asked for."""
     found = read_seal(ledger)
     if key is not None and (found is None or not found.is_by(key)):
         raise VaultError("the evidence of the output is not signed by this key")

@@ -78,11 +78,7 @@ class Vault:
         self._wrapped = WrappedKeys(self.files, self._still_mine)
 
     def _still_mine(self) -> None:
-        """Before every change.
-
-        Raises:
-            VaultError: somebody else holds the vault now.
-        """
+        """Before every change."""
         if self.fence is not None and newest(self.files) != self.fence:
             raise VaultError(
                 "another command has taken over this vault, and this one changes nothing more; "
@@ -284,11 +280,7 @@ class Vault:
         return first + self.generations.all()
 
     def _begin(self, generation: Generation) -> None:
-        """Make this the latest.
-
-        Raises:
-            VaultError: the number is taken.
-        """
+        """Make this the latest, if its number is free."""
         self._still_mine()
         if not self.generations.create(generation):
             raise VaultError("another command has rotated the keys of this vault; nothing was lost")

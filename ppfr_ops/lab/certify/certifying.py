@@ -208,11 +208,7 @@ class Certifier:
 
     def _threshold(self, references: Embeddings, valid: NDArray[np.bool_]) -> float:
         """As given, or that of the false-accept rate: votes of a few noisy copies of a record,
-        which serve for nothing else, against what records of other people are held against.
-
-        Raises:
-            UserError: too few comparisons to tell such a rate.
-        """
+        which serve for nothing else, against what records of other people are held against."""
         if self.options.threshold is not None:
             return self.options.threshold
         path = self.folder / "threshold.json"

@@ -90,13 +90,8 @@ class _Start:
 
 
 def _learned(a: Floats, b: Floats, wanted: Floats, strength: float) -> Floats:
-    """Symmetric D that minimises ``|a^T D b - wanted|^2 + strength |D|^2``, by conjugate
-    gradients from zero.
-
-    Args:
-        a, b: ``P x K``.
-        wanted: ``P``.
-    """
+    """Symmetric D that minimises ``|a^T D b - wanted|^2 + strength |D|^2`` over the P rows of
+    ``a`` and ``b``, ``P x K`` each, by conjugate gradients from zero."""
 
     def back(errors: Floats) -> Floats:
         grown: Floats = a.T @ (errors[:, None] * b)

@@ -192,10 +192,8 @@ def diversify(images: Tensor, generator: torch.Generator, harsh: bool = False) -
 
 
 def _cover(images: Tensor, place: Tensor, size: Tensor) -> Tensor:
-    """A grey rectangle on every image, its sides a fifth to a half of the image's.
-
-    ``place`` and ``size``: ``N x 2`` in 0..1, down and right.
-    """
+    """A grey rectangle on every image, its sides a fifth to a half of the image's; ``place`` and
+    ``size`` are ``N x 2`` in 0..1, down and right."""
     side = images.shape[-1]
     positions = torch.arange(side, device=images.device)
     reach = side * (0.1 + 0.15 * size)

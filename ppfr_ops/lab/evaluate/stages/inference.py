@@ -148,10 +148,8 @@ def _network(
 def _heads(
     run: Run, read: dict[str, Faces], labels: Groups, truth: Groups, kept: dict[str, list[int]]
 ) -> dict[str, dict[str, Told]]:
-    """A linear head on the templates of every FR model; by side, by attribute, by model.
-
-    ``read``: the test faces of both sides.
-    """
+    """A linear head on the templates of every FR model, read on the test faces of both sides; by
+    side, by attribute, by model."""
     found: dict[str, dict[str, Told]] = {side: {name: {} for name in kept} for side in read}
     count = len(next(iter(labels.values())))
     for name in run.names:

@@ -50,11 +50,8 @@ def _near(
     strangers: NDArray[np.bool_],
     counts: NDArray[np.bool_] | None = None,
 ) -> Near:
-    """Shares of pairs, photos by people, that are taken for one person.
-
-    Args:
-        counts: which pairs with published pictures count; None: all.
-    """
+    """Shares of pairs, photos by people, that are taken for one person; ``counts`` are the
+    pairs with published pictures that count, None: all."""
     each = published.mean(0) if counts is None else (published & counts).sum(0) / counts.sum(0)
     return Near(
         published=float(each.mean()),
