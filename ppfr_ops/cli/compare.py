@@ -49,8 +49,7 @@ def _read(folder: Path) -> Any:
     except (OSError, UnicodeDecodeError):
         raise UserError(f"no evaluation.json in {folder}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        place = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise UserError(
             f"{path} is no evaluation of this version: {place}: {fault(error)}"
         ) from None

@@ -65,8 +65,7 @@ def verify(output: str, url: str, key: str, head: str | None, who: str | None) -
         entries = audit.read(vault.files)
         if head is not None and head not in {entry["digest"] for entry in entries}:
             raise UserError("the audit log has no entry of that digest: its end was cut off")
-        opened = Opened(output, vault, service)
-        count, failures = check(opened)
+        count, failures = check(Opened(output, vault, service))
         outcome = f"{count.given} open, {count.revoked} revoked, {count.failures} do not"
         last = audit.append(vault.files, who or audit.login(), "verify", "all", outcome)
     report([failure for failure in failures if failure.code != "revoked"])

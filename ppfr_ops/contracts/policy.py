@@ -150,9 +150,8 @@ def parse(text: str) -> Policy:
     try:
         return Policy.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
         reason = fault(error)
-        place = [str(part) for part in first["loc"]]
+        place = [str(part) for part in error.errors()[0]["loc"]]
         if not place:
             place = reason.partition(":")[0].split(".")
         else:

@@ -90,7 +90,11 @@ class Credentials:
         c2pa, target = _library(), io.BytesIO()
         try:
             if self._native is None:
-                self._native = self._made(c2pa)
+                info = c2pa.C2paSignerInfo(
+                    alg=self._algorithm, sign_cert=self._chain, private_key=self._key, ta_url=None
+                )
+                settings = c2pa.Settings.from_dict(_SETTINGS)
+                self._native = c2pa.Context(settings), c2pa.Signer.from_info(info)
             context, signer = self._native
             with c2pa.Builder(self._manifest, context) as builder:
                 builder.sign(signer, f"image/{form}", io.BytesIO(data), target)
@@ -98,12 +102,6 @@ class Credentials:
             words = " ".join(str(error).split())[:200]
             raise UserError(f"--c2pa, --c2pa-key: C2PA refuses them: {words}") from None
         return target.getvalue()
-
-    def _made(self, c2pa: Any) -> tuple[Any, Any]:
-        info = c2pa.C2paSignerInfo(
-            alg=self._algorithm, sign_cert=self._chain, private_key=self._key, ta_url=None
-        )
-        return c2pa.Context(c2pa.Settings.from_dict(_SETTINGS)), c2pa.Signer.from_info(info)
 
 
 def _usable(key: bytes) -> tuple[bytes, bytes]:

@@ -242,8 +242,7 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image | None:
     if len(profile) > MAX_PROFILE_BYTES:
         return None
     try:
-        transform = _transform(bytes(profile), image.mode)
-        return ImageCms.applyTransform(image, transform)
+        return ImageCms.applyTransform(image, _transform(bytes(profile), image.mode))
     except (ImageCms.PyCMSError, ValueError, OSError):
         return None
 

@@ -141,8 +141,7 @@ def _over_time(
     wanted: NDArray[np.int64], known: NDArray[np.int64], values: NDArray[np.float64], smooth: float
 ) -> NDArray[np.float64]:
     """Columns at all frames: linear between those that are known, constant beyond, smoothed."""
-    columns = [np.interp(wanted, known, column) for column in values.T]
-    lines = np.stack(columns, 1)
+    lines = np.stack([np.interp(wanted, known, column) for column in values.T], 1)
     return gaussian_filter1d(lines, smooth, axis=0, mode="nearest") if smooth else lines
 
 

@@ -99,11 +99,6 @@ class Ring:
         if not (shaped < limits).all():
             raise ParameterError("a ciphertext word is not below its modulus")
 
-    def _ciphertext_body(self, words: Words, polynomials: int, primes: int, ntt: bool) -> bytes:
-        head = _CIPHERTEXT.pack(*self._level(primes), ntt, polynomials, DEGREE, primes, 1.0, 1)
-        data = np.ascontiguousarray(words, "<u8").tobytes()
-        return head + _pack(_COUNT.pack(len(data) // 8) + data)
-
     def _load(self, thing: object, body: bytes) -> None:
         file = _memory()
         os.ftruncate(file, 0)
@@ -126,8 +121,10 @@ class Ring:
         if words.size != 2 * primes * DEGREE:
             raise ParameterError("a ciphertext of a wrong size")
         self._check(words, primes)
+        head = _CIPHERTEXT.pack(*self._level(primes), ntt, 2, DEGREE, primes, 1.0, 1)
+        data = np.ascontiguousarray(words, "<u8").tobytes()
         result = seal.Ciphertext()
-        self._load(result, self._ciphertext_body(words, 2, primes, ntt))
+        self._load(result, head + _pack(_COUNT.pack(len(data) // 8) + data))
         return result
 
     def words(self, ciphertext: seal.Ciphertext) -> Words:

@@ -156,8 +156,7 @@ class Link:
         self._sent = self._received = 0
 
     def send(self, kind: Kind, payload: bytes) -> None:
-        header = HEADER.pack(MAGIC, VERSION, kind, self.nonce, self._sent, len(payload))
-        self._write(header)
+        self._write(HEADER.pack(MAGIC, VERSION, kind, self.nonce, self._sent, len(payload)))
         self._write(payload)
         self._sent += 1
 

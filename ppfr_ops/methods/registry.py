@@ -125,8 +125,7 @@ def create(name: str, options: Mapping[str, Any] | None = None) -> Anonymizer:
     try:
         return method.model_validate(dict(options or {}))
     except ValidationError as error:
-        first = error.errors()[0]
-        option = ".".join(str(part) for part in first["loc"]) or "options"
+        option = ".".join(str(part) for part in error.errors()[0]["loc"]) or "options"
         fields = ", ".join(method.model_fields) or "none"
         raise UserError(
             f"method {name}: option {option!r}: {fault(error)} (options: {fields})"

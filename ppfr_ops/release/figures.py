@@ -398,9 +398,5 @@ def assess(policy: Policy, release: Figures, evaluation: Evaluation | None = Non
 
 def by_reason(release: Release) -> Counter[tuple[str, str]]:
     """Dead letters by code and message in words, without the figures behind the colon."""
-    rows = zip(
-        release.dead_letters["code"].to_pylist(),
-        release.dead_letters["message"].to_pylist(),
-        strict=True,
-    )
-    return Counter((code, message.partition(":")[0]) for code, message in rows)
+    rows = release.dead_letters.select(["code", "message"]).to_pylist()
+    return Counter((row["code"], row["message"].partition(":")[0]) for row in rows)

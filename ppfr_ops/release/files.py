@@ -97,7 +97,11 @@ def lay_out(ledger: Ledger, entries: Iterable[LedgerEntry], names: Names) -> Lis
                 _put(ledger, data, place)
     wanted = set(places.values())
     ledger.remove_all([ledger.path(RELEASE, PHOTOGRAPHS, x) for x in there if x not in wanted])
-    _remove_empty(ledger)
+    if ledger.local:
+        for place in (PHOTOGRAPHS, "data"):
+            for here, _, _ in os.walk(ledger.path(RELEASE, place), topdown=False):
+                with suppress(OSError):  # something lies there
+                    os.rmdir(here)
     text = sums_text(sums)
     ledger.put(text, RELEASE, SUMS)
     return Listing(
@@ -128,16 +132,6 @@ def _put(ledger: Ledger, data: bytes, place: str) -> None:
     ledger.put(data, RELEASE, PHOTOGRAPHS, place)
     if ledger.local:
         os.utime(target, (NO_DATE, NO_DATE))
-
-
-def _remove_empty(ledger: Ledger) -> None:
-    """Folders of a local release in which nothing lies."""
-    if not ledger.local:
-        return
-    for place in (PHOTOGRAPHS, "data"):
-        for here, _, _ in os.walk(ledger.path(RELEASE, place), topdown=False):
-            with suppress(OSError):
-                os.rmdir(here)
 
 
 # -- the list -------------------------------------------------------------------------------

@@ -234,8 +234,7 @@ def _put(ledger: Ledger, text: str, name: str) -> File:
 
 def _next_version(ledger: Ledger, before: ReleaseManifest | None) -> int:
     sealed = read_seal(ledger)
-    known = (before.version if before else 0, sealed.version if sealed else 0)
-    return max(known) + 1
+    return max(before.version if before else 0, sealed.version if sealed else 0) + 1
 
 
 def _documents(ledger: Ledger, before: ReleaseManifest) -> list[File]:

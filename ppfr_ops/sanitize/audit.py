@@ -118,8 +118,7 @@ def audit(
 def _rows_inside(ids: Ids, unit: Unit, detections: pa.Table | None) -> dict[str, str]:
     """Id of the row that a record is of, by its id outside. A photograph with several faces may
     become several records, whose ids inside go on after the row's."""
-    names = [record_id(unit.id, row) for row in range(unit.rows)]
-    found = ids.rows(names)
+    found = ids.rows([record_id(unit.id, row) for row in range(unit.rows)])
     if detections is not None:
         pairs = zip(
             detections["source_id"].to_pylist(), detections["face"].to_pylist(), strict=True

@@ -278,8 +278,7 @@ def _checked(options: Mapping[str, Any], keep: Sequence[str] = ()) -> SanitizeOp
     try:
         chosen = SanitizeOptions(input="", output="", keep_columns=tuple(keep), **options)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
+        name = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise UserError(f"option {name!r}: {fault(error)}") from None
     if chosen.output_format == "same":
         raise UserError("option 'output_format': same is for whole photographs")

@@ -98,8 +98,7 @@ def shards_of(job: Job, ledger: Ledger) -> Job:
         ranges = even(epoch.records, -(-epoch.records // max(1, epoch.shards)) or 1)
         for unit, (start, stop) in zip(shard_ids(epoch), ranges, strict=True):
             units.append(Unit(unit, job.plan.format, (), start, stop))
-    plan = replace(job.plan, units=Units(units))
-    return replace(job, plan=plan, stage="draw")
+    return replace(job, plan=replace(job.plan, units=Units(units)), stage="draw")
 
 
 class PlanReader:

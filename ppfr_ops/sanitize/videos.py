@@ -301,8 +301,7 @@ def _tracks(
     seconds = (times - times[0]) * float(stream.time_base)
     doubts, tracks = [], []
     for track in tracker.tracks:
-        whole = filled(track, scenes, frame, reach, SMOOTH_SECONDS * rate)
-        tracks.append(whole)
+        tracks.append(filled(track, scenes, frame, reach, SMOOTH_SECONDS * rate))
         gaps = np.diff(track.frames)
         if max(track.scores) < settings.sure:
             where, reason = (track.frames[0], track.frames[-1]), "unsure"

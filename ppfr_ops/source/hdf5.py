@@ -79,8 +79,7 @@ class HDF5(Sandboxed):
         parts = [errors(plan, [])]
         done = start
         with damage_ends_it(), _datasets(fs, path) as (found, _):
-            name = _stacks(found, plan.columns.image)[0]
-            stack = found[name]
+            stack = found[_stacks(found, plan.columns.image)[0]]
             beside = _beside(found, stack.shape[0])
             wanted = set(plan.columns.beside)
             if not wanted <= beside.keys():

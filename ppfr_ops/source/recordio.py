@@ -50,9 +50,7 @@ class RecordIO(FileRows):
                 continue
             body = struct.pack("<I", _MAGIC).join(_at(file, *part) for part in parts)
             _, label, number, _ = _HEAD.unpack_from(body)
-            labels = [label]
-            if count:
-                labels = list(struct.unpack_from(f"<{count}f", body, _HEAD.size))
+            labels = list(struct.unpack_from(f"<{count}f", body, _HEAD.size)) or [label]
             values = {"label": repr(labels[0]), "id": str(number)}
             if count > 1:
                 values["labels"] = repr(labels)

@@ -153,8 +153,7 @@ class Account:
         names = self._names()
         # A list that was begun before the last charges may have the later one of them only; a
         # charge that is truly gone cannot be read.
-        numbered = {_file(number) for number in range(1, _after(names))}
-        names = sorted(numbered.union(names))
+        names = sorted({*names, *(_file(number) for number in range(1, _after(names)))})
         with ThreadPoolExecutor(_THREADS) as pool:
             charges = list(pool.map(self._read, names))
         total = Balance()

@@ -1,6 +1,6 @@
 """Write originals that come back from the vault, or open them all and show none."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -43,8 +43,12 @@ def erase(
                 _write_originals(file, rows)
         progress(unit, count)
     if failures:
+        letters = [
+            {"record_id": f.entry, "unit": f.unit, "code": f.code, "message": REASONS[f.code]}
+            for f in failures
+        ]
         with files.writing("dead_letters.parquet") as file:
-            _write(file, _failures(failures))
+            _write(file, pa.Table.from_pylist(letters, FAILURES_SCHEMA))
     files.remove_draft_folder()
     return count, failures
 
@@ -73,14 +77,6 @@ def _write_originals(file: Any, rows: Sequence[tuple[str, bytes]]) -> None:
         fields=list(IMAGE_TYPE),
     )
     _write(file, pa.table([names, images], schema=ORIGINALS_SCHEMA))
-
-
-def _failures(failures: Collection[Failure]) -> pa.Table:
-    rows = [
-        {"record_id": f.entry, "unit": f.unit, "code": f.code, "message": REASONS[f.code]}
-        for f in failures
-    ]
-    return pa.Table.from_pylist(rows, FAILURES_SCHEMA)
 
 
 def _write(file: Any, table: pa.Table) -> None:

@@ -81,8 +81,7 @@ def distil(
         _enough(places, "templates", asker, log)
         head, fit = heads.of_templates(features.keep(places), answers)
     else:
-        joined = np.concatenate(features.parts, axis=1)
-        pairs = collecting.pairs_to_ask(joined, budget)
+        pairs = collecting.pairs_to_ask(np.concatenate(features.parts, axis=1), budget)
         scored = collecting.scores(asker, faces, pairs, wanted.workers)
         places = scored.a
         _enough(places, "scores", asker, log)

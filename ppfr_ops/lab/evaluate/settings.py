@@ -106,8 +106,7 @@ def settings_of(mode: str, options: dict[str, Any]) -> tuple[Settings, Mode]:
     try:
         settings = Settings.model_validate({**base.model_dump(), **changes})
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{first['loc'][0]}: {fault(error)}") from None
+        raise UserError(f"{error.errors()[0]['loc'][0]}: {fault(error)}") from None
     same = settings.model_dump(exclude={"seed"}) == base.model_dump(exclude={"seed"})
     return settings, cast(Mode, mode) if same else "custom"
 

@@ -75,7 +75,10 @@ class QueryClient:
         both = hashlib.sha256(first).digest() + hashlib.sha256(second).digest()
 
         def ask(number: int) -> NDArray[np.float32]:
-            return _score(self.access.score(first, second, number))
+            value = _finite(self.access.score(first, second, number), "score")
+            if value.ndim:
+                raise InvalidAnswer("the endpoint's score is no number")
+            return value.reshape(1).astype(np.float32)
 
         return float(self._answer("score", hashlib.sha256(both).hexdigest(), ask)[0])
 
@@ -100,22 +103,18 @@ class QueryClient:
     def _once(
         self, kind: str, content: str, ask: Callable[[int], NDArray[np.float32]]
     ) -> NDArray[np.float32]:
-        self._pace()
+        if self._gap:
+            with self._lock:
+                now = time.monotonic()
+                begin = max(now, self._next)
+                self._next = begin + self._gap
+            self._sleep(begin - now)
         number = self.account.spend(kind, content)
         try:
             return ask(number)
         except EndpointError as error:
             self.account.failed(number, error.reason)
             raise
-
-    def _pace(self) -> None:
-        if not self._gap:
-            return
-        with self._lock:
-            now = time.monotonic()
-            begin = max(now, self._next)
-            self._next = begin + self._gap
-        self._sleep(begin - now)
 
     def _template(self, numbers: object) -> NDArray[np.float32]:
         value = _finite(numbers, "template")
@@ -127,13 +126,6 @@ class QueryClient:
                 f"the endpoint's template has {len(value)} numbers, others {self.dimensions}"
             )
         return (value / norm).astype(np.float32)
-
-
-def _score(number: object) -> NDArray[np.float32]:
-    value = _finite(number, "score")
-    if value.ndim:
-        raise InvalidAnswer("the endpoint's score is no number")
-    return value.reshape(1).astype(np.float32)
 
 
 def _finite(numbers: object, what: str) -> NDArray[np.float64]:

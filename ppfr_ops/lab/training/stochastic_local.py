@@ -296,8 +296,7 @@ class Trainer:
         """Pictures ``N x 3 x 112 x 112`` in 0..1 by ``net``; ``ramp``: share of the randomness."""
         if not self.config.stochastic:
             draws = torch.zeros_like(draws)
-        signal = self.features(net, codes, draws, faces)
-        return net.veil(signal, draws, ramp, ramp, ramp)
+        return net.veil(self.features(net, codes, draws, faces), draws, ramp, ramp, ramp)
 
     def _draws(self, count: int) -> Tensor:
         if not self.config.stochastic:
@@ -305,8 +304,7 @@ class Trainer:
         return torch.randn(count, DrawLayout.SIZE, generator=self.random).to(self.device)
 
     def _batch(self, size: int) -> tuple[Tensor, Tensor]:
-        pick = torch.randint(len(self.train), (size,), generator=self.random)
-        index = self.train[pick]
+        index = self.train[torch.randint(len(self.train), (size,), generator=self.random)]
         return index, to_tensor(self.faces[index.numpy()]).to(self.device)
 
     def advance(self) -> dict[str, Any]:

@@ -74,6 +74,11 @@ def render(
     """
     mode = mode_of(release.manifest)
     wp216 = list(_wp216(release, evaluation))
+    tests = {
+        "evaluation of the method": evaluation,
+        "motivated intruder test": intruder,
+        "audit of the differential privacy": release.audited,
+    }
     return rendered(
         "annex.html.j2",
         publication=publication,
@@ -87,7 +92,7 @@ def render(
         ico=_ico(intruder),
         means=_means,
         luck=luck,
-        tried=_tried(release, evaluation, intruder),
+        tried=[name for name, found in tests.items() if found is not None],
         controller=OWNER,
         officer=OFFICER,
         photographs=release.manifest.options.get("output_faces") == "in-place",
@@ -200,18 +205,6 @@ def _ico(found: IntruderRecord | None) -> Row:
         "" if found is None else found.date,
         OWNER,
     )
-
-
-def _tried(
-    release: Release, evaluation: Evaluation | None, intruder: IntruderRecord | None
-) -> list[str]:
-    """Which tests there are on record, beside the measures of the run."""
-    tests = {
-        "evaluation of the method": evaluation,
-        "motivated intruder test": intruder,
-        "audit of the differential privacy": release.audited,
-    }
-    return [name for name, found in tests.items() if found is not None]
 
 
 def _share(value: float) -> str:

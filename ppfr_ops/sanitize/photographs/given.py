@@ -4,15 +4,12 @@ convention they are kept, as detections in the upright photograph's pixels.
 
 import json
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ppfr_ops.imaging.boxes import covered, overlap
 from ppfr_ops.imaging.detector import Detections, given
-
-Corners = Literal["xyxy", "xywh", "cxcywh"]
 
 SURE = 0.5
 """Score from which on the detector surely sees a face."""
@@ -133,8 +130,7 @@ def _refuse_strange(boxes: NDArray[np.float32], size: tuple[int, int]) -> None:
 def _parse(text: str, each: int) -> NDArray[np.float32]:
     """JSON of boxes or landmarks, nested as it likes, to ``N x each``."""
     try:
-        values = np.asarray(json.loads(text), np.float32)
-        return values.reshape(-1, each)
+        return np.asarray(json.loads(text), np.float32).reshape(-1, each)
     except (ValueError, TypeError):
         raise ValueError(f"expected a list of {each} numbers for every face") from None
 

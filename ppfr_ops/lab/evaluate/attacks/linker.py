@@ -173,20 +173,16 @@ def known_pairs(known: Known, search: Search) -> KnownPairs:
     every frame of the originals, each with all of :data:`KERNELS`. The strength of the ridge is
     chosen on a fifth of the pairs."""
     tried: dict[str, Found] = {}
+    targets, gallery = known.originals["all"], known.gallery["all"]
     for kernel in KERNELS:
-        tried[f"backward, {kernel}"] = search.found(_backward(known, kernel))
+        guess = _regress(known.seen, targets, known.probes, KERNELS[kernel])
+        scores = np.asarray(guess @ (gallery - targets.mean(0)).T)
+        tried[f"backward, {kernel}"] = search.found(scores)
         for frame in known.originals:
             scores = _forward(known, kernel, frame)
             tried[f"forward, {kernel}, {frame}"] = search.found(scores)
     best = max(tried, key=lambda name: tried[name].same_photo + tried[name].another_photo)
     return KnownPairs(pairs=len(known.seen), attack=best, **tried[best].model_dump())
-
-
-def _backward(known: Known, kernel: str) -> Matrix:
-    """Scores ``probes x gallery``: originals are guessed from the pictures."""
-    targets, gallery = known.originals["all"], known.gallery["all"]
-    guess = _regress(known.seen, targets, known.probes, KERNELS[kernel])
-    return np.asarray(guess @ (gallery - targets.mean(0)).T)
 
 
 def _forward(known: Known, kernel: str, frame: str) -> Matrix:

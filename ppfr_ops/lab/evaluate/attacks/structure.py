@@ -110,7 +110,8 @@ def cuts(source: Source, seen: Seen) -> list[Ints]:
     for lengths in ([rows], files.tolist()):
         share = max(1, round(len(shards) / len(lengths)))
         found.append([n for length in lengths for n in _even(length, share)])
-        found.append([n for length in lengths for n in _full(length, int(shards.max()))])
+        most = int(shards.max())
+        found.append([min(most, n - start) for n in lengths for start in range(0, n, most)])
     target = np.sort(shards)[::-1]
 
     def misfit(sizes: list[int]) -> float:
@@ -126,10 +127,6 @@ def cuts(source: Source, seen: Seen) -> list[Ints]:
 def _even(length: int, parts: int) -> list[int]:
     ends = [length * n // parts for n in range(parts + 1)]
     return [b - a for a, b in pairwise(ends) if b > a]
-
-
-def _full(length: int, size: int) -> list[int]:
-    return [min(size, length - start) for start in range(0, length, size)]
 
 
 def table(groups: Ints, blocks: Ints, width: int = 0) -> Ints:
