@@ -136,8 +136,7 @@ class Sandbox:
             raise LimitError("memory")
         if error is not None:
             raise error
-        result: T = value
-        return result
+        return value
 
     def _connected(self) -> Connection:
         if self._pipe is None or self._owner != os.getpid():

@@ -58,8 +58,7 @@ class _Lazy(click.Group):
             module = importlib.import_module(f"ppfr_ops.cli.{name.replace('-', '_')}")
         except ModuleNotFoundError as error:
             raise _not_installed(error) from None
-        command: click.Command = module.main
-        return command
+        return module.main
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -82,8 +82,7 @@ def sanitize_faces(
             return pa.StructArray.from_arrays(parts, names=list(fields))
 
     step = daft.cls(Sanitize, gpus=gpus, max_concurrency=actors)
-    made: Expression = step().rows(*columns.values())
-    return made
+    return step().rows(*columns.values())
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

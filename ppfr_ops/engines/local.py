@@ -107,8 +107,7 @@ class _Hand:
             self.ready = True
             return None
         self.units.popleft()
-        status: Status = said
-        return status
+        return said
 
     def end(self) -> None:
         self.pipe.close()

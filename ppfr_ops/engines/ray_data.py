@@ -64,8 +64,7 @@ class SanitizeFaces:
         Raises:
             UserError: the options cannot be used, or the batch has not the columns they name.
         """
-        done: Rows = self._sanitize(batch)
-        return done
+        return self._sanitize(batch)
 
 
 class _KeyHolder:
@@ -102,8 +101,7 @@ class SharedKey:
 
     def get(self) -> bytes:
         """The key; for workers."""
-        key: bytes = sys.modules["ray"].get(self._holder.get.remote())
-        return key
+        return sys.modules["ray"].get(self._holder.get.remote())
 
 
 def _given_key(key: SharedKey | bytes | None, needed: bool) -> bytes | None:

@@ -199,8 +199,7 @@ class BatchSanitizer:
     @property
     def method(self) -> Anonymizer:
         """With its options and secrets."""
-        method: Anonymizer = self._sanitizer.run.method
-        return method
+        return self._sanitizer.run.method
 
     def needed(self) -> list[str]:
         """The input's columns that are read."""

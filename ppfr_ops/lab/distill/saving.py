@@ -36,8 +36,7 @@ class PublicEnsemble(nn.Module):
             templates.append(template)
             if more.shape[1]:
                 inside.append(more)
-        done: Tensor = self.head(torch.cat([*templates, *inside], 1))
-        return done
+        return self.head(torch.cat([*templates, *inside], 1))
 
 
 def save(network: nn.Module, card: SurrogateCard, folder: Path) -> SurrogateCard:

@@ -77,12 +77,10 @@ def load(name: str) -> Access:
     """
     try:
         for found in entry_points(group="ppfr.endpoints", name=name):
-            made: Access = found.load()()
-            return made
+            return found.load()()
         module, colon, attribute = name.partition(":")
         if colon:
-            made = getattr(import_module(module), attribute)()
-            return made
+            return getattr(import_module(module), attribute)()
     except UserError:
         raise
     except Exception as error:

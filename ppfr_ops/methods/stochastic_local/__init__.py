@@ -117,8 +117,7 @@ class Model(nn.Module):
         embeddings = look(pixels)
         if self.version == 1:
             embeddings = (embeddings + look(pixels.flip(3))) / 2
-        codes: Tensor = self.codes(embeddings)
-        return codes
+        return self.codes(embeddings)
 
     def forget(self) -> None:
         """Drop the codes that are kept."""

@@ -97,8 +97,7 @@ def taught(run: Run, name: str, learn: Faces, photos: Photos, steps: int) -> _Re
     def loss_of(rng: np.random.Generator) -> torch.Tensor:
         index = rng.choice(len(learn), min(2 * run.settings.batch, len(learn)), replace=False)
         faces = augment(as_tensor(learn[index]), rng)
-        loss: torch.Tensor = model(faces, torch.from_numpy(who[index]))
-        return loss
+        return model(faces, torch.from_numpy(who[index]))
 
     fit(model, loss_of, rate=2e-3, weight_decay=0.05, **run.how(name, steps))
     return model
