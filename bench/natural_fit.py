@@ -160,9 +160,11 @@ def blank() -> dict[str, torch.Tensor]:
         "crowd": torch.zeros(2, STYLE + 1),
         "bent": torch.zeros(2, SEEN, SEEN),
         "damage": torch.zeros(STYLE * GRID**2),
+        "flaws": torch.zeros(STYLE * GRID**2),
     }
     tensors |= {"seen": torch.zeros(STYLE, SEEN), "back": torch.zeros(SEEN, STYLE)}
-    return tensors | {"radius": torch.ones(()), "most": torch.tensor(torch.inf)}
+    bounds = dict.fromkeys(("most", "fair"), torch.tensor(torch.inf))
+    return tensors | bounds | {"radius": torch.ones(())}
 
 
 def main() -> None:

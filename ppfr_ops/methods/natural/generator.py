@@ -20,7 +20,7 @@ from ppfr_ops.methods.natural.quality import plain, sound
 from ppfr_ops.methods.natural.steering import STILL, Sight
 from ppfr_ops.torchscript import bf16_pays
 
-PEOPLE_TRIED, PEOPLE_SEEN = 64, 8
+PEOPLE_TRIED, PEOPLE_SEEN = 64, 16
 """Candidates for a person before crowds do not count any more, and how many of them are drawn and
 looked at."""
 MOST_NUMBERS = 20_000
@@ -146,15 +146,15 @@ class Generator:
         return chosen
 
     def fit(self, person: torch.Tensor, least: float = 0.0) -> float:
-        """How sound and whole a person's plain picture is, 1 and more is good enough; not drawn to
-        its end where that is known to be less than ``least``."""
+        """How sound and flawless a person's plain picture is, 1 and more is good enough; not drawn
+        to its end where that is known to be less than ``least``."""
         styles = self.looks.styles(person, torch.zeros(OTHERS, STYLE), torch.zeros(ATTRIBUTES), 0.0)
         features = self._features(styles)
-        whole = self.looks.whole(features)
-        if whole < least:
-            return whole
+        flawless = self.looks.flawless(features)
+        if flawless < least:
+            return flawless
         seen = self._sight(self._shown(styles, features))
-        return seen.sound and min(seen.sound, whole, plain(seen.aligned(STILL)))
+        return seen.sound and min(seen.sound, flawless, plain(seen.aligned(STILL)))
 
     def candidates(
         self, key: bytes, whose: bytes, mix: Mix, exact: bool = True

@@ -123,6 +123,7 @@ class Looks:
         """``2 x 513`` and ``2 x 40 x 40``: of men and of women, what is read off a person, and the
         bound; and what is quadratic in what recognisers see."""
         self.damage, self.most = tensors["damage"], float(tensors["most"])
+        self.flaws, self.fair = tensors["flaws"], float(tensors["fair"])
         self.read = torch.stack([tensors[f"read.{name}"] for name in LAWS])
         self.move = torch.stack([tensors[f"move.{name}"] for name in LAWS])
         """``6 x 5 x 512``: styles by band to attributes, and what moves each."""
@@ -159,6 +160,11 @@ class Looks:
         """How surely a picture is not damaged (smears, holes, hands and wires before the face),
         from its ``1 x 512 x 64 x 64``; 1 and more: surely enough."""
         return math.exp(self.most - float(on_grid(features.float().cpu()) @ self.damage))
+
+    def flawless(self, features: Tensor) -> float:
+        """The same of a person's plain picture, more strictly: eyes, noses and glasses that catch
+        the eye count, for all photos would have them."""
+        return math.exp(self.fair - float(on_grid(features.float().cpu()) @ self.flaws))
 
     def person(self, style: Tensor) -> Tensor:
         """A style, centred, ``512`` or ``N x 512``, to the person's."""
