@@ -352,7 +352,8 @@ def _people(
         if silhouette.mean() < 0.1:
             continue
         crop = align(picture, marks[None])[0]
-        good = min(sound(crop, marks, score), plain(crop), generator.looks.whole(features) / bound)
+        kept = generator.looks.whole(features) / bound, generator.looks.flawless(features)
+        good = min(sound(crop, marks, score), plain(crop), *kept)
         # A person's own skin is what it is.
         own = skin_colour(crop)
         brighter = 0.0 if label else abs(np.log(light(skin, own)))
