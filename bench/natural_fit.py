@@ -163,7 +163,7 @@ def blank() -> dict[str, torch.Tensor]:
         "flaws": torch.zeros(STYLE * GRID**2),
     }
     tensors |= {"seen": torch.zeros(STYLE, SEEN), "back": torch.zeros(SEEN, STYLE)}
-    bounds = dict.fromkeys(("most", "fair"), torch.tensor(torch.inf))
+    bounds = {name: torch.tensor(torch.inf) for name in ("most", "fair")}
     return tensors | bounds | {"radius": torch.ones(())}
 
 

@@ -57,7 +57,7 @@ class Taught:
     def somebody(self, rng: torch.Generator, woman: bool) -> Tensor:
         """A style that the method would not pass over, before people are moved apart."""
         with torch.no_grad():
-            for _ in range(200):
+            for _ in range(600):
                 style = self.generator.style(torch.randn(STYLE, generator=rng).numpy())
                 person = self.looks.person(style)
                 if not self.looks.is_of(person, {"women": woman}) or self.looks.crowded(person):

@@ -202,7 +202,7 @@ def open_release(output: str) -> Release:
 
 @contextmanager
 def _opened(folder: Folder, *place: str) -> Iterator[pq.ParquetFile]:
-    """A shard that can be read."""
+    """A shard; refused where it cannot be read."""
     try:
         with folder.reading(*place) as data, pq.ParquetFile(data) as file:
             yield file

@@ -97,7 +97,7 @@ def lay_out(ledger: Ledger, entries: Iterable[LedgerEntry], names: Names) -> Lis
                 _put(ledger, data, place)
     wanted = set(places.values())
     ledger.remove_all([ledger.path(RELEASE, PHOTOGRAPHS, x) for x in there if x not in wanted])
-    if ledger.local:
+    if ledger.local:  # folders that are empty by now go
         for place in (PHOTOGRAPHS, "data"):
             for here, _, _ in os.walk(ledger.path(RELEASE, place), topdown=False):
                 with suppress(OSError):  # something lies there

@@ -177,7 +177,7 @@ def _foreign_in_png(data: bytes) -> str | None:
 
 
 def _pixel_bytes(header: bytes) -> int:
-    """Of the rows of a PNG, each with its filter, if it is of a kind that is published."""
+    """Of the rows of a PNG, each with its filter; ValueError: of a kind that is not published."""
     width, height = int.from_bytes(header[:4], "big"), int.from_bytes(header[4:8], "big")
     depth, colour, *rest = header[8:13]
     if colour not in _CHANNELS or rest != [0, 0, 0]:
@@ -186,7 +186,7 @@ def _pixel_bytes(header: bytes) -> int:
 
 
 def _inflated(inflater: "zlib._Decompress", body: memoryview, left: int) -> int:
-    """Bytes that a chunk unfolds to, if these are not more than are left and nothing follows."""
+    """Bytes that a chunk unfolds to; ValueError: more than are left, or something follows."""
     count, data = 0, bytes(body)
     while data:
         count += len(inflater.decompress(data, _INFLATED_AT_ONCE))

@@ -115,7 +115,8 @@ def _documents(folder: Folder) -> dict[str, str]:
 def _listed(
     folder: Folder, place: str, names: re.Pattern[str] = _ALL, most: int | None = None
 ) -> str:
-    """Digest of the files of these names that a folder holds, of those that a store lists first."""
+    """Digest of the files of these names in a folder; ``most``: among so many, those first that a
+    store lists."""
     found = islice(folder.listing(*place.split("/")), most)
     return _digest((name, file) for name, file in found if names.fullmatch(name))
 

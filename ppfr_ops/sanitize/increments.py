@@ -141,7 +141,7 @@ def _refuse_many(
     job: Job, entries: Mapping[str, LedgerEntry], there: set[str], spoilt: int = 0
 ) -> None:
     """Rows are counted by the file that they came from: those that the plan has no more of it, of
-    what would be taken back; and besides those that are there and hold no picture any more."""
+    what would be taken back; and besides the ``spoilt``, which are there and hold no picture."""
     before, now, at_stake = _Rows(), _Rows(), set[str]()
     for name, entry in entries.items():
         if is_shard(name):

@@ -280,7 +280,7 @@ class Vault:
         return first + self.generations.all()
 
     def _begin(self, generation: Generation) -> None:
-        """Make this the latest, if its number is free."""
+        """Make this the latest; refused where its number is taken."""
         self._still_mine()
         if not self.generations.create(generation):
             raise VaultError("another command has rotated the keys of this vault; nothing was lost")

@@ -20,7 +20,7 @@ from ppfr_ops.methods.natural.quality import plain, sound
 from ppfr_ops.methods.natural.steering import STILL, Sight
 from ppfr_ops.torchscript import bf16_pays
 
-PEOPLE_TRIED, PEOPLE_SEEN = 64, 16
+PEOPLE_TRIED, PEOPLE_SEEN = 128, 24
 """Candidates for a person before crowds do not count any more, and how many of them are drawn and
 looked at."""
 MOST_NUMBERS = 20_000
@@ -126,7 +126,7 @@ class Generator:
 
     def person(self, key: bytes, whose: bytes, mix: Mix) -> torch.Tensor:
         """A person's style, centred, ``512``. Of the candidates the first that is not crowded and
-        whose plain picture is sound and not damaged; where none of some is, the best of them. It
+        whose plain picture is sound and flawless; where none of some is, the best of them. It
         depends on nothing else."""
         known = key, whose, mix
         if known in self._people:

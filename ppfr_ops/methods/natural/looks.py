@@ -162,8 +162,9 @@ class Looks:
         return math.exp(self.most - float(on_grid(features.float().cpu()) @ self.damage))
 
     def flawless(self, features: Tensor) -> float:
-        """The same of a person's plain picture, more strictly: eyes, noses and glasses that catch
-        the eye count, for all photos would have them."""
+        """The same, more strictly: eyes, noses and glasses that catch the eye count. For a person's
+        plain picture, as all photos would have them, and for heads in photographs, which are large;
+        of other photos it would leave less of poses."""
         return math.exp(self.fair - float(on_grid(features.float().cpu()) @ self.flaws))
 
     def person(self, style: Tensor) -> Tensor:
