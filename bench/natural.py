@@ -48,30 +48,33 @@ def jpeg(face: np.ndarray) -> np.ndarray:
         return np.array(Image.open(sink).convert("RGB"))
 
 
+def table_of(shared: Path, name: str) -> pa.Table:
+    parts = sorted((shared / "data" / name).glob("*.parquet"))
+    return pa.concat_tables([pq.read_table(part) for part in parts])
+
+
+def faces_in(images: list[dict[str, bytes]]) -> np.ndarray:
+    return np.stack([np.array(Image.open(io.BytesIO(x["bytes"])).convert("RGB")) for x in images])
+
+
 def originals(shared: Path, skip: int, people: int, photos: int) -> tuple[np.ndarray, np.ndarray]:
-    parts = sorted((shared / "data" / "lfw_aligned").glob("part-*.parquet"))
-    table = pa.concat_tables([pq.read_table(part) for part in parts])
+    table = table_of(shared, "lfw_aligned")
     names = np.array(table["identity"].to_pylist())
     known, counts = np.unique(names, return_counts=True)
     chosen = known[counts > 1][skip : skip + people]
     rows = np.concatenate([np.flatnonzero(names == name)[:photos] for name in chosen])
-    images = table["image"].take(rows).to_pylist()
-    faces = [np.array(Image.open(io.BytesIO(x["bytes"])).convert("RGB")) for x in images]
-    return np.stack(faces), names[rows]
+    return faces_in(table["image"].take(rows).to_pylist()), names[rows]
 
 
 def others(shared: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Four photos of everybody in another set, frontal ones where it tells."""
-    parts = sorted((shared / "data" / name).glob("part-*.parquet"))
-    table = pa.concat_tables([pq.read_table(part) for part in parts])
+    table = table_of(shared, name)
     names = np.array(table["identity"].to_pylist())
     if "pose" in table.column_names:
         names[np.array(table["pose"].to_pylist()) != "frontal"] = ""
     known, rng = sorted(set(names) - {""}), np.random.default_rng(0)
     rows = np.concatenate([rng.permutation(np.flatnonzero(names == each))[:4] for each in known])
-    images = table["image"].take(rows).to_pylist()
-    faces = [np.array(Image.open(io.BytesIO(x["bytes"])).convert("RGB")) for x in images]
-    return np.stack(faces), names[rows]
+    return faces_in(table["image"].take(rows).to_pylist()), names[rows]
 
 
 def beside(x: np.ndarray, who: np.ndarray, path: Path, sets: dict[str, Any]) -> None:
@@ -79,11 +82,12 @@ def beside(x: np.ndarray, who: np.ndarray, path: Path, sets: dict[str, Any]) -> 
     different = np.triu(who[:, None] != who, 1)
     seen, shown = model.embed(x), []
     scores = (seen @ seen.T)[different]
+    limits = {far: np.quantile(scores, 1 - far) for far in (1e-3, 1e-4)}
     for name, (faces, names) in sets.items():
         templates = model.embed(faces)
         strangers = (templates @ templates.T)[np.triu(names[:, None] != names, 1)]
-        for far in (1e-3, 1e-4):
-            above = (strangers > np.quantile(scores, 1 - far)).mean()
+        for far, limit in limits.items():
+            above = (strangers > limit).mean()
             shown.append(f"{name}, {len(set(names))} people, above {far:g}: {above:.5f}")
     print(f"{path.stem}; {'; '.join(shown)}", flush=True)
 

@@ -12,8 +12,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from natural import jpeg
-from natural_worth import faces_in, table_of
+from natural import faces_in, jpeg, table_of
 
 from ppfr_ops.draws import system_draws
 from ppfr_ops.lab.evaluate.stages.look import looked

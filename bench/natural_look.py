@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from natural import jpeg
-from natural_worth import faces_in, rows_of, table_of
+from natural import faces_in, jpeg, table_of
+from natural_worth import rows_of
 
 from ppfr_ops.draws import system_draws
 from ppfr_ops.imaging import look

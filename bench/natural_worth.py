@@ -11,17 +11,14 @@ gradients. WORK keeps pictures and networks; a run goes on from what is there.
 
 import argparse
 import hashlib
-import io
 from pathlib import Path
 
 import cv2
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
-from natural import jpeg
-from PIL import Image
+from natural import faces_in, jpeg, table_of
 from skimage.feature import hog as gradients
 
 from ppfr_ops.draws import system_draws
@@ -35,15 +32,6 @@ from ppfr_ops.recognizers import Recognizer, RecognizerSpec
 
 BLOCK, BATCH = 10, 64
 TEACHER = "sface"
-
-
-def table_of(shared: Path, name: str) -> pa.Table:
-    parts = sorted((shared / "data" / name).glob("*.parquet"))
-    return pa.concat_tables([pq.read_table(part) for part in parts])
-
-
-def faces_in(images: list[dict[str, bytes]]) -> np.ndarray:
-    return np.stack([np.array(Image.open(io.BytesIO(x["bytes"])).convert("RGB")) for x in images])
 
 
 def rows_of(shared: Path, name: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
