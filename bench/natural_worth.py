@@ -1,7 +1,7 @@
 """What invented people are worth to learn from; what a release is worth as a benchmark, and whether
 the people in it are anybody, say the stages ``benchmark`` and ``leak`` of ``ppfr evaluate``.
 
-    python bench/natural_worth.py ../shared WORK [--people 700] [--photos 16] [--seeds 1]
+    python bench/natural_worth.py ../shared WORK [--people 700] [--photos 16] [--published]
 
 The recogniser of the evaluation's training stage, taught by labels on invented people, by labels
 and a public recogniser's templates (sface) of the same pictures, and by labels on the originals of
@@ -126,11 +126,12 @@ def training(shared: Path, work: Path, given: argparse.Namespace) -> None:
     pairs = Pairs(shared)
     pairs.read("raw pixels", pixels(pairs.x))
     pairs.read("histograms of gradients", hog(pairs.x))
-    who = np.array([f"p{i}" for i in range(given.people) for _ in range(given.photos)])
+    originals, labels, _ = rows_of(shared, "ids_aligned")
+    invented = np.array([f"p{i}" for i in range(given.people) for _ in range(given.photos)])
+    who = labels if given.published else invented
     y = drawn(work / given.set, list(who))
     spec = RecognizerSpec.parse(f"{TEACHER}={shared / 'models' / TEACHER}.onnx")
     seen = Recognizer(spec, 1).embed(y)
-    originals, labels, _ = rows_of(shared, "ids_aligned")
     sets = {
         "invented": (y, who, None),
         "invented, teacher": (y, who, seen),
@@ -151,6 +152,9 @@ def main() -> None:
     asked.add_argument("work", type=Path)
     asked.add_argument("--people", type=int, default=700)
     asked.add_argument("--photos", type=int, default=16)
+    asked.add_argument(
+        "--published", action="store_true", help="as many photos of as many as `ids_aligned` has"
+    )
     asked.add_argument("--steps", type=int, default=1200)
     asked.add_argument("--seeds", type=int, default=1)
     asked.add_argument("--set", default="set", help="name of the drawn pictures in WORK")
