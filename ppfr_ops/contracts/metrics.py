@@ -120,15 +120,8 @@ def metric_fields(recognizers: Sequence[str] = ()) -> list[pa.Field]:
         for metric in METRICS.values()
     ]
     for name in recognizers:
-        fields.append(
-            described(
-                f"id_cosine_{name}",
-                _F,
-                f"cosine of the {name} templates of original and published picture",
-                "1",
-                "-1 to 1",
-            )
-        )
+        what = f"cosine of the {name} templates of original and published picture"
+        fields.append(described(f"id_cosine_{name}", _F, what, "1", "-1 to 1"))
     return fields
 
 

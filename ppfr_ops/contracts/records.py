@@ -49,14 +49,9 @@ def records_schema(
         ),
     ]
     if identity:
-        fields.append(
-            described(
-                "identity",
-                pa.string(),
-                "pseudonym of the person: HMAC-SHA-256 with the owner's key, hex",
-                range_="64 hex digits, or null where the input has none",
-            )
-        )
+        what = "pseudonym of the person: HMAC-SHA-256 with the owner's key, hex"
+        values = "64 hex digits, or null where the input has none"
+        fields.append(described("identity", pa.string(), what, range_=values))
     fields += FACE_FIELDS if faces else ()
     fields += figures
     fields += [
