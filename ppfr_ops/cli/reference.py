@@ -53,14 +53,8 @@ def _table(title: str, model: type[BaseModel]) -> Iterator[str]:
     for name, field in declared(model).items():
         noted = extra(field)
         marks = [text for key, text in _MARKS.items() if noted[key]]
-        rows.append(
-            (
-                f"`{flag(name, field)}`",
-                _default(field),
-                _range(field),
-                (field.description or "") + (f" *{'; '.join(marks)}.*" if marks else ""),
-            )
-        )
+        what = (field.description or "") + (f" *{'; '.join(marks)}.*" if marks else "")
+        rows.append((f"`{flag(name, field)}`", _default(field), _range(field), what))
     yield _rows(("option", "default", "range", "what it does"), rows)
 
 

@@ -183,8 +183,7 @@ def _send(target: str, events: list[dict[str, object]]) -> None:
     """Post the events one by one to an HTTP endpoint, or append them to a file, one a line."""
     if not target.startswith(("http://", "https://")):
         with open(target, "a", encoding="utf-8") as file:
-            for event in events:
-                file.write(json.dumps(event) + "\n")
+            file.writelines(json.dumps(event) + "\n" for event in events)
         return
     for event in events:
         post = request.Request(
