@@ -67,12 +67,9 @@ class Credentials:
         self._chain = chain
         self._algorithm, self._key = _usable(key)
         said = assertions(source_type, training).items()
-        self._manifest = json.dumps(
-            {
-                "claim_generator_info": [{"name": _GENERATOR}],
-                "assertions": [{"label": label, "data": data} for label, data in said],
-            }
-        )
+        told = [{"label": label, "data": data} for label, data in said]
+        manifest = {"claim_generator_info": [{"name": _GENERATOR}], "assertions": told}
+        self._manifest = json.dumps(manifest)
         self._native: tuple[Any, Any] | None = None
 
     def __repr__(self) -> str:

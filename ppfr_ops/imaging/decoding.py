@@ -166,8 +166,7 @@ def _check(image: Image.Image, max_pixels: int, size: tuple[int, int] | None) ->
     strip = width * min(int(tags.get(_ROWS_PER_STRIP, 0)), height)
     if max(tile, strip) > max_pixels:
         raise ImageError("too_large", f"a tile of {max(tile, strip)} px, allowed: {max_pixels}")
-    turned = _orientation(image) >= 5
-    upright = (height, width) if turned else (width, height)
+    upright = (height, width) if _orientation(image) >= 5 else (width, height)
     if size is not None and upright != size:
         raise ImageError(
             "wrong_size", f"{upright[0]} x {upright[1]} px, needed: {size[0]} x {size[1]}"
