@@ -261,12 +261,8 @@ def read_pairs(path: str, gallery: FaceSet) -> Pairs:
     for fold in np.unique(folds):
         if same[folds == fold].all() or not same[folds == fold].any():
             raise UserError(f"pairs: fold {fold} has only one kind of pair")
-    return Pairs(
-        np.array([index[name] for name in columns["a"]]),
-        np.array([index[name] for name in columns["b"]]),
-        same,
-        folds,
-    )
+    a, b = (np.array([index[name] for name in columns[side]]) for side in "ab")
+    return Pairs(a, b, same, folds)
 
 
 def names_of_groups(attribute: str, ages: Sequence[int] = _AGES) -> tuple[str, ...]:

@@ -103,8 +103,7 @@ def rank1(scores: NDArray[np.floating], rows: NDArray[np.int64]) -> float:
 
 def _ranks(scores: NDArray[np.floating], rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """How many of the gallery come before each probe's own, ties among them."""
-    own = scores[rows, np.arange(scores.shape[1])]
-    return (scores >= own).sum(0) - 1
+    return (scores >= scores[rows, np.arange(scores.shape[1])]).sum(0) - 1
 
 
 def figures(

@@ -73,9 +73,8 @@ def structure_attack(attacked: Attacked, log: Log = lambda line: None) -> Struct
     """
     found, known = _read(attacked)
     attacks: dict[str, Attack] = {**ATTACKS, "all of these, a guess at everybody": by_hints}
-    truth = None
-    if attacked.mapping is not None:
-        truth = read_truth(attacked.mapping, found, known, log)
+    told = attacked.mapping
+    truth = None if told is None else read_truth(told, found, known, log)
     if attacked.pictures:
         found, more = _with_pictures(found, known, truth, log)
         attacks |= more

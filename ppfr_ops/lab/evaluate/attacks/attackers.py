@@ -225,13 +225,8 @@ class AveragingAttacker(DrawAttacker):
         count = len(train) + len(validation)
         run.log(f"  {run.settings.pictures} pictures of each of {count} faces")
         rng = run.stream("attack averaging: what it is trained on")
-        stored = np.concatenate(
-            [
-                np.asarray(view(faces[part], np.arange(0), rng))
-                for faces in (train, validation)
-                for part in chunks(len(faces), 32)
-            ]
-        )
+        parts = (faces[part] for faces in (train, validation) for part in chunks(len(faces), 32))
+        stored = np.concatenate([np.asarray(view(part, np.arange(0), rng)) for part in parts])
         return train, validation, lambda faces, rows, _: np.asarray(stored[rows])
 
     def tested(self, run: Run) -> int:

@@ -69,8 +69,7 @@ class Search:
     @property
     def another(self) -> NDArray[np.bool_]:
         """Probes whose person has another photo in the gallery."""
-        counts = np.bincount(self.people)
-        return np.asarray(counts[self.people[self.rows]] > 1)
+        return np.asarray(np.bincount(self.people)[self.people[self.rows]] > 1)
 
     @property
     def chance(self) -> Found:
