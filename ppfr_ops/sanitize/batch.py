@@ -296,9 +296,8 @@ def _process_key() -> bytes:
 def _build(
     options: SanitizeOptions, threads: int, release_key: bytes | None, with_metrics: bool
 ) -> Any:
-    key = None
-    if options.identity_key_file is not None:
-        key = owner_key(read_key(options.identity_key_file), options.seed is not None)
+    file = options.identity_key_file
+    key = None if file is None else owner_key(read_key(file), options.seed is not None)
     plan = Plan("", "parquet", (), Columns(identity=options.identity_column), ())
     method = create(options.method, options.method_options)
     check_method(options, method)

@@ -127,9 +127,8 @@ def pair(
         table = pq.read_table(mapping)
         key = next((name for name in KEYS if name in table.column_names), KEYS[0])
         names, files, places = (table[name].to_pylist() for name in (key, "source", "row"))
-        marks = [None] * len(names)
-        if "original" in table.column_names:
-            marks = table["original"].to_pylist()
+        marked = "original" in table.column_names
+        marks = table["original"].to_pylist() if marked else [None] * len(names)
     except (OSError, KeyError, ValueError, pa.ArrowException):
         raise UserError("--mapping: no readable record_id or identity, source, row") from None
     pairs: list[tuple[str, int]] = []

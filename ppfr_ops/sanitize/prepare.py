@@ -55,9 +55,8 @@ def prepare(options: SanitizeOptions) -> Job:
     for spec in options.recognizer_specs():
         if not os.path.isfile(spec.path):
             raise UserError(f"FR model {spec.name!r}: no such file (--fr)")
-    key = None
-    if options.identity_key_file is not None:
-        key = owner_key(read_key(options.identity_key_file), options.seed is not None)
+    file = options.identity_key_file
+    key = None if file is None else owner_key(read_key(file), options.seed is not None)
     policy = _read_policy(options)
     verdicts = None if options.verdicts is None else read_verdicts(options.verdicts)
     if options.signing_key is not None:

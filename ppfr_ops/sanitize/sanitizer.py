@@ -88,14 +88,9 @@ class PublishingMode(ABC, Generic[I]):
         rows = pa.array([item.row for item in results.items], pa.int64())
         names = [item.record_id for item in results.items]
         ids = pa.array(names, pa.string())
+        paths = [f"{i.record_id}{run.encoding_of(i).suffix}" for i in results.items]
         pictures = pa.StructArray.from_arrays(
-            [
-                pa.array(results.images, pa.binary()),
-                pa.array(
-                    [f"{i.record_id}{run.encoding_of(i).suffix}" for i in results.items],
-                    pa.string(),
-                ),
-            ],
+            [pa.array(results.images, pa.binary()), pa.array(paths, pa.string())],
             fields=list(IMAGE_TYPE),
         )
         columns: list[pa.Array | pa.ChunkedArray] = [ids, pictures]
