@@ -60,9 +60,8 @@ class Release:
             return
         for _, data in self.shards_data():
             table = read_table(data)
-            people = [None] * len(table)
-            if "identity" in table.column_names:
-                people = table["identity"].to_pylist()
+            named = "identity" in table.column_names
+            people = table["identity"].to_pylist() if named else [None] * len(table)
             for cell, person in zip(table["image"], people, strict=True):
                 yield cell["path"].as_py(), person, cell["bytes"].as_py()
 

@@ -198,12 +198,8 @@ def write_documents(
         ledger.still_mine()
         written.append(_put(ledger, text, name))
     kept = [file for file in before.files if file.path not in documents]
-    made = before.model_copy(
-        update={
-            "version": _next_version(ledger, before),
-            "files": sorted([*kept, *written], key=lambda file: (file.rows is None, file.path)),
-        }
-    )
+    files = sorted([*kept, *written], key=lambda file: (file.rows is None, file.path))
+    made = before.model_copy(update={"version": _next_version(ledger, before), "files": files})
     put_manifest(ledger, made, key)
     return made
 
