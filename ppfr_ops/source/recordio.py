@@ -77,9 +77,8 @@ def _records(file: IO[bytes], offset: int) -> Iterator[tuple[int, int, list[tupl
         parts.append((place + 8, length))
         place += 8 + -(-length // 4) * 4
         if kind in (0, 3):
-            count = 0
-            if parts[0][1] >= 4:
-                count = struct.unpack("<I", _at(file, parts[0][0], 4))[0]
+            start, length = parts[0]
+            count = struct.unpack("<I", _at(file, start, 4))[0] if length >= 4 else 0
             if count > _MOST_LABELS:
                 raise BrokenError
             yield first, count, parts

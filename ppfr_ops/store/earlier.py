@@ -64,9 +64,8 @@ def earlier(ledger: Documents, unit: str) -> tuple[LedgerEntry, Tables] | None:
     tables: dict[str, pa.Table] = {}
     for kind, shard in entry.shards.items():
         place = (*EARLIER, f"{unit}.{kind}.parquet")
-        data = b""
-        if ledger.size(*place) == shard.bytes:
-            data = ledger.fs.cat_file(ledger.path(*place))
+        whole = ledger.size(*place) == shard.bytes
+        data = ledger.fs.cat_file(ledger.path(*place)) if whole else b""
         if hashlib.sha256(data).hexdigest() != shard.sha256:
             return None
         tables["records" if kind == "data" else kind] = read_table(data)
