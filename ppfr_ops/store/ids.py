@@ -125,9 +125,8 @@ def _renamed(table: pa.Table, names: list[str]) -> pa.Table:
 
 
 def _release_columns(records: pa.Table, names: list[str]) -> pa.Table:
-    cells = records["image"].combine_chunks()
-    if isinstance(cells, pa.ChunkedArray):  # what combining nothing gives
-        cells = pa.concat_arrays(cells.chunks) if cells.num_chunks else pa.array([], cells.type)
+    cells = records["image"]
+    cells = pa.concat_arrays(cells.chunks) if cells.num_chunks else pa.array([], cells.type)
     data, paths = cells.flatten()
     suffixes = ["." + path.rpartition(".")[2] for path in paths.to_pylist()]
     renamed = pa.array([suffixed(a, b) for a, b in zip(names, suffixes, strict=True)], pa.string())
