@@ -69,13 +69,9 @@ def check(
 
 def _write_originals(file: Any, rows: Sequence[tuple[str, bytes]]) -> None:
     names = [name for name, _ in rows]
-    images = pa.StructArray.from_arrays(
-        [
-            pa.array([data for _, data in rows], pa.binary()),
-            pa.array([f"{name}{_suffix(data)}" for name, data in rows]),
-        ],
-        fields=list(IMAGE_TYPE),
-    )
+    pictures = pa.array([data for _, data in rows], pa.binary())
+    paths = pa.array([f"{name}{_suffix(data)}" for name, data in rows])
+    images = pa.StructArray.from_arrays([pictures, paths], fields=list(IMAGE_TYPE))
     _write(file, pa.table([names, images], schema=ORIGINALS_SCHEMA))
 
 
