@@ -6,8 +6,9 @@ A photo begins most of the way to *somebody else*, and a few steps, by gradient 
 generator, bring it back to where sface, mobileface, dlib and mfn128 take it for the person; faceres
 and all real faces stay out. In spirit the Dispersion and DisCo of Geissbühler et al. (arXiv
 2405.00228); the steps go along the principal directions in which styles vary by themselves, for off
-these pictures break before they come near. ``--plain``: without traits. WORK keeps the pictures,
-and those that the method draws of the same people; a run goes on from what is there. Printed is how
+these pictures break before they come near. ``--plain``: photos that are begun so are without
+traits; what the method draws has them. WORK keeps, by settings, the pictures, and those that the
+method draws of the same people; a run goes on from what is there. Printed is how
 alike photos are to recognisers and to gradients, and what who learns from them (400 steps) makes of
 ``ids_aligned``, ``cfp_aligned`` (areas under the curve) and LFW.
 """
@@ -29,11 +30,12 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from ppfr_ops import torchscript
 from ppfr_ops.draws import system_draws
 from ppfr_ops.imaging.geometry import similarity
 from ppfr_ops.methods.base import Context
 from ppfr_ops.methods.codes import normals
-from ppfr_ops.methods.natural import Natural
+from ppfr_ops.methods.natural import Natural, network
 from ppfr_ops.methods.natural.generator import Generator, load
 from ppfr_ops.methods.natural.looks import ATTRIBUTES, DRAW, OTHERS, by_layer, on_grid
 from ppfr_ops.methods.natural.network import LAYERS, STYLE
@@ -62,8 +64,7 @@ class Judges:
 
     def __init__(self, files: Sequence[Path], generator: Generator) -> None:
         self.generator = generator
-        loaded = [torch.jit.load(str(path)).eval() for path in files]
-        self.networks = [torch.jit.freeze(network) for network in loaded]
+        self.networks = [torchscript.frozen(torchscript.load(path).eval()) for path in files]
         z = normals(_KEY, "directions", b"", _SAMPLE * STYLE).reshape(_SAMPLE, STYLE)
         with torch.no_grad():
             sample = self.generator.style(z).double()
@@ -94,11 +95,13 @@ class Judges:
         return self._of(crops_of(self.generator, styles)[0])
 
     def _of(self, crops: Tensor) -> list[Tensor]:
-        return [F.normalize(network(crops).float(), dim=1) for network in self.networks]
+        return [F.normalize(each(crops).float(), dim=1) for each in self.networks]
 
     def held(self, person: Tensor, styles: Tensor) -> Tensor:
         """The styles of a photo that has gone astray, ``14 x 512``, brought back to a person."""
         looks = self.generator.looks
+        # Where the head is, as inference mode made it, could not be saved for gradients in float32.
+        network._head.cache_clear()
         with torch.inference_mode(False), torch.enable_grad():
             start = styles.clone()
             with torch.no_grad():
@@ -184,7 +187,7 @@ def _judges() -> Judges:
 
 def drawn(work: Path, people: int, photos: int) -> dict[str, NDArray[np.uint8]]:
     """Of each way, uint8 ``people * photos x 112 x 112 x 3``."""
-    work.mkdir(exist_ok=True)
+    work.mkdir(parents=True, exist_ok=True)
     ways = {"begun as others": Begun(), "as the method draws": Natural()}
     key, found = {"identity-key": bytes(32)}, {way: [] for way in ways}
     blank = np.zeros((photos, 112, 112, 3), np.uint8)
@@ -194,7 +197,8 @@ def drawn(work: Path, people: int, photos: int) -> dict[str, NDArray[np.uint8]]:
             draws = system_draws([""] * photos, Natural().draw_size)
             context = Context({"identity": [f"p{person}"] * photos})
             shown = [m.with_secrets(key)(blank, draws, context) for m in ways.values()]
-            np.savez(path, *shown)
+            np.savez(path.with_suffix(".part.npz"), *shown)
+            path.with_suffix(".part.npz").replace(path)
         with np.load(path) as kept:
             for way, name in zip(ways, kept.files, strict=True):
                 found[way] += [jpeg(face) for face in kept[name]]
@@ -212,7 +216,9 @@ def curve(templates: NDArray[np.floating], who: NDArray[np.int64]) -> str:
 def main() -> None:
     torch.set_num_threads(1)
     who = np.repeat(np.arange(GIVEN.people), GIVEN.photos)
-    sets = drawn(GIVEN.work, GIVEN.people, GIVEN.photos)
+    kept = f"{GIVEN.people}x{GIVEN.photos}-{GIVEN.away}{'-plain' * GIVEN.plain}"
+    work = GIVEN.work / kept
+    sets = drawn(work, GIVEN.people, GIVEN.photos)
     real = {name: rows_of(GIVEN.shared, name) for name in ("ids_aligned", "cfp_aligned")}
     faces, names, _ = real["ids_aligned"]
     people, labels = np.unique(names, return_inverse=True)
@@ -226,12 +232,13 @@ def main() -> None:
         for text, recogniser in zip(models, recognisers, strict=True):
             print(way, text.partition("=")[0], curve(recogniser.embed(x), who), flush=True)
     pairs, rng = Pairs(GIVEN.shared), np.random.default_rng(0)
+    chosen = {name: rng.permutation(len(shown))[:3000] for name, (shown, *_) in real.items()}
     for way, (x, whose) in taught.items():
         for seed in range(2):
-            path = GIVEN.work / f"{way.replace(' ', '-')}-{seed}.pt"
+            path = work / f"{way.replace(' ', '-')}-{seed}.pt"
             model = train(path, x, whose, 400, seed)
             for name, (shown, told, _) in real.items():
-                some = rng.permutation(len(shown))[:3000]
+                some = chosen[name]
                 seen = np.unique(told[some], return_inverse=True)[1]
                 print(way, seed, name, curve(model.embed(shown[some]), seen), flush=True)
             pairs.read(f"{way}, seed {seed}, LFW", model.embed(pairs.x))
