@@ -19,11 +19,11 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from natural import jpeg
+from natural_hold import crops_of
 from natural_people import THRESHOLDS
 from natural_worth import Pairs, hog, rows_of, train
 from numpy.typing import NDArray
@@ -32,7 +32,6 @@ from torch import Tensor
 
 from ppfr_ops import torchscript
 from ppfr_ops.draws import system_draws
-from ppfr_ops.imaging.geometry import similarity
 from ppfr_ops.methods.base import Context
 from ppfr_ops.methods.codes import normals
 from ppfr_ops.methods.natural import Natural, network
@@ -53,8 +52,6 @@ _SAMPLE, _LIKE = 4096, 8
 """Styles that the directions are of; people by whose photos it is told how alike photos are."""
 _KEY = b"how alike photos are to judges: "
 """Of these people, who are in no release."""
-MIDDLE = np.array([[1, 0, -8], [0, 1, -8]], np.float32)
-"""Of a picture of 128 px to a crop of 112."""
 STILL = torch.zeros(OTHERS, STYLE), torch.zeros(ATTRIBUTES)
 """Of a plain picture: nothing is mixed in, and nothing set."""
 
@@ -127,28 +124,6 @@ class Judges:
     def _moved(self, styles: Tensor, far: Tensor) -> Tensor:
         bands = torch.cat([far @ self.back, torch.zeros(len(LAYERS) - BANDS, STYLE)])
         return torch.cat([styles[:-1] + by_layer(bands), styles[-1:]])
-
-
-def crops_of(
-    generator: Generator, styles: Tensor
-) -> tuple[Tensor, Tensor, list[tuple[NDArray[np.float32], float]]]:
-    """Aligned pictures of ``N x 14 x 512``, ``N x 3 x 112 x 112`` in 0..255, with gradients; their
-    features at 64 px; and landmarks and score of the face in each. Where none is found, the
-    picture's middle is taken."""
-    features = generator.synthesis.features(styles.to(generator.device), 64)
-    by = ((styles[:, 11] - generator.looks.mean) / 0.5).to(generator.device)
-    pictures = ((generator.head(features, by) + 1) * 127.5).clamp(0, 255)
-    place = torch.stack(torch.meshgrid(*[torch.arange(112.0)] * 2, indexing="xy"), -1)
-    grids, seen = [], []
-    for shown in pictures.detach().byte().permute(0, 2, 3, 1).cpu().numpy():
-        seen.append(generator.landmarks(np.ascontiguousarray(shown)))
-        points, score = seen[-1]
-        matrix = similarity(points) if score else MIDDLE
-        back = torch.from_numpy(cv2.invertAffineTransform(matrix)).float()
-        grids.append((place @ back[:, :2].T + back[:, 2] + 0.5) / (shown.shape[0] / 2) - 1)
-    grid = torch.stack(grids).to(pictures.device)
-    crops = F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
-    return crops, features, seen
 
 
 def _redness(crop: Tensor) -> Tensor:

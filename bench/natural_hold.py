@@ -33,6 +33,8 @@ SOFT = {"sface": 0.03, "mobileface": 0.04, "dlib": 0.004, "mfn128": 0.03}
 SAME = {"sface": 0.70, "mobileface": 0.60, "dlib": 0.958, "mfn128": 0.62}
 """Two photos of a person that are no more alike than this are pulled together."""
 FAR = {name: SAME[name] - THRESHOLDS[name] for name in SAME}
+MIDDLE = np.array([[1, 0, -8], [0, 1, -8]], np.float32)
+"""Of a picture of 128 px to a crop of 112."""
 APART, STAY, BROKEN = 80.0, 2.0, 20.0
 """Weights: of strangers that are taken for one person; of how far people and photos are moved; the
 same of photos that are broken."""
@@ -76,29 +78,41 @@ class Taught:
 
     def crops(self, styles: Tensor) -> tuple[Tensor, Tensor]:
         """Aligned, ``N x 3 x 112 x 112`` in 0..255, with gradients; and which are sound."""
-        generator = self.generator
-        centred = (styles[:, 11] - self.looks.mean) / 0.5
-        y = generator.head(generator.synthesis.features(styles, 64), centred)
-        pixels = ((y + 1) * 127.5).clamp(0, 255)
-        shown = pixels.detach().byte().permute(0, 2, 3, 1).numpy()
-        place = torch.stack(torch.meshgrid(*[torch.arange(112.0)] * 2, indexing="xy"), -1)
-        grids, good = [], []
-        for face in shown:
-            points, score = generator.landmarks(np.ascontiguousarray(face))
+        crops, _, seen = crops_of(self.generator, styles)
+        good = []
+        for face, points, score in seen:
             good.append(score > 0)
-            matrix = similarity(points) if score else np.float32([[1, 0, 0], [0, 1, 0]])
-            back = torch.from_numpy(cv2.invertAffineTransform(matrix)).float()
-            grids.append((place @ back[:, :2].T + back[:, 2] + 0.5) / 64 - 1)
             if score:
-                crop = cv2.warpAffine(face, matrix, (112, 112), borderMode=cv2.BORDER_REPLICATE)
+                to = similarity(points)
+                crop = cv2.warpAffine(face, to, (112, 112), borderMode=cv2.BORDER_REPLICATE)
                 good[-1] = sound(crop, points, score) >= 1
-        crops = F.grid_sample(
-            pixels, torch.stack(grids), padding_mode="border", align_corners=False
-        )
         return crops, torch.tensor(good)
 
     def templates(self, crops: Tensor) -> dict[str, Tensor]:
         return {n: F.normalize(network(crops), dim=1) for n, network in self.networks.items()}
+
+
+def crops_of(
+    generator: Generator, styles: Tensor
+) -> tuple[Tensor, Tensor, list[tuple[np.ndarray, np.ndarray, float]]]:
+    """Aligned pictures of ``N x 14 x 512``, ``N x 3 x 112 x 112`` in 0..255, with gradients; their
+    features at 64 px; and of each the picture, uint8, landmarks and the detector's score. Where no
+    face is found, the picture's middle is taken."""
+    features = generator.synthesis.features(styles.to(generator.device), 64)
+    by = ((styles[:, 11] - generator.looks.mean) / 0.5).to(generator.device)
+    pictures = ((generator.head(features, by) + 1) * 127.5).clamp(0, 255)
+    place = torch.stack(torch.meshgrid(*[torch.arange(112.0)] * 2, indexing="xy"), -1)
+    grids, seen = [], []
+    for shown in pictures.detach().byte().permute(0, 2, 3, 1).cpu().numpy():
+        shown = np.ascontiguousarray(shown)
+        points, score = generator.landmarks(shown)
+        seen.append((shown, points, score))
+        matrix = similarity(points) if score else MIDDLE
+        back = torch.from_numpy(cv2.invertAffineTransform(matrix)).float()
+        grids.append((place @ back[:, :2].T + back[:, 2] + 0.5) / (shown.shape[0] / 2) - 1)
+    grid = torch.stack(grids).to(pictures.device)
+    crops = F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+    return crops, features, seen
 
 
 def loss_of(
